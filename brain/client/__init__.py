@@ -1,0 +1,1 @@
+"""The far end: calls with which a backend changes tasks."""

@@ -1,0 +1,1 @@
+"""Where changes are born and kept: connections, migrations, the log, the embedded server."""

@@ -1,0 +1,1 @@
+"""Everything asked over plain HTTP: the status, the tasks, the page."""

@@ -1,0 +1,1 @@
+"""The door: a handshake, then one conversation per client."""
