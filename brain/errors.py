@@ -16,6 +16,7 @@ BrainError
 │   ├── MigrationFailed
 │   ├── MigrationsPending
 │   └── MigrationUnknown
+├── CursorLost                      the log no longer holds what follows a cursor
 ├── TaskError                       a call of the Python client was refused
 │   ├── UnknownTask
 │   └── UnknownStatus
@@ -91,6 +92,10 @@ class MigrationsPending(MigrationError):
 
 class MigrationUnknown(MigrationError):
     """The database is ahead of this version of Brain."""
+
+
+class CursorLost(BrainError):
+    """The log no longer holds what follows a cursor."""
 
 
 class TaskError(BrainError):

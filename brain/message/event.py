@@ -1,0 +1,49 @@
+"""A row of the log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from brain.message.cursor import Cursor
+
+
+class Operation(Enum):
+    """What happened to the row; the values are those of `brain.events.operation`."""
+
+    INSERT = "I"
+    UPDATE = "U"
+    DELETE = "D"
+    TRUNCATE = "T"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change of one row, or the emptying of a table."""
+
+    id: int
+    at: datetime
+    channel: str
+    operation: Operation
+    key: list[Any] | None
+    """The values of the primary key; None when the table was emptied."""
+    data: dict[str, Any] | None
+    """The watched columns as they are now; None once the row is gone."""
+    old: dict[str, Any] | None
+    """After an update, the former values of what changed; of a deleted row, all watched ones."""
+    size_bytes: int
+    """How much of the ring it takes."""
+    frames: dict[str, str | None] = field(default_factory=dict, compare=False, repr=False)
+    """The event as text, per wire format; None where the format does not tell it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events in the order in which they are told, and the place after them."""
+
+    events: tuple[Event, ...]
+    cursor: Cursor
+    follows: bool = True
+    """Whether it comes right after the batch before; if not, what lay between is lost."""

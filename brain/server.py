@@ -1,0 +1,138 @@
+"""The process that serves: its sockets, its log, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+
+from brain.errors import PortTaken, UsageError
+from brain.settings import Settings
+
+BACKLOG = 2048
+
+LOGGING: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {
+        "brain": {"level": "INFO"},
+        # At INFO it logs the address of every WebSocket, and with it what stands in the query.
+        "uvicorn": {"level": "WARNING"},
+    },
+    "root": {"level": "WARNING", "handlers": ["stderr"]},
+}
+
+
+class Server(uvicorn.Server):
+    """uvicorn, that says when it is ready, lets nobody hold up its end, and exits with 0."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None], grace: float) -> None:
+        super().__init__(config)
+        self._announce = announce
+        self._grace_seconds = grace
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and not self.should_exit:
+            self._announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Every client is sent close code 1012. One that does not read keeps its connection, and
+        # with it the process, open for ever: when the time is up it is cut off.
+        cut = asyncio.get_running_loop().call_later(self._grace_seconds, self._cut_connections)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cut.cancel()
+
+    def _cut_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+            # uvicorn would raise them again after a clean stop, and exit as if it had been killed.
+            self._captured_signals.clear()
+
+
+def serve(
+    app: Starlette, sockets: list[socket.socket], settings: Settings, announce: Callable[[], None]
+) -> int:
+    """Serve `app` until a signal; return the exit status."""
+    config = uvicorn.Config(
+        app,
+        ws="websockets-sansio",
+        ws_max_size=settings.max_message_bytes,
+        ws_ping_interval=settings.ping_seconds,
+        ws_ping_timeout=settings.ping_seconds,
+        # 24 KiB per connection instead of 58, and no compressing the same message for everyone.
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=int(settings.shutdown_seconds) + 2,
+        lifespan="on",
+        log_config=LOGGING,
+        access_log=False,
+        server_header=False,
+    )
+    Server(config, announce, settings.shutdown_seconds).run(sockets)
+    return 0 if app.state.failure is None else 1
+
+
+def listening_sockets(host: str, port: int, unread_seconds: float) -> list[socket.socket]:
+    """
+    Bind every address of `host`, so that `localhost` is reached however a client resolves it.
+
+    Raises `PortTaken`, and `UsageError` for a host that cannot be bound.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise UsageError(f"cannot listen on {host!r}: {error.strerror}") from error
+    sockets: list[socket.socket] = []
+    for family, _, _, _, address in dict.fromkeys(found):
+        # With port 0 the system chooses once, for all addresses.
+        chosen = sockets[0].getsockname()[1] if sockets else port
+        try:
+            sockets.append(bound(family, (address[0], chosen, *address[2:]), unread_seconds))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise PortTaken(
+                    f"port {chosen} is taken: stop what listens there, or choose another --port"
+                ) from error
+            # A machine without IPv6 may still resolve names to it.
+            if family != socket.AF_INET6 or len(found) == 1:
+                raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return sockets
+
+
+def bound(
+    family: socket.AddressFamily, address: tuple[Any, ...], unread_seconds: float
+) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if sys.platform == "linux":
+            # Accepted connections inherit it: a client that stops reading is cut by the kernel,
+            # which uvicorn does not do.
+            listener.setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(unread_seconds * 1000)
+            )
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,59 @@
+"""The only reader of the environment."""
+
+from __future__ import annotations
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def also(name: str, plain: str) -> AliasChoices:
+    """Read BRAIN_X from the environment, or the X that hosting platforms set."""
+    return AliasChoices(name, f"BRAIN_{plain}", plain)
+
+
+class Settings(BaseSettings):
+    """Every setting; `BRAIN_` and the name in capitals is its environment variable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BRAIN_",
+        env_ignore_empty=True,
+        frozen=True,
+        populate_by_name=True,
+        extra="ignore",
+    )
+
+    database_url: str | None = Field(
+        default=None, validation_alias=also("database_url", "DATABASE_URL")
+    )
+    """The PostgreSQL to follow, directly and not through a pooler in transaction mode. Without one,
+    the embedded server is started."""
+    host: str = Field(default="localhost", validation_alias=also("host", "HOST"))
+    """Where to listen. `localhost` is both loopback addresses."""
+    port: int = Field(default=5221, ge=0, le=65535, validation_alias=also("port", "PORT"))
+    """Where to listen; 0 lets the system choose."""
+    migrate: bool = True
+    """Whether to bring the database up to date before serving."""
+    ephemeral: bool = False
+    """Whether the embedded server's data is thrown away at the end."""
+
+    shutdown_seconds: float = Field(default=10.0, gt=0)
+    """How long clients may take to leave when the server stops, before they are cut off."""
+    max_message_bytes: int = Field(default=65536, gt=0)
+    """The longest message a client may send; a longer one closes its connection with 1009."""
+    ping_seconds: float = Field(default=20.0, gt=0)
+    """How often a client is asked for a sign of life, and how long it may take to give one."""
+    unread_seconds: float = Field(default=60.0, gt=0)
+    """How long a client may leave sent data unacknowledged before its connection is cut."""
+    ring_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    """How much of the recent past is kept in memory for clients that lag behind."""
+
+    database_timeout_seconds: float = Field(default=4.0, gt=0)
+    """How long the database may take to answer the listener before the connection is given up."""
+    idle_poll_seconds: float = Field(default=5.0, gt=0)
+    """How often the log and the connection are looked at while nothing rings."""
+    busy_from_rate: float = Field(default=200.0, gt=0)
+    """From how many reads a second that find something the node ticks by the clock."""
+    calm_below_rate: float = Field(default=100.0, gt=0)
+    """Below how many it goes back to being rung for."""
+    busy_tick_seconds: float = Field(default=0.005, gt=0)
+    """How often a busy node looks."""

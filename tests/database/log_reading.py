@@ -1,0 +1,32 @@
+"""What the tests read of the log: everything after a cursor."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from brain.database.connection import connected
+from brain.database.log import Log
+from brain.message.cursor import Cursor
+from brain.message.event import Event
+
+
+@asynccontextmanager
+async def reading(url: str) -> AsyncIterator[Log]:
+    async with connected(url) as connection:
+        yield Log(connection, timeout_seconds=10)
+
+
+async def batches_after(log: Log, cursor: Cursor) -> list[tuple[Event, ...]]:
+    """Cut a tick, and return what lies between `cursor` and its end, a tuple per read."""
+    newest = await log.tick()
+    batches = []
+    while cursor != newest:
+        batch = await log.after(cursor)
+        batches.append(batch.events)
+        cursor = batch.cursor
+    return batches
+
+
+async def events_after(log: Log, cursor: Cursor) -> list[Event]:
+    return [event for events in await batches_after(log, cursor) for event in events]

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import asyncpg
+import pytest
+
+from brain.database.connection import check_url, connected, require_own_session, shown
+from brain.errors import (
+    DatabaseTooOld,
+    DatabaseUnreachable,
+    PoolerInTheWay,
+    WrongDatabaseUrl,
+)
+from tests.pgbouncer import pgbouncer_to
+from tests.postgres import as_role, named
+from tests.proxy import proxy_to
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost",
+        "http://localhost/db",
+        "mysql://u@h/db",
+        "postgresql://h:port/db",
+        "postgresql://h:99999/db",
+        "postgresql://h:1,h:99999",
+        "postgresql://[::1/db",
+    ],
+)
+def test_what_is_not_a_database_url_is_refused(url: str) -> None:
+    with pytest.raises(WrongDatabaseUrl, match="must read postgresql://"):
+        check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://u:p@h:5432/db",
+        "postgresql:///db?host=/tmp",
+        "postgresql://u@h1:1,h2:2/db",
+        "postgresql://u:99999@h/db",
+        "postgresql://[::1]:5432/db",
+    ],
+)
+def test_a_database_url_is_accepted(url: str) -> None:
+    check_url(url)
+
+
+def test_a_url_is_shown_without_its_password_and_its_parameters() -> None:
+    assert (
+        shown("postgresql://me:se@cret@host:5432/db?password=secret&sslmode=require")
+        == "postgresql://me@host:5432/db"
+    )
+    assert shown("postgresql:///db") == "postgresql:///db"
+
+
+async def test_nobody_listening_is_said_with_the_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+
+    with pytest.raises(
+        DatabaseUnreachable, match=f"cannot connect to postgresql://me@127.0.0.1:{port}"
+    ):
+        async with connected(f"postgresql://me:secret@127.0.0.1:{port}/db"):
+            pass
+
+
+async def test_an_unknown_host_is_said() -> None:
+    with pytest.raises(DatabaseUnreachable, match=r"nowhere\.invalid"):
+        async with connected("postgresql://me@nowhere.invalid/db"):
+            pass
+
+
+async def test_a_database_that_does_not_exist_is_said(postgres: str) -> None:
+    with pytest.raises(DatabaseUnreachable, match='"no_such_database" does not exist'):
+        async with connected(named(postgres, "no_such_database")):
+            pass
+
+
+async def test_a_refused_login_is_said_without_the_password(postgres: str) -> None:
+    with pytest.raises(DatabaseUnreachable, match="nobody_at_all") as refused:
+        async with connected(as_role(postgres, "nobody_at_all")):
+            pass
+    assert "secret" not in str(refused.value)
+
+
+async def test_a_server_older_than_14_is_refused(postgres: str) -> None:
+    def as_thirteen(data: bytes) -> bytes:
+        name = b"server_version\x00"
+        at = data.find(name)
+        if at < 0:
+            return data
+        at += len(name)
+        return data[:at] + b"13" + data[at + 2 :]
+
+    async with proxy_to(postgres, as_thirteen) as (url, _):
+        with pytest.raises(DatabaseTooOld, match=r"PostgreSQL 13 .* needs 14 or newer"):
+            async with connected(url):
+                pass
+
+
+async def test_a_direct_connection_has_a_session_of_its_own(postgres: str) -> None:
+    await require_own_session(postgres)
+
+
+async def test_a_pooler_in_session_mode_is_as_good_as_a_direct_connection(postgres: str) -> None:
+    with pgbouncer_to(postgres, "session") as url:
+        await require_own_session(url)
+
+
+async def test_a_pooler_in_transaction_mode_is_recognised(postgres: str) -> None:
+    with pgbouncer_to(postgres, "transaction") as url:
+        with pytest.raises(PoolerInTheWay, match="pooler in transaction mode"):
+            await require_own_session(url)
+
+
+async def test_a_busy_pooler_in_transaction_mode_is_recognised(postgres: str) -> None:
+    with pgbouncer_to(postgres, "transaction") as url:
+        clients = [await asyncpg.connect(url, statement_cache_size=0) for _ in range(5)]
+        busy = [
+            asyncio.create_task(client.execute("SELECT pg_sleep(0.01) FROM generate_series(1, 20)"))
+            for client in clients
+        ]
+
+        with pytest.raises(PoolerInTheWay):
+            await require_own_session(url)
+
+        await asyncio.wait(busy)
+        for client in clients:
+            await client.close()
+
+
+async def test_a_connection_that_goes_dead_is_given_up(postgres: str) -> None:
+    async with proxy_to(postgres) as (url, proxy):
+        async with connected(url) as connection:
+            proxy.swallow()
+            with pytest.raises(TimeoutError):
+                await connection.fetchval("SELECT 1", timeout=0.1)

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from brain.message.event import Event, Operation
+from brain.message.runs import RunsFormat
+from brain.message.wire_format import frame
+
+
+class CountingFormat(RunsFormat):
+    name = "counting"
+    renderings = 0
+
+    def render(self, event: Event) -> str | None:
+        self.renderings += 1
+        return super().render(event)
+
+
+def test_an_event_is_rendered_once_per_format_even_if_it_is_not_told() -> None:
+    counting = CountingFormat()
+    untold = Event(1, datetime.now(UTC), "agents", Operation.INSERT, [1], {}, None, 10)
+
+    assert frame(untold, counting) is None
+    assert frame(untold, counting) is None
+    assert counting.renderings == 1
