@@ -3,10 +3,10 @@ How long a committed change takes to reach a client, beside what PostgreSQL itse
 
     python -m bench.latency [--changes 1000] [--pause 0.01]
 
-In one run, taking turns on one server: a bare LISTEN/NOTIFY from commit to callback, which is the
-floor for anything that is told by PostgreSQL; and an UPDATE of a task from its commit to the
-message that a WebSocket client receives from a Brain in a process of its own. The clock stops when
-the client's `recv()` returns. Writer and client are this process.
+In one run, taking turns on one server that flushes its commits to disk: a bare LISTEN/NOTIFY, which
+is the floor for anything that PostgreSQL tells; and an UPDATE of a task, told to a WebSocket client
+by a Brain in a process of its own. The clock starts when the writer sends COMMIT and stops in the
+listener's callback, or when the client's `recv()` returns. Writer and client are this process.
 """
 
 from __future__ import annotations
@@ -24,28 +24,38 @@ from pathlib import Path
 import asyncpg
 from websockets.asyncio.client import ClientConnection, connect
 
+from brain.database.embedded import serve_embedded
 from brain.database.migrations import migrate, shipped
 from tests.end_to_end.brain import running_brain
-from tests.postgres import new_database, server_for_tests
 
 
 async def notify_milliseconds(
     connection: asyncpg.Connection, heard: asyncio.Queue[float], payload: str
 ) -> float:
+    await connection.execute("BEGIN")
     await connection.execute("SELECT pg_notify('floor', $1)", payload)
-    committed = time.perf_counter()
-    return (await heard.get() - committed) * 1000
+    sent = time.perf_counter()
+    await connection.execute("COMMIT")
+    return (await heard.get() - sent) * 1000
 
 
 async def message_milliseconds(
-    connection: asyncpg.Connection, client: ClientConnection, progress: int
+    connection: asyncpg.Connection, received: asyncio.Queue[tuple[float, int]], progress: int
 ) -> float:
+    await connection.execute("BEGIN")
     await connection.execute("UPDATE tasks SET progress = $1 WHERE id = 'a'", progress)
-    committed = time.perf_counter()
-    message = json.loads(await client.recv())
-    received = time.perf_counter()
-    assert message["data"]["progress"] == progress
-    return (received - committed) * 1000
+    sent = time.perf_counter()
+    await connection.execute("COMMIT")
+    at, told = await received.get()
+    assert told == progress
+    return (at - sent) * 1000
+
+
+async def receive(client: ClientConnection, received: asyncio.Queue[tuple[float, int]]) -> None:
+    """Note when each message came, whatever the writer is waiting for at that moment."""
+    async for text in client:
+        at = time.perf_counter()
+        received.put_nowait((at, json.loads(text)["data"]["progress"]))
 
 
 async def measure(
@@ -56,17 +66,22 @@ async def measure(
     listener = await asyncpg.connect(url)
     heard: asyncio.Queue[float] = asyncio.Queue()
     await listener.add_listener("floor", lambda *_: heard.put_nowait(time.perf_counter()))
-    await writer.execute("INSERT INTO tasks (id) VALUES ('a')")
+    received: asyncio.Queue[tuple[float, int]] = asyncio.Queue()
     floor, brain = [], []
-    async with connect(f"ws://localhost:{port}/ws", proxy=None) as client:
+    async with (
+        connect(f"ws://localhost:{port}/ws", proxy=None) as client,
+        asyncio.TaskGroup() as tasks,
+    ):
         await client.recv()
-        while json.loads(await client.recv())["data"]["id"] != "a":
-            pass
+        receiving = tasks.create_task(receive(client, received))
+        await writer.execute("INSERT INTO tasks (id) VALUES ('a')")
+        await received.get()
         for number in range(1, changes + 1):
             floor.append(await notify_milliseconds(writer, heard, str(number)))
             await asyncio.sleep(pause)
-            brain.append(await message_milliseconds(writer, client, number))
+            brain.append(await message_milliseconds(writer, received, number))
             await asyncio.sleep(pause)
+        receiving.cancel()
     await listener.close()
     await writer.close()
     return floor, brain
@@ -89,23 +104,20 @@ async def main() -> None:
     parser.add_argument("--changes", type=int, default=1000)
     parser.add_argument("--pause", type=float, default=0.01, help="seconds between two changes")
     arguments = parser.parse_args()
-    with server_for_tests() as server, tempfile.TemporaryDirectory() as folder:
-        async with new_database(server) as url:
-            await migrate(url, shipped())
-            async with running_brain(Path(folder), "--database-url", url) as brain:
-                floor, told = await measure(url, brain.port, arguments.changes, arguments.pause)
-            version = (await version_of(url)).split(" on ")[0]
-    print(f"{arguments.changes} changes, {version}, Python {platform.python_version()}")
-    print(f"{'milliseconds after commit':<28}{'p50':>18}{'p99':>18}")
+    with tempfile.TemporaryDirectory() as folder:
+        with serve_embedded(Path(folder, "database")) as server:
+            await migrate(server.url, shipped())
+            async with running_brain(Path(folder), "--database-url", server.url) as brain:
+                floor, told = await measure(
+                    server.url, brain.port, arguments.changes, arguments.pause
+                )
+    print(
+        f"{arguments.changes} changes, PostgreSQL {server.binaries.version},"
+        f" Python {platform.python_version()}"
+    )
+    print(f"{'milliseconds from COMMIT':<28}{'p50':>18}{'p99':>18}")
     print(row("bare LISTEN/NOTIFY", floor, floor))
     print(row("UPDATE to WebSocket client", told, floor))
-
-
-async def version_of(url: str) -> str:
-    connection = await asyncpg.connect(url)
-    version: str = await connection.fetchval("SELECT version()")
-    await connection.close()
-    return version
 
 
 if __name__ == "__main__":

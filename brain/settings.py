@@ -6,9 +6,9 @@ from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-def also(name: str, plain: str) -> AliasChoices:
+def also(plain: str) -> AliasChoices:
     """Read BRAIN_X from the environment, or the X that hosting platforms set."""
-    return AliasChoices(name, f"BRAIN_{plain}", plain)
+    return AliasChoices(f"BRAIN_{plain}", plain)
 
 
 class Settings(BaseSettings):
@@ -22,14 +22,12 @@ class Settings(BaseSettings):
         extra="ignore",
     )
 
-    database_url: str | None = Field(
-        default=None, validation_alias=also("database_url", "DATABASE_URL")
-    )
+    database_url: str | None = Field(default=None, validation_alias=also("DATABASE_URL"))
     """The PostgreSQL to follow, directly and not through a pooler in transaction mode. Without one,
     the embedded server is started."""
-    host: str = Field(default="localhost", validation_alias=also("host", "HOST"))
+    host: str = Field(default="localhost", validation_alias=also("HOST"))
     """Where to listen. `localhost` is both loopback addresses."""
-    port: int = Field(default=5221, ge=0, le=65535, validation_alias=also("port", "PORT"))
+    port: int = Field(default=5221, ge=0, le=65535, validation_alias=also("PORT"))
     """Where to listen; 0 lets the system choose."""
     migrate: bool = True
     """Whether to bring the database up to date before serving."""

@@ -57,9 +57,9 @@ def pgbouncer_to(url: str, mode: Literal["session", "transaction"]) -> Iterator[
             )
         )
         # It refuses to run as root.
-        account = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
+        user = 65534 if os.getuid() == 0 else None
         process = subprocess.Popen(
-            [program, file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **account
+            [program, file], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, user=user
         )
         try:
             wait_for(listen_port, process)

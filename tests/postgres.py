@@ -37,7 +37,9 @@ def server_for_tests() -> Iterator[str]:
 
 def docker_answers() -> bool:
     docker = shutil.which("docker")
-    return bool(docker) and subprocess.run([docker, "version"], capture_output=True).returncode == 0
+    if docker is None:
+        return False
+    return subprocess.run([docker, "version"], capture_output=True).returncode == 0
 
 
 @contextmanager

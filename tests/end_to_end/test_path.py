@@ -34,7 +34,7 @@ async def told(client: ClientConnection) -> tuple[str, str]:
 async def nothing_more(client: ClientConnection) -> bool:
     """Whether the next thing that a client is told is the answer to what it says now."""
     await client.send('{"ping": 1}')
-    return (await message(client))["type"] == "echo"
+    return bool((await message(client))["type"] == "echo")
 
 
 async def test_the_life_of_a_task_is_told_as_the_protocol_prints_it(

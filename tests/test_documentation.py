@@ -1,0 +1,93 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from brain import errors
+from brain.cli import commands
+from brain.message.runs import Connected, Echo, RunTruncated, RunType
+from brain.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+OPERATING = (ROOT / "docs" / "operating.md").read_text()
+DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+
+
+def closings() -> Iterator[type[errors.ConnectionEnded]]:
+    yield from errors.ConnectionEnded.__subclasses__()
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented_with_its_default(name: str) -> None:
+    variable = f"`BRAIN_{name.upper()}`"
+    (row,) = [line for line in OPERATING.splitlines() if line.startswith(f"| {variable}")]
+
+    match Settings.model_fields[name].default:
+        case None:
+            default = "Brain's own server"
+        case bool(value):
+            default = str(value).lower()
+        case float(value):
+            default = f"{value:g}"
+        case value:
+            default = str(value)
+    assert f"| {default} |" in row.replace("`", "")
+
+
+def test_every_message_type_is_documented() -> None:
+    for model in (Connected, RunTruncated, Echo):
+        assert f"`{model.model_fields['type'].default}`" in PROTOCOL
+    for run_type in get_args(RunType):
+        assert f"`{run_type}`" in PROTOCOL
+
+
+def test_every_close_code_is_documented_and_says_whether_to_come_back() -> None:
+    for error in closings():
+        assert 4000 <= error.close_code < 5000
+        (row,) = [
+            line for line in PROTOCOL.splitlines() if line.startswith(f"| {error.close_code}")
+        ]
+        assert ("come back" in row) == (error.close_code < 4500)
+
+
+def test_the_tree_at_the_top_of_the_errors_is_the_tree() -> None:
+    drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
+    real = [
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type)
+        and issubclass(value, errors.BrainError)
+        and value is not errors.BrainError
+    ]
+
+    assert sorted(drawn) == sorted(real)
+
+
+def test_every_command_is_documented() -> None:
+    for name in commands.commands:
+        assert f"brain {name} " in OPERATING
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+def test_every_make_target_that_the_documents_name_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        target
+        for document in DOCUMENTS
+        for target in re.findall(r"`make ([a-z-]+)", document.read_text())
+    }
+
+    assert named <= targets
