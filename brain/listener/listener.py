@@ -20,8 +20,9 @@ from brain.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# While a transaction is open that may have looked before the node parked.
-UNSETTLED_SECONDS = 0.02
+# How soon to look again while a transaction is open that may have looked before the node parked:
+# the longer that has lasted already, the later.
+SOONEST_SECONDS, LATEST_SECONDS = 0.02, 0.2
 
 
 class ListenerStatistics(NamedTuple):
@@ -48,6 +49,7 @@ class Listener:
         self._cursor: Cursor | None = None
         self._settles_at: int | None = None
         """The transaction before which all began that looked before the node parked."""
+        self._parked_at = 0.0
         self._live = asyncio.Event()
         self._connections = 0
 
@@ -75,10 +77,11 @@ class Listener:
                     bell = Bell(listening, self._settings.database_timeout_seconds)
                     log = Log(reading, self._settings.database_timeout_seconds)
                     async for batch in self._follow(bell, log):
-                        waiting = delays()
                         yield batch
             except DISCONNECTIONS as error:
                 logger.warning("lost the database, trying again: %s", told(error))
+                if self._live.is_set():
+                    waiting = delays()
             finally:
                 self._live.clear()
             await asyncio.sleep(next(waiting))
@@ -129,10 +132,12 @@ class Listener:
             # A writer that looked for sleepers before this moment does not ring. It had an id by
             # then, so it is over once all that began before this one are.
             self._settles_at = await log.begun_transaction()
+            self._parked_at = time.monotonic()
         elif self._settles_at is not None:
             if await log.oldest_transaction() >= self._settles_at:
                 self._settles_at = None
             else:
-                await bell.wait(UNSETTLED_SECONDS)
+                lasted = time.monotonic() - self._parked_at
+                await bell.wait(min(max(lasted / 10, SOONEST_SECONDS), LATEST_SECONDS))
         else:
             await bell.wait(self._settings.idle_poll_seconds)

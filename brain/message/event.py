@@ -34,7 +34,7 @@ class Event:
     old: dict[str, Any] | None
     """After an update, the former values of what changed; of a deleted row, all watched ones."""
     size_bytes: int
-    """How much of the ring it takes."""
+    """How much memory it takes, roughly, once it is rendered."""
     frames: dict[str, str | None] = field(default_factory=dict, compare=False, repr=False)
     """The event as text, per wire format; None where the format does not tell it."""
 

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from brain.web.status import printed, summary
 
-FOLDER = Path(__file__).parent / "page"
+FOLDER = Path(__file__).parent / "static"
 
 HEADERS = {
     "cache-control": "no-cache",
