@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
 
 import uvicorn
 from starlette.applications import Starlette
@@ -35,15 +36,27 @@ LOGGING: dict[str, Any] = {
 class Server(uvicorn.Server):
     """uvicorn, that says when it is ready, lets nobody hold up its end, and exits with 0."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None], grace: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        announce: Callable[[], None],
+        is_pointless: Callable[[], bool],
+        grace_seconds: float,
+    ) -> None:
         super().__init__(config)
         self._announce = announce
-        self._grace_seconds = grace
+        self._is_pointless = is_pointless
+        self._grace_seconds = grace_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and not self.should_exit:
             self._announce()
+
+    async def on_tick(self, counter: int) -> bool:
+        # uvicorn asks ten times a second whether it is to stop.
+        return await super().on_tick(counter) or self._is_pointless()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Every client is sent close code 1012. One that does not read keeps its connection, and
@@ -58,18 +71,27 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        with super().capture_signals():
-            yield
-            # uvicorn would raise them again after a clean stop, and exit as if it had been killed.
-            self._captured_signals.clear()
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn would raise the signal again after a clean stop and exit as if it had been killed,
+        # and at a second one leave the application standing. Here that one hurries the clients.
+        if self.should_exit:
+            asyncio.get_running_loop().call_soon_threadsafe(self._cut_connections)
+        self.should_exit = True
 
 
 def serve(
-    app: Starlette, sockets: list[socket.socket], settings: Settings, announce: Callable[[], None]
+    app: Starlette,
+    sockets: list[socket.socket],
+    settings: Settings,
+    *,
+    announce: Callable[[], None],
+    is_pointless: Callable[[], bool],
 ) -> int:
-    """Serve `app` until a signal; return the exit status."""
+    """
+    Serve `app` until a signal, or until it `is_pointless`; return the exit status.
+
+    `announce` is called once it can be reached.
+    """
     config = uvicorn.Config(
         app,
         ws="websockets-sansio",
@@ -84,8 +106,40 @@ def serve(
         access_log=False,
         server_header=False,
     )
-    Server(config, announce, settings.shutdown_seconds).run(sockets)
+    Server(
+        config,
+        announce=announce,
+        is_pointless=is_pointless,
+        grace_seconds=settings.shutdown_seconds,
+    ).run(sockets)
     return 0 if app.state.failure is None else 1
+
+
+def end_on_signals() -> None:
+    """
+    From now on leave all contexts on a signal, wherever it comes while no server handles it.
+
+    A second one does not disturb the leaving.
+    """
+
+    def leave(number: int, _: object) -> NoReturn:
+        ignore_signals()
+        sys.exit(128 + number)
+
+    def hang_up(*_: object) -> None:
+        # The terminal was closed. Whoever handles SIGTERM at that moment knows what to do.
+        signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, leave)
+    signal.signal(signal.SIGTERM, leave)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+        signal.signal(signal.SIGHUP, hang_up)
+
+
+def ignore_signals() -> None:
+    """From now on end in order, and not at once: it takes a bounded time."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def listening_sockets(host: str, port: int, unread_seconds: float) -> list[socket.socket]:
@@ -94,10 +148,13 @@ def listening_sockets(host: str, port: int, unread_seconds: float) -> list[socke
 
     Raises `PortTaken`, and `UsageError` for a host that cannot be bound.
     """
+    # No name at all is both loopback addresses, also where /etc/hosts knows localhost by one.
+    name = None if host == "localhost" else host
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise UsageError(f"cannot listen on {host!r}: {error.strerror}") from error
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise UsageError(f"cannot listen on {host!r}: {reason}") from error
     sockets: list[socket.socket] = []
     for family, _, _, _, address in dict.fromkeys(found):
         # With port 0 the system chooses once, for all addresses.
@@ -110,7 +167,7 @@ def listening_sockets(host: str, port: int, unread_seconds: float) -> list[socke
                     f"port {chosen} is taken: stop what listens there, or choose another --port"
                 ) from error
             # A machine without IPv6 may still resolve names to it.
-            if family != socket.AF_INET6 or len(found) == 1:
+            if family != socket.AF_INET6 or (not sockets and address == found[-1][4]):
                 raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     return sockets
 

@@ -69,7 +69,16 @@ class EmbeddedServer:
     port: int
     folder: Path
     binaries: Binaries
-    process_id: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def process_id(self) -> int:
+        return self.process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is gone although the context is not left yet."""
+        return self.process.poll() is not None
 
     @property
     def url(self) -> str:
@@ -245,7 +254,7 @@ def _running(
             # PostgreSQL is content with one of two addresses; whoever says localhost may get both.
             lost_the_port = "Address already in use" in output
             if is_ready and not lost_the_port:
-                yield EmbeddedServer(port, home, binaries, process.pid)
+                yield EmbeddedServer(port, home, binaries, process)
                 return
         finally:
             stop(process)

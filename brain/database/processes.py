@@ -59,7 +59,8 @@ class Account:
             try:
                 output, _ = process.communicate(stdin.encode())
             except BaseException:
-                process.kill()
+                # Not killed: initdb ends the server that it runs, and removes what it made.
+                process.terminate()
                 raise
         if process.returncode:
             reason = complaint(output.decode(errors="replace")) or f"status {process.returncode}"

@@ -7,18 +7,20 @@ import json
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from httpx2 import AsyncClient
 from websockets.asyncio.client import ClientConnection, connect
 
 PATIENCE_SECONDS = 20.0
 
-READY = re.compile(r"http://localhost:(\d+)/\n")
+# Followed by the statements to type next, and an empty line.
+READY = re.compile(r"look at it +http://\S+:(\d+)/\n(.+\n)+\n.+\n\n(.+\n)+\n")
+NOBODY = 65534
 
 
 @dataclass(frozen=True)
@@ -49,23 +51,105 @@ async def running_brain(
     folder: Path, *arguments: str, **environment: str
 ) -> AsyncIterator[RunningBrain]:
     """Run `brain serve` on a free port until the context ends."""
+    command = (sys.executable, "-m", "brain", "serve", "--port", "0", *arguments)
     output = folder / "brain.log"
-    with output.open("wb") as file:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "brain", "serve", "--port", "0", *arguments),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            env=clean_environment() | environment,
-        )
-    try:
+    async with running(command, output, environment) as process:
         port = int((await logged(output, READY, process))[1])
         yield RunningBrain(process, port, output)
+
+
+@asynccontextmanager
+async def running(
+    command: Sequence[str],
+    output: Path,
+    environment: Mapping[str, str],
+    *,
+    stdin: int = asyncio.subprocess.DEVNULL,
+    cwd: Path | None = None,
+    is_nobody: bool = False,
+    starts_session: bool = False,
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a command, with what it prints in a file, until the context ends."""
+    with output.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=stdin,
+            stdout=file,
+            stderr=file,
+            cwd=cwd,
+            env={**clean_environment(), **environment},
+            user=NOBODY if is_nobody else None,
+            group=NOBODY if is_nobody else None,
+            extra_groups=[] if is_nobody else None,
+            start_new_session=starts_session,
+        )
+    try:
+        yield process
     finally:
         if process.returncode is None:
             process.terminate()
         async with asyncio.timeout(PATIENCE_SECONDS):
             await process.wait()
+
+
+class Ended(NamedTuple):
+    """What is left of a command."""
+
+    status: int
+    said: str
+    complained: str
+
+
+async def ended(
+    command: Sequence[str],
+    environment: Mapping[str, str] = {},
+    *,
+    cwd: Path | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> Ended:
+    """Run a command to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=cwd,
+        env={**clean_environment(), **environment},
+    )
+    try:
+        async with asyncio.timeout(patience_seconds):
+            said, complained = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    return Ended(process.returncode, said.decode(), complained.decode())
+
+
+async def brain(*arguments: str, **environment: str) -> Ended:
+    """Run `brain` to its end."""
+    return await ended((sys.executable, "-m", "brain", *arguments), environment)
+
+
+def working_in(folder: Path) -> list[int]:
+    """Return the processes that work in a folder, as PostgreSQL's do in their data."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            place, command = (process / "cwd").readlink(), (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if command and place.is_relative_to(folder):
+            found.append(int(process.name))
+    return found
+
+
+async def becomes(condition: Callable[[], object]) -> None:
+    """Return once `condition` holds."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 def clean_environment() -> dict[str, str]:
@@ -78,10 +162,13 @@ def clean_environment() -> dict[str, str]:
 
 
 async def logged(
-    output: Path, pattern: re.Pattern[str], process: asyncio.subprocess.Process | None = None
+    output: Path,
+    pattern: re.Pattern[str],
+    process: asyncio.subprocess.Process | None = None,
+    patience_seconds: float = PATIENCE_SECONDS,
 ) -> re.Match[str]:
     """Return the first match of `pattern` in a log, once it is there."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(patience_seconds):
         while True:
             text = output.read_text()
             if match := pattern.search(text):

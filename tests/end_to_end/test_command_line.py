@@ -1,0 +1,582 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+import brain as package
+from brain.database.embedded import EPHEMERAL_PREFIX
+from brain.database.migrations import shipped
+from brain.database.processes import suitable_account
+from tests.end_to_end.brain import (
+    NOBODY,
+    READY,
+    RunningBrain,
+    becomes,
+    brain,
+    ended,
+    get,
+    logged,
+    message,
+    running,
+    running_brain,
+    working_in,
+)
+from tests.pgbouncer import pgbouncer_to
+from tests.postgres import as_role, named, new_database, ordinary_role
+from tests.proxy import proxy_to
+
+NAMES = [str(migration) for migration in shipped()]
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and a parent's death")
+own_data_only = pytest.mark.skipif(
+    suitable_account().user is not None,
+    reason="without user namespaces root keeps its data in /var/lib/brain, not in its home",
+)
+
+
+async def refused(*arguments: str, status: int, **environment: str) -> str:
+    """Return the one line with which `brain` refuses."""
+    ended = await brain(*arguments, **environment)
+    assert ended.status == status, ended
+    assert ended.said == ""
+    (line,) = ended.complained.splitlines()
+    assert "secret" not in line
+    assert line.startswith("brain: ")
+    return line.removeprefix("brain: ")
+
+
+@pytest.fixture
+async def empty(postgres: str) -> AsyncIterator[str]:
+    """The URL of a database that Brain has never seen."""
+    async with new_database(postgres) as url:
+        yield url
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """An environment in which Brain keeps all that is its own below `tmp_path`."""
+    (tmp_path / "tmp").mkdir()
+    return {"XDG_DATA_HOME": str(tmp_path / "share"), "TMPDIR": str(tmp_path / "tmp")}
+
+
+@pytest.fixture(scope="module")
+async def kept_home() -> AsyncIterator[dict[str, str]]:
+    """The same with a database in it, for tests that leave it without a server."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = {"XDG_DATA_HOME": folder, "TMPDIR": folder}
+        assert (await brain("migrate", **kept)).status == 0
+        yield kept
+
+
+@pytest.fixture
+def kept(kept_home: dict[str, str]) -> Path:
+    """The folder of the database in `kept_home`."""
+    (folder,) = Path(kept_home["XDG_DATA_HOME"]).resolve().glob("brain/postgres-*")
+    return folder
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port on which somebody else listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+async def test_the_help_names_the_commands_and_every_option_with_its_variable() -> None:
+    everything, serving, migrating, version = await asyncio.gather(
+        brain("--help"), brain("serve", "--help"), brain("migrate", "-h"), brain("--version")
+    )
+
+    assert {everything.status, serving.status, migrating.status} == {0}
+    assert re.search(
+        r"serve +Serve the changes of a database to WebSocket clients", everything.said
+    )
+    assert re.search(r"migrate +Bring a database up to date\.", everything.said)
+    for option in ("host", "port", "database-url", "migrate", "ephemeral"):
+        assert f"--{option}" in serving.said
+        assert "BRAIN_" + option.upper().replace("-", "_") in serving.said
+    for option in ("--database-url", "--status", "--dry-run"):
+        assert option in migrating.said
+    assert version == (0, f"brain {package.__version__}\n", "")
+
+
+async def test_without_a_command_the_help_is_shown() -> None:
+    ended = await brain()
+
+    assert (ended.status, ended.said) == (2, "")
+    assert ended.complained.startswith("Usage: ")
+
+
+TYPED, OWN, PLAIN = (f"postgresql://127.0.0.1:1/{name}" for name in ("typed", "own", "plain"))
+
+
+async def test_a_typed_database_url_wins_over_brains_own_variable_and_that_over_the_plain_one() -> (
+    None
+):
+    both = {"BRAIN_DATABASE_URL": OWN, "DATABASE_URL": PLAIN}
+
+    lines = await asyncio.gather(
+        refused("serve", f"--database-url={TYPED}", status=1, **both, PORT="0"),
+        refused("migrate", status=1, **both),
+        refused("migrate", status=1, DATABASE_URL=PLAIN),
+    )
+
+    for line, winner in zip(lines, (TYPED, OWN, PLAIN), strict=True):
+        assert line.startswith(f"cannot connect to {winner}: ")
+
+
+async def test_host_and_port_win_in_the_same_order() -> None:
+    own = {"BRAIN_HOST": "198.51.100.2", "BRAIN_PORT": "2"}
+    plain = {"HOST": "198.51.100.3", "PORT": "3"}
+
+    lines = await asyncio.gather(
+        refused("serve", "--host=198.51.100.1", "--port=1", status=2, **own, **plain),
+        refused("serve", status=2, **own, **plain),
+        refused("serve", status=2, **plain),
+    )
+
+    for line, winner in zip(lines, (1, 2, 3), strict=True):
+        assert line.startswith(f"cannot listen on 198.51.100.{winner}:{winner}: ")
+
+
+# What is typed, in which environment, and what is said to it.
+MISTAKES: list[tuple[str, dict[str, str], str]] = [
+    ("serve --database-url=mysql://me:secret@h/d", {}, "must read postgresql://"),
+    ("serve --database-url=", {}, "must read postgresql://"),
+    ("migrate", {"DATABASE_URL": "postgresql://me:secret@h:port/d"}, "must read postgresql://"),
+    ("migrate --database-url=postgresql://me:secret@h/d?sslmode=maybe", {}, "me@h/d is wrong: "),
+    ("serve --prot=1", {}, "No such option '--prot'.*Try '.*serve --help'"),
+    ("migrate now", {}, "unexpected extra argument"),
+    ("serf", {}, "No such command 'serf'"),
+    ("serve --port=abc", {}, "'abc' is not a valid integer"),
+    ("serve", {"BRAIN_PORT": "abc"}, "the setting PORT is wrong: .* valid integer"),
+    ("serve", {"PORT": "70000"}, "the setting PORT is wrong: .* 65535"),
+    ("serve", {"BRAIN_MIGRATE": "perhaps"}, "the setting MIGRATE is wrong"),
+    ("serve --host=nowhere.invalid", {}, r"cannot listen on 'nowhere\.invalid'"),
+    ("serve --host=a..b", {}, r"cannot listen on 'a\.\.b': not a host name"),
+]
+
+
+async def test_what_cannot_be_meant_is_told_in_one_line_with_status_2() -> None:
+    lines = await asyncio.gather(
+        *(refused(*typed.split(), status=2, **environment) for typed, environment, _ in MISTAKES)
+    )
+
+    for line, (_, _, expected) in zip(lines, MISTAKES, strict=True):
+        assert re.search(expected, line)
+
+
+async def test_with_a_port_that_is_taken_nothing_is_started(
+    taken: int, home: dict[str, str], tmp_path: Path
+) -> None:
+    expected = f"port {taken} is taken: stop what listens there, or choose another --port"
+
+    assert await refused("serve", f"--port={taken}", status=2, **home) == expected
+    assert await refused("serve", f"--port={taken}", "--ephemeral", status=2, **home) == expected
+
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "tmp"]
+
+
+async def test_a_database_that_cannot_be_reached_is_told_with_status_1(postgres: str) -> None:
+    down = "postgresql://me:secret@127.0.0.1:1/database"
+    unknown = as_role(named(postgres, "no_such_database"), urlsplit(postgres).username or "")
+
+    for command in (["serve", "--port=0"], ["migrate"]):
+        lines = await asyncio.gather(
+            refused(*command, status=1, DATABASE_URL=down),
+            refused(*command, status=1, DATABASE_URL=unknown),
+        )
+        assert lines[0].startswith("cannot connect to postgresql://me@127.0.0.1:1/database: ")
+        assert 'database "no_such_database" does not exist' in lines[1]
+
+
+async def test_a_role_without_rights_is_told_what_it_lacks_with_status_1(
+    postgres: str, empty: str, database: str
+) -> None:
+    async with ordinary_role(postgres) as (role, _):
+        weak, weak_on_empty = as_role(database, role), as_role(empty, role)
+        serve = ("serve", "--port=0", "--database-url")
+
+        lines = await asyncio.gather(
+            refused("migrate", "--database-url", weak_on_empty, status=1),
+            refused("migrate", "--status", "--database-url", weak, status=1),
+            refused(*serve, weak, status=1),
+            refused(*serve, weak, "--no-migrate", status=1),
+        )
+        assert "an administrator can allow it with GRANT CREATE ON DATABASE" in lines[0]
+        for line in lines[1:]:
+            assert f"the role at {role_shown(database, role)} lacks rights: " in line
+
+        connection = await asyncpg.connect(database)
+        await connection.execute(
+            f"GRANT USAGE ON SCHEMA brain TO {role}; GRANT SELECT ON brain.migrations TO {role}"
+        )
+        line = await refused(*serve, weak, status=1)
+        assert "permission denied for function tick" in line, "it would be refused for ever"
+
+        await connection.execute(f"GRANT brain_owner TO {role}")
+        line = await refused(*serve, weak, "--samples", status=1)
+        assert "permission denied for table tasks" in line
+        await connection.close()
+
+
+def role_shown(url: str, role: str) -> str:
+    return urlsplit(as_role(url, role)).geturl().replace(":secret@", "@")
+
+
+async def test_a_server_older_than_14_is_told_with_status_1(postgres: str) -> None:
+    version = re.compile(rb"(?<=server_version\x00)\d\d")
+
+    async with proxy_to(postgres, lambda data: version.sub(b"13", data)) as (url, _):
+        for command in (["serve", "--port=0"], ["migrate"]):
+            line = await refused(*command, "--database-url", url, status=1)
+            assert re.fullmatch(r"PostgreSQL 13 at .* is too old: Brain needs 14 or newer", line)
+
+
+async def test_a_pooler_in_transaction_mode_is_told_with_status_1(database: str) -> None:
+    with pgbouncer_to(database, "transaction") as url:
+        for command in (["serve", "--port=0"], ["migrate"]):
+            line = await refused(*command, "--database-url", url, status=1)
+            assert re.search("is a pooler in transaction mode.*: give Brain a direct", line)
+
+
+async def test_migrations_that_do_not_fit_are_told_with_status_1(
+    database: str, empty: str, connection: asyncpg.Connection
+) -> None:
+    serve = ("serve", "--port=0", "--database-url")
+    pending = f"lacks {', '.join(NAMES)}: run `brain migrate`"
+    lines = await asyncio.gather(
+        refused(*serve, empty, "--no-migrate", status=1),
+        refused(*serve, empty, status=1, BRAIN_MIGRATE="no"),
+    )
+    assert all(line.endswith(pending) for line in lines)
+
+    await connection.execute("INSERT INTO brain.migrations VALUES (9000, 'new', '', now(), 0)")
+    newer = await asyncio.gather(
+        refused(*serve, database, status=1),
+        refused(*serve, database, "--no-migrate", status=1),
+        refused("migrate", "--database-url", database, status=1),
+    )
+    assert all("9000_new, which this version of Brain does not know" in line for line in newer)
+
+    await connection.execute("UPDATE brain.migrations SET sha256 = 'edited' WHERE number = 1")
+    edited = await asyncio.gather(
+        refused(*serve, database, status=1),
+        refused("migrate", "--database-url", database, status=1),
+    )
+    assert all(f"{NAMES[0]} was changed after it had been applied" in line for line in edited)
+
+
+async def test_migrate_says_what_it_would_apply_what_it_applies_and_what_is_applied(
+    empty: str, connection: asyncpg.Connection
+) -> None:
+    async def said(*options: str) -> str:
+        ended = await brain("migrate", "--database-url", empty, *options)
+        assert (ended.status, ended.complained) == (0, "")
+        return ended.said
+
+    def lines(word: str) -> str:
+        return "".join(f"{word}  {name}\n" for name in NAMES)
+
+    assert await said("--dry-run") == lines("would apply")
+    assert await said("--status") == lines("pending"), "the dry run changed something"
+    assert await said() == lines("applied") + f"{empty} is up to date\n"
+    assert await said() == f"{empty} is up to date\n"
+    assert await said("--status") == lines("applied")
+    assert await said("--dry-run") == "nothing to apply\n"
+
+
+@own_data_only
+async def test_without_a_url_migrate_works_on_brains_own_server_whether_it_runs_or_not(
+    tmp_path: Path, kept_home: dict[str, str], kept: Path
+) -> None:
+    up_to_date = r"postgresql://cecelia@localhost:\d+/cecelia is up to date\n"
+    alone = await brain("migrate", **kept_home)
+    assert (alone.status, alone.complained) == (0, "")
+    assert re.fullmatch(up_to_date, alone.said)
+    assert working_in(kept) == []
+
+    async with running_brain(tmp_path, **kept_home) as serving:
+        beside, status = await asyncio.gather(
+            brain("migrate", **kept_home), brain("migrate", "--status", **kept_home)
+        )
+        assert (beside.status, beside.complained) == (0, "")
+        assert re.fullmatch(up_to_date, beside.said)
+        assert status.said == "".join(f"applied  {name}\n" for name in NAMES)
+        assert (await get(serving.http + "/readyz"))[0] == 200
+
+
+def printed(serving: RunningBrain, program: str) -> list[str]:
+    """Return the lines that Brain said could be typed, by the program that they call."""
+    typed = re.findall(r"^  [a-z ]{12} (\S.*?)(?: {2,}.*)?$", serving.output.read_text(), re.M)
+    return [line for line in typed if re.match(rf"\S*\b{program}\b", line)]
+
+
+async def test_what_is_printed_at_the_start_can_be_typed(
+    tmp_path: Path, home: dict[str, str]
+) -> None:
+    async with running_brain(tmp_path, "--ephemeral", "--samples", **home) as serving:
+        (page,) = printed(serving, "http")
+        (curl,) = printed(serving, "curl")
+        assert page == f"http://localhost:{serving.port}/"
+        assert curl == f"curl http://localhost:{serving.port}/api/brain/status/ws"
+        assert printed(serving, "wscat") == [f"wscat -c ws://localhost:{serving.port}/ws"]
+        assert (await get(page))[0] == (await get(curl.removeprefix("curl ")))[0] == 200
+
+        async with serving.client() as client:
+            told = []
+            for line in printed(serving, "psql"):
+                typed = await ended(["bash", "-c", line])
+                assert (typed.said, typed.complained) == ("UPDATE 1\n", "")
+                told.append((await message(client))["type"])
+        assert told == ["run_update", "run_update", "run_complete", "run_failed"]
+
+
+@own_data_only
+async def test_without_a_url_the_data_is_kept_in_the_users_folder_between_two_runs(
+    tmp_path: Path, kept_home: dict[str, str], kept: Path
+) -> None:
+    async with running_brain(tmp_path, **kept_home) as first:
+        for line in printed(first, "psql"):
+            typed = await ended(["bash", "-c", line])
+            assert re.fullmatch("INSERT 0 2|UPDATE 1", typed.said.strip()), typed
+    assert (kept / "data" / "PG_VERSION").exists()
+    assert working_in(kept) == []
+
+    async with running_brain(tmp_path, **kept_home) as second:
+        async with second.client() as client:
+            add, start, *_ = printed(second, "psql")
+            assert (await ended(["bash", "-c", add])).said == "INSERT 0 0\n"
+            assert (await ended(["bash", "-c", start])).said == "UPDATE 1\n"
+            again = (await message(client))["data"]
+            assert (again["id"], again["status"], again["progress"]) == (
+                *("task-123", "in_progress", 11),
+            )
+
+
+async def test_an_ephemeral_database_leaves_nothing(tmp_path: Path, home: dict[str, str]) -> None:
+    async with running_brain(tmp_path, "--ephemeral", **home) as serving:
+        (folder,) = (tmp_path / "tmp").iterdir()
+        assert folder.name.startswith(EPHEMERAL_PREFIX)
+        serving.process.terminate()
+        assert await serving.stopped() == 0
+
+    assert working_in(tmp_path) == []
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert not (tmp_path / "share").exists()
+
+
+@linux_only
+@own_data_only
+@pytest.mark.parametrize(
+    ("sign", "status"), [("SIGKILL", -9), ("SIGTERM", 0), ("SIGINT", 0), ("SIGHUP", 0)]
+)
+async def test_the_end_of_brain_is_the_end_of_its_server(
+    tmp_path: Path, kept_home: dict[str, str], kept: Path, sign: str, status: int
+) -> None:
+    async with running_brain(tmp_path, **kept_home) as serving:
+        assert working_in(kept)
+        serving.process.send_signal(signal.Signals[sign])
+        assert await serving.stopped() == status
+        if sign == "SIGKILL":
+            await becomes(lambda: not working_in(kept))
+        assert working_in(kept) == []
+        assert not (kept / "data" / "postmaster.pid").exists()
+
+    if sign == "SIGKILL":
+        async with running_brain(tmp_path, **kept_home) as next_one:
+            assert (await get(next_one.http + "/readyz"))[0] == 200
+
+
+@own_data_only
+async def test_a_second_ctrl_c_disturbs_nothing(
+    tmp_path: Path, kept_home: dict[str, str], kept: Path
+) -> None:
+    async with running_brain(tmp_path, **kept_home) as serving:
+        async with serving.client() as client:
+            serving.process.send_signal(signal.SIGINT)
+            with pytest.raises(ConnectionClosed):
+                await message(client)
+            serving.process.send_signal(signal.SIGINT)
+            assert await serving.stopped() == 0
+    assert "Traceback" not in serving.output.read_text()
+    assert working_in(kept) == []
+
+
+@linux_only
+@own_data_only
+async def test_ctrl_c_while_the_database_is_made_leaves_no_process(
+    tmp_path: Path, home: dict[str, str]
+) -> None:
+    command = (sys.executable, "-m", "brain", "serve", "--port=0")
+    output = tmp_path / "brain.log"
+    async with running(command, output, home) as process:
+        await becomes(lambda: list(tmp_path.glob("share/brain/*/unfinished-*/PG_VERSION")))
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 128 + signal.SIGINT
+    assert output.read_text() == ""
+    await becomes(lambda: not working_in(tmp_path))
+
+    async with running_brain(tmp_path, **home):
+        assert not list(tmp_path.glob("share/brain/*/unfinished-*"))
+
+
+@linux_only
+@own_data_only
+async def test_sigterm_while_the_server_starts_leaves_nothing(
+    tmp_path: Path, kept_home: dict[str, str], kept: Path
+) -> None:
+    command = (sys.executable, "-m", "brain", "serve", "--port=0")
+    trace = kept / "data" / "postmaster.pid"
+    output = tmp_path / "brain.log"
+    async with running(command, output, kept_home) as process:
+        await becomes(trace.exists)
+        process.terminate()
+        assert await process.wait() in (0, 128 + signal.SIGTERM)
+    assert working_in(kept) == []
+    assert not trace.exists()
+    assert READY.search(output.read_text()) is None
+
+
+@own_data_only
+async def test_a_second_brain_on_the_same_data_is_told_in_one_line(
+    tmp_path: Path, kept_home: dict[str, str], kept: Path
+) -> None:
+    async with running_brain(tmp_path, **kept_home) as serving:
+        line = await refused("serve", "--port=0", status=1, **kept_home)
+        assert line.startswith(f"another Brain uses {kept} (its PostgreSQL is process ")
+        assert line.endswith("): stop it, or choose another folder")
+        assert (await get(serving.http + "/readyz"))[0] == 200
+
+
+@linux_only
+@own_data_only
+async def test_if_its_server_dies_brain_says_so_and_exits_with_1(
+    tmp_path: Path, kept_home: dict[str, str], kept: Path
+) -> None:
+    async with running_brain(tmp_path, **kept_home) as serving:
+        postmaster = int((kept / "data" / "postmaster.pid").read_text().split()[0])
+        async with serving.client() as client:
+            os.kill(postmaster, signal.SIGKILL)
+            with pytest.raises(ConnectionClosed) as closed:
+                await message(client)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+        assert await serving.stopped() == 1
+    *_, last = serving.output.read_text().splitlines()
+    assert last == (
+        f"brain: the PostgreSQL that Brain started on {kept} has ended, and so does Brain"
+    )
+    assert "Traceback" not in serving.output.read_text()
+    await becomes(lambda: not working_in(kept))
+
+    async with running_brain(tmp_path, **kept_home):
+        pass
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("host", "shown", "answering"),
+    [
+        (None, "localhost", ["127.0.0.1", "[::1]"]),
+        ("0.0.0.0", "localhost", ["127.0.0.1"]),
+        ("127.0.0.1", "127.0.0.1", ["127.0.0.1"]),
+        ("::1", "[::1]", ["[::1]"]),
+    ],
+)
+async def test_brain_answers_where_it_was_told_to_listen(
+    tmp_path: Path, database: str, host: str | None, shown: str, answering: list[str]
+) -> None:
+    if host == "::1" and not has_ipv6():
+        pytest.skip("there is no IPv6 here")
+    option = [f"--host={host}"] if host else []
+    async with running_brain(tmp_path, "--database-url", database, *option) as serving:
+        assert printed(serving, "http") == [f"http://{shown}:{serving.port}/"]
+        for address in ("127.0.0.1", "[::1]"):
+            if address == "127.0.0.1" or has_ipv6():
+                is_open = not await refuses(address.strip("[]"), serving.port)
+                assert is_open == (address in answering), address
+                if is_open:
+                    assert (await get(f"http://{address}:{serving.port}/readyz"))[0] == 200
+
+
+async def refuses(address: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(address, port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    await writer.wait_closed()
+    return False
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+async def test_an_ordinary_user_can_serve_too() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "home").mkdir()
+        os.chown(folder / "home", NOBODY, NOBODY)
+        home = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "home")}
+        environment = home | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = (
+            interpreter(environment),
+            "-m",
+            "brain",
+            "serve",
+            "--port=0",
+            "--samples",
+            "--ephemeral",
+        )
+        output = folder / "brain.log"
+        async with running(command, output, environment, cwd=folder, is_nobody=True) as process:
+            port = int((await logged(output, READY, process))[1])
+            serving = RunningBrain(process, port, output)
+            async with serving.client() as client:
+                start, *_ = printed(serving, "psql")
+                assert (await ended(["bash", "-c", start])).said == "UPDATE 1\n"
+                assert (await message(client))["data"]["status"] == "in_progress"
+            process.send_signal(signal.SIGINT)
+            assert await process.wait() == 0
+        assert working_in(folder) == []
+        assert list((folder / "home").iterdir()) == []
+
+
+def interpreter(environment: dict[str, str]) -> str:
+    """A Python that every user can run: that of a virtual environment may lie in a closed home."""
+    for candidate in (sys.executable, "/usr/bin/python3"):
+        try:
+            probe = subprocess.run(
+                [candidate, "-c", "import brain.cli"],
+                cwd="/",
+                env=environment,
+                user=NOBODY,
+                group=NOBODY,
+                extra_groups=[],
+                capture_output=True,
+            )
+        except OSError:
+            continue
+        if probe.returncode == 0:
+            return candidate
+    pytest.skip("an ordinary user can run no Python with Brain here")
