@@ -18,6 +18,7 @@ from brain.listener.listener import Listener
 from brain.settings import Settings
 from brain.web import page, status, tasks
 from brain.websocket import endpoint
+from brain.websocket.conversation import Setting
 
 # How long to wait for the database before serving without it.
 STARTUP_SECONDS = 5.0
@@ -67,7 +68,9 @@ def create_app(url: str, settings: Settings) -> Starlette:
 
     app = Starlette(
         routes=[
-            *endpoint.routes(hub),
+            *endpoint.routes(
+                Setting(hub, settings.heartbeat_seconds, settings.database_timeout_seconds)
+            ),
             *status.routes(hub, listener.statistics),
             *tasks.routes(),
             *page.routes(),

@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """How often a client is asked for a sign of life, and how long it may take to give one."""
     unread_seconds: float = Field(default=60.0, gt=0)
     """How long a client may leave sent data unacknowledged before its connection is cut."""
+    heartbeat_seconds: float = Field(default=20.0, gt=0, le=25)
+    """After how long without a message a client that asked for cursors gets a heartbeat."""
     ring_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """How much of the recent past is kept in memory for clients that lag behind."""
 
