@@ -13,11 +13,13 @@ import asyncpg
 from starlette.applications import Starlette
 
 from brain.database.connection import opened_pool
+from brain.database.retention import forget_old_events
 from brain.hub.hub import Hub
 from brain.listener.listener import Listener
 from brain.settings import Settings
 from brain.web import page, status, tasks
 from brain.websocket import endpoint
+from brain.websocket.conversation import Setting
 
 # How long to wait for the database before serving without it.
 STARTUP_SECONDS = 5.0
@@ -50,6 +52,7 @@ def create_app(url: str, settings: Settings) -> Starlette:
         async with opened_pool(url) as pool:
             relaying = asyncio.create_task(relay(listener, hub), name="relay")
             relaying.add_done_callback(end_process)
+            forgetting = asyncio.create_task(forget_old_events(pool, settings.retention_seconds))
             with suppress(TimeoutError):
                 async with asyncio.timeout(STARTUP_SECONDS):
                     await listener.live()
@@ -57,7 +60,8 @@ def create_app(url: str, settings: Settings) -> Starlette:
                 yield {"pool": pool}
             finally:
                 relaying.cancel()
-                await asyncio.wait({relaying})
+                forgetting.cancel()
+                await asyncio.wait({relaying, forgetting})
 
     def end_process(relaying: asyncio.Task[None]) -> None:
         if not relaying.cancelled():
@@ -67,7 +71,9 @@ def create_app(url: str, settings: Settings) -> Starlette:
 
     app = Starlette(
         routes=[
-            *endpoint.routes(hub),
+            *endpoint.routes(
+                Setting(hub, settings.heartbeat_seconds, settings.database_timeout_seconds)
+            ),
             *status.routes(hub, listener.statistics),
             *tasks.routes(),
             *page.routes(),

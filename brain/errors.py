@@ -21,8 +21,10 @@ BrainError
 │   ├── UnknownTask
 │   └── UnknownStatus
 └── ConnectionEnded                 a WebSocket is closed by Brain
+    ├── NotReady                    1013, come back
     ├── TooFarBehind                4008, come back
-    └── HistoryLost                 4009, come back
+    ├── HistoryLost                 4009, come back
+    └── LogUnreachable              4010, come back
 """
 
 from __future__ import annotations
@@ -120,6 +122,12 @@ class ConnectionEnded(BrainError):
     close_code: ClassVar[int]
 
 
+class NotReady(ConnectionEnded):
+    """Brain does not follow the database yet."""
+
+    close_code = 1013
+
+
 class TooFarBehind(ConnectionEnded):
     """The client reads more slowly than messages come, and fell off the ring."""
 
@@ -130,3 +138,9 @@ class HistoryLost(ConnectionEnded):
     """The log was replaced by an older or another one; what lies between cannot be told."""
 
     close_code = 4009
+
+
+class LogUnreachable(ConnectionEnded):
+    """What the client missed cannot be read at the moment."""
+
+    close_code = 4010

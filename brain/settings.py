@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """How often a client is asked for a sign of life, and how long it may take to give one."""
     unread_seconds: float = Field(default=60.0, gt=0)
     """How long a client may leave sent data unacknowledged before its connection is cut."""
+    heartbeat_seconds: float = Field(default=20.0, gt=0, le=25)
+    """After how long without a message a client that asked for cursors gets a heartbeat."""
     ring_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """How much of the recent past is kept in memory for clients that lag behind."""
 
@@ -49,6 +51,8 @@ class Settings(BaseSettings):
     """How long the database may take to answer the listener before the connection is given up."""
     idle_poll_seconds: float = Field(default=5.0, gt=0)
     """How often the log and the connection are looked at while nothing rings."""
+    retention_seconds: float = Field(default=86400.0, gt=0, le=129600)
+    """How long what happened can be told to a client that comes back; then it is forgotten."""
     busy_from_rate: float = Field(default=200.0, gt=0)
     """From how many reads a second that find something the node ticks by the clock."""
     calm_below_rate: float = Field(default=100.0, gt=0)

@@ -3,7 +3,7 @@
 -- batches: a tick stores an MVCC snapshot under a dense number, and batch t is what is visible in
 -- snapshot t and not in snapshot t-1, in id order. docs/design.md weighs the alternatives.
 --
--- Advisory locks, all of class 5221: 1 cuts ticks, 2 says that a node sleeps, 4 migrates.
+-- Advisory locks, all of class 5221: 1 cuts ticks, 2 says that a node sleeps, 3 forgets, 4 migrates.
 
 -- Trigger functions run with the rights of their owner. The owner is a role that nobody logs in as
 -- and that owns nothing else.
@@ -122,3 +122,49 @@ LANGUAGE sql STABLE AS $$
      ORDER BY b.id
      LIMIT $3
 $$;
+
+-- Forgets what is older than `keep`: the ticks before the last one of that age, and every slot whose
+-- events all lie before it. Returns how many slots were emptied. A slot that a writer still holds is
+-- left for the next time; nobody waits for this longer than the lock_timeout. With slots of twelve
+-- hours, `keep` may be up to 36 hours: a slot has to be empty before its turn comes again.
+CREATE FUNCTION brain.forget(keep interval) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    kept bigint;
+    oldest xid8;
+    slot text;
+    is_old boolean;
+    emptied integer := 0;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(5221, 3) THEN
+        RETURN 0;  -- another node is at it
+    END IF;
+    -- From the old end, where only those lie that are about to go.
+    SELECT t.id - 1 INTO kept FROM brain.ticks t
+     WHERE t.at >= clock_timestamp() - keep ORDER BY t.id LIMIT 1;
+    kept := coalesce(kept, (SELECT max(t.id) FROM brain.ticks t));
+    SELECT pg_snapshot_xmin(t.snapshot) INTO oldest FROM brain.ticks t WHERE t.id = kept;
+    IF NOT FOUND THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM brain.ticks t WHERE t.id < kept;
+    PERFORM set_config('lock_timeout', '200ms', true);
+    FOREACH slot IN ARRAY ARRAY['events_0', 'events_1', 'events_2', 'events_3'] LOOP
+        BEGIN
+            -- A look before the lock, and another one when no writer is in the slot any more.
+            EXECUTE format('SELECT EXISTS (SELECT FROM brain.%1$I)'
+                           ' AND NOT EXISTS (SELECT FROM brain.%1$I WHERE transaction_id >= $1)', slot)
+               INTO is_old USING oldest;
+            CONTINUE WHEN NOT is_old;
+            EXECUTE format('LOCK TABLE brain.%I IN ACCESS EXCLUSIVE MODE', slot);
+            EXECUTE format('SELECT NOT EXISTS (SELECT FROM brain.%I WHERE transaction_id >= $1)', slot)
+               INTO is_old USING oldest;
+            IF is_old THEN
+                EXECUTE format('TRUNCATE brain.%I', slot);
+                emptied := emptied + 1;
+            END IF;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;
+        END;
+    END LOOP;
+    RETURN emptied;
+END $$;

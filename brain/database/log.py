@@ -19,14 +19,18 @@ PAGE_EVENTS = 1000
 OBJECT_BYTES = 1100
 
 
+Lent = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+"""A connection of one's own, or one that a pool lends for a while."""
+
+
 class Log:
     """
-    Cuts ticks and reads batches, over one connection that nothing else uses.
+    Cuts ticks and reads batches, over one connection that nothing else uses meanwhile.
 
     Every call raises `TimeoutError` if the server does not answer within `timeout_seconds`.
     """
 
-    def __init__(self, connection: asyncpg.Connection, timeout_seconds: float) -> None:
+    def __init__(self, connection: Lent, timeout_seconds: float) -> None:
         self._connection = connection
         self._timeout_seconds = timeout_seconds
 
@@ -58,11 +62,14 @@ class Log:
         known = former if cursor.ends_tick else nonce
         if former is None or nonce is None or known != cursor.nonce:
             raise CursorLost(f"the log does not hold what follows {cursor}")
-        events = tuple([await self._event(row) for row in rows])
+        events = tuple([await self._event(row, tick, nonce) for row in rows])
         is_whole = len(rows) < PAGE_EVENTS
-        return Batch(
-            events, Cursor(tick, nonce) if is_whole else Cursor(tick, nonce, events[-1].id)
-        )
+        return Batch(events, Cursor(tick, nonce) if is_whole else events[-1].cursor)
+
+    async def holds(self, cursor: Cursor) -> bool:
+        """Whether the log has the tick of `cursor`, with its nonce."""
+        _, nonce = await self._nonces(cursor.tick)
+        return nonce == cursor.nonce
 
     async def begun_transaction(self) -> int:
         """
@@ -94,13 +101,13 @@ class Log:
         (row,) = await self._rows(query)
         return row
 
-    async def _event(self, row: asyncpg.Record) -> Event:
+    async def _event(self, row: asyncpg.Record, tick: int, nonce: int) -> Event:
         operation = Operation(row["operation"].decode())
         data = row["data"]
         if data is None and operation in (Operation.INSERT, Operation.UPDATE):
             data = await self._row_as_it_is(row["channel"], row["key"])
         return Event(
-            id=row["id"],
+            cursor=Cursor(tick, nonce, row["id"]),
             at=row["at"],
             channel=row["channel"],
             operation=operation,

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
 
-from brain.errors import HistoryLost, TooFarBehind
+from brain.errors import HistoryLost, NotReady, TooFarBehind
 from brain.hub.ring import Ring
 from brain.hub.subscriber import Subscriber
+from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from brain.message.wire_format import WireFormat, frame
 
@@ -34,27 +35,51 @@ class Hub:
         self._ring = Ring(ring_bytes)
         self._subscribers: set[Subscriber] = set()
 
+    @property
+    def cursor(self) -> Cursor:
+        """The place after the newest event. Raises `NotReady` before anything was delivered."""
+        if self._ring.cursor is None:
+            raise NotReady("Brain does not follow the database yet")
+        return self._ring.cursor
+
     @contextmanager
     def subscribed(
         self, wire_format: WireFormat, channels: frozenset[str], wake: Callable[[], None]
     ) -> Iterator[Subscriber]:
         """Subscribe from the next event on, for as long as the context lasts."""
-        subscriber = Subscriber(wire_format, channels, wake, self._ring.head)
+        subscriber = Subscriber(wire_format, channels, wake, self._ring.head, self.cursor)
         self._subscribers.add(subscriber)
         try:
             yield subscriber
         finally:
             self._subscribers.discard(subscriber)
 
+    def resume(self, subscriber: Subscriber, cursor: Cursor) -> bool:
+        """Go on after `cursor` if the ring reaches back to it; return whether it does."""
+        number = self._ring.number_after(cursor)
+        if number is None:
+            return False
+        subscriber.position, subscriber.cursor = number, cursor
+        return True
+
+    def wait_for(self, subscriber: Subscriber, cursor: Cursor) -> None:
+        """Go on after `cursor`, which the log knows and this hub has not reached yet."""
+        subscriber.position, subscriber.cursor = self._ring.head, cursor
+
+    def start_over(self, subscriber: Subscriber) -> None:
+        """Go on with the next event, whatever lies before it."""
+        subscriber.position, subscriber.cursor = self._ring.head, self.cursor
+        subscriber.ended = None
+
     def deliver(self, batch: Batch) -> None:
         """Take a batch in and wake everybody."""
         if not batch.follows:
             for subscriber in self._subscribers:
                 subscriber.ended = HistoryLost("messages were lost with a part of the log")
-        for event in batch.events:
-            self._ring.append(event)
-        for subscriber in self._subscribers:
-            subscriber.wake()
+        self._ring.append(batch)
+        if batch.events or not batch.follows:
+            for subscriber in self._subscribers:
+                subscriber.wake()
 
     def take(self, subscriber: Subscriber, most: int) -> list[str]:
         """
@@ -68,13 +93,22 @@ class Hub:
         if subscriber.position < self._ring.first:
             raise TooFarBehind("the client reads more slowly than messages come")
         events = list(islice(self._ring.since(subscriber.position), most))
-        subscriber.position += len(events)
-        frames = (
+        told = subscriber.cursor.place
+        frames = [
             frame(event, subscriber.wire_format)
             for event in events
-            if event.channel in subscriber.channels
-        )
+            if event.channel in subscriber.channels and event.cursor.place > told
+        ]
+        subscriber.position += len(events)
+        if events and events[-1].cursor.place > told:
+            subscriber.cursor = events[-1].cursor
         return [text for text in frames if text is not None]
+
+    def reached(self, subscriber: Subscriber) -> Cursor:
+        """Return the place after all that `subscriber` has been told, or had not to be."""
+        at_head = subscriber.position == self._ring.head
+        ahead = subscriber.cursor.place > self.cursor.place
+        return self.cursor if at_head and not ahead else subscriber.cursor
 
     def is_behind(self, subscriber: Subscriber) -> bool:
         """Whether there is something that `subscriber` has not looked at."""

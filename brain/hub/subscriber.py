@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from brain.errors import ConnectionEnded
+from brain.message.cursor import Cursor
 from brain.message.wire_format import WireFormat
 
 
@@ -20,6 +21,8 @@ class Subscriber:
     """Called when there may be something to take; must return at once."""
     position: int
     """The number in the ring of the next event to look at."""
+    cursor: Cursor
+    """The place in the log up to which it has been told everything; it is told nothing before."""
     ended: ConnectionEnded | None = None
     """Why the hub has given up on it."""
     id: UUID = field(default_factory=uuid4)

@@ -93,7 +93,7 @@ class Listener:
         while True:
             found = False
             async for batch in self._read(log):
-                found = True
+                found = found or bool(batch.events)
                 yield batch
             now = time.monotonic()
             self._pace.note(found=found, now=now)
@@ -111,6 +111,7 @@ class Listener:
         newest = await log.tick()
         if self._cursor is None:
             self._cursor = newest
+            yield Batch((), newest)
         while self._cursor != newest:
             try:
                 batch = await log.after(self._cursor)
@@ -118,8 +119,7 @@ class Listener:
                 logger.warning("starting over at %s: %s", newest, error)
                 batch = Batch((), newest, follows=False)
             self._cursor = batch.cursor
-            if batch.events or not batch.follows:
-                yield batch
+            yield batch
 
     async def _rest(self, bell: Bell, log: Log) -> None:
         """Wait until it is worth looking again."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Self
+
+from brain.errors import CursorLost
 
 END_OF_TICK = 2**63 - 1
 
+TEXT = re.compile(r"(\d{1,19})\.(\d{1,19})\.(\d{1,19})", re.ASCII)
 
-@dataclass(frozen=True, slots=True, order=True)
+
+@dataclass(frozen=True, slots=True)
 class Cursor:
     """
     The place after one event: in which tick, and after which event of it.
@@ -19,6 +25,20 @@ class Cursor:
     tick: int
     nonce: int
     event_id: int = END_OF_TICK
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the cursor that `str()` made `text` of; raises `CursorLost` for anything else."""
+        match = TEXT.fullmatch(text)
+        numbers = [int(number) for number in match.groups()] if match else []
+        if not numbers or max(numbers) > END_OF_TICK:
+            raise CursorLost("this is no cursor")
+        return cls(*numbers)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """What cursors of one history are ordered by."""
+        return self.tick, self.event_id
 
     @property
     def ends_tick(self) -> bool:

@@ -23,7 +23,8 @@ class Operation(Enum):
 class Event:
     """One change of one row, or the emptying of a table."""
 
-    id: int
+    cursor: Cursor
+    """The place after it."""
     at: datetime
     channel: str
     operation: Operation
@@ -37,6 +38,10 @@ class Event:
     """How much memory it takes, roughly, once it is rendered."""
     frames: dict[str, str | None] = field(default_factory=dict, compare=False, repr=False)
     """The event as text, per wire format; None where the format does not tell it."""
+
+    @property
+    def id(self) -> int:
+        return self.cursor.event_id
 
 
 @dataclass(frozen=True, slots=True)

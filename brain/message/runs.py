@@ -22,8 +22,10 @@ from pydantic import (
     ValidationError,
 )
 
+from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.times import iso_milliseconds, parse_timestamp
+from brain.message.wire_format import frame
 
 CHANNEL = "tasks"
 
@@ -92,6 +94,22 @@ class RunTruncated(WireModel):
     timestamp: Timestamp
 
 
+class Heartbeat(WireModel):
+    """There was nothing to tell for a while; the cursor is newer than the last one."""
+
+    type: Literal["heartbeat"] = "heartbeat"
+    data: dict[str, Any] = {}
+    timestamp: Timestamp
+
+
+class Reset(WireModel):
+    """What the client missed cannot be told to it; `data.message` says why."""
+
+    type: Literal["reset"] = "reset"
+    data: Text
+    timestamp: Timestamp
+
+
 class Echo(WireModel):
     """What the client said, sent back to it."""
 
@@ -100,8 +118,10 @@ class Echo(WireModel):
     timestamp: Timestamp
 
 
-ServerMessage = Annotated[Connected | Run | RunTruncated | Echo, Field(discriminator="type")]
-"""Everything that `/ws` sends."""
+ServerMessage = Annotated[
+    Connected | Run | RunTruncated | Echo | Heartbeat | Reset, Field(discriminator="type")
+]
+"""Everything that `/ws` sends; the last two only to clients that asked for cursors."""
 
 SERVER_MESSAGE: TypeAdapter[ServerMessage] = TypeAdapter(ServerMessage)
 
@@ -114,7 +134,7 @@ class RunsFormat:
 
     name = "runs"
 
-    def greet(self, now: datetime) -> str:
+    def greet(self, now: datetime, cursor: Cursor) -> str:
         return Connected(timestamp=now).model_dump_json()
 
     def render(self, event: Event) -> str | None:
@@ -132,7 +152,7 @@ class RunsFormat:
             logger.warning("task %s cannot be told: %s", event.key, error)
             return None
 
-    def answer(self, text: str, now: datetime) -> str:
+    def answer(self, text: str, now: datetime, cursor: Cursor) -> str:
         """Echo an object as it was written; any other text as its `message`."""
         try:
             is_object = isinstance(orjson.loads(text), dict)
@@ -144,6 +164,42 @@ class RunsFormat:
             "timestamp": iso_milliseconds(now),
         }
         return orjson.dumps(echo).decode()
+
+    def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
+        return None
+
+    def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
+        return None
+
+
+class RunsWithCursorFormat:
+    """Speaks like `RunsFormat`, with the cursor as a fourth key of every message."""
+
+    name = "runs with cursor"
+
+    def __init__(self, plain: RunsFormat) -> None:
+        self._plain = plain
+
+    def greet(self, now: datetime, cursor: Cursor) -> str:
+        return with_cursor(self._plain.greet(now, cursor), cursor)
+
+    def render(self, event: Event) -> str | None:
+        text = frame(event, self._plain)
+        return None if text is None else with_cursor(text, event.cursor)
+
+    def answer(self, text: str, now: datetime, cursor: Cursor) -> str:
+        return with_cursor(self._plain.answer(text, now, cursor), cursor)
+
+    def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
+        return with_cursor(Heartbeat(timestamp=now).model_dump_json(), cursor)
+
+    def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
+        message = Reset(data=Text(message=reason), timestamp=now)
+        return with_cursor(message.model_dump_json(), cursor)
+
+
+def with_cursor(text: str, cursor: Cursor) -> str:
+    return f'{text[:-1]},"cursor":"{cursor}"}}'
 
 
 def type_of_run(event: Event) -> RunType | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
+from brain.message.cursor import Cursor
 from brain.message.event import Event
 
 
@@ -12,13 +13,14 @@ class WireFormat(Protocol):
     """
     How one kind of client is spoken to, without a socket and without a database.
 
-    Every text it returns is one complete WebSocket message.
+    Every text it returns is one complete WebSocket message. `cursor` is the place in the log after
+    what the client has been told, by which it could come back.
     """
 
     name: str
     """Under which an event keeps its rendering."""
 
-    def greet(self, now: datetime) -> str:
+    def greet(self, now: datetime, cursor: Cursor) -> str:
         """Return the first message of a connection."""
         ...
 
@@ -26,8 +28,16 @@ class WireFormat(Protocol):
         """Return the message that tells of `event`; None if these clients are not told."""
         ...
 
-    def answer(self, text: str, now: datetime) -> str:
+    def answer(self, text: str, now: datetime, cursor: Cursor) -> str:
         """Return the reply to what a client said."""
+        ...
+
+    def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
+        """Return what to say when there has been nothing to say for a while, if anything."""
+        ...
+
+    def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
+        """Return how to say that what lies before `cursor` cannot be told, if there is a way."""
         ...
 
 

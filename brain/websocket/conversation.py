@@ -3,64 +3,170 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import asyncpg
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
-from brain.errors import ConnectionEnded
+from brain.database.connection import DISCONNECTIONS
+from brain.database.log import Log
+from brain.errors import ConnectionEnded, CursorLost, HistoryLost, LogUnreachable
 from brain.hub.hub import Hub
 from brain.hub.subscriber import Subscriber
-from brain.message.wire_format import WireFormat
+from brain.message.cursor import Cursor
+from brain.message.event import Batch
+from brain.message.wire_format import WireFormat, frame
 
 # How many events a client is handed before others get their turn.
 HANDFUL = 100
 
+# How long a client that comes back may wait for its turn to read the log.
+ACQUIRE_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a conversation needs to know of the place where it is held."""
+
+    hub: Hub
+    heartbeat_seconds: float
+    database_timeout_seconds: float
+
 
 async def converse(
-    websocket: WebSocket, hub: Hub, wire_format: WireFormat, channels: frozenset[str]
+    websocket: WebSocket,
+    setting: Setting,
+    wire_format: WireFormat,
+    channels: frozenset[str],
+    *,
+    after: str | None = None,
+    subprotocol: str | None = None,
 ) -> None:
     """
     Greet a client, then tell it what happens and answer it, until either side has enough.
 
     It is subscribed before it is greeted: what happens once it has seen the greeting, it hears.
+    With the text of a cursor in `after`, it hears first what has happened since.
     """
     filled = asyncio.Event()
-    await websocket.accept()
-    with hub.subscribed(wire_format, channels, filled.set) as subscriber:
+    await websocket.accept(subprotocol)
+    try:
+        with setting.hub.subscribed(wire_format, channels, filled.set) as subscriber:
+            conversation = Conversation(websocket, setting, subscriber, filled)
+            await conversation.hold(after)
+    except* ConnectionEnded as ended:
+        (reason,) = ended.exceptions
+        assert isinstance(reason, ConnectionEnded)
+        await websocket.close(reason.close_code, str(reason))
+    except* (WebSocketDisconnect, WebSocketDisconnected):
+        pass  # the client went away while it was spoken to
+
+
+class Conversation:
+    """One client's half of the talking is heard, and the other half spoken, at the same time."""
+
+    def __init__(
+        self, websocket: WebSocket, setting: Setting, subscriber: Subscriber, filled: asyncio.Event
+    ) -> None:
+        self._websocket = websocket
+        self._setting = setting
+        self._hub = setting.hub
+        self._subscriber = subscriber
+        self._wire_format = subscriber.wire_format
+        self._filled = filled
+        """Set when the hub may have something for the client."""
+
+    async def hold(self, after: str | None) -> None:
+        greeting = self._wire_format.greet(now(), self._subscriber.cursor)
+        await self._websocket.send_text(greeting)
+        async with asyncio.TaskGroup() as tasks:
+            speaking = tasks.create_task(self._speak(after))
+            await self._hear()
+            speaking.cancel()
+
+    async def _hear(self) -> None:
+        """Answer what the client says, until it leaves."""
+        while True:
+            received = await self._websocket.receive()
+            if received["type"] == "websocket.disconnect":
+                return
+            text = received.get("text")
+            if text is None:
+                await self._websocket.close(1003, "text messages only")
+                return
+            answer = self._wire_format.answer(text, now(), self._hub.reached(self._subscriber))
+            await self._websocket.send_text(answer)
+
+    async def _speak(self, after: str | None) -> None:
+        """Tell the client what the hub has for it, at the speed at which it reads."""
+        if after:
+            await self._catch_up(after)
+        while True:
+            self._filled.clear()
+            try:
+                frames = self._hub.take(self._subscriber, HANDFUL)
+            except HistoryLost as lost:
+                await self._reset(lost)
+                continue
+            for text in frames:
+                await self._websocket.send_text(text)
+            if not self._hub.is_behind(self._subscriber):
+                await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait until there is something to say, or it is time for a sign of life."""
         try:
-            await websocket.send_text(wire_format.greet(datetime.now(UTC)))
-            async with asyncio.TaskGroup() as tasks:
-                speaking = tasks.create_task(speak(websocket, hub, subscriber, filled))
-                await hear(websocket, wire_format)
-                speaking.cancel()
-        except* ConnectionEnded as ended:
-            (reason,) = ended.exceptions
-            assert isinstance(reason, ConnectionEnded)
-            await websocket.close(reason.close_code, str(reason))
-        except* (WebSocketDisconnect, WebSocketDisconnected):
-            pass  # the client went away while it was spoken to
+            async with asyncio.timeout(self._setting.heartbeat_seconds):
+                await self._filled.wait()
+        except TimeoutError:
+            text = self._wire_format.heartbeat(now(), self._hub.reached(self._subscriber))
+            if text is not None:
+                await self._websocket.send_text(text)
 
+    async def _catch_up(self, after: str) -> None:
+        """
+        Tell from the log what the ring does not reach back to, up to where it does.
 
-async def speak(
-    websocket: WebSocket, hub: Hub, subscriber: Subscriber, filled: asyncio.Event
-) -> None:
-    """Tell the client what the hub has for it, at the speed at which it reads."""
-    while True:
-        filled.clear()
-        for text in hub.take(subscriber, HANDFUL):
-            await websocket.send_text(text)
-        if not hub.is_behind(subscriber):
-            await filled.wait()
+        One read at a time, each over a connection that is lent for just that: however many come
+        back at once, the database is asked by a few.
+        """
+        try:
+            cursor = Cursor.parse(after)
+            while not self._hub.resume(self._subscriber, cursor):
+                batch = await self._read_log(cursor)
+                if batch is None:
+                    return self._hub.wait_for(self._subscriber, cursor)
+                for event in batch.events:
+                    text = frame(event, self._wire_format)
+                    if text is not None and event.channel in self._subscriber.channels:
+                        await self._websocket.send_text(text)
+                cursor = batch.cursor
+        except CursorLost as lost:
+            await self._reset(lost)
 
+    async def _read_log(self, cursor: Cursor) -> Batch | None:
+        """Return what follows `cursor`; None if this node has not reached it yet."""
+        pool: asyncpg.Pool = self._websocket.state.pool
+        try:
+            async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+                log = Log(connection, self._setting.database_timeout_seconds)
+                if cursor.place < self._hub.cursor.place:
+                    return await log.after(cursor)
+                if await log.holds(cursor):
+                    return None
+        except DISCONNECTIONS as error:
+            raise LogUnreachable("the log cannot be read at the moment") from error
+        raise CursorLost(f"the log does not know {cursor}")
 
-async def hear(websocket: WebSocket, wire_format: WireFormat) -> None:
-    """Answer what the client says, until it leaves."""
-    while True:
-        received = await websocket.receive()
-        if received["type"] == "websocket.disconnect":
-            return
-        text = received.get("text")
+    async def _reset(self, lost: CursorLost | HistoryLost) -> None:
+        """Say that something is missing, and go on from here; end the connection otherwise."""
+        self._hub.start_over(self._subscriber)
+        text = self._wire_format.reset(str(lost), now(), self._subscriber.cursor)
         if text is None:
-            await websocket.close(1003, "text messages only")
-            return
-        await websocket.send_text(wire_format.answer(text, datetime.now(UTC)))
+            raise HistoryLost(str(lost))
+        await self._websocket.send_text(text)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

@@ -5,16 +5,31 @@ from __future__ import annotations
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from brain.hub.hub import Hub
-from brain.message.runs import CHANNEL, RunsFormat
-from brain.websocket.conversation import converse
+from brain.message.runs import CHANNEL, RunsFormat, RunsWithCursorFormat
+from brain.websocket.conversation import Setting, converse
+
+# Asks for cursors where the URL cannot.
+CURSOR_SUBPROTOCOL = "brain.cursor"
 
 
-def routes(hub: Hub) -> list[WebSocketRoute]:
-    """Return the WebSocket endpoints, which serve their clients from `hub`."""
+def routes(setting: Setting) -> list[WebSocketRoute]:
+    """Return the WebSocket endpoints."""
     runs = RunsFormat()
+    runs_with_cursor = RunsWithCursorFormat(runs)
 
     async def ws(websocket: WebSocket) -> None:
-        await converse(websocket, hub, runs, frozenset({CHANNEL}))
+        after = websocket.query_params.get("cursor")
+        subprotocol = next(
+            (s for s in websocket.scope["subprotocols"] if s == CURSOR_SUBPROTOCOL), None
+        )
+        wants_cursors = after is not None or subprotocol is not None
+        await converse(
+            websocket,
+            setting,
+            runs_with_cursor if wants_cursors else runs,
+            frozenset({CHANNEL}),
+            after=after,
+            subprotocol=subprotocol,
+        )
 
     return [WebSocketRoute("/ws", ws)]

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from brain.errors import HistoryLost, TooFarBehind
+from brain.errors import HistoryLost, NotReady, TooFarBehind
 from brain.hub.hub import Hub
 from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
@@ -18,24 +18,44 @@ class PlainFormat:
 
     name = "plain"
 
-    def greet(self, now: datetime) -> str:
+    def greet(self, now: datetime, cursor: Cursor) -> str:
         return "hello"
 
     def render(self, event: Event) -> str | None:
         return str(event.id)
 
-    def answer(self, text: str, now: datetime) -> str:
+    def answer(self, text: str, now: datetime, cursor: Cursor) -> str:
         return text
+
+    def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
+        return None
+
+    def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
+        return None
 
 
 def event(id: int, channel: str = "tasks", size_bytes: int = 100) -> Event:
     return Event(
-        id, datetime.now(UTC), channel, Operation.INSERT, [id], {}, None, size_bytes=size_bytes
+        Cursor(tick=id // 10 + 1, nonce=5, event_id=id),
+        datetime.now(UTC),
+        channel,
+        Operation.INSERT,
+        [id],
+        {},
+        None,
+        size_bytes=size_bytes,
     )
 
 
 def batch(*events: Event, follows: bool = True) -> Batch:
-    return Batch(events, Cursor(1, 1), follows)
+    return Batch(events, events[-1].cursor, follows)
+
+
+def new_hub(ring_bytes: int = 10_000) -> Hub:
+    """Return a hub that has just begun to follow the log."""
+    hub = Hub(ring_bytes)
+    hub.deliver(Batch((), Cursor(0, 5)))
+    return hub
 
 
 def ignore() -> None:
@@ -47,7 +67,7 @@ def taken(hub: Hub, subscriber: Subscriber) -> list[str]:
 
 
 def test_a_subscriber_takes_what_came_after_it_subscribed_in_order() -> None:
-    hub = Hub(ring_bytes=10_000)
+    hub = new_hub()
     hub.deliver(batch(event(1)))
     with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
         hub.deliver(batch(event(2), event(3)))
@@ -58,7 +78,7 @@ def test_a_subscriber_takes_what_came_after_it_subscribed_in_order() -> None:
 
 
 def test_a_subscriber_hears_its_channels_only() -> None:
-    hub = Hub(ring_bytes=10_000)
+    hub = new_hub()
     with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
         hub.deliver(batch(event(1, "agents"), event(2)))
 
@@ -66,7 +86,7 @@ def test_a_subscriber_hears_its_channels_only() -> None:
 
 
 def test_a_handful_leaves_the_rest_for_the_next_time() -> None:
-    hub = Hub(ring_bytes=10_000)
+    hub = new_hub()
     with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
         hub.deliver(batch(*map(event, range(5))))
 
@@ -77,7 +97,7 @@ def test_a_handful_leaves_the_rest_for_the_next_time() -> None:
 
 
 def test_every_subscriber_is_woken_by_a_batch() -> None:
-    hub = Hub(ring_bytes=10_000)
+    hub = new_hub()
     woken: list[str] = []
     with (
         hub.subscribed(PlainFormat(), TASKS, lambda: woken.append("a")),
@@ -89,7 +109,7 @@ def test_every_subscriber_is_woken_by_a_batch() -> None:
 
 
 def test_a_subscriber_that_left_is_forgotten() -> None:
-    hub = Hub(ring_bytes=10_000)
+    hub = new_hub()
     with hub.subscribed(PlainFormat(), TASKS, ignore):
         assert hub.statistics().subscribers == 1
 
@@ -98,7 +118,7 @@ def test_a_subscriber_that_left_is_forgotten() -> None:
 
 
 def test_a_subscriber_that_falls_off_the_ring_is_told_instead_of_skipping_a_message() -> None:
-    hub = Hub(ring_bytes=250)
+    hub = new_hub(ring_bytes=250)
     with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
         hub.deliver(batch(event(1), event(2)))
         assert taken(hub, subscriber) == ["1", "2"]
@@ -110,7 +130,7 @@ def test_a_subscriber_that_falls_off_the_ring_is_told_instead_of_skipping_a_mess
 
 
 def test_a_subscriber_exactly_at_the_oldest_event_loses_nothing() -> None:
-    hub = Hub(ring_bytes=250)
+    hub = new_hub(ring_bytes=250)
     with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
         hub.deliver(batch(event(1), event(2), event(3)))
         subscriber.position = hub.statistics().events - 2
@@ -119,7 +139,7 @@ def test_a_subscriber_exactly_at_the_oldest_event_loses_nothing() -> None:
 
 
 def test_the_ring_stays_within_its_bound_but_keeps_the_newest_event() -> None:
-    hub = Hub(ring_bytes=250)
+    hub = new_hub(ring_bytes=250)
 
     hub.deliver(batch(*map(event, range(100))))
     assert hub.statistics().ring_bytes == 200
@@ -129,13 +149,86 @@ def test_the_ring_stays_within_its_bound_but_keeps_the_newest_event() -> None:
 
 
 def test_a_batch_that_does_not_follow_ends_every_subscriber() -> None:
-    hub = Hub(ring_bytes=10_000)
+    hub = new_hub()
     with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
-        hub.deliver(batch(event(1), follows=False))
+        hub.deliver(Batch((), Cursor(9, 9), follows=False))
 
         assert hub.is_behind(subscriber)
         with pytest.raises(HistoryLost):
             taken(hub, subscriber)
     with hub.subscribed(PlainFormat(), TASKS, ignore) as newcomer:
-        hub.deliver(batch(event(2)))
-        assert taken(hub, newcomer) == ["2"]
+        hub.deliver(Batch((event(100),), Cursor(11, 5)))
+        assert taken(hub, newcomer) == ["100"]
+
+
+def test_a_hub_that_has_heard_nothing_yet_takes_nobody() -> None:
+    with pytest.raises(NotReady), Hub(10_000).subscribed(PlainFormat(), TASKS, ignore):
+        pass
+
+
+@pytest.mark.parametrize("after", range(30))
+def test_a_subscriber_resumes_after_any_event_in_the_ring(after: int) -> None:
+    hub = new_hub()
+    for first in range(1, 30, 5):
+        hub.deliver(batch(*map(event, range(first, first + 5))))
+    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
+        assert hub.resume(subscriber, event(after).cursor if after else Cursor(0, 5))
+
+        assert taken(hub, subscriber) == [str(id) for id in range(after + 1, 31)]
+
+
+def test_a_subscriber_resumes_after_a_whole_tick() -> None:
+    hub = new_hub()
+    hub.deliver(Batch((event(1), event(2)), end := Cursor(1, 5)))
+    hub.deliver(batch(event(11)))
+    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
+        assert hub.resume(subscriber, end)
+
+        assert taken(hub, subscriber) == ["11"]
+
+
+@pytest.mark.parametrize(
+    "cursor", [Cursor(0, 5), Cursor(1, 6, 9), Cursor(1, 5, 1), Cursor(7, 5), Cursor(99, 5)]
+)
+def test_a_cursor_that_the_ring_cannot_tell_is_left_to_the_log(cursor: Cursor) -> None:
+    hub = new_hub(ring_bytes=250)
+    hub.deliver(batch(event(1), event(2), event(3), event(4)))
+    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
+        assert not hub.resume(subscriber, cursor)
+
+        hub.deliver(batch(event(11)))
+        assert taken(hub, subscriber) == ["11"]
+
+
+def test_a_subscriber_that_is_ahead_of_this_node_is_told_nothing_twice() -> None:
+    hub = new_hub()
+    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
+        hub.wait_for(subscriber, event(2).cursor)
+        assert hub.reached(subscriber) == event(2).cursor
+
+        hub.deliver(batch(event(1), event(2), event(3)))
+
+        assert taken(hub, subscriber) == ["3"]
+        assert hub.reached(subscriber) == hub.cursor
+
+
+def test_the_cursor_of_a_subscriber_that_has_nothing_to_hear_moves_on() -> None:
+    hub = new_hub()
+    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
+        hub.deliver(Batch((), Cursor(4, 5)))
+        assert hub.reached(subscriber) == Cursor(4, 5)
+
+        hub.deliver(batch(event(51, "agents")))
+        assert taken(hub, subscriber) == []
+        assert hub.reached(subscriber) == hub.cursor
+
+
+def test_a_subscriber_may_start_over_after_a_loss() -> None:
+    hub = new_hub()
+    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
+        hub.deliver(Batch((), Cursor(9, 9), follows=False))
+        hub.start_over(subscriber)
+        hub.deliver(Batch((event(100),), Cursor(11, 5)))
+
+        assert taken(hub, subscriber) == ["100"]
+        assert not hub.resume(subscriber, Cursor(0, 5))

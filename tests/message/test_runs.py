@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.runs import SERVER_MESSAGE, RunsFormat
 
+HERE = Cursor(7, 8, 9)
 AT = datetime(2026, 2, 6, 1, 30, 15, tzinfo=UTC)
 
 ROW = {
@@ -30,7 +32,7 @@ def event(
     old: dict[str, Any] | None = None,
     at: datetime = AT,
 ) -> Event:
-    return Event(1, at, "tasks", operation, ["task-123"], data, old, size_bytes=300)
+    return Event(Cursor(7, 8, 9), at, "tasks", operation, ["task-123"], data, old, size_bytes=300)
 
 
 def changed(old: dict[str, Any], **new: Any) -> Event:
@@ -128,7 +130,7 @@ def test_a_failure_is_printed_as_the_protocol_prints_it() -> None:
 
 
 def test_the_greeting_is_printed_as_the_protocol_prints_it() -> None:
-    assert RunsFormat().greet(datetime(2026, 2, 6, 1, 30, tzinfo=UTC)) == (
+    assert RunsFormat().greet(datetime(2026, 2, 6, 1, 30, tzinfo=UTC), HERE) == (
         '{"type":"connected","data":{"message":"Connected to Cecelia Brain"},'
         '"timestamp":"2026-02-06T01:30:00.000Z"}'
     )
@@ -190,7 +192,9 @@ def test_a_deletion_tells_the_last_state() -> None:
 
 
 def test_the_emptying_of_the_table_is_one_message() -> None:
-    assert rendered(Event(1, AT, "tasks", Operation.TRUNCATE, None, None, None, 0)) == {
+    assert rendered(
+        Event(Cursor(7, 8, 9), AT, "tasks", Operation.TRUNCATE, None, None, None, 0)
+    ) == {
         "type": "run_truncated",
         "data": {"message": "All tasks were removed"},
         "timestamp": "2026-02-06T01:30:15.000Z",
@@ -202,7 +206,7 @@ def test_a_large_row_that_is_gone_when_it_is_fetched_is_not_told() -> None:
 
 
 def test_other_channels_are_not_told() -> None:
-    other = Event(1, AT, "agents", Operation.INSERT, ["a"], ROW, None, size_bytes=1)
+    other = Event(Cursor(7, 8, 9), AT, "agents", Operation.INSERT, ["a"], ROW, None, size_bytes=1)
 
     assert rendered(other) is None
 
@@ -229,7 +233,7 @@ def test_an_endless_timestamp_is_told_as_none() -> None:
 
 
 def test_an_object_is_echoed_as_it_was_written() -> None:
-    text = RunsFormat().answer('{"test": "Hello Brain", "n": 12345678901234567890123}', AT)
+    text = RunsFormat().answer('{"test": "Hello Brain", "n": 12345678901234567890123}', AT, HERE)
 
     assert text == (
         '{"type":"echo","data":{"test": "Hello Brain", "n": 12345678901234567890123},'
@@ -241,11 +245,11 @@ def test_an_object_is_echoed_as_it_was_written() -> None:
     "said", ["hello", "", "42", "[1, 2]", "null", "{", '{"a": NaN}', '{"a": "\\ud800"}', "[" * 9999]
 )
 def test_what_is_not_an_object_is_echoed_as_a_message(said: str) -> None:
-    assert json.loads(RunsFormat().answer(said, AT))["data"] == {"message": said}
+    assert json.loads(RunsFormat().answer(said, AT, HERE))["data"] == {"message": said}
 
 
 @given(st.text())
 def test_whatever_is_said_the_answer_is_a_valid_echo(said: str) -> None:
-    echo = SERVER_MESSAGE.validate_json(RunsFormat().answer(said, AT))
+    echo = SERVER_MESSAGE.validate_json(RunsFormat().answer(said, AT, HERE))
 
     assert echo.type == "echo"

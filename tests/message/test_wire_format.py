@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.runs import RunsFormat
 from brain.message.wire_format import frame
@@ -18,7 +19,9 @@ class CountingFormat(RunsFormat):
 
 def test_an_event_is_rendered_once_per_format_even_if_it_is_not_told() -> None:
     counting = CountingFormat()
-    untold = Event(1, datetime.now(UTC), "agents", Operation.INSERT, [1], {}, None, 10)
+    untold = Event(
+        Cursor(1, 1, 1), datetime.now(UTC), "agents", Operation.INSERT, [1], {}, None, 10
+    )
 
     assert frame(untold, counting) is None
     assert frame(untold, counting) is None

@@ -13,21 +13,35 @@ from brain.hub.hub import Hub
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.websocket import endpoint
+from brain.websocket.conversation import Setting
 
 
 def a_task(id: str) -> Event:
     data = {"id": id, "status": "queued", "progress": 0}
-    return Event(1, datetime.now(UTC), "tasks", Operation.INSERT, [id], data, None, size_bytes=100)
+    return Event(
+        Cursor(1, 5, 1),
+        datetime.now(UTC),
+        "tasks",
+        Operation.INSERT,
+        [id],
+        data,
+        None,
+        size_bytes=100,
+    )
 
 
 @pytest.fixture
 def hub() -> Hub:
-    return Hub(ring_bytes=10_000)
+    hub = Hub(ring_bytes=10_000)
+    hub.deliver(Batch((), Cursor(0, 5)))
+    return hub
 
 
 @pytest.fixture
 def client(hub: Hub) -> TestClient:
-    return TestClient(Starlette(routes=endpoint.routes(hub)))
+    return TestClient(
+        Starlette(routes=endpoint.routes(Setting(hub, 0.05, database_timeout_seconds=1)))
+    )
 
 
 def test_a_client_is_greeted_told_and_answered(hub: Hub, client: TestClient) -> None:
@@ -35,7 +49,7 @@ def test_a_client_is_greeted_told_and_answered(hub: Hub, client: TestClient) -> 
         assert websocket.receive_json()["type"] == "connected"
 
         assert client.portal is not None
-        client.portal.call(hub.deliver, Batch((a_task("a"),), Cursor(1, 1)))
+        client.portal.call(hub.deliver, Batch((a_task("a"),), Cursor(1, 5)))
         assert websocket.receive_json()["data"]["id"] == "a"
 
         websocket.send_text("hello")

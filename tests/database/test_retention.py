@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from brain.database.log import Log
+from brain.errors import CursorLost
+from brain.message.cursor import Cursor
+from tests.database.log_reading import events_after, reading
+
+ALL_SLOTS = "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relname ~ '^events_[0-3]$'"
+
+
+async def forget(connection: asyncpg.Connection, keep: str = "0 s") -> int:
+    emptied: int = await connection.fetchval("SELECT brain.forget($1::text::interval)", keep)
+    return emptied
+
+
+async def insert(connection: asyncpg.Connection, *ids: str) -> None:
+    await connection.executemany("INSERT INTO tasks (id) VALUES ($1)", [(id,) for id in ids])
+
+
+async def test_what_is_old_is_forgotten_and_its_cursors_are_refused(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with reading(database) as log:
+        start = await log.tick()
+        await insert(connection, "old")
+        newest = await log.tick()
+
+        assert await forget(connection) == 1
+
+        assert await connection.fetchval("SELECT count(*) FROM brain.events") == 0
+        with pytest.raises(CursorLost):
+            await log.after(start)
+        await insert(connection, "new")
+        assert [event.key for event in await events_after(log, newest)] == [["new"]]
+
+
+async def test_what_is_not_old_yet_is_kept(database: str, connection: asyncpg.Connection) -> None:
+    async with reading(database) as log:
+        start = await log.tick()
+        await insert(connection, "a")
+        await log.tick()
+
+        assert await forget(connection, "1 hour") == 0
+        assert [event.key for event in await events_after(log, start)] == [["a"]]
+
+
+async def test_what_no_tick_holds_yet_is_kept_however_old(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with reading(database) as log:
+        start = await log.tick()
+        await insert(connection, "a")
+
+        assert await forget(connection) == 0
+        assert [event.key for event in await events_after(log, start)] == [["a"]]
+
+
+async def test_a_transaction_that_is_open_for_long_loses_nothing(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with reading(database) as log:
+        late = await asyncpg.connect(database)
+        transaction = late.transaction()
+        await transaction.start()
+        await insert(late, "late")
+        await insert(connection, "early")
+        newest = await log.tick()
+
+        assert await forget(connection) == 0
+
+        await transaction.commit()
+        await late.close()
+        assert [event.key for event in await events_after(log, newest)] == [["late"]]
+
+
+async def test_what_is_forgotten_while_it_is_read_is_not_taken_for_nothing(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """TRUNCATE empties a table under the eyes of older snapshots: the check must come after."""
+    async with reading(database) as log:
+        start = await log.tick()
+        await insert(connection, "a")
+        await log.tick()
+
+        class Delayed(Log):
+            async def _nonces(self, tick: int) -> tuple[int | None, int | None]:
+                await forget(connection)
+                return await super()._nonces(tick)
+
+        with pytest.raises(CursorLost):
+            await Delayed(log._connection, timeout_seconds=5).after(start)
+
+
+async def test_in_the_long_run_the_log_keeps_its_size_and_no_cursor_skips_anything(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    source = await connection.fetchval("SELECT pg_get_functiondef('brain.append'::regproc)")
+    assert source.count(" 43200 ") == 1
+    await connection.execute(source.replace(" 43200 ", " 1 "))
+    stop = asyncio.Event()
+
+    async def write() -> int:
+        async with asyncpg.create_pool(database, min_size=1, max_size=1) as writer:
+            await writer.execute("INSERT INTO tasks (id, progress) VALUES ('a', 1)")
+            count = 1
+            while not stop.is_set():
+                count += 1
+                await writer.execute("UPDATE tasks SET progress = $1 WHERE id = 'a'", count)
+        return count
+
+    async def follow(log: Log, seconds: float) -> tuple[list[float], list[int]]:
+        """Return what was told, and the size of the log, every now and then."""
+        told: list[float] = []
+        sizes: list[int] = []
+        cursor = await log.tick()
+        writing = asyncio.create_task(write())
+        until = asyncio.get_running_loop().time() + seconds
+        while asyncio.get_running_loop().time() < until or cursor != await log.tick():
+            newest = await log.tick()
+            while cursor != newest:
+                batch = await log.after(cursor)
+                told += [event.data["progress"] for event in batch.events if event.data]
+                cursor = batch.cursor
+            await forget(connection, "500 ms")
+            sizes.append(await connection.fetchval(ALL_SLOTS))
+            if asyncio.get_running_loop().time() > until:
+                stop.set()
+                await writing
+        assert told == list(range(1, writing.result() + 1))
+        return told, sizes
+
+    async with reading(database) as log:
+        start: Cursor = await log.tick()
+        told, sizes = await follow(log, seconds=8)
+        with pytest.raises(CursorLost):
+            await log.after(start)
+
+    assert len(told) > 100
+    # The log holds what half a second and two slots of one second take, not all that was written.
+    assert max(sizes[len(sizes) // 2 :]) <= 1.5 * max(sizes[: len(sizes) // 2])
+    ticks = await connection.fetchval("SELECT count(*) FROM brain.ticks")
+    assert ticks < len(told) / 2
