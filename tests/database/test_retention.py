@@ -10,7 +10,9 @@ from brain.errors import CursorLost
 from brain.message.cursor import Cursor
 from tests.database.log_reading import events_after, reading
 
-ALL_SLOTS = "SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relname ~ '^events_[0-3]$'"
+ALL_SLOTS = """
+    SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relname ~ '^events_[0-3]$'
+"""
 
 
 async def forget(connection: asyncpg.Connection, keep: str = "0 s") -> int:
