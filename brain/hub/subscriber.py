@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from uuid import UUID, uuid4
+from dataclasses import dataclass
 
 from brain.errors import ConnectionEnded
 from brain.message.cursor import Cursor
@@ -25,4 +24,3 @@ class Subscriber:
     """The place in the log up to which it has been told everything; it is told nothing before."""
     ended: ConnectionEnded | None = None
     """Why the hub has given up on it."""
-    id: UUID = field(default_factory=uuid4)
