@@ -14,6 +14,9 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from brain.message.wire_format import WireFormat, frame
 
+# The position of a subscriber that is not fed from the ring yet.
+OUTSIDE = -1
+
 
 class HubStatistics(NamedTuple):
     subscribers: int
@@ -44,27 +47,36 @@ class Hub:
 
     @contextmanager
     def subscribed(
-        self, wire_format: WireFormat, channels: frozenset[str], wake: Callable[[], None]
+        self,
+        wire_format: WireFormat,
+        channels: frozenset[str],
+        wake: Callable[[], None],
+        after: Cursor | None = None,
     ) -> Iterator[Subscriber]:
-        """Subscribe from the next event on, for as long as the context lasts."""
-        subscriber = Subscriber(wire_format, channels, wake, self._ring.head, self.cursor)
+        """
+        Subscribe for as long as the context lasts: from the next event on, or `after` a cursor.
+
+        In the latter case there is nothing to take before `resume` or `wait` was called.
+        """
+        position = self._ring.head if after is None else OUTSIDE
+        subscriber = Subscriber(wire_format, channels, wake, position, after or self.cursor)
         self._subscribers.add(subscriber)
         try:
             yield subscriber
         finally:
             self._subscribers.discard(subscriber)
 
-    def resume(self, subscriber: Subscriber, cursor: Cursor) -> bool:
-        """Go on after `cursor` if the ring reaches back to it; return whether it does."""
-        number = self._ring.number_after(cursor)
+    def resume(self, subscriber: Subscriber) -> bool:
+        """Go on after the subscriber's cursor if the ring reaches back to it; return whether."""
+        number = self._ring.number_after(subscriber.cursor)
         if number is None:
             return False
-        subscriber.position, subscriber.cursor = number, cursor
+        subscriber.position = number
         return True
 
-    def wait_for(self, subscriber: Subscriber, cursor: Cursor) -> None:
-        """Go on after `cursor`, which the log knows and this hub has not reached yet."""
-        subscriber.position, subscriber.cursor = self._ring.head, cursor
+    def wait(self, subscriber: Subscriber) -> None:
+        """Go on after the subscriber's cursor, which this hub has not reached yet."""
+        subscriber.position = self._ring.head
 
     def start_over(self, subscriber: Subscriber) -> None:
         """Go on with the next event, whatever lies before it."""

@@ -51,10 +51,11 @@ async def converse(
     """
     filled = asyncio.Event()
     await websocket.accept(subprotocol)
+    cursor, lost = parsed(after)
     try:
-        with setting.hub.subscribed(wire_format, channels, filled.set) as subscriber:
+        with setting.hub.subscribed(wire_format, channels, filled.set, cursor) as subscriber:
             conversation = Conversation(websocket, setting, subscriber, filled)
-            await conversation.hold(after)
+            await conversation.hold(lost)
     except* ConnectionEnded as ended:
         (reason,) = ended.exceptions
         assert isinstance(reason, ConnectionEnded)
@@ -77,11 +78,14 @@ class Conversation:
         self._filled = filled
         """Set when the hub may have something for the client."""
 
-    async def hold(self, after: str | None) -> None:
+    async def hold(self, lost: CursorLost | None) -> None:
+        """Converse; if the cursor that the client came with was `lost`, that is said first."""
         greeting = self._wire_format.greet(now(), self._subscriber.cursor)
         await self._websocket.send_text(greeting)
+        if lost is not None:
+            await self._reset(lost)
         async with asyncio.TaskGroup() as tasks:
-            speaking = tasks.create_task(self._speak(after))
+            speaking = tasks.create_task(self._speak())
             await self._hear()
             speaking.cancel()
 
@@ -98,10 +102,9 @@ class Conversation:
             answer = self._wire_format.answer(text, now(), self._hub.reached(self._subscriber))
             await self._websocket.send_text(answer)
 
-    async def _speak(self, after: str | None) -> None:
+    async def _speak(self) -> None:
         """Tell the client what the hub has for it, at the speed at which it reads."""
-        if after:
-            await self._catch_up(after)
+        await self._catch_up()
         while True:
             self._filled.clear()
             try:
@@ -124,7 +127,7 @@ class Conversation:
             if text is not None:
                 await self._websocket.send_text(text)
 
-    async def _catch_up(self, after: str) -> None:
+    async def _catch_up(self) -> None:
         """
         Tell from the log what the ring does not reach back to, up to where it does.
 
@@ -132,16 +135,16 @@ class Conversation:
         back at once, the database is asked by a few.
         """
         try:
-            cursor = Cursor.parse(after)
-            while not self._hub.resume(self._subscriber, cursor):
-                batch = await self._read_log(cursor)
+            while not self._hub.resume(self._subscriber):
+                batch = await self._read_log(self._subscriber.cursor)
                 if batch is None:
-                    return self._hub.wait_for(self._subscriber, cursor)
+                    return self._hub.wait(self._subscriber)
                 for event in batch.events:
                     text = frame(event, self._wire_format)
                     if text is not None and event.channel in self._subscriber.channels:
                         await self._websocket.send_text(text)
-                cursor = batch.cursor
+                    self._subscriber.cursor = event.cursor
+                self._subscriber.cursor = batch.cursor
         except CursorLost as lost:
             await self._reset(lost)
 
@@ -166,6 +169,14 @@ class Conversation:
         if text is None:
             raise HistoryLost(str(lost))
         await self._websocket.send_text(text)
+
+
+def parsed(after: str | None) -> tuple[Cursor | None, CursorLost | None]:
+    """Return the cursor that a client came with, or why it is none."""
+    try:
+        return (Cursor.parse(after) if after else None), None
+    except CursorLost as lost:
+        return None, lost
 
 
 def now() -> datetime:

@@ -149,6 +149,23 @@ async def test_a_large_transaction_is_resumed_in_its_middle_from_the_log(
             assert await ids(client, 1766) == [str(n) for n in range(1235, 3001)]
 
 
+async def test_no_message_carries_a_cursor_beyond_what_the_client_was_told(
+    tmp_path: Path, database: str, connection: asyncpg.Connection
+) -> None:
+    async with running_brain(tmp_path, "--database-url", database) as brain:
+        async with resumed(brain) as (_, greeting):
+            start = greeting["cursor"]
+    await connection.execute("INSERT INTO tasks (id) SELECT n::text FROM generate_series(1, 500) n")
+    async with running_brain(tmp_path, "--database-url", database) as brain:
+        async with resumed(brain, start) as (client, greeting):
+            assert greeting["cursor"] == start
+            for _ in range(5):
+                await client.send("hello")
+            places = [Cursor.parse(each["cursor"]).place for each in await messages(client, 505)]
+
+    assert places == sorted(places)
+
+
 async def test_what_cannot_be_told_is_said_once_and_then_what_happens(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
@@ -201,7 +218,9 @@ class Hopper:
 
     async def hop(self, times: int) -> None:
         for _ in range(times):
-            async with resumed(self._chance.choice(self._brains), self._cursor) as (client, _):
+            brain = self._chance.choice(self._brains)
+            async with resumed(brain, self._cursor) as (client, greeting):
+                self._cursor = greeting["cursor"]
                 for _ in range(self._chance.randrange(20)):
                     self._note(await message(client))
 

@@ -171,8 +171,10 @@ def test_a_subscriber_resumes_after_any_event_in_the_ring(after: int) -> None:
     hub = new_hub()
     for first in range(1, 30, 5):
         hub.deliver(batch(*map(event, range(first, first + 5))))
-    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
-        assert hub.resume(subscriber, event(after).cursor if after else Cursor(0, 5))
+    cursor = event(after).cursor if after else Cursor(0, 5)
+    with hub.subscribed(PlainFormat(), TASKS, ignore, cursor) as subscriber:
+        assert hub.reached(subscriber) == cursor
+        assert hub.resume(subscriber)
 
         assert taken(hub, subscriber) == [str(id) for id in range(after + 1, 31)]
 
@@ -181,8 +183,8 @@ def test_a_subscriber_resumes_after_a_whole_tick() -> None:
     hub = new_hub()
     hub.deliver(Batch((event(1), event(2)), end := Cursor(1, 5)))
     hub.deliver(batch(event(11)))
-    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
-        assert hub.resume(subscriber, end)
+    with hub.subscribed(PlainFormat(), TASKS, ignore, end) as subscriber:
+        assert hub.resume(subscriber)
 
         assert taken(hub, subscriber) == ["11"]
 
@@ -193,17 +195,15 @@ def test_a_subscriber_resumes_after_a_whole_tick() -> None:
 def test_a_cursor_that_the_ring_cannot_tell_is_left_to_the_log(cursor: Cursor) -> None:
     hub = new_hub(ring_bytes=250)
     hub.deliver(batch(event(1), event(2), event(3), event(4)))
-    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
-        assert not hub.resume(subscriber, cursor)
-
-        hub.deliver(batch(event(11)))
-        assert taken(hub, subscriber) == ["11"]
+    with hub.subscribed(PlainFormat(), TASKS, ignore, cursor) as subscriber:
+        assert not hub.resume(subscriber)
+        assert hub.reached(subscriber) == cursor
 
 
 def test_a_subscriber_that_is_ahead_of_this_node_is_told_nothing_twice() -> None:
     hub = new_hub()
-    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
-        hub.wait_for(subscriber, event(2).cursor)
+    with hub.subscribed(PlainFormat(), TASKS, ignore, event(2).cursor) as subscriber:
+        hub.wait(subscriber)
         assert hub.reached(subscriber) == event(2).cursor
 
         hub.deliver(batch(event(1), event(2), event(3)))
@@ -231,4 +231,5 @@ def test_a_subscriber_may_start_over_after_a_loss() -> None:
         hub.deliver(Batch((event(100),), Cursor(11, 5)))
 
         assert taken(hub, subscriber) == ["100"]
-        assert not hub.resume(subscriber, Cursor(0, 5))
+    with hub.subscribed(PlainFormat(), TASKS, ignore, Cursor(0, 5)) as subscriber:
+        assert not hub.resume(subscriber)
