@@ -41,8 +41,8 @@ def create_app(url: str, settings: Settings) -> Starlette:
     """
     Return the application that follows the database at `url`.
 
-    If the relay dies, so does the process: a server that answers and never tells anything is worse
-    than none. `app.state.failure` then says what it died of.
+    If one of its tasks dies, so does the process: a server that answers and never tells anything
+    is worse than none. `app.state.failure` then says what it died of.
     """
     listener = Listener(url, settings)
     hub = Hub(settings.ring_bytes)
@@ -50,23 +50,28 @@ def create_app(url: str, settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[State]:
         async with opened_pool(url) as pool:
-            relaying = asyncio.create_task(relay(listener, hub), name="relay")
-            relaying.add_done_callback(end_process)
-            forgetting = asyncio.create_task(forget_old_events(pool, settings.retention_seconds))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(STARTUP_SECONDS):
-                    await listener.live()
+            at_work = [
+                asyncio.create_task(relay(listener, hub), name="listener"),
+                asyncio.create_task(
+                    forget_old_events(pool, settings.retention_seconds), name="retention"
+                ),
+            ]
+            for task in at_work:
+                task.add_done_callback(end_process)
             try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(STARTUP_SECONDS):
+                        await listener.live()
                 yield {"pool": pool}
             finally:
-                relaying.cancel()
-                forgetting.cancel()
-                await asyncio.wait({relaying, forgetting})
+                for task in at_work:
+                    task.cancel()
+                await asyncio.wait(at_work)
 
-    def end_process(relaying: asyncio.Task[None]) -> None:
-        if not relaying.cancelled():
-            app.state.failure = relaying.exception()
-            logger.critical("the listener died", exc_info=app.state.failure)
+    def end_process(task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            app.state.failure = task.exception()
+            logger.critical("the %s died", task.get_name(), exc_info=app.state.failure)
             signal.raise_signal(signal.SIGTERM)
 
     app = Starlette(

@@ -20,6 +20,7 @@ from brain.database import embedded, processes
 from brain.database.binaries import Binaries, find_binaries
 from brain.database.embedded import EmbeddedServer, default_folder, running_url, serve_embedded
 from brain.errors import EmbeddedServerError
+from tests.processes import working_in
 
 NOBODY = 65534
 IS_ROOT = os.geteuid() == 0
@@ -106,19 +107,6 @@ def owner(folder: Path | None, account: str) -> Iterator[Owner]:
         yield Owner(process, int(process_id), Path(served))
         if process.poll() is None:
             process.communicate("")
-
-
-def processes_in(folder: Path) -> list[int]:
-    """Living processes that work in the folder, as PostgreSQL's do in their data."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            place, command = (process / "cwd").readlink(), (process / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if command and place.is_relative_to(folder):
-            found.append(int(process.name))
-    return found
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
@@ -276,7 +264,7 @@ def test_a_second_brain_on_the_folder_is_told_who_has_it(folder: Path) -> None:
         expected = rf"another Brain uses {folder} \(its PostgreSQL is process {server}\): stop it"
         with pytest.raises(EmbeddedServerError, match=expected), serve_embedded(folder):
             pass
-        assert processes_in(folder)
+        assert working_in(folder)
 
 
 def test_another_process_learns_the_url_while_the_server_runs(folder: Path) -> None:
@@ -332,10 +320,10 @@ def test_says_so_when_no_port_is_free(folder: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_end_leaves_no_process(folder: Path) -> None:
     with serve_embedded(folder) as server:
-        assert server.process_id in processes_in(folder)
+        assert server.process_id in working_in(folder)
         # A session of its own: Ctrl-C in Brain's terminal does not reach it.
         assert os.getsid(server.process_id) == server.process_id
-    assert processes_in(folder) == []
+    assert working_in(folder) == []
     assert not (folder / "data" / "postmaster.pid").exists()
 
 
@@ -347,15 +335,15 @@ def test_kill_9_of_brain_ends_the_server_and_the_next_brain_starts(
     with owner(folder, account) as killed:
         killed.process.kill()
         killed.process.wait()
-        wait_until(lambda: not processes_in(folder))
+        wait_until(lambda: not working_in(folder))
         assert not (folder / "data" / "postmaster.pid").exists()
     with owner(folder, account) as second:
-        assert second.server_process_id in processes_in(folder)
+        assert second.server_process_id in working_in(folder)
         os.kill(second.process.pid, signal.SIGKILL)
         second.process.wait()
         # At once: while the old server is still shutting down.
         with owner(folder, account) as third:
-            assert third.server_process_id in processes_in(folder)
+            assert third.server_process_id in working_in(folder)
 
 
 @linux_only
@@ -367,7 +355,7 @@ def test_a_throwaway_folder_outlives_kill_9_only_until_the_next_start(
     with owner(None, "suitable_account") as killed:
         killed.process.kill()
         killed.process.wait()
-        wait_until(lambda: not processes_in(killed.folder))
+        wait_until(lambda: not working_in(killed.folder))
         assert killed.folder.exists()
     with serve_embedded() as server:
         assert set(home.iterdir()) == {server.folder, strange}
@@ -455,7 +443,7 @@ def test_a_server_that_does_not_start_says_why(folder: Path) -> None:
 def test_errors_of_whoever_uses_the_server_are_left_as_they_are(folder: Path) -> None:
     with pytest.raises(FileNotFoundError), serve_embedded(folder):
         Path("/nowhere").read_text()
-    assert processes_in(folder) == []
+    assert working_in(folder) == []
 
 
 @root_only

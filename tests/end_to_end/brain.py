@@ -132,19 +132,6 @@ async def brain(*arguments: str, **environment: str) -> Ended:
     return await ended((sys.executable, "-m", "brain", *arguments), environment)
 
 
-def working_in(folder: Path) -> list[int]:
-    """Return the processes that work in a folder, as PostgreSQL's do in their data."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            place, command = (process / "cwd").readlink(), (process / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if command and place.is_relative_to(folder):
-            found.append(int(process.name))
-    return found
-
-
 async def becomes(condition: Callable[[], object]) -> None:
     """Return once `condition` holds."""
     async with asyncio.timeout(PATIENCE_SECONDS):

@@ -32,10 +32,10 @@ from tests.end_to_end.brain import (
     message,
     running,
     running_brain,
-    working_in,
 )
 from tests.pgbouncer import pgbouncer_to
 from tests.postgres import as_role, named, new_database, ordinary_role
+from tests.processes import working_in
 from tests.proxy import proxy_to
 
 NAMES = [str(migration) for migration in shipped()]

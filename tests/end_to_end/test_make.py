@@ -25,8 +25,8 @@ from tests.end_to_end.brain import (
     logged,
     message,
     running,
-    working_in,
 )
+from tests.processes import working_in
 
 CHECKOUT = Path(__file__).parents[2]
 
