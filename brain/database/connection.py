@@ -79,6 +79,8 @@ async def opened_pool(url: str) -> AsyncIterator[asyncpg.Pool]:
         max_size=POOL_CONNECTIONS,
         timeout=CONNECT_SECONDS,
         command_timeout=CONNECT_SECONDS,
+        # A standby may lack what the log holds already.
+        target_session_attrs=SessionAttribute.read_write,
         server_settings={"application_name": "brain"},
     ) as pool:
         yield pool
