@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -59,7 +61,8 @@ async def converse(
     except* ConnectionEnded as ended:
         (reason,) = ended.exceptions
         assert isinstance(reason, ConnectionEnded)
-        await websocket.close(reason.close_code, str(reason))
+        with suppress(WebSocketDisconnect, WebSocketDisconnected):  # it may have left already
+            await websocket.close(reason.close_code, str(reason))
     except* (WebSocketDisconnect, WebSocketDisconnected):
         pass  # the client went away while it was spoken to
 
@@ -136,31 +139,40 @@ class Conversation:
         """
         try:
             while not self._hub.resume(self._subscriber):
-                batch = await self._read_log(self._subscriber.cursor)
-                if batch is None:
-                    return self._hub.wait(self._subscriber)
-                for event in batch.events:
-                    text = frame(event, self._wire_format)
-                    if text is not None and event.channel in self._subscriber.channels:
-                        await self._websocket.send_text(text)
-                    self._subscriber.cursor = event.cursor
-                self._subscriber.cursor = batch.cursor
+                if self._subscriber.cursor.place >= self._hub.cursor.place:
+                    return await self._wait_for_hub()
+                async with self._log() as log:
+                    batch = await log.after(self._subscriber.cursor)
+                await self._tell(batch)
         except CursorLost as lost:
             await self._reset(lost)
 
-    async def _read_log(self, cursor: Cursor) -> Batch | None:
-        """Return what follows `cursor`; None if this node has not reached it yet."""
+    async def _tell(self, batch: Batch) -> None:
+        """Tell what was read from the log."""
+        for event in batch.events:
+            text = frame(event, self._wire_format)
+            if text is not None and event.channel in self._subscriber.channels:
+                await self._websocket.send_text(text)
+            self._subscriber.cursor = event.cursor
+        self._subscriber.cursor = batch.cursor
+
+    async def _wait_for_hub(self) -> None:
+        """Leave it to the hub to reach the cursor, if the log knows it: this node is behind."""
+        # Before the log is asked: what reaches the hub meanwhile is in the queue already.
+        self._hub.wait(self._subscriber)
+        async with self._log() as log:
+            if not await log.holds(self._subscriber.cursor):
+                raise CursorLost(f"the log does not know {self._subscriber.cursor}")
+
+    @asynccontextmanager
+    async def _log(self) -> AsyncIterator[Log]:
+        """Borrow the log for one question."""
         pool: asyncpg.Pool = self._websocket.state.pool
         try:
             async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                log = Log(connection, self._setting.database_timeout_seconds)
-                if cursor.place < self._hub.cursor.place:
-                    return await log.after(cursor)
-                if await log.holds(cursor):
-                    return None
+                yield Log(connection, self._setting.database_timeout_seconds)
         except DISCONNECTIONS as error:
             raise LogUnreachable("the log cannot be read at the moment") from error
-        raise CursorLost(f"the log does not know {cursor}")
 
     async def _reset(self, lost: CursorLost | HistoryLost) -> None:
         """Say that something is missing, and go on from here; end the connection otherwise."""

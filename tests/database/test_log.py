@@ -8,10 +8,7 @@ from brain.errors import CursorLost
 from brain.message.cursor import Cursor
 from brain.message.event import Operation
 from tests.database.log_reading import batches_after, events_after, reading
-
-
-async def insert(connection: asyncpg.Connection, *ids: str) -> None:
-    await connection.executemany("INSERT INTO tasks (id) VALUES ($1)", [(id,) for id in ids])
+from tests.tasks import insert
 
 
 async def test_what_is_committed_is_read_once_and_in_order(

@@ -9,6 +9,7 @@ from brain.database.log import Log
 from brain.errors import CursorLost
 from brain.message.cursor import Cursor
 from tests.database.log_reading import events_after, reading
+from tests.tasks import insert
 
 ALL_SLOTS = """
     SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relname ~ '^events_[0-3]$'
@@ -18,10 +19,6 @@ ALL_SLOTS = """
 async def forget(connection: asyncpg.Connection, keep: str = "0 s") -> int:
     emptied: int = await connection.fetchval("SELECT brain.forget($1::text::interval)", keep)
     return emptied
-
-
-async def insert(connection: asyncpg.Connection, *ids: str) -> None:
-    await connection.executemany("INSERT INTO tasks (id) VALUES ($1)", [(id,) for id in ids])
 
 
 async def test_what_is_old_is_forgotten_and_its_cursors_are_refused(

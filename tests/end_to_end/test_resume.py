@@ -17,6 +17,7 @@ from websockets.typing import Subprotocol
 
 from brain.message.cursor import Cursor
 from tests.end_to_end.brain import RunningBrain, message, messages, running_brain
+from tests.tasks import insert
 
 
 @pytest.fixture
@@ -33,11 +34,6 @@ async def resumed(
     url = f"ws://localhost:{brain.port}/ws?cursor={quote(cursor)}"
     async with connect(url, proxy=None) as client:
         yield client, await message(client)
-
-
-async def insert(connection: asyncpg.Connection, *ids: str) -> None:
-    for id in ids:
-        await connection.execute("INSERT INTO tasks (id) VALUES ($1)", id)
 
 
 async def ids(client: ClientConnection, count: int) -> list[str]:

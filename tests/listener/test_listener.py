@@ -11,6 +11,7 @@ from brain.listener.listener import Listener
 from brain.message.event import Batch
 from brain.settings import Settings
 from tests.proxy import proxy_to
+from tests.tasks import insert
 
 PATIENCE_SECONDS = 20.0
 
@@ -84,11 +85,6 @@ async def parked(connection: asyncpg.Connection) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not await is_parked(connection):
             await asyncio.sleep(0.01)
-
-
-async def insert(connection: asyncpg.Connection, *ids: str) -> None:
-    for id in ids:
-        await connection.execute("INSERT INTO tasks (id) VALUES ($1)", id)
 
 
 async def test_a_change_is_told_when_it_is_committed(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
@@ -16,10 +18,10 @@ from brain.websocket import endpoint
 from brain.websocket.conversation import Setting
 
 
-def a_task(id: str) -> Event:
+def a_task(id: str, tick: int = 1) -> Event:
     data = {"id": id, "status": "queued", "progress": 0}
     return Event(
-        Cursor(1, 5, 1),
+        Cursor(tick, 5, 1),
         datetime.now(UTC),
         "tasks",
         Operation.INSERT,
@@ -83,3 +85,37 @@ def test_whoever_leaves_is_forgotten(hub: Hub, client: TestClient) -> None:
         assert hub.statistics().subscribers == 1
 
     assert hub.statistics().subscribers == 0
+
+
+class PoolOfASlowLog:
+    """Lends a connection over which the log knows every tick; the hub moves on meanwhile."""
+
+    def __init__(self, hub: Hub, meanwhile: Batch) -> None:
+        self._hub = hub
+        self._meanwhile = meanwhile
+
+    @asynccontextmanager
+    async def acquire(self, **_: object) -> AsyncIterator[PoolOfASlowLog]:
+        yield self
+
+    async def fetch(self, _query: str, tick: int, **_: object) -> list[dict[str, int]]:
+        self._hub.deliver(self._meanwhile)
+        return [{"id": tick - 1, "nonce": 5}, {"id": tick, "nonce": 5}]
+
+
+def test_what_reaches_the_hub_while_the_log_is_asked_about_a_cursor_ahead_of_it_is_told(
+    hub: Hub,
+) -> None:
+    """The client knows more than this node, which overtakes it while its cursor is looked up."""
+    meanwhile = Batch((a_task("known", tick=2), a_task("new", tick=3)), Cursor(3, 5))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
+        yield {"pool": PoolOfASlowLog(hub, meanwhile)}
+
+    routes = endpoint.routes(Setting(hub, 0.05, database_timeout_seconds=1))
+    with TestClient(Starlette(routes=routes, lifespan=lifespan)) as client:
+        with client.websocket_connect(f"/ws?cursor={Cursor(2, 5)}") as websocket:
+            assert websocket.receive_json()["type"] == "connected"
+
+            assert websocket.receive_json()["data"].get("id") == "new"
