@@ -18,6 +18,15 @@ PAGE_EVENTS = 1000
 # are there twice, parsed and rendered.
 OBJECT_BYTES = 1100
 
+AFTER = """
+    SELECT at_tick, at_nonce, id, at, channel, type, operation, key, data, old
+      FROM brain.read($1, $2, $3, (SELECT max(id) FROM brain.ticks), $4)
+"""
+# What is read here is committed once this statement is, and it is not told before.
+NEWEST = """
+    SELECT at_tick, at_nonce, r.id, at, channel, type, operation, key, data, old
+      FROM brain.tick() t, LATERAL brain.read($1, $2, $3, t.id, $4) r
+"""
 
 Lent = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 """A connection of one's own, or one that a pool lends for a while."""
@@ -43,33 +52,26 @@ class Log:
         row = await self._row("SELECT id, nonce FROM brain.tick()")
         return Cursor(row["id"], row["nonce"])
 
+    async def newest(self, cursor: Cursor) -> Batch:
+        """Cut a tick if anything is new, and return what follows `cursor` like `after`."""
+        return await self._read(NEWEST, cursor)
+
     async def after(self, cursor: Cursor) -> Batch:
         """
-        Return what follows `cursor`, up to the end of a tick but at most `PAGE_EVENTS` events.
+        Return what follows `cursor`: at most `PAGE_EVENTS` events, otherwise all there is.
 
         Raises `CursorLost` if the log does not reach back to the cursor, or never knew it.
         """
-        tick, after = (cursor.tick + 1, 0) if cursor.ends_tick else (cursor.tick, cursor.event_id)
-        rows = await self._rows(
-            "SELECT id, at, channel, operation, key, data, old FROM brain.batch($1, $2, $3)",
-            tick,
-            after,
-            PAGE_EVENTS,
-        )
-        # Looked up after the read: TRUNCATE empties a slot under the eyes of older snapshots, and
-        # takes the ticks with it.
-        former, nonce = await self._nonces(tick)
-        known = former if cursor.ends_tick else nonce
-        if former is None or nonce is None or known != cursor.nonce:
-            raise CursorLost(f"the log does not hold what follows {cursor}")
-        events = tuple([await self._event(row, tick, nonce) for row in rows])
-        is_whole = len(rows) < PAGE_EVENTS
-        return Batch(events, Cursor(tick, nonce) if is_whole else events[-1].cursor)
+        return await self._read(AFTER, cursor)
 
     async def holds(self, cursor: Cursor) -> bool:
         """Whether the log has the tick of `cursor`, with its nonce."""
-        _, nonce = await self._nonces(cursor.tick)
-        return nonce == cursor.nonce
+        row = await self._row(
+            "SELECT EXISTS (SELECT FROM brain.ticks WHERE id = $1 AND nonce = $2) AS holds",
+            cursor.tick,
+            cursor.nonce,
+        )
+        return bool(row["holds"])
 
     async def begun_transaction(self) -> int:
         """
@@ -86,28 +88,30 @@ class Log:
         row = await self._row("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS id")
         return int(row["id"])
 
-    async def _nonces(self, tick: int) -> tuple[int | None, int | None]:
-        """Return the nonces of the tick before `tick` and of `tick`; None for one that is gone."""
-        rows = await self._rows(
-            "SELECT id, nonce FROM brain.ticks WHERE id BETWEEN $1 - 1 AND $1", tick
-        )
-        nonces = {row["id"]: row["nonce"] for row in rows}
-        return nonces.get(tick - 1), nonces.get(tick)
+    async def _read(self, query: str, cursor: Cursor) -> Batch:
+        rows = await self._rows(query, cursor.tick, cursor.nonce, cursor.event_id, PAGE_EVENTS)
+        end = rows.pop() if rows else None
+        if end is None or end["id"] is not None:
+            raise CursorLost(f"the log does not hold what follows {cursor}")
+        events = tuple([await self._event(row) for row in rows])
+        if len(events) == PAGE_EVENTS:
+            return Batch(events, events[-1].cursor)
+        return Batch(events, Cursor(end["at_tick"], end["at_nonce"]))
 
     async def _rows(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         return await self._connection.fetch(query, *arguments, timeout=self._timeout_seconds)
 
-    async def _row(self, query: str) -> asyncpg.Record:
-        (row,) = await self._rows(query)
+    async def _row(self, query: str, *arguments: object) -> asyncpg.Record:
+        (row,) = await self._rows(query, *arguments)
         return row
 
-    async def _event(self, row: asyncpg.Record, tick: int, nonce: int) -> Event:
+    async def _event(self, row: asyncpg.Record) -> Event:
         operation = Operation(row["operation"].decode())
         data = row["data"]
         if data is None and operation in (Operation.INSERT, Operation.UPDATE):
             data = await self._row_as_it_is(row["channel"], row["key"])
         return Event(
-            cursor=Cursor(tick, nonce, row["id"]),
+            cursor=Cursor(row["at_tick"], row["at_nonce"], row["id"]),
             at=row["at"],
             channel=row["channel"],
             operation=operation,
@@ -116,6 +120,7 @@ class Log:
             old=parsed(row["old"]),
             size_bytes=OBJECT_BYTES
             + 2 * sum(len(text) for text in (row["key"], data, row["old"]) if text),
+            type=row["type"],
         )
 
     async def _row_as_it_is(self, channel: str, key: str) -> str | None:

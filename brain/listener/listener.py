@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from brain.database.connection import DISCONNECTIONS, connected, told
-from brain.database.log import Log
+from brain.database.log import PAGE_EVENTS, Log
 from brain.errors import CursorLost
 from brain.listener.backoff import delays
 from brain.listener.bell import Bell
@@ -108,18 +108,21 @@ class Listener:
 
     async def _read(self, log: Log) -> AsyncIterator[Batch]:
         """Yield what was committed since the cursor, and advance it."""
-        newest = await log.tick()
         if self._cursor is None:
-            self._cursor = newest
-            yield Batch((), newest)
-        while self._cursor != newest:
+            self._cursor = await log.tick()
+            yield Batch((), self._cursor)
+        is_more = True
+        while is_more:
             try:
-                batch = await log.after(self._cursor)
+                batch = await log.newest(self._cursor)
             except CursorLost as error:
+                newest = await log.tick()
                 logger.warning("starting over at %s: %s", newest, error)
                 batch = Batch((), newest, follows=False)
-            self._cursor = batch.cursor
-            yield batch
+            is_more = len(batch.events) == PAGE_EVENTS
+            if batch.cursor != self._cursor:
+                self._cursor = batch.cursor
+                yield batch
 
     async def _rest(self, bell: Bell, log: Log) -> None:
         """Wait until it is worth looking again."""

@@ -11,17 +11,18 @@ from brain.message.cursor import Cursor
 
 
 class Operation(Enum):
-    """What happened to the row; the values are those of `brain.events.operation`."""
+    """What happened; the values are those of `brain.events.operation`."""
 
     INSERT = "I"
     UPDATE = "U"
     DELETE = "D"
     TRUNCATE = "T"
+    PUBLISH = "P"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One change of one row, or the emptying of a table."""
+    """One change of one row, the emptying of a table, or a message that was published."""
 
     cursor: Cursor
     """The place after it."""
@@ -29,13 +30,15 @@ class Event:
     channel: str
     operation: Operation
     key: list[Any] | None
-    """The values of the primary key; None when the table was emptied."""
-    data: dict[str, Any] | None
-    """The watched columns as they are now; None once the row is gone."""
+    """The values of the primary key; None where no row is meant."""
+    data: Any
+    """The watched columns as they are now, or what was published; None once the row is gone."""
     old: dict[str, Any] | None
     """After an update, the former values of what changed; of a deleted row, all watched ones."""
     size_bytes: int
     """How much memory it takes, roughly, once it is rendered."""
+    type: str | None = None
+    """What its message is called, where that was said; otherwise the wire format decides."""
     frames: dict[str, str | None] = field(default_factory=dict, compare=False, repr=False)
     """The event as text, per wire format; None where the format does not tell it."""
 

@@ -25,7 +25,10 @@ from brain.errors import (
     MigrationUnknown,
     RightsMissing,
 )
+from brain.message.cursor import Cursor
+from tests.database.log_reading import events_after, reading
 from tests.postgres import as_role, new_database, ordinary_role
+from tests.tasks import insert
 
 
 @pytest.fixture
@@ -62,7 +65,23 @@ async def test_a_database_that_lacks_a_migration_is_not_served(empty: str) -> No
     with pytest.raises(
         MigrationsPending, match="lacks 0002_watch, 0003_tasks: run `brain migrate`"
     ):
-        await require_current(empty, shipped())
+        await require_current(empty, shipped()[:3])
+
+
+async def test_what_was_logged_before_a_migration_is_read_after_it(empty: str) -> None:
+    """Between 0003 and the newest, the log gained columns and writers another trigger function."""
+    await migrate(empty, shipped()[:3])
+    connection = await asyncpg.connect(empty)
+    tick, nonce = await connection.fetchval("SELECT ARRAY[id, nonce] FROM brain.tick()")
+    start = Cursor(tick, nonce)
+    await insert(connection, "before")
+
+    await migrate(empty, shipped())
+    await insert(connection, "after")
+
+    async with reading(empty) as log:
+        assert [event.key for event in await events_after(log, start)] == [["before"], ["after"]]
+    await connection.close()
 
 
 async def test_a_file_that_was_changed_is_refused(empty: str) -> None:
@@ -76,7 +95,7 @@ async def test_a_file_that_was_changed_is_refused(empty: str) -> None:
 async def test_a_database_of_a_newer_version_is_refused(empty: str) -> None:
     await migrate(empty, shipped())
 
-    with pytest.raises(MigrationUnknown, match="0003_tasks"):
+    with pytest.raises(MigrationUnknown, match=str(shipped()[-1])):
         await migrate(empty, shipped()[:-1])
 
 

@@ -81,26 +81,42 @@ async def test_what_is_forgotten_while_it_is_read_is_not_taken_for_nothing(
     database: str, connection: asyncpg.Connection
 ) -> None:
     """TRUNCATE empties a table under the eyes of older snapshots: the check must come after."""
+    source = await connection.fetchval("SELECT pg_get_functiondef('brain.read'::regproc)")
+    between = "ELSIF place = 0 THEN"
+    wait = "PERFORM pg_advisory_lock(1), pg_advisory_unlock(1);"
+    assert source.count(between) == 1
     async with reading(database) as log:
         start = await log.tick()
         await insert(connection, "a")
         await log.tick()
+        await connection.execute(source.replace(between, f"{between} {wait}"))
+        await connection.execute("SELECT pg_advisory_lock(1)")
+        asked = asyncio.create_task(log.after(start))
+        await waits_for_a_lock(connection)
 
-        class Delayed(Log):
-            async def _nonces(self, tick: int) -> tuple[int | None, int | None]:
-                await forget(connection)
-                return await super()._nonces(tick)
+        assert await forget(connection) == 1
+        await connection.execute("SELECT pg_advisory_unlock(1)")
 
         with pytest.raises(CursorLost):
-            await Delayed(log._connection, timeout_seconds=5).after(start)
+            await asked
+
+
+async def waits_for_a_lock(connection: asyncpg.Connection) -> None:
+    """Return once another session of this database waits for an advisory lock."""
+    async with asyncio.timeout(20):
+        while not await connection.fetchval(
+            """
+            SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+                              AND database = (SELECT oid FROM pg_database
+                                               WHERE datname = current_database()))
+            """
+        ):
+            await asyncio.sleep(0.01)
 
 
 async def test_in_the_long_run_the_log_keeps_its_size_and_no_cursor_skips_anything(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    source = await connection.fetchval("SELECT pg_get_functiondef('brain.append'::regproc)")
-    assert source.count(" 43200 ") == 1
-    await connection.execute(source.replace(" 43200 ", " 1 "))
     stop = asyncio.Event()
 
     async def write() -> int:

@@ -117,7 +117,7 @@ async def test_a_listener_that_dies_takes_the_process_with_it(
         async with brain.client():
             # An operation that this version of Brain does not know: the log cannot be understood.
             await connection.execute(
-                "SELECT brain.append('tasks', 'X', '[1]', NULL, NULL), pg_notify('brain', '')"
+                "SELECT brain.append('tasks', NULL, 'X', '[1]', NULL, NULL), pg_notify('brain', '')"
             )
 
             assert await brain.stopped() == 1

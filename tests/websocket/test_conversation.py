@@ -98,9 +98,9 @@ class PoolOfASlowLog:
     async def acquire(self, **_: object) -> AsyncIterator[PoolOfASlowLog]:
         yield self
 
-    async def fetch(self, _query: str, tick: int, **_: object) -> list[dict[str, int]]:
+    async def fetch(self, *_: object, **__: object) -> list[dict[str, bool]]:
         self._hub.deliver(self._meanwhile)
-        return [{"id": tick - 1, "nonce": 5}, {"id": tick, "nonce": 5}]
+        return [{"holds": True}]
 
 
 def test_what_reaches_the_hub_while_the_log_is_asked_about_a_cursor_ahead_of_it_is_told(
