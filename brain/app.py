@@ -14,10 +14,11 @@ from starlette.applications import Starlette
 
 from brain.database.connection import opened_pool
 from brain.database.retention import forget_old_events
+from brain.database.snapshot import SnapshotReader
 from brain.hub.hub import Hub
 from brain.listener.listener import Listener
 from brain.settings import Settings
-from brain.web import page, status, tasks
+from brain.web import page, snapshot, status, tasks
 from brain.websocket import endpoint
 from brain.websocket.conversation import Setting
 
@@ -46,6 +47,7 @@ def create_app(url: str, settings: Settings) -> Starlette:
     """
     listener = Listener(url, settings)
     hub = Hub(settings.ring_bytes)
+    snapshots = SnapshotReader(settings.snapshot_bytes)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[State]:
@@ -77,10 +79,13 @@ def create_app(url: str, settings: Settings) -> Starlette:
     app = Starlette(
         routes=[
             *endpoint.routes(
-                Setting(hub, settings.heartbeat_seconds, settings.database_timeout_seconds)
+                Setting(
+                    hub, snapshots, settings.heartbeat_seconds, settings.database_timeout_seconds
+                )
             ),
             *status.routes(hub, listener.statistics),
             *tasks.routes(),
+            *snapshot.routes(snapshots),
             *page.routes(),
         ],
         lifespan=lifespan,

@@ -24,7 +24,8 @@ BrainError
     ├── NotReady                    1013, come back
     ├── TooFarBehind                4008, come back
     ├── HistoryLost                 4009, come back
-    └── LogUnreachable              4010, come back
+    ├── LogUnreachable              4010, come back
+    └── SnapshotTooLarge            4500, do not; 413
 """
 
 from __future__ import annotations
@@ -144,3 +145,9 @@ class LogUnreachable(ConnectionEnded):
     """What the client missed cannot be read at the moment."""
 
     close_code = 4010
+
+
+class SnapshotTooLarge(ConnectionEnded):
+    """The rows that a client asked for are more than Brain may read for it."""
+
+    close_code = 4500

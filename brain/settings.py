@@ -46,16 +46,18 @@ class Settings(BaseSettings):
     """After how long without a message a client that asked for cursors gets a heartbeat."""
     ring_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """How much of the recent past is kept in memory for clients that lag behind."""
+    snapshot_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
+    """How much a client may have read at once of the tables that it follows."""
 
     database_timeout_seconds: float = Field(default=4.0, gt=0)
     """How long the database may take to answer the listener before the connection is given up."""
     idle_poll_seconds: float = Field(default=5.0, gt=0)
     """How often the log and the connection are looked at while nothing rings."""
-    retention_seconds: float = Field(default=86400.0, gt=0, le=129600)
+    retention_seconds: float = Field(default=86400.0, gt=0)
     """How long what happened can be told to a client that comes back; then it is forgotten."""
     busy_from_rate: float = Field(default=200.0, gt=0)
-    """From how many reads a second that find something the node ticks by the clock."""
+    """From how many changes a second a node looks by the clock, and writers need not ring."""
     calm_below_rate: float = Field(default=100.0, gt=0)
-    """Below how many it goes back to being rung for."""
+    """Below how many changes a second it goes back to being rung for."""
     busy_tick_seconds: float = Field(default=0.005, gt=0)
     """How often a busy node looks."""

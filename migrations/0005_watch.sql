@@ -30,6 +30,18 @@ RETURNS text LANGUAGE sql STABLE AS $$
       FROM brain.current_slot
 $$;
 
+-- Whether the bell is to be rung, as an expression. A node that sleeps holds the lock in shared mode;
+-- whoever can take it alone knows that nobody sleeps, and spares himself the NOTIFY, which serialises
+-- commits. To be asked after the event has been written: a node that goes to sleep waits for all
+-- transactions that have an id by then. A role whose transactions are prepared for two-phase commit,
+-- which NOTIFY forbids, sets brain.bell to off; its changes are told when the nodes look next.
+CREATE FUNCTION brain.somebody_sleeps() RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT '(CASE WHEN pg_catalog.pg_try_advisory_lock(5221, 2)'
+           ' THEN NOT pg_catalog.pg_advisory_unlock(5221, 2)'
+           ' ELSE coalesce(pg_catalog.current_setting(''brain.bell'', true), '''')'
+           ' OPERATOR(pg_catalog.<>) ''off'' END)'
+$$;
+
 -- Writes the function that appends one event, or writes it anew. It is called with the rights of
 -- brain_owner, under whatever search_path the writer has: hence the qualified names in all that is
 -- generated here.
@@ -41,10 +53,13 @@ CREATE OR REPLACE FUNCTION brain.append(
 RETURNS void LANGUAGE plpgsql AS $append$
 BEGIN
     %s;
+    IF %s THEN
+        PERFORM pg_catalog.pg_notify('brain', '');
+    END IF;
 END $append$;
 ALTER FUNCTION brain.append(text, text, "char", jsonb, jsonb, jsonb) OWNER TO brain_owner;
 REVOKE ALL ON FUNCTION brain.append(text, text, "char", jsonb, jsonb, jsonb) FROM PUBLIC$function$,
-        brain.insertion('channel', 'type', 'operation', 'key', 'data', 'old'));
+        brain.insertion('channel', 'type', 'operation', 'key', 'data', 'old'), brain.somebody_sleeps());
 END $write$;
 SELECT brain.write_append();
 
@@ -187,6 +202,9 @@ BEGIN
     ELSE
         PERFORM brain.append(%10$s, %11$L, 'T', NULL, NULL, NULL);
     END IF;
+    IF %12$s THEN
+        PERFORM pg_catalog.pg_notify('brain', '');
+    END IF;
     RETURN NULL;
 END $capture$;
 ALTER FUNCTION brain.%1$I() OWNER TO brain_owner;
@@ -195,7 +213,7 @@ REVOKE ALL ON FUNCTION brain.%1$I() FROM PUBLIC$body$,
         brain.insertion(channel, quote_nullable(watched.types ->> 'delete'), $$'D'$$, old_key, 'NULL', former),
         brain.insertion(channel, quote_nullable(watched.types ->> 'update'), $$'U'$$, new_key, data, changed),
         brain.insertion(channel, quote_nullable(watched.types ->> 'insert'), $$'I'$$, new_key, data, 'NULL'),
-        channel, watched.types ->> 'truncate');
+        channel, watched.types ->> 'truncate', brain.somebody_sleeps());
 END $write$;
 
 SELECT brain.write_capture(w) FROM brain.watched w;
@@ -310,25 +328,10 @@ BEGIN
 CREATE %3$s TRIGGER "!brain_1_row" AFTER INSERT OR UPDATE OR DELETE ON %1$s %4$s
     FOR EACH ROW EXECUTE FUNCTION %2$s;
 CREATE TRIGGER "!brain_2_truncate" AFTER TRUNCATE ON %1$s
-    FOR EACH STATEMENT EXECUTE FUNCTION %2$s;
--- A node that sleeps holds the lock in shared mode. Whoever can take it alone knows that nobody
--- sleeps, and spares himself the NOTIFY, which serialises commits.
-CREATE TRIGGER "!brain_3_bell" AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON %1$s
-    FOR EACH STATEMENT
-    WHEN (CASE WHEN pg_try_advisory_lock(5221, 2) THEN NOT pg_advisory_unlock(5221, 2) ELSE true END)
-    EXECUTE FUNCTION brain.ring()$triggers$,
+    FOR EACH STATEMENT EXECUTE FUNCTION %2$s;$triggers$,
         relation, format('brain.%I()', 'capture_' || watched.id),
         CASE WHEN is_deferred THEN 'CONSTRAINT' END,
         CASE WHEN is_deferred THEN 'DEFERRABLE INITIALLY DEFERRED' END);
-    IF kind = 'p' OR replicated THEN
-        -- The bell above is not heard for what is written to a partition by its own name, nor for
-        -- what logical replication applies: both fire the triggers of rows only.
-        EXECUTE format($triggers$
-CREATE TRIGGER "!brain_4_bell" AFTER INSERT OR UPDATE OR DELETE ON %s
-    FOR EACH ROW
-    WHEN (CASE WHEN pg_try_advisory_lock(5221, 2) THEN NOT pg_advisory_unlock(5221, 2) ELSE true END)
-    EXECUTE FUNCTION brain.ring()$triggers$, relation);
-    END IF;
     IF replicated THEN
         FOR trigger_name IN SELECT t.tgname FROM pg_trigger t
                              WHERE t.tgrelid = relation AND t.tgname LIKE '!brain%' LOOP
@@ -365,7 +368,7 @@ SELECT w.relation, w.channel, w.key_columns, w.columns, w.types,
                  AND (SELECT count(*) FROM pg_trigger t
                        WHERE t.tgrelid = c.oid AND t.tgname LIKE '!brain%'
                          AND t.tgenabled = CASE WHEN w.is_replicated THEN 'A' ELSE 'O' END)
-                  <> CASE WHEN c.relkind = 'p' OR w.is_replicated THEN 4 ELSE 3 END
+                  <> 2
                 THEN 'a trigger is missing or disabled' END,
            CASE WHEN NOT w.is_deferred AND brain.has_row_triggers(c.oid)
                 THEN 'it has AFTER ROW triggers by now, which may write rows again' END], NULL) AS problems
@@ -472,3 +475,16 @@ BEGIN
 EXCEPTION WHEN lock_not_available THEN
     NULL;
 END $$;
+
+-- The bell is rung where the event is written: a trigger for statements is not fired by what is written
+-- to a partition or by logical replication, and is by a statement that changes nothing.
+RESET ROLE;
+DO $$
+DECLARE
+    relation regclass;
+BEGIN
+    FOR relation IN SELECT w.relation FROM brain.watched w LOOP
+        EXECUTE format('DROP TRIGGER "!brain_3_bell" ON %s', relation);
+    END LOOP;
+END $$;
+DROP FUNCTION brain.ring;

@@ -17,10 +17,4 @@ BEGIN
               USING ERRCODE = 'program_limit_exceeded';
     END IF;
     PERFORM brain.append(channel, type, 'P', NULL, coalesce(data, 'null'), NULL);
-    -- As the triggers do it, after the transaction has an id.
-    IF NOT pg_try_advisory_lock(5221, 2) THEN
-        PERFORM pg_notify('brain', '');
-    ELSE
-        PERFORM pg_advisory_unlock(5221, 2);
-    END IF;
 END $$;

@@ -11,7 +11,8 @@ import pytest
 
 from brain import errors
 from brain.cli import commands
-from brain.message.runs import Connected, Echo, Heartbeat, Reset, RunTruncated, RunType
+from brain.message.resumable import Heartbeat, Reset
+from brain.message.runs import Connected, Echo, RunTruncated, RunType
 from brain.settings import Settings
 
 ROOT = Path(__file__).parent.parent

@@ -46,9 +46,10 @@ class Ring:
         for event in batch.events:
             self._events.append(event)
             self.held_bytes += event.size_bytes
+            self._nonces[event.cursor.tick] = event.cursor.nonce
         self.cursor = batch.cursor
         self._nonces[batch.cursor.tick] = batch.cursor.nonce
-        if len(self._nonces) > MOST_TICKS:
+        while len(self._nonces) > MOST_TICKS:
             del self._nonces[next(iter(self._nonces))]
         while self.held_bytes > self._capacity_bytes and len(self._events) > 1:
             oldest = self._events.popleft()

@@ -40,23 +40,32 @@ class Bell:
         await self._connection.add_listener(CHANNEL, lambda *_: self.wake())
 
     async def park(self) -> None:
-        """Ask writers to ring, from their next statement on."""
-        await self._ask("SELECT pg_advisory_lock_shared(5221, 2)")
-        self.is_parked = True
+        """
+        Ask writers to ring, from their next change on.
+
+        Anybody may hold this lock against us; then the node stays awake.
+        """
+        self.is_parked = bool(await self._ask("SELECT pg_try_advisory_lock_shared(5221, 2)"))
 
     async def unpark(self) -> None:
         """Spare writers the ringing."""
         self.is_parked = False
         await self._ask("SELECT pg_advisory_unlock_shared(5221, 2)")
 
-    async def wait(self, seconds: float) -> None:
-        """Sleep until it rings or is woken, or for `seconds`. Raise if the connection is closed."""
+    async def wait(self, seconds: float) -> bool:
+        """
+        Sleep until it rings or is woken, or for `seconds`; return whether it was woken.
+
+        Raises `DatabaseUnreachable` if the connection is closed.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._rang.wait()
+        was_woken = self._rang.is_set()
         self._rang.clear()
         if self._connection.is_closed():
             raise DatabaseUnreachable("the connection that listens was closed")
+        return was_woken
 
     def wake(self) -> None:
         """End the sleep."""

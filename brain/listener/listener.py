@@ -89,14 +89,17 @@ class Listener:
     async def _follow(self, bell: Bell, log: Log) -> AsyncIterator[Batch]:
         log.when_closed(bell.wake)
         await bell.listen()
+        self._settles_at = None
         checked_at = time.monotonic()
+        was_rung = False
         while True:
-            found = False
+            changes = 0
             async for batch in self._read(log):
-                found = found or bool(batch.events)
+                changes += len(batch.events)
                 yield batch
             now = time.monotonic()
-            self._pace.note(found=found, now=now)
+            # Whoever rings for nothing makes the node deaf for a while, instead of busy for him.
+            self._pace.note(changes=max(changes, int(was_rung)), now=now)
             if not self._live.is_set():
                 self._connections += 1
                 self._live.set()
@@ -104,7 +107,7 @@ class Listener:
             if now - checked_at >= self._settings.idle_poll_seconds:
                 await bell.check()
                 checked_at = now
-            await self._rest(bell, log)
+            was_rung = await self._rest(bell, log)
 
     async def _read(self, log: Log) -> AsyncIterator[Batch]:
         """Yield what was committed since the cursor, and advance it."""
@@ -124,23 +127,31 @@ class Listener:
                 self._cursor = batch.cursor
                 yield batch
 
-    async def _rest(self, bell: Bell, log: Log) -> None:
-        """Wait until it is worth looking again."""
+    async def _rest(self, bell: Bell, log: Log) -> bool:
+        """Wait until it is worth looking again; return whether that was said by the bell."""
         if self._pace.is_busy:
             if bell.is_parked:
                 await bell.unpark()
             await asyncio.sleep(self._settings.busy_tick_seconds)
         elif not bell.is_parked:
-            await bell.park()
-            # A writer that looked for sleepers before this moment does not ring. It had an id by
-            # then, so it is over once all that began before this one are.
-            self._settles_at = await log.begun_transaction()
-            self._parked_at = time.monotonic()
+            await self._park(bell, log)
         elif self._settles_at is not None:
             if await log.oldest_transaction() >= self._settles_at:
                 self._settles_at = None
             else:
                 lasted = time.monotonic() - self._parked_at
-                await bell.wait(min(max(lasted / 10, SOONEST_SECONDS), LATEST_SECONDS))
+                return await bell.wait(min(max(lasted / 10, SOONEST_SECONDS), LATEST_SECONDS))
         else:
-            await bell.wait(self._settings.idle_poll_seconds)
+            return await bell.wait(self._settings.idle_poll_seconds)
+        return False
+
+    async def _park(self, bell: Bell, log: Log) -> None:
+        """Have writers ring; where that is prevented, go on looking by the clock."""
+        await bell.park()
+        if bell.is_parked:
+            # A writer that looked for sleepers before this moment does not ring. It had an id by
+            # then, so it is over once all that began before this one are.
+            self._settles_at = await log.begun_transaction()
+            self._parked_at = time.monotonic()
+        else:
+            await asyncio.sleep(self._settings.busy_tick_seconds)

@@ -9,7 +9,9 @@ MEMORY_SECONDS = 0.25
 
 class Pace:
     """
-    Estimates how many reads a second find something, with an exponential decay.
+    Estimates how many changes a second there are, with an exponential decay.
+
+    Changes and not reads: a node that cannot keep up reads less and less often.
 
     Two thresholds, so that a rate between them does not make the node change its mind all the time.
     """
@@ -21,10 +23,9 @@ class Pace:
         self._noted_at = 0.0
         self.is_busy = False
 
-    def note(self, *, found: bool, now: float) -> None:
-        """Take in that a read ended at `now` (monotonic seconds), and whether it found anything."""
+    def note(self, *, changes: int, now: float) -> None:
+        """Take in how many changes there were since the last call, at `now` (monotonic seconds)."""
         self._rate *= math.exp((self._noted_at - now) / MEMORY_SECONDS)
         self._noted_at = now
-        if found:
-            self._rate += 1 / MEMORY_SECONDS
+        self._rate += changes / MEMORY_SECONDS
         self.is_busy = self._rate >= (self._calm_below if self.is_busy else self._busy_from)

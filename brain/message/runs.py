@@ -8,24 +8,19 @@ Source: the protocol of Cecelia Brain, which docs/protocol.md prints in full. `r
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import BeforeValidator, ConfigDict, ValidationError
 
+from brain.message.changes import message_of
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
+from brain.message.snapshot import Snapshot
 from brain.message.times import iso_milliseconds, parse_timestamp
-from brain.message.wire_format import frame
+from brain.message.wire_model import Timestamp, WireModel
 
 CHANNEL = "tasks"
 
@@ -34,21 +29,10 @@ logger = logging.getLogger(__name__)
 Status = Literal["queued", "in_progress", "completed", "failed"]
 RunType = Literal["run_update", "run_complete", "run_failed", "run_deleted"]
 
-Timestamp = Annotated[
-    datetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")
-]
-"""A moment, printed as `2026-02-06T01:30:00.000Z`."""
-
 ColumnTimestamp = Annotated[
     Timestamp | None,
     BeforeValidator(lambda value: parse_timestamp(value) if isinstance(value, str) else value),
 ]
-
-
-class WireModel(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, json_schema_serialization_defaults_required=True
-    )
 
 
 class RunData(WireModel):
@@ -94,36 +78,12 @@ class RunTruncated(WireModel):
     timestamp: Timestamp
 
 
-class Heartbeat(WireModel):
-    """There was nothing to tell for a while; the cursor is newer than the last one."""
-
-    type: Literal["heartbeat"] = "heartbeat"
-    data: dict[str, Any] = {}
-    timestamp: Timestamp
-
-
-class Reset(WireModel):
-    """What the client missed cannot be told to it; `data.message` says why."""
-
-    type: Literal["reset"] = "reset"
-    data: Text
-    timestamp: Timestamp
-
-
 class Echo(WireModel):
     """What the client said, sent back to it."""
 
     type: Literal["echo"] = "echo"
     data: dict[str, Any]
     timestamp: Timestamp
-
-
-ServerMessage = Annotated[
-    Connected | Run | RunTruncated | Echo | Heartbeat | Reset, Field(discriminator="type")
-]
-"""Everything that `/ws` sends; the last two only to clients that asked for cursors."""
-
-SERVER_MESSAGE: TypeAdapter[ServerMessage] = TypeAdapter(ServerMessage)
 
 
 ENDINGS: dict[Any, RunType] = {"completed": "run_complete", "failed": "run_failed"}
@@ -138,15 +98,17 @@ class RunsFormat:
         return Connected(timestamp=now).model_dump_json()
 
     def render(self, event: Event) -> str | None:
-        if event.channel != CHANNEL:
-            return None
+        if event.channel != CHANNEL or event.operation is Operation.PUBLISH:
+            message = message_of(event)
+            return None if message is None else message.model_dump_json()
         if event.operation is Operation.TRUNCATE:
             return RunTruncated(timestamp=event.at).model_dump_json()
         try:
             run_type = type_of_run(event)
             if run_type is None:
                 return None
-            return Run(type=run_type, data=run_data(event), timestamp=event.at).model_dump_json()
+            row = event.old if event.data is None else event.data
+            return Run(type=run_type, data=run_data(row), timestamp=event.at).model_dump_json()
         except ValidationError as error:
             # Only a table `tasks` that Brain did not create can hold such a row.
             logger.warning("task %s cannot be told: %s", event.key, error)
@@ -171,35 +133,8 @@ class RunsFormat:
     def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
         return None
 
-
-class RunsWithCursorFormat:
-    """Speaks like `RunsFormat`, with the cursor as a fourth key of every message."""
-
-    name = "runs with cursor"
-
-    def __init__(self, plain: RunsFormat) -> None:
-        self._plain = plain
-
-    def greet(self, now: datetime, cursor: Cursor) -> str:
-        return with_cursor(self._plain.greet(now, cursor), cursor)
-
-    def render(self, event: Event) -> str | None:
-        text = frame(event, self._plain)
-        return None if text is None else with_cursor(text, event.cursor)
-
-    def answer(self, text: str, now: datetime, cursor: Cursor) -> str:
-        return with_cursor(self._plain.answer(text, now, cursor), cursor)
-
-    def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
-        return with_cursor(Heartbeat(timestamp=now).model_dump_json(), cursor)
-
-    def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
-        message = Reset(data=Text(message=reason), timestamp=now)
-        return with_cursor(message.model_dump_json(), cursor)
-
-
-def with_cursor(text: str, cursor: Cursor) -> str:
-    return f'{text[:-1]},"cursor":"{cursor}"}}'
+    def tell_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterator[str]:
+        return iter(())
 
 
 def type_of_run(event: Event) -> RunType | None:
@@ -223,8 +158,9 @@ def shown_status(status: Any) -> Any:
     return "in_progress" if status == "running" else status
 
 
-def run_data(event: Event) -> RunData:
-    row = event.data if event.data is not None else event.old or {}
+def run_data(row: dict[str, Any] | None) -> RunData:
+    """Return a row of `tasks` as clients see it; raises `ValidationError` for a foreign one."""
+    row = row or {}
     return RunData.model_validate(
         {
             **{name: row.get(name) for name in RunData.model_fields},
@@ -232,3 +168,16 @@ def run_data(event: Event) -> RunData:
             "task_id": row.get("id"),
         }
     )
+
+
+def told_rows(channel: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows in the shape in which messages tell of them."""
+    if channel != CHANNEL:
+        return rows
+    told = []
+    for row in rows:
+        try:
+            told.append(run_data(row).model_dump(mode="json"))
+        except ValidationError as error:
+            logger.warning("task %s cannot be told: %s", row.get("id"), error)
+    return told

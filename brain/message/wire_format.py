@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Protocol
 
 from brain.message.cursor import Cursor
 from brain.message.event import Event
+from brain.message.snapshot import Snapshot
 
 
 class WireFormat(Protocol):
@@ -38,6 +40,10 @@ class WireFormat(Protocol):
 
     def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
         """Return how to say that what lies before `cursor` cannot be told, if there is a way."""
+        ...
+
+    def tell_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterator[str]:
+        """Yield the messages that tell what the tables hold, if there is a way."""
         ...
 
 

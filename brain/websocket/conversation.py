@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 
 from brain.database.connection import DISCONNECTIONS
 from brain.database.log import Log
+from brain.database.snapshot import SnapshotReader
 from brain.errors import ConnectionEnded, CursorLost, HistoryLost, LogUnreachable
 from brain.hub.hub import Hub
 from brain.hub.subscriber import Subscriber
@@ -32,6 +33,7 @@ class Setting:
     """What a conversation needs to know of the place where it is held."""
 
     hub: Hub
+    snapshots: SnapshotReader
     heartbeat_seconds: float
     database_timeout_seconds: float
 
@@ -43,21 +45,26 @@ async def converse(
     channels: frozenset[str],
     *,
     after: str | None = None,
+    wants_snapshot: bool = False,
     subprotocol: str | None = None,
 ) -> None:
     """
     Greet a client, then tell it what happens and answer it, until either side has enough.
 
     It is subscribed before it is greeted: what happens once it has seen the greeting, it hears.
-    With the text of a cursor in `after`, it hears first what has happened since.
+    With the text of a cursor in `after`, it hears first what has happened since. If it wants a
+    snapshot, it is told what the tables hold wherever what happened would not say: when it comes
+    without a cursor, and after a reset.
     """
     filled = asyncio.Event()
     await websocket.accept(subprotocol)
     cursor, lost = parsed(after)
     try:
+        if wants_snapshot and not after:
+            cursor = setting.hub.cursor
         with setting.hub.subscribed(wire_format, channels, filled.set, cursor) as subscriber:
-            conversation = Conversation(websocket, setting, subscriber, filled)
-            await conversation.hold(lost)
+            conversation = Conversation(websocket, setting, subscriber, filled, wants_snapshot)
+            await conversation.hold(lost, begins_with_snapshot=wants_snapshot and not after)
     except* ConnectionEnded as ended:
         (reason,) = ended.exceptions
         assert isinstance(reason, ConnectionEnded)
@@ -71,7 +78,12 @@ class Conversation:
     """One client's half of the talking is heard, and the other half spoken, at the same time."""
 
     def __init__(
-        self, websocket: WebSocket, setting: Setting, subscriber: Subscriber, filled: asyncio.Event
+        self,
+        websocket: WebSocket,
+        setting: Setting,
+        subscriber: Subscriber,
+        filled: asyncio.Event,
+        wants_snapshot: bool,
     ) -> None:
         self._websocket = websocket
         self._setting = setting
@@ -80,15 +92,14 @@ class Conversation:
         self._wire_format = subscriber.wire_format
         self._filled = filled
         """Set when the hub may have something for the client."""
+        self._wants_snapshot = wants_snapshot
 
-    async def hold(self, lost: CursorLost | None) -> None:
+    async def hold(self, lost: CursorLost | None, *, begins_with_snapshot: bool) -> None:
         """Converse; if the cursor that the client came with was `lost`, that is said first."""
         greeting = self._wire_format.greet(now(), self._subscriber.cursor)
         await self._websocket.send_text(greeting)
-        if lost is not None:
-            await self._reset(lost)
         async with asyncio.TaskGroup() as tasks:
-            speaking = tasks.create_task(self._speak())
+            speaking = tasks.create_task(self._speak(lost, begins_with_snapshot))
             await self._hear()
             speaking.cancel()
 
@@ -105,9 +116,14 @@ class Conversation:
             answer = self._wire_format.answer(text, now(), self._hub.reached(self._subscriber))
             await self._websocket.send_text(answer)
 
-    async def _speak(self) -> None:
+    async def _speak(self, lost: CursorLost | None, begins_with_snapshot: bool) -> None:
         """Tell the client what the hub has for it, at the speed at which it reads."""
-        await self._catch_up()
+        if lost is not None:
+            await self._reset(lost)
+        elif begins_with_snapshot:
+            await self._tell_snapshot()
+        else:
+            await self._catch_up()
         while True:
             self._filled.clear()
             try:
@@ -181,6 +197,20 @@ class Conversation:
         if text is None:
             raise HistoryLost(str(lost))
         await self._websocket.send_text(text)
+        if self._wants_snapshot:
+            await self._tell_snapshot()
+
+    async def _tell_snapshot(self) -> None:
+        """Tell what the tables hold, and then what happens after that."""
+        pool: asyncpg.Pool = self._websocket.state.pool
+        try:
+            snapshot = await self._setting.snapshots.read(pool, self._subscriber.channels)
+        except DISCONNECTIONS as error:
+            raise LogUnreachable("the tables cannot be read at the moment") from error
+        for text in self._wire_format.tell_snapshot(snapshot, now()):
+            await self._websocket.send_text(text)
+        self._subscriber.cursor = snapshot.cursor
+        await self._catch_up()
 
 
 def parsed(after: str | None) -> tuple[Cursor | None, CursorLost | None]:

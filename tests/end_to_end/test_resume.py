@@ -32,7 +32,8 @@ async def resumed(
 ) -> AsyncIterator[tuple[ClientConnection, dict[str, Any]]]:
     """Connect with a cursor; yield the client and its greeting."""
     url = f"ws://localhost:{brain.port}/ws?cursor={quote(cursor)}"
-    async with connect(url, proxy=None) as client:
+    # Unbounded: a client with a full queue does not read the answer to its goodbye.
+    async with connect(url, proxy=None, max_queue=None) as client:
         yield client, await message(client)
 
 

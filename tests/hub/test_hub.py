@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -9,6 +10,7 @@ from brain.hub.hub import Hub
 from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
+from brain.message.snapshot import Snapshot
 
 TASKS = frozenset({"tasks"})
 
@@ -32,6 +34,9 @@ class PlainFormat:
 
     def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
         return None
+
+    def tell_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterator[str]:
+        return iter(())
 
 
 def event(id: int, channel: str = "tasks", size_bytes: int = 100) -> Event:

@@ -161,7 +161,7 @@ async def test_a_terminated_connection_comes_back_and_nothing_is_missing(
                 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                  WHERE datname = current_database() AND application_name = 'brain'
                    AND pid <> pg_backend_pid()
-                   AND ($1 = 'LISTEN') = (query ~ 'pg_advisory_lock_shared|pg_listening|LISTEN')
+                   AND ($1 = 'LISTEN') = (query ~ 'advisory_lock_shared|pg_listening|LISTEN')
                 """,
                 which,
             )

@@ -4,10 +4,10 @@ from brain.listener.pace import Pace
 
 
 def paced(pace: Pace, rate: float, seconds: float, start: float) -> float:
-    """Note a read that finds something `rate` times a second; return the time afterwards."""
+    """Note a change `rate` times a second; return the time afterwards."""
     count = int(rate * seconds)
     for number in range(count):
-        pace.note(found=True, now=start + number / rate)
+        pace.note(changes=1, now=start + number / rate)
     return start + count / rate
 
 
@@ -43,6 +43,16 @@ def test_a_node_calms_down_when_it_finds_nothing() -> None:
     now = paced(pace, rate=400, seconds=1, start=0)
 
     for number in range(200):
-        pace.note(found=False, now=now + number * 0.005)
+        pace.note(changes=0, now=now + number * 0.005)
 
     assert not pace.is_busy
+
+
+def test_a_node_that_cannot_keep_up_stays_busy() -> None:
+    """It reads rarely, and much each time."""
+    pace = Pace(busy_from=200, calm_below=100)
+
+    for number in range(20):
+        pace.note(changes=100, now=number * 0.2)
+
+    assert pace.is_busy

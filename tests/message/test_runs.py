@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
-from brain.message.runs import SERVER_MESSAGE, RunsFormat
+from brain.message.resumable import SERVER_MESSAGE
+from brain.message.runs import RunsFormat
 
 HERE = Cursor(7, 8, 9)
 AT = datetime(2026, 2, 6, 1, 30, 15, tzinfo=UTC)
@@ -203,12 +204,6 @@ def test_the_emptying_of_the_table_is_one_message() -> None:
 
 def test_a_large_row_that_is_gone_when_it_is_fetched_is_not_told() -> None:
     assert rendered(event(Operation.UPDATE, data=None, old={"status": "queued"})) is None
-
-
-def test_other_channels_are_not_told() -> None:
-    other = Event(Cursor(7, 8, 9), AT, "agents", Operation.INSERT, ["a"], ROW, None, size_bytes=1)
-
-    assert rendered(other) is None
 
 
 def test_a_row_that_the_wire_has_no_word_for_is_logged_and_not_told(

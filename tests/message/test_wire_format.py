@@ -20,7 +20,7 @@ class CountingFormat(RunsFormat):
 def test_an_event_is_rendered_once_per_format_even_if_it_is_not_told() -> None:
     counting = CountingFormat()
     untold = Event(
-        Cursor(1, 1, 1), datetime.now(UTC), "agents", Operation.INSERT, [1], {}, None, 10
+        Cursor(1, 1, 1), datetime.now(UTC), "tasks", Operation.INSERT, [1], None, None, 10
     )
 
     assert frame(untold, counting) is None

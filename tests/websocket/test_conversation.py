@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from brain.database.snapshot import SnapshotReader
 from brain.hub.hub import Hub
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
@@ -42,7 +43,11 @@ def hub() -> Hub:
 @pytest.fixture
 def client(hub: Hub) -> TestClient:
     return TestClient(
-        Starlette(routes=endpoint.routes(Setting(hub, 0.05, database_timeout_seconds=1)))
+        Starlette(
+            routes=endpoint.routes(
+                Setting(hub, SnapshotReader(1), 0.05, database_timeout_seconds=1)
+            )
+        )
     )
 
 
@@ -113,7 +118,7 @@ def test_what_reaches_the_hub_while_the_log_is_asked_about_a_cursor_ahead_of_it_
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         yield {"pool": PoolOfASlowLog(hub, meanwhile)}
 
-    routes = endpoint.routes(Setting(hub, 0.05, database_timeout_seconds=1))
+    routes = endpoint.routes(Setting(hub, SnapshotReader(1), 0.05, database_timeout_seconds=1))
     with TestClient(Starlette(routes=routes, lifespan=lifespan)) as client:
         with client.websocket_connect(f"/ws?cursor={Cursor(2, 5)}") as websocket:
             assert websocket.receive_json()["type"] == "connected"

@@ -1,0 +1,104 @@
+"""Reads watched tables together with the place in the log from which they change."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import asyncpg
+import orjson
+
+from brain.database.log import Lent
+from brain.errors import SnapshotTooLarge
+from brain.message.cursor import Cursor
+from brain.message.snapshot import Snapshot
+
+PAGE_ROWS = 1000
+
+
+class SnapshotReader:
+    """
+    Reads tables for clients, once for all that ask for the same at the same time.
+
+    A snapshot of the database is taken while no other tick can be cut, and a tick is cut at it: the
+    rows that it shows and the batches after that tick join without a seam, whatever was being
+    written meanwhile.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._reading = asyncio.Lock()
+        self._under_way: dict[frozenset[str], asyncio.Task[Snapshot]] = {}
+
+    async def read(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Snapshot:
+        """
+        Return what the tables hold that are watched on `channels`.
+
+        Raises `SnapshotTooLarge`.
+        """
+        task = self._under_way.get(channels)
+        if task is None:
+            task = asyncio.create_task(self._read(pool, channels), name="snapshot")
+            self._under_way[channels] = task
+            task.add_done_callback(partial(self._finish, channels))
+        # Whoever leaves does not take it from the others.
+        return await asyncio.shield(task)
+
+    def _finish(self, channels: frozenset[str], task: asyncio.Task[Snapshot]) -> None:
+        del self._under_way[channels]
+        if not task.cancelled():
+            task.exception()  # seen, even if everybody who asked has left
+
+    async def _read(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Snapshot:
+        async with (
+            self._reading,  # one at a time: each needs two connections of the few
+            pool.acquire() as ticking,
+            pool.acquire() as reading,
+            reading.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            cursor = await tick_at_snapshot(ticking, reading)
+            return Snapshot(await self._tables(reading, channels), cursor)
+
+    async def _tables(
+        self, connection: Lent, channels: frozenset[str]
+    ) -> dict[str, list[dict[str, Any]]]:
+        tables: dict[str, list[dict[str, Any]]] = {}
+        room = self._most_bytes
+        for channel in await watched(connection, channels):
+            rows = tables[channel] = []
+            async for record in connection.cursor(
+                "SELECT r FROM brain.rows($1) r", channel, prefetch=PAGE_ROWS
+            ):
+                room -= len(record["r"])
+                if room < 0:
+                    raise SnapshotTooLarge(
+                        f"the tables take more than {self._most_bytes} bytes, which is as much as"
+                        " BRAIN_SNAPSHOT_BYTES allows"
+                    )
+                rows.append(orjson.loads(record["r"]))
+        return tables
+
+
+async def tick_at_snapshot(ticking: Lent, reading: Lent) -> Cursor:
+    """Cut a tick at the snapshot of the transaction of `reading`, which has asked nothing yet."""
+    async with ticking.transaction():
+        await ticking.execute(
+            "SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '2s';"
+            "SET LOCAL idle_in_transaction_session_timeout = '10s'; SELECT brain.tick()"
+        )
+        snapshot = await reading.fetchval("SELECT pg_current_snapshot()::text")
+        row = await ticking.fetchrow(
+            "SELECT id, nonce FROM brain.tick_at($1::text::pg_snapshot)", snapshot
+        )
+    assert row is not None
+    return Cursor(row["id"], row["nonce"])
+
+
+async def watched(connection: Lent, channels: frozenset[str]) -> list[str]:
+    """Return those of `channels` on which a table is watched."""
+    records = await connection.fetch(
+        "SELECT channel FROM brain.watched WHERE channel = ANY ($1) ORDER BY channel",
+        list(channels),
+    )
+    return [record["channel"] for record in records]

@@ -1,0 +1,199 @@
+"""A real listener on a real PostgreSQL that makes one call at a time, when the test says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+import asyncpg
+
+from brain.database.log import Log
+from brain.listener.bell import Bell
+from brain.listener.listener import Listener
+from brain.listener.pace import Pace
+from brain.message.cursor import Cursor
+from brain.message.event import Batch
+from brain.settings import Settings
+from tests.listener.bell_model import Step
+
+PATIENCE_SECONDS = 20.0
+FOR_EVER_SECONDS = 3600.0
+
+# Without the poll.
+SETTINGS = Settings(idle_poll_seconds=FOR_EVER_SECONDS, busy_tick_seconds=0.0001)
+
+
+class Turns:
+    """Has one task stand before each of its steps until it is let go."""
+
+    def __init__(self) -> None:
+        self.taken: list[Step] = []
+        """The steps that are over."""
+        self.is_asleep = False
+        self._stands = asyncio.Event()
+        self._goes = asyncio.Event()
+
+    @asynccontextmanager
+    async def step(self, *steps: Step) -> AsyncIterator[None]:
+        """Take some steps in one when it is the task's turn."""
+        self._stands.set()
+        await self._goes.wait()
+        self._goes.clear()
+        yield
+        self.taken += steps
+
+    def fall_asleep(self) -> None:
+        self.is_asleep = True
+        self._stands.set()
+
+    async def arrive(self) -> None:
+        """Return when the task stands before a step or is asleep."""
+        await self._stands.wait()
+
+    async def let_go(self) -> None:
+        """Let it take a step, and return when it stands before the next one or is asleep."""
+        self._stands.clear()
+        self._goes.set()
+        await self.arrive()
+
+
+class SteppedBell(Bell):
+    """A bell whose calls wait for their turn, and that never waits by the clock."""
+
+    def __init__(self, connection: asyncpg.Connection, turns: Turns) -> None:
+        super().__init__(connection, PATIENCE_SECONDS)
+        self.turns = turns
+        self.rings = 0
+        self._rings_heard = 0
+
+    @property
+    def has_rung(self) -> bool:
+        """Whether it rang since the last wait."""
+        return self.rings > self._rings_heard
+
+    async def listen(self) -> None:
+        async with self.turns.step(Step.LISTEN, Step.REGISTER):
+            await super().listen()
+
+    async def park(self) -> None:
+        async with self.turns.step(Step.PARK):
+            await super().park()
+
+    async def unpark(self) -> None:
+        async with self.turns.step(Step.UNPARK):
+            await super().unpark()
+
+    async def wait(self, seconds: float) -> bool:
+        if seconds < FOR_EVER_SECONDS:
+            async with self.turns.step(Step.PAUSE):
+                was_woken = await super().wait(0)
+        else:
+            async with self.turns.step(Step.SLEEP):
+                self.fall_asleep()
+                was_woken = await super().wait(FOR_EVER_SECONDS)
+                self.turns.is_asleep = False
+        self._rings_heard = self.rings
+        return was_woken
+
+    def fall_asleep(self) -> None:
+        self.turns.fall_asleep()
+
+    def wake(self) -> None:
+        self.rings += 1
+        super().wake()
+
+
+class SteppedLog(Log):
+    """A log whose calls wait for their turn, but for the one that says where to begin."""
+
+    def __init__(self, connection: asyncpg.Connection, turns: Turns) -> None:
+        super().__init__(connection, PATIENCE_SECONDS)
+        self.turns = turns
+
+    async def newest(self, cursor: Cursor) -> Batch:
+        async with self.turns.step(Step.READ):
+            return await super().newest(cursor)
+
+    async def begun_transaction(self) -> int:
+        async with self.turns.step(Step.BEGIN, Step.END):
+            return await super().begun_transaction()
+
+    async def oldest_transaction(self) -> int:
+        async with self.turns.step(Step.CHECK):
+            return await super().oldest_transaction()
+
+
+class PaceOfReads(Pace):
+    """Busy after the reads of given numbers, which count from 1."""
+
+    def __init__(self, busy_reads: Collection[int]) -> None:
+        super().__init__(1, 1)
+        self._busy_reads = busy_reads
+        self._reads = 0
+
+    def note(self, *, changes: int, now: float) -> None:
+        self._reads += 1
+        self.is_busy = self._reads in self._busy_reads
+
+
+class SteppedListener(Listener):
+    """The real listener, before its first step."""
+
+    bell_type: type[SteppedBell] = SteppedBell
+    log_type: type[SteppedLog] = SteppedLog
+
+    def __init__(
+        self,
+        listening: asyncpg.Connection,
+        reading: asyncpg.Connection,
+        busy_reads: Collection[int] = (),
+    ) -> None:
+        super().__init__("", SETTINGS)
+        self._pace = PaceOfReads(busy_reads)
+        self.turns = Turns()
+        self.bell = self.bell_type(listening, self.turns)
+        self.log = self.log_type(reading, self.turns)
+        self._listening = listening
+        self._rings_told = self._taken_told = 0
+
+    async def follow(self) -> None:
+        async for _ in self._follow(self.bell, self.log):
+            pass
+
+    async def step(self) -> None:
+        """Make the next call, unless it is asleep."""
+        if not self.turns.is_asleep:
+            await self.turns.let_go()
+
+    async def hear(self) -> None:
+        """Take in what was notified, and wake up from it."""
+        await self._listening.fetchval("SELECT 1")  # notifications come before the answer
+        while self.turns.is_asleep and self.bell.has_rung:
+            await asyncio.sleep(0)
+
+    def news(self) -> list[str]:
+        """Return what happened to it since it was last asked, in the words of the model."""
+        rang = ["node 1 is rung for"] if self.bell.rings > self._rings_told else []
+        taken = [f"node 1 {step}" for step in self.turns.taken[self._taken_told :]]
+        self._rings_told, self._taken_told = self.bell.rings, len(self.turns.taken)
+        return rang + taken
+
+
+Stepped = TypeVar("Stepped", bound=SteppedListener)
+
+
+@asynccontextmanager
+async def following(listener: Stepped, listening: asyncpg.Connection) -> AsyncIterator[Stepped]:
+    """Run a listener to its first step; afterwards its connections are as new."""
+    task = asyncio.create_task(listener.follow())
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await listener.turns.arrive()
+            yield listener
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    await listening.reset()
