@@ -1,3 +1,3 @@
-from brain.cli import main
+from brain.cli.main import main
 
 main()

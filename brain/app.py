@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from brain.database.connection import opened_pool
 from brain.database.retention import forget_old_events
 from brain.database.snapshot import SnapshotReader
+from brain.database.watches import warn_of_problems
 from brain.hub.hub import Hub
 from brain.listener.listener import Listener
 from brain.settings import Settings
@@ -57,6 +58,7 @@ def create_app(url: str, settings: Settings) -> Starlette:
                 asyncio.create_task(
                     forget_old_events(pool, settings.retention_seconds), name="retention"
                 ),
+                asyncio.create_task(warn_of_problems(pool), name="watches"),
             ]
             for task in at_work:
                 task.add_done_callback(end_process)

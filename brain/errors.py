@@ -17,6 +17,7 @@ BrainError
 │   ├── MigrationsPending
 │   └── MigrationUnknown
 ├── CursorLost                      the log no longer holds what follows a cursor
+├── MessageRefused                  what was published is no message
 ├── TaskError                       a call of the Python client was refused
 │   ├── UnknownTask
 │   └── UnknownStatus
@@ -99,6 +100,10 @@ class MigrationUnknown(MigrationError):
 
 class CursorLost(BrainError):
     """The log no longer holds what follows a cursor."""
+
+
+class MessageRefused(BrainError):
+    """What was published is no message: too large, not JSON, or without a channel or a type."""
 
 
 class TaskError(BrainError):

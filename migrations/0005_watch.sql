@@ -296,6 +296,9 @@ DECLARE
          WHERE name NOT IN ('insert', 'update', 'delete', 'truncate')
             OR jsonb_typeof(value) <> 'string' OR value = '""');
     is_deferred CONSTANT boolean := coalesce(timing = 'deferred', brain.has_row_triggers(relation));
+    taken CONSTANT regclass := (SELECT w.relation FROM brain.watched w
+                                 WHERE w.channel = watch.channel AND w.relation <> watch.relation
+                                   AND EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relation));
     kind "char";
     watched brain.watched;
     trigger_name text;
@@ -311,6 +314,8 @@ BEGIN
         RAISE EXCEPTION 'no column of % is to be told', relation;
     ELSIF coalesce(channel, '') = '' THEN
         RAISE EXCEPTION 'the channel for % has no name', relation;
+    ELSIF taken IS NOT NULL THEN
+        RAISE EXCEPTION 'the channel % is that of table %', channel, taken;
     ELSIF strange IS NOT NULL THEN
         RAISE EXCEPTION 'types names messages for insert, update, delete and truncate; not %', strange;
     ELSIF timing NOT IN ('immediate', 'deferred') THEN

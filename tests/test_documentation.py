@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from brain import errors
-from brain.cli import commands
+from brain.cli.main import commands
 from brain.message.resumable import Heartbeat, Reset
 from brain.message.runs import Connected, Echo, RunTruncated, RunType
 from brain.settings import Settings
@@ -44,7 +44,7 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
 
 
 def test_every_message_type_is_documented() -> None:
-    for model in (Connected, RunTruncated, Echo, Heartbeat, Reset):
+    for model in (Connected, RunTruncated, Echo, Heartbeat, Reset, SnapshotPart):
         assert f"`{model.model_fields['type'].default}`" in PROTOCOL
     for run_type in get_args(RunType):
         assert f"`{run_type}`" in PROTOCOL

@@ -14,16 +14,12 @@ when it commits, and not at all if it does not.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
 
-from brain.database.binaries import find_binaries
-from brain.database.connection import connected
-from brain.database.embedded import default_folder, running_url
-from brain.database.tasks import Queryable, change_status, merge_payload
-from brain.errors import DatabaseUnreachable
-from brain.settings import Settings
+from brain.client.connection import chosen
+from brain.database.connection import Queryable
+from brain.database.tasks import change_status, merge_payload
 
 NOTHING: Mapping[str, Any] = {}
 
@@ -56,18 +52,3 @@ async def update_task_progress(
     """
     async with chosen(connection) as database:
         await merge_payload(database, task_id, {"current_step": current_step, **details})
-
-
-@asynccontextmanager
-async def chosen(connection: Queryable | None) -> AsyncIterator[Queryable]:
-    """Yield `connection`, or one of its own to the configured database."""
-    if connection is not None:
-        yield connection
-        return
-    url = Settings().database_url or running_url(default_folder(find_binaries().major))
-    if url is None:
-        raise DatabaseUnreachable(
-            "no database: set BRAIN_DATABASE_URL, pass a connection, or start `brain serve`"
-        )
-    async with connected(url) as own:
-        yield own

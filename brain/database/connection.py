@@ -23,6 +23,9 @@ CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
 POOL_CONNECTIONS = 4
 
+Queryable = asyncpg.Connection | asyncpg.Pool
+"""What a query can be sent over: a connection, or a pool that lends one."""
+
 # What a connection or a query may raise when the database goes away under it. asyncpg 0.32 reports
 # some terminations that come at an awkward moment as errors of its own state machine.
 DRIVER_ERRORS = (

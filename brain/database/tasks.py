@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import asyncpg
 import orjson
 
+from brain.database.connection import Queryable
 from brain.errors import UnknownStatus, UnknownTask
 
 STATUSES = ("queued", "running", "in_progress", "completed", "failed")
-
-Queryable = asyncpg.Connection | asyncpg.Pool
-"""What a query can be sent over: a connection, or a pool that lends one."""
 
 
 async def recent_tasks(connection: Queryable, most: int) -> list[dict[str, Any]]:

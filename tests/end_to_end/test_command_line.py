@@ -567,7 +567,7 @@ def interpreter(environment: dict[str, str]) -> str:
     for candidate in (sys.executable, "/usr/bin/python3"):
         try:
             probe = subprocess.run(
-                [candidate, "-c", "import brain.cli"],
+                [candidate, "-c", "import brain.cli.main"],
                 cwd="/",
                 env=environment,
                 user=NOBODY,

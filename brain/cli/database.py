@@ -1,0 +1,92 @@
+"""The database that a command works on."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import shutil
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import click
+from pydantic import ValidationError
+
+from brain.database import migrations
+from brain.database.binaries import find_binaries
+from brain.database.connection import (
+    shown,
+    told_as_errors,
+)
+from brain.database.embedded import EmbeddedServer, default_folder, running_url, serve_embedded
+from brain.errors import UsageError
+from brain.server import end_on_signals
+from brain.settings import Settings
+
+Result = TypeVar("Result")
+
+
+def database_option(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option(
+        "--database-url",
+        metavar="URL",
+        help="The PostgreSQL to use: postgresql://user:password@host:port/database. Without one, "
+        "Brain uses a server of its own, with its data in your home folder.  "
+        "[BRAIN_DATABASE_URL or DATABASE_URL]",
+    )(command)
+
+
+def read_settings(**flags: Any) -> Settings:
+    """Return the settings from the environment, under what was typed."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "_".join(str(part) for part in first["loc"]).upper().removeprefix("BRAIN_")
+        raise UsageError(f"the setting {name} is wrong: {first['msg']}") from error
+
+
+class Database(NamedTuple):
+    """What a command works on."""
+
+    url: str
+    psql: str
+    """The beginning of a psql command for it."""
+    server: EmbeddedServer | None = None
+    """Set if it was started for this command."""
+
+
+@contextmanager
+def database(settings: Settings, *, may_share: bool = False) -> Iterator[Database]:
+    """
+    Yield the database of the settings.
+
+    Without a URL in them that is Brain's own server, started for as long as the context lasts,
+    unless it `may_share` one that runs already.
+    """
+    if (url := settings.database_url) is not None:
+        yield Database(url, f"psql {shlex.quote(shown(url))}")
+        return
+    binaries = find_binaries()
+    folder = None if settings.ephemeral else default_folder(binaries.major)
+    if may_share and folder and (url := running_url(folder)):
+        yield Database(url, f"psql {url}")
+        return
+    with serve_embedded(folder, binaries=binaries) as server:
+        psql = "psql" if shutil.which("psql") else shlex.quote(str(server.binaries.psql))
+        port = "" if server.port == 5432 else f" -p {server.port}"
+        yield Database(server.url, f"{psql} -h localhost{port} -U cecelia cecelia", server)
+
+
+def run(url: str, work: Coroutine[Any, Any, Result]) -> Result:
+    """Do to the database what comes before serving; whatever it answers is one of our errors."""
+    with told_as_errors(url):
+        return asyncio.run(work)
+
+
+def on_database(work: Callable[[str], Coroutine[Any, Any, Result]], **flags: Any) -> Result:
+    """Do something to the database of the settings, which must be up to date."""
+    end_on_signals()
+    with database(read_settings(**flags), may_share=True) as (url, *_):
+        run(url, migrations.require_current(url, migrations.shipped()))
+        return run(url, work(url))

@@ -1,0 +1,52 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import click
+
+import brain
+from brain.cli.migrate import migrate_command
+from brain.cli.serve import serve_command
+from brain.cli.watches import unwatch_table_command, watch_table_command, watches_command
+from brain.errors import BrainError
+
+
+def main() -> None:
+    """Run the command line; whatever goes wrong is one line and an exit status."""
+    try:
+        sys.exit(commands(standalone_mode=False))
+    except BrainError as error:
+        told, status = f"brain: {error}", error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        told, status = error.format_message(), error.exit_code
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "brain"
+        told = f"brain: {error.format_message()} Try '{command} --help'."
+        status = error.exit_code
+    except click.Abort:
+        sys.exit(128 + signal.SIGINT)
+    click.echo(told, err=True)
+    sys.exit(status)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(brain.__version__, message="brain %(version)s")
+def commands() -> None:
+    """Brain pushes PostgreSQL row changes to WebSocket clients.
+
+    What the options set can also come from the environment, under the names in brackets:
+    BRAIN_PORT=5222 is --port 5222. What is typed wins, then BRAIN_PORT, then PORT.
+    """
+
+
+for command in (
+    serve_command,
+    migrate_command,
+    watch_table_command,
+    unwatch_table_command,
+    watches_command,
+):
+    commands.add_command(command)

@@ -1,0 +1,91 @@
+"""Which tables are watched, and what is wrong with that."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import asyncpg
+import orjson
+
+from brain.database.connection import DISCONNECTIONS, Queryable, told
+
+PAUSE_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """A table whose changes are told."""
+
+    table: str
+    channel: str
+    columns: tuple[str, ...]
+    timing: str
+    problems: tuple[str, ...]
+    """Why not everything can be told as it was meant, if so."""
+
+
+async def watches(connection: Queryable) -> list[Watch]:
+    """Return what is watched, by channel."""
+    records = await connection.fetch(
+        """
+        SELECT relation::regclass::text AS relation, channel, columns, timing, problems
+          FROM brain.watches ORDER BY channel
+        """
+    )
+    return [
+        Watch(
+            record["relation"],
+            record["channel"],
+            tuple(record["columns"]),
+            record["timing"],
+            tuple(record["problems"]),
+        )
+        for record in records
+    ]
+
+
+async def watch(
+    connection: Queryable,
+    table: str,
+    channel: str,
+    columns: Sequence[str],
+    *,
+    types: Mapping[str, str],
+    timing: str | None,
+    replicated: bool,
+) -> None:
+    """Have the changes of a table told; the SQL function brain.watch says what all that means."""
+    await connection.execute(
+        "SELECT brain.watch($1::text::regclass, $2, $3, $4::text::jsonb, $5, $6)",
+        table,
+        channel,
+        list(columns),
+        orjson.dumps(types).decode(),
+        timing,
+        replicated,
+    )
+
+
+async def unwatch(connection: Queryable, table: str) -> None:
+    """Let a table go."""
+    await connection.execute("SELECT brain.unwatch($1::text::regclass)", table)
+
+
+async def warn_of_problems(pool: asyncpg.Pool) -> None:
+    """Once a minute, for ever, log what has become wrong with a watched table."""
+    known: set[tuple[str, str]] = set()
+    while True:
+        try:
+            found = {(w.channel, problem) for w in await watches(pool) for problem in w.problems}
+        except DISCONNECTIONS as error:
+            logger.warning("could not check the watched tables, trying again: %s", told(error))
+        else:
+            for channel, problem in sorted(found - known):
+                logger.warning("the table on channel %s: %s", channel, problem)
+            known = found
+        await asyncio.sleep(PAUSE_SECONDS)

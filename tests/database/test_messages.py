@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from brain.database.messages import publish
+from brain.errors import MessageRefused
+from brain.message.event import Operation
+from tests.database.log_reading import events_after, reading
+
+
+async def test_a_message_is_logged_with_the_transaction_that_publishes_it(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with reading(database) as log:
+        start = await log.tick()
+        async with connection.transaction():
+            await publish(connection, "news", "greeting", {"text": "hello", "n": [1, None]})
+            assert await events_after(log, start) == []
+        (event,) = await events_after(log, start)
+
+    assert (event.channel, event.type, event.operation) == ("news", "greeting", Operation.PUBLISH)
+    assert event.data == {"text": "hello", "n": [1, None]}
+    assert (event.key, event.old) == (None, None)
+
+
+async def test_what_is_rolled_back_was_never_published(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with reading(database) as log:
+        start = await log.tick()
+        transaction = connection.transaction()
+        await transaction.start()
+        await publish(connection, "news", "greeting", {})
+        await transaction.rollback()
+
+        assert await events_after(log, start) == []
+
+
+async def test_a_message_is_published_from_sql_without_data(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with reading(database) as log:
+        start = await log.tick()
+        await connection.execute("SELECT brain.publish('news', 'ping')")
+        (event,) = await events_after(log, start)
+
+    assert event.data == {}
+
+
+async def test_publishing_rings_for_whoever_sleeps(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    heard: list[object] = []
+    sleeper = await asyncpg.connect(database)
+    await sleeper.add_listener("brain", lambda *arguments: heard.append(arguments[3]))
+    await connection.execute("SELECT brain.publish('news', 'nobody sleeps')")
+    await sleeper.execute("SELECT pg_advisory_lock_shared(5221, 2)")
+    assert heard == []
+
+    await connection.execute("SELECT brain.publish('news', 'one sleeps')")
+    await sleeper.execute("SELECT 1")
+
+    assert heard == [""]
+    await sleeper.close()
+
+
+@pytest.mark.parametrize(
+    ("channel", "type", "data", "why"),
+    [
+        ("", "greeting", {}, "channel"),
+        ("news", "", {}, "type"),
+        ("news", "greeting", {"text": "x" * 300_000}, "262144"),
+        ("news", "greeting", {1, 2}, "JSON"),
+        ("news", "greeting", {"text": "\0"}, "Unicode"),
+    ],
+)
+async def test_what_is_no_message_is_refused_with_the_reason(
+    connection: asyncpg.Connection, channel: str, type: str, data: object, why: str
+) -> None:
+    with pytest.raises(MessageRefused, match=why):
+        await publish(connection, channel, type, data)

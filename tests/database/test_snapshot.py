@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from brain.database.connection import opened_pool
+from brain.database.snapshot import SnapshotReader
+from brain.errors import SnapshotTooLarge
+from tests.database.log_reading import events_after, reading
+from tests.tasks import insert
+
+TASKS = frozenset({"tasks"})
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
+    async with opened_pool(database) as pool:
+        yield pool
+
+
+async def test_rows_are_told_with_their_watched_columns(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("INSERT INTO tasks (id, title, progress) VALUES ('a', 'secret', 2)")
+
+    snapshot = await SnapshotReader(10_000).read(pool, TASKS)
+
+    (row,) = snapshot.tables["tasks"]
+    assert (row["id"], row["progress"]) == ("a", 2)
+    assert "title" not in row
+
+
+async def test_what_was_open_comes_after_the_rows(
+    database: str, pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    await insert(connection, "before")
+    late = await asyncpg.connect(database)
+    transaction = late.transaction()
+    await transaction.start()
+    await insert(late, "open")
+
+    snapshot = await SnapshotReader(10_000).read(pool, TASKS)
+    await transaction.commit()
+    await late.close()
+
+    assert [row["id"] for row in snapshot.tables["tasks"]] == ["before"]
+    async with reading(database) as log:
+        assert [event.key for event in await events_after(log, snapshot.cursor)] == [["open"]]
+
+
+async def test_several_tables_are_seen_at_one_moment(
+    database: str, pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    """Each transaction writes to both, so that a table seen earlier would have fewer rows."""
+    await connection.execute(
+        """
+        CREATE TABLE orders (id int PRIMARY KEY);
+        SELECT brain.watch('orders', 'orders', '{id}');
+        """
+    )
+    reader = SnapshotReader(1_000_000)
+    async with writing(database):
+        for _ in range(30):
+            found = await reader.read(pool, frozenset({"tasks", "orders", "unwatched"}))
+            assert set(found.tables) == {"tasks", "orders"}
+            assert {int(row["id"]) for row in found.tables["tasks"]} == {
+                row["id"] for row in found.tables["orders"]
+            }
+
+
+@asynccontextmanager
+async def writing(database: str) -> AsyncIterator[None]:
+    """Insert the same id into two tables, again and again, until the context ends."""
+    stop = asyncio.Event()
+
+    async def write() -> None:
+        writer = await asyncpg.connect(database)
+        number = 0
+        while not stop.is_set():
+            number += 1
+            async with writer.transaction():
+                await insert(writer, str(number))
+                await writer.execute("INSERT INTO orders VALUES ($1)", number)
+        await writer.close()
+
+    task = asyncio.create_task(write())
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
+async def test_rows_and_what_follows_them_join_without_a_seam(
+    database: str, pool: asyncpg.Pool
+) -> None:
+    """Writers count up in transactions that overlap; from each snapshot on, no step lacks."""
+    chance = random.Random(5221)
+    stop = asyncio.Event()
+
+    async def count(id: str) -> int:
+        writer = await asyncpg.connect(database)
+        await insert(writer, id)
+        steps = 0
+        while not stop.is_set():
+            async with writer.transaction():
+                steps += 1
+                await writer.execute("UPDATE tasks SET progress = $1 WHERE id = $2", steps, id)
+                await asyncio.sleep(chance.random() * 0.005)
+        await writer.close()
+        return steps
+
+    async with asyncio.TaskGroup() as tasks:
+        counting = [tasks.create_task(count(str(number))) for number in range(4)]
+        reader = SnapshotReader(100_000)
+        snapshots = [await reader.read(pool, TASKS) for _ in range(100)]
+        stop.set()
+
+    final = {str(number): task.result() for number, task in enumerate(counting)}
+    async with reading(database) as log:
+        for snapshot in snapshots:
+            replica = {row["id"]: row["progress"] for row in snapshot.tables["tasks"]}
+            for event in await events_after(log, snapshot.cursor):
+                assert event.data["progress"] == replica.get(event.data["id"], -1) + 1
+                replica[event.data["id"]] = event.data["progress"]
+            assert replica == final
+
+
+async def test_whoever_asks_at_the_same_time_shares_one_reading(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    reader = SnapshotReader(10_000)
+    one, *others = await asyncio.gather(*(reader.read(pool, TASKS) for _ in range(50)))
+
+    assert all(other is one for other in others)
+    assert await reader.read(pool, TASKS) is not one
+
+
+async def test_whoever_leaves_does_not_take_it_from_the_others(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    reader = SnapshotReader(10_000)
+    leaving = asyncio.create_task(reader.read(pool, TASKS))
+    staying = asyncio.create_task(reader.read(pool, TASKS))
+    await asyncio.sleep(0)
+    leaving.cancel()
+
+    assert (await staying).tables == {"tasks": []}
+
+
+async def test_tables_that_are_too_large_are_refused(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    await insert(connection, "a", "b")
+
+    with pytest.raises(SnapshotTooLarge, match="more than 100 bytes"):
+        await SnapshotReader(100).read(pool, TASKS)

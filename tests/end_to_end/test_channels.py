@@ -1,0 +1,209 @@
+"""Other tables than `tasks`, published messages and snapshots, as a client hears them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from brain.client.messages import publish
+from tests.end_to_end.brain import (
+    RunningBrain,
+    brain,
+    get,
+    message,
+    messages,
+    running_brain,
+)
+from tests.tasks import insert
+
+ORDERS = "CREATE TABLE orders (id int PRIMARY KEY, total numeric, note text, secret text)"
+
+
+@pytest.fixture
+async def running(tmp_path: Path, database: str) -> AsyncIterator[RunningBrain]:
+    async with running_brain(tmp_path, "--database-url", database) as running:
+        yield running
+
+
+@asynccontextmanager
+async def asking(
+    running: RunningBrain, question: str
+) -> AsyncIterator[tuple[ClientConnection, dict[str, Any]]]:
+    """Connect to /ws with a query; yield the client and its greeting."""
+    url = f"ws://localhost:{running.port}/ws?{question}"
+    async with connect(url, proxy=None, max_queue=None) as client:
+        yield client, await message(client)
+
+
+async def test_a_table_watched_from_the_command_line_is_told_on_its_channel(
+    running: RunningBrain, database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(ORDERS)
+    command = ("watch-table", "orders", "--columns", "id,total", "--type", "insert=order_placed")
+    done = await brain(*command, BRAIN_DATABASE_URL=database)
+    assert (done.status, done.said) == (0, "orders is watched on the channel orders\n")
+
+    async with asking(running, "channel=orders") as (client, _), running.client() as plain:
+        await connection.execute("INSERT INTO orders VALUES (1, 9.5, 'quick', 'hidden')")
+        await connection.execute("UPDATE orders SET note = 'slow'")
+        await connection.execute("DELETE FROM orders")
+        placed, deleted = await messages(client, 2)
+        await insert(connection, "a")
+        assert (await message(plain))["data"]["id"] == "a"
+
+    assert list(placed) == ["type", "data", "timestamp"]
+    assert (placed["type"], placed["data"]) == ("order_placed", {"id": 1, "total": 9.5})
+    assert (deleted["type"], deleted["data"]) == ("orders_deleted", {"id": 1, "total": 9.5})
+
+
+async def test_the_command_line_says_what_is_watched_and_lets_it_go(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(ORDERS)
+    url = {"BRAIN_DATABASE_URL": database}
+    await brain("watch-table", "orders", "--columns", "id,note", "--channel", "shop", **url)
+    await connection.execute("ALTER TABLE orders RENAME note TO remark")
+
+    said = (await brain("watches", **url)).said
+
+    assert "shop  orders (id, note) immediate\n    no column note\n" in said
+    assert "tasks  tasks (id, agent, status" in said
+    assert (await brain("unwatch-table", "orders", **url)).status == 0
+    assert "orders" not in (await brain("watches", **url)).said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("watch-table", "nowhere", "--columns", "id"), 'relation "nowhere" does not exist'),
+        (("watch-table", "orders", "--columns", "id,wrong"), "orders has no column wrong"),
+        (
+            ("watch-table", "orders", "--columns", "id", "--channel", "tasks"),
+            "that of table public.tasks",
+        ),
+        (("watch-table", "orders", "--columns", "id", "--type", "insert"), "insert=name"),
+        (("watch-table", "orders", "--columns", "id", "--type", "add=x"), "not add"),
+        (("unwatch-table", "orders"), "orders is not watched"),
+    ],
+)
+async def test_what_cannot_be_watched_is_one_line_and_exit_2(
+    database: str, connection: asyncpg.Connection, arguments: tuple[str, ...], why: str
+) -> None:
+    await connection.execute(ORDERS)
+
+    done = await brain(*arguments, BRAIN_DATABASE_URL=database)
+
+    assert done.status == 2
+    assert done.complained.startswith("brain: ")
+    assert why in done.complained
+    assert done.complained.count("\n") == 1
+
+
+async def test_published_messages_are_heard_by_whoever_asked_for_the_channel(
+    running: RunningBrain, connection: asyncpg.Connection
+) -> None:
+    async with asking(running, "channel=news&channel=tasks&cursor=") as (client, _):
+        await connection.execute("""SELECT brain.publish('news', 'greeting', '{"text": "hi"}')""")
+        await publish("other", "unheard", connection=connection)
+        await insert(connection, "a")
+        await publish("tasks", "note", ["free", "form"], connection=connection)
+        greeting, run, note = await messages(client, 3)
+
+    assert (greeting["type"], greeting["data"]) == ("greeting", {"text": "hi"})
+    assert (run["type"], run["data"]["id"]) == ("run_update", "a")
+    assert (note["type"], note["data"]) == ("note", ["free", "form"])
+    async with asking(running, f"channel=news&channel=tasks&cursor={greeting['cursor']}") as (
+        client,
+        _,
+    ):
+        assert [each["type"] for each in await messages(client, 2)] == ["run_update", "note"]
+
+
+async def test_rows_come_first_and_then_what_happens_to_them(
+    running: RunningBrain, connection: asyncpg.Connection
+) -> None:
+    await insert(connection, "a")
+    async with asking(running, "snapshot") as (client, _):
+        snapshot = await message(client)
+        await connection.execute("UPDATE tasks SET progress = 1")
+        run = await message(client)
+
+    assert snapshot["type"] == "snapshot"
+    assert snapshot["data"]["channel"] == "tasks"
+    assert [row["id"] for row in snapshot["data"]["rows"]] == ["a"]
+    assert snapshot["data"]["more"] is False
+    assert (run["data"]["id"], run["data"]["progress"]) == ("a", 1)
+    async with asking(running, f"snapshot&cursor={snapshot['cursor']}") as (client, _):
+        assert (await message(client))["data"]["progress"] == 1
+
+
+async def test_after_a_reset_the_rows_come_again(
+    running: RunningBrain, connection: asyncpg.Connection
+) -> None:
+    await insert(connection, "a")
+    async with asking(running, "snapshot&cursor=1.1.1") as (client, _):
+        reset, snapshot = await messages(client, 2)
+        await insert(connection, "b")
+        run = await message(client)
+
+    assert (reset["type"], snapshot["type"]) == ("reset", "snapshot")
+    assert [row["id"] for row in snapshot["data"]["rows"]] == ["a"]
+    assert run["data"]["id"] == "b"
+
+
+async def test_rows_are_read_over_http_with_the_cursor_from_which_they_change(
+    running: RunningBrain, connection: asyncpg.Connection
+) -> None:
+    await insert(connection, "a")
+
+    status, body = await get(f"{running.http}/api/brain/snapshot/tasks")
+    found = json.loads(body)
+    await insert(connection, "b")
+
+    assert status == 200
+    assert found["channel"] == "tasks"
+    assert [row["id"] for row in found["rows"]] == ["a"]
+    async with asking(running, f"cursor={found['cursor']}") as (client, _):
+        assert (await message(client))["data"]["id"] == "b"
+
+
+async def test_a_channel_without_a_table_has_no_rows(running: RunningBrain) -> None:
+    status, body = await get(f"{running.http}/api/brain/snapshot/nowhere")
+
+    assert status == 404
+    assert "nowhere" in json.loads(body)["error"]
+
+
+async def test_tables_that_are_too_large_for_a_snapshot_are_said_to_be(
+    tmp_path: Path, database: str, connection: asyncpg.Connection
+) -> None:
+    await insert(connection, "a")
+    little = {"BRAIN_SNAPSHOT_BYTES": "50"}
+    async with running_brain(tmp_path, "--database-url", database, **little) as running:
+        status, body = await get(f"{running.http}/api/brain/snapshot/tasks")
+        assert (status, "50 bytes" in body) == (413, True)
+
+        async with asking(running, "snapshot") as (client, _):
+            with pytest.raises(ConnectionClosed) as closed:
+                await message(client)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4500
+
+
+async def test_what_becomes_wrong_with_a_watched_table_is_logged_at_the_start(
+    tmp_path: Path, database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("ALTER TABLE tasks DISABLE TRIGGER ALL")
+    async with running_brain(tmp_path, "--database-url", database) as running:
+        async with running.client():
+            pass
+
+    assert "channel tasks: a trigger is missing or disabled" in running.output.read_text()

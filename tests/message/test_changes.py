@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from brain.message.cursor import Cursor
+from brain.message.event import Event, Operation
+from brain.message.runs import RunsFormat
+
+AT = datetime(2026, 2, 6, 1, 30, 15, tzinfo=UTC)
+TOLD_AT = "2026-02-06T01:30:15.000Z"
+
+
+def told(
+    operation: Operation,
+    data: Any,
+    old: Any = None,
+    *,
+    type: str | None = None,
+    channel: str = "orders",
+) -> dict[str, Any] | None:
+    """Return the message about a change on a channel without a wire format of its own."""
+    event = Event(Cursor(1, 2, 3), AT, channel, operation, [1], data, old, 100, type)
+    text = RunsFormat().render(event)
+    return None if text is None else dict(json.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("operation", "data", "old", "type"),
+    [
+        (Operation.INSERT, {"id": 1}, None, "orders_inserted"),
+        (Operation.UPDATE, {"id": 1}, {"a": 2}, "orders_updated"),
+        (Operation.DELETE, None, {"id": 1}, "orders_deleted"),
+    ],
+)
+def test_a_row_is_told_with_its_columns(
+    operation: Operation, data: Any, old: Any, type: str
+) -> None:
+    assert told(operation, data, old) == {"type": type, "data": {"id": 1}, "timestamp": TOLD_AT}
+
+
+def test_an_emptied_table_is_told_without_data() -> None:
+    message = told(Operation.TRUNCATE, None)
+
+    assert message == {"type": "orders_truncated", "data": {}, "timestamp": TOLD_AT}
+
+
+def test_a_watch_names_its_messages() -> None:
+    message = told(Operation.INSERT, {"id": 1}, type="order_placed")
+
+    assert message is not None
+    assert message["type"] == "order_placed"
+
+
+@pytest.mark.parametrize("data", [{"a": [1, None]}, [1, 2], "text", 4.5, None])
+def test_what_was_published_is_told_as_it_is(data: Any) -> None:
+    message = told(Operation.PUBLISH, data, type="greeting")
+
+    assert message == {"type": "greeting", "data": data, "timestamp": TOLD_AT}
+
+
+def test_what_was_published_among_the_tasks_is_no_task() -> None:
+    message = told(Operation.PUBLISH, {"text": "hello"}, type="note", channel="tasks")
+
+    assert message == {"type": "note", "data": {"text": "hello"}, "timestamp": TOLD_AT}
+
+
+def test_a_large_row_that_is_gone_when_it_is_fetched_is_not_told() -> None:
+    assert told(Operation.UPDATE, None, {"a": 1}) is None
