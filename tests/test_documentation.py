@@ -11,7 +11,7 @@ import pytest
 
 from brain import errors
 from brain.cli.main import commands
-from brain.message.resumable import Heartbeat, Reset
+from brain.message.resumable import Heartbeat, Reset, SnapshotPart
 from brain.message.runs import Connected, Echo, RunTruncated, RunType
 from brain.settings import Settings
 
