@@ -59,5 +59,5 @@ class Settings(BaseSettings):
     """From how many changes a second a node looks by the clock, and writers need not ring."""
     calm_below_rate: float = Field(default=100.0, gt=0)
     """Below how many changes a second it goes back to being rung for."""
-    busy_tick_seconds: float = Field(default=0.005, gt=0)
+    busy_tick_seconds: float = Field(default=0.003, gt=0)
     """How often a busy node looks."""

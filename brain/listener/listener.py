@@ -93,6 +93,7 @@ class Listener:
         checked_at = time.monotonic()
         was_rung = False
         while True:
+            looked_at = time.monotonic()
             changes = 0
             async for batch in self._read(log):
                 changes += len(batch.events)
@@ -107,7 +108,7 @@ class Listener:
             if now - checked_at >= self._settings.idle_poll_seconds:
                 await bell.check()
                 checked_at = now
-            was_rung = await self._rest(bell, log)
+            was_rung = await self._rest(bell, log, looked_at)
 
     async def _read(self, log: Log) -> AsyncIterator[Batch]:
         """Yield what was committed since the cursor, and advance it."""
@@ -127,14 +128,14 @@ class Listener:
                 self._cursor = batch.cursor
                 yield batch
 
-    async def _rest(self, bell: Bell, log: Log) -> bool:
+    async def _rest(self, bell: Bell, log: Log, looked_at: float) -> bool:
         """Wait until it is worth looking again; return whether that was said by the bell."""
         if self._pace.is_busy:
             if bell.is_parked:
                 await bell.unpark()
-            await asyncio.sleep(self._settings.busy_tick_seconds)
+            await self._wait_for_clock(looked_at)
         elif not bell.is_parked:
-            await self._park(bell, log)
+            await self._park(bell, log, looked_at)
         elif self._settles_at is not None:
             if await log.oldest_transaction() >= self._settles_at:
                 self._settles_at = None
@@ -145,7 +146,7 @@ class Listener:
             return await bell.wait(self._settings.idle_poll_seconds)
         return False
 
-    async def _park(self, bell: Bell, log: Log) -> None:
+    async def _park(self, bell: Bell, log: Log, looked_at: float) -> None:
         """Have writers ring; where that is prevented, go on looking by the clock."""
         await bell.park()
         if bell.is_parked:
@@ -154,4 +155,9 @@ class Listener:
             self._settles_at = await log.begun_transaction()
             self._parked_at = time.monotonic()
         else:
-            await asyncio.sleep(self._settings.busy_tick_seconds)
+            await self._wait_for_clock(looked_at)
+
+    async def _wait_for_clock(self, looked_at: float) -> None:
+        """Wait until it is time for the look after the one that began at `looked_at`."""
+        next_at = looked_at + self._settings.busy_tick_seconds
+        await asyncio.sleep(max(0.0, next_at - time.monotonic()))

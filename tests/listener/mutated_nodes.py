@@ -14,7 +14,7 @@ from tests.listener.stepped_node import (
 
 
 class SleepsAtOnce(SteppedListener):
-    async def _rest(self, bell: Bell, log: Log) -> bool:
+    async def _rest(self, bell: Bell, log: Log, looked_at: float) -> bool:
         if bell.is_parked:
             return await bell.wait(FOR_EVER_SECONDS)
         await bell.park()
@@ -35,25 +35,25 @@ class TrustsTheXmax(SteppedListener):
 
 
 class BeginsBeforeItParks(SteppedListener):
-    async def _rest(self, bell: Bell, log: Log) -> bool:
+    async def _rest(self, bell: Bell, log: Log, looked_at: float) -> bool:
         if bell.is_parked:
-            return await super()._rest(bell, log)
+            return await super()._rest(bell, log, looked_at)
         self._settles_at = await log.begun_transaction()
         await bell.park()
         return False
 
 
 class DoesNotReadOnceMore(SteppedListener):
-    async def _rest(self, bell: Bell, log: Log) -> bool:
+    async def _rest(self, bell: Bell, log: Log, looked_at: float) -> bool:
         was_settling = self._settles_at is not None
-        was_rung = await super()._rest(bell, log)
+        was_rung = await super()._rest(bell, log, looked_at)
         if was_settling and self._settles_at is None:
             return await bell.wait(FOR_EVER_SECONDS)
         return was_rung
 
 
 class ParksAfterItsLastRead(SteppedListener):
-    async def _rest(self, bell: Bell, log: Log) -> bool:
+    async def _rest(self, bell: Bell, log: Log, looked_at: float) -> bool:
         if not bell.is_parked:
             await bell.park()
             settles_at = await log.begun_transaction()

@@ -1,0 +1,112 @@
+"""The clients that the benchmarks connect."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+from websockets.asyncio.client import ClientConnection, connect
+
+from bench.server import PATIENCE_SECONDS
+
+# For a client that answers no pings.
+WITHOUT_PINGS = {"BRAIN_PING_SECONDS": "3600"}
+
+HANDSHAKE = """\
+GET /ws HTTP/1.1\r
+Host: localhost\r
+Upgrade: websocket\r
+Connection: Upgrade\r
+Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r
+Sec-WebSocket-Version: 13\r
+\r
+"""
+
+QUIET_SECONDS = 0.3
+
+PROGRESS = b'"progress":'
+
+
+class Receipt(NamedTuple):
+    at: float
+    """When `recv()` returned the message, in seconds since 1970."""
+    progress: float
+    """What it tells."""
+
+
+class Receiver:
+    """A WebSocket client that notes what came when."""
+
+    def __init__(self, client: ClientConnection) -> None:
+        self._client = client
+        self._came = asyncio.Event()
+        self.receipts: list[Receipt] = []
+
+    async def receive(self) -> None:
+        """Receive until the connection is closed, which is an error."""
+        while True:
+            text = await self._client.recv(decode=False)
+            at = time.time()
+            # No more than the one number is looked for: parsing JSON would cost the client more
+            # than receiving it.
+            begin = text.index(PROGRESS) + len(PROGRESS)
+            self.receipts.append(Receipt(at, float(text[begin : text.index(b",", begin)])))
+            self._came.set()
+
+    async def until(self, count: int) -> list[Receipt]:
+        """Wait for so many messages since the last call; return them all, and forget them."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(self.receipts) < count:
+                self._came.clear()
+                await self._came.wait()
+        return self._taken()
+
+    async def until_quiet(self, count: int) -> list[Receipt]:
+        """Wait for so many messages, and for those that come with or right after them."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            known = -1
+            while known < count or known < len(self.receipts):
+                known = len(self.receipts)
+                await asyncio.sleep(QUIET_SECONDS)
+        return self._taken()
+
+    def _taken(self) -> list[Receipt]:
+        taken, self.receipts = self.receipts, []
+        return taken
+
+
+@asynccontextmanager
+async def connected_receiver(port: int, *, is_greeted: bool = True) -> AsyncIterator[Receiver]:
+    """Connect to `/ws`, take the greeting, and receive until the context ends."""
+    async with (
+        connect(f"ws://localhost:{port}/ws", proxy=None, compression=None) as client,
+        asyncio.TaskGroup() as tasks,
+    ):
+        if is_greeted:
+            await client.recv()
+        receiver = Receiver(client)
+        receiving = tasks.create_task(receiver.receive())
+        yield receiver
+        receiving.cancel()
+
+
+@asynccontextmanager
+async def connected_drain(port: int) -> AsyncIterator[None]:
+    """Connect to `/ws` a client that reads and looks at nothing, and so costs next to nothing."""
+    reader, writer = await asyncio.open_connection("localhost", port)
+    writer.write(HANDSHAKE.encode())
+    assert b" 101 " in await reader.readline()
+
+    async def drain() -> None:
+        while await reader.read(2**20):
+            pass
+        raise ConnectionError("Brain closed the connection")
+
+    async with asyncio.TaskGroup() as tasks:
+        draining = tasks.create_task(drain())
+        yield
+        draining.cancel()
+    writer.close()

@@ -1,0 +1,49 @@
+"""A Brain as the benchmarks measure it: in a process of its own, with a client that takes notes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.client import Receiver, connected_receiver
+from bench.processes import cpu_seconds, peak_resident_bytes, resident_bytes
+from bench.server import Server
+from tests.end_to_end.brain import running_brain
+
+
+@dataclass(frozen=True)
+class Node:
+    process_id: int
+    receiver: Receiver
+
+    @property
+    def cpu_seconds(self) -> float:
+        return cpu_seconds(self.process_id)
+
+    @property
+    def client_cpu_seconds(self) -> float:
+        """Of this process, in which the client is."""
+        return cpu_seconds(os.getpid())
+
+    @property
+    def resident_bytes(self) -> int:
+        return resident_bytes(self.process_id)
+
+    @property
+    def peak_resident_bytes(self) -> int:
+        return peak_resident_bytes(self.process_id)
+
+
+@asynccontextmanager
+async def running_node(
+    server: Server, folder: Path, settings: Mapping[str, str] = {}
+) -> AsyncIterator[Node]:
+    """Run a Brain with these settings until the context ends."""
+    async with (
+        running_brain(folder, "--database-url", server.url, **settings) as brain,
+        connected_receiver(brain.port) as receiver,
+    ):
+        yield Node(brain.process.pid, receiver)

@@ -1,0 +1,80 @@
+"""
+The least that tells a WebSocket client of a change by NOTIFY, for `bench.latency` to compare with.
+
+    python -m bench.peer postgresql://user@host/database
+
+Keeps no log, loses what is sent while its connection is down, and fails the writer above 8,000
+bytes. It prints its port when it is ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import asyncpg
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+CHANNEL = "changes"
+
+
+def create_app(url: str, port: int) -> Starlette:
+    queues: set[asyncio.Queue[str]] = set()
+
+    def tell(*notification: object) -> None:
+        for queue in queues:
+            queue.put_nowait(str(notification[-1]))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        connection = await asyncpg.connect(url)
+        await connection.add_listener(CHANNEL, tell)
+        print(port, flush=True)
+        yield
+        await connection.close()
+
+    async def converse(websocket: WebSocket) -> None:
+        await websocket.accept()
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        queues.add(queue)
+        with suppress(WebSocketDisconnect):
+            while True:
+                await websocket.send_text(await queue.get())
+
+    return Starlette(routes=[WebSocketRoute("/ws", converse)], lifespan=lifespan)
+
+
+@asynccontextmanager
+async def running_peer(url: str) -> AsyncIterator[int]:
+    """Run it in a process of its own until the context ends; yield its port."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.peer", url), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout
+        yield int(await process.stdout.readline())
+    finally:
+        # There is nothing that it would have to put in order.
+        process.kill()
+        await process.wait()
+
+
+def main() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        config = uvicorn.Config(
+            create_app(sys.argv[1], listening.getsockname()[1]),
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            log_level="error",
+        )
+        uvicorn.Server(config).run([listening])
+
+
+if __name__ == "__main__":
+    main()
