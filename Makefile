@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: help run test check bench clean
+.PHONY: help run test faults check bench clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -15,6 +15,9 @@ run: $(VENV)/.installed  ## Set everything up and start Brain; ARGS="--port 5222
 
 test: $(VENV)/.installed-dev  ## Run the whole test suite; ARGS="-k hub" passes options on
 	@$(BIN) -m pytest $(ARGS)
+
+faults: $(VENV)/.installed-dev  ## Kill, cut and race everything for minutes, and count what was lost; ARGS="--seed 7"
+	@$(BIN) -m tests.faults $(ARGS)
 
 check: $(VENV)/.installed-dev  ## Check style, types and the directions of imports
 	@$(BIN) -m ruff check

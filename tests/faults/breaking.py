@@ -1,0 +1,123 @@
+"""Scenarios in which something breaks: connections, PostgreSQL, the network, Brain."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping, Sequence
+from random import Random
+from time import monotonic
+
+from tests.faults.clients import Client, Visit, stay
+from tests.faults.replica import Replica
+from tests.faults.scene import (
+    PATIENCE_SECONDS,
+    Report,
+    ScenarioFailed,
+    Stage,
+    becomes,
+    connected,
+    set_up,
+)
+from tests.faults.servers import is_ready, own_postgres
+from tests.proxy import proxy_to
+
+TERMINATE = """
+    SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+     WHERE datname = current_database() AND application_name = 'brain'
+"""
+
+
+async def listener_terminated(stage: Stage, *, times: int, clients: int, rate: float) -> Report:
+    """All connections of Brain are terminated, again and again."""
+    async with set_up(stage) as scene:
+        await scene.serve()
+        async with scene.followed(clients), scene.writing(rate):
+            async with connected(scene.database) as admin:
+                while scene.faults < times:
+                    await asyncio.sleep(stage.chance.uniform(0.05, 0.5))
+                    scene.faults += bool(await admin.fetchval(TERMINATE))
+            await scene.everybody_hears()
+        return await scene.report()
+
+
+async def postgres_restart(stage: Stage, *, times: int, clients: int, rate: float) -> Report:
+    """PostgreSQL is stopped and started, by turns in order and without a checkpoint."""
+    async with own_postgres(stage.binaries) as postgres, set_up(stage, postgres.url) as scene:
+        node = await scene.serve()
+        async with scene.followed(clients), scene.writing(rate):
+            for number in range(times):
+                await scene.everybody_hears()
+                await asyncio.sleep(stage.chance.uniform(0.5, 1.5))
+                await postgres.stop(signal.SIGQUIT if number % 2 else signal.SIGINT)
+                await asyncio.sleep(stage.chance.uniform(0, 0.5))
+                await postgres.start()
+                scene.faults += 1
+            await becomes_ready(node.port)
+            await scene.everybody_hears()
+        return await scene.report()
+
+
+def come_and_go(chance: Random) -> Visit:
+    return stay(chance) if chance.random() < 0.5 else Visit(1000, 5, 0.1, is_polite=False)
+
+
+async def black_hole(
+    stage: Stage,
+    *,
+    seconds: float,
+    times: int,
+    clients: int,
+    rate: float,
+    settings: Mapping[str, str] = {},
+) -> Report:
+    """The link to the database goes dead without a word, and comes back."""
+
+    async with set_up(stage) as scene, proxy_to(scene.database) as (url, proxy):
+        node = await scene.serve(url, **settings)
+        async with scene.followed(clients, come_and_go), scene.writing(rate):
+            for _ in range(times):
+                await scene.everybody_hears()
+                proxy.swallow()
+                begun = monotonic()
+                await becomes_ready(node.port, is_to_be=False)
+                await asyncio.sleep(begun + seconds - monotonic())
+                proxy.restore()
+                scene.faults += 1
+            await becomes_ready(node.port)
+            await scene.everybody_hears()
+        return await scene.report()
+
+
+async def server_killed(stage: Stage, *, times: int, clients: int, rate: float) -> Report:
+    """Brain is ended, by turns in order and at once, while its clients are coming back."""
+    async with set_up(stage) as scene:
+        node = await scene.serve()
+        async with scene.followed(clients), scene.writing(rate, batch=20):
+            for number in range(2 * times):
+                foremost = max(client.replica.deliveries for client in scene.clients)
+                how = signal.SIGKILL if number % 2 else signal.SIGTERM
+                status = await node.end(how)
+                if how is signal.SIGTERM and status != 0:
+                    raise ScenarioFailed(f"Brain exited with {status} after SIGTERM")
+                await node.start()
+                scene.faults += 1
+                # The others are ended while they are told what they missed.
+                await some_have_heard(foremost, scene.clients, stage.chance.uniform(0.2, 1))
+            await scene.everybody_hears()
+        return await scene.report()
+
+
+async def some_have_heard(messages: int, clients: Sequence[Client[Replica]], share: float) -> None:
+    """Return once a share of the clients were told so many messages, and more."""
+    await becomes(
+        lambda: sum(c.replica.deliveries > messages for c in clients) >= share * len(clients),
+        "clients that come back",
+    )
+
+
+async def becomes_ready(port: int, *, is_to_be: bool = True) -> None:
+    """Return once a Brain follows the database, or does not any more."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await is_ready(port) is not is_to_be:
+            await asyncio.sleep(0.05)

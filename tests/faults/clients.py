@@ -1,0 +1,136 @@
+"""Programs that follow the tasks, and come back with their last cursor whenever they have to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Generic, Protocol, TypeVar
+from urllib.parse import quote
+
+import orjson
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from tests.faults.ledger import SECRET
+
+RUNS = frozenset(("run_update", "run_complete", "run_failed", "run_deleted"))
+SECRET_BYTES = SECRET.encode()
+OPEN_SECONDS = 10.0
+FIRST_PAUSE_SECONDS = 0.02
+LONGEST_PAUSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Visit:
+    """How long a client stays before it leaves of its own accord."""
+
+    messages: int
+    seconds: float
+    away_seconds: float
+    is_polite: bool
+    """Says goodbye, and does not just vanish."""
+
+
+STAYING = Visit(messages=2**62, seconds=3600.0, away_seconds=0.0, is_polite=True)
+
+
+def stay(_: Random) -> Visit:
+    return STAYING
+
+
+class Hearing(Protocol):
+    """Takes what a client is told."""
+
+    has_heard_the_end: bool
+
+    def hear(self, message: dict[str, Any]) -> None: ...
+    def start_over(self, reason: str) -> None: ...
+    def note_leak(self) -> None: ...
+
+
+Heard = TypeVar("Heard", bound=Hearing)
+
+
+class Client(Generic[Heard]):
+    """Connects to one of some ports at a time."""
+
+    def __init__(
+        self,
+        ports: Sequence[int],
+        replica: Heard,
+        chance: Random,
+        visits: Callable[[Random], Visit] = stay,
+        cursor: str = "",
+    ) -> None:
+        self.replica = replica
+        self.greetings = 0
+        self.is_settled = False
+        """It has heard the end, and then that nothing follows."""
+        self._ports = ports
+        self._chance = chance
+        self._visits = visits
+        self.cursor = cursor
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+
+    async def follow(self) -> None:
+        """Come again and again, until the end was heard."""
+        while not self.is_settled:
+            visit = STAYING if self.replica.has_heard_the_end else self._visits(self._chance)
+            try:
+                await self.visit(visit)
+            except (OSError, WebSocketException):
+                await asyncio.sleep(self._pause_seconds * self._chance.uniform(0.5, 1))
+                self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+
+    async def visit(self, visit: Visit) -> None:
+        """Come once, and stay as long as is wanted; raises what ends the connection before."""
+        async with opened(self._chance.choice(self._ports), self.cursor) as connection:
+            greeting = orjson.loads(await connection.recv(decode=False))
+            self.cursor = greeting["cursor"]
+            self.greetings += 1
+            self._pause_seconds = FIRST_PAUSE_SECONDS
+            try:
+                async with asyncio.timeout(visit.seconds):
+                    await self._listen(connection, visit.messages)
+            except TimeoutError:
+                pass
+            if not visit.is_polite:
+                connection.transport.abort()
+        await asyncio.sleep(visit.away_seconds)
+
+    async def _listen(self, connection: ClientConnection, most: int) -> None:
+        heard = 0
+        while heard < most and not self.is_settled:
+            heard += self._take(await connection.recv(decode=False))
+
+    def _take(self, text: bytes) -> bool:
+        """Deal with a message; tell whether it was about a task."""
+        message: dict[str, Any] = orjson.loads(text)
+        type = message["type"]
+        if SECRET_BYTES in text:
+            self.replica.note_leak()
+        if type in RUNS:
+            self.replica.hear(message)
+        elif type == "reset":
+            self.replica.start_over(message["data"]["message"])
+        elif type == "heartbeat":
+            self.is_settled = self.replica.has_heard_the_end
+        else:
+            self.replica.note_leak()
+        self.cursor = message["cursor"]
+        return type in RUNS
+
+
+def opened(port: int, cursor: str) -> connect:
+    """Open a connection that asks for what follows a cursor."""
+    return connect(
+        f"ws://127.0.0.1:{port}/ws?cursor={quote(cursor, safe='')}",
+        proxy=None,
+        compression=None,
+        open_timeout=OPEN_SECONDS,
+        close_timeout=1,
+        ping_interval=None,
+        max_queue=256,
+    )

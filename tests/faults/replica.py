@@ -1,0 +1,152 @@
+"""
+What a client was told, held against what was committed.
+
+Nothing is stored per message: a chain per task says at once whether the next version came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, NamedTuple
+
+from tests.faults.ledger import DELETED, END, Fact, Truth
+
+
+class Verdict(NamedTuple):
+    lost: int = 0
+    duplicated: int = 0
+    reordered: int = 0
+    leaked: int = 0
+    """Rolled back, or not to be told, and told nevertheless."""
+    unexpected: int = 0
+    """Resets that came without need, or did not come."""
+
+    def __add__(self, other: object) -> Verdict:
+        assert isinstance(other, Verdict)
+        return Verdict(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+
+    @property
+    def is_clean(self) -> bool:
+        return not any(self)
+
+
+class Chains:
+    """Numbers that have to come one by one, a chain of them for each key."""
+
+    def __init__(self, known: Mapping[str, int] | None) -> None:
+        """Each chain begins after its `known` number, or 0; with None, where it is first heard."""
+        self.known = known
+        self.first: dict[str, int] = {}
+        self.last: dict[str, int] = {}
+        self._missing: dict[str, set[int]] = {}
+        self._duplicated = 0
+        self._reordered = 0
+
+    def hear(self, key: str, number: int) -> None:
+        last = self.last.get(key)
+        if last is None:
+            last = number - 1 if self.known is None else self.known.get(key, 0)
+            self.first[key] = number
+        if number == last + 1:
+            self.last[key] = number
+        elif number > last:
+            self._missing.setdefault(key, set()).update(range(last + 1, number))
+            self.last[key] = number
+        elif number in self._missing.get(key, ()):
+            self._missing[key].remove(number)
+            self._reordered += 1
+        else:
+            self._duplicated += 1
+
+    def verdict(self) -> Verdict:
+        lost = sum(map(len, self._missing.values()))
+        return Verdict(lost, self._duplicated, self._reordered)
+
+
+class Epoch:
+    """What came between two resets. After one, a client knows nothing of what was before."""
+
+    def __init__(self, known: Mapping[str, int] | None) -> None:
+        self.begun = monotonic()
+        self.chains = Chains(known)
+        self.is_last = True
+
+    def verdict(self, truth: Truth) -> Verdict:
+        """Judge; what the last epoch lacks at its end is lost, and not made good by a reset."""
+        lost = 0
+        known = self.chains.known
+        for task, final in truth.final.items():
+            needed = (
+                truth.first_after(task, self.begun) if known is None else known.get(task, 0) + 1
+            )
+            first = self.chains.first.get(task)
+            if first is not None and known is None:
+                lost += max(0, first - needed)
+            if self.is_last:
+                lost += max(0, final - self.chains.last.get(task, needed - 1))
+        return self.chains.verdict() + Verdict(lost)
+
+
+class Replica:
+    """What one client has heard, over all its connections."""
+
+    def __init__(
+        self, heard: set[Fact], known: Mapping[str, int], order: list[Fact] | None = None
+    ) -> None:
+        """
+        Begin where everything up to the `known` versions is over.
+
+        Facts are added to `heard`, which all clients share, and in their order to `order`.
+        """
+        self._heard = heard
+        self._order = order
+        self._epochs = [Epoch(known)]
+        self._chains = self._epochs[0].chains
+        self._leaked = 0
+        self._end_since: float | None = None
+        self.deliveries = 0
+        self.resets = 0
+        self.has_heard_the_end = False
+        """Or was reset when it was written, and need not hear it."""
+
+    def hear(self, message: dict[str, Any]) -> None:
+        fact = fact_of(message)
+        self.deliveries += 1
+        self._heard.add(fact)
+        if self._order is not None:
+            self._order.append(fact)
+        self._chains.hear(fact.task, fact.version)
+        if fact.task == END:
+            self.has_heard_the_end = True
+
+    def note_leak(self) -> None:
+        self._leaked += 1
+
+    def start_over(self, reason: str) -> None:
+        """Take a reset: from here on anything may come first."""
+        self.resets += 1
+        self._epochs[-1].is_last = False
+        self._epochs.append(Epoch(None))
+        self._chains = self._epochs[-1].chains
+        self._forgo_the_end()
+
+    def note_end(self, since: float) -> None:
+        """Take note that the end was written, at some time since then."""
+        self._end_since = since
+        self._forgo_the_end()
+
+    def _forgo_the_end(self) -> None:
+        if self._end_since is not None and self._epochs[-1].begun >= self._end_since:
+            self.has_heard_the_end = True
+
+    def verdict(self, truth: Truth, *, expects_resets: bool) -> Verdict:
+        unexpected = 0 if expects_resets else self.resets
+        own = Verdict(leaked=self._leaked, unexpected=unexpected)
+        return sum((epoch.verdict(truth) for epoch in self._epochs), start=own)
+
+
+def fact_of(message: dict[str, Any]) -> Fact:
+    """Return what a message says. No other kinds of runs are ever written."""
+    data, type = message["data"], message["type"]
+    return Fact(data["id"], int(data["progress"]) + (type == DELETED), data["agent"], type)

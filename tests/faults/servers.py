@@ -1,0 +1,183 @@
+"""The processes that are done harm to. Each is ended by its own handle."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from random import SystemRandom
+from shutil import rmtree
+from time import monotonic, sleep
+
+from brain.database.binaries import Binaries, find_binaries
+from brain.database.processes import read_postmaster, stop, suitable_account
+from tests.end_to_end.brain import clean_environment
+
+START_SECONDS = 60.0
+END_SECONDS = 30.0
+# Below what systems give to connections, and above what Brain's own server takes.
+PORTS = range(15000, 31000)
+
+POSTGRES_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+}
+
+
+class DidNotStart(Exception):
+    """A server ended before it was ready, or took too long."""
+
+
+class OwnPostgres:
+    """A PostgreSQL that flushes its commits to disk, and can be stopped and started again."""
+
+    def __init__(self, folder: Path, binaries: Binaries) -> None:
+        self._account = suitable_account()
+        self._data = folder / "data"
+        self._log = folder / "postgres.log"
+        self._binaries = self._account.within_reach(binaries)
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        # The server ends with the thread that starts it.
+        self._thread = ThreadPoolExecutor(1)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://cecelia@127.0.0.1:{self._port}/postgres"
+
+    async def make(self) -> None:
+        """Make the data folder; everybody may log in as the superuser `cecelia`."""
+        self._data.mkdir(mode=0o700)
+        self._account.give(self._data)
+        options = "-U cecelia -A trust -E UTF8 --locale=C --no-sync".split()
+        await self._apart(
+            partial(self._account.run, self._binaries.initdb, "-D", self._data, *options)
+        )
+
+    async def start(self) -> None:
+        await self._apart(self._start)
+
+    async def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it: by SIGINT fast, by SIGQUIT at once and without a checkpoint."""
+        process = self._process
+        if process is not None:
+            process.send_signal(how)
+            await self._apart(partial(process.wait, END_SECONDS))
+
+    def close(self) -> None:
+        """Stop it in whatever state it is."""
+        if self._process is not None and self._process.poll() is None:
+            stop(self._process)
+        self._thread.shutdown()
+
+    def _start(self) -> None:
+        settings = {**POSTGRES_SETTINGS, "port": str(self._port)}
+        options = [part for item in settings.items() for part in ("-c", "=".join(item))]
+        self._process = self._account.start(
+            self._binaries.postgres, "-D", self._data, *options, log=self._log
+        )
+        deadline = monotonic() + START_SECONDS
+        while self._process.poll() is None and monotonic() < deadline:
+            postmaster = read_postmaster(self._data)
+            if postmaster and postmaster.process_id == self._process.pid and postmaster.is_ready:
+                return
+            sleep(0.01)
+        raise DidNotStart(self._log.read_text(errors="replace"))
+
+    async def _apart(self, work: Callable[[], object]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+@asynccontextmanager
+async def own_postgres(folder: Path | None = None) -> AsyncIterator[OwnPostgres]:
+    """Run a PostgreSQL of these programs, or of those that are found, until the context ends."""
+    home = Path(tempfile.mkdtemp(prefix="brain-faults-")).resolve()
+    # To be passed through: the server may run as another user.
+    home.chmod(0o711)
+    server = OwnPostgres(home, find_binaries(folder))
+    try:
+        await server.make()
+        await server.start()
+        yield server
+    finally:
+        server.close()
+        rmtree(home, ignore_errors=True)
+
+
+class Node:
+    """A `brain serve` that comes back on the port that it had."""
+
+    def __init__(self, database: str, folder: Path, settings: Mapping[str, str]) -> None:
+        self.port = free_port()
+        self._database = database
+        self._settings = settings
+        self._log = folder / f"brain-{self.port}.log"
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it, and return once it follows the database."""
+        arguments = ("serve", "--port", str(self.port), "--database-url", self._database)
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "brain", *arguments),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**clean_environment(), **self._settings},
+            )
+        async with asyncio.timeout(START_SECONDS):
+            while not await is_ready(self.port):
+                if self._process.returncode is not None:
+                    raise DidNotStart(self._log.read_text())
+                await asyncio.sleep(0.03)
+
+    async def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End it by a signal; return the exit status."""
+        process = self._process
+        assert process is not None
+        if process.returncode is None:
+            process.send_signal(how)
+        async with asyncio.timeout(END_SECONDS):
+            return await process.wait()
+
+    async def close(self) -> None:
+        if self._process is not None:
+            await self.end(signal.SIGKILL)
+
+
+async def is_ready(port: int) -> bool:
+    """Whether the Brain on this port follows the database."""
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    try:
+        writer.write(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        return b" 200 " in await reader.readline()
+    except OSError:
+        return False
+    finally:
+        writer.close()
+
+
+def free_port() -> int:
+    """Return a port that nobody has, and that no connection is given by the system."""
+    # Not by the seed: several batteries may run on one machine.
+    while True:
+        port = SystemRandom().choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
