@@ -32,14 +32,17 @@ $$;
 
 -- Whether the bell is to be rung, as an expression. A node that sleeps holds the lock in shared mode;
 -- whoever can take it alone knows that nobody sleeps, and spares himself the NOTIFY, which serialises
--- commits. To be asked after the event has been written: a node that goes to sleep waits for all
--- transactions that have an id by then. A role whose transactions are prepared for two-phase commit,
--- which NOTIFY forbids, sets brain.bell to off; its changes are told when the nodes look next.
+-- commits. Whoever cannot take it in shared mode either has met another writer that is looking, who
+-- could take it alone. To be asked after the event has been written: a node that goes to sleep waits
+-- for all transactions that have an id by then. A role whose transactions are prepared for two-phase
+-- commit, which NOTIFY forbids, sets brain.bell to off; its changes are told at the nodes' next look.
 CREATE FUNCTION brain.somebody_sleeps() RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT '(CASE WHEN pg_catalog.pg_try_advisory_lock(5221, 2)'
            ' THEN NOT pg_catalog.pg_advisory_unlock(5221, 2)'
-           ' ELSE coalesce(pg_catalog.current_setting(''brain.bell'', true), '''')'
-           ' OPERATOR(pg_catalog.<>) ''off'' END)'
+           ' WHEN pg_catalog.pg_try_advisory_lock_shared(5221, 2)'
+           ' THEN pg_catalog.pg_advisory_unlock_shared(5221, 2)'
+           ' AND coalesce(pg_catalog.current_setting(''brain.bell'', true), '''')'
+           ' OPERATOR(pg_catalog.<>) ''off'' ELSE false END)'
 $$;
 
 -- Writes the function that appends one event, or writes it anew. It is called with the rights of

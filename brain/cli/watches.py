@@ -107,7 +107,6 @@ def refusals_told() -> Iterator[None]:
     except (
         asyncpg.RaiseError,
         asyncpg.UndefinedTableError,
-        asyncpg.UniqueViolationError,
         asyncpg.InvalidNameError,
     ) as error:
         raise UsageError(told(error)) from error

@@ -322,3 +322,34 @@ async def test_the_bell_is_only_rung_when_somebody_sleeps(
     await sleeper.execute("SELECT 1")
     assert heard == ["brain"]
     await sleeper.close()
+
+
+async def test_writers_that_look_at_the_same_time_do_not_ring_for_each_other(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    heard: list[object] = []
+    listener, looking = await asyncpg.connect(database), await asyncpg.connect(database)
+    await listener.add_listener("brain", lambda *arguments: heard.append(arguments[3]))
+    await looking.execute("SELECT pg_advisory_lock(5221, 2)")  # as for a moment every writer does
+
+    await connection.execute("INSERT INTO tasks (id) VALUES ('a')")
+    await listener.execute("SELECT 1")
+
+    assert heard == []
+    await looking.close()
+    await listener.close()
+
+
+async def test_a_statement_that_changes_nothing_rings_for_nobody(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    heard: list[object] = []
+    sleeper = await asyncpg.connect(database)
+    await sleeper.add_listener("brain", lambda *arguments: heard.append(arguments[3]))
+    await sleeper.execute("SELECT pg_advisory_lock_shared(5221, 2)")
+
+    await connection.execute("UPDATE tasks SET progress = 1")
+    await sleeper.execute("SELECT 1")
+
+    assert heard == []
+    await sleeper.close()
