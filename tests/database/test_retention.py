@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from brain.database.log import Log
+from brain.database.migrations import migrate, shipped
 from brain.errors import CursorLost
 from brain.message.cursor import Cursor
 from tests.database.log_reading import events_after, reading
+from tests.postgres import as_role, new_database, ordinary_role
 from tests.tasks import insert
 
 ALL_SLOTS = """
@@ -99,6 +102,36 @@ async def test_what_is_forgotten_while_it_is_read_is_not_taken_for_nothing(
 
         with pytest.raises(CursorLost):
             await asked
+
+
+async def test_writers_go_on_to_the_next_slot_when_half_of_the_time_has_passed(
+    postgres: str,
+) -> None:
+    """Also where the node's role is no superuser."""
+    async with (
+        ordinary_role(postgres, "CREATEROLE") as (role, admin),
+        new_database(postgres) as url,
+    ):
+        await admin.execute(f"ALTER DATABASE {urlsplit(url).path[1:]} OWNER TO {role}")
+        await admin.execute(f"GRANT brain_owner TO {role}")
+        await migrate(as_role(url, role), shipped())
+        node = await asyncpg.connect(as_role(url, role))
+        written = []
+        for number in range(6):
+            await insert(node, str(number))
+            written.append(
+                await node.fetchval(
+                    "SELECT tableoid::regclass::text FROM brain.events ORDER BY id DESC LIMIT 1"
+                )
+            )
+            await node.execute(
+                "UPDATE brain.current_slot SET since = since - interval '31 minutes'"
+            )
+            assert await forget(node, "1 hour") == 0
+        await node.close()
+
+    # The first one is not empty yet when it would be its turn again.
+    assert written == [f"brain.events_{number}" for number in (0, 1, 2, 3, 3, 3)]
 
 
 async def waits_for_a_lock(connection: asyncpg.Connection) -> None:
