@@ -431,6 +431,8 @@ BEGIN
     EXCEPTION WHEN lock_not_available THEN
         RETURN 0;  -- another node is at it
     END;
+    PERFORM set_config('lock_timeout', '200ms', true);
+    PERFORM brain.turn(keep / 2);
     -- From the old end, where only those lie that are about to go.
     SELECT t.id - 1 INTO kept FROM brain.ticks t
      WHERE t.at >= clock_timestamp() - keep ORDER BY t.id LIMIT 1;
@@ -440,7 +442,6 @@ BEGIN
         RETURN 0;
     END IF;
     DELETE FROM brain.ticks t WHERE t.id < kept;
-    PERFORM set_config('lock_timeout', '200ms', true);
     FOREACH slot IN ARRAY ARRAY['events_0', 'events_1', 'events_2', 'events_3'] LOOP
         BEGIN
             -- A look before the lock, and another one when no writer is in the slot any more.
@@ -459,7 +460,6 @@ BEGIN
             NULL;
         END;
     END LOOP;
-    PERFORM brain.turn(keep / 2);
     RETURN emptied;
 END $$;
 
