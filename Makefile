@@ -25,7 +25,8 @@ check: $(VENV)/.installed-dev  ## Check style, types and the directions of impor
 	@$(BIN) -m mypy
 	@$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.installed-dev  ## Measure how long a change takes to reach a client
+bench: $(VENV)/.installed-dev  ## Measure what writers pay, and how long a change takes to reach a client
+	@$(BIN) -m bench.writers
 	@$(BIN) -m bench.latency
 
 clean:  ## Remove what was installed; the database in your home folder stays
