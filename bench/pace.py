@@ -6,7 +6,7 @@ Whether a node should be rung for or look at a clock, at which rate of writes, a
 The measurement behind the defaults of BRAIN_BUSY_FROM_RATE, BRAIN_CALM_BELOW_RATE and
 BRAIN_BUSY_TICK_SECONDS. On one server that flushes its commits a Brain with one client runs in one
 of several modes that it cannot leave: parked, so that every transaction rings and each bell is
-answered at once; or busy, looking at a clock every 2, 5 or 10 ms while nobody rings. pgbench
+answered at once; or busy, looking at a clock every 2, 3, 5 or 10 ms while nobody rings. pgbench
 updates one random task out of 10,000 per transaction with 8 connections, at each rate and then as
 fast as it can. The modes take turns within a repetition; a mode that was left is marked with "!".
 
@@ -21,9 +21,9 @@ cheaper, as looks that find nothing cost as much as others: the node should be p
 should be busy from the rate on at which that no longer holds: BRAIN_BUSY_FROM_RATE lies between the
 rate where parked takes more processor time and the one where its p99 is the larger one, or where it
 no longer writes what was asked for. BRAIN_CALM_BELOW_RATE lies so far below that an even load does
-not cross both. Whether Brain can tell these rates from what it counts is another matter: "reads/s"
-are the reads that found something, which follow the writes only as long as there is one read for
-each, and which an overloaded machine makes fewer and not more. The tick is the longest one beyond
+not cross both. "reads/s" are the reads that found something; they follow the writes only as long as
+there is one for each, and an overloaded machine makes fewer of them, which is why Brain counts
+changes. The tick is the longest one beyond
 which p50 grows and hardly any processor time is saved. The last lines are the highest rates: parked
 there shows what bells cost writers, who wait for each other.
 """
@@ -70,7 +70,7 @@ def busy(milliseconds: int) -> Mode:
     return Mode(f"tick {milliseconds} ms", {**lowest, "BRAIN_BUSY_TICK_SECONDS": seconds})
 
 
-MODES = (parked(), busy(2), busy(5), busy(10))
+MODES = (parked(), busy(2), busy(3), busy(5), busy(10))
 
 
 @dataclass
