@@ -24,7 +24,7 @@ CREATE TABLE brain.forget_lock ();
 -- the call is in a committed tick up to the returned one. To be called at READ COMMITTED, with
 -- synchronous_commit on: nothing is delivered that a crash could take back.
 CREATE OR REPLACE FUNCTION brain.tick(OUT id bigint, OUT nonce bigint) LANGUAGE plpgsql
-SET enable_seqscan = off AS $$
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 BEGIN
     -- Waiting for the lock: whoever gave up instead would look before the winner has committed, find
     -- nothing and go to sleep.
@@ -59,7 +59,8 @@ DROP FUNCTION brain.batch;
 CREATE FUNCTION brain.read(tick bigint, nonce bigint, after bigint, last bigint, most integer)
 RETURNS TABLE (at_tick bigint, at_nonce bigint, id bigint, at timestamptz, channel text, type text,
                operation "char", key jsonb, data jsonb, old jsonb)
-LANGUAGE plpgsql SET enable_seqscan = off AS $$  -- a plan may be made while the log is still small
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off AS $$  -- a plan may be made while the log is still small
 DECLARE
     at_end CONSTANT bigint := 9223372036854775807;
     place bigint := after;

@@ -21,7 +21,7 @@ INSERT INTO brain.current_slot (number) VALUES (0);
 -- The statement that inserts one event, given as expressions. As text, because a function that is
 -- called, and an expression on its own, costs a writer as much as half of the insertion.
 CREATE FUNCTION brain.insertion(channel text, type text, operation text, key text, data text, old text)
-RETURNS text LANGUAGE sql STABLE AS $$
+RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT format($insert$INSERT INTO brain.events_%s
             (transaction_id, id, at, channel, type, operation, key, data, old)
         VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.nextval('brain.event_id'),
@@ -48,7 +48,8 @@ $$;
 -- Writes the function that appends one event, or writes it anew. It is called with the rights of
 -- brain_owner, under whatever search_path the writer has: hence the qualified names in all that is
 -- generated here.
-CREATE FUNCTION brain.write_append() RETURNS void LANGUAGE plpgsql AS $write$
+CREATE FUNCTION brain.write_append() RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $write$
 BEGIN
     EXECUTE format($function$
 CREATE OR REPLACE FUNCTION brain.append(
@@ -90,6 +91,17 @@ CREATE FUNCTION brain.object_of(names text[], expressions text[]) RETURNS text L
                    format('pg_catalog.jsonb_build_object(%s)', string_agg(
                        format('%L, %s', name, value), ', ' ORDER BY position)) AS part
               FROM unnest(names, expressions) WITH ORDINALITY c (name, value, position)
+             GROUP BY 1) parts
+$$;
+
+-- How many of these expressions are null, as an expression that evaluates them all, without fetching
+-- what is stored out of line. A row of them would not do: `ROW(a, b) IS NULL` ends at the first value.
+CREATE FUNCTION brain.nulls_among(expressions text[]) RETURNS text LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT string_agg(part, ' OPERATOR(pg_catalog.+) ' ORDER BY number)
+      FROM (SELECT (position - 1) / 50 AS number,
+                   format('pg_catalog.num_nulls(%s)', string_agg(value, ', ' ORDER BY position)) AS part
+              FROM unnest(expressions) WITH ORDINALITY c (value, position)
              GROUP BY 1) parts
 $$;
 
@@ -144,6 +156,8 @@ DECLARE
     new_keys text;
     old_values text;
     new_values text;
+    old_nulls text;
+    new_nulls text;
     new_size text;
     data text;
     former text;
@@ -153,8 +167,9 @@ BEGIN
            format('pg_catalog.jsonb_build_array(%s)', string_agg(new, ', ' ORDER BY number)),
            string_agg(old, ', ' ORDER BY number), string_agg(new, ', ' ORDER BY number)
       INTO old_key, new_key, old_keys, new_keys FROM brain.readings(watched, watched.key_columns);
-    SELECT string_agg(old, ', ' ORDER BY number), string_agg(new, ', ' ORDER BY number)
-      INTO old_values, new_values FROM brain.readings(watched, all_columns);
+    SELECT string_agg(old, ', ' ORDER BY number), string_agg(new, ', ' ORDER BY number),
+           brain.nulls_among(array_agg(old ORDER BY number)), brain.nulls_among(array_agg(new ORDER BY number))
+      INTO old_values, new_values, old_nulls, new_nulls FROM brain.readings(watched, all_columns);
     SELECT string_agg(format('coalesce(pg_catalog.pg_column_size(%s), 0)', new),
                       ' OPERATOR(pg_catalog.+) ') FILTER (WHERE is_long),
            brain.object_of(array_agg(name ORDER BY number), array_agg(new ORDER BY number)),
@@ -184,7 +199,7 @@ BEGIN
         %8$s;
     ELSIF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
         BEGIN
-            IF ROW(%3$s) IS NULL THEN  -- never: a key is not null
+            IF %13$s OPERATOR(pg_catalog.<) 0 THEN  -- never
                 RETURN NULL;
             END IF;
         EXCEPTION WHEN undefined_column OR datatype_mismatch THEN
@@ -194,7 +209,7 @@ BEGIN
         %9$s;
     ELSIF TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN
         BEGIN
-            IF ROW(%2$s) IS NULL THEN
+            IF %14$s OPERATOR(pg_catalog.<) 0 THEN
                 RETURN NULL;
             END IF;
         EXCEPTION WHEN undefined_column OR datatype_mismatch THEN
@@ -216,7 +231,7 @@ REVOKE ALL ON FUNCTION brain.%1$I() FROM PUBLIC$body$,
         brain.insertion(channel, quote_nullable(watched.types ->> 'delete'), $$'D'$$, old_key, 'NULL', former),
         brain.insertion(channel, quote_nullable(watched.types ->> 'update'), $$'U'$$, new_key, data, changed),
         brain.insertion(channel, quote_nullable(watched.types ->> 'insert'), $$'I'$$, new_key, data, 'NULL'),
-        channel, watched.types ->> 'truncate', brain.somebody_sleeps());
+        channel, watched.types ->> 'truncate', brain.somebody_sleeps(), new_nulls, old_nulls);
 END $write$;
 
 SELECT brain.write_capture(w) FROM brain.watched w;
@@ -416,9 +431,10 @@ END $$;
 
 -- Forgets what is older than `keep`: the ticks before the last one of that age, and every slot whose
 -- events all lie before it. Returns how many slots were emptied. After half of that time it is the
--- turn of the next slot, if that is empty. A slot that a writer still holds is left for the next time;
--- nobody waits for this longer than the lock_timeout.
-CREATE OR REPLACE FUNCTION brain.forget(keep interval) RETURNS integer LANGUAGE plpgsql AS $$
+-- turn of the next slot, if that is empty. A slot that anybody still holds is left for the next time:
+-- who waits for a lock has those who come after it wait, too, and writers may have short timeouts.
+CREATE OR REPLACE FUNCTION brain.forget(keep interval) RETURNS integer LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     kept bigint;
     oldest xid8;
@@ -449,7 +465,7 @@ BEGIN
                            ' AND NOT EXISTS (SELECT FROM brain.%1$I WHERE transaction_id >= $1)', slot)
                INTO is_old USING oldest;
             CONTINUE WHEN NOT is_old;
-            EXECUTE format('LOCK TABLE brain.%I IN ACCESS EXCLUSIVE MODE', slot);
+            EXECUTE format('LOCK TABLE brain.%I IN ACCESS EXCLUSIVE MODE NOWAIT', slot);
             EXECUTE format('SELECT NOT EXISTS (SELECT FROM brain.%I WHERE transaction_id >= $1)', slot)
                INTO is_old USING oldest;
             IF is_old THEN
@@ -464,7 +480,8 @@ BEGIN
 END $$;
 
 -- Lets writers go on to the next slot, if this one has been written to for so long.
-CREATE FUNCTION brain.turn(age interval) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION brain.turn(age interval) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     slot integer;
     is_due boolean;

@@ -5,7 +5,8 @@ SET LOCAL ROLE brain_owner;
 -- Cuts a tick at the snapshot of another transaction, so that what that one reads and what follows
 -- this tick join without a seam. To be called in a transaction that has called brain.tick(), and
 -- with a snapshot that was taken after that and before this.
-CREATE FUNCTION brain.tick_at(snapshot pg_snapshot, OUT id bigint, OUT nonce bigint) LANGUAGE sql AS $$
+CREATE FUNCTION brain.tick_at(snapshot pg_snapshot, OUT id bigint, OUT nonce bigint) LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO brain.ticks (id, snapshot) SELECT max(t.id) + 1, $1 FROM brain.ticks t
     RETURNING id, nonce
 $$;

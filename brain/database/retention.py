@@ -19,6 +19,8 @@ async def forget_old_events(pool: asyncpg.Pool, retention_seconds: float) -> Non
     while True:
         await asyncio.sleep(PAUSE_SECONDS)
         try:
-            await pool.fetchval("SELECT brain.forget(make_interval(secs => $1))", retention_seconds)
+            await pool.fetchval(
+                "SELECT brain.forget(pg_catalog.make_interval(secs => $1))", retention_seconds
+            )
         except DISCONNECTIONS as error:
             logger.warning("could not forget old events, trying again: %s", told(error))

@@ -1,0 +1,135 @@
+"""
+A history of changes with an oracle that does not look at Brain's bookkeeping.
+
+Every update of a task adds one to its progress, and every transaction signs what it changes. So the
+events of a task must count up without a gap, a replica made of them must come to equal the table,
+and a signature must lie in one tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+
+from brain.database.log import Log
+from brain.errors import CursorLost
+from brain.message.cursor import Cursor
+from brain.message.event import Batch, Event, Operation
+
+NewLog = Callable[[asyncpg.Connection, float], Log]
+TickAt = Callable[[asyncpg.Connection, asyncpg.Connection], Awaitable[Cursor]]
+
+
+class RacedConnection(asyncpg.Connection):
+    """A connection around whose every question for a single value something else happens."""
+
+    before: Callable[[], Awaitable[None]] | None = None
+    after: Callable[[], Awaitable[None]] | None = None
+
+    async def fetchval(self, *arguments: Any, **named: Any) -> Any:
+        if self.before is not None:
+            await self.before()
+        value = await super().fetchval(*arguments, **named)
+        if self.after is not None:
+            await self.after()
+        return value
+
+
+class Violation(AssertionError):
+    """The log told something that did not happen so."""
+
+
+def must(holds: bool, told: object) -> None:
+    if not holds:
+        raise Violation(str(told))
+
+
+class Replica:
+    """The tasks as far as they were told."""
+
+    def __init__(self, progress: dict[str, float]) -> None:
+        self.progress = progress
+        self._tick_of: dict[str, int] = {}
+        """In which tick what bears a signature was told."""
+
+    def apply(self, event: Event) -> None:
+        """Take in an event; raises `Violation` unless it joins what was told before."""
+        if event.key is None:
+            self.progress.clear()
+            return
+        id = str(event.key[0])
+        known = self.progress.pop(id, None)
+        if event.operation is Operation.DELETE:
+            must(event.old is not None and event.old["progress"] == known, event)
+            return
+        expected = 0 if event.operation is Operation.INSERT else known is not None and known + 1
+        must((known is None) == (event.operation is Operation.INSERT), event)
+        must(event.data["progress"] == expected, event)
+        self.progress[id] = event.data["progress"]
+        tick = self._tick_of.setdefault(event.data["agent"], event.cursor.tick)
+        must(tick == event.cursor.tick, f"{event} belongs to tick {tick}")
+
+
+class Reader:
+    """A node that reads when it is told to; its cursor may lie in the middle of a tick."""
+
+    def __init__(
+        self, log: Log, session: asyncpg.Connection, tables: RacedConnection, tick_at: TickAt
+    ) -> None:
+        self.log = log
+        self.session = session
+        """What `log` reads over."""
+        self.tables = tables
+        self.resyncs = 0
+        """How often the log said that it does not hold what follows."""
+        self.told: dict[tuple[int, int], str] = {}
+        """What was told at which place."""
+        self._tick_at = tick_at
+        self._cursor = Cursor(0, 0)
+        self._replica = Replica({})
+
+    async def begin(self) -> None:
+        """Begin with the tasks as they are, at the place in the log where they are so."""
+        async with self.tables.transaction(isolation="repeatable_read", readonly=True):
+            self._cursor = await self._tick_at(self.session, self.tables)
+            self._replica = Replica(await self._table())
+
+    async def read(self, most: int | None = None, *, cut: bool = True) -> int:
+        """Take in what follows, or the first `most` events of it; return how many that were."""
+        try:
+            batch = await (self.log.newest if cut else self.log.after)(self._cursor)
+        except CursorLost:
+            self.resyncs += 1
+            await self.begin()
+            return 0
+        return self.take(batch, most)
+
+    def take(self, batch: Batch, most: int | None = None) -> int:
+        events = batch.events[:most]
+        for event in events:
+            place = event.cursor.place
+            last = self._cursor.tick, 0 if self._cursor.ends_tick else self._cursor.event_id
+            must(place > last and place not in self.told, f"{event} after {self._cursor}")
+            self._replica.apply(event)
+            self._cursor = event.cursor
+            self.told[place] = f"{event.operation} {event.key} {event.data}"
+        if len(events) == len(batch.events):
+            self._cursor = batch.cursor
+        return len(events)
+
+    async def check(self) -> None:
+        """Read to the end while nobody writes; raises `Violation` unless all was told."""
+        while await self.read():
+            pass
+        table, told = await self._table(), self._replica.progress
+        must(table == told, f"the table holds {table}, told was {told}")
+
+    @property
+    def cursor(self) -> Cursor:
+        return self._cursor
+
+    async def _table(self) -> dict[str, float]:
+        rows = await self.tables.fetch("SELECT id, progress FROM tasks")
+        return {row["id"]: row["progress"] for row in rows}

@@ -1,0 +1,220 @@
+"""Logs that each lack one thing that Brain's has, and the scene in which that shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import asyncpg
+
+from brain.database.log import Log
+from brain.database.snapshot import tick_at_snapshot
+from tests.database import scenes
+from tests.database.history import NewLog, TickAt
+from tests.database.scenes import Scene
+from tests.database.stage import rewrite
+from tests.database.wrong_nodes import LogById, tick_after, tick_before, tick_unlocked
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    scene: Scene
+    function: str = ""
+    edits: tuple[tuple[str, str], ...] = ()
+    """Texts of `brain.function` with what takes their place."""
+    statement: str = ""
+    new_log: NewLog = Log
+    tick_at: TickAt = tick_at_snapshot
+
+    async def put_on(self, session: asyncpg.Connection) -> None:
+        """Make the database of `session` the mutant's."""
+        if self.function:
+            await rewrite(session, self.function, *self.edits)
+        if self.statement:
+            await session.execute(self.statement)
+
+
+ANY_LATE = """
+                    UNION ALL
+                    SELECT l.* FROM brain.events l WHERE l.transaction_id = ANY (late)"""
+TICK_LOCK = "LOCK TABLE brain.tick_lock IN EXCLUSIVE MODE;"
+TRIED_LOCK = """
+    BEGIN
+        LOCK TABLE brain.tick_lock IN EXCLUSIVE MODE NOWAIT;
+    EXCEPTION WHEN lock_not_available THEN
+        SELECT t.id, t.nonce INTO id, nonce FROM brain.ticks t ORDER BY t.id DESC LIMIT 1;
+        RETURN;
+    END;"""
+LATE_IN_TICK = """
+        OR EXISTS (SELECT FROM brain.events e
+                    WHERE e.transaction_id = ANY (ARRAY(SELECT pg_snapshot_xip(last.snapshot))))"""
+SLOT_LOCK = "EXECUTE format('LOCK TABLE brain.%I IN ACCESS EXCLUSIVE MODE NOWAIT', slot);"
+SECOND_LOOK = (
+    "EXECUTE format('SELECT NOT EXISTS (SELECT FROM brain.%I WHERE transaction_id >= $1)', slot)\n"
+    "               INTO is_old USING oldest;"
+)
+FIRST_CONDITION = """WHERE transaction_id >= $1)', slot)
+               INTO is_old USING oldest;
+            CONTINUE"""
+SECOND_CONDITION = """WHERE transaction_id >= $1)', slot)
+               INTO is_old USING oldest;
+            IF"""
+LAST_LOOK = """
+    SELECT reached.nonce INTO at_nonce
+      FROM brain.ticks t JOIN brain.ticks reached ON reached.id = at_tick
+     WHERE t.id = tick AND t.nonce = read.nonce
+       AND (after = at_end OR EXISTS (SELECT FROM brain.ticks former WHERE former.id = tick - 1));
+    IF FOUND THEN"""
+NO_LOOK = """
+    at_nonce := coalesce(at_nonce, nonce);
+    IF true THEN"""
+FIRST_LOOK = """at_tick := tick;
+    IF NOT EXISTS (SELECT FROM brain.ticks t WHERE t.id = tick AND t.nonce = read.nonce) THEN
+        RETURN;
+    END IF;"""
+
+
+def by_time(condition: str) -> tuple[str, str]:
+    by_id, by_clock = "transaction_id >= $1", "at >= now() - $1"
+    return condition, condition.replace(by_id, by_clock).replace("oldest", "keep")
+
+
+MUTANTS = [
+    Mutant(
+        "events are ordered by transaction",
+        scenes.an_early_transaction_changes_a_row_last,
+        "read",
+        ((f"{ANY_LATE}) e\n             ORDER BY ", f"{ANY_LATE}) e ORDER BY e.transaction_id, "),),
+    ),
+    Mutant(
+        "in the middle of a tick events are ordered by transaction",
+        scenes.an_early_transaction_is_read_from_the_middle_of_its_tick,
+        "read",
+        (
+            (
+                "ORDER BY n.transaction_id, n.id LIMIT room) e\n             ORDER BY e.id",
+                "ORDER BY n.transaction_id, n.id LIMIT room) e ORDER BY e.transaction_id, e.id",
+            ),
+        ),
+    ),
+    Mutant(
+        "events are read after the highest id",
+        scenes.a_transaction_commits_late,
+        new_log=LogById,
+    ),
+    Mutant(
+        "sessions draw ids in advance",
+        scenes.two_sessions_change_a_row_in_turn,
+        statement="ALTER SEQUENCE brain.event_id CACHE 32",
+    ),
+    Mutant(
+        "a tick is given up while another is cut",
+        scenes.a_change_is_committed_while_another_node_cuts_a_tick,
+        "tick",
+        ((TICK_LOCK, TRIED_LOCK),),
+    ),
+    Mutant(
+        "no tick is cut for a late transaction",
+        scenes.a_transaction_commits_late,
+        "tick",
+        ((LATE_IN_TICK, ""),),
+    ),
+    Mutant(
+        "a batch lacks the late transactions",
+        scenes.a_transaction_commits_late,
+        "read",
+        ((ANY_LATE, ""),),
+    ),
+    Mutant(
+        "the middle of a tick lacks the late transactions",
+        scenes.a_late_transaction_is_read_from_the_middle_of_its_tick,
+        "read",
+        (("SELECT unnest(late)", "SELECT NULL::xid8"),),
+    ),
+    Mutant(
+        "a batch has what is committed by now",
+        scenes.a_transaction_commits_between_the_tick_and_its_reading,
+        "read",
+        (("AND pg_visible_in_snapshot(b.transaction_id, snapshot)", ""),),
+    ),
+    Mutant(
+        "the middle of a tick has what is committed by now",
+        scenes.a_transaction_commits_while_its_tick_is_read,
+        "read",
+        (("WHERE pg_visible_in_snapshot(b.transaction_id, snapshot)", ""),),
+    ),
+    Mutant(
+        "a slot is emptied without a second look",
+        scenes.a_change_is_committed_after_the_first_look_into_its_slot,
+        "forget",
+        ((SECOND_LOOK, ""),),
+    ),
+    Mutant(
+        "a slot is emptied without the lock",
+        scenes.a_change_is_made_after_the_second_look_into_its_slot,
+        "forget",
+        ((SLOT_LOCK, ""),),
+    ),
+    Mutant(
+        "a slot is old by the clock",
+        scenes.a_long_transaction_writes_into_a_slot_that_is_emptied,
+        "forget",
+        (by_time(FIRST_CONDITION), by_time(SECOND_CONDITION)),
+    ),
+    Mutant(
+        "a slot is old though a transaction in it was open",
+        scenes.a_long_transaction_writes_into_a_slot_that_is_emptied,
+        "forget",
+        (("pg_snapshot_xmin(t.snapshot)", "pg_snapshot_xmax(t.snapshot)"),),
+    ),
+    Mutant(
+        "nothing is looked up after the read",
+        scenes.a_slot_is_emptied_while_it_is_read,
+        "read",
+        ((LAST_LOOK, NO_LOOK),),
+    ),
+    Mutant(
+        "the cursor is looked up before the read",
+        scenes.a_slot_is_emptied_while_it_is_read,
+        "read",
+        (("at_tick := tick;", FIRST_LOOK), (LAST_LOOK, NO_LOOK)),
+    ),
+    Mutant(
+        "the nonce is ignored",
+        scenes.a_standby_takes_over_that_lacks_the_last_change,
+        "read",
+        (("AND t.nonce = read.nonce", ""),),
+    ),
+    Mutant(
+        "a restored log goes on",
+        scenes.a_log_is_restored_where_transaction_ids_are_lower,
+        "tick",
+        (("PERFORM brain.begin_history();", "NULL;"),),
+    ),
+    Mutant(
+        "the trigger fires after those of the application",
+        scenes.a_trigger_of_the_application_writes_the_row_again,
+        statement='ALTER TRIGGER "!brain_1_row" ON tasks RENAME TO "~brain_1_row"',
+    ),
+    Mutant(
+        "the tick of a snapshot is cut before it",
+        scenes.a_snapshot_is_taken_between_changes,
+        tick_at=tick_before,
+    ),
+    Mutant(
+        "the tick of a snapshot is cut after it",
+        scenes.a_snapshot_is_taken_between_changes,
+        tick_at=tick_after,
+    ),
+    Mutant(
+        "the tick of a snapshot holds another snapshot",
+        scenes.a_snapshot_is_taken_between_changes,
+        "tick_at",
+        (("max(t.id) + 1, $1", "max(t.id) + 1, pg_current_snapshot()"),),
+    ),
+    Mutant(
+        "others cut ticks between a snapshot and its tick",
+        scenes.a_snapshot_is_taken_between_changes,
+        tick_at=tick_unlocked,
+    ),
+]

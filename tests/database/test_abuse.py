@@ -1,0 +1,154 @@
+"""What a role that may write to watched tables can do to nodes and to other writers: delay them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from brain.database.log import Log
+from brain.listener import listener as listener_module
+from brain.message.cursor import Cursor
+from brain.message.event import Batch
+from tests.database.log_reading import events_after, reading
+from tests.database.stage import staged
+from tests.database.stranger import Stranger, strange
+from tests.listener.test_listener import listening, parked
+from tests.tasks import insert
+
+RINGS = 10_000
+LARGE_BYTES = 20_000_000
+# What no compression makes small.
+LARGE = f"(SELECT string_agg(md5(n::text), '') FROM generate_series(1, {LARGE_BYTES // 32}) n)"
+
+
+@pytest.fixture
+async def stranger(postgres: str, database: str) -> AsyncIterator[Stranger]:
+    async with strange(postgres, database) as stranger:
+        yield stranger
+
+
+class CountingLog(Log):
+    reads = 0
+
+    async def newest(self, cursor: Cursor) -> Batch:
+        CountingLog.reads += 1
+        return await super().newest(cursor)
+
+
+async def test_ringing_for_nothing_tells_nothing_and_costs_few_reads(
+    stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_module, "Log", CountingLog)
+    session = await stranger.session()
+    async with listening(stranger.admin_url) as heard:
+        await parked(stranger.admin)
+        CountingLog.reads = 0
+        for payload in ("", "tasks", '{"id": "forged"}'):
+            await session.execute("SELECT pg_notify('brain', $1)", payload)
+        await session.execute(
+            "SELECT pg_notify('brain', n::text) FROM generate_series(1, $1) n", RINGS
+        )
+        await insert(session, "told")
+
+        assert await heard.keys(1) == ["told"]
+        reads = CountingLog.reads
+        await parked(stranger.admin)
+        await insert(session, "told too")
+        assert await heard.keys(1) == ["told too"]
+        assert heard.is_empty
+    assert reads < RINGS / 100
+
+
+@pytest.mark.parametrize("lock", ["pg_advisory_lock", "pg_advisory_lock_shared"])
+async def test_whoever_holds_the_advisory_locks_stops_nobody(stranger: Stranger, lock: str) -> None:
+    holder, writer = await stranger.session(), await stranger.session()
+    for number in range(1, 5):
+        await holder.execute(f"SELECT {lock}(5221, {number})")
+    async with listening(stranger.admin_url) as heard, reading(stranger.admin_url) as log:
+        start = await log.tick()
+        await writer.execute("SET lock_timeout = '5s'")
+        await insert(writer, "a")
+        await insert(holder, "b")
+
+        assert await heard.keys(2) == ["a", "b"]
+        assert [event.key for event in await events_after(log, start)] == [["a"], ["b"]]
+        assert await stranger.admin.fetchval("SELECT brain.forget('0 s')") == 1
+
+
+async def test_whoever_listens_learns_nothing_but_that_something_happened(
+    stranger: Stranger,
+) -> None:
+    heard: list[tuple[object, ...]] = []
+    spy = await stranger.session()
+    await spy.add_listener("brain", lambda *arguments: heard.append(arguments[2:]))
+    async with listening(stranger.admin_url) as told:
+        await parked(stranger.admin)
+        transaction = spy.transaction()
+        await transaction.start()
+        await spy.execute("SELECT pg_current_xact_id()")
+        await insert(stranger.admin, "secret")
+        assert await told.keys(1) == ["secret"]
+        await spy.execute("SELECT 1")
+        assert heard == []
+
+        await transaction.commit()
+        await spy.execute("SELECT 1")
+    assert heard == [("brain", "")]
+    await spy.reset()
+
+
+@pytest.mark.parametrize("column", ["error", "title"], ids=["listed", "unlisted"])
+async def test_a_huge_value_fails_no_writer(stranger: Stranger, column: str) -> None:
+    session = await stranger.session()
+
+    events = await stranger.events(
+        f"INSERT INTO tasks (id, {column}) SELECT 'a', {LARGE}",
+        f"UPDATE tasks SET {column} = {column} || 'more'",
+        "UPDATE tasks SET progress = 1",
+        f"UPDATE tasks SET {column} = NULL",
+        "DELETE FROM tasks",
+    )
+
+    assert await session.fetchval("SELECT count(*) FROM tasks") == 0
+    operations = "".join(event.operation.value for event in events)
+    assert operations == ("IUUUD" if column == "error" else "IUD")
+    logged = await stranger.admin.fetchval("SELECT sum(pg_column_size(e.*)) FROM brain.events e")
+    assert logged < LARGE_BYTES / 1000
+
+
+TIMEOUTS = "SELECT current_setting('lock_timeout'), current_setting('statement_timeout')"
+
+
+async def test_a_writer_keeps_its_timeouts_and_waits_for_no_node(stranger: Stranger) -> None:
+    session = await stranger.session()
+    await session.execute("SET lock_timeout = '123ms'; SET statement_timeout = '4567ms'")
+    for begun in ("SELECT brain.tick()", "SELECT brain.forget('1 hour')"):
+        node: asyncpg.Connection = await asyncpg.connect(stranger.admin_url)
+        await node.execute(f"BEGIN; {begun}")
+
+        async with session.transaction():
+            await insert(session, begun)
+            await session.execute("UPDATE tasks SET progress = 1; DELETE FROM tasks")
+            assert tuple(await session.fetchrow(TIMEOUTS) or ()) == ("123ms", "4567ms")
+
+        assert tuple(await session.fetchrow(TIMEOUTS) or ()) == ("123ms", "4567ms")
+        await node.close()
+
+
+async def test_a_writer_waits_for_no_slot_that_another_keeps_from_being_emptied(
+    stranger: Stranger,
+) -> None:
+    async with staged(stranger.admin_url) as stage:
+        node, late, writer = await stage.session(), await stage.session(), await stage.session()
+        await node.execute("SELECT brain.tick()")
+        await late.execute("BEGIN")
+        await insert(late, "late")
+
+        forgetting = stage.start(node.execute("SELECT brain.forget('0 s')"))
+        await stage.waits_or_is_done(node, forgetting)
+        await writer.execute("SET lock_timeout = '10ms'")
+        await insert(writer, "told")
+
+        await forgetting

@@ -1,0 +1,86 @@
+"""
+Whether the checks of the log would notice if it were wrong.
+
+Two more wrong versions, of nodes that listen too late or go to sleep without waiting, are caught in
+tests/listener/test_bell_interleavings.py (`ListensAfterItsLastRead`, `SleepsAtOnce`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from tests.database.history import Violation
+from tests.database.mutants import MUTANTS, Mutant
+from tests.database.scenes import SCENES, Scene
+from tests.database.stage import staged
+from tests.database.workload import Workload
+
+ROUNDS = 5
+
+# Those that show without somebody stepping the sessions.
+NOTICED_AT_RANDOM = [
+    "events are ordered by transaction",
+    "in the middle of a tick events are ordered by transaction",
+    "events are read after the highest id",
+    "sessions draw ids in advance",
+    "a batch lacks the late transactions",
+    "the middle of a tick lacks the late transactions",
+    "a batch has what is committed by now",
+    "the middle of a tick has what is committed by now",
+    "the tick of a snapshot is cut before it",
+    "the tick of a snapshot is cut after it",
+]
+
+
+@pytest.mark.parametrize("scene", SCENES)
+async def test_the_log_holds_in_every_scene(database: str, scene: Scene) -> None:
+    async with staged(database) as stage:
+        await scene(stage)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+async def test_a_wrong_log_is_noticed_in_its_scene(database: str, mutant: Mutant) -> None:
+    async with staged(database, mutant.new_log, mutant.tick_at) as stage:
+        await mutant.put_on(await stage.session())
+        with pytest.raises(Violation) as violation:
+            await mutant.scene(stage)
+    print(f"{mutant.name}: {violation.value}")
+
+
+def test_every_scene_has_a_log_that_fails_in_it() -> None:
+    assert {mutant.scene for mutant in MUTANTS} == set(SCENES)
+
+
+@pytest.fixture
+def fast_loop() -> Iterator[None]:
+    """What asyncio notes down of each call in debug mode takes longer than the call."""
+    loop = asyncio.get_event_loop()
+    loop.set_debug(False)
+    yield
+    loop.set_debug(True)
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+@pytest.mark.parametrize("forgets", [False, True], ids=["keeping all", "forgetting"])
+async def test_nothing_is_told_wrong_at_random(
+    database: str, fast_loop: None, forgets: bool, seed: int
+) -> None:
+    async with staged(database) as stage:
+        one, other, passing = await Workload(stage, f"seed {seed}").run(forgets=forgets)
+
+    assert one.told and other.told
+    assert bool(passing.resyncs) == forgets
+
+
+@pytest.mark.parametrize("name", NOTICED_AT_RANDOM)
+async def test_a_wrong_log_is_noticed_at_random(database: str, fast_loop: None, name: str) -> None:
+    (mutant,) = [mutant for mutant in MUTANTS if mutant.name == name]
+    async with staged(database, mutant.new_log, mutant.tick_at) as stage:
+        await mutant.put_on(await stage.session())
+        with pytest.raises(Violation) as violation:
+            for seed in range(ROUNDS):
+                await Workload(stage, f"seed {seed}").run()
+    print(f"{name}, seed {seed}: {violation.value}")

@@ -1,0 +1,204 @@
+"""Code that goes by the names of PostgreSQL's own runs with the rights of nobody but its author."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+
+import pytest
+
+from brain.database import retention
+from brain.database.connection import connected, opened_pool
+from brain.database.log import Log
+from brain.database.snapshot import SnapshotReader
+from brain.message.event import Event, Operation
+from tests.database.log_reading import events_after
+from tests.database.shadows import TEMPORARY, cast_shadows, notes
+from tests.database.stage import rewrite
+from tests.database.stranger import Stranger, strange
+
+HOSTILE = TEMPORARY + "SET search_path = own, pg_catalog, public, pg_temp;"
+INSERT = "INSERT INTO public.things VALUES (1, 2, 'a', '{\"b\": 3}', 'c', '2026-01-01 00:00+00')"
+DATA = {"id": 1, "number": 2, "name": "a", "document": {"b": 3}, "letter": "c"}
+AT = {"at": "2026-01-01T00:00:00+00:00"}
+
+# Each of them by itself, and what it says to the log: operation, key, data, old.
+Told = tuple[Operation, object, object, object]
+CHANGES: dict[str, list[Told]] = {
+    INSERT: [(Operation.INSERT, [1], DATA | AT, None)],
+    "UPDATE public.things SET number = 4, letter = 'd'": [
+        (
+            Operation.UPDATE,
+            [1],
+            DATA | AT | {"number": 4, "letter": "d"},
+            {"number": 2, "letter": "c"},
+        )
+    ],
+    "UPDATE public.things SET secret = 'x'": [],
+    "UPDATE public.things SET id = 5": [
+        (Operation.DELETE, [1], None, DATA | AT),
+        (Operation.UPDATE, [5], DATA | AT | {"id": 5}, {"id": 1}),
+    ],
+    "DELETE FROM public.things": [(Operation.DELETE, [1], None, DATA | AT)],
+    "TRUNCATE public.things": [(Operation.TRUNCATE, None, None, None)],
+}
+
+
+@pytest.fixture
+async def stranger(postgres: str, database: str) -> AsyncIterator[Stranger]:
+    async with strange(postgres, database) as stranger:
+        yield stranger
+
+
+def told(events: list[Event]) -> list[Told]:
+    return [(event.operation, event.key, event.data, event.old) for event in events]
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def set_up(stranger: Stranger) -> None:
+    await cast_shadows(await stranger.session(), "own")
+
+
+async def test_the_shadows_do_what_they_are_made_for(stranger: Stranger) -> None:
+    await set_up(stranger)
+    session = await stranger.session()
+
+    await session.execute(HOSTILE + "SELECT 'a'::pg_catalog.text = 'b'::pg_catalog.text")
+    await session.execute("SELECT format('%s', 1), '1'::jsonb, clock_timestamp()")
+
+    found = await notes(stranger.admin, "own")
+    assert {what for what, _ in found} == {"=", "format", "type jsonb", "clock_timestamp"}
+    assert {role for _, role in found} == {stranger.role}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_no_shadow_falls_on_the_event_of_a_change(stranger: Stranger, change: str) -> None:
+    await set_up(stranger)
+    if change != INSERT:
+        await stranger.admin.execute(INSERT)
+
+    assert told(await stranger.events(HOSTILE + change)) == CHANGES[change]
+    assert await notes(stranger.admin, "own") == set()
+
+
+EACH = """
+    UPDATE public.things SET number = 3;
+    UPDATE public.things SET id = 2;
+    DELETE FROM public.things;
+    INSERT INTO public.things (id, number) VALUES (1, 2);
+"""
+
+
+@pytest.mark.parametrize("path", [HOSTILE, ""], ids=["hostile", "as it was"])
+@pytest.mark.parametrize(
+    "alteration", ["RENAME name TO title", "DROP name", "ALTER name TYPE int USING 1"]
+)
+async def test_no_shadow_falls_on_a_table_that_was_altered(
+    stranger: Stranger, alteration: str, path: str
+) -> None:
+    await set_up(stranger)
+    await stranger.admin.execute(INSERT)
+    session, owner = await stranger.session(), await stranger.owner()
+    await session.execute("UPDATE public.things SET number = 3; DELETE FROM public.things")
+    await session.execute(INSERT)
+    await owner.execute(f"ALTER TABLE public.things {alteration}")
+    async with connected(stranger.admin_url) as connection:
+        log = Log(connection, timeout_seconds=10)
+        start = await log.tick()
+        # In a session that knew the table before, and in a new one.
+        for writer in (session, await stranger.session()):
+            await writer.execute(path + EACH)
+        events = await events_after(log, start)
+
+    assert "".join(event.operation.value for event in events) == "UDUDI" * 2
+    assert [event.key for event in events] == [[1], [1], [2], [2], [1]] * 2
+    assert [event.data and event.data["number"] for event in events] == [3, None, 3, None, 2] * 2
+    assert await notes(stranger.admin, "own") == set()
+
+
+async def test_no_shadow_falls_on_a_message(stranger: Stranger) -> None:
+    await set_up(stranger)
+    await stranger.let_publish()
+
+    (event,) = await stranger.events(
+        HOSTILE + "SELECT brain.publish('news', 'written', '{\"a\": 1}')"
+    )
+
+    assert (event.channel, event.type, event.data) == ("news", "written", {"a": 1})
+    assert {what for what, _ in await notes(stranger.admin, "own")} <= {"type jsonb"}
+    assert {role for _, role in await notes(stranger.admin, "own")} <= {stranger.role}
+
+
+async def test_a_trigger_that_runs_with_the_writers_rights_has_only_these(
+    stranger: Stranger,
+) -> None:
+    await set_up(stranger)
+
+    await stranger.events(
+        HOSTILE + "INSERT INTO public.tasks (id, payload) VALUES ('a', '{\"current_step\": 3}')",
+        HOSTILE + "UPDATE public.tasks SET status = 'running'",
+    )
+
+    found = await notes(stranger.admin, "own")
+    assert {role for _, role in found} == {stranger.role}
+
+
+# Whoever leaves the type of an argument open gets the one that takes text.
+MAKE_INTERVAL = """
+    CREATE FUNCTION public.make_interval(secs text) RETURNS interval LANGUAGE plpgsql AS
+    $$ BEGIN PERFORM public.note('make_interval'); RETURN '1 day'; END $$;
+"""
+
+
+async def test_brain_runs_nothing_that_others_put_into_public(
+    stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stranger.admin.execute(f"GRANT CREATE ON SCHEMA public TO {stranger.role}")
+    session = await stranger.session()
+    await cast_shadows(session, "public")
+    await session.execute(MAKE_INTERVAL)
+    monkeypatch.setattr(retention, "PAUSE_SECONDS", 0.01)
+
+    await read_and_watch(stranger)
+    async with opened_pool(stranger.admin_url) as pool, AsyncExitStack() as stack:
+        await SnapshotReader(2**20).read(pool, frozenset({"others"}))
+        forgetting = asyncio.create_task(retention.forget_old_events(pool, 0))
+        stack.push_async_callback(ended, forgetting)
+        async with asyncio.timeout(20):
+            while await stranger.admin.fetchval("SELECT count(*) FROM brain.events"):
+                await asyncio.sleep(0.01)
+            while not await stranger.admin.fetchval("SELECT number FROM brain.current_slot"):
+                await session.execute("INSERT INTO things (id) SELECT max(id) + 1 FROM things")
+
+    found = await notes(stranger.admin, "public")
+    assert {role for _, role in found} <= {stranger.role}
+
+
+async def read_and_watch(stranger: Stranger) -> None:
+    """Do everything once that Brain does over a connection of its own."""
+    async with connected(stranger.admin_url) as connection:
+        log = Log(connection, timeout_seconds=10)
+        start = await log.tick()
+        await connection.execute(
+            "SELECT brain.watch('things', 'others', '{id,name}'); SELECT brain.publish('a', 'b');"
+        )
+        await connection.execute(INSERT.replace("'a'", f"'{'x' * 300_000}'"))
+        assert len(await events_after(log, start)) == 2
+        await connection.execute("SELECT * FROM brain.watches; SELECT brain.unwatch('tasks')")
+
+
+async def test_a_name_that_is_not_qualified_would_be_noticed(stranger: Stranger) -> None:
+    await set_up(stranger)
+    watch = await stranger.admin.fetchval("SELECT max(id) FROM brain.watched")
+    edit = ("TG_OP OPERATOR(pg_catalog.=) 'UPDATE'", "TG_OP = 'UPDATE'")
+    await rewrite(stranger.admin, f"capture_{watch}", edit)
+
+    await stranger.events(HOSTILE + INSERT)
+
+    assert await notes(stranger.admin, "own") == {("=", "brain_owner")}
