@@ -20,6 +20,27 @@ DROP INDEX brain.events_0_transaction_id_idx, brain.events_1_transaction_id_idx,
 CREATE TABLE brain.tick_lock ();
 CREATE TABLE brain.forget_lock ();
 
+-- On which server the log is. The transaction ids of another one mean nothing here: what is written
+-- here under ids that were over there would be taken for what has been told.
+CREATE TABLE brain.home (
+    server     bigint      NOT NULL,  -- its system identifier, which a standby shares
+    started_at timestamptz NOT NULL   -- when that was looked up last, which takes reading a file
+);
+INSERT INTO brain.home SELECT system_identifier, pg_postmaster_start_time() FROM pg_control_system();
+
+-- Begins a new history if the log was restored into another server, or into a state of this one in
+-- which fewer transactions had begun.
+CREATE FUNCTION brain.check_history() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM brain.home h, pg_control_system() s WHERE h.server <> s.system_identifier)
+       OR EXISTS (SELECT FROM brain.ticks t
+                   WHERE pg_snapshot_xmax(t.snapshot) > pg_snapshot_xmax(pg_current_snapshot())) THEN
+        PERFORM brain.begin_history();
+    END IF;
+    UPDATE brain.home h SET server = s.system_identifier, started_at = pg_postmaster_start_time()
+      FROM pg_control_system() s;
+END $$;
+
 -- Cuts a tick if there is something new, and returns the newest one. Whatever was committed before
 -- the call is in a committed tick up to the returned one. To be called at READ COMMITTED, with
 -- synchronous_commit on: nothing is delivered that a crash could take back.
@@ -29,10 +50,11 @@ BEGIN
     -- Waiting for the lock: whoever gave up instead would look before the winner has committed, find
     -- nothing and go to sleep.
     LOCK TABLE brain.tick_lock IN EXCLUSIVE MODE;
-    IF EXISTS (SELECT FROM brain.ticks t
+    IF EXISTS (SELECT FROM brain.ticks t, brain.home h
                 WHERE t.id = (SELECT max(n.id) FROM brain.ticks n)
-                  AND pg_snapshot_xmax(t.snapshot) > pg_snapshot_xmax(pg_current_snapshot())) THEN
-        PERFORM brain.begin_history();
+                  AND (pg_snapshot_xmax(t.snapshot) > pg_snapshot_xmax(pg_current_snapshot())
+                       OR h.started_at <> pg_postmaster_start_time())) THEN
+        PERFORM brain.check_history();
     END IF;
     -- One statement, so that the snapshot it stores is the one it looks with. The last condition
     -- steps over transactions that wrote nothing here, lest the next batch begin far back.

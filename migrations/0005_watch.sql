@@ -67,17 +67,26 @@ REVOKE ALL ON FUNCTION brain.append(text, text, "char", jsonb, jsonb, jsonb) FRO
 END $write$;
 SELECT brain.write_append();
 
+-- The expression for how many bytes a value takes, before it is compressed: a megabyte of the same
+-- letter is stored in twelve kilobytes. What is stored in a kilobyte cannot have been much. It has to
+-- do for every type, since that of a column may change.
+CREATE FUNCTION brain.size_of(value text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT format('CASE WHEN pg_catalog.pg_column_size(%1$s) OPERATOR(pg_catalog.>) 1024'
+                  ' THEN pg_catalog.octet_length(%1$s::pg_catalog.text)'
+                  ' ELSE coalesce(pg_catalog.pg_column_size(%1$s), 0) END', value)
+$$;
+
 -- The watched columns with how they are read from a row; a column that is gone is null. Former values
 -- are only looked at, and only short ones kept.
 CREATE FUNCTION brain.readings(watched brain.watched, names text[])
 RETURNS TABLE (number bigint, name text, is_long boolean, new text, old text, former text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT c.number, c.name, a.attlen = -1, coalesce(format('NEW.%I', a.attname), 'NULL'),
-           coalesce(format('OLD.%I', a.attname), 'NULL'),
+    SELECT c.number, c.name, a.attlen = -1, coalesce('NEW.' || quote_ident(a.attname), 'NULL'),
+           coalesce('OLD.' || quote_ident(a.attname), 'NULL'),
            CASE WHEN a.attlen = -1
-                THEN format('CASE WHEN pg_catalog.pg_column_size(OLD.%1$I) OPERATOR(pg_catalog.<=) 65536'
-                            ' THEN OLD.%1$I END', a.attname)
-                ELSE coalesce(format('OLD.%I', a.attname), 'NULL') END
+                THEN format('CASE WHEN (%s) OPERATOR(pg_catalog.<=) 65536 THEN OLD.%I END',
+                            brain.size_of('OLD.' || quote_ident(a.attname)), a.attname)
+                ELSE coalesce('OLD.' || quote_ident(a.attname), 'NULL') END
       FROM unnest(names) WITH ORDINALITY c (name, number)
       LEFT JOIN pg_attribute a ON a.attrelid = watched.relation AND a.attname = c.name
                               AND a.attnum > 0 AND NOT a.attisdropped
@@ -94,46 +103,36 @@ CREATE FUNCTION brain.object_of(names text[], expressions text[]) RETURNS text L
              GROUP BY 1) parts
 $$;
 
--- How many of these expressions are null, as an expression that evaluates them all, without fetching
--- what is stored out of line. A row of them would not do: `ROW(a, b) IS NULL` ends at the first value.
-CREATE FUNCTION brain.nulls_among(expressions text[]) RETURNS text LANGUAGE sql IMMUTABLE
-SET search_path = pg_catalog, pg_temp AS $$
-    SELECT string_agg(part, ' OPERATOR(pg_catalog.+) ' ORDER BY number)
-      FROM (SELECT (position - 1) / 50 AS number,
-                   format('pg_catalog.num_nulls(%s)', string_agg(value, ', ' ORDER BY position)) AS part
-              FROM unnest(expressions) WITH ORDINALITY c (value, position)
-             GROUP BY 1) parts
-$$;
-
 -- Appends the events of a row whose table has been altered since its trigger function was written, by
--- the names of the columns: one that was renamed or dropped is null, and the writer does not fail.
-CREATE FUNCTION brain.append_by_name(watch integer, old_row jsonb, new_row jsonb)
+-- the names of the columns: one that was renamed or dropped is null, and the writer does not fail. What
+-- is to be told stands in the call: the snapshot of the writer may be older than the row of brain.watched.
+CREATE FUNCTION brain.append_by_name(channel text, types jsonb, key_columns text[], columns text[],
+                                     old_row jsonb, new_row jsonb)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    watched brain.watched;
     old_key jsonb;
     new_key jsonb;
     old_data jsonb;
     new_data jsonb;
     former jsonb;
 BEGIN
-    SELECT w.* INTO STRICT watched FROM brain.watched w WHERE w.id = watch;
     SELECT jsonb_agg(old_row -> name ORDER BY position), jsonb_agg(new_row -> name ORDER BY position)
-      INTO old_key, new_key FROM unnest(watched.key_columns) WITH ORDINALITY c (name, position);
+      INTO old_key, new_key FROM unnest(key_columns) WITH ORDINALITY c (name, position);
     SELECT jsonb_object_agg(name, old_row -> name), jsonb_object_agg(name, new_row -> name),
            jsonb_object_agg(name, CASE WHEN pg_column_size(old_row -> name) <= 65536
                                        THEN old_row -> name END)
-      INTO old_data, new_data, former FROM unnest(watched.columns) name;
+      INTO old_data, new_data, former FROM unnest(columns) name;
     IF old_row IS NOT NULL AND (new_row IS NULL OR new_key <> old_key) THEN
-        PERFORM brain.append(watched.channel, watched.types ->> 'delete', 'D', old_key, NULL, former);
+        PERFORM brain.append(channel, types ->> 'delete', 'D', old_key, NULL, former);
     END IF;
     IF new_row IS NOT NULL AND (old_row IS NULL OR new_key <> old_key OR new_data <> old_data) THEN
         PERFORM brain.append(
-            watched.channel, watched.types ->> CASE WHEN old_row IS NULL THEN 'insert' ELSE 'update' END,
+            channel, types ->> CASE WHEN old_row IS NULL THEN 'insert' ELSE 'update' END,
             CASE WHEN old_row IS NULL THEN 'I' ELSE 'U' END::"char", new_key,
             CASE WHEN pg_column_size(new_data) <= 262144 THEN new_data END,
-            (SELECT coalesce(jsonb_object_agg(name, value), '{}') FROM jsonb_each(former) e (name, value)
-              WHERE old_data -> name <> new_data -> name AND old_row IS NOT NULL));
+            CASE WHEN old_row IS NOT NULL THEN (
+                SELECT coalesce(jsonb_object_agg(name, value), '{}') FROM jsonb_each(former) e (name, value)
+                 WHERE old_data -> name <> new_data -> name) END);
     END IF;
 END $$;
 
@@ -142,7 +141,8 @@ END $$;
 -- It reads the columns directly, which takes half the time of looking them up in to_jsonb(NEW) and
 -- leaves alone what is not listed. The first expression of each branch touches all of them: if the
 -- table has been altered, it fails there, before anything is written, and the columns are looked up
--- by name. Rows are compared by their image, which needs no operator: which one that is would depend
+-- by name. (In an array: of ROW(a, b) IS NULL the planner makes a IS NULL AND b IS NULL, which stops at
+-- the first.) Rows are compared by their image, which needs no operator: which one that is would depend
 -- on the writer's search_path, and not every type has one.
 CREATE OR REPLACE FUNCTION brain.write_capture(watched brain.watched) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $write$
@@ -158,6 +158,8 @@ DECLARE
     new_values text;
     old_nulls text;
     new_nulls text;
+    by_name CONSTANT text := format('brain.append_by_name(%L, %L, %L, %L', watched.channel, watched.types,
+                                    watched.key_columns, watched.columns);
     new_size text;
     data text;
     former text;
@@ -168,10 +170,10 @@ BEGIN
            string_agg(old, ', ' ORDER BY number), string_agg(new, ', ' ORDER BY number)
       INTO old_key, new_key, old_keys, new_keys FROM brain.readings(watched, watched.key_columns);
     SELECT string_agg(old, ', ' ORDER BY number), string_agg(new, ', ' ORDER BY number),
-           brain.nulls_among(array_agg(old ORDER BY number)), brain.nulls_among(array_agg(new ORDER BY number))
+           string_agg(old || ' IS NULL', ', ' ORDER BY number),
+           string_agg(new || ' IS NULL', ', ' ORDER BY number)
       INTO old_values, new_values, old_nulls, new_nulls FROM brain.readings(watched, all_columns);
-    SELECT string_agg(format('coalesce(pg_catalog.pg_column_size(%s), 0)', new),
-                      ' OPERATOR(pg_catalog.+) ') FILTER (WHERE is_long),
+    SELECT string_agg(format('(%s)', brain.size_of(new)), ' OPERATOR(pg_catalog.+) ') FILTER (WHERE is_long),
            brain.object_of(array_agg(name ORDER BY number), array_agg(new ORDER BY number)),
            brain.object_of(array_agg(name ORDER BY number), array_agg(readings.former ORDER BY number)),
            string_agg(format('CASE WHEN pg_catalog.record_image_ne(ROW(%s), ROW(%s))'
@@ -190,7 +192,7 @@ BEGIN
                 RETURN NULL;
             END IF;
         EXCEPTION WHEN undefined_column OR datatype_mismatch THEN
-            PERFORM brain.append_by_name(%4$s, pg_catalog.to_jsonb(OLD), pg_catalog.to_jsonb(NEW));
+            PERFORM %4$s, pg_catalog.to_jsonb(OLD), pg_catalog.to_jsonb(NEW));
             RETURN NULL;
         END;
         IF pg_catalog.record_image_ne(ROW(%5$s), ROW(%6$s)) THEN
@@ -199,21 +201,21 @@ BEGIN
         %8$s;
     ELSIF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
         BEGIN
-            IF %13$s OPERATOR(pg_catalog.<) 0 THEN  -- never
+            IF ARRAY[%14$s] IS NULL THEN  -- never
                 RETURN NULL;
             END IF;
         EXCEPTION WHEN undefined_column OR datatype_mismatch THEN
-            PERFORM brain.append_by_name(%4$s, NULL, pg_catalog.to_jsonb(NEW));
+            PERFORM %4$s, NULL, pg_catalog.to_jsonb(NEW));
             RETURN NULL;
         END;
         %9$s;
     ELSIF TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN
         BEGIN
-            IF %14$s OPERATOR(pg_catalog.<) 0 THEN
+            IF ARRAY[%13$s] IS NULL THEN
                 RETURN NULL;
             END IF;
         EXCEPTION WHEN undefined_column OR datatype_mismatch THEN
-            PERFORM brain.append_by_name(%4$s, pg_catalog.to_jsonb(OLD), NULL);
+            PERFORM %4$s, pg_catalog.to_jsonb(OLD), NULL);
             RETURN NULL;
         END;
         %7$s;
@@ -227,11 +229,11 @@ BEGIN
 END $capture$;
 ALTER FUNCTION brain.%1$I() OWNER TO brain_owner;
 REVOKE ALL ON FUNCTION brain.%1$I() FROM PUBLIC$body$,
-        'capture_' || watched.id, old_values, new_values, watched.id, old_keys, new_keys,
+        'capture_' || watched.id, old_values, new_values, by_name, old_keys, new_keys,
         brain.insertion(channel, quote_nullable(watched.types ->> 'delete'), $$'D'$$, old_key, 'NULL', former),
         brain.insertion(channel, quote_nullable(watched.types ->> 'update'), $$'U'$$, new_key, data, changed),
         brain.insertion(channel, quote_nullable(watched.types ->> 'insert'), $$'I'$$, new_key, data, 'NULL'),
-        channel, watched.types ->> 'truncate', brain.somebody_sleeps(), new_nulls, old_nulls);
+        channel, watched.types ->> 'truncate', brain.somebody_sleeps(), old_nulls, new_nulls);
 END $write$;
 
 SELECT brain.write_capture(w) FROM brain.watched w;
@@ -239,6 +241,7 @@ DROP FUNCTION brain.append(text, "char", jsonb, jsonb, jsonb);
 DROP FUNCTION brain.unchanged;
 DROP FUNCTION brain.key_of;
 DROP FUNCTION brain.without_long_values;
+DROP FUNCTION brain.picking;
 
 CREATE FUNCTION brain.primary_key(relation regclass) RETURNS text[] LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -246,22 +249,33 @@ SET search_path = pg_catalog, pg_temp AS $$
       FROM pg_index i
      CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k (attnum, position)
       JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-     WHERE i.indrelid = relation AND i.indisprimary
+     WHERE i.indrelid = relation AND i.indisprimary AND k.position <= i.indnkeyatts  -- not what is INCLUDEd
 $$;
 
 CREATE FUNCTION brain.missing_columns(relation regclass, columns text[]) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT string_agg(name, ', ') FROM unnest(columns) name
+    SELECT string_agg(coalesce(name, 'NULL'), ', ') FROM unnest(columns) name
      WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = relation
                         AND a.attname = name AND a.attnum > 0 AND NOT a.attisdropped)
 $$;
 
--- Whether the table has AFTER ROW triggers of the application. One that writes rows of the same
--- table makes the changes be seen in another order than they were made.
+-- Whether the table, or one of its partitions, has AFTER ROW triggers of the application. One that
+-- writes rows of the same table makes the changes be seen in another order than they were made.
 CREATE FUNCTION brain.has_row_triggers(relation regclass) RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = relation AND NOT t.tgisinternal
-                      AND t.tgname NOT LIKE '!brain%' AND t.tgtype & 1 = 1 AND t.tgtype & 66 = 0)
+    SELECT EXISTS (SELECT FROM pg_trigger t
+                    WHERE t.tgrelid IN (SELECT relation UNION ALL SELECT relid FROM pg_partition_tree(relation))
+                      AND NOT t.tgisinternal AND t.tgname NOT LIKE '!brain%'
+                      AND t.tgtype & 1 = 1 AND t.tgtype & 66 = 0)
+$$;
+
+-- Whether the triggers are there and enabled, those of every partition too.
+CREATE FUNCTION brain.has_triggers(relation regclass, enabled "char") RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT count(*) FILTER (WHERE t.tgname = '!brain_1_row') = count(DISTINCT r.id)
+       AND count(*) FILTER (WHERE t.tgname = '!brain_2_truncate' AND r.id = relation) = 1
+      FROM (SELECT relation::oid UNION SELECT relid FROM pg_partition_tree(relation)) r (id)
+      LEFT JOIN pg_trigger t ON t.tgrelid = r.id AND t.tgenabled = enabled
 $$;
 
 CREATE FUNCTION brain.drop_triggers(relation regclass) RETURNS void LANGUAGE plpgsql
@@ -317,17 +331,23 @@ DECLARE
     taken CONSTANT regclass := (SELECT w.relation FROM brain.watched w
                                  WHERE w.channel = watch.channel AND w.relation <> watch.relation
                                    AND EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relation));
+    computed CONSTANT text := (
+        SELECT string_agg(a.attname, ', ') FROM pg_attribute a
+         WHERE a.attrelid = relation AND a.attname = ANY (columns) AND a.attgenerated = 'v');
     kind "char";
     watched brain.watched;
     trigger_name text;
 BEGIN
-    SELECT c.relkind INTO kind FROM pg_class c WHERE c.oid = relation AND c.relpersistence <> 't';
+    SELECT c.relkind INTO kind FROM pg_class c
+     WHERE c.oid = relation AND c.relpersistence <> 't' AND c.relnamespace <> 'brain'::regnamespace;
     IF kind IS NULL OR kind NOT IN ('r', 'p') THEN
         RAISE EXCEPTION '% is not a table that others can see', relation;
     ELSIF keys IS NULL THEN
         RAISE EXCEPTION 'table % has no primary key', relation;
     ELSIF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'table % has no column %', relation, unknown;
+    ELSIF computed IS NOT NULL THEN
+        RAISE EXCEPTION 'triggers do not see the virtual column % of %', computed, relation;
     ELSIF coalesce(cardinality(columns), 0) = 0 THEN
         RAISE EXCEPTION 'no column of % is to be told', relation;
     ELSIF coalesce(channel, '') = '' THEN
@@ -384,14 +404,11 @@ SELECT w.relation, w.channel, w.key_columns, w.columns, w.types,
        w.is_replicated AS replicated,
        array_remove(ARRAY[
            CASE WHEN c.oid IS NULL THEN 'the table is gone' END,
-           'no column ' || brain.missing_columns(c.oid, w.columns),
+           CASE WHEN c.oid IS NOT NULL THEN 'no column ' || brain.missing_columns(c.oid, w.columns) END,
            CASE WHEN brain.primary_key(c.oid) IS DISTINCT FROM w.key_columns AND c.oid IS NOT NULL
                 THEN 'the primary key has changed' END,
            CASE WHEN c.oid IS NOT NULL
-                 AND (SELECT count(*) FROM pg_trigger t
-                       WHERE t.tgrelid = c.oid AND t.tgname LIKE '!brain%'
-                         AND t.tgenabled = CASE WHEN w.is_replicated THEN 'A' ELSE 'O' END)
-                  <> 2
+                 AND NOT brain.has_triggers(c.oid, CASE WHEN w.is_replicated THEN 'A' ELSE 'O' END::"char")
                 THEN 'a trigger is missing or disabled' END,
            CASE WHEN NOT w.is_deferred AND brain.has_row_triggers(c.oid)
                 THEN 'it has AFTER ROW triggers by now, which may write rows again' END], NULL) AS problems
@@ -405,6 +422,14 @@ SET search_path = pg_catalog, pg_temp AS $$
       FROM pg_class c WHERE c.oid = relation
 $$;
 
+-- The query for the watched columns of its rows, which are called new.
+CREATE FUNCTION brain.selection(watched brain.watched) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('SELECT %s FROM %s new', brain.object_of(array_agg(name ORDER BY number),
+                  array_agg(new ORDER BY number)), brain.rows_of(watched.relation))
+      FROM brain.readings(watched, watched.columns)
+$$;
+
 -- A row that was too large for the log, as it is now; null if it is gone. With the reader's rights:
 -- brain_owner has none on the watched tables.
 CREATE OR REPLACE FUNCTION brain.current_row(channel text, key jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE
@@ -415,7 +440,7 @@ DECLARE
     row jsonb;
 BEGIN
     SELECT w.* INTO watched FROM brain.watched w WHERE w.channel = current_row.channel;
-    SELECT string_agg(format('t.%I = ($1 ->> %s)::%s', name, position - 1,
+    SELECT string_agg(format('new.%I = ($1 ->> %s)::%s', name, position - 1,
                              format_type(a.atttypid, a.atttypmod)), ' AND ')
       INTO matches
       FROM unnest(watched.key_columns) WITH ORDINALITY c(name, position)
@@ -423,10 +448,12 @@ BEGIN
     IF matches IS NULL THEN
         RETURN NULL;  -- no longer watched
     END IF;
-    EXECUTE format('SELECT %s FROM (SELECT to_jsonb(t) AS image FROM %s t WHERE %s) i',
-                   brain.picking(watched.columns), brain.rows_of(watched.relation), matches)
-       INTO row USING key;
+    EXECUTE format('%s WHERE %s', brain.selection(watched), matches) INTO row USING key;
     RETURN row;
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    -- Better one row untold than a reader that never gets past it.
+    RAISE WARNING 'the row % on channel %, too large for the log, cannot be told: %', key, channel, SQLERRM;
+    RETURN NULL;
 END $$;
 
 -- Forgets what is older than `keep`: the ticks before the last one of that age, and every slot whose

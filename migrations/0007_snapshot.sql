@@ -20,7 +20,6 @@ DECLARE
 BEGIN
     SELECT w.* INTO watched FROM brain.watched w WHERE w.channel = rows.channel;
     IF FOUND THEN
-        RETURN QUERY EXECUTE format('SELECT %s FROM (SELECT to_jsonb(t) AS image FROM %s t) i',
-                                    brain.picking(watched.columns), brain.rows_of(watched.relation));
+        RETURN QUERY EXECUTE brain.selection(watched);
     END IF;
 END $$;

@@ -1,0 +1,45 @@
+"""What the log has of statements."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import asyncpg
+
+from tests.database.log_reading import events_after, reading
+
+
+class Change(NamedTuple):
+    """An event, as far as most tests look at it."""
+
+    operation: str
+    key: list[Any] | None
+    data: Any
+
+
+async def changes(database: str, connection: asyncpg.Connection, *statements: str) -> list[Change]:
+    """Return what the log has of `statements`, each a transaction of its own."""
+    async with reading(database) as log:
+        start = await log.tick()
+        for statement in statements:
+            await connection.execute(statement)
+        return [
+            Change(event.operation.value, event.key, event.data)
+            for event in await events_after(log, start)
+        ]
+
+
+async def rung(database: str, connection: asyncpg.Connection, *statements: str) -> list[bool]:
+    """Return for each of `statements`, each a transaction of its own, whether it rang the bell."""
+    heard: list[str] = []
+    sleeper = await asyncpg.connect(database)
+    await sleeper.add_listener("brain", lambda *arguments: heard.append(arguments[2]))
+    await sleeper.execute("SELECT pg_advisory_lock_shared(5221, 2)")
+    found = []
+    for statement in statements:
+        await connection.execute(statement)
+        await sleeper.execute("SELECT 1")
+        found.append(bool(heard))
+        heard.clear()
+    await sleeper.close()
+    return found

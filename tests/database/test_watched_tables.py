@@ -1,0 +1,225 @@
+"""Which tables can be watched, and what is told of them."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from tests.database.changes import changes, rung
+from tests.database.log_reading import events_after, reading
+
+PARTITIONED = """
+    CREATE TABLE things (id int, a text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
+    CREATE TABLE low PARTITION OF things FOR VALUES FROM (0) TO (10);
+    CREATE TABLE high (a text, dropped int, id int NOT NULL);
+    ALTER TABLE high DROP COLUMN dropped;
+    ALTER TABLE things ATTACH PARTITION high FOR VALUES FROM (10) TO (20);
+"""
+WATCH = "SELECT brain.watch('things', 'things', '{id,a}', timing => $1)"
+
+both_timings = pytest.mark.parametrize("timing", ["immediate", "deferred"])
+
+
+@pytest.mark.parametrize("key", ["a, b, c", "c, b, a", "b, a, c"])
+async def test_the_values_of_a_key_come_in_the_order_of_the_key(
+    database: str, connection: asyncpg.Connection, key: str
+) -> None:
+    await connection.execute(
+        f"CREATE TABLE things (c int, x int, a int, b int, PRIMARY KEY ({key}));"
+        "SELECT brain.watch('things', 'things', '{x,b}')"
+    )
+    values = {"a": 1, "b": 2, "c": 3}
+
+    inserted, deleted, updated = await changes(
+        database,
+        connection,
+        "INSERT INTO things (a, b, c) VALUES (1, 2, 3)",
+        "UPDATE things SET a = 10",
+    )
+
+    names = key.split(", ")
+    assert inserted.key == deleted.key == [values[name] for name in names]
+    assert updated.key == [{**values, "a": 10}[name] for name in names]
+
+
+@both_timings
+async def test_what_is_written_through_a_parent_or_to_a_partition_is_told(
+    database: str, connection: asyncpg.Connection, timing: str
+) -> None:
+    await connection.execute(PARTITIONED)
+    await connection.execute(WATCH, timing)
+    statements = (
+        "INSERT INTO things VALUES (1, 'a'), (11, 'b')",
+        "INSERT INTO low VALUES (2, 'c')",
+        "INSERT INTO high (id, a) VALUES (12, 'd')",
+        "UPDATE things SET a = 'e' WHERE id IN (1, 11)",
+        "UPDATE high SET a = 'f' WHERE id = 12",
+        "DELETE FROM things WHERE id = 1",
+        "DELETE FROM high WHERE id = 12",
+    )
+
+    told = await changes(database, connection, *statements)
+
+    assert [(change.operation, change.key) for change in told] == [
+        ("I", [1]), ("I", [11]), ("I", [2]), ("I", [12]), ("U", [1]), ("U", [11]), ("U", [12]),
+        ("D", [1]), ("D", [12]),
+    ]  # fmt: skip
+    assert told[3].data == {"id": 12, "a": "d"}
+    await connection.execute("DELETE FROM things")
+    assert await rung(database, connection, *statements) == [True] * len(statements)
+
+
+@both_timings
+async def test_a_row_that_moves_to_another_partition_is_a_deletion_and_an_insertion(
+    database: str, connection: asyncpg.Connection, timing: str
+) -> None:
+    await connection.execute(PARTITIONED)
+    await connection.execute(WATCH, timing)
+    await connection.execute("INSERT INTO things VALUES (1, 'a')")
+
+    there = "UPDATE things SET id = 11, a = 'b' WHERE id = 1"
+    back = "UPDATE things SET id = 1 WHERE id = 11"
+
+    assert await changes(database, connection, there) == [
+        ("D", [1], None), ("I", [11], {"id": 11, "a": "b"}),
+    ]  # fmt: skip
+    assert await rung(database, connection, back, there) == [True, True]
+
+
+@both_timings
+async def test_a_partition_that_is_attached_later_is_watched_and_a_detached_one_is_not(
+    database: str, connection: asyncpg.Connection, timing: str
+) -> None:
+    await connection.execute(PARTITIONED)
+    await connection.execute(WATCH, timing)
+    await connection.execute(
+        """
+        CREATE TABLE attached (a text, id int PRIMARY KEY);
+        ALTER TABLE things ATTACH PARTITION attached FOR VALUES FROM (20) TO (30);
+        CREATE TABLE created PARTITION OF things FOR VALUES FROM (30) TO (40)
+            PARTITION BY RANGE (id);
+        CREATE TABLE beneath PARTITION OF created FOR VALUES FROM (30) TO (40);
+        ALTER TABLE things DETACH PARTITION low;
+        """
+    )
+
+    told = await changes(
+        database,
+        connection,
+        "INSERT INTO attached VALUES ('a', 21)",
+        "INSERT INTO things VALUES (31, 'b')",
+        "UPDATE beneath SET a = 'c'",
+        "INSERT INTO low VALUES (1, 'nobody looks')",
+    )
+
+    assert [(change.operation, change.key) for change in told] == [
+        ("I", [21]), ("I", [31]), ("U", [31]),
+    ]  # fmt: skip
+
+
+@both_timings
+async def test_the_emptying_of_a_partitioned_table_is_told_and_that_of_one_partition_is_not(
+    database: str, connection: asyncpg.Connection, timing: str
+) -> None:
+    await connection.execute(PARTITIONED)
+    await connection.execute(WATCH, timing)
+    await connection.execute("INSERT INTO things VALUES (1), (11)")
+
+    assert await changes(database, connection, "TRUNCATE low", "TRUNCATE things") == [
+        ("T", None, None)
+    ]
+    assert await rung(database, connection, "TRUNCATE things") == [True]
+
+
+async def test_an_oversized_row_of_a_partition_is_fetched(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(PARTITIONED)
+    await connection.execute(WATCH, None)
+    large = "x" * 300_000
+
+    (change,) = await changes(database, connection, f"INSERT INTO high VALUES ('{large}', 11)")
+
+    assert change.data == {"id": 11, "a": large}
+
+
+async def test_a_partition_can_be_watched_by_itself(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(PARTITIONED)
+    await connection.execute("SELECT brain.watch('low', 'low', '{id}')")
+
+    told = await changes(
+        database,
+        connection,
+        "INSERT INTO things VALUES (1), (11)",
+        "UPDATE things SET id = 12 WHERE id = 1",
+    )
+
+    assert told == [("I", [1], {"id": 1}), ("D", [1], None)]
+
+
+async def test_a_watched_table_says_nothing_of_those_that_inherit_from_it(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        """
+        CREATE TABLE things (id int PRIMARY KEY, a text);
+        CREATE TABLE children (b text) INHERITS (things);
+        SELECT brain.watch('things', 'things', '{id,a}');
+        """
+    )
+
+    told = await changes(
+        database,
+        connection,
+        "INSERT INTO things VALUES (1)",
+        "INSERT INTO children VALUES (2)",
+        "UPDATE things SET a = 'x'",
+        "DELETE FROM things",
+    )
+
+    assert [(change.operation, change.key) for change in told] == [
+        ("I", [1]), ("U", [1]), ("D", [1]),
+    ]  # fmt: skip
+
+
+async def test_messages_are_called_what_types_says(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    types = '{"insert": "made", "update": "it\'\'s \\"changed\\"", "truncate": "emptied"}'
+    await connection.execute(
+        "CREATE TABLE things (id int PRIMARY KEY, a int);"
+        f"SELECT brain.watch('things', 'things', '{{id,a}}', '{types}')"
+    )
+    async with reading(database) as log:
+        start = await log.tick()
+        for statement in (
+            "INSERT INTO things VALUES (1)",
+            "UPDATE things SET a = 2",
+            "UPDATE things SET id = 3",
+            "DELETE FROM things",
+            "TRUNCATE things",
+        ):
+            await connection.execute(statement)
+        told = [event.type for event in await events_after(log, start)]
+
+    changed = 'it\'s "changed"'
+    assert told == ["made", changed, None, changed, None, "emptied"]
+
+
+async def test_a_writer_with_an_old_snapshot_is_told_of_the_watch_only_by_its_triggers(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """Nothing that the trigger function does depends on rows that the writer cannot see."""
+    await connection.execute("CREATE TABLE things (id int PRIMARY KEY, a int, b int)")
+    writer = await asyncpg.connect(database)
+    await writer.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM tasks")
+    await connection.execute(
+        "SELECT brain.watch('things', 'things', '{id,a}'); ALTER TABLE things DROP a"
+    )
+
+    told = await changes(database, writer, "INSERT INTO things VALUES (1); COMMIT")
+
+    assert told == [("I", [1], {"id": 1, "a": None})]
+    await writer.close()
