@@ -30,7 +30,8 @@ INSERT INTO brain.home SELECT system_identifier, pg_postmaster_start_time() FROM
 
 -- Begins a new history if the log was restored into another server, or into a state of this one in
 -- which fewer transactions had begun.
-CREATE FUNCTION brain.check_history() RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION brain.check_history() RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF EXISTS (SELECT FROM brain.home h, pg_control_system() s WHERE h.server <> s.system_identifier)
        OR EXISTS (SELECT FROM brain.ticks t

@@ -189,7 +189,7 @@ MUTANTS = [
         "a restored log goes on",
         scenes.a_log_is_restored_where_transaction_ids_are_lower,
         "tick",
-        (("PERFORM brain.begin_history();", "NULL;"),),
+        (("PERFORM brain.check_history();", "NULL;"),),
     ),
     Mutant(
         "the trigger fires after those of the application",

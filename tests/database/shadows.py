@@ -67,7 +67,8 @@ FUNCTIONS = """
                       FROM generate_series(1, p.pronargs) n) AS passed
               FROM pg_proc p
              WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f'
-               AND NOT p.proretset AND p.provariadic = 0 AND p.proname = ANY (ARRAY(
+               AND NOT p.proretset AND p.provariadic = 0 AND p.proallargtypes IS NULL
+               AND p.proname = ANY (ARRAY(
                    SELECT (regexp_matches(b.prosrc, '([a-z_0-9]+)[(]', 'g'))[1] FROM pg_proc b
                     WHERE b.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'brain')))
                AND NOT p.proargtypes::oid[] && '{internal,cstring,"\\"any\\""}'::regtype[]::oid[]

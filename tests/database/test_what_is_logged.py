@@ -121,3 +121,22 @@ async def test_a_large_value_is_not_logged_however_well_it_compresses(
 
     assert [change.operation for change in told] == ["I", "U", "U", "U", "D"]
     assert not await logged(connection, "xxxxx")
+
+
+async def test_a_large_row_that_cannot_be_fetched_keeps_nobody_from_reading_on(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """Its json holds what jsonb cannot, and is too large for that to be noticed by the writer."""
+    await connection.execute("CREATE TABLE things (id int PRIMARY KEY, content json)")
+    await connection.execute("SELECT brain.watch('things', 'things', '{id,content}')")
+    content = '{"a": "\\u0000", "b": "' + "x" * 300_000 + '"}'
+
+    large, small = await changes(
+        database,
+        connection,
+        f"INSERT INTO things VALUES (1, '{content}')",
+        "INSERT INTO things VALUES (2, '{}')",
+    )
+
+    assert (large.key, large.data) == ([1], None)
+    assert small.data == {"id": 2, "content": {}}
