@@ -81,15 +81,15 @@ def idle_rows() -> tuple[Row, Row, Row]:
     return (
         Row("LISTEN/NOTIFY", "the floor"),
         Row("NOTIFY to WebSocket client", "the least of a server"),
-        Row("Brain, idle", "about 1 ms more than that"),
+        Row("Brain, idle", "p50 1.5 x the floor"),
     )
 
 
 def loaded_rows() -> tuple[Row, ...]:
     return (
-        Row("Brain, 500 writes/s", "p50 10 ms", 8, 500),
+        Row("Brain, 500 writes/s", "", 8, 500),
         Row("  beside an open transaction", "p99 as without it", 8, 500, True),
-        Row("Brain, 5,000 writes/s", "p50 10 ms", 16, 5000),
+        Row("Brain, 5,000 writes/s", "p50 6 ms, p99 25 ms", 16, 5000),
     )
 
 
