@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 import asyncpg
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
-from brain.database.connection import DISCONNECTIONS
+from brain.database.connection import DISCONNECTIONS, told
 from brain.database.log import Log
 from brain.database.snapshot import SnapshotReader
 from brain.errors import ConnectionEnded, CursorLost, HistoryLost, LogUnreachable
@@ -20,6 +21,8 @@ from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from brain.message.wire_format import WireFormat, frame
+
+logger = logging.getLogger(__name__)
 
 # How many events a client is handed before others get their turn.
 HANDFUL = 100
@@ -188,6 +191,7 @@ class Conversation:
             async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 yield Log(connection, self._setting.database_timeout_seconds)
         except DISCONNECTIONS as error:
+            logger.warning("cannot read the log for a client: %s", told(error))
             raise LogUnreachable("the log cannot be read at the moment") from error
 
     async def _reset(self, lost: CursorLost | HistoryLost) -> None:
@@ -206,6 +210,7 @@ class Conversation:
         try:
             snapshot = await self._setting.snapshots.read(pool, self._subscriber.channels)
         except DISCONNECTIONS as error:
+            logger.warning("cannot read a snapshot for a client: %s", told(error))
             raise LogUnreachable("the tables cannot be read at the moment") from error
         for text in self._wire_format.tell_snapshot(snapshot, now()):
             await self._websocket.send_text(text)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
+from brain.message.event import Event
 from tests.database.log_reading import events_after, reading
 
 
@@ -19,14 +20,21 @@ class Change(NamedTuple):
 
 async def changes(database: str, connection: asyncpg.Connection, *statements: str) -> list[Change]:
     """Return what the log has of `statements`, each a transaction of its own."""
+    return [
+        Change(event.operation.value, event.key, event.data)
+        for event in await logged_events(database, connection, *statements)
+    ]
+
+
+async def logged_events(
+    database: str, connection: asyncpg.Connection, *statements: str
+) -> list[Event]:
+    """Return the whole events of `statements`, each a transaction of its own."""
     async with reading(database) as log:
         start = await log.tick()
         for statement in statements:
             await connection.execute(statement)
-        return [
-            Change(event.operation.value, event.key, event.data)
-            for event in await events_after(log, start)
-        ]
+        return await events_after(log, start)
 
 
 async def rung(database: str, connection: asyncpg.Connection, *statements: str) -> list[bool]:

@@ -3,10 +3,11 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from brain.database.log import PAGE_EVENTS
+from brain.database.log import PAGE_EVENTS, Log
 from brain.errors import CursorLost
 from brain.message.cursor import Cursor
 from brain.message.event import Operation
+from brain.settings import Settings
 from tests.database.log_reading import batches_after, events_after, reading
 from tests.tasks import insert
 
@@ -142,6 +143,22 @@ async def test_ten_thousand_updates_in_one_transaction_are_read_page_by_page_in_
         assert len({event.id for event in events}) == 10_000
         assert [event.id for event in events] == sorted(event.id for event in events)
         assert {e.data["progress"] for e in events if e.data} == set(range(1, 10_001))
+
+
+async def test_many_ticks_are_read_at_once_by_whoever_asks_for_the_first_time(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """If each of them were planned anew, that would take longer than the database may."""
+    async with reading(database) as log:
+        start = await log.tick()
+        for number in range(PAGE_EVENTS - 1):
+            await insert(connection, str(number))
+            await log.tick()
+
+    batch = await Log(connection, Settings().database_timeout_seconds).after(start)
+
+    assert len(batch.events) == PAGE_EVENTS - 1
+    assert len({event.cursor.tick for event in batch.events}) == PAGE_EVENTS - 1
 
 
 async def test_reading_goes_on_in_the_middle_of_a_tick(

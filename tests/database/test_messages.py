@@ -6,6 +6,7 @@ import pytest
 from brain.database.messages import publish
 from brain.errors import MessageRefused
 from brain.message.event import Operation
+from tests.database.changes import rung
 from tests.database.log_reading import events_after, reading
 
 
@@ -51,18 +52,7 @@ async def test_a_message_is_published_from_sql_without_data(
 async def test_publishing_rings_for_whoever_sleeps(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    heard: list[object] = []
-    sleeper = await asyncpg.connect(database)
-    await sleeper.add_listener("brain", lambda *arguments: heard.append(arguments[3]))
-    await connection.execute("SELECT brain.publish('news', 'nobody sleeps')")
-    await sleeper.execute("SELECT pg_advisory_lock_shared(5221, 2)")
-    assert heard == []
-
-    await connection.execute("SELECT brain.publish('news', 'one sleeps')")
-    await sleeper.execute("SELECT 1")
-
-    assert heard == [""]
-    await sleeper.close()
+    assert await rung(database, connection, "SELECT brain.publish('news', 'ping')") == [True]
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,8 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from brain.message.event import Event, Operation
-from tests.database.log_reading import events_after, reading
-
-
-async def changes(database: str, connection: asyncpg.Connection, *statements: str) -> list[Event]:
-    """Return what the log has of `statements`, each a transaction of its own."""
-    async with reading(database) as log:
-        start = await log.tick()
-        for statement in statements:
-            await connection.execute(statement)
-        return await events_after(log, start)
+from brain.message.event import Operation
+from tests.database.changes import logged_events, rung
 
 
 async def watched_table(connection: asyncpg.Connection, definition: str, columns: str) -> None:
@@ -26,7 +17,9 @@ async def test_an_event_carries_the_listed_columns_and_nothing_else(
 ) -> None:
     await watched_table(connection, "id int PRIMARY KEY, shown text, secret text", "id shown")
 
-    (event,) = await changes(database, connection, "INSERT INTO things VALUES (1, 'a', 'hidden')")
+    (event,) = await logged_events(
+        database, connection, "INSERT INTO things VALUES (1, 'a', 'hidden')"
+    )
 
     assert event.channel == "things"
     assert (event.key, event.data, event.old) == ([1], {"id": 1, "shown": "a"}, None)
@@ -37,7 +30,7 @@ async def test_an_update_carries_the_former_values_of_what_changed(
 ) -> None:
     await watched_table(connection, "id int PRIMARY KEY, a text, b text", "id a b")
 
-    _, event = await changes(
+    _, event = await logged_events(
         database,
         connection,
         "INSERT INTO things VALUES (1, NULL, 'same')",
@@ -54,7 +47,7 @@ async def test_an_update_of_what_is_not_listed_is_not_logged(
 ) -> None:
     await watched_table(connection, "id int PRIMARY KEY, a text, b text", "id a")
 
-    events = await changes(
+    events = await logged_events(
         database,
         connection,
         "INSERT INTO things VALUES (1, 'a', 'b')",
@@ -70,7 +63,7 @@ async def test_a_deletion_carries_the_last_values(
 ) -> None:
     await watched_table(connection, "id int PRIMARY KEY, a text, secret text", "id a")
 
-    _, event = await changes(
+    _, event = await logged_events(
         database, connection, "INSERT INTO things VALUES (1, 'a', 'b')", "DELETE FROM things"
     )
 
@@ -83,7 +76,7 @@ async def test_a_change_of_the_key_is_a_deletion_and_an_update(
 ) -> None:
     await watched_table(connection, "a int, b int, c text, PRIMARY KEY (b, a)", "a c")
 
-    _, gone, moved = await changes(
+    _, gone, moved = await logged_events(
         database,
         connection,
         "INSERT INTO things VALUES (1, 2, 'x')",
@@ -100,7 +93,7 @@ async def test_the_emptying_of_a_table_is_one_event(
 ) -> None:
     await watched_table(connection, "id int PRIMARY KEY", "id")
 
-    *_, event = await changes(
+    *_, event = await logged_events(
         database, connection, "INSERT INTO things VALUES (1), (2)", "TRUNCATE things"
     )
 
@@ -113,7 +106,7 @@ async def test_columns_without_an_equality_do_not_fail_the_writer(
 ) -> None:
     await watched_table(connection, "id int PRIMARY KEY, a json, b point", "id a b")
 
-    _, event = await changes(
+    _, event = await logged_events(
         database,
         connection,
         "INSERT INTO things VALUES (1, '{}', '(1,2)')",
@@ -138,7 +131,7 @@ async def test_an_altered_table_never_fails_its_writer(
 ) -> None:
     await watched_table(connection, "id int PRIMARY KEY, a text, b text", "id a b")
 
-    events = await changes(
+    events = await logged_events(
         database,
         connection,
         "INSERT INTO things VALUES (1, 'a', 'b')",
@@ -160,7 +153,7 @@ async def test_a_table_of_more_than_fifty_columns_can_be_watched(
         " ".join(names),
     )
 
-    (event,) = await changes(database, connection, "INSERT INTO things (id) VALUES (1)")
+    (event,) = await logged_events(database, connection, "INSERT INTO things (id) VALUES (1)")
 
     assert event.data == dict.fromkeys(names, 7)
 
@@ -177,7 +170,7 @@ async def test_names_that_need_quoting_are_quoted(
         "SELECT brain.watch($1::text::regclass, 'odd %s $x$', $2)", quoted[0], [key, column]
     )
 
-    (event,) = await changes(database, connection, f"INSERT INTO {quoted[0]} VALUES (1, 'x')")
+    (event,) = await logged_events(database, connection, f"INSERT INTO {quoted[0]} VALUES (1, 'x')")
 
     assert event.channel == "odd %s $x$"
     assert event.data == {"a 'b'": 1, "%s $x$": "x"}
@@ -190,7 +183,9 @@ async def test_a_row_too_large_for_the_log_is_fetched_when_it_is_read(
     large = "x" * 300_000
 
     await connection.execute("INSERT INTO things VALUES (1, '2026-01-01', 'small')")
-    (event,) = await changes(database, connection, f"UPDATE things SET a = '{large}' WHERE id = 1")
+    (event,) = await logged_events(
+        database, connection, f"UPDATE things SET a = '{large}' WHERE id = 1"
+    )
 
     assert event.data == {"id": 1, "a": large}
     logged = await connection.fetchval("SELECT max(pg_column_size(e.*)) FROM brain.events e")
@@ -202,7 +197,7 @@ async def test_a_large_row_that_is_gone_when_it_is_read_has_no_data(
 ) -> None:
     await watched_table(connection, "id int PRIMARY KEY, a text", "id a")
 
-    inserted, deleted = await changes(
+    inserted, deleted = await logged_events(
         database,
         connection,
         f"INSERT INTO things VALUES (1, '{'x' * 300_000}')",
@@ -226,7 +221,7 @@ async def test_a_business_trigger_that_writes_the_row_again_is_logged_in_order(
         """
     )
 
-    events = await changes(database, connection, "INSERT INTO things VALUES (1, 1)")
+    events = await logged_events(database, connection, "INSERT INTO things VALUES (1, 1)")
 
     assert [event.data["a"] for event in events if event.data] == [1, 2, 3]
 
@@ -247,7 +242,7 @@ async def test_watching_again_changes_the_columns(
     await watched_table(connection, "id int PRIMARY KEY, a int, b int", "id a")
     await connection.execute("SELECT brain.watch('things', 'others', '{id,b}')")
 
-    (event,) = await changes(database, connection, "INSERT INTO things VALUES (1, 2, 3)")
+    (event,) = await logged_events(database, connection, "INSERT INTO things VALUES (1, 2, 3)")
 
     assert (event.channel, event.data) == ("others", {"id": 1, "b": 3})
 
@@ -258,7 +253,7 @@ async def test_a_writer_needs_no_rights_on_the_log(
     role = f"writer_{connection.get_server_pid()}"
     await connection.execute(f"CREATE ROLE {role}; GRANT INSERT, SELECT ON tasks TO {role}")
     try:
-        (event,) = await changes(
+        (event,) = await logged_events(
             database,
             connection,
             f"SET ROLE {role}; INSERT INTO tasks (id) VALUES ('a'); RESET ROLE",
@@ -299,7 +294,7 @@ async def test_a_hostile_search_path_does_not_reach_the_trigger(
         """
     )
 
-    events = await changes(database, connection, "INSERT INTO things VALUES (1)")
+    events = await logged_events(database, connection, "INSERT INTO things VALUES (1)")
 
     assert [event.data for event in events] == [{"id": 1}]
 
@@ -343,13 +338,4 @@ async def test_writers_that_look_at_the_same_time_do_not_ring_for_each_other(
 async def test_a_statement_that_changes_nothing_rings_for_nobody(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    heard: list[object] = []
-    sleeper = await asyncpg.connect(database)
-    await sleeper.add_listener("brain", lambda *arguments: heard.append(arguments[3]))
-    await sleeper.execute("SELECT pg_advisory_lock_shared(5221, 2)")
-
-    await connection.execute("UPDATE tasks SET progress = 1")
-    await sleeper.execute("SELECT 1")
-
-    assert heard == []
-    await sleeper.close()
+    assert await rung(database, connection, "UPDATE tasks SET progress = 1") == [False]
