@@ -102,7 +102,7 @@ class Conversation:
         greeting = self._wire_format.greet(now(), self._subscriber.cursor)
         await self._websocket.send_text(greeting)
         async with asyncio.TaskGroup() as tasks:
-            speaking = tasks.create_task(self._speak(lost, begins_with_snapshot))
+            speaking = tasks.create_task(self._speak_to_the_end(lost, begins_with_snapshot))
             await self._hear()
             speaking.cancel()
 
@@ -118,6 +118,24 @@ class Conversation:
                 return
             answer = self._wire_format.answer(text, now(), self._hub.reached(self._subscriber))
             await self._websocket.send_text(answer)
+
+    async def _speak_to_the_end(self, lost: CursorLost | None, begins_with_snapshot: bool) -> None:
+        """
+        Speak until this is cancelled; raise if it ends in any other way.
+
+        A cancellation that nobody asked for (the connection that was borrowed is the one of a
+        client that has just left) would end a task without a word, and leave a client that is
+        connected and hears nothing.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            await self._speak(lost, begins_with_snapshot)
+        except asyncio.CancelledError as error:
+            if task.cancelling():
+                raise
+            logger.warning("the telling of a client was cancelled by nobody", exc_info=error)
+            raise LogUnreachable("the log cannot be read at the moment") from error
 
     async def _speak(self, lost: CursorLost | None, begins_with_snapshot: bool) -> None:
         """Tell the client what the hub has for it, at the speed at which it reads."""

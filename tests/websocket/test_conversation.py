@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -124,3 +125,31 @@ def test_what_reaches_the_hub_while_the_log_is_asked_about_a_cursor_ahead_of_it_
             assert websocket.receive_json()["type"] == "connected"
 
             assert websocket.receive_json()["data"].get("id") == "new"
+
+
+class PoolThatCancels:
+    """Lends a connection whose last user has left, and that still deals with that."""
+
+    @asynccontextmanager
+    async def acquire(self, **_: object) -> AsyncIterator[PoolThatCancels]:
+        yield self
+
+    async def fetch(self, *_: object, **__: object) -> list[object]:
+        raise asyncio.CancelledError
+
+
+def test_a_client_whose_telling_is_cancelled_by_nobody_is_told_to_come_back(hub: Hub) -> None:
+    """It would stay connected otherwise, and hear nothing any more."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
+        yield {"pool": PoolThatCancels()}
+
+    routes = endpoint.routes(Setting(hub, SnapshotReader(1), 0.05, database_timeout_seconds=1))
+    with TestClient(Starlette(routes=routes, lifespan=lifespan)) as client:
+        with client.websocket_connect(f"/ws?cursor={Cursor(2, 5)}") as websocket:
+            websocket.receive_json()
+
+            with pytest.raises(WebSocketDisconnect) as closed:
+                websocket.receive_json()
+    assert closed.value.code == 4010
