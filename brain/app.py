@@ -69,14 +69,15 @@ def create_app(url: str, settings: Settings) -> Starlette:
                 yield {"pool": pool}
             finally:
                 for task in at_work:
+                    task.remove_done_callback(end_process)
                     task.cancel()
                 await asyncio.wait(at_work)
 
     def end_process(task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            app.state.failure = task.exception()
-            logger.critical("the %s died", task.get_name(), exc_info=app.state.failure)
-            signal.raise_signal(signal.SIGTERM)
+        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
+        app.state.failure = failure
+        logger.critical("the %s died", task.get_name(), exc_info=failure)
+        signal.raise_signal(signal.SIGTERM)
 
     app = Starlette(
         routes=[
