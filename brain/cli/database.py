@@ -9,15 +9,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
+import asyncpg
 import click
 from pydantic import ValidationError
 
 from brain.database import migrations
 from brain.database.binaries import find_binaries
-from brain.database.connection import (
-    shown,
-    told_as_errors,
-)
+from brain.database.connection import connected, shown, told_as_errors
 from brain.database.embedded import EmbeddedServer, default_folder, running_url, serve_embedded
 from brain.errors import UsageError
 from brain.server import end_on_signals
@@ -84,9 +82,16 @@ def run(url: str, work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run(work)
 
 
-def on_database(work: Callable[[str], Coroutine[Any, Any, Result]], **flags: Any) -> Result:
+def on_database(
+    work: Callable[[asyncpg.Connection], Coroutine[Any, Any, Result]], **flags: Any
+) -> Result:
     """Do something to the database of the settings, which must be up to date."""
+
+    async def over_a_connection(url: str) -> Result:
+        await migrations.require_current(url, migrations.shipped())
+        async with connected(url) as connection:
+            return await work(connection)
+
     end_on_signals()
     with database(read_settings(**flags), may_share=True) as (url, *_):
-        run(url, migrations.require_current(url, migrations.shipped()))
-        return run(url, work(url))
+        return run(url, over_a_connection(url))

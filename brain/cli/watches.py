@@ -11,7 +11,7 @@ import click
 
 from brain.cli.database import database_option, on_database
 from brain.database import watches
-from brain.database.connection import connected, told
+from brain.database.connection import told
 from brain.errors import UsageError
 
 
@@ -45,21 +45,22 @@ def watch_table_command(
 ) -> None:
     """Have every change of a table told; said again, it changes how."""
 
-    async def watch(url: str) -> None:
-        async with connected(url) as connection:
-            with refusals_told():
-                await watches.watch(
-                    connection,
-                    table,
-                    channel or table.rpartition(".")[2],
-                    columns.split(","),
-                    types=parsed_types(types),
-                    timing=timing,
-                    replicated=replicated,
-                )
+    told_on = channel or table.rpartition(".")[2]
+
+    async def watch(connection: asyncpg.Connection) -> None:
+        with refusals_told():
+            await watches.watch(
+                connection,
+                table,
+                told_on,
+                columns.split(","),
+                types=parsed_types(types),
+                timing=timing,
+                replicated=replicated,
+            )
 
     on_database(watch, **flags)
-    click.echo(f"{table} is watched on the channel {channel or table.rpartition('.')[2]}")
+    click.echo(f"{table} is watched on the channel {told_on}")
 
 
 @click.command("unwatch-table")
@@ -68,10 +69,9 @@ def watch_table_command(
 def unwatch_table_command(table: str, **flags: Any) -> None:
     """Let a table go."""
 
-    async def unwatch(url: str) -> None:
-        async with connected(url) as connection:
-            with refusals_told():
-                await watches.unwatch(connection, table)
+    async def unwatch(connection: asyncpg.Connection) -> None:
+        with refusals_told():
+            await watches.unwatch(connection, table)
 
     on_database(unwatch, **flags)
     click.echo(f"{table} is no longer watched")
@@ -82,11 +82,7 @@ def unwatch_table_command(table: str, **flags: Any) -> None:
 def watches_command(**flags: Any) -> None:
     """Say which tables are watched, and what is wrong with that."""
 
-    async def found(url: str) -> list[watches.Watch]:
-        async with connected(url) as connection:
-            return await watches.watches(connection)
-
-    for watch in on_database(found, **flags):
+    for watch in on_database(watches.watches, **flags):
         click.echo(f"{watch.channel}  {watch.table} ({', '.join(watch.columns)}) {watch.timing}")
         for problem in watch.problems:
             click.echo(f"    {problem}")
