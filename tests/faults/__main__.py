@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random, SystemRandom
+from shutil import rmtree
 from time import monotonic
 
 import uvloop
@@ -72,18 +73,22 @@ async def play_all(options: argparse.Namespace) -> int:
     names = options.only or list(SCENARIOS)
     print(f"seed {options.seed}\n{HEADING}", flush=True)
     reports = []
-    with tempfile.TemporaryDirectory(prefix="brain-faults-") as folder:
-        async with own_postgres(options.binaries) as postgres:
-            async with connected(postgres.url) as connection:
-                version = await connection.fetchval("SHOW server_version")
-            for name in names:
-                # Its own seed, so that one scenario alone does what it does among the others.
-                chance = Random(f"{options.seed} {name}")
-                stage = Stage(postgres.url, Path(folder), chance, options.binaries)
-                reports.append(await play(name, stage, is_short=options.short))
+    folder = Path(tempfile.mkdtemp(prefix="brain-faults-"))
+    async with own_postgres(options.binaries) as postgres:
+        async with connected(postgres.url) as connection:
+            version = await connection.fetchval("SHOW server_version")
+        for name in names:
+            # Its own seed, so that one scenario alone does what it does among the others.
+            chance = Random(f"{options.seed} {name}")
+            stage = Stage(postgres.url, folder, chance, options.binaries)
+            reports.append(await play(name, stage, is_short=options.short))
     print(total(reports))
     print(f"seed {options.seed}, PostgreSQL {version}, {monotonic() - begun:.0f} s")
-    return 0 if all(report and report.verdict.is_clean for report in reports) else 1
+    if all(report and report.verdict.is_clean for report in reports):
+        rmtree(folder)
+        return 0
+    print(f"what the Brains said is in {folder}")
+    return 1
 
 
 def total(reports: Sequence[Report | None]) -> str:

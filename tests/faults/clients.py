@@ -87,7 +87,8 @@ class Client(Generic[Heard]):
     async def visit(self, visit: Visit) -> None:
         """Come once, and stay as long as is wanted; raises what ends the connection before."""
         async with opened(self._chance.choice(self._ports), self.cursor) as connection:
-            greeting = orjson.loads(await connection.recv(decode=False))
+            async with asyncio.timeout(OPEN_SECONDS):
+                greeting = orjson.loads(await connection.recv(decode=False))
             self.cursor = greeting["cursor"]
             self.greetings += 1
             self._pause_seconds = FIRST_PAUSE_SECONDS
@@ -132,5 +133,7 @@ def opened(port: int, cursor: str) -> connect:
         open_timeout=OPEN_SECONDS,
         close_timeout=1,
         ping_interval=None,
-        max_queue=256,
+        # Otherwise a client that is behind does not read the reply to its goodbye, and waits for it
+        # for as long as it takes to fall behind further.
+        max_queue=None,
     )
