@@ -1,0 +1,189 @@
+"""
+Many WebSocket clients that count what they receive, in a process of their own.
+
+    python -m bench.load PORT PATH CLIENTS FRAME_BYTES [--greeted] [--offers-compression]
+                         [--acknowledges]
+
+It does as little as can be: one epoll, one `recv` into one buffer, and an addition. Where it falls
+behind, one `recv` takes several frames, so it is the sooner done. Frames are not decoded; all have
+the same length, so the bytes of a client say how many it has. A client that gets more than was
+published is an error, and so is one that is closed. `--acknowledges` has the kernel acknowledge at
+once what was read, for a server that waits for it (Nagle's algorithm). It prints a line when all
+are connected, and then answers lines of standard input, each with a line of JSON:
+
+- `expect N`: when every client has N frames more, with the time at which the last one had them;
+- `examine N`: the same, after comparing the clients' bytes, with the payloads of the frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import select
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from bench.sockets import (
+    BUFFER_BYTES,
+    connected_sockets,
+    raise_descriptor_limit,
+    split_frames,
+    upgrade_request,
+)
+from bench.usage import end
+
+# How long clients wait for a frame.
+PATIENCE_SECONDS = 60.0
+
+
+class Clients:
+    """The clients, and how many bytes each has received."""
+
+    def __init__(
+        self, sockets: list[socket.socket], frame_bytes: int, *, acknowledges: bool
+    ) -> None:
+        self._frame_bytes = frame_bytes
+        self._epoll = select.epoll()
+        self._receive: dict[int, Callable[[bytearray], int]] = {}
+        self._acknowledge: dict[int, Callable[[int, int, int], None]] = {}
+        self._received: dict[int, int] = {}
+        self._due = 0
+        """Bytes that every client has been sent when all that is expected has come."""
+        for one in sockets:
+            one.setblocking(False)
+            self._epoll.register(one, select.EPOLLIN)
+            self._receive[one.fileno()] = one.recv_into
+            self._received[one.fileno()] = 0
+            if acknowledges:
+                self._acknowledge[one.fileno()] = one.setsockopt
+
+    def expect(self, frames: int) -> float:
+        """Receive so many frames more with every client; return when the last one had them."""
+        return self._receive_all(frames)
+
+    def examine(self, frames: int) -> tuple[float, list[str]]:
+        """Do the same, see that all clients received the same, and return the payloads."""
+        texts = {descriptor: b"" for descriptor in self._received}
+
+        def keep(descriptor: int, data: memoryview) -> None:
+            texts[descriptor] += data
+
+        at = self._receive_all(frames, keep)
+        (text,) = set(texts.values())
+        found, left = split_frames(text)
+        assert not left and len(found) == frames, text
+        assert len(text) == frames * self._frame_bytes, f"{len(text) / frames} bytes a frame"
+        return at, [frame.payload.decode() for frame in found]
+
+    def _receive_all(
+        self, frames: int, keep: Callable[[int, memoryview], None] | None = None
+    ) -> float:
+        self._due += frames * self._frame_bytes
+        due, receive, received = self._due, self._receive, self._received
+        acknowledge = self._acknowledge
+        buffer = bytearray(BUFFER_BYTES)
+        view = memoryview(buffer)
+        missing = len(received)
+        while missing:
+            ready = self._epoll.poll(PATIENCE_SECONDS, len(received))
+            if not ready:
+                raise TimeoutError(f"{missing} clients wait for more than was sent to them")
+            for descriptor, _ in ready:
+                count = receive[descriptor](buffer)
+                if acknowledge:
+                    # It does not last.
+                    acknowledge[descriptor](socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+                if keep is not None:
+                    keep(descriptor, view[:count])
+                total = received[descriptor] = received[descriptor] + count
+                if total >= due:
+                    missing -= 1
+                    assert total == due, "a client received more than was published"
+                assert count, "the server closed a connection"
+        return time.monotonic()
+
+
+class Load:
+    """The process, as the benchmark speaks with it."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
+    def begin(self, verb: str, frames: int) -> None:
+        """Have it `expect` or `examine`; to be called before anything is published."""
+        assert self._process.stdin
+        self._process.stdin.write(f"{verb} {frames}\n".encode())
+
+    async def end(self) -> tuple[float, list[str]]:
+        """Return when the last client had everything, by `time.monotonic()`, and the payloads."""
+        assert self._process.stdout
+        async with asyncio.timeout(PATIENCE_SECONDS * 2):
+            line = await self._process.stdout.readline()
+        if not line:
+            raise ConnectionError("the clients have ended; what they died of is above")
+        at, payloads = json.loads(line)
+        return at, payloads
+
+
+@asynccontextmanager
+async def running_load(
+    port: int, path: str, clients: int, frame_bytes: int, *options: str
+) -> AsyncIterator[Load]:
+    """Run it until the context ends; yield it once all are connected."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.load"),
+        *(str(port), path, str(clients), str(frame_bytes), *options),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=BUFFER_BYTES,
+    )
+    try:
+        load = Load(process)
+        await load.end()
+        yield load
+    finally:
+        await end(process)
+
+
+def serve(clients: Clients) -> None:
+    """Answer lines until there are no more."""
+    for line in sys.stdin:
+        verb, number = line.split()
+        payloads: list[str] = []
+        if verb == "examine":
+            at, payloads = clients.examine(int(number))
+        else:
+            at = clients.expect(int(number))
+        print(json.dumps([at, payloads]), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("path")
+    parser.add_argument("clients", type=int)
+    parser.add_argument("frame_bytes", type=int)
+    parser.add_argument("--greeted", action="store_true")
+    parser.add_argument("--offers-compression", action="store_true")
+    parser.add_argument("--acknowledges", action="store_true")
+    arguments = parser.parse_args()
+    raise_descriptor_limit()
+    request = upgrade_request(arguments.path, offers_compression=arguments.offers_compression)
+    sockets = list(
+        connected_sockets(arguments.port, request, arguments.clients, is_greeted=arguments.greeted)
+    )
+    clients = Clients(sockets, arguments.frame_bytes, acknowledges=arguments.acknowledges)
+    print(json.dumps([time.monotonic(), []]), flush=True)
+    serve(clients)
+
+
+if __name__ == "__main__":
+    main()

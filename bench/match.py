@@ -1,0 +1,154 @@
+"""A contender in telling many clients the same, with its clients, and what is measured of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import asyncpg
+import orjson
+
+from bench.bare import running_bare
+from bench.brain import brain_for_many
+from bench.contender import Contender
+from bench.load import Load, running_load
+from bench.naive import running_naive
+from bench.nchan import NchanMissing, running_nchan
+from bench.note import FIRST_NUMBER, Notes
+from bench.server import Server
+from bench.usage import Cores, ProcessorTime, family_time, on_core
+
+BARE = "socket.send"
+JOINED = "socket.send, burst joined"
+NCHAN = "nginx with nchan"
+NAIVE = "send_json in a loop"
+BRAIN = "Brain"
+NAMES = (BARE, JOINED, NCHAN, NAIVE, BRAIN)
+
+PUBLISH = """
+SELECT count(brain.publish('fanout', 'note', data::jsonb)) FROM unnest($1::text[]) AS data
+"""
+
+WARMING_SECONDS = 0.3
+# After a message that is alone; Brain does not turn busy at such a rate.
+PAUSE_SECONDS = 0.01
+
+
+class Measured(NamedTuple):
+    """What came of publishing in one way for a while."""
+
+    rate: float
+    """Deliveries a second."""
+    microseconds: float
+    """Of the server's processor time, for a delivery."""
+    server_share: float
+    """Of its core."""
+    disturbed_share: float
+    """Of the time, in which somebody else had the server's core while it could have run."""
+    clients_share: float
+    """Of the other core, that clients, helpers and this process took."""
+
+
+@dataclass
+class Match:
+    """A contender with its clients."""
+
+    contender: Contender
+    load: Load
+    clients: int
+    helpers: Sequence[int]
+    """Processes beside the clients that work on their core."""
+    numbers: Iterator[int] = field(default_factory=lambda: count(FIRST_NUMBER))
+    delivered: int = 0
+
+    async def send(self, messages: int, verb: str = "expect") -> tuple[float, list[str]]:
+        """Publish so many at once; return how long it took, and the payloads of `examine`."""
+        numbers = [next(self.numbers) for _ in range(messages)]
+        self.load.begin(verb, messages)
+        begun = time.monotonic()
+        await self.contender.publish(numbers)
+        at, payloads = await self.load.end()
+        self.delivered += messages * self.clients
+        assert [orjson.loads(text)["data"]["number"] for text in payloads] in ([], numbers)
+        return at - begun, payloads
+
+    async def measure(self, messages: int, seconds: float) -> Measured:
+        """Publish so many at once, again and again for so long."""
+        pause = PAUSE_SECONDS if messages == 1 else 0.0
+        await self._repeat(messages, WARMING_SECONDS, pause)
+        begun, server, others = time.monotonic(), self._server_time(), self._others_seconds()
+        taken = await self._repeat(messages, seconds, pause)
+        server_then, others = self._server_time(), self._others_seconds() - others
+        passed = time.monotonic() - begun
+        spent = server_then.spent - server.spent
+        deliveries = len(taken) * messages * self.clients
+        return Measured(
+            rate=deliveries / sum(taken),
+            microseconds=spent / deliveries * 1e6,
+            server_share=spent / passed,
+            disturbed_share=(server_then.waited - server.waited) / passed,
+            clients_share=others / passed,
+        )
+
+    async def _repeat(self, messages: int, seconds: float, pause: float) -> list[float]:
+        taken: list[float] = []
+        end = time.monotonic() + seconds
+        while not taken or time.monotonic() < end:
+            taken.append((await self.send(messages))[0])
+            await asyncio.sleep(pause)
+        return taken
+
+    def _server_time(self) -> ProcessorTime:
+        return family_time(self.contender.process_id)
+
+    def _others_seconds(self) -> float:
+        processes = (self.load.process_id, *self.helpers)
+        return sum(family_time(process).spent for process in processes) + time.process_time()
+
+
+@asynccontextmanager
+async def brain_contender(server: Server, notes: Notes, folder: Path) -> AsyncIterator[Contender]:
+    writer = await asyncpg.connect(server.url)
+
+    async def publish(numbers: Sequence[int]) -> None:
+        await writer.execute(PUBLISH, [notes.data(number) for number in numbers])
+
+    async with brain_for_many(server.url, folder) as brain:
+        path = "/ws?channel=fanout"
+        yield Contender(BRAIN, brain.port, brain.process.pid, publish, path, is_greeted=True)
+    await writer.close()
+
+
+@asynccontextmanager
+async def running_matches(
+    server: Server, notes: Notes, clients: int, folder: Path, cores: Cores
+) -> AsyncIterator[list[Match]]:
+    """Run all contenders that there are, each with so many clients, until the context ends."""
+    starts: tuple[Callable[[], AbstractAsyncContextManager[Contender]], ...] = (
+        lambda: running_bare(BARE, notes, clients),
+        lambda: running_bare(JOINED, notes, clients, "--joins"),
+        lambda: running_nchan(NCHAN, notes, clients, folder),
+        lambda: running_naive(NAIVE, notes),
+        lambda: brain_contender(server, notes, folder),
+    )
+    matches: list[Match] = []
+    async with AsyncExitStack() as stack:
+        for start in starts:
+            try:
+                with on_core(cores.server):
+                    contender = await stack.enter_async_context(start())
+            except NchanMissing:
+                continue
+            options = contender.load_options
+            load = await stack.enter_async_context(
+                running_load(contender.port, contender.path, clients, notes.frame_bytes, *options)
+            )
+            helpers = [server.embedded.process_id] if contender.name == BRAIN else []
+            matches.append(Match(contender, load, clients, helpers))
+        yield matches

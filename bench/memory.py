@@ -1,0 +1,141 @@
+"""
+What a client that is told nothing costs a server in memory.
+
+    python -m bench.memory [--clients 5000] [--quiet-seconds 3]
+
+One server after the other, each in a process of its own: Brain with plain clients and with clients
+that get cursors, and beside it an endpoint on Starlette and uvicorn that does nothing but wait,
+without compression as Brain has it, and with compression, as uvicorn is when nothing is said and
+the client offers it. A hundred clients connect first, so that whatever is loaded or made once is
+there; then so many more. The memory before and after, each when all has been quiet for a while,
+divided by their number, is what one costs.
+
+It is the memory of the process: that which it shares with no other one (private pages of
+smaps_rollup), and the resident set. The kernel's part, its sockets and their buffers, is not in it,
+and is the same for every server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import platform
+import statistics
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+
+from bench.brain import brain_for_many
+from bench.load import running_load
+from bench.naive import running_naive
+from bench.note import Notes
+from bench.processes import resident_bytes
+from bench.server import Server, running_server
+from bench.sockets import fitting
+from bench.usage import private_bytes
+
+FIRST_CLIENTS = 100
+
+# Nothing is published, so they are of no length.
+NOTES = Notes(frame_bytes=200)
+
+Running = AbstractAsyncContextManager[tuple[int, int]]
+"""A server; its port and its process."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A server and a kind of client, and the bytes that such a client took in each repetition."""
+
+    name: str
+    start: Callable[[Server, Path], Running]
+    path: str
+    options: Sequence[str] = ()
+    """Of the clients."""
+    private: list[float] = field(default_factory=list)
+    resident: list[float] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def brain(server: Server, folder: Path) -> AsyncIterator[tuple[int, int]]:
+    async with brain_for_many(server.url, folder) as running:
+        yield running.port, running.process.pid
+
+
+@asynccontextmanager
+async def waiting(*options: str) -> AsyncIterator[tuple[int, int]]:
+    async with running_naive("waiting", NOTES, *options) as contender:
+        yield contender.port, contender.process_id
+
+
+def rows() -> tuple[Row, ...]:
+    compressing = ("--offers-compression",)
+    return (
+        Row("Brain, /ws", brain, "/ws", ("--greeted",)),
+        Row("Brain, /ws?cursor=", brain, "/ws?cursor=", ("--greeted",)),
+        Row("uvicorn, no compression", lambda *_: waiting(), "/ws"),
+        Row("uvicorn, as it comes", lambda *_: waiting("--compresses"), "/ws", compressing),
+    )
+
+
+async def measure(row: Row, running: Running, clients: int, quiet_seconds: float) -> None:
+    """Connect so many clients, and add what one of them took to the row."""
+
+    async def used(process: int) -> tuple[int, int]:
+        await asyncio.sleep(quiet_seconds)
+        return private_bytes(process), resident_bytes(process)
+
+    length = NOTES.frame_bytes
+    async with (
+        running as (port, process),
+        running_load(port, row.path, FIRST_CLIENTS, length, *row.options),
+    ):
+        private, resident = await used(process)
+        async with running_load(port, row.path, clients, length, *row.options):
+            private_then, resident_then = await used(process)
+    row.private.append((private_then - private) / clients)
+    row.resident.append((resident_then - resident) / clients)
+
+
+def print_rows(measured: Sequence[Row]) -> None:
+    without, stock = (statistics.median(row.private) for row in measured[-2:])
+    print(
+        f"{'KiB for a client that is idle':<32}{'private':>9}{'resident':>10}"
+        f"{': no compression':>18}{': as it comes':>15}"
+    )
+    for row in measured:
+        private = statistics.median(row.private)
+        print(
+            f"{row.name:<32}{private / 1024:>9.1f}{statistics.median(row.resident) / 1024:>10.1f}"
+            f"{private / without:>16.2f} x{private / stock:>13.2f} x"
+        )
+    print("memory of the server's process; sockets and their buffers in the kernel do not count")
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").strip().partition("\n\n")[0])
+    parser.add_argument("--clients", type=int, default=5000)
+    parser.add_argument("--quiet-seconds", type=float, default=3, help="before memory is read")
+    parser.add_argument("--repetitions", type=int, default=2)
+    arguments = parser.parse_args()
+    (clients,) = fitting([arguments.clients])
+    measured = rows()
+    with tempfile.TemporaryDirectory() as folder:
+        async with running_server(Path(folder)) as server:
+            for _ in range(arguments.repetitions):
+                for row in measured:
+                    running = row.start(server, Path(folder))
+                    await measure(row, running, clients, arguments.quiet_seconds)
+    print(
+        f"{clients:,} clients, Python {platform.python_version()}, uvicorn {uvicorn.__version__};"
+        f" median of {arguments.repetitions}\n"
+    )
+    print_rows(measured)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
