@@ -41,11 +41,27 @@ class Settings(BaseSettings):
     ping_seconds: float = Field(default=20.0, gt=0)
     """How often a client is asked for a sign of life, and how long it may take to give one."""
     unread_seconds: float = Field(default=60.0, gt=0)
-    """How long a client may leave sent data unacknowledged before its connection is cut."""
+    """How long a client may leave unread what it is sent before its connection is cut."""
+    handshake_seconds: float = Field(default=10.0, gt=0)
+    """How long a client may take to say what it wants before its connection is cut."""
+    messages_per_second: float = Field(default=100.0, ge=1)
+    """How much a client may say, pings included; twice as much at once, then 4029."""
+    message_depth: int = Field(default=64, gt=0)
+    """How deeply what a client says may be nested; 4501 otherwise."""
+    connections: int = Field(default=50_000, gt=0)
+    """How many WebSockets a process takes; the next is refused with 503."""
+    connections_per_address: int = Field(default=1000, gt=0)
+    """How many from one address, this machine's own excepted; the next is refused with 429."""
+    connections_per_user: int = Field(default=100, gt=0)
+    """How many of one user; the next is refused with 429."""
+    anonymous_connections: int = Field(default=50_000, gt=0)
+    """How many without a user; the next is refused with 503."""
     heartbeat_seconds: float = Field(default=20.0, gt=0, le=25)
     """After how long without a message a client that asked for cursors gets a heartbeat."""
     ring_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """How much of the recent past is kept in memory for clients that lag behind."""
+    ring_seconds: float = Field(default=60.0, gt=0)
+    """How long it is kept there; whoever is further behind is cut off, and reads the log."""
     snapshot_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """How much a client may have read at once of the tables that it follows."""
 

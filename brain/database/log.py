@@ -18,9 +18,24 @@ PAGE_EVENTS = 1000
 # are there twice, parsed and rendered.
 OBJECT_BYTES = 1100
 
+# A page ends where a tick of a round number does, whoever asks for it.
 AFTER = """
     SELECT at_tick, at_nonce, id, at, channel, type, operation, key, data, old
-      FROM brain.read($1, $2, $3, (SELECT max(id) FROM brain.ticks), $4)
+      FROM brain.read($1, $2, $3,
+                      least((SELECT max(id) FROM brain.ticks), ($1::bigint / 1024 + 1) * 1024), $4)
+"""
+# From the last tick before the time that is meant, or the one after which there are few enough.
+RECENT = """
+    SELECT id, nonce FROM brain.ticks
+     WHERE id >= coalesce(greatest(
+         (SELECT t.id FROM brain.ticks t
+           WHERE t.at <= clock_timestamp() - make_interval(secs => $1) ORDER BY t.id DESC LIMIT 1),
+         (SELECT t.id FROM brain.ticks t
+           WHERE pg_snapshot_xmax(t.snapshot) <= (
+               SELECT e.transaction_id FROM brain.events e
+                ORDER BY e.transaction_id DESC, e.id DESC OFFSET $2 LIMIT 1)
+           ORDER BY t.id DESC LIMIT 1)), 0)
+     ORDER BY id
 """
 # What is read here is committed once this statement is, and it is not told before.
 NEWEST = """
@@ -53,16 +68,32 @@ class Log:
         return Cursor(row["id"], row["nonce"])
 
     async def newest(self, cursor: Cursor) -> Batch:
-        """Cut a tick if anything is new, and return what follows `cursor` like `after`."""
+        """
+        Cut a tick if anything is new, and return what follows `cursor`.
+
+        At most `PAGE_EVENTS` events, otherwise all there is. Raises `CursorLost` like `after`.
+        """
         return await self._read(NEWEST, cursor)
 
     async def after(self, cursor: Cursor) -> Batch:
         """
-        Return what follows `cursor`: at most `PAGE_EVENTS` events, otherwise all there is.
+        Return what follows `cursor`: at most `PAGE_EVENTS` events, and not all at once.
+
+        There is more as long as the batch's cursor lies before the newest tick.
 
         Raises `CursorLost` if the log does not reach back to the cursor, or never knew it.
         """
         return await self._read(AFTER, cursor)
+
+    async def recent(self, seconds: float, events: int) -> list[Cursor]:
+        """
+        Return the ends of the latest ticks, oldest first.
+
+        What follows the first of them goes back about so many seconds, and not much further than so
+        many events.
+        """
+        rows = await self._rows(RECENT, seconds, events)
+        return [Cursor(row["id"], row["nonce"]) for row in rows]
 
     async def holds(self, cursor: Cursor) -> bool:
         """Whether the log has the tick of `cursor`, with its nonce."""

@@ -15,7 +15,7 @@ from brain.listener.backoff import delays
 from brain.listener.bell import Bell
 from brain.listener.pace import Pace
 from brain.message.cursor import Cursor
-from brain.message.event import Batch
+from brain.message.event import Batch, Event
 from brain.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 # How soon to look again while a transaction is open that may have looked before the node parked:
 # the longer that has lasted already, the later.
 SOONEST_SECONDS, LATEST_SECONDS = 0.02, 0.2
+
+# How many events of the past are read at the start.
+MOST_RECENT = 20_000
 
 
 class ListenerStatistics(NamedTuple):
@@ -66,7 +69,11 @@ class Listener:
         )
 
     async def batches(self) -> AsyncIterator[Batch]:
-        """Yield every batch from now on, for ever, whatever happens to the connections."""
+        """
+        Yield every batch from now on, for ever, whatever happens to the connections.
+
+        Before them comes one with the recent past, which goes back to the first of its `ticks`.
+        """
         waiting = delays()
         while True:
             try:
@@ -113,8 +120,9 @@ class Listener:
     async def _read(self, log: Log) -> AsyncIterator[Batch]:
         """Yield what was committed since the cursor, and advance it."""
         if self._cursor is None:
-            self._cursor = await log.tick()
-            yield Batch((), self._cursor)
+            past = await self._recent_past(log)
+            self._cursor = past.cursor
+            yield past
         is_more = True
         while is_more:
             try:
@@ -127,6 +135,28 @@ class Listener:
             if batch.cursor != self._cursor:
                 self._cursor = batch.cursor
                 yield batch
+
+    async def _recent_past(self, log: Log) -> Batch:
+        """
+        Return what has happened lately, and where it ends.
+
+        After a restart all clients come back at once, from about where it was stopped: what they
+        missed is then read once, and not by each.
+        """
+        newest = await log.tick()
+        ticks = await log.recent(self._settings.ring_seconds, MOST_RECENT)
+        cursor = ticks[0]
+        events: list[Event] = []
+        try:
+            while cursor.place < newest.place:
+                batch = await log.after(cursor)
+                events += batch.events
+                cursor = batch.cursor
+                if len(events) > 2 * MOST_RECENT:  # in one transaction
+                    return Batch((), newest)
+        except CursorLost:  # it was forgotten just now
+            return Batch((), newest)
+        return Batch(tuple(events), cursor, ticks=tuple(ticks))
 
     async def _rest(self, bell: Bell, log: Log, looked_at: float) -> bool:
         """Wait until it is worth looking again; return whether that was said by the bell."""

@@ -39,8 +39,8 @@ class Event:
     """How much memory it takes, roughly, once it is rendered."""
     type: str | None = None
     """What its message is called, where that was said; otherwise the wire format decides."""
-    frames: dict[str, str | None] = field(default_factory=dict, compare=False, repr=False)
-    """The event as text, per wire format; None where the format does not tell it."""
+    frames: dict[str, bytes | None] = field(default_factory=dict, compare=False, repr=False)
+    """The event as a WebSocket frame, per wire format; None where the format does not tell it."""
 
     @property
     def id(self) -> int:
@@ -55,3 +55,5 @@ class Batch:
     cursor: Cursor
     follows: bool = True
     """Whether it comes right after the batch before; if not, what lay between is lost."""
+    ticks: tuple[Cursor, ...] = ()
+    """Where the first batch of all begins, and the ends of the ticks that it goes through."""

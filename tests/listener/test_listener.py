@@ -24,11 +24,15 @@ class Heard:
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
+        self.past: Batch | None = None
         self._batches: asyncio.Queue[Batch] = asyncio.Queue()
 
     async def relay(self) -> None:
         async for batch in self.listener.batches():
-            self._batches.put_nowait(batch)
+            if batch.ticks:
+                self.past = batch
+            else:
+                self._batches.put_nowait(batch)
 
     async def batch(self) -> Batch:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -38,12 +42,16 @@ class Heard:
         """Return the keys of the next `count` events."""
         keys: list[object] = []
         while len(keys) < count:
-            keys += [event.key and event.key[0] for event in (await self.batch()).events]
+            keys += keys_of(await self.batch())
         return keys
 
     @property
     def is_empty(self) -> bool:
         return self._batches.empty()
+
+
+def keys_of(batch: Batch) -> list[object]:
+    return [event.key and event.key[0] for event in batch.events]
 
 
 @asynccontextmanager
@@ -105,6 +113,57 @@ async def test_what_was_committed_before_it_began_is_not_told(
         await insert(connection, "after")
 
         assert await heard.keys(1) == ["after"]
+
+
+async def test_the_recent_past_comes_first_and_in_one_piece(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with listening(database) as heard:
+        for id in ("a", "b"):
+            await insert(connection, id)
+            await heard.keys(1)
+    async with listening(database) as later:
+        assert later.past is not None
+        assert heard.past is not None
+        assert keys_of(later.past) == ["a", "b"]
+        assert later.past.ticks[0] == heard.past.cursor
+        assert {event.cursor.tick for event in later.past.events} < {
+            cursor.tick for cursor in later.past.ticks
+        }
+        assert later.past.cursor == later.past.ticks[-1] == later.listener.statistics().cursor
+
+
+async def test_what_lies_further_back_than_the_ring_is_left_to_the_log(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with listening(database) as heard:
+        await insert(connection, "a")
+        await heard.keys(1)
+        await asyncio.sleep(0.3)
+        await insert(connection, "b")
+        await heard.keys(1)
+    async with listening(database, Settings(idle_poll_seconds=60, ring_seconds=0.25)) as later:
+        assert later.past is not None
+        assert keys_of(later.past) in (["b"], [])
+
+
+async def test_of_very_much_only_the_latest_is_read_at_the_start(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.listener.listener.MOST_RECENT", 4)
+    async with listening(database) as heard:
+        for id in "abcdefgh":
+            await insert(connection, id)
+            await heard.keys(1)
+    async with listening(database) as later:
+        assert later.past is not None
+        assert keys_of(later.past) == list("defgh")
+
+    await connection.execute("INSERT INTO tasks SELECT generate_series(1, 9)")
+    async with listening(database) as one_transaction:
+        assert one_transaction.past is None
+        await insert(connection, "z")
+        assert (await one_transaction.keys(1)) == ["z"]
 
 
 async def test_a_writer_that_looked_before_the_node_parked_is_heard_without_a_bell(
