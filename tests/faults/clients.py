@@ -68,6 +68,8 @@ class Client(Generic[Heard]):
         self.greetings = 0
         self.is_settled = False
         """It has heard the end, and then that nothing follows."""
+        self.is_ending = False
+        """The end is written."""
         self._ports = ports
         self._chance = chance
         self._visits = visits
@@ -75,9 +77,9 @@ class Client(Generic[Heard]):
         self._pause_seconds = FIRST_PAUSE_SECONDS
 
     async def follow(self) -> None:
-        """Come again and again, until the end was heard."""
+        """Come again and again, until the end was heard; once it is written, stay."""
         while not self.is_settled:
-            visit = STAYING if self.replica.has_heard_the_end else self._visits(self._chance)
+            visit = STAYING if self.is_ending else self._visits(self._chance)
             try:
                 await self.visit(visit)
             except (OSError, WebSocketException):

@@ -108,6 +108,7 @@ class Scene:
                 await write_end(connection, self.notes)
             for client in self.clients:
                 client.replica.note_end(self.notes.sent[END])
+                client.is_ending = True
             _, late = await asyncio.wait(following, timeout=PATIENCE_SECONDS)
             for task in late:
                 task.cancel()
