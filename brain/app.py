@@ -7,12 +7,14 @@ import logging
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import TypedDict
 
 import asyncpg
 from starlette.applications import Starlette
 
 from brain.database.connection import opened_pool
+from brain.database.history import HistoryReader
 from brain.database.retention import forget_old_events
 from brain.database.snapshot import SnapshotReader
 from brain.database.watches import warn_of_problems
@@ -21,7 +23,9 @@ from brain.listener.listener import Listener
 from brain.settings import Settings
 from brain.web import page, snapshot, status, tasks
 from brain.websocket import endpoint
-from brain.websocket.conversation import Setting
+from brain.websocket.conversation import Sources
+from brain.websocket.doorkeeper import Doorkeeper, DoorLimits
+from brain.websocket.endpoint import Entrance
 
 # How long to wait for the database before serving without it.
 STARTUP_SECONDS = 5.0
@@ -31,12 +35,20 @@ logger = logging.getLogger(__name__)
 
 class State(TypedDict):
     pool: asyncpg.Pool
+    sources: Sources
 
 
 async def relay(listener: Listener, hub: Hub) -> None:
     """Carry every change from the database to whoever is listening."""
     async for batch in listener.batches():
         hub.deliver(batch)
+
+
+async def keep(hub: Hub, heartbeat_seconds: float) -> None:
+    """See that the hub forgets what is old, and lets no client wonder whether it is still there."""
+    while True:
+        await asyncio.sleep(min(1.0, heartbeat_seconds / 4))
+        hub.tick(datetime.now(UTC), heartbeat_seconds)
 
 
 def create_app(url: str, settings: Settings) -> Starlette:
@@ -47,7 +59,7 @@ def create_app(url: str, settings: Settings) -> Starlette:
     is worse than none. `app.state.failure` then says what it died of.
     """
     listener = Listener(url, settings)
-    hub = Hub(settings.ring_bytes)
+    hub = Hub(settings.ring_bytes, settings.ring_seconds)
     snapshots = SnapshotReader(settings.snapshot_bytes)
 
     @asynccontextmanager
@@ -55,6 +67,7 @@ def create_app(url: str, settings: Settings) -> Starlette:
         async with opened_pool(url) as pool:
             at_work = [
                 asyncio.create_task(relay(listener, hub), name="listener"),
+                asyncio.create_task(keep(hub, settings.heartbeat_seconds), name="hub"),
                 asyncio.create_task(
                     forget_old_events(pool, settings.retention_seconds), name="retention"
                 ),
@@ -66,7 +79,8 @@ def create_app(url: str, settings: Settings) -> Starlette:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(STARTUP_SECONDS):
                         await listener.live()
-                yield {"pool": pool}
+                history = HistoryReader(pool, settings.database_timeout_seconds)
+                yield {"pool": pool, "sources": Sources(hub, pool, history, snapshots)}
             finally:
                 for task in at_work:
                     task.remove_done_callback(end_process)
@@ -82,8 +96,17 @@ def create_app(url: str, settings: Settings) -> Starlette:
     app = Starlette(
         routes=[
             *endpoint.routes(
-                Setting(
-                    hub, snapshots, settings.heartbeat_seconds, settings.database_timeout_seconds
+                Entrance(
+                    Doorkeeper(
+                        DoorLimits(
+                            in_all=settings.connections,
+                            per_address=settings.connections_per_address,
+                            per_user=settings.connections_per_user,
+                            anonymous=settings.anonymous_connections,
+                        )
+                    ),
+                    settings.message_depth,
+                    settings.unread_seconds,
                 )
             ),
             *status.routes(hub, listener.statistics),

@@ -11,6 +11,7 @@ BrainError
 │   ├── PoolerInTheWay
 │   ├── RightsMissing
 │   └── EmbeddedServerError
+├── WrongUvicorn                    its version is not the one Brain is written for: exit 1
 ├── MigrationError                  files and database disagree: exit 1
 │   ├── MigrationChanged
 │   ├── MigrationFailed
@@ -18,6 +19,7 @@ BrainError
 │   └── MigrationUnknown
 ├── CursorLost                      the log no longer holds what follows a cursor
 ├── MessageRefused                  what was published is no message
+├── TooManyConnections              a WebSocket is refused: 429 or 503
 ├── TaskError                       a call of the Python client was refused
 │   ├── UnknownTask
 │   └── UnknownStatus
@@ -78,6 +80,10 @@ class EmbeddedServerError(DatabaseError):
     """The embedded PostgreSQL could not be found, prepared or started."""
 
 
+class WrongUvicorn(BrainError):
+    """The installed uvicorn is not the version that Brain's protocol class is written for."""
+
+
 class MigrationError(BrainError):
     """The migration files and the database disagree."""
 
@@ -104,6 +110,14 @@ class CursorLost(BrainError):
 
 class MessageRefused(BrainError):
     """What was published is no message: too large, not JSON, or without a channel or a type."""
+
+
+class TooManyConnections(BrainError):
+    """There are as many clients as there may be: in all, from this address, or of this user."""
+
+    def __init__(self, text: str, status_code: int) -> None:
+        super().__init__(text)
+        self.status_code = status_code
 
 
 class TaskError(BrainError):

@@ -8,16 +8,24 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import uvicorn
 from starlette.applications import Starlette
 
 from brain.errors import PortTaken, UsageError
 from brain.settings import Settings
+from brain.websocket.protocol import (
+    ConnectionLimits,
+    HttpProtocol,
+    WebSocketProtocol,
+    require_uvicorn,
+)
 
 BACKLOG = 2048
+MOST_UNSENT_BYTES = 128 * 1024
 
 LOGGING: dict[str, Any] = {
     "version": 1,
@@ -92,9 +100,17 @@ def serve(
 
     `announce` is called once it can be reached.
     """
+    require_uvicorn()
+    limits = ConnectionLimits(
+        handshake_seconds=settings.handshake_seconds,
+        unread_seconds=settings.unread_seconds,
+        close_seconds=settings.shutdown_seconds,
+        frames_per_second=settings.messages_per_second,
+    )
     config = uvicorn.Config(
         app,
-        ws="websockets-sansio",
+        ws=cast(type[asyncio.Protocol], partial(WebSocketProtocol, limits=limits)),
+        http=cast(type[asyncio.Protocol], partial(HttpProtocol, limits=limits)),
         ws_max_size=settings.max_message_bytes,
         ws_ping_interval=settings.ping_seconds,
         ws_ping_timeout=settings.ping_seconds,
@@ -186,6 +202,9 @@ def bound(
             listener.setsockopt(
                 socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(unread_seconds * 1000)
             )
+            # And what is unread waits in the ring, once for everybody, and not in megabytes of the
+            # kernel for each.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MOST_UNSENT_BYTES)
         listener.bind(address)
         listener.listen(BACKLOG)
         listener.setblocking(False)

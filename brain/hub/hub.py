@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from itertools import islice
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
-from brain.errors import HistoryLost, NotReady, TooFarBehind
+from brain.errors import ConnectionEnded, HistoryLost, NotReady, TooFarBehind
+from brain.hub.cohort import Cohort
 from brain.hub.ring import Ring
-from brain.hub.subscriber import Subscriber
+from brain.hub.subscriber import OUTSIDE, Subscriber
 from brain.message.cursor import Cursor
-from brain.message.event import Batch
+from brain.message.event import Batch, Event
+from brain.message.frames import framed
 from brain.message.wire_format import WireFormat, frame
 
-# The position of a subscriber that is not fed from the ring yet.
-OUTSIDE = -1
+# How much is written to a client before it is seen whether it reads.
+CHUNK_BYTES = 64 * 1024
+CHUNK_EVENTS = 256
+# Events take several times as much memory as their frames have bytes.
+SLICE_BYTES = 4 * CHUNK_BYTES
+
+RING_SECONDS = 60.0
 
 
 class HubStatistics(NamedTuple):
@@ -23,48 +30,69 @@ class HubStatistics(NamedTuple):
     events: int
     """Delivered to the hub since it was made."""
     ring_bytes: int
+    behind: int
+    """Subscribers that have not been told everything."""
+    cohorts: int
 
 
 class Hub:
     """
     Knows who hears which channel, and keeps the recent events in one ring for all of them.
 
+    A subscriber is outside at first: whoever made it tells it what lies before the ring. Then it is
+    a member of a cohort, and is written to when something happens; or it stands apart at a
+    position of its own, because it does not read as fast, and is fed from the ring as it does.
+
     Every method is an ordinary function. With no `await` between reading and writing, no other
     task can see the hub half changed and nothing needs a lock; and no client can hold up another,
     because none is ever waited for.
     """
 
-    def __init__(self, ring_bytes: int) -> None:
-        self._ring = Ring(ring_bytes)
+    def __init__(
+        self,
+        ring_bytes: int,
+        ring_seconds: float = RING_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ring = Ring(ring_bytes, ring_seconds)
+        self._clock = clock
         self._subscribers: set[Subscriber] = set()
+        self._cohorts: dict[tuple[str, frozenset[str]], Cohort] = {}
+        self._listening: dict[str, set[Cohort]] = {}
+        """The cohorts that hear a channel."""
+        self._apart: set[Subscriber] = set()
+        self._told = 0
+        """The number of the next event that the cohorts will be told."""
+        self._told_cursor: Cursor | None = None
 
     @property
     def cursor(self) -> Cursor:
         """The place after the newest event. Raises `NotReady` before anything was delivered."""
-        if self._ring.cursor is None:
+        if self._told_cursor is None:
             raise NotReady("Brain does not follow the database yet")
-        return self._ring.cursor
+        return self._told_cursor
 
-    @contextmanager
-    def subscribed(
+    def subscribe(
         self,
         wire_format: WireFormat,
         channels: frozenset[str],
-        wake: Callable[[], None],
+        write: Callable[[bytes], object],
+        lose: Callable[[ConnectionEnded], None],
+        *,
         after: Cursor | None = None,
-    ) -> Iterator[Subscriber]:
-        """
-        Subscribe for as long as the context lasts: from the next event on, or `after` a cursor.
-
-        In the latter case there is nothing to take before `resume` or `wait` was called.
-        """
-        position = self._ring.head if after is None else OUTSIDE
-        subscriber = Subscriber(wire_format, channels, wake, position, after or self.cursor)
+        wants_latest: bool = False,
+    ) -> Subscriber:
+        """Take in a subscriber that is still outside; it will go on `after` a cursor, or here."""
+        subscriber = Subscriber(
+            wire_format, channels, write, lose, after or self.cursor, wants_latest=wants_latest
+        )
         self._subscribers.add(subscriber)
-        try:
-            yield subscriber
-        finally:
-            self._subscribers.discard(subscriber)
+        return subscriber
+
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Forget a subscriber, wherever it stands."""
+        self._take_out(subscriber)
+        self._subscribers.discard(subscriber)
 
     def resume(self, subscriber: Subscriber) -> bool:
         """Go on after the subscriber's cursor if the ring reaches back to it; return whether."""
@@ -72,59 +100,170 @@ class Hub:
         if number is None:
             return False
         subscriber.position = number
+        self._feed(subscriber)
         return True
 
     def wait(self, subscriber: Subscriber) -> None:
         """Go on after the subscriber's cursor, which this hub has not reached yet."""
-        subscriber.position = self._ring.head
+        subscriber.position = self._told
+        self._feed(subscriber)
 
     def start_over(self, subscriber: Subscriber) -> None:
-        """Go on with the next event, whatever lies before it."""
-        subscriber.position, subscriber.cursor = self._ring.head, self.cursor
-        subscriber.ended = None
+        """Be outside again, to go on from here, whatever lies before it."""
+        self._take_out(subscriber)
+        subscriber.cursor = self.cursor
 
     def deliver(self, batch: Batch) -> None:
-        """Take a batch in and wake everybody."""
-        if not batch.follows:
-            for subscriber in self._subscribers:
-                subscriber.ended = HistoryLost("messages were lost with a part of the log")
-        self._ring.append(batch)
-        if batch.events or not batch.follows:
-            for subscriber in self._subscribers:
-                subscriber.wake()
+        """Take a batch in and tell it to everybody whom it concerns."""
+        self._ring.append(batch, self._clock())
+        if batch.follows and self._told_cursor is not None:
+            for events in slices(batch.events):
+                self._told += len(events)
+                self._told_cursor = events[-1].cursor
+                self._tell(events)
+            self._told_cursor = batch.cursor
+            for subscriber in [one for one in self._apart if not one.is_paused]:
+                self._feed(subscriber)
+        else:
+            self._begin_at(batch)
 
-    def take(self, subscriber: Subscriber, most: int) -> list[str]:
-        """
-        Return what `subscriber` has not had yet, looking at no more than `most` events.
+    def pause(self, subscriber: Subscriber) -> None:
+        """Write nothing more to a subscriber until `drain` is called."""
+        subscriber.is_paused = True
+        if self._leave_cohort(subscriber):
+            subscriber.position, subscriber.cursor = self._told, self.cursor
+            self._apart.add(subscriber)
 
-        It has had everything once its position is at the head. Raises `TooFarBehind` when the
-        ring has moved on past its position, and `HistoryLost`.
+    def drain(self, subscriber: Subscriber) -> None:
+        """Go on with a subscriber that has read what was written to it."""
+        subscriber.is_paused = False
+        if subscriber.position != OUTSIDE:
+            self._feed(subscriber)
+
+    def tick(self, now: datetime, quiet_seconds: float) -> None:
         """
-        if subscriber.ended is not None:
-            raise subscriber.ended
-        if subscriber.position < self._ring.first:
-            raise TooFarBehind("the client reads more slowly than messages come")
-        events = list(islice(self._ring.since(subscriber.position), most))
-        told = subscriber.cursor.place
-        frames = [
-            frame(event, subscriber.wire_format)
-            for event in events
-            if event.channel in subscriber.channels and event.cursor.place > told
-        ]
-        subscriber.position += len(events)
-        if events and events[-1].cursor.place > told:
-            subscriber.cursor = events[-1].cursor
-        return [text for text in frames if text is not None]
+        Forget what is too old, give up on who is behind it, and say something where it is quiet.
+
+        To be called every now and then.
+        """
+        moment = self._clock()
+        self._ring.forget(moment)
+        for subscriber in [one for one in self._apart if one.position < self._ring.first]:
+            self._give_up(subscriber)
+        for cohort in list(self._cohorts.values()):
+            if cohort.told_at <= moment - quiet_seconds:
+                text = cohort.wire_format.heartbeat(now, self.cursor)
+                if text is not None:
+                    cohort.write(framed(text), moment)
 
     def reached(self, subscriber: Subscriber) -> Cursor:
         """Return the place after all that `subscriber` has been told, or had not to be."""
-        at_head = subscriber.position == self._ring.head
-        ahead = subscriber.cursor.place > self.cursor.place
-        return self.cursor if at_head and not ahead else subscriber.cursor
-
-    def is_behind(self, subscriber: Subscriber) -> bool:
-        """Whether there is something that `subscriber` has not looked at."""
-        return subscriber.position < self._ring.head or subscriber.ended is not None
+        return self.cursor if self._cohort_of(subscriber) else subscriber.cursor
 
     def statistics(self) -> HubStatistics:
-        return HubStatistics(len(self._subscribers), self._ring.head, self._ring.held_bytes)
+        return HubStatistics(
+            len(self._subscribers),
+            self._ring.head,
+            self._ring.held_bytes,
+            len(self._apart),
+            len(self._cohorts),
+        )
+
+    def _begin_at(self, batch: Batch) -> None:
+        """Begin with a batch that follows nothing: all who were in the midst of something lose."""
+        self._told, self._told_cursor = self._ring.head, batch.cursor
+        for subscriber in [one for one in self._subscribers if one.position != OUTSIDE]:
+            self._take_out(subscriber)
+            subscriber.lose(HistoryLost("messages were lost with a part of the log"))
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        now = self._clock()
+        channels = {event.channel for event in events}
+        for cohort in {c for channel in channels for c in self._listening.get(channel, ())}:
+            cohort.tell(events, now)
+
+    def _feed(self, subscriber: Subscriber) -> None:
+        """Write from the ring as much as the subscriber takes, and see where it stands then."""
+        self._apart.discard(subscriber)
+        while subscriber.position < self._told and not subscriber.is_paused:
+            if subscriber.position < self._ring.first:
+                self._give_up(subscriber)
+                return
+            frames = b"".join(self._next_frames(subscriber))
+            if frames:
+                subscriber.write(frames)
+        is_ahead = subscriber.cursor.place > self.cursor.place
+        if subscriber.is_paused or is_ahead:
+            self._apart.add(subscriber)
+        else:
+            self._join_cohort(subscriber)
+
+    def _next_frames(self, subscriber: Subscriber) -> Iterator[bytes]:
+        """Yield the next few, and advance the subscriber's position and cursor."""
+        told = subscriber.cursor.place
+        size = 0
+        for event in self._ring.since(
+            subscriber.position, min(CHUNK_EVENTS, self._told - subscriber.position)
+        ):
+            number = subscriber.position
+            subscriber.position += 1
+            if event.cursor.place <= told:
+                continue
+            subscriber.cursor = event.cursor
+            if event.channel not in subscriber.channels:
+                continue
+            if subscriber.wants_latest and self._ring.is_passed(event, number):
+                continue
+            data = frame(event, subscriber.wire_format)
+            if data is not None:
+                yield data
+                size += len(data)
+                if size >= CHUNK_BYTES:
+                    return
+
+    def _give_up(self, subscriber: Subscriber) -> None:
+        self._take_out(subscriber)
+        subscriber.lose(TooFarBehind("the client reads more slowly than messages come"))
+
+    def _take_out(self, subscriber: Subscriber) -> None:
+        self._leave_cohort(subscriber)
+        self._apart.discard(subscriber)
+        subscriber.position = OUTSIDE
+
+    def _join_cohort(self, subscriber: Subscriber) -> None:
+        key = subscriber.wire_format.name, subscriber.channels
+        cohort = self._cohorts.get(key)
+        if cohort is None:
+            cohort = Cohort(subscriber.wire_format, subscriber.channels, self._clock())
+            self._cohorts[key] = cohort
+            for channel in cohort.channels:
+                self._listening.setdefault(channel, set()).add(cohort)
+        cohort.members[subscriber] = subscriber.write
+
+    def _leave_cohort(self, subscriber: Subscriber) -> bool:
+        """Take a subscriber out of its cohort; return whether it was in one."""
+        cohort = self._cohort_of(subscriber)
+        if cohort is None:
+            return False
+        del cohort.members[subscriber]
+        if not cohort.members:
+            del self._cohorts[cohort.wire_format.name, cohort.channels]
+            for channel in cohort.channels:
+                self._listening[channel].discard(cohort)
+                if not self._listening[channel]:
+                    del self._listening[channel]
+        return True
+
+    def _cohort_of(self, subscriber: Subscriber) -> Cohort | None:
+        cohort = self._cohorts.get((subscriber.wire_format.name, subscriber.channels))
+        return cohort if cohort is not None and subscriber in cohort.members else None
+
+
+def slices(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
+    """Yield `events` in pieces that are not too much to write at once."""
+    start = size = 0
+    for number, event in enumerate(events, start=1):
+        size += event.size_bytes
+        if size >= SLICE_BYTES or number == len(events):
+            yield events[start:number]
+            start, size = number, 0

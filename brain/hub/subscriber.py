@@ -9,18 +9,25 @@ from brain.errors import ConnectionEnded
 from brain.message.cursor import Cursor
 from brain.message.wire_format import WireFormat
 
+# The position of a subscriber that is not fed from the ring.
+OUTSIDE = -1
+
 
 @dataclass(eq=False, slots=True)
 class Subscriber:
-    """Who hears which channels in which format, and how far it has read."""
+    """Who hears which channels in which format, and how far it has been told."""
 
     wire_format: WireFormat
     channels: frozenset[str]
-    wake: Callable[[], None]
-    """Called when there may be something to take; must return at once."""
-    position: int
-    """The number in the ring of the next event to look at."""
+    write: Callable[[bytes], object]
+    """Takes finished frames, at once and whatever the client reads; then calls `Hub.pause`."""
+    lose: Callable[[ConnectionEnded], None]
+    """Is told why the hub has given up on it; may start over, or leave."""
     cursor: Cursor
     """The place in the log up to which it has been told everything; it is told nothing before."""
-    ended: ConnectionEnded | None = None
-    """Why the hub has given up on it."""
+    position: int = OUTSIDE
+    """The number in the ring of the next event to look at; not kept while it keeps up."""
+    is_paused: bool = False
+    """Whether it has been written more than it reads."""
+    wants_latest: bool = False
+    """Whether it may be spared what has been overtaken, while it is behind."""

@@ -26,7 +26,6 @@ from brain.message.runs import (
     told_rows,
 )
 from brain.message.snapshot import Snapshot
-from brain.message.wire_format import frame
 from brain.message.wire_model import Timestamp, WireModel
 
 # Of `tasks`, some 100 KB: many clients refuse a message of more than a megabyte.
@@ -88,7 +87,7 @@ class RunsWithCursorFormat:
         return with_cursor(self._plain.greet(now, cursor), cursor)
 
     def render(self, event: Event) -> str | None:
-        text = frame(event, self._plain)
+        text = self._plain.render(event)
         return None if text is None else with_cursor(text, event.cursor)
 
     def answer(self, text: str, now: datetime, cursor: Cursor) -> str:

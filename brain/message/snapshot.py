@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from brain.message.cursor import Cursor
@@ -15,3 +15,5 @@ class Snapshot:
     tables: dict[str, list[dict[str, Any]]]
     """Per channel the watched columns of every row, in no particular order."""
     cursor: Cursor
+    frames: dict[str, list[bytes]] = field(default_factory=dict, compare=False, repr=False)
+    """The messages that tell of it as WebSocket frames, per wire format."""

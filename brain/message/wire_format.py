@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Protocol
 
 from brain.message.cursor import Cursor
 from brain.message.event import Event
+from brain.message.frames import framed
 from brain.message.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
 
 
 class WireFormat(Protocol):
@@ -47,10 +51,26 @@ class WireFormat(Protocol):
         ...
 
 
-def frame(event: Event, wire_format: WireFormat) -> str | None:
-    """Return `event` in `wire_format`, rendered once however many clients it goes to."""
+def frame(event: Event, wire_format: WireFormat) -> bytes | None:
+    """Return `event` in `wire_format`, made once however many clients it goes to."""
     try:
         return event.frames[wire_format.name]
     except KeyError:
-        text = event.frames[wire_format.name] = wire_format.render(event)
-        return text
+        try:
+            text = wire_format.render(event)
+            data = None if text is None else framed(text)
+        except Exception:
+            # What cannot be told to anybody must not keep everything else from being told.
+            logger.exception("the event at %s cannot be told", event.cursor)
+            data = None
+        event.frames[wire_format.name] = data
+        return data
+
+
+def snapshot_frames(snapshot: Snapshot, wire_format: WireFormat, now: datetime) -> list[bytes]:
+    """Return the messages that tell of `snapshot`, made once however many clients want it."""
+    frames = snapshot.frames.get(wire_format.name)
+    if frames is None:
+        frames = [framed(text) for text in wire_format.tell_snapshot(snapshot, now)]
+        snapshot.frames[wire_format.name] = frames
+    return frames

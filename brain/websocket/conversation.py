@@ -4,236 +4,270 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from brain.database.connection import DISCONNECTIONS, told
-from brain.database.log import Log
+from brain.database.history import HistoryReader
 from brain.database.snapshot import SnapshotReader
-from brain.errors import ConnectionEnded, CursorLost, HistoryLost, LogUnreachable
-from brain.hub.hub import Hub
+from brain.errors import (
+    ConnectionEnded,
+    CursorLost,
+    HistoryLost,
+    LogUnreachable,
+    NotReady,
+    TooFarBehind,
+)
+from brain.hub.hub import CHUNK_BYTES, Hub
 from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
-from brain.message.wire_format import WireFormat, frame
+from brain.message.frames import framed
+from brain.message.json_depth import is_deeper
+from brain.message.wire_format import WireFormat, frame, snapshot_frames
+from brain.websocket.outlet import Outlet
 
 logger = logging.getLogger(__name__)
 
-# How many events a client is handed before others get their turn.
-HANDFUL = 100
-
-# How long a client that comes back may wait for its turn to read the log.
-ACQUIRE_SECONDS = 30.0
+NO_TEXT, INTERNAL_ERROR, TOO_DEEP = 1003, 1011, 4501
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """What a conversation needs to know of the place where it is held."""
+class Sources:
+    """Where what is said comes from."""
 
     hub: Hub
+    pool: asyncpg.Pool
+    history: HistoryReader
     snapshots: SnapshotReader
-    heartbeat_seconds: float
-    database_timeout_seconds: float
 
 
-async def converse(
-    websocket: WebSocket,
-    setting: Setting,
-    wire_format: WireFormat,
-    channels: frozenset[str],
-    *,
-    after: str | None = None,
-    wants_snapshot: bool = False,
-    subprotocol: str | None = None,
-) -> None:
-    """
-    Greet a client, then tell it what happens and answer it, until either side has enough.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client wants to hear."""
 
-    It is subscribed before it is greeted: what happens once it has seen the greeting, it hears.
-    With the text of a cursor in `after`, it hears first what has happened since. If it wants a
-    snapshot, it is told what the tables hold wherever what happened would not say: when it comes
-    without a cursor, and after a reset.
-    """
-    filled = asyncio.Event()
-    await websocket.accept(subprotocol)
-    cursor, lost = parsed(after)
-    try:
-        if wants_snapshot and not after:
-            cursor = setting.hub.cursor
-        with setting.hub.subscribed(wire_format, channels, filled.set, cursor) as subscriber:
-            conversation = Conversation(websocket, setting, subscriber, filled, wants_snapshot)
-            await conversation.hold(lost, begins_with_snapshot=wants_snapshot and not after)
-    except* ConnectionEnded as ended:
-        (reason,) = ended.exceptions
-        assert isinstance(reason, ConnectionEnded)
-        with suppress(WebSocketDisconnect, WebSocketDisconnected):  # it may have left already
-            await websocket.close(reason.close_code, str(reason))
-    except* (WebSocketDisconnect, WebSocketDisconnected):
-        pass  # the client went away while it was spoken to
+    wire_format: WireFormat
+    channels: frozenset[str]
+    after: str | None = None
+    """The text of a cursor: it hears first what has happened since."""
+    wants_snapshot: bool = False
+    """It is told what the tables hold wherever what happened would not say: when it comes without a
+    cursor, and after a reset."""
+    wants_latest: bool = False
+    """It may be spared what has been overtaken, while it is behind."""
 
 
 class Conversation:
-    """One client's half of the talking is heard, and the other half spoken, at the same time."""
+    """
+    One client: greeted, told what it missed and what happens, and answered.
+
+    It has a task only as long as something has to be waited for: the log, or the tables. Otherwise
+    the hub writes to its outlet, and the outlet calls it when the client says something.
+    """
 
     def __init__(
         self,
-        websocket: WebSocket,
-        setting: Setting,
-        subscriber: Subscriber,
-        filled: asyncio.Event,
-        wants_snapshot: bool,
+        outlet: Outlet,
+        sources: Sources,
+        wish: Wish,
+        *,
+        most_depth: int,
+        when_over: Callable[[], None],
     ) -> None:
-        self._websocket = websocket
-        self._setting = setting
-        self._hub = setting.hub
-        self._subscriber = subscriber
-        self._wire_format = subscriber.wire_format
-        self._filled = filled
-        """Set when the hub may have something for the client."""
-        self._wants_snapshot = wants_snapshot
+        self._outlet = outlet
+        self._sources = sources
+        self._hub = sources.hub
+        self._wish = wish
+        self._wire_format = wish.wire_format
+        self._most_depth = most_depth
+        self._when_over = when_over
+        self._subscriber: Subscriber | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
 
-    async def hold(self, lost: CursorLost | None, *, begins_with_snapshot: bool) -> None:
-        """Converse; if the cursor that the client came with was `lost`, that is said first."""
-        greeting = self._wire_format.greet(now(), self._subscriber.cursor)
-        await self._websocket.send_text(greeting)
-        async with asyncio.TaskGroup() as tasks:
-            speaking = tasks.create_task(self._speak_to_the_end(lost, begins_with_snapshot))
-            await self._hear()
-            speaking.cancel()
+    def begin(self) -> None:
+        """Greet the client, and tell it what happens from then on; it is subscribed before."""
+        cursor, lost = parsed(self._wish.after)
+        wants_rows = self._wish.wants_snapshot and not self._wish.after
+        try:
+            self._subscriber = self._hub.subscribe(
+                self._wire_format,
+                self._wish.channels,
+                self._outlet.write,
+                self._lose,
+                after=cursor,
+                wants_latest=self._wish.wants_latest,
+            )
+        except NotReady as reason:
+            self._end(reason)
+            return
+        self._say(self._wire_format.greet(now(), self._subscriber.cursor))
+        if lost is not None:
+            self._lose(lost)
+        elif wants_rows:
+            self._start(self._tell_snapshot(self._subscriber))
+        else:
+            self._go_on(self._subscriber)
 
-    async def _hear(self) -> None:
-        """Answer what the client says, until it leaves."""
-        while True:
-            received = await self._websocket.receive()
-            if received["type"] == "websocket.disconnect":
-                return
-            text = received.get("text")
-            if text is None:
-                await self._websocket.close(1003, "text messages only")
-                return
-            answer = self._wire_format.answer(text, now(), self._hub.reached(self._subscriber))
-            await self._websocket.send_text(answer)
+    def hear(self, message: str | bytes) -> None:
+        """Answer what the client says."""
+        if self._subscriber is None:
+            return
+        if isinstance(message, bytes):
+            self._close(NO_TEXT, "text messages only")
+        elif is_deeper(message, self._most_depth):
+            self._close(TOO_DEEP, "nested too deeply")
+        else:
+            cursor = self._hub.reached(self._subscriber)
+            self._say(self._wire_format.answer(message, now(), cursor))
 
-    async def _speak_to_the_end(self, lost: CursorLost | None, begins_with_snapshot: bool) -> None:
+    def pause(self) -> None:
+        """Write no more until the client has read what was written."""
+        if self._subscriber is not None:
+            self._hub.pause(self._subscriber)
+
+    def drain(self) -> None:
+        """Go on: it has."""
+        if self._subscriber is not None:
+            self._hub.drain(self._subscriber)
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def leave(self) -> None:
+        """Forget the client; may be called again."""
+        if self._subscriber is not None:
+            self._hub.unsubscribe(self._subscriber)
+            self._subscriber = None
+        if self._telling is not None:
+            self._telling.cancel()
+        self._when_over()
+
+    def _say(self, text: str) -> None:
+        self._outlet.write(framed(text))
+
+    def _end(self, reason: ConnectionEnded) -> None:
+        self._close(reason.close_code, str(reason))
+
+    def _close(self, code: int, reason: str) -> None:
+        self.leave()
+        self._outlet.close(code, reason)
+
+    def _lose(self, reason: CursorLost | ConnectionEnded) -> None:
+        """Say that something is missing, and go on from here; end the connection otherwise."""
+        subscriber = self._subscriber
+        if subscriber is None:
+            return
+        if isinstance(reason, TooFarBehind):
+            self._end(reason)
+            return
+        self._hub.start_over(subscriber)
+        text = self._wire_format.reset(str(reason), now(), subscriber.cursor)
+        if text is None:
+            self._end(HistoryLost(str(reason)))
+            return
+        self._say(text)
+        if self._wish.wants_snapshot:
+            self._start(self._tell_snapshot(subscriber))
+        else:
+            self._go_on(subscriber)
+
+    def _go_on(self, subscriber: Subscriber) -> None:
+        """Tell what follows the subscriber's cursor: from the ring, or from the log until there."""
+        if not self._hub.resume(subscriber):
+            self._start(self._catch_up(subscriber))
+
+    def _start(self, telling: Coroutine[Any, Any, None]) -> None:
+        self._telling = asyncio.create_task(self._run(telling), name="telling")
+
+    async def _run(self, telling: Coroutine[Any, Any, None]) -> None:
         """
-        Speak until this is cancelled; raise if it ends in any other way.
+        Tell what has to be waited for; whatever goes wrong ends the connection.
 
-        A cancellation that nobody asked for (the connection that was borrowed is the one of a
-        client that has just left) would end a task without a word, and leave a client that is
-        connected and hears nothing.
+        Also a cancellation that nobody asked for, for instance of a connection to the database that
+        another client was just lent: it would leave this one connected and hearing nothing.
         """
-        task = asyncio.current_task()
+        task = self._telling
         assert task is not None
         try:
-            await self._speak(lost, begins_with_snapshot)
+            await telling
+        except CursorLost as lost:
+            self._telling = None
+            self._lose(lost)
+        except ConnectionEnded as reason:
+            self._telling = None
+            self._end(reason)
         except asyncio.CancelledError as error:
             if task.cancelling():
                 raise
             logger.warning("the telling of a client was cancelled by nobody", exc_info=error)
-            raise LogUnreachable("the log cannot be read at the moment") from error
-
-    async def _speak(self, lost: CursorLost | None, begins_with_snapshot: bool) -> None:
-        """Tell the client what the hub has for it, at the speed at which it reads."""
-        if lost is not None:
-            await self._reset(lost)
-        elif begins_with_snapshot:
-            await self._tell_snapshot()
+            self._telling = None
+            self._end(LogUnreachable("the log cannot be read at the moment"))
+        except Exception:
+            logger.exception("a client cannot be told what it missed")
+            self._telling = None
+            self._close(INTERNAL_ERROR, "internal error")
         else:
-            await self._catch_up()
-        while True:
-            self._filled.clear()
-            try:
-                frames = self._hub.take(self._subscriber, HANDFUL)
-            except HistoryLost as lost:
-                await self._reset(lost)
-                continue
-            for text in frames:
-                await self._websocket.send_text(text)
-            if not self._hub.is_behind(self._subscriber):
-                await self._wait()
+            self._telling = None
 
-    async def _wait(self) -> None:
-        """Wait until there is something to say, or it is time for a sign of life."""
-        try:
-            async with asyncio.timeout(self._setting.heartbeat_seconds):
-                await self._filled.wait()
-        except TimeoutError:
-            text = self._wire_format.heartbeat(now(), self._hub.reached(self._subscriber))
-            if text is not None:
-                await self._websocket.send_text(text)
-
-    async def _catch_up(self) -> None:
+    async def _catch_up(self, subscriber: Subscriber) -> None:
         """
         Tell from the log what the ring does not reach back to, up to where it does.
 
-        One read at a time, each over a connection that is lent for just that: however many come
-        back at once, the database is asked by a few.
+        Page by page, as the client reads them; others that come back read the same pages.
         """
-        try:
-            while not self._hub.resume(self._subscriber):
-                if self._subscriber.cursor.place >= self._hub.cursor.place:
-                    return await self._wait_for_hub()
-                async with self._log() as log:
-                    batch = await log.after(self._subscriber.cursor)
-                await self._tell(batch)
-        except CursorLost as lost:
-            await self._reset(lost)
+        while not self._hub.resume(subscriber):
+            if subscriber.cursor.place >= self._hub.cursor.place:
+                await self._wait_for_hub(subscriber)
+                return
+            await self._tell(subscriber, await self._sources.history.after(subscriber.cursor))
 
-    async def _tell(self, batch: Batch) -> None:
+    async def _tell(self, subscriber: Subscriber, batch: Batch) -> None:
         """Tell what was read from the log."""
+        frames: list[bytes] = []
+        size = 0
         for event in batch.events:
-            text = frame(event, self._wire_format)
-            if text is not None and event.channel in self._subscriber.channels:
-                await self._websocket.send_text(text)
-            self._subscriber.cursor = event.cursor
-        self._subscriber.cursor = batch.cursor
+            data = frame(event, self._wire_format)
+            if data is not None and event.channel in subscriber.channels:
+                frames.append(data)
+                size += len(data)
+            if size >= CHUNK_BYTES:
+                await self._write(subscriber, frames, event.cursor)
+                frames, size = [], 0
+        await self._write(subscriber, frames, batch.cursor)
 
-    async def _wait_for_hub(self) -> None:
+    async def _wait_for_hub(self, subscriber: Subscriber) -> None:
         """Leave it to the hub to reach the cursor, if the log knows it: this node is behind."""
-        # Before the log is asked: what reaches the hub meanwhile is in the queue already.
-        self._hub.wait(self._subscriber)
-        async with self._log() as log:
-            if not await log.holds(self._subscriber.cursor):
-                raise CursorLost(f"the log does not know {self._subscriber.cursor}")
+        # Before the log is asked: what reaches the hub meanwhile is told already.
+        self._hub.wait(subscriber)
+        if not await self._sources.history.holds(subscriber.cursor):
+            raise CursorLost(f"the log does not know {subscriber.cursor}")
 
-    @asynccontextmanager
-    async def _log(self) -> AsyncIterator[Log]:
-        """Borrow the log for one question."""
-        pool: asyncpg.Pool = self._websocket.state.pool
-        try:
-            async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                yield Log(connection, self._setting.database_timeout_seconds)
-        except DISCONNECTIONS as error:
-            logger.warning("cannot read the log for a client: %s", told(error))
-            raise LogUnreachable("the log cannot be read at the moment") from error
-
-    async def _reset(self, lost: CursorLost | HistoryLost) -> None:
-        """Say that something is missing, and go on from here; end the connection otherwise."""
-        self._hub.start_over(self._subscriber)
-        text = self._wire_format.reset(str(lost), now(), self._subscriber.cursor)
-        if text is None:
-            raise HistoryLost(str(lost))
-        await self._websocket.send_text(text)
-        if self._wants_snapshot:
-            await self._tell_snapshot()
-
-    async def _tell_snapshot(self) -> None:
+    async def _tell_snapshot(self, subscriber: Subscriber) -> None:
         """Tell what the tables hold, and then what happens after that."""
-        pool: asyncpg.Pool = self._websocket.state.pool
+        sources = self._sources
         try:
-            snapshot = await self._setting.snapshots.read(pool, self._subscriber.channels)
+            snapshot = await sources.snapshots.read(sources.pool, subscriber.channels)
         except DISCONNECTIONS as error:
             logger.warning("cannot read a snapshot for a client: %s", told(error))
             raise LogUnreachable("the tables cannot be read at the moment") from error
-        for text in self._wire_format.tell_snapshot(snapshot, now()):
-            await self._websocket.send_text(text)
-        self._subscriber.cursor = snapshot.cursor
-        await self._catch_up()
+        for data in snapshot_frames(snapshot, self._wire_format, now()):
+            await self._write(subscriber, [data], subscriber.cursor)
+        subscriber.cursor = snapshot.cursor
+        if not self._hub.resume(subscriber):
+            await self._catch_up(subscriber)
+
+    async def _write(self, subscriber: Subscriber, frames: list[bytes], after: Cursor) -> None:
+        """Write what leads up to a place, once the client has read what was written before."""
+        while subscriber.is_paused:
+            self._drained = asyncio.get_running_loop().create_future()
+            await self._drained
+        if frames:
+            self._outlet.write(b"".join(frames))
+        subscriber.cursor = after
 
 
 def parsed(after: str | None) -> tuple[Cursor | None, CursorLost | None]:

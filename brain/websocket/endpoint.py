@@ -1,20 +1,38 @@
-"""Which address speaks which wire format."""
+"""Which address speaks which wire format, and how a client gets in."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from starlette.responses import PlainTextResponse
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from brain.errors import TooManyConnections
 from brain.message.resumable import RunsWithCursorFormat
 from brain.message.runs import CHANNEL, RunsFormat
-from brain.websocket.conversation import Setting, converse
+from brain.websocket.conversation import Conversation, Wish
+from brain.websocket.doorkeeper import Doorkeeper
+from brain.websocket.plain import PlainOutlet
+from brain.websocket.protocol import EXTENSION
 
 # Asks for cursors where the URL cannot.
 CURSOR_SUBPROTOCOL = "brain.cursor"
 
+RETRY_AFTER_SECONDS = 5
 
-def routes(setting: Setting) -> list[WebSocketRoute]:
-    """Return the WebSocket endpoints."""
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """What holds for every client that comes in."""
+
+    doorkeeper: Doorkeeper
+    most_depth: int
+    unread_seconds: float
+
+
+def routes(entrance: Entrance) -> list[WebSocketRoute]:
+    """Return the WebSocket endpoints; what they tell of lies in `state.sources`."""
     runs = RunsFormat()
     runs_with_cursor = RunsWithCursorFormat(runs)
 
@@ -24,14 +42,53 @@ def routes(setting: Setting) -> list[WebSocketRoute]:
             (s for s in websocket.scope["subprotocols"] if s == CURSOR_SUBPROTOCOL), None
         )
         wants_cursors = "cursor" in asked or "snapshot" in asked or subprotocol is not None
-        await converse(
-            websocket,
-            setting,
+        wish = Wish(
             runs_with_cursor if wants_cursors else runs,
             frozenset(asked.getlist("channel") or [CHANNEL]),
             after=asked.get("cursor"),
             wants_snapshot="snapshot" in asked,
-            subprotocol=subprotocol,
+            wants_latest=asked.get("latest", "0") != "0",
         )
+        await converse(websocket, entrance, wish, subprotocol)
 
     return [WebSocketRoute("/ws", ws)]
+
+
+async def converse(
+    websocket: WebSocket, entrance: Entrance, wish: Wish, subprotocol: str | None = None
+) -> None:
+    """
+    Let a client in and hold the conversation, or see that it is held.
+
+    Over Brain's own protocol class this returns at once: the connection calls the conversation.
+    Under any other server it is carried from here, until either side has enough.
+    """
+    address = websocket.client.host if websocket.client else ""
+    try:
+        leave = entrance.doorkeeper.admit(address)
+    except TooManyConnections as refusal:
+        headers = {"retry-after": str(RETRY_AFTER_SECONDS)}
+        response = PlainTextResponse(f"{refusal}\n", refusal.status_code, headers)
+        await websocket.send_denial_response(response)
+        return
+    is_held_elsewhere = False
+    try:
+        await websocket.accept(subprotocol)
+        connection = websocket.scope.get("extensions", {}).get(EXTENSION)
+        outlet = connection or PlainOutlet(websocket, entrance.unread_seconds)
+        conversation = Conversation(
+            outlet,
+            websocket.state.sources,
+            wish,
+            most_depth=entrance.most_depth,
+            when_over=leave,
+        )
+        if connection is not None:
+            connection.adopt(conversation)
+            is_held_elsewhere = True
+        conversation.begin()
+        if connection is None:
+            await outlet.carry(conversation)
+    finally:
+        if not is_held_elsewhere:
+            leave()

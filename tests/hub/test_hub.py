@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from brain.errors import HistoryLost, NotReady, TooFarBehind
-from brain.hub.hub import Hub
-from brain.hub.subscriber import Subscriber
+from brain.errors import ConnectionEnded, HistoryLost, NotReady, TooFarBehind
+from brain.hub.hub import CHUNK_EVENTS, SLICE_BYTES, Hub
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
+from brain.message.frames import texts_of
 from brain.message.snapshot import Snapshot
 
 TASKS = frozenset({"tasks"})
@@ -30,7 +30,7 @@ class PlainFormat:
         return text
 
     def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
-        return None
+        return f"still at {cursor.tick}"
 
     def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
         return None
@@ -39,14 +39,81 @@ class PlainFormat:
         return iter(())
 
 
-def event(id: int, channel: str = "tasks", size_bytes: int = 100) -> Event:
+class Client:
+    """Subscribes, and reads what it is written, or does not."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        channels: frozenset[str] = TASKS,
+        after: Cursor | None = None,
+        *,
+        wants_latest: bool = False,
+    ) -> None:
+        self.hub = hub
+        self.heard: list[str] = []
+        self.writes = 0
+        self.room: int | None = None
+        """How many more writes it takes before it has to be waited for."""
+        self.lost: list[ConnectionEnded] = []
+        self.subscriber = hub.subscribe(
+            PlainFormat(),
+            channels,
+            self._write,
+            self.lost.append,
+            after=after,
+            wants_latest=wants_latest,
+        )
+
+    def stop_reading(self, after_writes: int = 0) -> None:
+        self.room = after_writes
+        if not self.room:
+            self.hub.pause(self.subscriber)
+
+    def read(self, writes: int | None = None) -> None:
+        """Read on, all or so much."""
+        self.room = writes
+        self.hub.drain(self.subscriber)
+
+    def _write(self, frames: bytes) -> None:
+        assert not self.subscriber.is_paused, "written to, although it does not read"
+        self.heard += texts_of(frames)
+        self.writes += 1
+        if self.room is not None:
+            self.room -= 1
+            if not self.room:
+                self.hub.pause(self.subscriber)
+
+
+def live(hub: Hub, channels: frozenset[str] = TASKS, *, wants_latest: bool = False) -> Client:
+    client = Client(hub, channels, wants_latest=wants_latest)
+    assert hub.resume(client.subscriber)
+    return client
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def event(
+    id: int,
+    channel: str = "tasks",
+    size_bytes: int = 100,
+    *,
+    key: object = None,
+    status: str = "queued",
+) -> Event:
     return Event(
         Cursor(tick=id // 10 + 1, nonce=5, event_id=id),
         datetime.now(UTC),
         channel,
         Operation.INSERT,
-        [id],
-        {},
+        [id if key is None else key],
+        {"status": status},
         None,
         size_bytes=size_bytes,
     )
@@ -56,91 +123,144 @@ def batch(*events: Event, follows: bool = True) -> Batch:
     return Batch(events, events[-1].cursor, follows)
 
 
-def new_hub(ring_bytes: int = 10_000) -> Hub:
+def new_hub(
+    ring_bytes: int = 10_000, ring_seconds: float = 60.0, clock: Clock | None = None
+) -> Hub:
     """Return a hub that has just begun to follow the log."""
-    hub = Hub(ring_bytes)
+    hub = Hub(ring_bytes, ring_seconds, clock or Clock())
     hub.deliver(Batch((), Cursor(0, 5)))
     return hub
 
 
-def ignore() -> None:
-    pass
+def ids(first: int, end: int) -> list[str]:
+    return [str(id) for id in range(first, end)]
 
 
-def taken(hub: Hub, subscriber: Subscriber) -> list[str]:
-    return hub.take(subscriber, most=1000)
-
-
-def test_a_subscriber_takes_what_came_after_it_subscribed_in_order() -> None:
+def test_a_subscriber_is_told_what_comes_after_it_subscribed_in_order() -> None:
     hub = new_hub()
     hub.deliver(batch(event(1)))
-    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
-        hub.deliver(batch(event(2), event(3)))
-        hub.deliver(batch(event(4)))
+    client = live(hub)
 
-        assert taken(hub, subscriber) == ["2", "3", "4"]
-        assert taken(hub, subscriber) == []
+    hub.deliver(batch(event(2), event(3)))
+    hub.deliver(batch(event(4)))
+
+    assert client.heard == ["2", "3", "4"]
+
+
+def test_the_messages_of_a_batch_are_one_write() -> None:
+    hub = new_hub()
+    client = live(hub)
+
+    hub.deliver(batch(event(1), event(2), event(3)))
+
+    assert client.writes == 1
 
 
 def test_a_subscriber_hears_its_channels_only() -> None:
     hub = new_hub()
-    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
-        hub.deliver(batch(event(1, "agents"), event(2)))
+    tasks, agents, both = live(hub), live(hub, frozenset({"agents"})), live(hub, TASKS | {"agents"})
 
-        assert taken(hub, subscriber) == ["2"]
+    hub.deliver(batch(event(1, "agents"), event(2)))
 
-
-def test_a_handful_leaves_the_rest_for_the_next_time() -> None:
-    hub = new_hub()
-    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
-        hub.deliver(batch(*map(event, range(5))))
-
-        assert hub.take(subscriber, most=3) == ["0", "1", "2"]
-        assert hub.is_behind(subscriber)
-        assert hub.take(subscriber, most=3) == ["3", "4"]
-        assert not hub.is_behind(subscriber)
+    assert (tasks.heard, agents.heard, both.heard) == (["2"], ["1"], ["1", "2"])
 
 
-def test_every_subscriber_is_woken_by_a_batch() -> None:
-    hub = new_hub()
-    woken: list[str] = []
-    with (
-        hub.subscribed(PlainFormat(), TASKS, lambda: woken.append("a")),
-        hub.subscribed(PlainFormat(), TASKS, lambda: woken.append("b")),
-    ):
-        hub.deliver(batch(event(1)))
+def test_a_batch_that_is_too_much_at_once_is_written_in_pieces() -> None:
+    hub = new_hub(ring_bytes=100 * SLICE_BYTES)
+    quick, slow = live(hub), live(hub)
+    slow.stop_reading(after_writes=1)
 
-    assert sorted(woken) == ["a", "b"]
+    hub.deliver(batch(*(event(id, size_bytes=SLICE_BYTES // 2) for id in range(10))))
+
+    assert quick.heard == ids(0, 10)
+    assert quick.writes == 5
+    assert slow.heard == ids(0, 2)
+    slow.read()
+    assert slow.heard == ids(0, 10)
 
 
 def test_a_subscriber_that_left_is_forgotten() -> None:
     hub = new_hub()
-    with hub.subscribed(PlainFormat(), TASKS, ignore):
-        assert hub.statistics().subscribers == 1
-
-    assert hub.statistics().subscribers == 0
+    client, paused = live(hub), live(hub)
+    paused.stop_reading()
+    hub.unsubscribe(client.subscriber)
+    hub.unsubscribe(paused.subscriber)
     hub.deliver(batch(event(1)))
 
+    assert client.heard == paused.heard == []
+    assert hub.statistics()._replace(events=0, ring_bytes=0) == (0, 0, 0, 0, 0)
 
-def test_a_subscriber_that_falls_off_the_ring_is_told_instead_of_skipping_a_message() -> None:
+
+def test_one_that_does_not_read_is_written_nothing_and_holds_up_nobody() -> None:
+    hub = new_hub()
+    quick, slow = live(hub), live(hub)
+    slow.stop_reading()
+
+    hub.deliver(batch(event(1), event(2)))
+    assert (quick.heard, slow.heard) == (["1", "2"], [])
+    assert hub.reached(slow.subscriber) == Cursor(0, 5)
+
+    slow.read()
+    assert slow.heard == ["1", "2"]
+    hub.deliver(batch(event(3)))
+    assert quick.heard == slow.heard == ["1", "2", "3"]
+    assert hub.statistics().behind == 0
+
+
+def test_one_that_reads_bit_by_bit_is_fed_as_it_reads() -> None:
+    hub = new_hub(ring_bytes=1_000_000)
+    slow = live(hub)
+    slow.stop_reading()
+    hub.deliver(batch(*map(event, range(3 * CHUNK_EVENTS))))
+    assert slow.heard == []
+
+    slow.read(writes=1)
+    assert slow.heard == ids(0, CHUNK_EVENTS)
+    assert hub.reached(slow.subscriber) == event(CHUNK_EVENTS - 1).cursor
+    hub.deliver(batch(event(3 * CHUNK_EVENTS)))
+    assert slow.heard == ids(0, CHUNK_EVENTS)
+
+    slow.read()
+    assert slow.heard == ids(0, 3 * CHUNK_EVENTS + 1)
+
+
+def test_one_that_falls_off_the_ring_is_told_instead_of_skipping_a_message() -> None:
     hub = new_hub(ring_bytes=250)
-    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
-        hub.deliver(batch(event(1), event(2)))
-        assert taken(hub, subscriber) == ["1", "2"]
+    slow = live(hub)
+    slow.stop_reading()
 
-        hub.deliver(batch(event(3), event(4), event(5)))
+    hub.deliver(batch(event(1), event(2), event(3)))
+    slow.read()
 
-        with pytest.raises(TooFarBehind):
-            taken(hub, subscriber)
+    assert [type(reason) for reason in slow.lost] == [TooFarBehind]
+    assert slow.heard == []
 
 
-def test_a_subscriber_exactly_at_the_oldest_event_loses_nothing() -> None:
+def test_one_exactly_at_the_oldest_event_loses_nothing() -> None:
     hub = new_hub(ring_bytes=250)
-    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
-        hub.deliver(batch(event(1), event(2), event(3)))
-        subscriber.position = hub.statistics().events - 2
+    slow = live(hub)
+    hub.deliver(batch(event(1)))
+    slow.stop_reading()
+    hub.deliver(batch(event(2), event(3)))
+    slow.read()
 
-        assert taken(hub, subscriber) == ["2", "3"]
+    assert slow.heard == ["1", "2", "3"]
+
+
+def test_one_that_falls_off_is_given_up_without_ever_reading() -> None:
+    clock = Clock()
+    hub = new_hub(clock=clock, ring_seconds=60)
+    slow = live(hub)
+    slow.stop_reading()
+    hub.deliver(batch(event(1)))
+
+    clock.now += 59
+    hub.tick(datetime.now(UTC), quiet_seconds=1000)
+    assert slow.lost == []
+    clock.now += 2
+    hub.tick(datetime.now(UTC), quiet_seconds=1000)
+
+    assert [type(reason) for reason in slow.lost] == [TooFarBehind]
 
 
 def test_the_ring_stays_within_its_bound_but_keeps_the_newest_event() -> None:
@@ -153,22 +273,62 @@ def test_the_ring_stays_within_its_bound_but_keeps_the_newest_event() -> None:
     assert hub.statistics().ring_bytes == 1000
 
 
+def test_the_ring_forgets_what_is_old_but_not_where_it_ended() -> None:
+    clock = Clock()
+    hub = new_hub(clock=clock, ring_seconds=60)
+    hub.deliver(batch(event(1)))
+    clock.now += 30
+    hub.deliver(batch(event(2)))
+    clock.now += 31
+    hub.tick(datetime.now(UTC), quiet_seconds=1000)
+
+    assert hub.statistics().ring_bytes == 100
+    assert not hub.resume(Client(hub, after=Cursor(0, 5)).subscriber)
+    resumed = Client(hub, after=event(1).cursor)
+    assert hub.resume(resumed.subscriber)
+    assert resumed.heard == ["2"]
+
+    clock.now += 60
+    hub.tick(datetime.now(UTC), quiet_seconds=1000)
+    assert hub.statistics().ring_bytes == 0
+    assert hub.resume(Client(hub, after=event(2).cursor).subscriber)
+
+
 def test_a_batch_that_does_not_follow_ends_every_subscriber() -> None:
     hub = new_hub()
-    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
-        hub.deliver(Batch((), Cursor(9, 9), follows=False))
+    client, slow = live(hub), live(hub)
+    slow.stop_reading()
+    hub.deliver(Batch((), Cursor(9, 9), follows=False))
 
-        assert hub.is_behind(subscriber)
-        with pytest.raises(HistoryLost):
-            taken(hub, subscriber)
-    with hub.subscribed(PlainFormat(), TASKS, ignore) as newcomer:
-        hub.deliver(Batch((event(100),), Cursor(11, 5)))
-        assert taken(hub, newcomer) == ["100"]
+    for ended in (client, slow):
+        assert [type(reason) for reason in ended.lost] == [HistoryLost]
+    newcomer = live(hub)
+    hub.deliver(Batch((event(100),), Cursor(11, 5)))
+    assert newcomer.heard == ["100"]
+    assert client.heard == slow.heard == []
 
 
 def test_a_hub_that_has_heard_nothing_yet_takes_nobody() -> None:
-    with pytest.raises(NotReady), Hub(10_000).subscribed(PlainFormat(), TASKS, ignore):
-        pass
+    with pytest.raises(NotReady):
+        Client(Hub(10_000))
+
+
+def test_the_recent_past_is_told_to_whoever_comes_back_to_it_and_to_nobody_else() -> None:
+    hub = Hub(10_000)
+    ticks = (Cursor(1, 5), Cursor(2, 7), Cursor(3, 5))
+    hub.deliver(Batch((event(11), event(21)), Cursor(3, 5), ticks=ticks))
+
+    assert live(hub).heard == []
+    for cursor, heard in (
+        (Cursor(1, 5), ["11", "21"]),
+        (Cursor(2, 5, 11), ["21"]),
+        (Cursor(3, 5), []),
+    ):
+        resumed = Client(hub, after=cursor)
+        assert hub.resume(resumed.subscriber) == (cursor.tick != 2)
+        assert resumed.heard == (heard if cursor.tick != 2 else [])
+    assert hub.resume(Client(hub, after=Cursor(2, 7)).subscriber)
+    assert not hub.resume(Client(hub, after=Cursor(0, 5)).subscriber)
 
 
 @pytest.mark.parametrize("after", range(30))
@@ -177,21 +337,21 @@ def test_a_subscriber_resumes_after_any_event_in_the_ring(after: int) -> None:
     for first in range(1, 30, 5):
         hub.deliver(batch(*map(event, range(first, first + 5))))
     cursor = event(after).cursor if after else Cursor(0, 5)
-    with hub.subscribed(PlainFormat(), TASKS, ignore, cursor) as subscriber:
-        assert hub.reached(subscriber) == cursor
-        assert hub.resume(subscriber)
+    client = Client(hub, after=cursor)
+    assert hub.reached(client.subscriber) == cursor
+    assert hub.resume(client.subscriber)
 
-        assert taken(hub, subscriber) == [str(id) for id in range(after + 1, 31)]
+    assert client.heard == ids(after + 1, 31)
 
 
 def test_a_subscriber_resumes_after_a_whole_tick() -> None:
     hub = new_hub()
     hub.deliver(Batch((event(1), event(2)), end := Cursor(1, 5)))
     hub.deliver(batch(event(11)))
-    with hub.subscribed(PlainFormat(), TASKS, ignore, end) as subscriber:
-        assert hub.resume(subscriber)
+    client = Client(hub, after=end)
+    assert hub.resume(client.subscriber)
 
-        assert taken(hub, subscriber) == ["11"]
+    assert client.heard == ["11"]
 
 
 @pytest.mark.parametrize(
@@ -200,41 +360,116 @@ def test_a_subscriber_resumes_after_a_whole_tick() -> None:
 def test_a_cursor_that_the_ring_cannot_tell_is_left_to_the_log(cursor: Cursor) -> None:
     hub = new_hub(ring_bytes=250)
     hub.deliver(batch(event(1), event(2), event(3), event(4)))
-    with hub.subscribed(PlainFormat(), TASKS, ignore, cursor) as subscriber:
-        assert not hub.resume(subscriber)
-        assert hub.reached(subscriber) == cursor
+    client = Client(hub, after=cursor)
+    assert not hub.resume(client.subscriber)
+    assert hub.reached(client.subscriber) == cursor
+
+    hub.deliver(batch(event(5)))
+    assert client.heard == []
 
 
 def test_a_subscriber_that_is_ahead_of_this_node_is_told_nothing_twice() -> None:
     hub = new_hub()
-    with hub.subscribed(PlainFormat(), TASKS, ignore, event(2).cursor) as subscriber:
-        hub.wait(subscriber)
-        assert hub.reached(subscriber) == event(2).cursor
+    client = Client(hub, after=event(2).cursor)
+    hub.wait(client.subscriber)
+    assert hub.reached(client.subscriber) == event(2).cursor
 
-        hub.deliver(batch(event(1), event(2), event(3)))
+    hub.deliver(batch(event(1)))
+    assert client.heard == []
+    hub.deliver(batch(event(2), event(3)))
 
-        assert taken(hub, subscriber) == ["3"]
-        assert hub.reached(subscriber) == hub.cursor
+    assert client.heard == ["3"]
+    assert hub.reached(client.subscriber) == hub.cursor
+    assert hub.statistics().behind == 0
+
+
+def test_a_subscriber_that_is_ahead_keeps_up_once_the_node_has_come_as_far() -> None:
+    hub = new_hub()
+    client = Client(hub, after=Cursor(4, 5))
+    hub.wait(client.subscriber)
+    assert hub.statistics().behind == 1
+
+    hub.deliver(Batch((), Cursor(4, 5)))
+
+    assert hub.statistics().behind == 0
 
 
 def test_the_cursor_of_a_subscriber_that_has_nothing_to_hear_moves_on() -> None:
     hub = new_hub()
-    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
-        hub.deliver(Batch((), Cursor(4, 5)))
-        assert hub.reached(subscriber) == Cursor(4, 5)
+    client = live(hub)
+    hub.deliver(Batch((), Cursor(4, 5)))
+    assert hub.reached(client.subscriber) == Cursor(4, 5)
 
-        hub.deliver(batch(event(51, "agents")))
-        assert taken(hub, subscriber) == []
-        assert hub.reached(subscriber) == hub.cursor
+    hub.deliver(batch(event(51, "agents")))
+    assert client.heard == []
+    assert hub.reached(client.subscriber) == hub.cursor
 
 
 def test_a_subscriber_may_start_over_after_a_loss() -> None:
     hub = new_hub()
-    with hub.subscribed(PlainFormat(), TASKS, ignore) as subscriber:
-        hub.deliver(Batch((), Cursor(9, 9), follows=False))
-        hub.start_over(subscriber)
-        hub.deliver(Batch((event(100),), Cursor(11, 5)))
+    client = live(hub)
+    hub.deliver(Batch((), Cursor(9, 9), follows=False))
+    hub.start_over(client.subscriber)
+    assert hub.resume(client.subscriber)
+    hub.deliver(Batch((event(100),), Cursor(11, 5)))
 
-        assert taken(hub, subscriber) == ["100"]
-    with hub.subscribed(PlainFormat(), TASKS, ignore, Cursor(0, 5)) as subscriber:
-        assert not hub.resume(subscriber)
+    assert client.heard == ["100"]
+    assert not hub.resume(Client(hub, after=Cursor(0, 5)).subscriber)
+
+
+def test_where_it_is_quiet_something_is_said() -> None:
+    clock = Clock()
+    hub = new_hub(clock=clock)
+    client, slow = live(hub), live(hub)
+    slow.stop_reading()
+    clock.now += 10
+    hub.tick(datetime.now(UTC), quiet_seconds=20)
+    assert client.heard == []
+
+    clock.now += 10
+    hub.tick(datetime.now(UTC), quiet_seconds=20)
+    hub.tick(datetime.now(UTC), quiet_seconds=20)
+    assert client.heard == ["still at 0"]
+    assert slow.heard == []
+
+    hub.deliver(batch(event(1)))
+    clock.now += 19
+    hub.tick(datetime.now(UTC), quiet_seconds=20)
+    assert client.heard == ["still at 0", "1"]
+
+
+def test_who_wants_the_latest_is_spared_what_was_overtaken_while_it_did_not_read() -> None:
+    hub = new_hub()
+    all_of_it, latest = live(hub), live(hub, wants_latest=True)
+    hub.deliver(batch(event(1, key="a"), event(2, key="a")))
+    assert latest.heard == ["1", "2"]
+
+    for client in (all_of_it, latest):
+        client.stop_reading()
+    hub.deliver(
+        batch(
+            event(3, key="a"),
+            event(4, key="b", status="completed"),
+            event(5, key="b"),
+            event(6, key="a", status="failed"),
+            event(7, key="b"),
+            event(8, "others", key="a"),
+            event(9, key="a"),
+        )
+    )
+    for client in (all_of_it, latest):
+        client.read()
+
+    assert all_of_it.heard == ["1", "2", "3", "4", "5", "6", "7", "9"]
+    assert latest.heard == ["1", "2", "4", "6", "7", "9"]
+
+
+def test_what_is_overtaken_is_known_after_older_events_have_gone() -> None:
+    hub = new_hub(ring_bytes=350)
+    latest = live(hub, wants_latest=True)
+    hub.deliver(batch(*(event(id, key="a") for id in range(1, 6))))
+    latest.stop_reading()
+    hub.deliver(batch(event(6, key="a"), event(7, key="b"), event(8, key="b")))
+    latest.read()
+
+    assert latest.heard == ["1", "2", "3", "4", "5", "6", "8"]

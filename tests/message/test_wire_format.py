@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
+
+import pytest
 
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
@@ -26,3 +29,22 @@ def test_an_event_is_rendered_once_per_format_even_if_it_is_not_told() -> None:
     assert frame(untold, counting) is None
     assert frame(untold, counting) is None
     assert counting.renderings == 1
+
+
+class FailingFormat(RunsFormat):
+    name = "failing"
+
+    def render(self, event: Event) -> str | None:
+        raise RuntimeError("a mistake")
+
+
+def test_an_event_that_cannot_be_rendered_is_told_to_nobody_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    event = Event(Cursor(7, 1, 1), datetime.now(UTC), "tasks", Operation.INSERT, [1], {}, None, 10)
+
+    assert frame(event, FailingFormat()) is None
+    assert frame(event, FailingFormat()) is None
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "a mistake" in str(record.exc_info)

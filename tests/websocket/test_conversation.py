@@ -5,51 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 
 import pytest
-from starlette.applications import Starlette
-from starlette.testclient import TestClient
+from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
-from brain.database.snapshot import SnapshotReader
 from brain.hub.hub import Hub
 from brain.message.cursor import Cursor
-from brain.message.event import Batch, Event, Operation
-from brain.websocket import endpoint
-from brain.websocket.conversation import Setting
-
-
-def a_task(id: str, tick: int = 1) -> Event:
-    data = {"id": id, "status": "queued", "progress": 0}
-    return Event(
-        Cursor(tick, 5, 1),
-        datetime.now(UTC),
-        "tasks",
-        Operation.INSERT,
-        [id],
-        data,
-        None,
-        size_bytes=100,
-    )
+from brain.message.event import Batch
+from brain.websocket.doorkeeper import Doorkeeper, DoorLimits
+from tests.websocket.served import a_task, application, new_hub
 
 
 @pytest.fixture
 def hub() -> Hub:
-    hub = Hub(ring_bytes=10_000)
-    hub.deliver(Batch((), Cursor(0, 5)))
-    return hub
+    return new_hub()
 
 
 @pytest.fixture
 def client(hub: Hub) -> TestClient:
-    return TestClient(
-        Starlette(
-            routes=endpoint.routes(
-                Setting(hub, SnapshotReader(1), 0.05, database_timeout_seconds=1)
-            )
-        )
-    )
+    return TestClient(application(hub))
 
 
 def test_a_client_is_greeted_told_and_answered(hub: Hub, client: TestClient) -> None:
@@ -57,21 +32,43 @@ def test_a_client_is_greeted_told_and_answered(hub: Hub, client: TestClient) -> 
         assert websocket.receive_json()["type"] == "connected"
 
         assert client.portal is not None
-        client.portal.call(hub.deliver, Batch((a_task("a"),), Cursor(1, 5)))
+        client.portal.call(hub.deliver, Batch((a_task("a"), a_task("b", 1, 2)), Cursor(1, 5)))
         assert websocket.receive_json()["data"]["id"] == "a"
+        assert websocket.receive_json()["data"]["id"] == "b"
 
         websocket.send_text("hello")
         assert websocket.receive_json()["data"] == {"message": "hello"}
 
 
+@pytest.mark.parametrize("size", [10, 125, 126, 65535, 65536, 100_000])
+def test_a_message_of_any_length_arrives_whole(hub: Hub, client: TestClient, size: int) -> None:
+    with client, client.websocket_connect("/ws") as websocket:
+        websocket.receive_json()
+        websocket.send_text("é" * size)
+
+        assert websocket.receive_json()["data"] == {"message": "é" * size}
+
+
 def test_a_binary_message_ends_the_conversation(client: TestClient) -> None:
-    with client.websocket_connect("/ws") as websocket:
+    with client, client.websocket_connect("/ws") as websocket:
         websocket.receive_json()
         websocket.send_bytes(b"\x00")
 
         with pytest.raises(WebSocketDisconnect) as closed:
             websocket.receive_json()
         assert closed.value.code == 1003
+
+
+def test_a_message_that_is_nested_too_deeply_ends_the_conversation(client: TestClient) -> None:
+    with client, client.websocket_connect("/ws") as websocket:
+        websocket.receive_json()
+        websocket.send_text('{"a":' * 10 + "1" + "}" * 10)
+        assert websocket.receive_json()["type"] == "echo"
+
+        websocket.send_text('{"a":' * 11 + "1" + "}" * 11)
+        with pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_json()
+        assert closed.value.code == 4501
 
 
 def test_a_client_whose_history_is_lost_is_told_to_come_back(hub: Hub, client: TestClient) -> None:
@@ -85,12 +82,50 @@ def test_a_client_whose_history_is_lost_is_told_to_come_back(hub: Hub, client: T
         assert closed.value.code == 4009
 
 
-def test_whoever_leaves_is_forgotten(hub: Hub, client: TestClient) -> None:
-    with client.websocket_connect("/ws") as websocket:
+def test_a_client_with_a_cursor_is_reset_instead_and_goes_on(hub: Hub, client: TestClient) -> None:
+    with client, client.websocket_connect("/ws?cursor=") as websocket:
         websocket.receive_json()
-        assert hub.statistics().subscribers == 1
+        assert client.portal is not None
+        client.portal.call(hub.deliver, Batch((), Cursor(9, 9), follows=False))
+        reset = websocket.receive_json()
+        assert (reset["type"], reset["cursor"]) == ("reset", str(Cursor(9, 9)))
 
-    assert hub.statistics().subscribers == 0
+        client.portal.call(hub.deliver, Batch((a_task("a", 10),), Cursor(10, 9)))
+        assert websocket.receive_json()["data"]["id"] == "a"
+
+
+def test_a_client_that_comes_before_the_database_is_followed_is_told_to_come_back() -> None:
+    client = TestClient(application(Hub(1000)))
+    with client, client.websocket_connect("/ws") as websocket:
+        with pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_json()
+    assert closed.value.code == 1013
+
+
+def test_whoever_leaves_is_forgotten(hub: Hub) -> None:
+    doorkeeper = Doorkeeper(DoorLimits(10, 10, 10, 10))
+    client = TestClient(application(hub, doorkeeper=doorkeeper))
+    with client:
+        with client.websocket_connect("/ws") as websocket:
+            websocket.receive_json()
+            assert (hub.statistics().subscribers, doorkeeper.count()) == (1, 1)
+
+        assert (hub.statistics().subscribers, doorkeeper.count()) == (0, 0)
+
+
+def test_one_too_many_is_refused_before_the_handshake(hub: Hub) -> None:
+    doorkeeper = Doorkeeper(DoorLimits(in_all=1, per_address=10, per_user=10, anonymous=10))
+    client = TestClient(application(hub, doorkeeper=doorkeeper))
+    with client:
+        with client.websocket_connect("/ws"):
+            with pytest.raises(WebSocketDenialResponse) as refused:
+                with client.websocket_connect("/ws"):
+                    pass
+            assert refused.value.status_code == 503
+            assert refused.value.headers["retry-after"] == "5"
+            assert "as many clients as it may have" in refused.value.text
+        with client.websocket_connect("/ws") as websocket:
+            assert websocket.receive_json()["type"] == "connected"
 
 
 class PoolOfASlowLog:
@@ -114,13 +149,7 @@ def test_what_reaches_the_hub_while_the_log_is_asked_about_a_cursor_ahead_of_it_
 ) -> None:
     """The client knows more than this node, which overtakes it while its cursor is looked up."""
     meanwhile = Batch((a_task("known", tick=2), a_task("new", tick=3)), Cursor(3, 5))
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
-        yield {"pool": PoolOfASlowLog(hub, meanwhile)}
-
-    routes = endpoint.routes(Setting(hub, SnapshotReader(1), 0.05, database_timeout_seconds=1))
-    with TestClient(Starlette(routes=routes, lifespan=lifespan)) as client:
+    with TestClient(application(hub, PoolOfASlowLog(hub, meanwhile))) as client:
         with client.websocket_connect(f"/ws?cursor={Cursor(2, 5)}") as websocket:
             assert websocket.receive_json()["type"] == "connected"
 
@@ -140,13 +169,7 @@ class PoolThatCancels:
 
 def test_a_client_whose_telling_is_cancelled_by_nobody_is_told_to_come_back(hub: Hub) -> None:
     """It would stay connected otherwise, and hear nothing any more."""
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
-        yield {"pool": PoolThatCancels()}
-
-    routes = endpoint.routes(Setting(hub, SnapshotReader(1), 0.05, database_timeout_seconds=1))
-    with TestClient(Starlette(routes=routes, lifespan=lifespan)) as client:
+    with TestClient(application(hub, PoolThatCancels())) as client:
         with client.websocket_connect(f"/ws?cursor={Cursor(2, 5)}") as websocket:
             websocket.receive_json()
 

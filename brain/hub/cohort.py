@@ -1,0 +1,35 @@
+"""Those who hear the same: what they are told is joined once, and is the same bytes for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from brain.hub.subscriber import Subscriber
+from brain.message.event import Event
+from brain.message.wire_format import WireFormat, frame
+
+
+class Cohort:
+    """The subscribers of one set of channels in one format that have been told everything."""
+
+    def __init__(self, wire_format: WireFormat, channels: frozenset[str], told_at: float) -> None:
+        self.wire_format = wire_format
+        self.channels = channels
+        self.told_at = told_at
+        """When something was told last, in seconds."""
+        self.members: dict[Subscriber, Callable[[bytes], object]] = {}
+        """How each is written to."""
+
+    def tell(self, events: Sequence[Event], now: float) -> None:
+        """Tell everybody those of `events` that are on these channels."""
+        frames = (
+            frame(event, self.wire_format) for event in events if event.channel in self.channels
+        )
+        self.write(b"".join(filter(None, frames)), now)
+
+    def write(self, frames: bytes, now: float) -> None:
+        """Write the same to everybody; who has too much by then is not a member any more."""
+        if frames:
+            self.told_at = now
+            for write in list(self.members.values()):
+                write(frames)

@@ -1,0 +1,37 @@
+"""Between a conversation and the connection that carries it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Outlet(Protocol):
+    """What goes out to a client. Nothing here waits, and nothing fails: its end is told of."""
+
+    def write(self, frames: bytes) -> None:
+        """Send finished WebSocket frames."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye; cut the connection if the client does not."""
+        ...
+
+
+class Hearer(Protocol):
+    """What an outlet calls, one at a time. Nothing here waits either."""
+
+    def hear(self, message: str | bytes) -> None:
+        """Take a message of the client, of text or of bytes."""
+        ...
+
+    def pause(self) -> None:
+        """Take note that the client reads more slowly than it is written to."""
+        ...
+
+    def drain(self) -> None:
+        """Take note that it has caught up."""
+        ...
+
+    def leave(self) -> None:
+        """Take note that the connection is over, whoever ended it."""
+        ...

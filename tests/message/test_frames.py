@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brain.message.frames import framed, texts_of
+
+
+@given(st.lists(st.text()))
+def test_what_was_framed_can_be_read_again(texts: list[str]) -> None:
+    assert list(texts_of(b"".join(map(framed, texts)))) == texts
+
+
+@pytest.mark.parametrize("length", [0, 125, 126, 127, 65535, 65536, 200_000])
+def test_a_text_of_any_length_is_one_frame(length: int) -> None:
+    data = framed("x" * length)
+    assert data[0] == 0x81  # the last frame of a text
+    assert list(texts_of(data)) == ["x" * length]

@@ -1,0 +1,61 @@
+"""The plain road under a real server that is not uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import orjson
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from brain.message.cursor import Cursor
+from brain.message.event import Batch
+from tests.websocket.served import a_task, application, new_hub
+
+
+def follow(port: int, max_queue: int | None = None) -> connect:
+    url = f"ws://127.0.0.1:{port}/ws"
+    return connect(url, proxy=None, compression=None, max_queue=max_queue)
+
+
+async def test_hypercorn_serves_clients_too() -> None:
+    hub = new_hub(ring_bytes=100_000_000)
+    config = Config()
+    config.errorlog = None
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        config.bind = [f"fd://{listener.detach()}"]
+    stop = asyncio.Event()
+    serving = asyncio.create_task(
+        serve(application(hub), config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+    )
+    try:
+        async with asyncio.timeout(20):
+            async with follow(port) as good:
+                assert orjson.loads(await good.recv())["type"] == "connected"
+                await good.send("hello")
+                assert orjson.loads(await good.recv())["data"] == {"message": "hello"}
+
+                async with follow(port, max_queue=1) as slow:
+                    await slow.recv()
+                    for n in range(1, 1501):
+                        hub.deliver(Batch((a_task(str(n), n, text="x" * 10_000),), Cursor(n, 5)))
+                        assert orjson.loads(await good.recv())["data"]["id"] == str(n)
+                    assert hub.statistics().behind == 1
+                    heard = [orjson.loads(await slow.recv())["data"]["id"] for _ in range(1500)]
+                    assert heard == [str(n) for n in range(1, 1501)]
+
+                await good.send(b"\x00")
+                try:
+                    await good.recv()
+                except ConnectionClosed as closed:
+                    assert closed.rcvd is not None
+                    assert closed.rcvd.code == 1003
+            while hub.statistics().subscribers:
+                await asyncio.sleep(0.01)
+    finally:
+        stop.set()
+        await serving
