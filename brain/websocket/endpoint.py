@@ -13,8 +13,8 @@ from brain.message.resumable import RunsWithCursorFormat
 from brain.message.runs import CHANNEL, RunsFormat
 from brain.websocket.conversation import Conversation, Wish
 from brain.websocket.doorkeeper import Doorkeeper
+from brain.websocket.outlet import EXTENSION
 from brain.websocket.plain import PlainOutlet
-from brain.websocket.protocol import EXTENSION
 
 # Asks for cursors where the URL cannot.
 CURSOR_SUBPROTOCOL = "brain.cursor"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+# The name in `scope["extensions"]` under which an endpoint finds a connection that it can adopt.
+EXTENSION = "brain.frames"
+
 
 class Outlet(Protocol):
     """What goes out to a client. Nothing here waits, and nothing fails: its end is told of."""

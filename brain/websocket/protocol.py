@@ -22,12 +22,9 @@ from websockets.frames import Frame
 
 from brain.errors import WrongUvicorn
 from brain.websocket.allowance import Allowance
-from brain.websocket.outlet import Hearer
+from brain.websocket.outlet import EXTENSION, Hearer
 
 UVICORN = "0.54."
-
-# The name in `scope["extensions"]` under which an endpoint finds this connection.
-EXTENSION = "brain.frames"
 
 # From here on the hub writes nothing more until the client has read most of it.
 HIGH_WATER_BYTES = 64 * 1024

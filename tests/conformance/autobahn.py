@@ -16,7 +16,8 @@ from typing import NamedTuple
 from starlette.types import Receive, Scope, Send
 from websockets.frames import Frame, Opcode
 
-from brain.websocket.protocol import EXTENSION, ConnectionLimits, WebSocketProtocol
+from brain.websocket.outlet import EXTENSION
+from brain.websocket.protocol import ConnectionLimits, WebSocketProtocol
 from tests.websocket.served import served
 
 EVERYTHING = ("*",)
