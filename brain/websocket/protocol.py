@@ -10,6 +10,7 @@ take for ever.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -70,6 +71,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     a queue for this client any more.
     """
 
+    write: Callable[[bytes], None]
+    """Sends finished frames; the transport's own, for a call less each time."""
+
     def __init__(self, *arguments: Any, limits: ConnectionLimits, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._limits = limits
@@ -84,10 +88,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # What it took to shake hands, some kilobytes, is not needed any more.
         del self.scope, self.request, self.response
         self.loop.call_soon(self._tell_what_came_before)
-
-    def write(self, frames: bytes) -> None:
-        """Send finished frames."""
-        self.transport.write(frames)
 
     def close(self, code: int, reason: str) -> None:
         """Say goodbye, and cut the connection if there is no answer."""
@@ -112,6 +112,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self.transport.set_write_buffer_limits(HIGH_WATER_BYTES)
+        self.write = self.transport.write
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
