@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 
 from brain.database.connection import opened_pool
 from brain.database.history import HistoryReader
+from brain.database.nodes import Nodes
 from brain.database.retention import forget_old_events
 from brain.database.snapshot import SnapshotReader
 from brain.database.watches import warn_of_problems
@@ -51,15 +52,17 @@ async def keep(hub: Hub, heartbeat_seconds: float) -> None:
         hub.tick(datetime.now(UTC), heartbeat_seconds)
 
 
-def create_app(url: str, settings: Settings) -> Starlette:
+def create_app(url: str, settings: Settings, *, warns: bool = True) -> Starlette:
     """
     Return the application that follows the database at `url`.
 
     If one of its tasks dies, so does the process: a server that answers and never tells anything
-    is worse than none. `app.state.failure` then says what it died of.
+    is worse than none. `app.state.failure` then says what it died of. It `warns` of what is wrong
+    with watched tables: of several workers one is enough.
     """
     listener = Listener(url, settings)
     hub = Hub(settings.ring_bytes, settings.ring_seconds)
+    nodes = Nodes(url, lambda: hub.statistics().subscribers, settings.database_timeout_seconds)
     snapshots = SnapshotReader(settings.snapshot_bytes)
 
     @asynccontextmanager
@@ -71,8 +74,10 @@ def create_app(url: str, settings: Settings) -> Starlette:
                 asyncio.create_task(
                     forget_old_events(pool, settings.retention_seconds), name="retention"
                 ),
-                asyncio.create_task(warn_of_problems(pool), name="watches"),
+                asyncio.create_task(nodes.beat(), name="counting of clients"),
             ]
+            if warns:
+                at_work.append(asyncio.create_task(warn_of_problems(pool), name="watches"))
             for task in at_work:
                 task.add_done_callback(end_process)
             try:
@@ -109,7 +114,7 @@ def create_app(url: str, settings: Settings) -> Starlette:
                     settings.unread_seconds,
                 )
             ),
-            *status.routes(hub, listener.statistics),
+            *status.routes(hub, listener.statistics, nodes.clients_elsewhere),
             *tasks.routes(),
             *snapshot.routes(snapshots),
             *page.routes(),

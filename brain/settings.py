@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     """Whether to bring the database up to date before serving."""
     ephemeral: bool = False
     """Whether the embedded server's data is thrown away at the end."""
+    workers: int = Field(default=1, ge=1)
+    """How many processes serve, all on the same port."""
 
     shutdown_seconds: float = Field(default=10.0, gt=0)
     """How long clients may take to leave when the server stops, before they are cut off."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging.config
+import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,8 +19,16 @@ from brain.database.connection import check_url, connected, require_own_session
 from brain.database.log import Log
 from brain.database.samples import insert_samples
 from brain.errors import EmbeddedServerError
-from brain.server import end_on_signals, ignore_signals, listening_sockets, serve
+from brain.server import (
+    WORKERS_LOGGING,
+    end_on_signals,
+    ignore_signals,
+    listening_sockets,
+    serve,
+)
 from brain.settings import Settings
+from brain.supervisor import Supervisor, Worker
+from brain.websocket.protocol import require_uvicorn
 
 FIRST_STATEMENT = {
     "add two": "INSERT INTO tasks (id) VALUES ('task-123'), ('task-124') ON CONFLICT DO NOTHING",
@@ -56,22 +67,31 @@ NEXT_STATEMENTS = {
     help="Give Brain's own PostgreSQL a new database, and throw it away at the end.  "
     "[BRAIN_EPHEMERAL]",
 )
+@click.option(
+    "--workers",
+    type=int,
+    metavar="NUMBER",
+    help="How many processes serve, all on the same port.  [BRAIN_WORKERS; default: 1]",
+)
 @click.option("--samples", is_flag=True, help="Put a few tasks into the database if it has none.")
 def serve_command(samples: bool, **flags: Any) -> None:
     """Serve the changes of a database to WebSocket clients."""
     settings = read_settings(**flags)
+    require_uvicorn()
     if settings.database_url is not None:
         check_url(settings.database_url)
-    sockets = listening_sockets(settings.host, settings.port, settings.unread_seconds)
-    port = sockets[0].getsockname()[1]
+    sockets = listening_sockets(
+        settings.host, settings.port, settings.unread_seconds, settings.workers
+    )
+    port = sockets[0][0].getsockname()[1]
     end_on_signals()
     with database(settings) as (url, psql, server):
         run(url, prepare(url, settings, samples))
         statements = NEXT_STATEMENTS if samples else FIRST_STATEMENT | NEXT_STATEMENTS
-        status = serve(
-            create_app(url, settings),
-            sockets,
+        status = serve_database(
+            url,
             settings,
+            sockets,
             announce=partial(announce, settings, port, psql, statements),
             is_pointless=lambda: server is not None and server.has_ended,
         )
@@ -81,6 +101,39 @@ def serve_command(samples: bool, **flags: Any) -> None:
                 f"the PostgreSQL that Brain started on {server.folder} has ended, and so does Brain"
             )
     sys.exit(status)
+
+
+def serve_database(
+    url: str,
+    settings: Settings,
+    sockets: list[list[socket.socket]],
+    *,
+    announce: Callable[[], None],
+    is_pointless: Callable[[], bool],
+) -> int:
+    """Serve in this process, or in several others; return the exit status."""
+    if settings.workers == 1:
+        app = create_app(url, settings)
+        return serve(app, sockets[0], settings, announce=announce, is_pointless=is_pointless)
+
+    def work(worker: Worker) -> int:
+        return serve(
+            create_app(url, settings, warns=worker.number == 1),
+            worker.sockets,
+            settings,
+            announce=worker.ready,
+            is_pointless=worker.is_over,
+            is_worker=True,
+        )
+
+    logging.config.dictConfig(WORKERS_LOGGING)
+    return Supervisor(
+        sockets,
+        work,
+        announce=announce,
+        is_pointless=is_pointless,
+        grace_seconds=settings.shutdown_seconds,
+    ).run()
 
 
 async def prepare(url: str, settings: Settings, samples: bool) -> None:

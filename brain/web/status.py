@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -15,16 +15,26 @@ from brain.hub.hub import Hub
 from brain.listener.listener import ListenerStatistics
 
 
-def routes(hub: Hub, listener: Callable[[], ListenerStatistics]) -> list[Route]:
-    """Return the status endpoints; `listener` answers how the listener is doing."""
+def routes(
+    hub: Hub,
+    listener: Callable[[], ListenerStatistics],
+    clients_elsewhere: Callable[[], Awaitable[int]],
+) -> list[Route]:
+    """
+    Return the status endpoints.
+
+    `listener` answers how the listener is doing, and `clients_elsewhere`, promptly, how many
+    clients the other processes have that serve the same database.
+    """
 
     async def websocket_status(request: Request) -> Response:
+        elsewhere = await clients_elsewhere()
         return printed(
             {
                 "success": True,
                 "websocket": {
                     "active": listener().is_live,
-                    "connected_clients": hub.statistics().subscribers,
+                    "connected_clients": hub.statistics().subscribers + elsewhere,
                     "endpoint": "/ws",
                 },
             }

@@ -20,6 +20,12 @@ CALLS = """
                      FROM unnest(p.proargtypes::oid[]) type))
       FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'brain'
 """
+OWNERS = """
+    SELECT DISTINCT owner::regrole::text FROM (
+        SELECT relnamespace, relowner FROM pg_class
+        UNION ALL SELECT pronamespace, proowner FROM pg_proc) o (namespace, owner)
+     WHERE namespace = 'brain'::regnamespace
+"""
 ON_RELATIONS = [
     "SELECT FROM {}",
     "SELECT * FROM {}",
@@ -99,7 +105,8 @@ async def test_a_stranger_has_no_rights_on_the_log(stranger: Stranger, may_publi
         await stranger.let_publish()
     relations = [f"brain.{row[0]}" for row in await stranger.admin.fetch(RELATIONS)]
     tables = [relation for relation in relations if relation != "brain.watches"]
-    assert {"brain.events", "brain.events_3", "brain.ticks", "brain.watched"} <= set(tables)
+    expected = {"events", "events_3", "nodes", "ticks", "watched"}
+    assert {f"brain.{name}" for name in expected} <= set(tables)
     session = await stranger.session()
     await session.execute(OWN)
     statements = [on.format(name) for on in ON_RELATIONS for name in relations]
@@ -113,6 +120,12 @@ async def test_a_stranger_has_no_rights_on_the_log(stranger: Stranger, may_publi
 
     for statement in statements + OTHERS:
         await refused(session, statement)
+
+
+async def test_everything_of_brain_belongs_to_the_role_that_nobody_logs_in_as(
+    connection: asyncpg.Connection,
+) -> None:
+    assert [row[0] for row in await connection.fetch(OWNERS)] == ["brain_owner"]
 
 
 @pytest.mark.parametrize("may_publish", [False, True], ids=["", "but may publish"])

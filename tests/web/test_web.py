@@ -21,7 +21,14 @@ def web() -> Web:
 
     def make(*, is_live: bool = True) -> TestClient:
         listener = ListenerStatistics(is_live, is_busy=False, reconnections=0, cursor=None)
-        routes = [*status.routes(Hub(ring_bytes=1000), lambda: listener), *page.routes()]
+
+        async def clients_elsewhere() -> int:
+            return 3
+
+        routes = [
+            *status.routes(Hub(ring_bytes=1000), lambda: listener, clients_elsewhere),
+            *page.routes(),
+        ]
         return TestClient(Starlette(routes=routes))
 
     return make
@@ -33,7 +40,7 @@ def test_the_status_says_whether_the_database_is_being_followed(web: Web) -> Non
 
         assert answer == {
             "success": True,
-            "websocket": {"active": is_live, "connected_clients": 0, "endpoint": "/ws"},
+            "websocket": {"active": is_live, "connected_clients": 3, "endpoint": "/ws"},
         }
 
 

@@ -1,0 +1,393 @@
+"""Several processes on one port: what one of them does alone, they do together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import asyncpg
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from brain.database.processes import read_postmaster
+from tests.end_to_end.brain import (
+    PATIENCE_SECONDS,
+    RunningBrain,
+    becomes,
+    brain,
+    ended,
+    get,
+    message,
+    running_brain,
+)
+from tests.tasks import insert
+
+WORKERS = 3
+CLIENTS = 24
+STARTED = re.compile(r"worker (\d+) is process (\d+)")
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
+
+@pytest.fixture
+async def several(tmp_path: Path, database: str) -> AsyncIterator[RunningBrain]:
+    async with running_workers(tmp_path, "--database-url", database) as brain:
+        yield brain
+
+
+@asynccontextmanager
+async def running_workers(
+    folder: Path, *arguments: str, **environment: str
+) -> AsyncIterator[RunningBrain]:
+    """Run a Brain of several processes, none of which outlives the context."""
+    environment = {"BRAIN_WORKERS": str(WORKERS), **environment}
+    async with running_brain(folder, *arguments, **environment) as brain:
+        try:
+            yield brain
+        finally:
+            if brain.process.returncode is not None:
+                for process_id in filter(is_alive, started(brain)):
+                    os.kill(process_id, signal.SIGKILL)
+
+
+def started(brain: RunningBrain) -> list[int]:
+    """Return the process ids of all workers that ever were, in the order in which they started."""
+    return [int(process_id) for _, process_id in STARTED.findall(brain.output.read_text())]
+
+
+def is_alive(process_id: int) -> bool:
+    try:
+        status = Path(f"/proc/{process_id}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+async def counted(brain: RunningBrain, clients: int) -> None:
+    """Return once the status counts so many clients."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            _, body = await get(brain.http + "/api/brain/status/ws")
+            status = json.loads(body)["websocket"]
+            if status["connected_clients"] == clients:
+                assert status == {
+                    "active": True,
+                    "connected_clients": clients,
+                    "endpoint": "/ws",
+                }
+                return
+            await asyncio.sleep(0.02)
+
+
+async def clients_of(connection: asyncpg.Connection) -> dict[int, int]:
+    """Return how many clients each process says that it has, by its id."""
+    records = await connection.fetch("SELECT name, clients FROM brain.nodes")
+    return {int(record["name"].split()[-1]): record["clients"] for record in records}
+
+
+@asynccontextmanager
+async def many_clients(brain: RunningBrain, count: int) -> AsyncIterator[list[ClientConnection]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(brain.client()) for _ in range(count)]
+
+
+async def told_to_come_back(clients: Sequence[ClientConnection]) -> None:
+    for client in clients:
+        with pytest.raises(ConnectionClosed) as closed:
+            await message(client)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+
+
+async def flooded(brain: RunningBrain, connection: asyncpg.Connection) -> None:
+    """Return once all clients have been told more than the network holds for one that reads not."""
+    async with brain.client() as client:
+        for number in range(100):
+            await insert_large(connection, str(number))
+            assert (await message(client))["data"]["id"] == str(number)
+
+
+async def insert_large(connection: asyncpg.Connection, id: str) -> None:
+    await connection.execute("INSERT INTO tasks (id, error) VALUES ($1, $2)", id, "x" * 200_000)
+
+
+async def test_clients_spread_over_the_workers_and_everybody_hears_every_change(
+    several: RunningBrain, connection: asyncpg.Connection
+) -> None:
+    async with many_clients(several, CLIENTS) as clients:
+        await counted(several, CLIENTS)
+        spread = await clients_of(connection)
+        await insert(connection, "a", "b", "c")
+
+        for client in clients:
+            assert [(await message(client))["data"]["id"] for _ in range(3)] == ["a", "b", "c"]
+    await counted(several, 0)
+    assert set(spread) == set(started(several))
+    assert len([count for count in spread.values() if count]) > 1
+
+
+async def test_the_status_counts_the_clients_of_all_brains_on_the_database(
+    tmp_path: Path, database: str, several: RunningBrain
+) -> None:
+    (tmp_path / "alone").mkdir()
+    async with running_brain(tmp_path / "alone", "--database-url", database) as alone:
+        async with many_clients(several, 5), many_clients(alone, 2):
+            await counted(several, 7)
+            await counted(alone, 7)
+        assert await children(alone) == []
+        alone.process.send_signal(signal.SIGTERM)
+        assert await alone.stopped() == 0
+    await counted(several, 0)
+
+
+async def children(brain: RunningBrain) -> list[str]:
+    process_id = brain.process.pid
+    return Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()
+
+
+@dataclass
+class Follower:
+    """A client that comes back with its cursor, and notes what it is told."""
+
+    port: int
+    told: list[str] = field(default_factory=list)
+    cursor: str = ""
+    returns: int = 0
+
+    async def follow(self, last: str) -> None:
+        """Listen until `last` is told, however often the connection is lost."""
+        while last not in self.told:
+            with suppress(ConnectionClosed, OSError):
+                url = f"ws://localhost:{self.port}/ws?cursor={quote(self.cursor)}"
+                async with connect(url, proxy=None) as client:
+                    while last not in self.told:
+                        self._note(await message(client))
+            self.returns += 1
+
+    def _note(self, each: dict[str, Any]) -> None:
+        self.cursor = each["cursor"]
+        if each["type"] == "run_update":
+            self.told.append(each["data"]["id"])
+        else:
+            assert each["type"] in ("connected", "heartbeat"), each
+
+
+async def test_the_clients_of_a_killed_worker_come_back_and_lose_nothing(
+    several: RunningBrain, connection: asyncpg.Connection
+) -> None:
+    followers = [Follower(several.port) for _ in range(CLIENTS)]
+    async with asyncio.TaskGroup() as tasks:
+        for follower in followers:
+            tasks.create_task(follower.follow("299"))
+        await counted(several, CLIENTS)
+        for number in range(300):
+            await insert(connection, str(number))
+            if number in (100, 200):
+                spread = await clients_of(connection)
+                killed = max(filter(is_alive, spread), key=lambda process_id: spread[process_id])
+                before = len(started(several))
+                os.kill(killed, signal.SIGKILL)
+                await becomes(lambda before=before: len(started(several)) > before)  # type: ignore[misc]
+
+    for follower in followers:
+        assert follower.told == [str(number) for number in range(300)]
+    assert sum(follower.returns for follower in followers) > CLIENTS
+    assert f"(process {killed}) was killed by signal 9" in several.output.read_text()
+    await counted(several, 0)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+async def test_every_client_is_told_to_come_back_and_all_processes_end(
+    several: RunningBrain, sign: signal.Signals
+) -> None:
+    async with many_clients(several, CLIENTS) as clients:
+        several.process.send_signal(sign)
+
+        await told_to_come_back(clients)
+        assert await several.stopped() == 0
+    assert not any(map(is_alive, started(several)))
+    log = several.output.read_text()
+    assert "Traceback" not in log
+    assert "next try" not in log
+
+
+async def test_whoever_signals_supervisor_and_workers_alike_hurries_nobody(
+    several: RunningBrain,
+) -> None:
+    """As systemd does. Two different signals: while a process is stopped, equal ones are one."""
+    async with many_clients(several, CLIENTS) as clients:
+        workers = started(several)
+        for process_id in workers:
+            os.kill(process_id, signal.SIGSTOP)
+            os.kill(process_id, signal.SIGINT)
+        several.process.send_signal(signal.SIGTERM)
+        await becomes(lambda: all(is_pending(signal.SIGTERM, each) for each in workers))
+        for process_id in workers:
+            os.kill(process_id, signal.SIGCONT)
+
+        await told_to_come_back(clients)
+        assert await several.stopped() == 0
+
+
+def is_pending(number: signal.Signals, process_id: int) -> bool:
+    status = Path(f"/proc/{process_id}/status").read_text()
+    (pending,) = re.findall(r"ShdPnd:\s+(\w+)", status)
+    return bool(int(pending, 16) & 1 << number - 1)
+
+
+def can_connect(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+async def test_a_second_signal_waits_for_nobody(
+    tmp_path: Path, database: str, connection: asyncpg.Connection
+) -> None:
+    patient = {"BRAIN_SHUTDOWN_SECONDS": "600"}
+    async with running_workers(tmp_path, "--database-url", database, **patient) as brain:
+        async with brain.client() as stalled:
+            stalled.transport.pause_reading()
+            await flooded(brain, connection)
+            brain.process.send_signal(signal.SIGTERM)
+            await becomes(lambda: not can_connect(brain.port))
+            brain.process.send_signal(signal.SIGTERM)
+
+            assert await brain.stopped() == 0
+            stalled.transport.abort()
+    assert not any(map(is_alive, started(brain)))
+
+
+async def test_workers_do_not_outlive_a_supervisor_that_is_killed(
+    tmp_path: Path, database: str, connection: asyncpg.Connection
+) -> None:
+    """However long their clients take."""
+    patient = {"BRAIN_SHUTDOWN_SECONDS": "600"}
+    async with running_workers(tmp_path, "--database-url", database, **patient) as brain:
+        async with brain.client() as stalled, many_clients(brain, CLIENTS) as clients:
+            stalled.transport.pause_reading()
+            await flooded(brain, connection)
+            for client in clients:
+                for _ in range(100):
+                    await message(client)
+
+            brain.process.kill()
+
+            await told_to_come_back(clients)
+            await becomes(lambda: not any(map(is_alive, started(brain))))
+            socket.create_server(("localhost", brain.port)).close()
+            stalled.transport.abort()
+    assert len(started(brain)) == WORKERS
+
+
+async def test_a_worker_that_hangs_does_not_outlive_its_supervisor_either(
+    several: RunningBrain,
+) -> None:
+    hanging, *_ = started(several)
+    os.kill(hanging, signal.SIGSTOP)
+
+    several.process.kill()
+
+    await becomes(lambda: [each for each in started(several) if is_alive(each)] == [hanging])
+    os.kill(hanging, signal.SIGCONT)
+    await becomes(lambda: not is_alive(hanging))
+
+
+async def test_a_worker_that_hangs_is_ended_by_force(tmp_path: Path, database: str) -> None:
+    hurried = {"BRAIN_SHUTDOWN_SECONDS": "0.1"}
+    async with running_workers(tmp_path, "--database-url", database, **hurried) as brain:
+        os.kill(started(brain)[0], signal.SIGSTOP)
+
+        brain.process.send_signal(signal.SIGTERM)
+
+        assert await brain.stopped() == 0
+    assert not any(map(is_alive, started(brain)))
+
+
+async def test_a_port_on_which_workers_listen_is_taken(
+    several: RunningBrain, database: str
+) -> None:
+    for workers in ("1", "2"):
+        second = await brain(
+            "serve", f"--port={several.port}", "--workers", workers, DATABASE_URL=database
+        )
+
+        assert second.status == 2
+        assert second.complained.startswith(f"brain: port {several.port} is taken")
+
+
+async def test_when_brains_own_server_ends_so_do_all(tmp_path: Path) -> None:
+    home = {"XDG_DATA_HOME": str(tmp_path / "share")}
+    async with running_workers(tmp_path, **home) as brain:
+        (data,) = (tmp_path / "share").glob("brain/postgres-*/data")
+        postmaster = read_postmaster(data)
+        assert postmaster is not None
+        os.kill(postmaster.process_id, signal.SIGINT)
+
+        assert await brain.stopped() == 1
+    assert not any(map(is_alive, started(brain)))
+    assert brain.output.read_text().splitlines()[-1].startswith("brain: the PostgreSQL that ")
+
+
+SUPERVISED = """
+import logging, os, sys
+from brain.supervisor import Supervisor
+
+def work(worker):
+    if {fails}:
+        os.kill(os.getpid(), 9)
+    worker.ready()
+    while not worker.is_over():
+        pass
+    return 0
+
+def announce():
+    print("ready", flush=True)
+    os.kill(os.getpid(), 15)
+
+logging.basicConfig()
+sys.exit(
+    Supervisor(
+        [[], []], work, announce=announce, is_pointless=lambda: False, grace_seconds=1
+    ).run()
+)
+"""
+
+
+async def test_where_no_worker_starts_brain_gives_up() -> None:
+    status, said, complained = await ended(
+        (sys.executable, "-c", SUPERVISED.format(fails="True")), patience_seconds=60
+    )
+
+    assert (status, said) == (1, "")
+    *_, last = complained.splitlines()
+    assert last.endswith("giving up: every worker ended 4 times in a row")
+    assert complained.count("was killed by signal 9; next try in") == 8
+
+
+async def test_a_worker_that_fails_at_the_start_is_tried_again_beside_one_that_serves(
+    tmp_path: Path,
+) -> None:
+    tries = tmp_path / "tries"
+    fails = f"worker.number == 2 and open({str(tries)!r}, 'a').write('x') and {{count}} < 6"
+    fails = fails.format(count=f"os.path.getsize({str(tries)!r})")
+    status, said, complained = await ended(
+        (sys.executable, "-c", SUPERVISED.format(fails=fails)), patience_seconds=60
+    )
+
+    assert (status, said) == (0, "ready\n")
+    assert complained.count("worker 2") == tries.stat().st_size - 1
