@@ -25,9 +25,12 @@ check: $(VENV)/.installed-dev  ## Check style, types and the directions of impor
 	@$(BIN) -m mypy
 	@$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.installed-dev  ## Measure what writers pay, and how long a change takes to reach a client
+bench: $(VENV)/.installed-dev  ## Measure what writers pay, how soon clients hear, and what many of them cost
 	@$(BIN) -m bench.writers
 	@$(BIN) -m bench.latency
+	@$(BIN) -m bench.fanout
+	@$(BIN) -m bench.memory
+	@$(BIN) -m bench.storm
 
 clean:  ## Remove what was installed; the database in your home folder stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
