@@ -164,7 +164,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self._may_speak():
             return
         if len(self.frames) >= self._limits.fragments:
-            self.close(TOO_LARGE, "too many fragments")
+            self._cut_off(TOO_LARGE, "too many fragments")
             return
         super().handle_cont(event)
 
@@ -224,9 +224,15 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.close_sent:
             return False
         if not self._allowance.take(self.loop.time()):
-            self.close(TOO_FAST, "too many messages")
+            self._cut_off(TOO_FAST, "too many messages")
             return False
         return True
+
+    def _cut_off(self, code: int, reason: str) -> None:
+        """Say goodbye to a client that goes on and on, and listen no longer."""
+        self.close(code, reason)
+        self.transport.pause_reading()
+        self.loop.call_later(GOODBYE_SECONDS, self.cut)
 
     def _cut_if_unread(self) -> None:
         if self.transport.get_write_buffer_size() > self._limits.unread_bytes:

@@ -207,6 +207,16 @@ async def test_one_that_says_too_much_is_cut_off(opcode: Opcode) -> None:
         assert said == 4029
 
 
+async def test_one_that_does_not_stop_saying_too_much_is_listened_to_no_longer() -> None:
+    limits = ConnectionLimits(frames_per_second=10, close_seconds=1000)
+    async with served(application(new_hub()), limits) as (port, server), raw_client(port) as raw:
+        await raw.read_handshake()
+        with pytest.raises(OSError):
+            while True:
+                await raw.say(Opcode.PONG, b"x" * 100)
+        await becomes(lambda: not server.server_state.connections)
+
+
 async def test_a_message_in_too_many_parts_ends_the_connection() -> None:
     limits = ConnectionLimits(frames_per_second=1000, fragments=10)
     async with served(application(new_hub()), limits) as (port, _), raw_client(port) as raw:
