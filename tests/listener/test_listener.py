@@ -126,7 +126,7 @@ async def test_the_recent_past_comes_first_and_in_one_piece(
         assert later.past is not None
         assert heard.past is not None
         assert keys_of(later.past) == ["a", "b"]
-        assert later.past.ticks[0] == heard.past.cursor
+        assert heard.past.cursor in later.past.ticks
         assert {event.cursor.tick for event in later.past.events} < {
             cursor.tick for cursor in later.past.ticks
         }
