@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+from argparse import Namespace
+from collections import Counter, defaultdict
+from math import inf, nan
 from pathlib import Path
 from random import Random
 from time import monotonic
 
 import pytest
 
-from tests.faults.battery import SCENARIOS
+from tests.faults.battery import MISDEEDS, SCENARIOS
+from tests.faults.figures import (
+    Figure,
+    Findings,
+    percentile,
+    percentile_of_all,
+    usual_percentile,
+)
 from tests.faults.ledger import Fact, Notes, Order, Truth
+from tests.faults.link import CannotBePlayed
+from tests.faults.onlookers import Onlooker
 from tests.faults.passing import Loaded, Passing, verdict_on_snapshots
+from tests.faults.raw import BINARY, CLOSE, NO_MASK, Frame, Frames, closing, code_of, framed
 from tests.faults.replica import Chains, Replica, Verdict
 from tests.faults.scene import Stage
 
@@ -25,6 +39,18 @@ async def test_nothing_is_lost_doubled_reordered_or_leaked(
 
     assert report.verdict == Verdict(), report
     assert report.writes and report.deliveries and report.faults, report
+
+
+@pytest.mark.parametrize("name", MISDEEDS)
+async def test_clients_that_misbehave_are_gone_in_time_and_do_no_harm(
+    name: str, postgres: str, tmp_path: Path
+) -> None:
+    try:
+        findings = await MISDEEDS[name].short(Stage(postgres, tmp_path, Random(f"{SEED} {name}")))
+    except CannotBePlayed as reason:
+        pytest.skip(str(reason))
+
+    assert findings.is_clean, str(findings)
 
 
 def fact(task: str, version: int, agent: str | None = None) -> Fact:
@@ -114,6 +140,72 @@ def test_numbers_that_come_late_are_told_from_those_that_never_come() -> None:
         chains.hear("a", number)
 
     assert chains.verdict() == Verdict(lost=1, duplicated=1, reordered=1)
+
+
+def test_a_figure_has_to_be_within_its_bounds_and_a_number() -> None:
+    assert Figure("cut after", 65, "s", most=65).holds
+    assert not Figure("cut after", 65.1, "s", most=65).holds
+    assert not Figure("heard", 0, least=1).holds
+    assert not Figure("p99", nan, "ms", most=65).holds
+    assert not Findings((Figure("heard", 1, least=1), Figure("lost", 1, most=0))).is_clean
+
+
+def test_a_figure_says_what_it_had_to_be_unless_that_is_none() -> None:
+    assert str(Figure("cut after", 57.93, "s", most=65)) == "cut after 57.9 s (<= 65)"
+    assert str(Figure("cut after", inf, "s", most=65)) == "cut after never (NOT <= 65)"
+    assert str(Figure("lost", 0, most=0)) == "lost 0"
+    assert str(Figure("lost", 2, most=0)) == "lost 2 (NOT <= 0)"
+
+
+def test_the_usual_percentile_is_not_moved_by_one_bad_moment() -> None:
+    calm, bad = {10: 99, 500: 1}, {9000: 100}
+
+    assert percentile(calm, 0.99) == 1
+    assert percentile_of_all([calm, calm, bad], 0.99) == 900
+    assert usual_percentile([calm, bad, {}, calm], 0.99) == 1
+
+
+@pytest.mark.parametrize("size", (0, 125, 126, 65535, 65536))
+@pytest.mark.parametrize("mask", (NO_MASK, b"\x01\x80\xff\x00"))
+def test_frames_are_found_in_whatever_pieces_they_come(size: int, mask: bytes) -> None:
+    payload = bytes(range(256)) * 257
+    said = framed(payload[:size], BINARY, mask=mask) + closing(4029)
+    frames = Frames()
+
+    found = [frame for n in range(0, len(said), 1000) for frame in frames.feed(said[n : n + 1000])]
+
+    assert found == [Frame(BINARY, payload[:size]), Frame(CLOSE, (4029).to_bytes(2, "big"))]
+    assert list(map(code_of, found)) == [None, 4029]
+
+
+async def test_an_onlooker_counts_what_it_does_not_hear_and_what_it_hears_twice() -> None:
+    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        notes = (
+            b'{"type":"note","data":{"sent":"0","number":"%d"},"cursor":"after %d"}' % (n, n)
+            for n in (7, 8, 10, 10, 11)
+        )
+        frames = b"".join(b"\x81" + bytes([len(note)]) + note for note in notes)
+        # A piece of the first one with the answer to the handshake.
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + frames[:9])
+        await writer.drain()
+        writer.write(frames[9:])
+        writer.close()
+
+    server = await asyncio.start_server(tell, "127.0.0.1", 0)
+    options = Namespace(
+        port=server.sockets[0].getsockname()[1], path="/", source="127.0.0.1", receive_buffer=0
+    )
+    onlooker = Onlooker(defaultdict(Counter))
+    await asyncio.to_thread(onlooker.connect, options)
+    async with server:
+        while onlooker.is_connected:
+            onlooker.hear()
+            await asyncio.sleep(0)
+    onlooker.leave()
+
+    assert (onlooker.last, onlooker.lost, onlooker.doubled) == (11, 1, 1)
+    assert onlooker.cursor == "after 11"
 
 
 def test_a_bad_cursor_is_answered_by_one_reset_and_then_by_everything() -> None:

@@ -1,0 +1,158 @@
+"""Scenarios of clients that do not get beyond their handshake, and of many that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from functools import partial
+from math import inf
+from random import Random
+from time import monotonic
+
+from tests.faults.crowd import allow_files
+from tests.faults.figures import Figure, Findings
+from tests.faults.observed import LOOK_SECONDS, MEBIBYTE, ObservedNode, served
+from tests.faults.raw import RawClient, closing, connected_to, upgrade
+from tests.faults.scene import Stage
+from tests.faults.strangers import some_at_once
+from tests.faults.witness import well_connected
+
+HANDSHAKE = upgrade("/ws")
+DRIP_SECONDS = 0.4
+GOOD_PAUSE_SECONDS = 0.2
+WARMING_VISITS = 64
+AT_ONCE = 32
+VISIT_SECONDS = 20.0
+MOST_SECOND_GROWTH_MEBIBYTES = 8.0
+"""After the first half of all visits, memory has been taken that is used again and again."""
+SETTLING_SECONDS = 15.0
+"""How long Brain may take to be rid of those who have gone."""
+
+
+async def slow_handshakes(
+    stage: Stage,
+    *,
+    sockets: int,
+    handshake_seconds: float,
+    limit_seconds: float,
+    good_seconds: float,
+) -> Findings:
+    """Many say nothing, or the beginning of a handshake and nothing more, or byte after byte."""
+    allow_files(2 * sockets)
+    settings = {"BRAIN_HANDSHAKE_SECONDS": str(handshake_seconds)}
+    async with served(stage, settings) as node, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected_to(node.port)) for _ in range(sockets)]
+        async with asyncio.TaskGroup() as tasks:
+            waiting = [
+                tasks.create_task(dawdle(client, stage.chance, limit_seconds)) for client in clients
+            ]
+            visits = [await good_visit(node)]
+            while not all(task.done() for task in waiting):
+                await asyncio.sleep(GOOD_PAUSE_SECONDS)
+                visits.append(await good_visit(node))
+    stayed = [task.result() for task in waiting]
+    return Findings(
+        (
+            Figure("of", sockets),
+            Figure(f"left after {limit_seconds:g} s", stayed.count(inf), most=0),
+            Figure("the last went after", max(stayed), "s"),
+            Figure("meanwhile good clients", len(visits), least=1),
+            Figure("the slowest greeted after", max(visits), "s", good_seconds),
+        )
+    )
+
+
+async def dawdle(client: RawClient, chance: Random, patience_seconds: float) -> float:
+    """Begin a handshake in one of three ways; return how long the connection lived."""
+    begun = monotonic()
+    said = chance.choice((b"", b"", HANDSHAKE[: chance.randrange(len(HANDSHAKE) - 2)]))
+    rest = HANDSHAKE[len(said) : -2] if chance.random() < 0.5 else b""
+    talking = asyncio.create_task(talk(client, said, rest))
+    try:
+        async with asyncio.timeout(patience_seconds):
+            while await client.receive():
+                pass  # an answer may come before the end
+    except TimeoutError:
+        return inf
+    except OSError:
+        pass
+    finally:
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
+    return monotonic() - begun
+
+
+async def talk(client: RawClient, said: bytes, rest: bytes) -> None:
+    """Say something, and then something else, a byte at a time."""
+    await client.send(said)
+    for byte in rest:
+        await asyncio.sleep(DRIP_SECONDS)
+        await client.send(bytes([byte]))
+
+
+async def good_visit(node: ObservedNode) -> float:
+    """Return how long it took until a client that behaves well was greeted."""
+    begun = monotonic()
+    async with well_connected(node.port) as connection:
+        await connection.recv()
+        return monotonic() - begun
+
+
+async def churn(stage: Stage, *, visits: int) -> Findings:
+    """Many come and go, politely or not; some vanish in the middle of their handshake."""
+    async with served(stage) as node, well_connected(node.port) as stays:
+        await stays.recv()
+        await visit(node, stage.chance, WARMING_VISITS)
+        files = await settled_files(node, inf)
+        memory = [node.memory_bytes()]
+        for _ in range(2):
+            await visit(node, stage.chance, visits // 2)
+            memory.append(node.memory_bytes())
+        more_files = await settled_files(node, files) - files
+        left = await node.clients()
+    first, second = ((memory[n + 1] - memory[n]) / MEBIBYTE for n in range(2))
+    return Findings(
+        (
+            Figure("of", visits, "visits"),
+            Figure("files left open", more_files, most=0),
+            Figure("clients left beside one", left - 1, most=0, least=0),
+            Figure("memory grew by", first, "MiB"),
+            Figure("then by", second, "MiB", MOST_SECOND_GROWTH_MEBIBYTES),
+        )
+    )
+
+
+async def visit(node: ObservedNode, chance: Random, times: int) -> None:
+    """Have clients come so many times, several at once."""
+    await some_at_once(
+        [partial(come_and_go, node.port, Random(chance.random())) for _ in range(times)], AT_ONCE
+    )
+
+
+async def come_and_go(port: int, chance: Random) -> None:
+    async with asyncio.timeout(VISIT_SECONDS), connected_to(port) as client:
+        match chance.choices(("polite", "rude", "lost"), (45, 45, 10))[0]:
+            case "polite":
+                await client.upgrade("/ws")
+                await client.next_text()
+                await client.send(closing())
+                await client.read_to_the_end()
+            case "rude":
+                await client.upgrade("/ws")
+                client.vanish()
+            case _:
+                await client.send(HANDSHAKE[: chance.randrange(len(HANDSHAKE))])
+                if chance.random() < 0.5:
+                    client.vanish()
+
+
+async def settled_files(node: ObservedNode, most: float) -> int:
+    """Return how many files are open once one client is left, and no more than so many files."""
+    begun = monotonic()
+    before, files = -1, node.open_files()
+    while await node.clients() > 1 or files > most or files != before:
+        if monotonic() > begun + SETTLING_SECONDS:
+            break
+        await asyncio.sleep(LOOK_SECONDS)
+        before, files = files, node.open_files()
+    return files

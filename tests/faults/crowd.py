@@ -1,0 +1,131 @@
+"""A crowd of onlookers, as the scenario sees it that has sent them."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any, NamedTuple
+
+import orjson
+
+from tests.faults.figures import Delays
+from tests.faults.load import Load
+from tests.faults.onlookers import BLOCK
+from tests.faults.scene import PATIENCE_SECONDS, ScenarioFailed
+
+LOOK_SECONDS = 0.1
+HEARING_SECONDS = 40.0
+"""How long all of them may take to hear what has been said already."""
+LONGEST_ANSWER_BYTES = 1 << 26
+SPARE_FILES = 100
+
+
+class Heard(NamedTuple):
+    """What a crowd has heard so far, all of it taken together."""
+
+    gone: int
+    """How many have lost their connection."""
+    lost: int
+    doubled: int
+    resets: int
+    last: int
+    """The newest number that all have heard."""
+
+
+class Crowd:
+    """The process of the onlookers."""
+
+    def __init__(self, process: asyncio.subprocess.Process, clients: int) -> None:
+        self._process = process
+        self.clients = clients
+
+    async def heard(self) -> Heard:
+        return Heard(**await self._ask("report"))
+
+    async def delays(self, first: int, last: int) -> list[Delays]:
+        """Return the delays of each block of messages that lies wholly between two numbers."""
+        told = await self._ask("delays")
+        return [
+            {int(tenths): count for tenths, count in told.get(str(block), {}).items()}
+            for block in range(-(-first // BLOCK), (last + 1) // BLOCK)
+        ]
+
+    async def stop(self) -> None:
+        """Have them read nothing more."""
+        await self._ask("stop")
+
+    async def come_back(self) -> None:
+        """Have each come back with its last cursor."""
+        await self._ask("return")
+
+    async def hear_all(self, load: Load) -> Heard:
+        """Return what they have heard once all that there is by now, or it has taken too long."""
+        newest, deadline = load.last, monotonic() + HEARING_SECONDS
+        while (heard := await self.heard()).last < newest and monotonic() < deadline:
+            await asyncio.sleep(LOOK_SECONDS)
+        return heard
+
+    def freeze(self) -> None:
+        """Have the process stand still, with its sockets open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    async def arrived(self) -> None:
+        """Return once all are connected."""
+        await self._answer()
+
+    async def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            line = await self._process.stdout.readline()
+        if not line:
+            raise ScenarioFailed("the onlookers have ended; their error stands above")
+        answer: dict[str, Any] = orjson.loads(line)
+        return answer
+
+    async def _ask(self, command: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command}\n".encode())
+        return await self._answer()
+
+
+@asynccontextmanager
+async def crowd(
+    port: int,
+    clients: int,
+    path: str = "/ws",
+    receive_buffer_bytes: int = 0,
+    source: str = "127.0.0.1",
+) -> AsyncIterator[Crowd]:
+    """Send a crowd to a Brain, and yield it once all are connected."""
+    allow_files(clients)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.faults.onlookers", str(port), str(clients)),
+        *("--path", path, "--source", source, "--receive-buffer", str(receive_buffer_bytes)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=LONGEST_ANSWER_BYTES,
+    )
+    try:
+        found = Crowd(process, clients)
+        await found.arrived()
+        yield found
+    finally:
+        # Not by its input: it may be standing still.
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def allow_files(count: int) -> None:
+    """Let this process, and those that it starts from now on, have so many open files and some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + SPARE_FILES
+    if soft < wanted:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise ScenarioFailed(f"{wanted} open files are needed, and {hard} are allowed")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,0 +1,112 @@
+"""Scenarios of clients that say more than anybody can mean."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import suppress
+from math import inf
+from time import monotonic
+from typing import NamedTuple
+
+from tests.faults.figures import Figure, Findings
+from tests.faults.load import loaded
+from tests.faults.observed import LOOK_SECONDS, served, watched_memory
+from tests.faults.raw import CONTINUATION, PING, PONG, TEXT, RawClient, framed, upgraded
+from tests.faults.scene import Stage
+from tests.faults.witness import witnessed
+
+DOCUMENTED = {1000, 1002, 1003, 1007, 1008, 1009, 1011, *range(4000, 5000)}
+"""The close codes that a client may get for what it says."""
+PIECE_BYTES = 16384
+RATE = 50
+GOOD_SECONDS = 5.0
+GOODBYE_SECONDS = 1.0
+MOST_GROWTH_MEBIBYTES = 20.0
+
+
+class Flood(NamedTuple):
+    frame: bytes
+    """What is said again and again."""
+    first: bytes = b""
+    """What is said before."""
+    reads: bool = False
+    """Whether the answers are read."""
+
+
+BEGINNING = framed(b"{", TEXT, is_final=False)
+
+FLOODS: Mapping[str, Flood] = {
+    "pings": Flood(framed(bytes(100), PING)),
+    "pongs": Flood(framed(bytes(100), PONG), reads=True),
+    "empty fragments": Flood(framed(b"", CONTINUATION, is_final=False), BEGINNING),
+    "fragments of a byte": Flood(framed(b" ", CONTINUATION, is_final=False), BEGINNING),
+    "texts": Flood(framed(b'{"a": "flood"}'), reads=True),
+}
+
+
+class Ending(NamedTuple):
+    seconds: float
+    """How long it took; for ever, if longer than was waited."""
+    code: int | None
+    """The close code, if the end was announced."""
+
+
+async def floods(stage: Stage, *, limit_seconds: float, most_bytes: int) -> Findings:
+    """One flood after the other comes, while a good client listens."""
+    figures: list[Figure] = []
+    undocumented = 0
+    kinds = stage.chance.sample(sorted(FLOODS), len(FLOODS))
+    async with (
+        served(stage) as node,
+        loaded(node.database) as load,
+        witnessed(node.port) as witness,
+        load.flowing(RATE),
+    ):
+        for kind in kinds:
+            async with watched_memory(node) as memory, upgraded(node.port) as client:
+                end = await flooded(client, FLOODS[kind], limit_seconds, most_bytes)
+            told = f"with {end.code}" if end.code else "without a code"
+            figures += [
+                Figure(f"{kind} cut {told} after", end.seconds, "s", limit_seconds),
+                memory.growth(MOST_GROWTH_MEBIBYTES),
+            ]
+            undocumented += end.code is not None and end.code not in DOCUMENTED
+        figures += [Figure("undocumented codes", undocumented, most=0)]
+        await witness.hears_more()
+        return Findings((*figures, *witness.figures(GOOD_SECONDS)))
+
+
+async def flooded(client: RawClient, flood: Flood, limit_seconds: float, most_bytes: int) -> Ending:
+    """Flood until the server has had enough, or it has taken too long."""
+    begun = monotonic()
+    tasks = {asyncio.create_task(pour(client, flood, most_bytes))}
+    if flood.reads:
+        tasks.add(asyncio.create_task(client.hear_goodbye()))
+    try:
+        done, _ = await asyncio.wait(
+            tasks, timeout=limit_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        seconds = monotonic() - begun if done else inf
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if done:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await client.hear_goodbye()
+    return Ending(seconds, client.close_code)
+
+
+async def pour(client: RawClient, flood: Flood, most_bytes: int) -> None:
+    """Say it again and again; return once the other side has ended that."""
+    piece = flood.frame * (PIECE_BYTES // len(flood.frame))
+    with suppress(OSError):
+        await client.send(flood.first)
+        for _ in range(most_bytes // len(piece)):
+            await client.send(piece)
+            # What can be sent at once is sent without letting anybody else have a turn.
+            await asyncio.sleep(0)
+    while client.is_open:
+        await asyncio.sleep(LOOK_SECONDS)

@@ -1,0 +1,186 @@
+"""A scenario of clients that talk nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
+from random import Random
+
+import orjson
+
+from tests.faults.figures import Figure, Findings
+from tests.faults.floods import DOCUMENTED
+from tests.faults.garbage import bad_frame, good_frame, hostile_text
+from tests.faults.load import loaded
+from tests.faults.observed import ObservedNode, served, watched_memory
+from tests.faults.raw import Frames, RawClient, closing, code_of, framed, upgraded
+from tests.faults.scene import Stage
+from tests.faults.servers import is_ready
+from tests.faults.strangers import some_at_once
+from tests.faults.witness import well_connected, witnessed
+
+AT_ONCE = 20
+MOST_IN_A_ROW = 4
+"""How many bad frames a connection says; few survive the first one."""
+TALKERS = 10
+ANSWER_SECONDS = 20.0
+RATE = 20
+GOOD_SECONDS = 5.0
+TALKATIVE = {"BRAIN_MESSAGES_PER_SECOND": "1000000"}
+GREETING, ECHO = b'{"type":"connected",', b'{"type":"echo",'
+
+
+class Tally:
+    """What became of the nonsense."""
+
+    def __init__(self) -> None:
+        self._codes: Counter[int] = Counter()
+        self._foreign = 0
+        self.hanging = 0
+        """Connections that were still there although both sides had been done with them."""
+        self.echoed = 0
+        self.distorted = 0
+        """Answers that are not what was said."""
+
+    def note_end(self, code: int | None, said: bytes) -> None:
+        """Count how a connection was ended over which this had been said."""
+        self._codes[code or 0] += 1
+        if code is not None and code not in DOCUMENTED:
+            # A goodbye is answered by its own code.
+            self._foreign += code not in map(code_of, Frames().feed(said))
+
+    def figures(self) -> Iterator[Figure]:
+        for code, count in sorted(self._codes.items()):
+            yield Figure(f"closed with {code}" if code else "closed without a code", count)
+        yield Figure("with an undocumented code", self._foreign, most=0)
+        yield Figure("never closed", self.hanging, most=0)
+        yield Figure("texts echoed", self.echoed, least=1)
+        yield Figure("distorted", self.distorted, most=0)
+
+
+async def nonsense(stage: Stage, *, frames: int, texts: int) -> Findings:
+    """Broken frames and hostile texts come by the thousand, while a good client listens."""
+    tally, chance = Tally(), stage.chance
+    async with (
+        served(stage, TALKATIVE) as node,
+        loaded(node.database) as load,
+        witnessed(node.port) as witness,
+        watched_memory(node) as memory,
+        load.flowing(RATE),
+    ):
+        stumbling = [
+            partial(stumble, node.port, Random(chance.random()), tally, count)
+            for count in counts(frames, chance)
+        ]
+        talking = [
+            partial(talk, node.port, Random(chance.random()), tally, texts // TALKERS)
+            for _ in range(TALKERS)
+        ]
+        await some_at_once([*talking, *stumbling], AT_ONCE)
+        return Findings(
+            (
+                Figure("bad frames", frames),
+                *tally.figures(),
+                *await health(node),
+                memory.growth(),
+                *witness.figures(GOOD_SECONDS),
+            )
+        )
+
+
+async def health(node: ObservedNode) -> Sequence[Figure]:
+    """See whether Brain is as it was."""
+    is_well = await is_ready(node.port) and await is_answered(node)
+    complaints = node.complaints()
+    first = f" ({complaints[0]})" if complaints else ""
+    return (
+        Figure("Brain is well", is_well, least=1),
+        Figure(f"complaints in its log{first}", len(complaints), most=0),
+    )
+
+
+def counts(total: int, chance: Random) -> Iterator[int]:
+    """Yield how many frames each connection is to say."""
+    while total:
+        count = min(total, chance.randint(1, MOST_IN_A_ROW))
+        total -= count
+        yield count
+
+
+async def stumble(port: int, chance: Random, tally: Tally, count: int) -> None:
+    """Say bad frames, and good ones between them, in pieces; then say goodbye and listen."""
+    said = b""
+    for _ in range(count):
+        said += bad_frame(chance)
+        if chance.random() < 0.3:
+            said += good_frame(chance)
+    said += closing()
+    async with upgraded(port) as client:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await say_in_pieces(client, said, chance)
+                await client.read_to_the_end()
+        except TimeoutError:
+            tally.hanging += 1
+        else:
+            tally.note_end(client.close_code, said)
+
+
+async def say_in_pieces(client: RawClient, said: bytes, chance: Random) -> None:
+    """Say it, cut at a few places, wherever they are, and then no more."""
+    places = sorted(chance.choices(range(len(said) + 1), k=chance.randrange(4)))
+    with suppress(ConnectionError):  # it may be closed in the middle
+        for start, end in pairwise((0, *places, len(said))):
+            await client.send(said[start:end])
+            await asyncio.sleep(0)
+    client.say_no_more()
+
+
+async def talk(port: int, chance: Random, tally: Tally, count: int) -> None:
+    """Say hostile texts and hear the answers; come back whenever one was too much for Brain."""
+    texts = [hostile_text(chance) for _ in range(count)]
+    while texts:
+        async with upgraded(port) as client:
+            while texts and await is_echoed(client, texts.pop(), chance, tally):
+                pass
+
+
+async def is_echoed(client: RawClient, text: str, chance: Random, tally: Tally) -> bool:
+    """Say a text and take the answer; return False if the connection was closed instead."""
+    said = framed(text.encode(), mask=chance.randbytes(4))
+    async with asyncio.timeout(ANSWER_SECONDS):
+        await client.send(said)
+        answer = await client.next_text()
+        if answer is not None and answer.startswith(GREETING):
+            answer = await client.next_text()
+    if answer is None:
+        tally.note_end(client.close_code, said)
+        return False
+    if says(answer, text):
+        tally.echoed += 1
+    else:
+        tally.distorted += 1
+    return True
+
+
+def says(answer: bytes, text: str) -> bool:
+    """Whether an answer is the echo of a text: as its message, or word by word."""
+    if not answer.startswith(ECHO):
+        return False
+    with suppress(orjson.JSONDecodeError):  # as deep as Brain can read, and one deeper
+        if orjson.loads(answer)["data"] == {"message": text}:
+            return True
+    return text.startswith("{") and text.encode() in answer
+
+
+async def is_answered(node: ObservedNode) -> bool:
+    """Whether a client that behaves well is greeted and answered."""
+    async with well_connected(node.port) as connection:
+        await connection.recv()
+        await connection.send('{"a": 1}')
+        answer = await connection.recv(decode=False)
+        return says(answer, '{"a": 1}')

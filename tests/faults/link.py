@@ -1,0 +1,57 @@
+"""A link over loopback that goes dead in silence: no reset, no goodbye, no answer to anything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from random import SystemRandom
+
+
+class CannotBePlayed(Exception):
+    """A scenario needs what this machine, or this user, does not have."""
+
+
+class Link:
+    """An address of this machine that clients connect from."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._is_dead = False
+
+    def die(self) -> None:
+        """From now on drop whatever is sent to the address."""
+        change_route("add", self.address)
+        self._is_dead = True
+
+    def mend(self) -> None:
+        if self._is_dead:
+            change_route("del", self.address)
+            self._is_dead = False
+
+
+@contextmanager
+def link() -> Iterator[Link]:
+    """Yield a link that can die, and mend it. Raises `CannotBePlayed`."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        raise CannotBePlayed("only root can have a link go dead, and with the command `ip`")
+    # Not by the seed: several batteries may run on one machine.
+    chosen = [SystemRandom().randrange(1, 255) for _ in range(3)]
+    found = Link(".".join(map(str, (127, *chosen))))
+    # Here and not in the middle, where it would be too late to say that it is not allowed.
+    found.die()
+    found.mend()
+    try:
+        yield found
+    finally:
+        found.mend()
+
+
+def change_route(deed: str, address: str) -> None:
+    # In the table that is looked at first: all of 127.0.0.0/8 is local by an entry of it.
+    command = ("ip", "route", deed, "blackhole", f"{address}/32", "table", "local")
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise CannotBePlayed(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -1,0 +1,82 @@
+"""Scenarios of clients that fall silent without a word, with nothing or much on the way to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from tests.faults.crowd import Crowd, crowd
+from tests.faults.figures import Figure, Findings
+from tests.faults.link import link
+from tests.faults.load import CHANNEL, loaded
+from tests.faults.observed import LOOK_SECONDS, served
+from tests.faults.raw import SMALL_BUFFER_BYTES
+from tests.faults.scene import Stage
+from tests.faults.witness import witnessed
+
+BUSY, QUIET = f"/ws?channel={CHANNEL}", "/ws?channel=quiet"
+RATE, PAYLOAD_BYTES = 100, 10_000
+"""Fills whatever lies between Brain and a client within seconds."""
+MARGIN_SECONDS = 5.0
+PATIENCE_SECONDS = 5.0
+GOOD_SECONDS = 5.0
+
+
+async def stopped_processes(
+    stage: Stage, *, ping_seconds: float, unread_seconds: float
+) -> Findings:
+    """Two clients are stopped, one while it is told much and one while it is told nothing."""
+
+    def freeze(clients: Sequence[Crowd]) -> None:
+        for client in clients:
+            client.freeze()
+
+    return await silenced(stage, freeze, ping_seconds, unread_seconds)
+
+
+async def half_open(stage: Stage, *, ping_seconds: float, unread_seconds: float) -> Findings:
+    """The link to two clients goes dead, one of which is told much and the other nothing."""
+    with link() as dying:
+        return await silenced(
+            stage, lambda _: dying.die(), ping_seconds, unread_seconds, dying.address
+        )
+
+
+async def silenced(
+    stage: Stage,
+    silence: Callable[[Sequence[Crowd]], None],
+    ping_seconds: float,
+    unread_seconds: float,
+    source: str = "127.0.0.1",
+) -> Findings:
+    """Silence a busy and a quiet client, and see how long Brain takes to be rid of them."""
+    limit = max(2 * ping_seconds, unread_seconds) + MARGIN_SECONDS
+    settings = {
+        "BRAIN_PING_SECONDS": str(ping_seconds),
+        "BRAIN_UNREAD_SECONDS": str(unread_seconds),
+    }
+    async with (
+        served(stage, settings) as node,
+        loaded(node.database, PAYLOAD_BYTES) as load,
+        witnessed(node.port) as witness,
+        crowd(node.port, 1, QUIET, source=source) as quiet,
+        crowd(node.port, 1, BUSY, SMALL_BUFFER_BYTES, source) as busy,
+        load.flowing(RATE),
+    ):
+        await becomes_busy(busy)
+        silence((quiet, busy))
+        first, second = await node.departures(2, 1, limit + PATIENCE_SECONDS)
+    return Findings(
+        (
+            Figure("one of two gone after", first, "s", limit),
+            Figure("the other after", second, "s", limit),
+            *witness.figures(GOOD_SECONDS),
+        )
+    )
+
+
+async def becomes_busy(busy: Crowd) -> None:
+    """Return once a crowd has heard something."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not (await busy.heard()).last:
+            await asyncio.sleep(LOOK_SECONDS)

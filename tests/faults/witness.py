@@ -1,0 +1,90 @@
+"""A client that behaves well while others do not, and says whether it had to suffer for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import orjson
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from tests.faults.figures import Figure
+from tests.faults.load import CHANNEL
+from tests.faults.replica import Chains
+
+OPEN_SECONDS = 15.0
+PATIENCE_SECONDS = 10.0
+LOOK_SECONDS = 0.02
+
+
+class Witness:
+    """What it has heard of a load, and how long it had to wait at most."""
+
+    def __init__(self) -> None:
+        self._chains = Chains(None)
+        self._heard_at = monotonic()
+        self.heard = 0
+        self.longest_seconds = 0.0
+        self.has_been_cut = False
+
+    async def listen(self, connection: ClientConnection) -> None:
+        try:
+            while True:
+                self._take(orjson.loads(await connection.recv(decode=False)))
+        except (OSError, WebSocketException):
+            self.has_been_cut = True
+
+    async def hears_more(self) -> None:
+        """Return once it has heard something from now on, or after a while without."""
+        before, begun = self.heard, monotonic()
+        while self.heard == before and monotonic() < begun + PATIENCE_SECONDS:
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def figures(self, patience_seconds: float) -> Sequence[Figure]:
+        """Judge, if it is to have had a message at least so often."""
+        longest = max(self.longest_seconds, monotonic() - self._heard_at)
+        lost, doubled, _, _, _ = self._chains.verdict()
+        return (
+            Figure("a good client heard", self.heard, least=1),
+            Figure("lost", lost, most=0),
+            Figure("doubled", doubled, most=0),
+            Figure("was cut", self.has_been_cut, most=0),
+            Figure("waited at most", longest, "s", most=patience_seconds),
+        )
+
+    def _take(self, message: dict[str, object]) -> None:
+        data = message["data"]
+        if message["type"] == "note" and isinstance(data, dict):
+            now = monotonic()
+            self.longest_seconds = max(self.longest_seconds, now - self._heard_at)
+            self._heard_at = now
+            self.heard += 1
+            self._chains.hear(CHANNEL, int(data["number"]))
+
+
+@asynccontextmanager
+async def witnessed(port: int) -> AsyncIterator[Witness]:
+    """Have a good client listen to the load for as long as the context lasts."""
+    async with well_connected(port, f"/ws?channel={CHANNEL}") as connection:
+        witness = Witness()
+        listening = asyncio.create_task(witness.listen(connection))
+        try:
+            yield witness
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+
+
+def well_connected(port: int, path: str = "/ws") -> connect:
+    """Connect as a program does that means well."""
+    return connect(
+        f"ws://127.0.0.1:{port}{path}",
+        proxy=None,
+        compression=None,
+        open_timeout=OPEN_SECONDS,
+        close_timeout=1,
+        ping_interval=None,
+    )
