@@ -80,7 +80,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._allowance = Allowance(limits.frames_per_second)
         self._hearer: Hearer | None = None
         self._is_adopted = False
-        self._cut_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
+        self._end_timer: asyncio.TimerHandle | None = None
 
     def adopt(self, hearer: Hearer) -> None:
         """Tell `hearer` everything from the next turn of the event loop on."""
@@ -116,19 +117,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._stop_cut_timer()
+        # A timer that went on would keep all this in memory.
+        stop(self._unread_timer)
+        stop(self._end_timer)
         self._say_that_it_left()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._stop_cut_timer()
-        self._cut_timer = self.loop.call_later(self._limits.unread_seconds, self.cut)
+        stop(self._unread_timer)
+        self._unread_timer = self.loop.call_later(self._limits.unread_seconds, self.cut)
         if self._hearer is not None:
             self._hearer.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._stop_cut_timer()
+        stop(self._unread_timer)
         if self._hearer is not None:
             self._hearer.drain()
 
@@ -180,7 +183,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def handle_close(self, event: Frame) -> None:
         super().handle_close(event)
         # Without this a client that says goodbye and reads nothing would stay for ever.
-        self.loop.call_later(self._limits.close_seconds, self.cut)
+        self._end_in(self._limits.close_seconds)
 
     def send_receive_event_to_app(self) -> None:
         if not self._is_adopted:
@@ -201,7 +204,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()
         # uvicorn would wait until the client has read everything; the goodbye it may have.
-        self.loop.call_later(GOODBYE_SECONDS, self.cut)
+        self._end_in(GOODBYE_SECONDS)
 
     def _tell_what_came_before(self) -> None:
         while not self.queue.empty():
@@ -232,7 +235,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         """Say goodbye to a client that goes on and on, and listen no longer."""
         self.close(code, reason)
         self.transport.pause_reading()
-        self.loop.call_later(GOODBYE_SECONDS, self.cut)
+        self._end_in(GOODBYE_SECONDS)
 
     def _cut_if_unread(self) -> None:
         if self.transport.get_write_buffer_size() > self._limits.unread_bytes:
@@ -243,10 +246,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if hearer is not None:
             hearer.leave()
 
-    def _stop_cut_timer(self) -> None:
-        if self._cut_timer is not None:
-            self._cut_timer.cancel()
-            self._cut_timer = None
+    def _end_in(self, seconds: float) -> None:
+        """Cut the connection unless it has ended by then."""
+        if not self.disconnected:
+            stop(self._end_timer)
+            self._end_timer = self.loop.call_later(seconds, self.cut)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -290,6 +294,10 @@ class HttpProtocol(HttpToolsProtocol):
         )
 
     def _end_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        stop(self._head_timer)
+        self._head_timer = None
+
+
+def stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
