@@ -13,6 +13,7 @@ from typing import TypedDict
 import asyncpg
 from starlette.applications import Starlette
 
+from brain.auth import authority
 from brain.database.connection import opened_pool
 from brain.database.history import HistoryReader
 from brain.database.nodes import Nodes
@@ -62,6 +63,7 @@ def create_app(url: str, settings: Settings, *, warns: bool = True) -> Starlette
     """
     listener = Listener(url, settings)
     hub = Hub(settings.ring_bytes, settings.ring_seconds)
+    decides = authority(settings)
     nodes = Nodes(url, lambda: hub.statistics().subscribers, settings.database_timeout_seconds)
     snapshots = SnapshotReader(settings.snapshot_bytes)
 
@@ -102,6 +104,7 @@ def create_app(url: str, settings: Settings, *, warns: bool = True) -> Starlette
         routes=[
             *endpoint.routes(
                 Entrance(
+                    decides,
                     Doorkeeper(
                         DoorLimits(
                             in_all=settings.connections,
@@ -112,11 +115,13 @@ def create_app(url: str, settings: Settings, *, warns: bool = True) -> Starlette
                     ),
                     settings.message_depth,
                     settings.unread_seconds,
+                    settings.allowed_origins,
+                    settings.jwt_leeway_seconds,
                 )
             ),
             *status.routes(hub, listener.statistics, nodes.clients_elsewhere),
-            *tasks.routes(),
-            *snapshot.routes(snapshots),
+            *tasks.routes(decides),
+            *snapshot.routes(snapshots, decides),
             *page.routes(),
         ],
         lifespan=lifespan,

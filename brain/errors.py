@@ -20,6 +20,7 @@ BrainError
 ├── CursorLost                      the log no longer holds what follows a cursor
 ├── MessageRefused                  what was published is no message
 ├── TooManyConnections              a WebSocket is refused: 429 or 503
+├── TokenRefused                    nobody's token, or not any more
 ├── TaskError                       a call of the Python client was refused
 │   ├── UnknownTask
 │   └── UnknownStatus
@@ -118,6 +119,10 @@ class TooManyConnections(BrainError):
     def __init__(self, text: str, status_code: int) -> None:
         super().__init__(text)
         self.status_code = status_code
+
+
+class TokenRefused(BrainError):
+    """It is nobody's token, or not any more. What is wrong with it is not said to strangers."""
 
 
 class TaskError(BrainError):

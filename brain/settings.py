@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Words = Annotated[
+    tuple[str, ...],
+    NoDecode,
+    BeforeValidator(lambda text: text.replace(",", " ").split() if isinstance(text, str) else text),
+]
+"""Texts with spaces or commas between them."""
 
 
 def also(plain: str) -> AliasChoices:
@@ -66,6 +76,30 @@ class Settings(BaseSettings):
     """How long it is kept there; whoever is further behind is cut off, and reads the log."""
     snapshot_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """How much a client may have read at once of the tables that it follows."""
+
+    jwt_secret: SecretStr | None = None
+    """With what tokens are signed, at least 32 bytes. With this, a key file or a URL of keys,
+    clients have to say who they are."""
+    jwt_key_file: Path | None = None
+    """A file with the public key of whoever signs tokens, in PEM."""
+    jwt_keys_url: str | None = None
+    """Where the public keys are to be fetched, as a JSON Web Key Set."""
+    jwt_algorithms: Words = ()
+    """By which tokens may be signed, of one family; HS256 with a secret, otherwise RS256."""
+    jwt_audience: str | None = None
+    """For whom a token must be meant."""
+    jwt_issuer: str | None = None
+    """By whom a token must be issued."""
+    jwt_leeway_seconds: float = Field(default=10.0, ge=0, le=60)
+    """By how much clocks may differ."""
+    default_channels: Words = ("*",)
+    """What somebody may hear whose token has no claim `channels`; `*` stands for any text."""
+    public_channels: Words = ()
+    """What anybody may hear, where tokens are asked for."""
+    allowed_origins: Words = ()
+    """From which pages of other hosts browsers may connect, as `https://example.org`."""
+    development_tokens: bool = False
+    """Whether `test-` and anything is a token, for trying things out."""
 
     database_timeout_seconds: float = Field(default=4.0, gt=0)
     """How long the database may take to answer the listener before the connection is given up."""

@@ -10,6 +10,7 @@ import click
 import brain
 from brain.cli.migrate import migrate_command
 from brain.cli.serve import serve_command
+from brain.cli.token import token_command
 from brain.cli.watches import unwatch_table_command, watch_table_command, watches_command
 from brain.errors import BrainError
 
@@ -48,5 +49,6 @@ for command in (
     watch_table_command,
     unwatch_table_command,
     watches_command,
+    token_command,
 ):
     commands.add_command(command)

@@ -8,20 +8,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from brain.auth import Authority
 from brain.database.connection import DISCONNECTIONS, told
 from brain.database.snapshot import SnapshotReader
 from brain.errors import SnapshotTooLarge
 from brain.message.runs import told_rows
+from brain.web.access import for_hearers
 from brain.web.status import printed
 
 logger = logging.getLogger(__name__)
 
 
-def routes(snapshots: SnapshotReader) -> list[Route]:
+def routes(snapshots: SnapshotReader, authority: Authority) -> list[Route]:
     """Return the endpoint, which reads through the pool in the request's state."""
 
     async def snapshot(request: Request) -> Response:
-        channel = request.path_params["channel"]
+        channel = channel_of(request)
         try:
             found = await snapshots.read(request.state.pool, frozenset({channel}))
         except SnapshotTooLarge as error:
@@ -34,4 +36,10 @@ def routes(snapshots: SnapshotReader) -> list[Route]:
         rows = told_rows(channel, found.tables[channel])
         return printed({"channel": channel, "cursor": str(found.cursor), "rows": rows})
 
-    return [Route("/api/brain/snapshot/{channel}", snapshot)]
+    guarded = for_hearers(authority, channel_of, snapshot)
+    return [Route("/api/brain/snapshot/{channel}", guarded)]
+
+
+def channel_of(request: Request) -> str:
+    channel: str = request.path_params["channel"]
+    return channel

@@ -8,8 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from brain.auth import Authority
 from brain.database.connection import DISCONNECTIONS, told
 from brain.database.tasks import recent_tasks
+from brain.message.runs import CHANNEL
+from brain.web.access import for_hearers
 from brain.web.status import printed
 
 MOST_TASKS = 200
@@ -17,7 +20,7 @@ MOST_TASKS = 200
 logger = logging.getLogger(__name__)
 
 
-def routes() -> list[Route]:
+def routes(authority: Authority) -> list[Route]:
     """Return the endpoint that lists the tasks, read through the pool in the request's state."""
 
     async def tasks(request: Request) -> Response:
@@ -27,4 +30,4 @@ def routes() -> list[Route]:
             logger.warning("cannot list the tasks: %s", told(error))
             return printed({"error": "the database cannot be reached, try again later"}, 503)
 
-    return [Route("/api/brain/tasks", tasks)]
+    return [Route("/api/brain/tasks", for_hearers(authority, lambda _: CHANNEL, tasks))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,7 +34,7 @@ from brain.websocket.outlet import Outlet
 
 logger = logging.getLogger(__name__)
 
-NO_TEXT, INTERNAL_ERROR, TOO_DEEP = 1003, 1011, 4501
+NO_TEXT, INTERNAL_ERROR, EXPIRED, TOO_DEEP = 1003, 1011, 4401, 4501
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Conversation:
         wish: Wish,
         *,
         most_depth: int,
+        seconds_left: float = math.inf,
         when_over: Callable[[], None],
     ) -> None:
         self._outlet = outlet
@@ -84,6 +86,8 @@ class Conversation:
         self._wish = wish
         self._wire_format = wish.wire_format
         self._most_depth = most_depth
+        self._seconds_left = seconds_left
+        self._expiry: asyncio.TimerHandle | None = None
         self._when_over = when_over
         self._subscriber: Subscriber | None = None
         self._telling: asyncio.Task[None] | None = None
@@ -91,6 +95,10 @@ class Conversation:
 
     def begin(self) -> None:
         """Greet the client, and tell it what happens from then on; it is subscribed before."""
+        if self._seconds_left < math.inf:
+            self._expiry = asyncio.get_running_loop().call_later(
+                max(0.0, self._seconds_left), self._close, EXPIRED, "the token has expired"
+            )
         cursor, lost = parsed(self._wish.after)
         wants_rows = self._wish.wants_snapshot and not self._wish.after
         try:
@@ -144,6 +152,8 @@ class Conversation:
             self._subscriber = None
         if self._telling is not None:
             self._telling.cancel()
+        if self._expiry is not None:
+            self._expiry.cancel()
         self._when_over()
 
     def _say(self, text: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from starlette.responses import PlainTextResponse
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from brain.errors import TooManyConnections
+from brain.auth import Authority, Identity, is_allowed_origin, token_in
+from brain.errors import TokenRefused, TooManyConnections
 from brain.message.resumable import RunsWithCursorFormat
 from brain.message.runs import CHANNEL, RunsFormat
 from brain.websocket.conversation import Conversation, Wish
@@ -26,9 +29,12 @@ RETRY_AFTER_SECONDS = 5
 class Entrance:
     """What holds for every client that comes in."""
 
+    authority: Authority
     doorkeeper: Doorkeeper
     most_depth: int
     unread_seconds: float
+    allowed_origins: Sequence[str] = ()
+    leeway_seconds: float = 0.0
 
 
 def routes(entrance: Entrance) -> list[WebSocketRoute]:
@@ -63,14 +69,18 @@ async def converse(
     Over Brain's own protocol class this returns at once: the connection calls the conversation.
     Under any other server it is carried from here, until either side has enough.
     """
+    headers = websocket.headers
+    if not is_allowed_origin(headers.get("origin"), headers.get("host"), entrance.allowed_origins):
+        await refuse(websocket, 403, "pages from there may not connect: see BRAIN_ALLOWED_ORIGINS")
+        return
+    identity = await identified(websocket, entrance.authority)
     address = websocket.client.host if websocket.client else ""
     try:
-        leave = entrance.doorkeeper.admit(address)
+        leave = entrance.doorkeeper.admit(address, identity.user)
     except TooManyConnections as refusal:
-        headers = {"retry-after": str(RETRY_AFTER_SECONDS)}
-        response = PlainTextResponse(f"{refusal}\n", refusal.status_code, headers)
-        await websocket.send_denial_response(response)
+        await refuse(websocket, refusal.status_code, str(refusal))
         return
+    allowed = frozenset(channel for channel in wish.channels if identity.may_hear(channel))
     is_held_elsewhere = False
     try:
         await websocket.accept(subprotocol)
@@ -79,8 +89,9 @@ async def converse(
         conversation = Conversation(
             outlet,
             websocket.state.sources,
-            wish,
+            replace(wish, channels=allowed),
             most_depth=entrance.most_depth,
+            seconds_left=identity.expires_at + entrance.leeway_seconds - time.time(),
             when_over=leave,
         )
         if connection is not None:
@@ -92,3 +103,20 @@ async def converse(
     finally:
         if not is_held_elsewhere:
             leave()
+
+
+async def identified(websocket: WebSocket, authority: Authority) -> Identity:
+    """Return who a client is; whoever has no good token is a stranger."""
+    token = token_in(websocket.headers, websocket.scope["subprotocols"], websocket.query_params)
+    if token is None:
+        return authority.stranger()
+    try:
+        return await authority.identify(token)
+    except TokenRefused:
+        return authority.stranger()
+
+
+async def refuse(websocket: WebSocket, status_code: int, why: str) -> None:
+    """Answer instead of shaking hands."""
+    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if status_code in (429, 503) else {}
+    await websocket.send_denial_response(PlainTextResponse(f"{why}\n", status_code, headers))

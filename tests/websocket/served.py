@@ -14,11 +14,13 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from brain.auth import authority
 from brain.database.history import HistoryReader
 from brain.database.snapshot import SnapshotReader
 from brain.hub.hub import Hub
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
+from brain.settings import Settings
 from brain.websocket import endpoint
 from brain.websocket.conversation import Sources
 from brain.websocket.doorkeeper import Doorkeeper, DoorLimits
@@ -55,6 +57,7 @@ def application(
     doorkeeper: Doorkeeper | None = None,
     most_depth: int = 10,
     unread_seconds: float = 60.0,
+    settings: Settings | None = None,
 ) -> Starlette:
     """Return the endpoints, over a pool that they may ask."""
 
@@ -63,7 +66,15 @@ def application(
         history = HistoryReader(pool, timeout_seconds=1)
         yield {"sources": Sources(hub, pool, history, SnapshotReader(10_000))}
 
-    entrance = Entrance(doorkeeper or Doorkeeper(MANY), most_depth, unread_seconds)
+    kept = settings or Settings()
+    entrance = Entrance(
+        authority(kept),
+        doorkeeper or Doorkeeper(MANY),
+        most_depth,
+        unread_seconds,
+        kept.allowed_origins,
+        kept.jwt_leeway_seconds,
+    )
     return Starlette(routes=endpoint.routes(entrance), lifespan=lifespan)
 
 

@@ -30,6 +30,10 @@
  * @property {(state: State, retryAt?: number) => void} onState
  */
 
+// Where Brain asks for tokens, the page is opened with one.
+const token = new URLSearchParams(location.search).get("token");
+const credentials = token === null ? "" : `?token=${encodeURIComponent(token)}`;
+
 const MOST_TASKS = 200;
 const FIRST_DELAY_MILLISECONDS = 500;
 const LONGEST_DELAY_MILLISECONDS = 10_000;
@@ -292,7 +296,7 @@ function keepConnected(address, { onConnected, onMessage, onState }) {
 async function fetchTasks(signal) {
   try {
     const ends = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MILLISECONDS)]);
-    const response = await fetch("/api/brain/tasks", { signal: ends });
+    const response = await fetch(`/api/brain/tasks${credentials}`, { signal: ends });
     if (!response.ok) return null;
     /** @type {{ tasks: Task[] }} */
     const { tasks } = await response.json();
@@ -371,6 +375,7 @@ function followTasks(draw) {
 const address = new URL("/ws", location.href);
 address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 setText(find("#command"), `wscat -c ${address}`);
+address.search = credentials;
 keepConnected(address.href, {
   ...followTasks(createDrawing()),
   onState: createStateDisplay(),

@@ -1,0 +1,53 @@
+"""brain token"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+import jwt
+
+from brain.auth import allowed, authority
+from brain.cli.database import read_settings
+from brain.errors import UsageError
+
+
+@click.command("token")
+@click.option("--sub", "user", required=True, metavar="NAME", help="Whose token it is.")
+@click.option(
+    "--channels",
+    metavar="A,B*",
+    help="What may be heard; * stands for any text.  [default: what BRAIN_DEFAULT_CHANNELS says]",
+)
+@click.option("--publish", metavar="A,B*", help="What may be published to.  [default: nothing]")
+@click.option(
+    "--seconds",
+    type=click.IntRange(1),
+    default=3600,
+    show_default=True,
+    metavar="NUMBER",
+    help="How long it is good.",
+)
+def token_command(user: str, channels: str | None, publish: str | None, seconds: int) -> None:
+    """Print a token that is signed with BRAIN_JWT_SECRET."""
+    settings = read_settings()
+    authority(settings)
+    if settings.jwt_secret is None:
+        raise UsageError("BRAIN_JWT_SECRET is not set, with which a token is to be signed")
+    now = int(time.time())
+    claims: dict[str, Any] = {"sub": user, "iat": now, "exp": now + seconds}
+    if channels is not None:
+        claims["channels"] = words(channels)
+    if publish is not None:
+        claims["publish"] = words(publish)
+    if settings.jwt_audience is not None:
+        claims["aud"] = settings.jwt_audience
+    if settings.jwt_issuer is not None:
+        claims["iss"] = settings.jwt_issuer
+    algorithm = allowed(settings, "secret")[0]
+    click.echo(jwt.encode(claims, settings.jwt_secret.get_secret_value(), algorithm))
+
+
+def words(text: str) -> list[str]:
+    return text.replace(",", " ").split()

@@ -1,0 +1,404 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from brain.auth import MOST_TOKEN_BYTES, Authority, Identity, authority
+from brain.errors import TokenRefused, UsageError
+from brain.settings import Settings
+
+SECRET = "0123456789abcdef0123456789abcdef"
+OTHER_SECRET = "fedcba9876543210fedcba9876543210"
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+OTHER_RSA_KEY = rsa.generate_private_key(65537, 2048)
+RSA_PUBLIC = RSA_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def settings(**given: Any) -> Settings:
+    return Settings.model_validate({"jwt_secret": SECRET, **given})
+
+
+def claims(**others: Any) -> dict[str, Any]:
+    given = {"sub": "ann", "exp": int(time.time()) + 60, **others}
+    return {name: value for name, value in given.items() if value is not ...}
+
+
+def token(
+    key: Any = SECRET,
+    algorithm: str = "HS256",
+    headers: dict[str, Any] | None = None,
+    **others: Any,
+) -> str:
+    return jwt.encode(claims(**others), key, algorithm, headers=headers)
+
+
+def base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def by_hand(
+    header: bytes | dict[str, Any],
+    payload: bytes | dict[str, Any],
+    secret: bytes = SECRET.encode(),
+) -> str:
+    """Return a token with a good signature of HS256, whatever is in it."""
+    parts = [
+        part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, payload)
+    ]
+    signed = ".".join(map(base64url, parts))
+    signature = hmac.new(secret, signed.encode(), hashlib.sha256).digest()
+    return f"{signed}.{base64url(signature)}"
+
+
+HEADER = {"alg": "HS256", "typ": "JWT"}
+
+
+def identify(given: str, **others: Any) -> Identity:
+    return asyncio.run(authority(settings(**others)).identify(given))
+
+
+def refused(given: str, decides: Authority) -> None:
+    with pytest.raises(TokenRefused) as refusal:
+        asyncio.run(decides.identify(given))
+    assert str(refusal.value) == ""
+
+
+def test_a_good_token_says_who_it_is_and_what_may_be_heard() -> None:
+    identity = identify(token(channels=["tasks", "agents.*"], publish="news"))
+
+    assert identity.user == "ann"
+    assert identity.expires_at == pytest.approx(time.time() + 60, abs=5)
+    assert [identity.may_hear(c) for c in ("tasks", "agents.a", "agents", "other")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert identity.may_publish("news")
+    assert not identity.may_publish("tasks")
+
+
+def test_a_token_without_channels_hears_what_is_set_and_publishes_nothing() -> None:
+    assert identify(token()).may_hear("anything")
+    assert not identify(token(), default_channels="a b").may_hear("anything")
+    assert identify(token(), default_channels="a, b").may_hear("b")
+    assert not identify(token(channels=[])).may_hear("tasks")
+    assert not identify(token()).may_publish("tasks")
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+def test_each_algorithm_of_a_secret_can_be_chosen(algorithm: str) -> None:
+    long = SECRET * 2
+    given = token(long, algorithm)
+    assert identify(given, jwt_secret=long, jwt_algorithms=algorithm).user == "ann"
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [
+        (RSA_KEY, "RS256"),
+        (RSA_KEY, "PS512"),
+        (ec.generate_private_key(ec.SECP256R1()), "ES256"),
+        (ec.generate_private_key(ec.SECP384R1()), "ES384"),
+        (ed25519.Ed25519PrivateKey.generate(), "EdDSA"),
+    ],
+)
+def test_a_public_key_in_a_file_tells_whose_a_token_is(
+    key: Any, algorithm: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    given: Any = {"jwt_secret": None, "jwt_key_file": path, "jwt_algorithms": algorithm}
+    assert identify(token(key, algorithm), **given).user == "ann"
+
+
+NOW = int(time.time())
+
+BAD: dict[str, Callable[[], str]] = {
+    "nothing": lambda: "",
+    "no token": lambda: "abc123",
+    "dots": lambda: "..",
+    "many dots": lambda: "a.b.c.d.e",
+    "spaces": lambda: " " + token(),
+    "line break": lambda: token() + "\n.",
+    "NUL": lambda: "\0" + token(),
+    "another secret": lambda: token(OTHER_SECRET),
+    "empty secret": lambda: by_hand(HEADER, claims(), secret=b""),
+    "cut signature": lambda: token()[:-5],
+    "no signature": lambda: token().rpartition(".")[0] + ".",
+    "another payload": lambda: ".".join(
+        (
+            token().split(".")[0],
+            base64url(json.dumps(claims(sub="eve")).encode()),
+            token().split(".")[2],
+        )
+    ),
+    "alg none": lambda: jwt.encode(claims(), "", "none"),
+    "alg None": lambda: by_hand({"alg": "None"}, claims()),
+    "alg nOnE": lambda: by_hand({"alg": "nOnE"}, claims()),
+    "alg none, signed": lambda: by_hand({"alg": "none"}, claims()),
+    "no alg": lambda: by_hand({"typ": "JWT"}, claims()),
+    "alg null": lambda: by_hand({"alg": None}, claims()),
+    "alg list": lambda: by_hand({"alg": ["HS256"]}, claims()),
+    "alg lower case": lambda: by_hand({"alg": "hs256"}, claims()),
+    "alg not chosen": lambda: token(SECRET * 2, "HS512"),
+    "another family": lambda: token(RSA_KEY, "RS256"),
+    "crit": lambda: by_hand({**HEADER, "crit": ["exp"]}, claims()),
+    "crit unknown": lambda: by_hand({**HEADER, "crit": ["x"], "x": 1}, claims()),
+    "crit empty": lambda: by_hand({**HEADER, "crit": []}, claims()),
+    "b64 false": lambda: by_hand({**HEADER, "b64": False, "crit": ["b64"]}, claims()),
+    "another type": lambda: token(headers={"typ": "logout+jwt"}),
+    "type is a number": lambda: by_hand({**HEADER, "typ": 7}, claims()),
+    "encrypted": lambda: "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..a.b.c",
+    "no exp": lambda: token(exp=...),
+    "exp null": lambda: by_hand(HEADER, claims(exp=None)),
+    "expired": lambda: token(exp=NOW - 3600),
+    "exp a text": lambda: by_hand(HEADER, claims(exp=str(NOW + 60))),
+    "exp a word": lambda: by_hand(HEADER, claims(exp="tomorrow")),
+    "exp true": lambda: by_hand(HEADER, claims(exp=True)),
+    "exp a list": lambda: by_hand(HEADER, claims(exp=[NOW + 60])),
+    "exp negative": lambda: by_hand(HEADER, claims(exp=-1)),
+    "exp 1e400": lambda: by_hand(HEADER, b'{"sub": "ann", "exp": 1e400}'),
+    "exp NaN": lambda: by_hand(HEADER, b'{"sub": "ann", "exp": NaN}'),
+    "nbf in the future": lambda: token(nbf=NOW + 3600),
+    "nbf a text": lambda: by_hand(HEADER, claims(nbf="soon")),
+    "iat in the future": lambda: token(iat=NOW + 3600),
+    "iat a text": lambda: by_hand(HEADER, claims(iat="today")),
+    "no sub": lambda: token(sub=...),
+    "sub empty": lambda: token(sub=""),
+    "sub null": lambda: by_hand(HEADER, claims(sub=None)),
+    "sub a number": lambda: by_hand(HEADER, claims(sub=7)),
+    "sub a list": lambda: by_hand(HEADER, claims(sub=["ann"])),
+    "sub too long": lambda: token(sub="a" * 256),
+    "payload a list": lambda: by_hand(HEADER, b'["sub"]'),
+    "payload no JSON": lambda: by_hand(HEADER, b"sub=ann"),
+    "payload not UTF-8": lambda: by_hand(HEADER, b'{"sub": "\xff"}'),
+    "payload nested": lambda: by_hand(HEADER, b"[" * 5000),
+    "payload empty": lambda: by_hand(HEADER, b""),
+    "header no JSON": lambda: by_hand(b"HS256", claims()),
+    "header a list": lambda: by_hand(b"[]", claims()),
+    "header empty": lambda: by_hand(b"", claims()),
+    "kid a path": lambda: token(OTHER_SECRET, headers={"kid": "../../../../dev/null"}),
+    "kid SQL": lambda: token(OTHER_SECRET, headers={"kid": "' UNION SELECT 'a"}),
+    "kid a number": lambda: by_hand({**HEADER, "kid": 7}, claims()),
+    "jku": lambda: token(OTHER_SECRET, headers={"jku": "http://127.0.0.1/keys"}),
+    "jwk": lambda: token(OTHER_SECRET, headers={"jwk": {"kty": "oct", "k": "AA"}}),
+    "x5u": lambda: token(OTHER_SECRET, headers={"x5u": "http://127.0.0.1/keys"}),
+    "too long": lambda: token(more="x" * MOST_TOKEN_BYTES),
+    "a megabyte": lambda: by_hand({**HEADER, "x": "y" * 2**20}, claims()),
+    "channels a number": lambda: token(channels=7),
+    "channels of numbers": lambda: token(channels=[7]),
+    "channels an object": lambda: token(channels={"tasks": True}),
+    "publish a number": lambda: token(publish=7),
+    "a tester's": lambda: "test-123",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_token_is_refused_without_a_word_on_why(name: str) -> None:
+    refused(BAD[name](), authority(settings()))
+
+
+def test_there_are_enough_bad_tokens() -> None:
+    assert len(BAD) >= 60
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512", "none"])
+def test_a_public_key_is_no_secret(algorithm: str, tmp_path: Path) -> None:
+    """A token that is signed with the public key, as if that were a secret."""
+    path = tmp_path / "key.pem"
+    path.write_bytes(RSA_PUBLIC)
+    header = base64url(json.dumps({"alg": algorithm, "typ": "JWT"}).encode())
+    signed = f"{header}.{base64url(json.dumps(claims()).encode())}"
+    signature = hmac.new(RSA_PUBLIC, signed.encode(), hashlib.sha256).digest()
+    decides = authority(settings(jwt_secret=None, jwt_key_file=path))
+
+    refused(f"{signed}.{base64url(signature)}", decides)
+    refused(token(OTHER_RSA_KEY, "RS256"), decides)
+    assert asyncio.run(decides.identify(token(RSA_KEY, "RS256"))).user == "ann"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"aud": ...},
+        {"aud": "others"},
+        {"aud": ["brain", "others"]},
+        {"aud": ["brain"]},
+        {"aud": 7},
+        {"iss": ...},
+        {"iss": "somebody"},
+        {"iss": ["https://issuer"]},
+    ],
+)
+def test_a_token_that_is_meant_for_or_issued_by_others_is_refused(given: dict[str, Any]) -> None:
+    decides = authority(settings(jwt_audience="brain", jwt_issuer="https://issuer"))
+    good: Any = {"aud": "brain", "iss": "https://issuer"}
+    assert asyncio.run(decides.identify(token(**good))).user == "ann"
+
+    refused(by_hand(HEADER, claims(**{**good, **given})), decides)
+
+
+def test_clocks_may_differ_a_little() -> None:
+    assert identify(token(exp=int(time.time()) - 5)).user == "ann"
+    with pytest.raises(TokenRefused):
+        identify(token(exp=int(time.time()) - 5), jwt_leeway_seconds=1)
+
+
+def test_a_tester_is_believed_only_where_that_was_asked_for() -> None:
+    assert identify("test-123", jwt_secret=None, development_tokens=True).user == "test-123"
+    for given in ("123", "", "Test-123", token()):
+        with pytest.raises(TokenRefused):
+            identify(given, jwt_secret=None, development_tokens=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"jwt_secret": "short"}, "at least 32 bytes"),
+        ({"jwt_key_file": "key.pem"}, "set one of"),
+        ({"jwt_algorithms": "HS256 RS256"}, "with a secret"),
+        ({"jwt_algorithms": "none"}, "with a secret"),
+        ({"jwt_secret": None, "jwt_key_file": "nowhere.pem"}, "cannot read the key"),
+        ({"jwt_secret": None, "jwt_keys_url": "http://example.org/keys"}, "https://"),
+        ({"jwt_secret": None, "jwt_keys_url": "file:///keys"}, "https://"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_said(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        authority(settings(**given))
+
+
+def test_a_private_key_is_not_taken_for_the_public_one(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(RSA_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(UsageError, match="holds a private key"):
+        authority(settings(jwt_secret=None, jwt_key_file=path))
+
+
+def test_the_secret_is_not_shown() -> None:
+    assert SECRET not in repr(settings())
+
+
+class KeySet:
+    """A server of keys that counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.keys: dict[str, Any] = {"first": RSA_KEY}
+
+    def document(self) -> bytes:
+        self.asked += 1
+        keys = []
+        for key_id, key in self.keys.items():
+            described = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+            keys.append({**described, "kid": key_id, "use": "sig"})
+        return json.dumps({"keys": keys}).encode()
+
+
+@contextmanager
+def served_keys() -> Iterator[tuple[KeySet, str]]:
+    keys = KeySet()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            document = keys.document()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(document)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield keys, f"http://127.0.0.1:{server.server_port}/keys"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_keys_are_fetched_once_and_again_for_a_new_one_but_not_for_every_invented_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(keys: KeySet, decides: Authority) -> None:
+        good = token(RSA_KEY, "RS256", {"kid": "first"})
+        identities = await asyncio.gather(*(decides.identify(good) for _ in range(20)))
+        assert {identity.user for identity in identities} == {"ann"}
+        assert keys.asked == 1
+
+        invented = [token(RSA_KEY, "RS256", {"kid": f"invented {n}"}) for n in range(20)]
+        for bad in (
+            *invented,
+            token(RSA_KEY, "RS256"),
+            token(OTHER_RSA_KEY, "RS256", {"kid": "first"}),
+        ):
+            with pytest.raises(TokenRefused):
+                await decides.identify(bad)
+        assert keys.asked == 1
+
+        keys.keys["second"] = OTHER_RSA_KEY
+        monkeypatch.setattr("brain.auth.BETWEEN_FETCHES_SECONDS", 0.0)
+        assert (await decides.identify(token(OTHER_RSA_KEY, "RS256", {"kid": "second"}))).user
+        assert keys.asked == 2
+
+    with served_keys() as (keys, url):
+        asyncio.run(scenario(keys, authority(settings(jwt_secret=None, jwt_keys_url=url))))
+
+
+def test_keys_that_cannot_be_fetched_let_nobody_in() -> None:
+    with served_keys() as (_, url):
+        pass
+    decides = authority(settings(jwt_secret=None, jwt_keys_url=url))
+    refused(token(RSA_KEY, "RS256", {"kid": "first"}), decides)
+
+
+def test_what_may_be_heard_is_what_a_pattern_says_and_nothing_else() -> None:
+    """Ten thousand random claims and channels, against the words of the documentation."""
+    chance = Random(5221)
+    letters = "ab.:*?[]!"
+    heard = 0
+    for _ in range(10_000):
+        patterns = tuple(
+            "".join(chance.choices(letters, k=chance.randrange(4)))
+            for _ in range(chance.randrange(3))
+        )
+        channel = "".join(chance.choices("ab.:[]!", k=chance.randrange(4)))
+        identity = Identity("ann", 0, hears=patterns, publishes=())
+        expected = any(said_by(pattern, channel) for pattern in patterns)
+        assert identity.may_hear(channel) == expected, (patterns, channel)
+        heard += expected
+    assert 500 < heard < 9_500
+
+
+def said_by(pattern: str, channel: str) -> bool:
+    """`*` stands for any text and `?` for a character, all else for itself."""
+    if not pattern:
+        return not channel
+    if pattern[0] == "*":
+        return any(said_by(pattern[1:], channel[n:]) for n in range(len(channel) + 1))
+    return bool(channel) and pattern[0] in ("?", channel[0]) and said_by(pattern[1:], channel[1:])
