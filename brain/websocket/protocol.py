@@ -181,6 +181,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().handle_pong(event)
 
     def handle_close(self, event: Frame) -> None:
+        self._say_that_it_left()  # after a goodbye there is nothing more to be said
         super().handle_close(event)
         # Without this a client that says goodbye and reads nothing would stay for ever.
         self._end_in(self._limits.close_seconds)
@@ -201,7 +202,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         else:
             self._tell(text)
 
+    def handle_parser_exception(self) -> None:
+        self._say_that_it_left()
+        super().handle_parser_exception()
+
+    def shutdown(self) -> None:
+        self._say_that_it_left()
+        super().shutdown()
+
     def keepalive_timeout(self) -> None:
+        self._say_that_it_left()
         super().keepalive_timeout()
         # uvicorn would wait until the client has read everything; the goodbye it may have.
         self._end_in(GOODBYE_SECONDS)

@@ -167,6 +167,27 @@ async def test_one_that_says_goodbye_and_reads_nothing_is_cut() -> None:
         await becomes(lambda: not server.server_state.connections)
 
 
+async def test_after_a_goodbye_nothing_more_is_said() -> None:
+    hub = new_hub(ring_bytes=100_000_000)
+    async with (
+        served(application(hub)) as (port, server),
+        raw_client(port, receive_buffer=4096) as raw,
+    ):
+        frames = bytearray(await raw.read_handshake())
+        await becomes(lambda: hub.statistics().subscribers == 1)
+        (connection,) = server.server_state.connections
+        more = iter(batches(10_000, "x" * 10_000))
+        while not connection.transport.get_write_buffer_size():
+            hub.deliver(next(more))
+        await raw.say(Opcode.CLOSE, (1000).to_bytes(2))
+        await becomes(connection.transport.is_closing)
+        hub.deliver(next(more))
+        frames += await raw.read_to_end()
+
+        assert close_code(bytes(frames)) == 1000
+        assert bytes(frames).endswith(b"\x88\x02\x03\xe8")
+
+
 @pytest.mark.parametrize(
     ("opcode", "data", "code"),
     [
