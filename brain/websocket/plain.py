@@ -55,7 +55,10 @@ class PlainOutlet:
             hearer.leave()
             for task in (hearing, sending):
                 task.cancel()
-                with suppress(asyncio.CancelledError, WebSocketDisconnect, WebSocketDisconnected):
+                # A client that does not read has had its time.
+                with suppress(
+                    asyncio.CancelledError, WebSocketDisconnect, WebSocketDisconnected, TimeoutError
+                ):
                     await task
 
     async def _hear(self, hearer: Hearer) -> None:
