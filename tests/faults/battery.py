@@ -151,7 +151,6 @@ HEADING = (
     f"{'writes':>8}{'/s':>5}{'heard':>9}{'resets':>7}{'seconds':>8}  faults"
 )
 
-
 MISDEEDS_HEADING = f"{'misdeed':<20}{'seconds':>8}  {'verdict':<8}figures"
 LINE_WIDTH = 120
 

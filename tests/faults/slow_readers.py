@@ -170,11 +170,12 @@ async def slow_drinkers(
     stage: Stage, *, ring_seconds: float, rate: float, payload_bytes: int
 ) -> Findings:
     """A client reads a byte a second, and another a little more, but less than it is told."""
-    # To be cut not by what they leave unread, and not by how much lies between, but by its age.
+    # To be cut by the age of what they have not heard yet, before there is any other reason.
     settings = {
         "BRAIN_RING_SECONDS": str(ring_seconds),
         "BRAIN_RING_BYTES": str(1 << 30),
         "BRAIN_UNREAD_SECONDS": str(10 * ring_seconds + 60),
+        "BRAIN_PING_SECONDS": str(10 * ring_seconds + 60),
     }
     limit = ring_seconds + FILLING_SECONDS + MARGIN_SECONDS
     async with (
