@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -19,10 +20,17 @@ from brain.message.wire_format import WireFormat, frame
 # How much is written to a client before it is seen whether it reads.
 CHUNK_BYTES = 64 * 1024
 CHUNK_EVENTS = 256
+# How many of those before the others get their turn.
+PORTION_CHUNKS = 4
 # Events take several times as much memory as their frames have bytes.
 SLICE_BYTES = 4 * CHUNK_BYTES
 
 RING_SECONDS = 60.0
+
+
+def in_next_turn(work: Callable[[], None]) -> None:
+    """Do some work when the event loop has seen to everything else."""
+    asyncio.get_running_loop().call_soon(work)
 
 
 class HubStatistics(NamedTuple):
@@ -53,6 +61,7 @@ class Hub:
         ring_bytes: int,
         ring_seconds: float = RING_SECONDS,
         clock: Callable[[], float] = time.monotonic,
+        later: Callable[[Callable[[], None]], None] = in_next_turn,
     ) -> None:
         self._ring = Ring(ring_bytes, ring_seconds)
         self._clock = clock
@@ -60,7 +69,11 @@ class Hub:
         self._cohorts: dict[tuple[str, frozenset[str]], Cohort] = {}
         self._listening: dict[str, set[Cohort]] = {}
         """The cohorts that hear a channel."""
+        self._later = later
         self._apart: set[Subscriber] = set()
+        self._hungry: dict[Subscriber, None] = {}
+        """Those apart that have not had all that they would take, in the order of their turns."""
+        self._is_next_turn_taken = False
         self._told = 0
         """The number of the next event that the cohorts will be told."""
         self._told_cursor: Cursor | None = None
@@ -122,7 +135,7 @@ class Hub:
                 self._told_cursor = events[-1].cursor
                 self._tell(events)
             self._told_cursor = batch.cursor
-            for subscriber in [one for one in self._apart if not one.is_paused]:
+            for subscriber in [one for one in self._apart if self._is_ahead(one)]:
                 self._feed(subscriber)
         else:
             self._begin_at(batch)
@@ -137,7 +150,7 @@ class Hub:
     def drain(self, subscriber: Subscriber) -> None:
         """Go on with a subscriber that has read what was written to it."""
         subscriber.is_paused = False
-        if subscriber.position != OUTSIDE:
+        if subscriber.position != OUTSIDE and subscriber not in self._hungry:
             self._feed(subscriber)
 
     def tick(self, now: datetime, quiet_seconds: float) -> None:
@@ -183,20 +196,47 @@ class Hub:
             cohort.tell(events, now)
 
     def _feed(self, subscriber: Subscriber) -> None:
-        """Write from the ring as much as the subscriber takes, and see where it stands then."""
+        """Write a portion from the ring if the subscriber takes it; see where it stands then."""
         self._apart.discard(subscriber)
-        while subscriber.position < self._told and not subscriber.is_paused:
+        for _ in range(PORTION_CHUNKS):
+            if subscriber.position >= self._told or subscriber.is_paused:
+                break
             if subscriber.position < self._ring.first:
                 self._give_up(subscriber)
                 return
             frames = b"".join(self._next_frames(subscriber))
             if frames:
                 subscriber.write(frames)
-        is_ahead = subscriber.cursor.place > self.cursor.place
-        if subscriber.is_paused or is_ahead:
+        if subscriber.is_paused:
+            self._apart.add(subscriber)
+        elif subscriber.position < self._told:
+            self._apart.add(subscriber)
+            self._hungry[subscriber] = None
+            self._take_next_turn()
+        elif subscriber.cursor.place > self.cursor.place:
             self._apart.add(subscriber)
         else:
             self._join_cohort(subscriber)
+
+    def _is_ahead(self, subscriber: Subscriber) -> bool:
+        """Whether one that stands apart does so because this hub has not come as far."""
+        return not subscriber.is_paused and subscriber not in self._hungry
+
+    def _feed_next(self) -> None:
+        """Feed one that is far behind; the next one is to wait, lest the others have to."""
+        self._is_next_turn_taken = False
+        subscriber = next(iter(self._hungry), None)
+        if subscriber is None:
+            return
+        del self._hungry[subscriber]
+        if not subscriber.is_paused:
+            self._feed(subscriber)
+        self._take_next_turn()
+
+    def _take_next_turn(self) -> None:
+        if self._hungry and not self._is_next_turn_taken:
+            self._is_next_turn_taken = True
+            self._later(self._feed_next)
 
     def _next_frames(self, subscriber: Subscriber) -> Iterator[bytes]:
         """Yield the next few, and advance the subscriber's position and cursor."""
@@ -228,6 +268,7 @@ class Hub:
     def _take_out(self, subscriber: Subscriber) -> None:
         self._leave_cohort(subscriber)
         self._apart.discard(subscriber)
+        self._hungry.pop(subscriber, None)
         subscriber.position = OUTSIDE
 
     def _join_cohort(self, subscriber: Subscriber) -> None:

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
 
 from brain.errors import ConnectionEnded, HistoryLost, NotReady, TooFarBehind
-from brain.hub.hub import CHUNK_EVENTS, SLICE_BYTES, Hub
+from brain.hub.hub import CHUNK_EVENTS, PORTION_CHUNKS, SLICE_BYTES, Hub
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.message.frames import texts_of
@@ -123,11 +123,36 @@ def batch(*events: Event, follows: bool = True) -> Batch:
     return Batch(events, events[-1].cursor, follows)
 
 
+class Turns:
+    """The event loop, turn by turn."""
+
+    def __init__(self) -> None:
+        self._work: list[Callable[[], None]] = []
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        self._work.append(work)
+
+    def take(self) -> bool:
+        """Take a turn; return whether there was anything to do."""
+        work, self._work = self._work, []
+        assert len(work) <= 1
+        for each in work:
+            each()
+        return bool(work)
+
+
+def no_turn(_: Callable[[], None]) -> None:
+    raise AssertionError("left for another turn")
+
+
 def new_hub(
-    ring_bytes: int = 10_000, ring_seconds: float = 60.0, clock: Clock | None = None
+    ring_bytes: int = 10_000,
+    ring_seconds: float = 60.0,
+    clock: Clock | None = None,
+    later: Callable[[Callable[[], None]], None] = no_turn,
 ) -> Hub:
     """Return a hub that has just begun to follow the log."""
-    hub = Hub(ring_bytes, ring_seconds, clock or Clock())
+    hub = Hub(ring_bytes, ring_seconds, clock or Clock(), later)
     hub.deliver(Batch((), Cursor(0, 5)))
     return hub
 
@@ -222,6 +247,70 @@ def test_one_that_reads_bit_by_bit_is_fed_as_it_reads() -> None:
 
     slow.read()
     assert slow.heard == ids(0, 3 * CHUNK_EVENTS + 1)
+
+
+PORTION = PORTION_CHUNKS * CHUNK_EVENTS
+
+
+def test_those_who_are_far_behind_are_fed_in_turns_and_hold_up_nobody() -> None:
+    turns = Turns()
+    hub = new_hub(ring_bytes=10_000_000, later=turns)
+    quick, first, second = live(hub), live(hub), live(hub)
+    for slow in (first, second):
+        slow.stop_reading()
+    hub.deliver(batch(*map(event, range(2 * PORTION + 5))))
+    for slow in (first, second):
+        slow.read()
+    assert (first.heard, second.heard) == (ids(0, PORTION), ids(0, PORTION))
+
+    turns.take()
+    assert (len(first.heard), len(second.heard)) == (2 * PORTION, PORTION)
+    hub.deliver(batch(event(2 * PORTION + 5)))
+    assert quick.heard == ids(0, 2 * PORTION + 6)
+    assert (len(first.heard), len(second.heard)) == (2 * PORTION, PORTION)
+
+    while turns.take():
+        pass
+    assert first.heard == second.heard == ids(0, 2 * PORTION + 6)
+    assert hub.statistics().behind == 0
+
+
+def test_one_that_leaves_or_stops_reading_before_its_turn_is_passed_over() -> None:
+    turns = Turns()
+    hub = new_hub(ring_bytes=10_000_000, later=turns)
+    clients = [live(hub) for _ in range(3)]
+    for client in clients:
+        client.stop_reading()
+    hub.deliver(batch(*map(event, range(2 * PORTION + 5))))
+    for client in clients:
+        client.read()
+    leaver, stopper, reader = clients
+    hub.unsubscribe(leaver.subscriber)
+    stopper.stop_reading()
+    while turns.take():
+        pass
+    assert [len(client.heard) for client in clients] == [PORTION, PORTION, 2 * PORTION + 5]
+
+    stopper.read()
+    while turns.take():
+        pass
+    assert stopper.heard == reader.heard
+    assert hub.statistics().behind == 0
+
+
+def test_one_that_stops_and_reads_again_before_its_turn_is_fed_once() -> None:
+    turns = Turns()
+    hub = new_hub(ring_bytes=10_000_000, later=turns)
+    slow = live(hub)
+    slow.stop_reading()
+    hub.deliver(batch(*map(event, range(2 * PORTION + 5))))
+    slow.read()
+    slow.stop_reading()
+    slow.read()
+    assert len(slow.heard) == PORTION
+    while turns.take():
+        pass
+    assert slow.heard == ids(0, 2 * PORTION + 5)
 
 
 def test_one_that_falls_off_the_ring_is_told_instead_of_skipping_a_message() -> None:
