@@ -20,8 +20,6 @@ from brain.message.wire_format import WireFormat, frame
 # How much is written to a client before it is seen whether it reads.
 CHUNK_BYTES = 64 * 1024
 CHUNK_EVENTS = 256
-# How many of those before the others get their turn.
-PORTION_CHUNKS = 4
 # Events take several times as much memory as their frames have bytes.
 SLICE_BYTES = 4 * CHUNK_BYTES
 
@@ -150,8 +148,10 @@ class Hub:
     def drain(self, subscriber: Subscriber) -> None:
         """Go on with a subscriber that has read what was written to it."""
         subscriber.is_paused = False
-        if subscriber.position != OUTSIDE and subscriber not in self._hungry:
-            self._feed(subscriber)
+        if subscriber.position != OUTSIDE:
+            # Not at once: hundreds may have room again in the same moment.
+            self._hungry[subscriber] = None
+            self._take_next_turn()
 
     def tick(self, now: datetime, quiet_seconds: float) -> None:
         """
@@ -196,11 +196,9 @@ class Hub:
             cohort.tell(events, now)
 
     def _feed(self, subscriber: Subscriber) -> None:
-        """Write a portion from the ring if the subscriber takes it; see where it stands then."""
+        """Write a chunk from the ring if the subscriber takes it; see where it stands then."""
         self._apart.discard(subscriber)
-        for _ in range(PORTION_CHUNKS):
-            if subscriber.position >= self._told or subscriber.is_paused:
-                break
+        if subscriber.position < self._told and not subscriber.is_paused:
             if subscriber.position < self._ring.first:
                 self._give_up(subscriber)
                 return

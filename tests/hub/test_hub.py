@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from brain.errors import ConnectionEnded, HistoryLost, NotReady, TooFarBehind
-from brain.hub.hub import CHUNK_EVENTS, PORTION_CHUNKS, SLICE_BYTES, Hub
+from brain.hub.hub import CHUNK_EVENTS, SLICE_BYTES, Hub
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.message.frames import texts_of
@@ -141,15 +141,15 @@ class Turns:
         return bool(work)
 
 
-def no_turn(_: Callable[[], None]) -> None:
-    raise AssertionError("left for another turn")
+def at_once(work: Callable[[], None]) -> None:
+    work()
 
 
 def new_hub(
     ring_bytes: int = 10_000,
     ring_seconds: float = 60.0,
     clock: Clock | None = None,
-    later: Callable[[Callable[[], None]], None] = no_turn,
+    later: Callable[[Callable[[], None]], None] = at_once,
 ) -> Hub:
     """Return a hub that has just begun to follow the log."""
     hub = Hub(ring_bytes, ring_seconds, clock or Clock(), later)
@@ -249,47 +249,45 @@ def test_one_that_reads_bit_by_bit_is_fed_as_it_reads() -> None:
     assert slow.heard == ids(0, 3 * CHUNK_EVENTS + 1)
 
 
-PORTION = PORTION_CHUNKS * CHUNK_EVENTS
+def far_behind(hub: Hub, count: int) -> list[Client]:
+    """Return clients that begin to read again when there are two chunks and a bit for each."""
+    clients = [live(hub) for _ in range(count)]
+    for client in clients:
+        client.stop_reading()
+    hub.deliver(batch(*map(event, range(2 * CHUNK_EVENTS + 5))))
+    for client in clients:
+        client.read()
+    return clients
 
 
 def test_those_who_are_far_behind_are_fed_in_turns_and_hold_up_nobody() -> None:
     turns = Turns()
     hub = new_hub(ring_bytes=10_000_000, later=turns)
-    quick, first, second = live(hub), live(hub), live(hub)
-    for slow in (first, second):
-        slow.stop_reading()
-    hub.deliver(batch(*map(event, range(2 * PORTION + 5))))
-    for slow in (first, second):
-        slow.read()
-    assert (first.heard, second.heard) == (ids(0, PORTION), ids(0, PORTION))
-
-    turns.take()
-    assert (len(first.heard), len(second.heard)) == (2 * PORTION, PORTION)
-    hub.deliver(batch(event(2 * PORTION + 5)))
-    assert quick.heard == ids(0, 2 * PORTION + 6)
-    assert (len(first.heard), len(second.heard)) == (2 * PORTION, PORTION)
-
+    quick = live(hub)
+    first, second = far_behind(hub, 2)
+    fed = []
     while turns.take():
-        pass
-    assert first.heard == second.heard == ids(0, 2 * PORTION + 6)
+        fed.append((len(first.heard), len(second.heard)))
+        if len(fed) == 2:
+            hub.deliver(batch(event(2 * CHUNK_EVENTS + 5)))
+            assert quick.heard == ids(0, 2 * CHUNK_EVENTS + 6)
+
+    one, two, all_ = CHUNK_EVENTS, 2 * CHUNK_EVENTS, 2 * CHUNK_EVENTS + 6
+    assert fed == [(one, 0), (one, one), (two, one), (two, two), (all_, two), (all_, all_)]
+    assert first.heard == second.heard == quick.heard
     assert hub.statistics().behind == 0
 
 
 def test_one_that_leaves_or_stops_reading_before_its_turn_is_passed_over() -> None:
     turns = Turns()
     hub = new_hub(ring_bytes=10_000_000, later=turns)
-    clients = [live(hub) for _ in range(3)]
-    for client in clients:
-        client.stop_reading()
-    hub.deliver(batch(*map(event, range(2 * PORTION + 5))))
-    for client in clients:
-        client.read()
-    leaver, stopper, reader = clients
+    leaver, stopper, reader = far_behind(hub, 3)
     hub.unsubscribe(leaver.subscriber)
     stopper.stop_reading()
     while turns.take():
         pass
-    assert [len(client.heard) for client in clients] == [PORTION, PORTION, 2 * PORTION + 5]
+    assert (leaver.heard, stopper.heard) == ([], [])
+    assert reader.heard == ids(0, 2 * CHUNK_EVENTS + 5)
 
     stopper.read()
     while turns.take():
@@ -301,16 +299,14 @@ def test_one_that_leaves_or_stops_reading_before_its_turn_is_passed_over() -> No
 def test_one_that_stops_and_reads_again_before_its_turn_is_fed_once() -> None:
     turns = Turns()
     hub = new_hub(ring_bytes=10_000_000, later=turns)
-    slow = live(hub)
-    slow.stop_reading()
-    hub.deliver(batch(*map(event, range(2 * PORTION + 5))))
-    slow.read()
+    (slow,) = far_behind(hub, 1)
     slow.stop_reading()
     slow.read()
-    assert len(slow.heard) == PORTION
+    turns.take()
+    assert slow.heard == ids(0, CHUNK_EVENTS)
     while turns.take():
         pass
-    assert slow.heard == ids(0, 2 * PORTION + 5)
+    assert slow.heard == ids(0, 2 * CHUNK_EVENTS + 5)
 
 
 def test_one_that_falls_off_the_ring_is_told_instead_of_skipping_a_message() -> None:
