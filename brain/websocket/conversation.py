@@ -277,6 +277,7 @@ class Conversation:
             await self._drained
         if frames:
             self._outlet.write(b"".join(frames))
+            await asyncio.sleep(0)  # others wait too, for the same page or for what happens
         subscriber.cursor = after
 
 
