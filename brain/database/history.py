@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from bisect import bisect_right
 from collections import deque
@@ -14,6 +13,7 @@ import asyncpg
 
 from brain.database.connection import DISCONNECTIONS, told
 from brain.database.log import Log
+from brain.database.sharing import Shared
 from brain.errors import LogUnreachable
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
@@ -61,7 +61,7 @@ class HistoryReader:
     def __init__(self, pool: asyncpg.Pool, timeout_seconds: float) -> None:
         self._pool = pool
         self._timeout_seconds = timeout_seconds
-        self._under_way: dict[Cursor, asyncio.Task[Batch]] = {}
+        self._shared: Shared[Cursor, Batch] = Shared("history")
         self._pages: deque[Page] = deque()
         """The newest first."""
 
@@ -75,13 +75,7 @@ class HistoryReader:
             batch = page.after(cursor)
             if batch is not None:
                 return batch
-        task = self._under_way.get(cursor)
-        if task is None:
-            task = asyncio.create_task(self._read(cursor), name="history")
-            self._under_way[cursor] = task
-            task.add_done_callback(partial(self._finish, cursor))
-        # Whoever leaves does not take it from the others.
-        return await asyncio.shield(task)
+        return await self._shared.answer(cursor, partial(self._read, cursor))
 
     async def holds(self, cursor: Cursor) -> bool:
         """Whether the log has the tick of `cursor`, with its nonce. Raises `LogUnreachable`."""
@@ -90,13 +84,10 @@ class HistoryReader:
 
     async def _read(self, cursor: Cursor) -> Batch:
         async with self._log() as log:
-            return await log.after(cursor)
-
-    def _finish(self, cursor: Cursor, task: asyncio.Task[Batch]) -> None:
-        del self._under_way[cursor]
-        # An exception is seen here even if everybody who asked has left.
-        if not task.cancelled() and task.exception() is None and task.result().events:
-            self._keep(Page(cursor, task.result()))
+            batch = await log.after(cursor)
+        if batch.events:
+            self._keep(Page(cursor, batch))
+        return batch
 
     def _keep(self, page: Page) -> None:
         self._pages.appendleft(page)

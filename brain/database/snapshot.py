@@ -10,6 +10,7 @@ import asyncpg
 import orjson
 
 from brain.database.log import Lent
+from brain.database.sharing import Shared
 from brain.errors import SnapshotTooLarge
 from brain.message.cursor import Cursor
 from brain.message.snapshot import Snapshot
@@ -29,7 +30,7 @@ class SnapshotReader:
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._reading = asyncio.Lock()
-        self._under_way: dict[frozenset[str], asyncio.Task[Snapshot]] = {}
+        self._shared: Shared[frozenset[str], Snapshot] = Shared("snapshot")
 
     async def read(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Snapshot:
         """
@@ -37,18 +38,7 @@ class SnapshotReader:
 
         Raises `SnapshotTooLarge`.
         """
-        task = self._under_way.get(channels)
-        if task is None:
-            task = asyncio.create_task(self._read(pool, channels), name="snapshot")
-            self._under_way[channels] = task
-            task.add_done_callback(partial(self._finish, channels))
-        # Whoever leaves does not take it from the others.
-        return await asyncio.shield(task)
-
-    def _finish(self, channels: frozenset[str], task: asyncio.Task[Snapshot]) -> None:
-        del self._under_way[channels]
-        if not task.cancelled():
-            task.exception()  # seen, even if everybody who asked has left
+        return await self._shared.answer(channels, partial(self._read, pool, channels))
 
     async def _read(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Snapshot:
         async with (
