@@ -267,8 +267,7 @@ class Conversation:
         for data in snapshot_frames(snapshot, self._wire_format, now()):
             await self._write(subscriber, [data], subscriber.cursor)
         subscriber.cursor = snapshot.cursor
-        if not self._hub.resume(subscriber):
-            await self._catch_up(subscriber)
+        await self._catch_up(subscriber)
 
     async def _write(self, subscriber: Subscriber, frames: list[bytes], after: Cursor) -> None:
         """Write what leads up to a place, once the client has read what was written before."""
