@@ -8,10 +8,15 @@ from typing import Annotated
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+
+def words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
 Words = Annotated[
     tuple[str, ...],
     NoDecode,
-    BeforeValidator(lambda text: text.replace(",", " ").split() if isinstance(text, str) else text),
+    BeforeValidator(lambda value: words(value) if isinstance(value, str) else value),
 ]
 """Texts with spaces or commas between them."""
 

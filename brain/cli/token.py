@@ -11,6 +11,7 @@ import jwt
 from brain.auth import allowed, authority
 from brain.cli.database import read_settings
 from brain.errors import UsageError
+from brain.settings import words
 
 
 @click.command("token")
@@ -47,7 +48,3 @@ def token_command(user: str, channels: str | None, publish: str | None, seconds:
         claims["iss"] = settings.jwt_issuer
     algorithm = allowed(settings, "secret")[0]
     click.echo(jwt.encode(claims, settings.jwt_secret.get_secret_value(), algorithm))
-
-
-def words(text: str) -> list[str]:
-    return text.replace(",", " ").split()
