@@ -18,15 +18,16 @@ In one run, with the same frames for so many WebSocket clients each:
 
 All servers run at the same time, each with its clients connected, and take turns within a
 repetition. Two ways of publishing: one message at a time, the next one when everybody has the
-former and after a pause of 10 ms; and so many in a burst, for Brain in one transaction, the next
-burst when everybody has the former. Ten messages are compared byte by byte with every client before
-and after; all others are counted by their bytes, exactly: what is missing or too much is an error.
+former and after a pause of 10 ms; and so many in a burst, for Brain in one transaction, two bursts
+under way at a time: the next but one when everybody has the first. Ten messages are compared byte
+by byte with every client before and after; all others are counted by their bytes, exactly: what is
+missing or too much is an error.
 
 The server has one core to itself, and the clients (`bench.load`), PostgreSQL and this process the
 other. Printed are, as medians of the repetitions:
 
 - deliveries a second: clients x messages / the time from before publishing until the last client
-  has its last frame;
+  has its last frame, without the pauses;
 - the processor time of the server (with its child processes, as the kernel accounts it) for a
   delivery, whatever it was spent on, in the pauses too;
 - what the server took of its core; for how long somebody else had that core while the server could
@@ -86,7 +87,7 @@ async def repeat(
         notes = Notes(arguments.frame_bytes)
         async with running_matches(server, notes, clients, folder, cores) as matches:
             for match in matches:
-                await match.send(EXAMINED_MESSAGES, "examine")
+                await match.examine(EXAMINED_MESSAGES)
             for _ in range(arguments.repetitions):
                 for match in matches:
                     for messages in (1, *arguments.burst):
@@ -94,7 +95,7 @@ async def repeat(
                         key = Key(clients, messages, match.contender.name)
                         results.setdefault(key, []).append(measured)
             for match in matches:
-                await match.send(EXAMINED_MESSAGES, "examine")
+                await match.examine(EXAMINED_MESSAGES)
                 delivered += match.delivered
     return results, delivered
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -67,42 +68,60 @@ class Match:
     numbers: Iterator[int] = field(default_factory=lambda: count(FIRST_NUMBER))
     delivered: int = 0
 
-    async def send(self, messages: int, verb: str = "expect") -> tuple[float, list[str]]:
-        """Publish so many at once; return how long it took, and the payloads of `examine`."""
-        numbers = [next(self.numbers) for _ in range(messages)]
-        self.load.begin(verb, messages)
-        begun = time.monotonic()
-        await self.contender.publish(numbers)
-        at, payloads = await self.load.end()
-        self.delivered += messages * self.clients
-        assert [orjson.loads(text)["data"]["number"] for text in payloads] in ([], numbers)
-        return at - begun, payloads
+    async def examine(self, messages: int) -> None:
+        """Publish so many, and see that every client gets just these."""
+        self.load.begin("examine", messages)
+        numbers = await self._publish(messages)
+        _, payloads = await self.load.end()
+        assert [orjson.loads(text)["data"]["number"] for text in payloads] == numbers
 
     async def measure(self, messages: int, seconds: float) -> Measured:
         """Publish so many at once, again and again for so long."""
-        pause = PAUSE_SECONDS if messages == 1 else 0.0
-        await self._repeat(messages, WARMING_SECONDS, pause)
+        repeat = self._one_by_one if messages == 1 else partial(self._in_bursts, messages)
+        await repeat(WARMING_SECONDS)
         begun, server, others = time.monotonic(), self._server_time(), self._others_seconds()
-        taken = await self._repeat(messages, seconds, pause)
+        delivered = self.delivered
+        taken = await repeat(seconds)
         server_then, others = self._server_time(), self._others_seconds() - others
         passed = time.monotonic() - begun
         spent = server_then.spent - server.spent
-        deliveries = len(taken) * messages * self.clients
+        deliveries = self.delivered - delivered
         return Measured(
-            rate=deliveries / sum(taken),
+            rate=deliveries / taken,
             microseconds=spent / deliveries * 1e6,
             server_share=spent / passed,
             disturbed_share=(server_then.waited - server.waited) / passed,
             clients_share=others / passed,
         )
 
-    async def _repeat(self, messages: int, seconds: float, pause: float) -> list[float]:
-        taken: list[float] = []
+    async def _one_by_one(self, seconds: float) -> float:
+        """Publish the next one after everybody has the former; return how long they were due."""
+        taken = 0.0
         end = time.monotonic() + seconds
         while not taken or time.monotonic() < end:
-            taken.append((await self.send(messages))[0])
-            await asyncio.sleep(pause)
+            self.load.begin("expect", 1)
+            begun = time.monotonic()
+            await self._publish(1)
+            taken += (await self.load.end())[0] - begun
+            await asyncio.sleep(PAUSE_SECONDS)
         return taken
+
+    async def _in_bursts(self, messages: int, seconds: float) -> float:
+        """Publish the next ones before everybody has the former; return how long it took."""
+        begun = time.monotonic()
+        self.load.begin("expect", messages, messages)
+        await self._publish(messages)
+        while time.monotonic() < begun + seconds:
+            self.load.begin("expect", messages, messages)
+            await self._publish(messages)
+            await self.load.end()
+        return (await self.load.end())[0] - begun
+
+    async def _publish(self, messages: int) -> list[int]:
+        numbers = [next(self.numbers) for _ in range(messages)]
+        await self.contender.publish(numbers)
+        self.delivered += messages * self.clients
+        return numbers
 
     def _server_time(self) -> ProcessorTime:
         return family_time(self.contender.process_id)

@@ -17,8 +17,8 @@ class Cohort:
         self.channels = channels
         self.told_at = told_at
         """When something was told last, in seconds."""
-        self.members: dict[Subscriber, Callable[[bytes], object]] = {}
-        """How each is written to."""
+        self.members: dict[Subscriber, Callable[[bytes], int]] = {}
+        """How each is sent to, as long as it takes everything."""
 
     def tell(self, events: Sequence[Event], now: float) -> None:
         """Tell everybody those of `events` that are on these channels."""
@@ -28,8 +28,15 @@ class Cohort:
         self.write(b"".join(filter(None, frames)), now)
 
     def write(self, frames: bytes, now: float) -> None:
-        """Write the same to everybody; who has too much by then is not a member any more."""
-        if frames:
-            self.told_at = now
-            for write in list(self.members.values()):
-                write(frames)
+        """Send the same to everybody; who does not take all of it will not be a member any more."""
+        if not frames:
+            return
+        self.told_at = now
+        size = len(frames)
+        for subscriber, send_now in list(self.members.items()):
+            try:
+                sent = send_now(frames)
+            except OSError:
+                sent = 0
+            if sent < size:
+                subscriber.write(frames[sent:])

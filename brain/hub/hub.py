@@ -87,6 +87,7 @@ class Hub:
         self,
         wire_format: WireFormat,
         channels: frozenset[str],
+        send_now: Callable[[bytes], int],
         write: Callable[[bytes], object],
         lose: Callable[[ConnectionEnded], None],
         *,
@@ -95,7 +96,13 @@ class Hub:
     ) -> Subscriber:
         """Take in a subscriber that is still outside; it will go on `after` a cursor, or here."""
         subscriber = Subscriber(
-            wire_format, channels, write, lose, after or self.cursor, wants_latest=wants_latest
+            wire_format,
+            channels,
+            send_now,
+            write,
+            lose,
+            after or self.cursor,
+            wants_latest=wants_latest,
         )
         self._subscribers.add(subscriber)
         return subscriber
@@ -148,7 +155,9 @@ class Hub:
     def drain(self, subscriber: Subscriber) -> None:
         """Go on with a subscriber that has read what was written to it."""
         subscriber.is_paused = False
-        if subscriber.position != OUTSIDE:
+        if subscriber.position == self._told:
+            self._feed(subscriber)
+        elif subscriber.position != OUTSIDE:
             # Not at once: hundreds may have room again in the same moment.
             self._hungry[subscriber] = None
             self._take_next_turn()
@@ -277,7 +286,7 @@ class Hub:
             self._cohorts[key] = cohort
             for channel in cohort.channels:
                 self._listening.setdefault(channel, set()).add(cohort)
-        cohort.members[subscriber] = subscriber.write
+        cohort.members[subscriber] = subscriber.send_now
 
     def _leave_cohort(self, subscriber: Subscriber) -> bool:
         """Take a subscriber out of its cohort; return whether it was in one."""

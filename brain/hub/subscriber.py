@@ -19,8 +19,10 @@ class Subscriber:
 
     wire_format: WireFormat
     channels: frozenset[str]
+    send_now: Callable[[bytes], int]
+    """Takes of finished frames what it can at once, and returns how many bytes; see `Outlet`."""
     write: Callable[[bytes], object]
-    """Takes finished frames, at once and whatever the client reads; then calls `Hub.pause`."""
+    """Takes finished frames whatever the client reads; calls `Hub.pause` if that is too much."""
     lose: Callable[[ConnectionEnded], None]
     """Is told why the hub has given up on it; may start over, or leave."""
     cursor: Cursor

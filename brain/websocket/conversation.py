@@ -105,6 +105,7 @@ class Conversation:
             self._subscriber = self._hub.subscribe(
                 self._wire_format,
                 self._wish.channels,
+                self._outlet.send_now,
                 self._outlet.write,
                 self._lose,
                 after=cursor,

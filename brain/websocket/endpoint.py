@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from starlette.responses import PlainTextResponse
@@ -16,7 +16,7 @@ from brain.message.resumable import RunsWithCursorFormat
 from brain.message.runs import CHANNEL, RunsFormat
 from brain.websocket.conversation import Conversation, Wish
 from brain.websocket.doorkeeper import Doorkeeper
-from brain.websocket.outlet import EXTENSION
+from brain.websocket.outlet import EXTENSION, Hearer, Outlet
 from brain.websocket.plain import PlainOutlet
 
 # Asks for cursors where the URL cannot.
@@ -35,6 +35,16 @@ class Entrance:
     unread_seconds: float
     allowed_origins: Sequence[str] = ()
     leeway_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A client that has been let in."""
+
+    outlet: Outlet
+    identity: Identity
+    leave: Callable[[], None]
+    """To be called when it is over; may be called again."""
 
 
 def routes(entrance: Entrance) -> list[WebSocketRoute]:
@@ -63,8 +73,32 @@ def routes(entrance: Entrance) -> list[WebSocketRoute]:
 async def converse(
     websocket: WebSocket, entrance: Entrance, wish: Wish, subprotocol: str | None = None
 ) -> None:
+    """Let a client in that is told what happens on channels."""
+
+    def begin(visit: Visit) -> Conversation:
+        channels = frozenset(filter(visit.identity.may_hear, wish.channels))
+        conversation = Conversation(
+            visit.outlet,
+            websocket.state.sources,
+            replace(wish, channels=channels),
+            most_depth=entrance.most_depth,
+            seconds_left=visit.identity.expires_at + entrance.leeway_seconds - time.time(),
+            when_over=visit.leave,
+        )
+        conversation.begin()
+        return conversation
+
+    await enter(websocket, entrance, begin, subprotocol)
+
+
+async def enter(
+    websocket: WebSocket,
+    entrance: Entrance,
+    begin: Callable[[Visit], Hearer],
+    subprotocol: str | None = None,
+) -> None:
     """
-    Let a client in and hold the conversation, or see that it is held.
+    Let a client in, and hold the conversation that `begin` begins, or see that it is held.
 
     Over Brain's own protocol class this returns at once: the connection calls the conversation.
     Under any other server it is carried from here, until either side has enough.
@@ -80,26 +114,17 @@ async def converse(
     except TooManyConnections as refusal:
         await refuse(websocket, refusal.status_code, str(refusal))
         return
-    allowed = frozenset(channel for channel in wish.channels if identity.may_hear(channel))
     is_held_elsewhere = False
     try:
         await websocket.accept(subprotocol)
         connection = websocket.scope.get("extensions", {}).get(EXTENSION)
         outlet = connection or PlainOutlet(websocket, entrance.unread_seconds)
-        conversation = Conversation(
-            outlet,
-            websocket.state.sources,
-            replace(wish, channels=allowed),
-            most_depth=entrance.most_depth,
-            seconds_left=identity.expires_at + entrance.leeway_seconds - time.time(),
-            when_over=leave,
-        )
-        if connection is not None:
-            connection.adopt(conversation)
-            is_held_elsewhere = True
-        conversation.begin()
+        hearer = begin(Visit(outlet, identity, leave))
         if connection is None:
-            await outlet.carry(conversation)
+            await outlet.carry(hearer)
+        else:
+            connection.adopt(hearer)
+            is_held_elsewhere = True
     finally:
         if not is_held_elsewhere:
             leave()

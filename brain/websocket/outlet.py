@@ -15,6 +15,15 @@ class Outlet(Protocol):
         """Send finished WebSocket frames."""
         ...
 
+    def send_now(self, frames: bytes) -> int:
+        """
+        Take as many bytes of finished frames as can be sent at once, and return how many.
+
+        Only to be called as long as the hearer has not been told to pause; the rest is for `write`.
+        An `OSError` says that it takes none.
+        """
+        ...
+
     def close(self, code: int, reason: str) -> None:
         """Say goodbye; cut the connection if the client does not."""
         ...

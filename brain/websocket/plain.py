@@ -38,6 +38,10 @@ class PlainOutlet:
             if self._hearer is not None:
                 self._hearer.pause()
 
+    def send_now(self, frames: bytes) -> int:
+        self.write(frames)
+        return len(frames)
+
     def close(self, code: int, reason: str) -> None:
         if self._goodbye is None:
             self._goodbye = code, reason

@@ -10,6 +10,7 @@ take for ever.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -27,8 +28,6 @@ from brain.websocket.outlet import EXTENSION, Hearer
 
 UVICORN = "0.54."
 
-# From here on the hub writes nothing more until the client has read most of it.
-HIGH_WATER_BYTES = 64 * 1024
 MOST_HEAD_BYTES = 64 * 1024
 
 GOODBYE_SECONDS = 1.0
@@ -73,6 +72,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     write: Callable[[bytes], None]
     """Sends finished frames; the transport's own, for a call less each time."""
+    send_now: Callable[[bytes], int]
+    """Has the kernel take of finished frames what it takes at once; the socket's own."""
 
     def __init__(self, *arguments: Any, limits: ConnectionLimits, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -86,6 +87,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def adopt(self, hearer: Hearer) -> None:
         """Tell `hearer` everything from the next turn of the event loop on."""
         self._hearer, self._is_adopted = hearer, True
+        if not self.writable.is_set():
+            hearer.pause()
         # What it took to shake hands, some kilobytes, is not needed any more.
         del self.scope, self.request, self.response
         self.loop.call_soon(self._tell_what_came_before)
@@ -112,11 +115,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.transport.set_write_buffer_limits(HIGH_WATER_BYTES)
+        # It says so as soon as the kernel takes no more: until then nothing waits in the transport
+        # that could be overtaken.
+        self.transport.set_write_buffer_limits(0)
         self.write = self.transport.write
+        opened = self.transport.get_extra_info("socket")
+        self._socket = socket.socket(opened.family, opened.type, opened.proto, opened.fileno())
+        self.send_now = self._socket.send
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._socket.detach()  # the transport closes it after this
         # A timer that went on would keep all this in memory.
         stop(self._unread_timer)
         stop(self._end_timer)

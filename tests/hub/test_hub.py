@@ -59,6 +59,7 @@ class Client:
         self.subscriber = hub.subscribe(
             PlainFormat(),
             channels,
+            self._send,
             self._write,
             self.lost.append,
             after=after,
@@ -74,6 +75,10 @@ class Client:
         """Read on, all or so much."""
         self.room = writes
         self.hub.drain(self.subscriber)
+
+    def _send(self, frames: bytes) -> int:
+        self._write(frames)
+        return len(frames)
 
     def _write(self, frames: bytes) -> None:
         assert not self.subscriber.is_paused, "written to, although it does not read"
@@ -229,6 +234,38 @@ def test_one_that_does_not_read_is_written_nothing_and_holds_up_nobody() -> None
     assert slow.heard == ["1", "2"]
     hub.deliver(batch(event(3)))
     assert quick.heard == slow.heard == ["1", "2", "3"]
+    assert hub.statistics().behind == 0
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5, None])
+def test_what_cannot_be_sent_at_once_is_written(taken: int | None) -> None:
+    hub = new_hub()
+    sent: list[bytes] = []
+    written: list[bytes] = []
+
+    def send(frames: bytes) -> int:
+        if taken is None:
+            raise BlockingIOError
+        sent.append(frames[:taken])
+        return taken
+
+    def write(frames: bytes) -> None:
+        written.append(frames)
+        hub.pause(slow)
+
+    slow = hub.subscribe(PlainFormat(), TASKS, send, write, lose=lambda reason: None)
+    assert hub.resume(slow)
+    quick = live(hub)
+    hub.deliver(batch(event(1), event(2)))
+    assert list(texts_of(b"".join(sent + written))) == quick.heard == ["1", "2"]
+    assert len(written) == 1
+    assert hub.reached(slow) == hub.cursor
+
+    hub.deliver(batch(event(3)))
+    hub.drain(slow)
+    assert list(texts_of(b"".join(sent + written))) == quick.heard == ["1", "2", "3"]
+    assert hub.statistics().behind == 1
+    hub.drain(slow)
     assert hub.statistics().behind == 0
 
 
