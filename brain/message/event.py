@@ -39,8 +39,12 @@ class Event:
     """How much memory it takes, roughly, once it is rendered."""
     type: str | None = None
     """What its message is called, where that was said; otherwise the wire format decides."""
+    audience: str | None = None
+    """The user who alone is told; None if everybody on the channel is."""
     frames: dict[str, bytes | None] = field(default_factory=dict, compare=False, repr=False)
     """The event as a WebSocket frame, per wire format; None where the format does not tell it."""
+    told: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """How it concerns each `Topic` with a filter that was asked about it."""
 
     @property
     def id(self) -> int:
