@@ -20,9 +20,10 @@ OBJECT_BYTES = 1100
 
 # A page ends where a tick of a round number does, whoever asks for it.
 AFTER = """
-    SELECT at_tick, at_nonce, id, at, channel, type, operation, key, data, old
+    SELECT at_tick, at_nonce, id, at, channel, type, operation, key, data, old, audience
       FROM brain.read($1, $2, $3,
-                      least((SELECT max(id) FROM brain.ticks), ($1::bigint / 1024 + 1) * 1024), $4)
+                      least((SELECT max(id) FROM brain.ticks), ($1::bigint / 1024 + 1) * 1024), $4,
+                      with_messages_to_one => true)
 """
 # From the last tick before the time that is meant, or the one after which there are few enough.
 RECENT = """
@@ -39,8 +40,9 @@ RECENT = """
 """
 # What is read here is committed once this statement is, and it is not told before.
 NEWEST = """
-    SELECT at_tick, at_nonce, r.id, at, channel, type, operation, key, data, old
-      FROM brain.tick() t, LATERAL brain.read($1, $2, $3, t.id, $4) r
+    SELECT at_tick, at_nonce, r.id, at, channel, type, operation, key, data, old, audience
+      FROM brain.tick() t,
+           LATERAL brain.read($1, $2, $3, t.id, $4, with_messages_to_one => true) r
 """
 
 Lent = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
@@ -152,6 +154,7 @@ class Log:
             size_bytes=OBJECT_BYTES
             + 2 * sum(len(text) for text in (row["key"], data, row["old"]) if text),
             type=row["type"],
+            audience=row["audience"],
         )
 
     async def _row_as_it_is(self, channel: str, key: str) -> str | None:

@@ -84,7 +84,12 @@ MUTANTS = [
         "events are ordered by transaction",
         scenes.an_early_transaction_changes_a_row_last,
         "read",
-        ((f"{ANY_LATE}) e\n             ORDER BY ", f"{ANY_LATE}) e ORDER BY e.transaction_id, "),),
+        (
+            (
+                "OR e.audience IS NULL\n             ORDER BY ",
+                "OR e.audience IS NULL ORDER BY e.transaction_id, ",
+            ),
+        ),
     ),
     Mutant(
         "in the middle of a tick events are ordered by transaction",

@@ -135,9 +135,8 @@ async def test_what_was_watched_is_watched_after_a_restore(
             await connection.execute("INSERT INTO others VALUES (2)")
             events = await events_after(log, start)
         await connection.close()
-    assert [tuple(watch) for watch in watches] == [
-        ("some others", []), ("tasks", []), ("things", []),
-    ]  # fmt: skip
+    assert {"some others", "tasks", "things"} <= {watch["channel"] for watch in watches}
+    assert [watch for watch in watches if watch["problems"]] == []
     assert [(event.channel, event.type, event.key) for event in events] == [
         ("things", "thing_made", ["2026-06-01", 2]),
         ("some others", None, [2]),

@@ -1,4 +1,4 @@
-"""How many clients all processes have, through a real database."""
+"""Who is connected to any of several processes, through a real database."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
+from brain.database.attendance import Attendance, Visit
 from brain.database.migrations import migrate, shipped
 from brain.database.nodes import Nodes
 from tests.postgres import as_role, new_database, ordinary_role
@@ -32,12 +33,18 @@ class Process:
     """One of those that serve, as far as the others hear of it."""
 
     def __init__(self, url: str, clients: int) -> None:
-        self.clients = clients
-        self.nodes = Nodes(url, lambda: self.clients, timeout_seconds=PATIENCE_SECONDS * 2)
+        self.attendance = Attendance()
+        self.nodes = Nodes(url, self.attendance, timeout_seconds=PATIENCE_SECONDS * 2)
+        self.welcome(clients)
+
+    def welcome(self, clients: int) -> None:
+        """Have so many more strangers here."""
+        for _ in range(clients):
+            self.attendance.arrive(Visit(uuid4(), None, False, frozenset()))
 
     async def counts(self) -> int:
         """Return how many clients there are, as far as this process knows."""
-        return self.clients + await self.nodes.clients_elsewhere()
+        return self.attendance.counts().clients + await self.nodes.clients_elsewhere()
 
 
 @asynccontextmanager
@@ -76,7 +83,7 @@ async def test_every_process_counts_the_clients_of_all(database: str) -> None:
         for process in processes:
             await becomes(process.counts, 111)
 
-        processes[1].clients = 20
+        processes[1].welcome(10)
         for process in processes:
             await becomes(process.counts, 121)
 
@@ -87,7 +94,7 @@ async def test_a_change_is_told_without_waiting_for_the_next_beat(
     monkeypatch.setattr("brain.database.nodes.BEAT_SECONDS", 1000.0)
     async with serving(database, 1) as process:
         await becomes(lambda: connection.fetchval(CLIENTS), 1)
-        process.clients = 2
+        process.welcome(1)
         await becomes(lambda: connection.fetchval(CLIENTS), 2)
 
 

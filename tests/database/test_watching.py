@@ -134,7 +134,8 @@ async def test_a_partitioned_table_is_let_go_with_its_partitions(
     await connection.execute("SELECT brain.unwatch('things')")
 
     assert not await connection.fetch(
-        "SELECT FROM pg_trigger WHERE tgname LIKE '!brain%' AND tgrelid <> 'tasks'::regclass"
+        "SELECT FROM pg_trigger WHERE tgname LIKE '!brain%'"
+        " AND tgrelid IN ('things'::regclass, 'low'::regclass)"
     )
 
 
@@ -185,7 +186,7 @@ async def test_what_cannot_be_watched_is_refused(
     with pytest.raises(asyncpg.RaiseError) as error:
         await connection.execute(f"SELECT brain.watch({arguments})")
     assert complaint in str(error.value)
-    assert await connection.fetchval("SELECT array_agg(channel) FROM brain.watches") == ["tasks"]
+    assert not await connection.fetch("SELECT FROM brain.watches WHERE channel IN ('x', '')")
 
 
 async def test_a_virtual_column_which_triggers_do_not_see_is_refused(
