@@ -21,6 +21,8 @@ class Subscribe:
     name: str
     """Of a channel, or of one row of it, as in `tasks:task-123`."""
     where: Where = ()
+    wants_latest: bool = False
+    """The client may be spared what has been overtaken, while it is behind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Source: docs/protocol.md, "Other channels".
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from brain.message.event import Event, Operation
 from brain.message.wire_model import Timestamp, WireModel
@@ -27,6 +27,27 @@ class Message(WireModel):
     timestamp: Timestamp
 
 
+class Row(WireModel):
+    """Which row of which table is meant."""
+
+    channel: str
+    key: list[Any]
+    """The values of its primary key."""
+
+
+class Left(WireModel):
+    """A row does not match the filter any more with which a client asked for it."""
+
+    type: Literal["left"] = "left"
+    data: Row
+    timestamp: Timestamp
+
+
+def row_of(event: Event) -> Row:
+    """Return what is told of a row that leaves a filter, whatever the wire format."""
+    return Row(channel=event.channel, key=event.key or [])
+
+
 def message_of(event: Event) -> Message | None:
     """Return what is told of `event`; None for a row that is gone meanwhile."""
     if event.operation is Operation.PUBLISH:
@@ -35,5 +56,25 @@ def message_of(event: Event) -> Message | None:
     type = event.type or f"{event.channel}_{TYPES[event.operation]}"
     if event.operation is Operation.TRUNCATE:
         return Message(type=type, data={}, timestamp=event.at)
-    data = event.old if event.operation is Operation.DELETE else event.data
+    data = row_now(event)
     return None if data is None else Message(type=type, data=data, timestamp=event.at)
+
+
+def row_now(event: Event) -> dict[str, Any] | None:
+    """Return the row that `event` tells of, a deleted one as it was; None if it is not known."""
+    row: dict[str, Any] | None = event.old if event.operation is Operation.DELETE else event.data
+    return row
+
+
+def row_before(event: Event) -> dict[str, Any] | None:
+    """
+    Return the row as it was before `event`; None if there was none.
+
+    A row that changes its id is new under that one: the log has it as deleted under the other.
+    """
+    old = event.old or {}
+    if event.operation is Operation.DELETE:
+        return old
+    if event.operation is Operation.INSERT or "id" in old:
+        return None
+    return {**(event.data or {}), **old}

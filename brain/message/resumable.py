@@ -1,18 +1,19 @@
 """
-The wire format of `/ws` for clients that come back: every message carries a cursor.
+What is added for clients that come back: every message carries a cursor.
 
 Source: docs/protocol.md, "Coming back without a gap".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from brain.message.changes import Message
+from brain.message.acts import Act, Say
+from brain.message.changes import Left, Message
 from brain.message.cursor import Cursor
 from brain.message.event import Event
 from brain.message.runs import (
@@ -20,12 +21,12 @@ from brain.message.runs import (
     Connected,
     Echo,
     Run,
-    RunsFormat,
     RunTruncated,
     Text,
     told_rows,
 )
 from brain.message.snapshot import Snapshot
+from brain.message.wire_format import Welcome, WireFormat
 from brain.message.wire_model import Timestamp, WireModel
 
 # Of `tasks`, some 100 KB: many clients refuse a message of more than a megabyte.
@@ -66,7 +67,7 @@ class SnapshotPart(WireModel):
 
 
 OwnMessage = Annotated[
-    Connected | Run | RunTruncated | Echo | Heartbeat | Reset | SnapshotPart,
+    Connected | Run | RunTruncated | Left | Echo | Heartbeat | Reset | SnapshotPart,
     Field(discriminator="type"),
 ]
 ServerMessage = Annotated[OwnMessage | Message, Field(union_mode="left_to_right")]
@@ -75,26 +76,42 @@ ServerMessage = Annotated[OwnMessage | Message, Field(union_mode="left_to_right"
 SERVER_MESSAGE: TypeAdapter[ServerMessage] = TypeAdapter(ServerMessage)
 
 
-class RunsWithCursorFormat:
-    """Speaks like `RunsFormat`, with the cursor as a fourth key of every message."""
+class WithCursorFormat:
+    """Speaks like another format, with the cursor as one more key of every message."""
 
-    name = "runs with cursor"
-
-    def __init__(self, plain: RunsFormat) -> None:
+    def __init__(self, plain: WireFormat) -> None:
         self._plain = plain
+        self.name = f"{plain.name} with cursor"
+        self.pulse_seconds = plain.pulse_seconds
+        self.silence_seconds = plain.silence_seconds
 
-    def greet(self, now: datetime, cursor: Cursor) -> str:
-        return with_cursor(self._plain.greet(now, cursor), cursor)
+    def greet(self, welcome: Welcome) -> Iterator[str]:
+        for text in self._plain.greet(welcome):
+            yield with_cursor(text, welcome.cursor)
 
     def render(self, event: Event) -> str | None:
         text = self._plain.render(event)
         return None if text is None else with_cursor(text, event.cursor)
 
-    def answer(self, text: str, now: datetime, cursor: Cursor) -> str:
-        return with_cursor(self._plain.answer(text, now, cursor), cursor)
+    def render_leaving(self, event: Event) -> str | None:
+        text = self._plain.render_leaving(event)
+        return None if text is None else with_cursor(text, event.cursor)
 
-    def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
-        return with_cursor(Heartbeat(timestamp=now).model_dump_json(), cursor)
+    def hear(self, text: str, now: datetime, cursor: Cursor) -> Sequence[Act]:
+        return [
+            Say(with_cursor(act.text, cursor)) if isinstance(act, Say) else act
+            for act in self._plain.hear(text, now, cursor)
+        ]
+
+    def confirm(self, act: Act, now: datetime) -> str | None:
+        return self._plain.confirm(act, now)
+
+    def reject(self, why: str, now: datetime) -> str | None:
+        return self._plain.reject(why, now)
+
+    def pulse(self, now: datetime, cursor: Cursor) -> str | None:
+        text = self._plain.pulse(now, cursor) or Heartbeat(timestamp=now).model_dump_json()
+        return with_cursor(text, cursor)
 
     def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
         message = Reset(data=Text(message=reason), timestamp=now)

@@ -8,18 +8,20 @@ Source: the protocol of Cecelia Brain, which docs/protocol.md prints in full. `r
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import orjson
 from pydantic import BeforeValidator, ConfigDict, ValidationError
 
-from brain.message.changes import message_of
+from brain.message.acts import Act, Say
+from brain.message.changes import Left, message_of, row_of
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.snapshot import Snapshot
 from brain.message.times import iso_milliseconds, parse_timestamp
+from brain.message.wire_format import Welcome
 from brain.message.wire_model import Timestamp, WireModel
 
 CHANNEL = "tasks"
@@ -93,9 +95,11 @@ class RunsFormat:
     """Speaks with the clients of `/ws`."""
 
     name = "runs"
+    pulse_seconds: float | None = None
+    silence_seconds: float | None = None
 
-    def greet(self, now: datetime, cursor: Cursor) -> str:
-        return Connected(timestamp=now).model_dump_json()
+    def greet(self, welcome: Welcome) -> Iterator[str]:
+        yield Connected(timestamp=welcome.now).model_dump_json()
 
     def render(self, event: Event) -> str | None:
         if event.channel != CHANNEL or event.operation is Operation.PUBLISH:
@@ -114,7 +118,10 @@ class RunsFormat:
             logger.warning("task %s cannot be told: %s", event.key, error)
             return None
 
-    def answer(self, text: str, now: datetime, cursor: Cursor) -> str:
+    def render_leaving(self, event: Event) -> str | None:
+        return Left(data=row_of(event), timestamp=event.at).model_dump_json()
+
+    def hear(self, text: str, now: datetime, cursor: Cursor) -> Sequence[Act]:
         """Echo an object as it was written; any other text as its `message`."""
         try:
             is_object = isinstance(orjson.loads(text), dict)
@@ -125,9 +132,15 @@ class RunsFormat:
             "data": orjson.Fragment(text) if is_object else {"message": text},
             "timestamp": iso_milliseconds(now),
         }
-        return orjson.dumps(echo).decode()
+        return (Say(orjson.dumps(echo).decode()),)
 
-    def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
+    def confirm(self, act: Act, now: datetime) -> str | None:
+        return None
+
+    def reject(self, why: str, now: datetime) -> str | None:
+        return None
+
+    def pulse(self, now: datetime, cursor: Cursor) -> str | None:
         return None
 
     def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:

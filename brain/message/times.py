@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_timestamp(text: str) -> datetime | None:
@@ -18,3 +20,13 @@ def iso_milliseconds(moment: datetime) -> str:
     """Return `moment` as `2026-02-06T01:30:00.000Z`."""
     utc = moment.astimezone(UTC).replace(tzinfo=None)
     return utc.isoformat(timespec="milliseconds") + "Z"
+
+
+def epoch_seconds(moment: datetime) -> float:
+    """Return `moment` as `1703001234.56`, to the microsecond."""
+    return (moment - EPOCH).total_seconds()
+
+
+def epoch_milliseconds(moment: datetime) -> int:
+    """Return `moment` as `1707163200000`, cut off to the millisecond."""
+    return (moment - EPOCH) // timedelta(milliseconds=1)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from brain.message.cursor import Cursor
-from brain.message.resumable import PART_ROWS, SERVER_MESSAGE, RunsWithCursorFormat
+from brain.message.resumable import PART_ROWS, SERVER_MESSAGE, WithCursorFormat
 from brain.message.runs import RunsFormat
 from brain.message.snapshot import Snapshot
 
@@ -16,7 +16,7 @@ TASK = {"id": "a", "status": "running", "progress": 1, "agent": None, "error": N
 
 def parts(tables: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return the messages that tell a snapshot."""
-    texts = list(RunsWithCursorFormat(RunsFormat()).tell_snapshot(Snapshot(tables, CURSOR), AT))
+    texts = list(WithCursorFormat(RunsFormat()).tell_snapshot(Snapshot(tables, CURSOR), AT))
     for text in texts:
         message = json.loads(text)
         del message["cursor"]

@@ -3,15 +3,18 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brain.message.acts import Say
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.resumable import SERVER_MESSAGE
 from brain.message.runs import RunsFormat
+from brain.message.wire_format import Welcome
 
 HERE = Cursor(7, 8, 9)
 AT = datetime(2026, 2, 6, 1, 30, 15, tzinfo=UTC)
@@ -47,6 +50,12 @@ def rendered(event: Event) -> dict[str, Any] | None:
     SERVER_MESSAGE.validate_json(text)
     parsed: dict[str, Any] = json.loads(text)
     return parsed
+
+
+def echo(said: str) -> str:
+    (act,) = RunsFormat().hear(said, AT, HERE)
+    assert isinstance(act, Say)
+    return act.text
 
 
 def rendered_type(event: Event) -> str | None:
@@ -131,7 +140,10 @@ def test_a_failure_is_printed_as_the_protocol_prints_it() -> None:
 
 
 def test_the_greeting_is_printed_as_the_protocol_prints_it() -> None:
-    assert RunsFormat().greet(datetime(2026, 2, 6, 1, 30, tzinfo=UTC), HERE) == (
+    at = datetime(2026, 2, 6, 1, 30, tzinfo=UTC)
+    (text,) = RunsFormat().greet(Welcome(at, HERE, UUID(int=1), None))
+
+    assert text == (
         '{"type":"connected","data":{"message":"Connected to Cecelia Brain"},'
         '"timestamp":"2026-02-06T01:30:00.000Z"}'
     )
@@ -228,7 +240,7 @@ def test_an_endless_timestamp_is_told_as_none() -> None:
 
 
 def test_an_object_is_echoed_as_it_was_written() -> None:
-    text = RunsFormat().answer('{"test": "Hello Brain", "n": 12345678901234567890123}', AT, HERE)
+    text = echo('{"test": "Hello Brain", "n": 12345678901234567890123}')
 
     assert text == (
         '{"type":"echo","data":{"test": "Hello Brain", "n": 12345678901234567890123},'
@@ -240,11 +252,11 @@ def test_an_object_is_echoed_as_it_was_written() -> None:
     "said", ["hello", "", "42", "[1, 2]", "null", "{", '{"a": NaN}', '{"a": "\\ud800"}', "[" * 9999]
 )
 def test_what_is_not_an_object_is_echoed_as_a_message(said: str) -> None:
-    assert json.loads(RunsFormat().answer(said, AT, HERE))["data"] == {"message": said}
+    assert json.loads(echo(said))["data"] == {"message": said}
 
 
 @given(st.text())
 def test_whatever_is_said_the_answer_is_a_valid_echo(said: str) -> None:
-    echo = SERVER_MESSAGE.validate_json(RunsFormat().answer(said, AT, HERE))
+    message = SERVER_MESSAGE.validate_json(echo(said))
 
-    assert echo.type == "echo"
+    assert message.type == "echo"

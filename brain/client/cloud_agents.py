@@ -1,0 +1,67 @@
+"""
+Telling Code Cloud Agents' clients of agents, chats and notifications, from a backend.
+
+    from brain.client.cloud_agents import broadcast_agent_status, send_notification
+
+    await broadcast_agent_status({"agentName": "CLOUD_ASSISTANT", "state": "working"})
+    await send_notification("success", "All tests passed!")
+    await send_notification("error", "Task failed", "user-123")
+
+They publish as `brain.client.messages` does, and raise `MessageRefused` for what the clients would
+not understand. Whoever writes to the tables `agents` and `messages` need not call the first two.
+
+Source: the WebSocket communication of Code Cloud Agents,
+tests/seeds/documents/5-code-cloud-agents.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from brain.client.messages import publish
+from brain.database.connection import Queryable
+from brain.errors import MessageRefused
+from brain.message.cloud_agents import (
+    AgentStatusData,
+    ChatMessageData,
+    Level,
+    NotificationData,
+)
+from brain.message.wire_model import WireModel
+
+
+async def broadcast_agent_status(
+    status: Mapping[str, Any], *, connection: Queryable | None = None
+) -> None:
+    """Tell everybody what an agent does: agentName, state, and maybe currentTask and progress."""
+    data = checked(AgentStatusData, status)
+    await publish("agents", "agent_status", data, connection=connection)
+
+
+async def broadcast_chat_message(
+    message: Mapping[str, Any], *, connection: Queryable | None = None
+) -> None:
+    """Tell everybody what was said: conversationId, messageId, content, sender and timestamp."""
+    data = checked(ChatMessageData, message)
+    await publish("messages", "chat_message", data, connection=connection)
+
+
+async def send_notification(
+    level: Level, message: str, user_id: str | None = None, *, connection: Queryable | None = None
+) -> None:
+    """Let everybody know something, or one user alone."""
+    data = checked(NotificationData, {"level": level, "message": message})
+    await publish("notifications", "notification", data, audience=user_id, connection=connection)
+
+
+def checked(model: type[WireModel], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `data` as clients are told it; raises `MessageRefused`."""
+    try:
+        return model.model_validate(dict(data)).model_dump(mode="json", exclude_none=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise MessageRefused(f"{where}: {first['msg']}") from error
