@@ -6,26 +6,24 @@ from collections.abc import Callable, Sequence
 
 from brain.hub.subscriber import Subscriber
 from brain.message.event import Event
-from brain.message.wire_format import WireFormat, frame
+from brain.message.topic import Interest
+from brain.message.wire_format import WireFormat, frames_for
 
 
 class Cohort:
-    """The subscribers of one set of channels in one format that have been told everything."""
+    """The subscribers with one interest and one format that have been told everything."""
 
-    def __init__(self, wire_format: WireFormat, channels: frozenset[str], told_at: float) -> None:
+    def __init__(self, wire_format: WireFormat, interest: Interest, told_at: float) -> None:
         self.wire_format = wire_format
-        self.channels = channels
+        self.interest = interest
         self.told_at = told_at
         """When something was told last, in seconds."""
         self.members: dict[Subscriber, Callable[[bytes], int]] = {}
         """How each is sent to, as long as it takes everything."""
 
     def tell(self, events: Sequence[Event], now: float) -> None:
-        """Tell everybody those of `events` that are on these channels."""
-        frames = (
-            frame(event, self.wire_format) for event in events if event.channel in self.channels
-        )
-        self.write(b"".join(filter(None, frames)), now)
+        """Tell everybody what of `events` is for all."""
+        self.write(b"".join(frames_for(events, self.wire_format, self.interest, None)), now)
 
     def write(self, frames: bytes, now: float) -> None:
         """Send the same to everybody; who does not take all of it will not be a member any more."""

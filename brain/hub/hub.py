@@ -1,4 +1,4 @@
-"""Hands every event to whoever subscribed to its channel."""
+"""Hands every event to whomever it concerns."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import NamedTuple
 
 from brain.errors import ConnectionEnded, HistoryLost, NotReady, TooFarBehind
@@ -15,7 +16,8 @@ from brain.hub.subscriber import OUTSIDE, Subscriber
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event
 from brain.message.frames import framed
-from brain.message.wire_format import WireFormat, frame
+from brain.message.topic import Anchor, Interest, Told, anchors_of
+from brain.message.wire_format import WireFormat, frames_for
 
 # How much is written to a client before it is seen whether it reads.
 CHUNK_BYTES = 64 * 1024
@@ -43,7 +45,7 @@ class HubStatistics(NamedTuple):
 
 class Hub:
     """
-    Knows who hears which channel, and keeps the recent events in one ring for all of them.
+    Knows who hears what, and keeps the recent events in one ring for all of them.
 
     A subscriber is outside at first: whoever made it tells it what lies before the ring. Then it is
     a member of a cohort, and is written to when something happens; or it stands apart at a
@@ -64,9 +66,12 @@ class Hub:
         self._ring = Ring(ring_bytes, ring_seconds)
         self._clock = clock
         self._subscribers: set[Subscriber] = set()
-        self._cohorts: dict[tuple[str, frozenset[str]], Cohort] = {}
-        self._listening: dict[str, set[Cohort]] = {}
-        """The cohorts that hear a channel."""
+        self._of_user: dict[str, set[Subscriber]] = {}
+        self._cohorts: dict[tuple[str, Interest], Cohort] = {}
+        self._listening: dict[Anchor, set[Cohort]] = {}
+        """The cohorts that an event may concern."""
+        self._pulsed_at: dict[str, float] = {}
+        """When the clients of a format were told last that the connection lives."""
         self._later = later
         self._apart: set[Subscriber] = set()
         self._hungry: dict[Subscriber, None] = {}
@@ -86,18 +91,20 @@ class Hub:
     def subscribe(
         self,
         wire_format: WireFormat,
-        channels: frozenset[str],
+        interest: Interest,
         send_now: Callable[[bytes], int],
         write: Callable[[bytes], object],
         lose: Callable[[ConnectionEnded], None],
         *,
         after: Cursor | None = None,
+        user: str | None = None,
         wants_latest: bool = False,
     ) -> Subscriber:
         """Take in a subscriber that is still outside; it will go on `after` a cursor, or here."""
         subscriber = Subscriber(
             wire_format,
-            channels,
+            interest,
+            user,
             send_now,
             write,
             lose,
@@ -105,12 +112,31 @@ class Hub:
             wants_latest=wants_latest,
         )
         self._subscribers.add(subscriber)
+        if user is not None:
+            self._of_user.setdefault(user, set()).add(subscriber)
         return subscriber
+
+    def belong(self, subscriber: Subscriber, user: str) -> None:
+        """Tell a subscriber from now on what only `user` is told."""
+        self._of_user.setdefault(user, set()).add(subscriber)
+        subscriber.user = user
+
+    def change(self, subscriber: Subscriber, interest: Interest) -> None:
+        """Have a subscriber hear something else from now on, wherever it stands."""
+        is_live = self._leave_cohort(subscriber)
+        subscriber.interest = interest
+        if is_live:
+            self._join_cohort(subscriber)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Forget a subscriber, wherever it stands."""
         self._take_out(subscriber)
         self._subscribers.discard(subscriber)
+        if subscriber.user is not None:
+            others = self._of_user.get(subscriber.user, set())
+            others.discard(subscriber)
+            if not others:
+                self._of_user.pop(subscriber.user, None)
 
     def resume(self, subscriber: Subscriber) -> bool:
         """Go on after the subscriber's cursor if the ring reaches back to it; return whether."""
@@ -172,9 +198,14 @@ class Hub:
         self._ring.forget(moment)
         for subscriber in [one for one in self._apart if one.position < self._ring.first]:
             self._give_up(subscriber)
-        for cohort in list(self._cohorts.values()):
-            if cohort.told_at <= moment - quiet_seconds:
-                text = cohort.wire_format.heartbeat(now, self.cursor)
+        cohorts = list(self._cohorts.values())
+        formats = {cohort.wire_format.name: cohort.wire_format for cohort in cohorts}
+        due = {name for name in formats if self._is_pulse_due(formats[name], moment)}
+        for cohort in cohorts:
+            wire_format = cohort.wire_format
+            is_quiet = cohort.told_at <= moment - quiet_seconds
+            if wire_format.name in due or (is_quiet and wire_format.pulse_seconds is None):
+                text = wire_format.pulse(now, self.cursor)
                 if text is not None:
                     cohort.write(framed(text), moment)
 
@@ -198,11 +229,37 @@ class Hub:
             self._take_out(subscriber)
             subscriber.lose(HistoryLost("messages were lost with a part of the log"))
 
+    def _is_pulse_due(self, wire_format: WireFormat, moment: float) -> bool:
+        """Whether it is time for the clients of a format, which all have it at the same time."""
+        if wire_format.pulse_seconds is None:
+            return False
+        if (
+            moment
+            < self._pulsed_at.setdefault(wire_format.name, moment) + wire_format.pulse_seconds
+        ):
+            return False
+        self._pulsed_at[wire_format.name] = moment
+        return True
+
     def _tell(self, events: Sequence[Event]) -> None:
         now = self._clock()
-        channels = {event.channel for event in events}
-        for cohort in {c for channel in channels for c in self._listening.get(channel, ())}:
-            cohort.tell(events, now)
+        for audience, run in groupby(events, key=lambda event: event.audience):
+            some = tuple(run)
+            if audience is not None:
+                self._tell_user(audience, some)
+                continue
+            anchors = {anchor for event in some for anchor in anchors_of(event)}
+            for cohort in {c for anchor in anchors for c in self._listening.get(anchor, ())}:
+                cohort.tell(some, now)
+
+    def _tell_user(self, user: str, events: Sequence[Event]) -> None:
+        """Tell what only one user is told to those of its connections that are told live."""
+        for subscriber in list(self._of_user.get(user, ())):
+            if self._cohort_of(subscriber) is not None:
+                told = frames_for(events, subscriber.wire_format, subscriber.interest, user)
+                frames = b"".join(told)
+                if frames:
+                    subscriber.tell(frames)
 
     def _feed(self, subscriber: Subscriber) -> None:
         """Write a chunk from the ring if the subscriber takes it; see where it stands then."""
@@ -257,16 +314,20 @@ class Hub:
             if event.cursor.place <= told:
                 continue
             subscriber.cursor = event.cursor
-            if event.channel not in subscriber.channels:
+            if subscriber.wants_latest and self._is_overtaken(event, number, subscriber.interest):
                 continue
-            if subscriber.wants_latest and self._ring.is_passed(event, number):
-                continue
-            data = frame(event, subscriber.wire_format)
-            if data is not None:
+            for data in frames_for(
+                (event,), subscriber.wire_format, subscriber.interest, subscriber.user
+            ):
                 yield data
                 size += len(data)
-                if size >= CHUNK_BYTES:
-                    return
+            if size >= CHUNK_BYTES:
+                return
+
+    def _is_overtaken(self, event: Event, number: int, interest: Interest) -> bool:
+        # That a row has left a filter, the next event may not be told to say.
+        is_leaving = interest.told(event) is Told.AS_LEAVING
+        return not is_leaving and self._ring.is_passed(event, number)
 
     def _give_up(self, subscriber: Subscriber) -> None:
         self._take_out(subscriber)
@@ -279,13 +340,13 @@ class Hub:
         subscriber.position = OUTSIDE
 
     def _join_cohort(self, subscriber: Subscriber) -> None:
-        key = subscriber.wire_format.name, subscriber.channels
+        key = subscriber.wire_format.name, subscriber.interest
         cohort = self._cohorts.get(key)
         if cohort is None:
-            cohort = Cohort(subscriber.wire_format, subscriber.channels, self._clock())
+            cohort = Cohort(subscriber.wire_format, subscriber.interest, self._clock())
             self._cohorts[key] = cohort
-            for channel in cohort.channels:
-                self._listening.setdefault(channel, set()).add(cohort)
+            for anchor in cohort.interest.anchors:
+                self._listening.setdefault(anchor, set()).add(cohort)
         cohort.members[subscriber] = subscriber.send_now
 
     def _leave_cohort(self, subscriber: Subscriber) -> bool:
@@ -295,15 +356,15 @@ class Hub:
             return False
         del cohort.members[subscriber]
         if not cohort.members:
-            del self._cohorts[cohort.wire_format.name, cohort.channels]
-            for channel in cohort.channels:
-                self._listening[channel].discard(cohort)
-                if not self._listening[channel]:
-                    del self._listening[channel]
+            del self._cohorts[cohort.wire_format.name, cohort.interest]
+            for anchor in cohort.interest.anchors:
+                self._listening[anchor].discard(cohort)
+                if not self._listening[anchor]:
+                    del self._listening[anchor]
         return True
 
     def _cohort_of(self, subscriber: Subscriber) -> Cohort | None:
-        cohort = self._cohorts.get((subscriber.wire_format.name, subscriber.channels))
+        cohort = self._cohorts.get((subscriber.wire_format.name, subscriber.interest))
         return cohort if cohort is not None and subscriber in cohort.members else None
 
 

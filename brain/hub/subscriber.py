@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from brain.errors import ConnectionEnded
 from brain.message.cursor import Cursor
+from brain.message.topic import Interest
 from brain.message.wire_format import WireFormat
 
 # The position of a subscriber that is not fed from the ring.
@@ -15,10 +16,12 @@ OUTSIDE = -1
 
 @dataclass(eq=False, slots=True)
 class Subscriber:
-    """Who hears which channels in which format, and how far it has been told."""
+    """Who hears what in which format, and how far it has been told."""
 
     wire_format: WireFormat
-    channels: frozenset[str]
+    interest: Interest
+    user: str | None
+    """Who is told what only one user is told; None is told nothing of the kind."""
     send_now: Callable[[bytes], int]
     """Takes of finished frames what it can at once, and returns how many bytes; see `Outlet`."""
     write: Callable[[bytes], object]
@@ -33,3 +36,12 @@ class Subscriber:
     """Whether it has been written more than it reads."""
     wants_latest: bool = False
     """Whether it may be spared what has been overtaken, while it is behind."""
+
+    def tell(self, frames: bytes) -> None:
+        """Send what can be sent at once, and write the rest; not while it is paused."""
+        try:
+            sent = self.send_now(frames)
+        except OSError:
+            sent = 0
+        if sent < len(frames):
+            self.write(frames[sent:])

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from brain.errors import ConnectionEnded, HistoryLost, NotReady, TooFarBehind
 from brain.hub.hub import CHUNK_EVENTS, SLICE_BYTES, Hub
+from brain.message.acts import Act
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.message.frames import texts_of
 from brain.message.snapshot import Snapshot
+from brain.message.topic import Interest, Topic, in_channels, interest_in, where_of
+from brain.message.wire_format import Welcome
 
-TASKS = frozenset({"tasks"})
+TASKS = in_channels(["tasks"])
 
 
 class PlainFormat:
@@ -20,16 +25,29 @@ class PlainFormat:
 
     name = "plain"
 
-    def greet(self, now: datetime, cursor: Cursor) -> str:
-        return "hello"
+    def __init__(self, pulse_seconds: float | None = None) -> None:
+        self.pulse_seconds = pulse_seconds
+        self.silence_seconds: float | None = None
+
+    def greet(self, welcome: Welcome) -> Iterator[str]:
+        yield "hello"
 
     def render(self, event: Event) -> str | None:
         return str(event.id)
 
-    def answer(self, text: str, now: datetime, cursor: Cursor) -> str:
-        return text
+    def render_leaving(self, event: Event) -> str | None:
+        return f"{event.id} leaves"
 
-    def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
+    def hear(self, text: str, now: datetime, cursor: Cursor) -> Sequence[Act]:
+        return ()
+
+    def confirm(self, act: Act, now: datetime) -> str | None:
+        return None
+
+    def reject(self, why: str, now: datetime) -> str | None:
+        return None
+
+    def pulse(self, now: datetime, cursor: Cursor) -> str | None:
         return f"still at {cursor.tick}"
 
     def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
@@ -45,10 +63,12 @@ class Client:
     def __init__(
         self,
         hub: Hub,
-        channels: frozenset[str] = TASKS,
+        interest: Interest = TASKS,
         after: Cursor | None = None,
         *,
+        user: str | None = None,
         wants_latest: bool = False,
+        pulse_seconds: float | None = None,
     ) -> None:
         self.hub = hub
         self.heard: list[str] = []
@@ -57,12 +77,13 @@ class Client:
         """How many more writes it takes before it has to be waited for."""
         self.lost: list[ConnectionEnded] = []
         self.subscriber = hub.subscribe(
-            PlainFormat(),
-            channels,
+            PlainFormat(pulse_seconds),
+            interest,
             self._send,
             self._write,
             self.lost.append,
             after=after,
+            user=user,
             wants_latest=wants_latest,
         )
 
@@ -90,8 +111,8 @@ class Client:
                 self.hub.pause(self.subscriber)
 
 
-def live(hub: Hub, channels: frozenset[str] = TASKS, *, wants_latest: bool = False) -> Client:
-    client = Client(hub, channels, wants_latest=wants_latest)
+def live(hub: Hub, interest: Interest = TASKS, **options: Any) -> Client:
+    client = Client(hub, interest, **options)
     assert hub.resume(client.subscriber)
     return client
 
@@ -188,7 +209,11 @@ def test_the_messages_of_a_batch_are_one_write() -> None:
 
 def test_a_subscriber_hears_its_channels_only() -> None:
     hub = new_hub()
-    tasks, agents, both = live(hub), live(hub, frozenset({"agents"})), live(hub, TASKS | {"agents"})
+    tasks, agents, both = (
+        live(hub),
+        live(hub, in_channels(["agents"])),
+        live(hub, in_channels(["tasks", "agents"])),
+    )
 
     hub.deliver(batch(event(1, "agents"), event(2)))
 
@@ -595,3 +620,110 @@ def test_what_is_overtaken_is_known_after_older_events_have_gone() -> None:
     latest.read()
 
     assert latest.heard == ["1", "2", "3", "4", "5", "6", "8"]
+
+
+def told_to(user: str, id: int) -> Event:
+    return replace(event(id), audience=user)
+
+
+def test_what_one_user_is_told_nobody_else_hears_and_the_order_is_kept() -> None:
+    hub = new_hub()
+    ann, also_ann, bob, nobody = (live(hub, user=user) for user in ("ann", "ann", "bob", None))
+    hub.deliver(batch(event(1), told_to("ann", 2), event(3), told_to("bob", 4), event(5)))
+
+    assert ann.heard == also_ann.heard == ["1", "2", "3", "5"]
+    assert bob.heard == ["1", "3", "4", "5"]
+    assert nobody.heard == ["1", "3", "5"]
+
+
+def test_what_one_user_is_told_is_told_from_the_ring_too() -> None:
+    hub = new_hub()
+    ann, bob = live(hub, user="ann"), live(hub, user="bob")
+    for client in (ann, bob):
+        client.stop_reading()
+    hub.deliver(batch(event(1), told_to("ann", 2)))
+    for client in (ann, bob):
+        client.read()
+
+    assert (ann.heard, bob.heard) == (["1", "2"], ["1"])
+
+
+def test_one_that_says_later_who_it_is_hears_from_then_on_what_it_is_told() -> None:
+    hub = new_hub()
+    client = live(hub)
+    hub.deliver(batch(told_to("ann", 1)))
+    hub.belong(client.subscriber, "ann")
+    hub.deliver(batch(told_to("ann", 2)))
+    hub.unsubscribe(client.subscriber)
+    hub.deliver(batch(told_to("ann", 3)))
+
+    assert client.heard == ["2"]
+
+
+@pytest.mark.parametrize("is_reading", [True, False])
+def test_what_a_subscriber_hears_may_change(is_reading: bool) -> None:
+    hub = new_hub()
+    client = live(hub)
+    if not is_reading:
+        client.stop_reading()
+    hub.change(client.subscriber, in_channels(["agents"]))
+    hub.deliver(batch(event(1), event(2, channel="agents")))
+    if not is_reading:
+        client.read()
+
+    assert client.heard == ["2"]
+    hub.change(client.subscriber, in_channels([]))
+    hub.deliver(batch(event(3, channel="agents")))
+    assert client.heard == ["2"]
+    assert hub.statistics().cohorts == 1
+
+
+def test_a_row_that_leaves_a_filter_is_told_as_leaving() -> None:
+    hub = new_hub()
+    filtered = interest_in(frozenset({Topic("tasks", where=where_of({"agent": "dev"}))}))
+    client, whole = live(hub, filtered), live(hub)
+    changes = [
+        replace(event(number), operation=Operation.UPDATE, data={"agent": new}, old={"agent": old})
+        for number, (old, new) in enumerate([("ops", "dev"), ("dev", "ops"), ("ops", "qa")], 1)
+    ]
+    hub.deliver(batch(*changes))
+
+    assert client.heard == ["1", "2 leaves"]
+    assert whole.heard == ["1", "2", "3"]
+
+
+def test_that_a_row_has_left_is_told_even_if_a_newer_event_overtakes_it() -> None:
+    hub = new_hub()
+    filtered = interest_in(frozenset({Topic("agents", where=where_of({"state": "busy"}))}))
+    client = live(hub, filtered, wants_latest=True)
+    client.stop_reading()
+    changes = [
+        replace(
+            event(number, channel="agents"),
+            operation=Operation.UPDATE,
+            key=["a"],
+            data={"state": new},
+            old={"state": old},
+        )
+        for number, (old, new) in enumerate([("busy", "idle"), ("idle", "off")], 1)
+    ]
+    hub.deliver(batch(*changes))
+    client.read()
+
+    assert client.heard == ["1 leaves"]
+
+
+def test_some_are_told_regularly_that_the_connection_lives_all_at_the_same_time() -> None:
+    clock = Clock()
+    hub = new_hub(clock=clock)
+    first = live(hub, pulse_seconds=30)
+    hub.tick(datetime.now(UTC), 1000)
+    clock.now += 20
+    second = live(hub, in_channels(["agents"]), pulse_seconds=30)
+    hub.deliver(batch(event(1)))
+    for seconds in (9, 2, 29, 1):
+        clock.now += seconds
+        hub.tick(datetime.now(UTC), 1000)
+
+    assert first.heard == ["1", "still at 1", "still at 1"]
+    assert second.heard == ["still at 1", "still at 1"]
