@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin/python
 ARGS ?=
 
-.PHONY: help run test faults check bench clean
+.PHONY: help run test faults seeds check bench clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -18,6 +18,9 @@ test: $(VENV)/.installed-dev  ## Run the whole test suite; ARGS="-k hub" passes 
 
 faults: $(VENV)/.installed-dev  ## Kill, cut and race everything for minutes, and count what was lost; ARGS="--seed 7"
 	@$(BIN) -m tests.faults $(ARGS)
+
+seeds: $(VENV)/.installed-dev  ## Show the five systems' clients beside each other while SQL is run
+	@$(BIN) -m tests.seeds
 
 check: $(VENV)/.installed-dev  ## Check style, types and the directions of imports
 	@$(BIN) -m ruff check

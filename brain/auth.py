@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Protocol
 
 import jwt
 
 from brain.errors import TokenRefused, UsageError
+from brain.message.topic import INTERNAL
 from brain.settings import Settings
 
 MOST_TOKEN_BYTES = 8192
@@ -39,8 +42,12 @@ FAMILIES = {
 # What comes after it, in a subprotocol that a client offers, is its token. It is never echoed.
 TOKEN_SUBPROTOCOL = "brain.token."
 
-# Prefix of the tokens that the development mode takes, as in `test-123`.
-DEVELOPMENT_PREFIX = "test-"
+# What the development mode takes for a token: `test-123` is that of the user `user_test-123`.
+DEVELOPMENT_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+Claims = Mapping[str, Any]
+"""What a token says, by the names of RFC 7519 and others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +61,15 @@ class Identity:
     hears: tuple[str, ...]
     """Patterns of channels: `*` stands for any text, `?` for a character."""
     publishes: tuple[str, ...]
-    claims: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    claims: Claims = field(default_factory=dict, repr=False)
+    is_unlimited: bool = False
+    """Whether it is anybody, where nobody has to say who they are."""
 
     def may_hear(self, channel: str) -> bool:
-        return matches(channel, self.hears)
+        return not channel.startswith(INTERNAL) and matches(channel, self.hears)
 
     def may_publish(self, channel: str) -> bool:
-        return matches(channel, self.publishes)
+        return not channel.startswith(INTERNAL) and matches(channel, self.publishes)
 
 
 class Keys(Protocol):
@@ -109,27 +118,73 @@ class FetchedKeys:
         return self._keys[key_id]
 
 
-class Authority:
-    """Knows whose tokens are."""
+class Rules(Protocol):
+    """Who may hear what, where an operator has replaced the rule of the tokens."""
 
-    def __init__(self, keys: Keys | None, settings: Settings) -> None:
+    @property
+    def is_replaced(self) -> bool: ...
+
+    async def channels(self, claims: Claims, channels: frozenset[str]) -> frozenset[str]:
+        """Return those of `channels` that whoever has these claims may hear."""
+        ...
+
+
+class Revocations(Protocol):
+    """Whose tokens are not good any more."""
+
+    def is_revoked(self, user: str, issued_at: float | None) -> bool:
+        """Whether a token of `user` is, that was issued then, in seconds since the epoch."""
+        ...
+
+
+class Authority:
+    """Knows whose tokens are, and what is allowed to whom."""
+
+    def __init__(
+        self,
+        keys: Keys | None,
+        settings: Settings,
+        rules: Rules | None = None,
+        revocations: Revocations | None = None,
+    ) -> None:
         self._keys = keys
         self._settings = settings
+        self._rules = rules
+        self._revocations = revocations
+        wanted = settings.development_tokens
+        is_alone = keys is None and is_loopback(settings.host)
+        self._takes_words = is_alone if wanted is None else wanted
 
     @property
     def is_open(self) -> bool:
         """Whether nobody has to say who they are."""
-        return self._keys is None and not self._settings.development_tokens
+        return self._keys is None
 
     def stranger(self) -> Identity:
         """Return what anybody is who does not say who they are."""
         if self.is_open:
-            return Identity(None, math.inf, hears=("*",), publishes=("*",))
+            return Identity(None, math.inf, hears=("*",), publishes=("*",), is_unlimited=True)
+        return self.outsider()
+
+    def outsider(self) -> Identity:
+        """Return what somebody is whose token is no good."""
         return Identity(None, math.inf, hears=self._settings.public_channels, publishes=())
+
+    async def allowed(self, identity: Identity, names: Iterable[str]) -> Callable[[str], bool]:
+        """
+        Return what says of any of these channels, or rows of channels, whether it may be heard.
+
+        The one place where that is decided: for subscriptions, snapshots and everything else.
+        """
+        if identity.is_unlimited or self._rules is None or not self._rules.is_replaced:
+            return identity.may_hear
+        asked = {part for name in names for part in (name, name.partition(":")[0])}
+        own = {channel for channel in asked if channel.startswith(INTERNAL)}
+        return (await self._rules.channels(identity.claims, frozenset(asked - own))).__contains__
 
     async def identify(self, token: str) -> Identity:
         """Return whose `token` is. Raises `TokenRefused`, which says no more than that."""
-        if self._settings.development_tokens and token.startswith(DEVELOPMENT_PREFIX):
+        if self._takes_words and DEVELOPMENT_TOKEN.fullmatch(token):
             return self._tester(token)
         if self._keys is None or len(token) > MOST_TOKEN_BYTES:
             raise TokenRefused
@@ -166,6 +221,7 @@ class Authority:
             raise TokenRefused
         if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
             raise TokenRefused
+        self._refuse_revoked(user, claims.get("iat"))
         return Identity(
             user,
             float(expires_at),
@@ -174,8 +230,14 @@ class Authority:
             claims=claims,
         )
 
+    def _refuse_revoked(self, user: str, issued_at: float | None) -> None:
+        if self._revocations is not None and self._revocations.is_revoked(user, issued_at):
+            raise TokenRefused
+
     def _tester(self, token: str) -> Identity:
-        return Identity(token, math.inf, hears=("*",), publishes=("*",))
+        user = f"user_{token}"
+        self._refuse_revoked(user, None)
+        return Identity(user, math.inf, hears=("*",), publishes=("*",))
 
 
 def token_in(
@@ -210,15 +272,30 @@ def is_allowed_origin(origin: str | None, host: str | None, allowed: Sequence[st
     return bool(separator) and scheme in ("http", "https") and rest == host and bool(host)
 
 
-def authority(settings: Settings) -> Authority:
-    """Return who decides by `settings`. Raises `UsageError` where they contradict each other."""
-    ways = [settings.jwt_secret, settings.jwt_key_file, settings.jwt_keys_url]
-    if len([way for way in ways if way]) > 1:
-        raise UsageError("set one of BRAIN_JWT_SECRET, BRAIN_JWT_KEY_FILE and BRAIN_JWT_KEYS_URL")
-    return Authority(keys_of(settings), settings)
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to what listens on `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def authority(
+    settings: Settings, rules: Rules | None = None, revocations: Revocations | None = None
+) -> Authority:
+    """Return who decides by `settings`; raises `UsageError` like `keys_of`."""
+    return Authority(keys_of(settings), settings, rules, revocations)
 
 
 def keys_of(settings: Settings) -> Keys | None:
+    """
+    Return where the keys are by which tokens are signed; None if none are asked for.
+
+    Raises `UsageError` where the settings contradict each other.
+    """
+    ways = [settings.jwt_secret, settings.jwt_key_file, settings.jwt_keys_url]
+    if len([way for way in ways if way]) > 1:
+        raise UsageError("set one of BRAIN_JWT_SECRET, BRAIN_JWT_KEY_FILE and BRAIN_JWT_KEYS_URL")
     if settings.jwt_secret is not None:
         secret = settings.jwt_secret.get_secret_value()
         if len(secret.encode()) < LEAST_SECRET_BYTES:

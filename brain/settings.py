@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     """How long a client may take to say what it wants before its connection is cut."""
     messages_per_second: float = Field(default=100.0, ge=1)
     """How much a client may say, pings included; twice as much at once, then 4029."""
+    bytes_per_second: float = Field(default=1024 * 1024, ge=1024)
+    """How much a client may say, in characters; twice as much at once, then 4029."""
+    subscriptions: int = Field(default=100, gt=0)
+    """How many channels, rows and filters a client may subscribe to."""
     message_depth: int = Field(default=64, gt=0)
     """How deeply what a client says may be nested; 4501 otherwise."""
     connections: int = Field(default=50_000, gt=0)
@@ -80,7 +84,9 @@ class Settings(BaseSettings):
     ring_seconds: float = Field(default=60.0, gt=0)
     """How long it is kept there; whoever is further behind is cut off, and reads the log."""
     snapshot_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
-    """How much a client may have read at once of the tables that it follows."""
+    """How much a client may have read at once of the tables that it follows, or of a feed."""
+    feed_seconds: float = Field(default=1.0, gt=0)
+    """How much time lies between two states of a feed at least."""
 
     jwt_secret: SecretStr | None = None
     """With what tokens are signed, at least 32 bytes. With this, a key file or a URL of keys,
@@ -103,8 +109,9 @@ class Settings(BaseSettings):
     """What anybody may hear, where tokens are asked for."""
     allowed_origins: Words = ()
     """From which pages of other hosts browsers may connect, as `https://example.org`."""
-    development_tokens: bool = False
-    """Whether `test-` and anything is a token, for trying things out."""
+    development_tokens: bool | None = None
+    """Whether any word is a token, as `test-123` is that of `user_test-123`, for trying things out.
+    Unless said, it is so where clients need no other and only this machine can connect."""
 
     database_timeout_seconds: float = Field(default=4.0, gt=0)
     """How long the database may take to answer the listener before the connection is given up."""

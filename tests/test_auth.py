@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from brain.auth import MOST_TOKEN_BYTES, Authority, Identity, authority
 from brain.errors import TokenRefused, UsageError
+from brain.message.topic import topics_of
 from brain.settings import Settings
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -266,11 +267,37 @@ def test_clocks_may_differ_a_little() -> None:
         identify(token(exp=int(time.time()) - 5), jwt_leeway_seconds=1)
 
 
-def test_a_tester_is_believed_only_where_that_was_asked_for() -> None:
-    assert identify("test-123", jwt_secret=None, development_tokens=True).user == "test-123"
-    for given in ("123", "", "Test-123", token()):
+def test_a_word_is_a_token_where_that_was_asked_for() -> None:
+    assert identify("test-123", development_tokens=True, host="::").user == "user_test-123"
+    for given in ("", "a b", "a" * 65, token(OTHER_SECRET)):
         with pytest.raises(TokenRefused):
-            identify(given, jwt_secret=None, development_tokens=True)
+            identify(given, development_tokens=True)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_token"),
+    [
+        ("localhost", True),
+        ("127.0.0.2", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.0.1", False),
+        ("brain.example.org", False),
+    ],
+)
+def test_unless_said_a_word_is_a_token_only_on_loopback_and_without_keys(
+    host: str, is_token: bool
+) -> None:
+    with pytest.raises(TokenRefused):
+        identify("test-123", host=host)
+    with pytest.raises(TokenRefused):
+        identify("test-123", jwt_secret=None, host=host, development_tokens=False)
+    if is_token:
+        assert identify("test-123", jwt_secret=None, host=host).user == "user_test-123"
+    else:
+        with pytest.raises(TokenRefused):
+            identify("test-123", jwt_secret=None, host=host)
 
 
 @pytest.mark.parametrize(
@@ -402,3 +429,37 @@ def said_by(pattern: str, channel: str) -> bool:
     if pattern[0] == "*":
         return any(said_by(pattern[1:], channel[n:]) for n in range(len(channel) + 1))
     return bool(channel) and pattern[0] in ("?", channel[0]) and said_by(pattern[1:], channel[1:])
+
+
+def naively(channel: str, pattern: str) -> bool:
+    """Whether a pattern means a channel, decided letter by letter."""
+    if not pattern:
+        return not channel
+    if pattern[0] == "*":
+        return any(naively(channel[start:], pattern[1:]) for start in range(len(channel) + 1))
+    return bool(channel) and pattern[0] in ("?", channel[0]) and naively(channel[1:], pattern[1:])
+
+
+def test_nothing_is_heard_that_the_claims_do_not_say() -> None:
+    random = Random(5221)
+    heard = 0
+
+    def word(letters: str) -> str:
+        return "".join(random.choices(letters, k=random.randint(1, 6)))
+
+    for _ in range(10_000):
+        patterns = [word("ab:*?[]!-") for _ in range(random.randint(0, 3))]
+        name = random.choice([word("ab:[]!-"), "brain.a", random.choice(patterns or ["a"])])
+        identity = Identity("ann", 0.0, hears=tuple(patterns), publishes=tuple(patterns))
+
+        def means(channel: str, patterns: list[str] = patterns) -> bool:
+            is_own = channel.startswith("brain.")
+            return not is_own and any(naively(channel, pattern) for pattern in patterns)
+
+        assert identity.may_hear(name) == identity.may_publish(name) == means(name)
+        for topic in topics_of(name, (), identity.may_hear):
+            heard += 1
+            whole = topic.channel if topic.key is None else f"{topic.channel}:{topic.key}"
+            # A row may be heard by whoever may hear all the rows.
+            assert means(whole) or (topic.key is not None and means(topic.channel))
+    assert heard > 1000

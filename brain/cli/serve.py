@@ -13,6 +13,7 @@ import click
 
 import brain
 from brain.app import create_app
+from brain.auth import keys_of
 from brain.cli.database import database, database_option, read_settings, run
 from brain.database import migrations
 from brain.database.connection import check_url, connected, require_own_session
@@ -78,6 +79,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
     """Serve the changes of a database to WebSocket clients."""
     settings = read_settings(**flags)
     require_uvicorn()
+    keys_of(settings)
     if settings.database_url is not None:
         check_url(settings.database_url)
     sockets = listening_sockets(

@@ -1,17 +1,49 @@
-"""Who may ask over HTTP, where tokens are asked for."""
+"""Who may ask over HTTP, where tokens are asked for; and what is asked, where it is in a body."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from brain.auth import Authority, token_in
+from brain.auth import Authority, Identity, is_allowed_origin, token_in
 from brain.errors import TokenRefused
 from brain.web.status import printed
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+Asked = TypeVar("Asked", bound=BaseModel)
+
+MOST_BODY_BYTES = 1024 * 1024
+
+
+class Refused(Exception):
+    """A request is answered without being carried out."""
+
+    def __init__(self, status_code: int, why: str) -> None:
+        super().__init__(why)
+        self.status_code = status_code
+
+    @property
+    def response(self) -> Response:
+        response = printed({"error": str(self)}, self.status_code)
+        if self.status_code == 401:
+            response.headers["www-authenticate"] = "Bearer"
+        return response
+
+
+def answered(endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint that answers where the given one raises `Refused`."""
+
+    async def answering(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Refused as refused:
+            return refused.response
+
+    return answering
 
 
 def for_hearers(
@@ -20,23 +52,52 @@ def for_hearers(
     """Return an endpoint that answers those who may hear the channel that a request is about."""
 
     async def guarded(request: Request) -> Response:
-        token = token_in(request.headers, (), request.query_params)
-        identity = authority.stranger()
-        if token is not None and not authority.is_open:
-            try:
-                identity = await authority.identify(token)
-            except TokenRefused:
-                return unknown("the token is not valid")
-        if identity.may_hear(channel_of(request)):
-            return await endpoint(request)
+        identity, channel = await caller(request, authority), channel_of(request)
+        require(identity, (await authority.allowed(identity, [channel]))(channel))
+        return await endpoint(request)
+
+    return answered(guarded)
+
+
+async def caller(request: Request, authority: Authority) -> Identity:
+    """Return who asks. Raises `Refused` for a token that is not valid."""
+    token = token_in(request.headers, (), request.query_params)
+    if token is None or authority.is_open:
+        return authority.stranger()
+    try:
+        return await authority.identify(token)
+    except TokenRefused:
+        raise Refused(401, "the token is not valid") from None
+
+
+def require(identity: Identity, is_allowed: bool) -> None:
+    """Raise `Refused` unless it is allowed."""
+    if not is_allowed:
         if identity.user is None:
-            return unknown("a token is needed")
-        return printed({"error": "the token does not allow this"}, 403)
-
-    return guarded
+            raise Refused(401, "a token is needed")
+        raise Refused(403, "the token does not allow this")
 
 
-def unknown(why: str) -> Response:
-    response = printed({"error": why}, 401)
-    response.headers["www-authenticate"] = "Bearer"
-    return response
+async def asked(request: Request, model: type[Asked], allowed_origins: tuple[str, ...]) -> Asked:
+    """
+    Return what the body of a request asks.
+
+    Raises `Refused`, also for a page of another host: a browser would send what it says without
+    asking, were it not for the type of the content.
+    """
+    headers = request.headers
+    if not is_allowed_origin(headers.get("origin"), headers.get("host"), allowed_origins):
+        raise Refused(403, "pages from there may not ask: see BRAIN_ALLOWED_ORIGINS")
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Refused(415, "the content must be application/json")
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BODY_BYTES:
+            raise Refused(413, f"more than {MOST_BODY_BYTES} bytes")
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the body"
+        raise Refused(422, f"{place}: {first['msg']}") from None

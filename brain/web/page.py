@@ -1,4 +1,4 @@
-"""The front door: a live page for a browser, a short JSON for everybody else."""
+"""The pages: the front door, live for a browser and short JSON for others, and the test page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEADERS = {
 
 
 def routes() -> list[Route]:
-    """Return the front door and the page's script."""
+    """Return the pages and their scripts."""
 
     async def front_door(request: Request) -> Response:
         if "text/html" in request.headers.get("accept", ""):
@@ -36,4 +36,16 @@ def routes() -> list[Route]:
     async def script(request: Request) -> Response:
         return FileResponse(FOLDER / "tasks.js", media_type="text/javascript", headers=HEADERS)
 
-    return [Route("/", front_door), Route("/tasks.js", script)]
+    async def test_page(request: Request) -> Response:
+        return FileResponse(FOLDER / "websocket_test.html", headers=HEADERS)
+
+    async def test_script(request: Request) -> Response:
+        path = FOLDER / "websocket_test.js"
+        return FileResponse(path, media_type="text/javascript", headers=HEADERS)
+
+    return [
+        Route("/", front_door),
+        Route("/tasks.js", script),
+        Route("/static/websocket_test.html", test_page),
+        Route("/static/websocket_test.js", test_script),
+    ]

@@ -11,19 +11,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import brain
-from brain.hub.hub import Hub
 from brain.listener.listener import ListenerStatistics
 
 
 def routes(
-    hub: Hub,
+    clients_here: Callable[[], int],
     listener: Callable[[], ListenerStatistics],
     clients_elsewhere: Callable[[], Awaitable[int]],
 ) -> list[Route]:
     """
     Return the status endpoints.
 
-    `listener` answers how the listener is doing, and `clients_elsewhere`, promptly, how many
+    `listener` answers how the listener is doing, `clients_here` how many clients this process has,
+    and `clients_elsewhere`, promptly, how many
     clients the other processes have that serve the same database.
     """
 
@@ -34,7 +34,7 @@ def routes(
                 "success": True,
                 "websocket": {
                     "active": listener().is_live,
-                    "connected_clients": hub.statistics().subscribers + elsewhere,
+                    "connected_clients": clients_here() + elsewhere,
                     "endpoint": "/ws",
                 },
             }

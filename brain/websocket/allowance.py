@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class Allowance:
-    """A number of frames per second on average, and twice as many at once (a token bucket)."""
+    """So much per second on average, and twice as much at once (a token bucket)."""
 
     __slots__ = ("_left", "_per_second", "_taken_at")
 
@@ -13,12 +13,17 @@ class Allowance:
         self._left = 2 * per_second
         self._taken_at = 0.0
 
-    def take(self, now: float) -> bool:
-        """Take one at `now`, in seconds; return whether there was one."""
+    @property
+    def is_low(self) -> bool:
+        """Whether half of what may be taken at once is gone."""
+        return self._left < self._per_second
+
+    def take(self, now: float, amount: float = 1) -> bool:
+        """Take some at `now`, in seconds; return whether there was so much."""
         earned = (now - self._taken_at) * self._per_second
         self._left = min(2 * self._per_second, self._left + earned)
         self._taken_at = now
-        if self._left < 1:
+        if self._left < amount:
             return False
-        self._left -= 1
+        self._left -= amount
         return True

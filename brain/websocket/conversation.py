@@ -5,46 +5,46 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from uuid import uuid4
 
-import asyncpg
-
-from brain.database.connection import DISCONNECTIONS, told
-from brain.database.history import HistoryReader
-from brain.database.snapshot import SnapshotReader
+from brain.auth import Identity
+from brain.database.attendance import Visit
 from brain.errors import (
     ConnectionEnded,
     CursorLost,
     HistoryLost,
-    LogUnreachable,
     NotReady,
+    TokenRefused,
     TooFarBehind,
 )
-from brain.hub.hub import CHUNK_BYTES, Hub
 from brain.hub.subscriber import Subscriber
+from brain.message.acts import (
+    Act,
+    Refresh,
+    Reject,
+    Say,
+    StatePresence,
+    Subscribe,
+    Unsubscribe,
+)
 from brain.message.cursor import Cursor
-from brain.message.event import Batch
 from brain.message.frames import framed
 from brain.message.json_depth import is_deeper
-from brain.message.wire_format import WireFormat, frame, snapshot_frames
-from brain.websocket.outlet import Outlet
+from brain.message.topic import Topic, Where, topics_of
+from brain.message.wire_format import Welcome, WireFormat
+from brain.websocket.acting import Acting
+from brain.websocket.courtesy import Courtesy
+from brain.websocket.entrance import Entrance, Guest
+from brain.websocket.subscriptions import Subscriptions
+from brain.websocket.telling import Sources, Telling
 
 logger = logging.getLogger(__name__)
 
-NO_TEXT, INTERNAL_ERROR, EXPIRED, TOO_DEEP = 1003, 1011, 4401, 4501
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where what is said comes from."""
-
-    hub: Hub
-    pool: asyncpg.Pool
-    history: HistoryReader
-    snapshots: SnapshotReader
+NO_TEXT, INTERNAL_ERROR, TOO_FAST, EXPIRED, TOO_DEEP = 1003, 1011, 4029, 4401, 4501
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,10 @@ class Wish:
     """What a client wants to hear."""
 
     wire_format: WireFormat
-    channels: frozenset[str]
+    names: Sequence[str]
+    """Of channels, or of rows of channels, as far as they are allowed."""
+    where: Where = ()
+    """What a row must have in it to be told of."""
     after: str | None = None
     """The text of a cursor: it hears first what has happened since."""
     wants_snapshot: bool = False
@@ -60,79 +63,97 @@ class Wish:
     cursor, and after a reset."""
     wants_latest: bool = False
     """It may be spared what has been overtaken, while it is behind."""
+    implied: frozenset[Topic] = frozenset()
+    """What all clients of this kind hear, whatever they are allowed."""
+    is_listed: bool = False
+    """Whether others may know of this connection by its id."""
 
 
 class Conversation:
     """
     One client: greeted, told what it missed and what happens, and answered.
 
-    It has a task only as long as something has to be waited for: the log, or the tables. Otherwise
-    the hub writes to its outlet, and the outlet calls it when the client says something.
+    It has a task only as long as something has to be waited for: the log, the tables, or whether
+    something is allowed. Otherwise the hub writes to its outlet, and the outlet calls it when the
+    client says something.
     """
 
     def __init__(
         self,
-        outlet: Outlet,
+        guest: Guest,
         sources: Sources,
+        entrance: Entrance,
         wish: Wish,
-        *,
-        most_depth: int,
-        seconds_left: float = math.inf,
-        when_over: Callable[[], None],
+        may_hear: Callable[[str], bool],
     ) -> None:
-        self._outlet = outlet
+        self._outlet = guest.outlet
+        self._when_over = guest.leave
+        self._identity = guest.identity
         self._sources = sources
         self._hub = sources.hub
+        self._entrance = entrance
+        self._visitors = entrance.visitors
         self._wish = wish
         self._wire_format = wish.wire_format
-        self._most_depth = most_depth
-        self._seconds_left = seconds_left
-        self._expiry: asyncio.TimerHandle | None = None
-        self._when_over = when_over
+        self._subscriptions = Subscriptions(wish.implied, entrance.most_subscriptions)
+        for name in wish.names:
+            self._subscriptions.add(name, wish.where)
+        self._may_hear = may_hear
         self._subscriber: Subscriber | None = None
-        self._telling: asyncio.Task[None] | None = None
-        self._drained: asyncio.Future[None] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._telling: Telling | None = None
+        self._acting: Acting | None = None
+        self._courtesy: Courtesy | None = None
+        self.visit = Visit(uuid4(), guest.identity.user, wish.is_listed, frozenset())
+        self.heard_at = time.monotonic()
+
+    @property
+    def silence_seconds(self) -> float | None:
+        return self._wire_format.silence_seconds
 
     def begin(self) -> None:
         """Greet the client, and tell it what happens from then on; it is subscribed before."""
-        if self._seconds_left < math.inf:
-            self._expiry = asyncio.get_running_loop().call_later(
-                max(0.0, self._seconds_left), self._close, EXPIRED, "the token has expired"
-            )
+        self._expire_later()
         cursor, lost = parsed(self._wish.after)
-        wants_rows = self._wish.wants_snapshot and not self._wish.after
+        interest = self._subscriptions.interest(self._may_hear)
         try:
             self._subscriber = self._hub.subscribe(
                 self._wire_format,
-                self._wish.channels,
+                interest,
                 self._outlet.send_now,
                 self._outlet.write,
                 self._lose,
                 after=cursor,
+                user=self._identity.user,
                 wants_latest=self._wish.wants_latest,
             )
         except NotReady as reason:
             self._end(reason)
             return
-        self._say(self._wire_format.greet(now(), self._subscriber.cursor))
+        self.visit.channels = interest.channels
+        self._visitors.arrive(self)
+        self._greet(self._subscriber)
+        self._telling = Telling(
+            self._subscriber, self._sources, self._outlet, lose=self._lose, close=self.close
+        )
         if lost is not None:
             self._lose(lost)
-        elif wants_rows:
-            self._start(self._tell_snapshot(self._subscriber))
         else:
-            self._go_on(self._subscriber)
+            self._tell_on(wants_rows=self._wish.wants_snapshot and not self._wish.after)
 
     def hear(self, message: str | bytes) -> None:
-        """Answer what the client says."""
+        """Do what comes of what the client says."""
         if self._subscriber is None:
             return
+        self.heard_at = time.monotonic()
         if isinstance(message, bytes):
-            self._close(NO_TEXT, "text messages only")
-        elif is_deeper(message, self._most_depth):
-            self._close(TOO_DEEP, "nested too deeply")
-        else:
+            self.close(NO_TEXT, "text messages only")
+        elif is_deeper(message, self._entrance.most_depth):
+            self.close(TOO_DEEP, "nested too deeply")
+        elif self._is_bearable(message):
             cursor = self._hub.reached(self._subscriber)
-            self._say(self._wire_format.answer(message, now(), cursor))
+            for act in self._wire_format.hear(message, now(), cursor):
+                self._do(act)
 
     def pause(self) -> None:
         """Write no more until the client has read what was written."""
@@ -143,8 +164,8 @@ class Conversation:
         """Go on: it has."""
         if self._subscriber is not None:
             self._hub.drain(self._subscriber)
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        if self._telling is not None:
+            self._telling.drain()
 
     def leave(self) -> None:
         """Forget the client; may be called again."""
@@ -153,19 +174,152 @@ class Conversation:
             self._subscriber = None
         if self._telling is not None:
             self._telling.cancel()
+        if self._acting is not None:
+            self._acting.cancel()
         if self._expiry is not None:
             self._expiry.cancel()
+        self._visitors.leave(self)
         self._when_over()
+
+    def close(self, code: int, reason: str) -> None:
+        """Say goodbye."""
+        self.leave()
+        self._outlet.close(code, reason)
+
+    def _greet(self, subscriber: Subscriber) -> None:
+        welcome = Welcome(now(), subscriber.cursor, self.visit.connection_id, self._identity.user)
+        for text in self._wire_format.greet(welcome):
+            self._say(text)
+
+    def _expire_later(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        seconds = self._entrance.seconds_left(self._identity)
+        if seconds < math.inf:
+            self._expiry = asyncio.get_running_loop().call_later(
+                max(0.0, seconds), self.close, EXPIRED, "the token has expired"
+            )
+
+    def _is_bearable(self, message: str) -> bool:
+        """Whether the client says no more than it may; it is warned before it is sent away."""
+        if self._courtesy is None:
+            entrance = self._entrance
+            self._courtesy = Courtesy(entrance.messages_per_second, entrance.bytes_per_second)
+        if not self._courtesy.allows(message, self.heard_at):
+            self.close(TOO_FAST, "too much was said")
+            return False
+        if self._courtesy.is_warning_due:
+            self._reject("Too many messages: slow down, or the connection will be closed")
+        return True
+
+    # What comes of what it says.
+
+    def _do(self, act: Act) -> None:
+        """Do it now, or after what is still being waited for."""
+        if self._acting is None and not isinstance(act, Subscribe | Refresh):
+            self._do_now(act)
+            return
+        if self._acting is None:
+            self._acting = Acting(
+                self._do_in_turn, when_done=self._acted, when_failed=self._cannot_act
+            )
+        if not self._acting.add(act):
+            self.close(TOO_FAST, "too much was asked at once")
+
+    def _acted(self) -> None:
+        self._acting = None
+
+    def _cannot_act(self) -> None:
+        self._acting = None
+        self.close(INTERNAL_ERROR, "internal error")
+
+    async def _do_in_turn(self, act: Act) -> None:
+        match act:
+            case Subscribe():
+                await self._subscribe(act)
+            case Refresh():
+                await self._refresh(act)
+            case _:
+                self._do_now(act)
+
+    def _do_now(self, act: Act) -> None:
+        match act:
+            case Say():
+                self._say(act.text)
+            case Unsubscribe():
+                self._subscriptions.remove(act.name, act.where)
+                self._change_interest()
+                self._confirm(act)
+            case StatePresence():
+                if self._identity.user is None:
+                    self._reject("Only users have a presence: connect with a token")
+                else:
+                    self._visitors.attendance.state(self._identity.user, act.status)
+            case Reject():
+                self._reject(act.why)
+
+    async def _subscribe(self, act: Subscribe) -> None:
+        names = (*self._subscriptions.names, act.name)
+        may_hear = await self._entrance.authority.allowed(self._identity, names)
+        if not topics_of(act.name, act.where, may_hear):
+            self._reject(f"Not allowed to hear {act.name}")
+        elif not self._subscriptions.add(act.name, act.where):
+            self._reject("Too many subscriptions")
+        else:
+            self._may_hear = may_hear
+            if act.wants_latest and self._subscriber is not None:
+                self._subscriber.wants_latest = True
+            self._change_interest()
+            self._confirm(act)
+
+    async def _refresh(self, act: Refresh) -> None:
+        """Go on as the user of another token; who was a user stays the same one."""
+        try:
+            identity = await self._entrance.authority.identify(act.token)
+        except TokenRefused:
+            self._reject("The token is not valid")
+            return
+        if self._identity.user not in (None, identity.user):
+            self._reject("The token is of another user")
+            return
+        self._may_hear = await self._entrance.authority.allowed(identity, self._subscriptions.names)
+        self._become(identity)
+        self._change_interest()
+        self._confirm(act)
+
+    def _become(self, identity: Identity) -> None:
+        was_stranger = self._identity.user is None
+        self._identity = identity
+        self._expire_later()
+        if was_stranger and identity.user is not None and self._subscriber is not None:
+            self._hub.belong(self._subscriber, identity.user)
+            self._visitors.leave(self)
+            self.visit.user = identity.user
+            self._visitors.arrive(self)
+
+    def _change_interest(self) -> None:
+        if self._subscriber is not None:
+            interest = self._subscriptions.interest(self._may_hear)
+            self._hub.change(self._subscriber, interest)
+            self._visitors.attendance.change(self.visit, interest.channels)
+
+    def _confirm(self, act: Act) -> None:
+        text = self._wire_format.confirm(act, now())
+        if text is not None:
+            self._say(text)
+
+    def _reject(self, why: str) -> None:
+        text = self._wire_format.reject(why, now())
+        if text is not None:
+            self._say(text)
+
+    # What it is told.
 
     def _say(self, text: str) -> None:
         self._outlet.write(framed(text))
 
     def _end(self, reason: ConnectionEnded) -> None:
-        self._close(reason.close_code, str(reason))
-
-    def _close(self, code: int, reason: str) -> None:
-        self.leave()
-        self._outlet.close(code, reason)
+        self.close(reason.close_code, str(reason))
 
     def _lose(self, reason: CursorLost | ConnectionEnded) -> None:
         """Say that something is missing, and go on from here; end the connection otherwise."""
@@ -181,104 +335,14 @@ class Conversation:
             self._end(HistoryLost(str(reason)))
             return
         self._say(text)
-        if self._wish.wants_snapshot:
-            self._start(self._tell_snapshot(subscriber))
-        else:
-            self._go_on(subscriber)
+        self._tell_on(wants_rows=self._wish.wants_snapshot)
 
-    def _go_on(self, subscriber: Subscriber) -> None:
-        """Tell what follows the subscriber's cursor: from the ring, or from the log until there."""
-        if not self._hub.resume(subscriber):
-            self._start(self._catch_up(subscriber))
-
-    def _start(self, telling: Coroutine[Any, Any, None]) -> None:
-        self._telling = asyncio.create_task(self._run(telling), name="telling")
-
-    async def _run(self, telling: Coroutine[Any, Any, None]) -> None:
-        """
-        Tell what has to be waited for; whatever goes wrong ends the connection.
-
-        Also a cancellation that nobody asked for, for instance of a connection to the database that
-        another client was just lent: it would leave this one connected and hearing nothing.
-        """
-        task = self._telling
-        assert task is not None
-        try:
-            await telling
-        except CursorLost as lost:
-            self._telling = None
-            self._lose(lost)
-        except ConnectionEnded as reason:
-            self._telling = None
-            self._end(reason)
-        except asyncio.CancelledError as error:
-            if task.cancelling():
-                raise
-            logger.warning("the telling of a client was cancelled by nobody", exc_info=error)
-            self._telling = None
-            self._end(LogUnreachable("the log cannot be read at the moment"))
-        except Exception:
-            logger.exception("a client cannot be told what it missed")
-            self._telling = None
-            self._close(INTERNAL_ERROR, "internal error")
-        else:
-            self._telling = None
-
-    async def _catch_up(self, subscriber: Subscriber) -> None:
-        """
-        Tell from the log what the ring does not reach back to, up to where it does.
-
-        Page by page, as the client reads them; others that come back read the same pages.
-        """
-        while not self._hub.resume(subscriber):
-            if subscriber.cursor.place >= self._hub.cursor.place:
-                await self._wait_for_hub(subscriber)
-                return
-            await self._tell(subscriber, await self._sources.history.after(subscriber.cursor))
-
-    async def _tell(self, subscriber: Subscriber, batch: Batch) -> None:
-        """Tell what was read from the log."""
-        frames: list[bytes] = []
-        size = 0
-        for event in batch.events:
-            data = frame(event, self._wire_format)
-            if data is not None and event.channel in subscriber.channels:
-                frames.append(data)
-                size += len(data)
-            if size >= CHUNK_BYTES:
-                await self._write(subscriber, frames, event.cursor)
-                frames, size = [], 0
-        await self._write(subscriber, frames, batch.cursor)
-
-    async def _wait_for_hub(self, subscriber: Subscriber) -> None:
-        """Leave it to the hub to reach the cursor, if the log knows it: this node is behind."""
-        # Before the log is asked: what reaches the hub meanwhile is told already.
-        self._hub.wait(subscriber)
-        if not await self._sources.history.holds(subscriber.cursor):
-            raise CursorLost(f"the log does not know {subscriber.cursor}")
-
-    async def _tell_snapshot(self, subscriber: Subscriber) -> None:
-        """Tell what the tables hold, and then what happens after that."""
-        sources = self._sources
-        try:
-            snapshot = await sources.snapshots.read(sources.pool, subscriber.channels)
-        except DISCONNECTIONS as error:
-            logger.warning("cannot read a snapshot for a client: %s", told(error))
-            raise LogUnreachable("the tables cannot be read at the moment") from error
-        for data in snapshot_frames(snapshot, self._wire_format, now()):
-            await self._write(subscriber, [data], subscriber.cursor)
-        subscriber.cursor = snapshot.cursor
-        await self._catch_up(subscriber)
-
-    async def _write(self, subscriber: Subscriber, frames: list[bytes], after: Cursor) -> None:
-        """Write what leads up to a place, once the client has read what was written before."""
-        while subscriber.is_paused:
-            self._drained = asyncio.get_running_loop().create_future()
-            await self._drained
-        if frames:
-            self._outlet.write(b"".join(frames))
-            await asyncio.sleep(0)  # others wait too, for the same page or for what happens
-        subscriber.cursor = after
+    def _tell_on(self, *, wants_rows: bool) -> None:
+        if self._telling is not None:
+            if wants_rows:
+                self._telling.tell_rows()
+            else:
+                self._telling.go_on()
 
 
 def parsed(after: str | None) -> tuple[Cursor | None, CursorLost | None]:

@@ -1,147 +1,127 @@
-"""Which address speaks which wire format, and how a client gets in."""
+"""Which address speaks which wire format."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import json
+from typing import Any
 
-from starlette.responses import PlainTextResponse
+from starlette.datastructures import QueryParams
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
-from brain.auth import Authority, Identity, is_allowed_origin, token_in
-from brain.errors import TokenRefused, TooManyConnections
-from brain.message.resumable import RunsWithCursorFormat
+from brain.auth import Identity
+from brain.message.channels import EVERYONE, ChannelsFormat
+from brain.message.cloud_agents import CloudAgentsFormat
+from brain.message.mission_control import MissionControlFormat
+from brain.message.resumable import WithCursorFormat
 from brain.message.runs import CHANNEL, RunsFormat
+from brain.message.topic import Topic, Where, where_of
+from brain.message.wire_format import WireFormat
 from brain.websocket.conversation import Conversation, Wish
-from brain.websocket.doorkeeper import Doorkeeper
-from brain.websocket.outlet import EXTENSION, Hearer, Outlet
-from brain.websocket.plain import PlainOutlet
+from brain.websocket.entrance import Entrance, Guest, enter, identified, refuse
 
 # Asks for cursors where the URL cannot.
 CURSOR_SUBPROTOCOL = "brain.cursor"
 
-RETRY_AFTER_SECONDS = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Entrance:
-    """What holds for every client that comes in."""
-
-    authority: Authority
-    doorkeeper: Doorkeeper
-    most_depth: int
-    unread_seconds: float
-    allowed_origins: Sequence[str] = ()
-    leeway_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Visit:
-    """A client that has been let in."""
-
-    outlet: Outlet
-    identity: Identity
-    leave: Callable[[], None]
-    """To be called when it is over; may be called again."""
+AGENT_CHANNELS = ("tasks", "agents", "messages", "notifications", "presence")
+MISSION_CHANNELS = ("agents", "sessions")
 
 
 def routes(entrance: Entrance) -> list[WebSocketRoute]:
     """Return the WebSocket endpoints; what they tell of lies in `state.sources`."""
-    runs = RunsFormat()
-    runs_with_cursor = RunsWithCursorFormat(runs)
+    endpoints = Endpoints(entrance)
+    return [
+        WebSocketRoute("/ws", endpoints.runs),
+        WebSocketRoute("/ws/connect", endpoints.channels),
+        WebSocketRoute("/ws/channel/{name}", endpoints.channels),
+        WebSocketRoute("/", endpoints.mission_control),
+    ]
 
-    async def ws(websocket: WebSocket) -> None:
-        asked = websocket.query_params
+
+class Endpoints:
+    """One for each kind of client."""
+
+    def __init__(self, entrance: Entrance) -> None:
+        self._entrance = entrance
+        self._runs = RunsFormat()
+        self._agents = CloudAgentsFormat(self._runs)
+        self._runs_with_cursor = WithCursorFormat(self._runs)
+        self._agents_with_cursor = WithCursorFormat(self._agents)
+        self._channels, self._missions = ChannelsFormat(), MissionControlFormat()
+
+    async def runs(self, websocket: WebSocket) -> None:
+        """Speak with those who follow tasks, and with a token also agents and users."""
         subprotocol = next(
             (s for s in websocket.scope["subprotocols"] if s == CURSOR_SUBPROTOCOL), None
         )
-        wants_cursors = "cursor" in asked or "snapshot" in asked or subprotocol is not None
-        wish = Wish(
-            runs_with_cursor if wants_cursors else runs,
-            frozenset(asked.getlist("channel") or [CHANNEL]),
+        try:
+            wish = self._wish_for_runs(websocket.query_params, subprotocol is not None)
+        except ValueError as error:
+            await refuse(websocket, 400, str(error))
+        else:
+            await converse(websocket, self._entrance, wish, subprotocol=subprotocol)
+
+    async def channels(self, websocket: WebSocket) -> None:
+        """Speak with those who subscribe to channels."""
+        names = [websocket.path_params["name"]] if websocket.path_params else ()
+        everyone = frozenset({Topic(EVERYONE)})
+        wish = Wish(self._channels, names, implied=everyone, is_listed=True)
+        await converse(websocket, self._entrance, wish)
+
+    async def mission_control(self, websocket: WebSocket) -> None:
+        """Speak with those who watch agents and sessions; a token is needed."""
+        identity = await identified(websocket, self._entrance.authority)
+        if identity.user is None:
+            await refuse(websocket, 401, "a valid token is needed")
+        else:
+            wish = Wish(self._missions, MISSION_CHANNELS)
+            await converse(websocket, self._entrance, wish, identity)
+
+    def _wish_for_runs(self, asked: QueryParams, wants_cursors: bool) -> Wish:
+        """Raises `ValueError`, with what is wrong."""
+        wants_snapshot, is_user = "snapshot" in asked, "token" in asked
+        wire_format: WireFormat = self._agents if is_user else self._runs
+        if "cursor" in asked or wants_snapshot or wants_cursors:
+            wire_format = self._agents_with_cursor if is_user else self._runs_with_cursor
+        names = asked.getlist("channel") or (AGENT_CHANNELS if is_user else (CHANNEL,))
+        where = parsed_where(asked.get("where"))
+        if wants_snapshot and (where or any(":" in name for name in names)):
+            raise ValueError("a snapshot is of whole channels")
+        return Wish(
+            wire_format,
+            names,
+            where,
             after=asked.get("cursor"),
-            wants_snapshot="snapshot" in asked,
+            wants_snapshot=wants_snapshot,
             wants_latest=asked.get("latest", "0") != "0",
         )
-        await converse(websocket, entrance, wish, subprotocol)
-
-    return [WebSocketRoute("/ws", ws)]
 
 
 async def converse(
-    websocket: WebSocket, entrance: Entrance, wish: Wish, subprotocol: str | None = None
+    websocket: WebSocket,
+    entrance: Entrance,
+    wish: Wish,
+    identity: Identity | None = None,
+    subprotocol: str | None = None,
 ) -> None:
     """Let a client in that is told what happens on channels."""
+    who = identity or await identified(websocket, entrance.authority)
+    may_hear = await entrance.authority.allowed(who, wish.names)
 
-    def begin(visit: Visit) -> Conversation:
-        channels = frozenset(filter(visit.identity.may_hear, wish.channels))
-        conversation = Conversation(
-            visit.outlet,
-            websocket.state.sources,
-            replace(wish, channels=channels),
-            most_depth=entrance.most_depth,
-            seconds_left=visit.identity.expires_at + entrance.leeway_seconds - time.time(),
-            when_over=visit.leave,
-        )
+    def begin(guest: Guest) -> Conversation:
+        conversation = Conversation(guest, websocket.state.sources, entrance, wish, may_hear)
         conversation.begin()
         return conversation
 
-    await enter(websocket, entrance, begin, subprotocol)
+    await enter(websocket, entrance, begin, who, subprotocol)
 
 
-async def enter(
-    websocket: WebSocket,
-    entrance: Entrance,
-    begin: Callable[[Visit], Hearer],
-    subprotocol: str | None = None,
-) -> None:
-    """
-    Let a client in, and hold the conversation that `begin` begins, or see that it is held.
-
-    Over Brain's own protocol class this returns at once: the connection calls the conversation.
-    Under any other server it is carried from here, until either side has enough.
-    """
-    headers = websocket.headers
-    if not is_allowed_origin(headers.get("origin"), headers.get("host"), entrance.allowed_origins):
-        await refuse(websocket, 403, "pages from there may not connect: see BRAIN_ALLOWED_ORIGINS")
-        return
-    identity = await identified(websocket, entrance.authority)
-    address = websocket.client.host if websocket.client else ""
+def parsed_where(text: str | None) -> Where:
+    """Return the filter in a URL. Raises `ValueError`, with what is wrong, for what is none."""
+    if text is None:
+        return ()
     try:
-        leave = entrance.doorkeeper.admit(address, identity.user)
-    except TooManyConnections as refusal:
-        await refuse(websocket, refusal.status_code, str(refusal))
-        return
-    is_held_elsewhere = False
-    try:
-        await websocket.accept(subprotocol)
-        connection = websocket.scope.get("extensions", {}).get(EXTENSION)
-        outlet = connection or PlainOutlet(websocket, entrance.unread_seconds)
-        hearer = begin(Visit(outlet, identity, leave))
-        if connection is None:
-            await outlet.carry(hearer)
-        else:
-            connection.adopt(hearer)
-            is_held_elsewhere = True
-    finally:
-        if not is_held_elsewhere:
-            leave()
-
-
-async def identified(websocket: WebSocket, authority: Authority) -> Identity:
-    """Return who a client is; whoever has no good token is a stranger."""
-    token = token_in(websocket.headers, websocket.scope["subprotocols"], websocket.query_params)
-    if token is None:
-        return authority.stranger()
-    try:
-        return await authority.identify(token)
-    except TokenRefused:
-        return authority.stranger()
-
-
-async def refuse(websocket: WebSocket, status_code: int, why: str) -> None:
-    """Answer instead of shaking hands."""
-    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if status_code in (429, 503) else {}
-    await websocket.send_denial_response(PlainTextResponse(f"{why}\n", status_code, headers))
+        columns: Any = json.loads(text)
+    except ValueError:
+        raise ValueError("where must be a JSON object of columns and values") from None
+    return where_of(columns)

@@ -50,6 +50,8 @@ class PlainOutlet:
     async def carry(self, hearer: Hearer) -> None:
         """Carry a conversation until either side has enough."""
         self._hearer = hearer
+        if self._is_paused:
+            hearer.pause()
         hearing = asyncio.create_task(self._hear(hearer), name="hearing")
         sending = asyncio.create_task(self._send(hearer), name="sending")
         try:

@@ -131,6 +131,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         stop(self._end_timer)
         self._say_that_it_left()
 
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            # Where a line of the head is too long, uvicorn neither answers nor hangs up.
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+            self._end_in(GOODBYE_SECONDS)
+
     def pause_writing(self) -> None:
         super().pause_writing()
         stop(self._unread_timer)

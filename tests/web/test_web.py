@@ -8,7 +8,6 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from brain.hub.hub import Hub
 from brain.listener.listener import ListenerStatistics
 from brain.web import page, status
 
@@ -26,7 +25,7 @@ def web() -> Web:
             return 3
 
         routes = [
-            *status.routes(Hub(ring_bytes=1000), lambda: listener, clients_elsewhere),
+            *status.routes(lambda: 1, lambda: listener, clients_elsewhere),
             *page.routes(),
         ]
         return TestClient(Starlette(routes=routes))
@@ -40,7 +39,7 @@ def test_the_status_says_whether_the_database_is_being_followed(web: Web) -> Non
 
         assert answer == {
             "success": True,
-            "websocket": {"active": is_live, "connected_clients": 3, "endpoint": "/ws"},
+            "websocket": {"active": is_live, "connected_clients": 4, "endpoint": "/ws"},
         }
 
 

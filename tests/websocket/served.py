@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
@@ -15,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from brain.auth import authority
+from brain.database.attendance import Attendance
 from brain.database.history import HistoryReader
 from brain.database.snapshot import SnapshotReader
 from brain.hub.hub import Hub
@@ -22,12 +24,10 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.settings import Settings
 from brain.websocket import endpoint
-from brain.websocket.conversation import Sources
-from brain.websocket.doorkeeper import Doorkeeper, DoorLimits
-from brain.websocket.endpoint import Entrance
+from brain.websocket.entrance import entrance_by
 from brain.websocket.protocol import ConnectionLimits, HttpProtocol, WebSocketProtocol
-
-MANY = DoorLimits(in_all=1000, per_address=1000, per_user=1000, anonymous=1000)
+from brain.websocket.telling import Sources
+from brain.websocket.visitors import Visitors
 
 
 def a_task(id: str, tick: int = 1, number: int = 1, text: str = "") -> Event:
@@ -54,28 +54,23 @@ def application(
     hub: Hub,
     pool: Any = None,
     *,
-    doorkeeper: Doorkeeper | None = None,
-    most_depth: int = 10,
-    unread_seconds: float = 60.0,
     settings: Settings | None = None,
+    **changed: Any,
 ) -> Starlette:
-    """Return the endpoints, over a pool that they may ask."""
+    """Return the endpoints, over a pool that they may ask; some of the entrance is `changed`."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         history = HistoryReader(pool, timeout_seconds=1)
         yield {"sources": Sources(hub, pool, history, SnapshotReader(10_000))}
 
-    kept = settings or Settings()
-    entrance = Entrance(
-        authority(kept),
-        doorkeeper or Doorkeeper(MANY),
-        most_depth,
-        unread_seconds,
-        kept.allowed_origins,
-        kept.jwt_leeway_seconds,
-    )
-    return Starlette(routes=endpoint.routes(entrance), lifespan=lifespan)
+    kept = settings or Settings(message_depth=10)
+    visitors = Visitors(Attendance())
+    decides = authority(kept)
+    entrance = replace(entrance_by(kept, decides, visitors), **changed)
+    app = Starlette(routes=endpoint.routes(entrance), lifespan=lifespan)
+    app.state.visitors = visitors
+    return app
 
 
 @asynccontextmanager

@@ -293,6 +293,25 @@ async def test_one_that_dribbles_its_second_request_is_cut_too() -> None:
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [("GET /ws?" + "x" * 9000 + " HTTP/1.1", 414), ("GET /ws HTTP/1.1\r\nX: " + "x" * 9000, 431)],
+)
+async def test_a_handshake_with_too_long_a_line_is_refused(line: str, status: int) -> None:
+    head = (
+        f"{line}\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    async with served(application(new_hub())) as (port, server), asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head.encode())
+        answer = await reader.read()
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+        writer.close()
+        while server.server_state.connections:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_request_with_an_endless_head_is_cut() -> None:
     async with served(application(new_hub())) as (port, _), raw_client(port, None) as raw:
         with pytest.raises(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any
+from urllib.parse import quote
 
 import jwt
 import orjson
@@ -17,6 +18,8 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from brain.settings import Settings
 from brain.websocket.doorkeeper import Doorkeeper, DoorLimits
+from brain.websocket.protocol import MOST_HEAD_BYTES
+from tests.test_auth import BAD as BAD_TOKENS
 from tests.websocket.served import a_task, application, new_hub, served
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -41,7 +44,9 @@ async def hears(hub: Hub, port: int, query: str = "", **options: Any) -> bool:
         tick = hub.cursor.tick + 1
         hub.deliver(Batch((a_task("a", tick),), Cursor(tick, 5)))
         await connection.send("what was that?")
-        return bool(orjson.loads(await connection.recv())["type"] == "run_update")
+        while (type := orjson.loads(await connection.recv())["type"]) == "auth":
+            pass
+        return bool(type == "run_update")
 
 
 async def test_without_a_secret_everybody_hears_everything() -> None:
@@ -84,7 +89,8 @@ async def test_a_token_says_which_channels_may_be_heard() -> None:
 async def test_when_a_token_expires_the_connection_ends() -> None:
     async with served(application(new_hub(), settings=locked())) as (port, server):
         async with follow(port, f"?token={token(seconds=1)}") as connection:
-            await connection.recv()
+            for _ in range(2):
+                await connection.recv()
             begun = time.monotonic()
             with pytest.raises(ConnectionClosed) as closed:
                 await connection.recv()
@@ -94,6 +100,17 @@ async def test_when_a_token_expires_the_connection_ends() -> None:
         async with asyncio.timeout(10):
             while server.server_state.connections:
                 await asyncio.sleep(0.01)
+
+
+async def test_with_a_bad_token_nobody_gets_in_where_one_is_needed() -> None:
+    async with served(application(new_hub(), settings=locked())) as (port, _):
+        for name, bad in BAD_TOKENS.items():
+            given = bad()
+            if len(given) > MOST_HEAD_BYTES:
+                continue  # the connection is cut before anything can be answered
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(f"ws://127.0.0.1:{port}/?token={quote(given)}", proxy=None)
+            assert refused.value.response.status_code == (414 if name == "too long" else 401)
 
 
 async def test_one_user_has_so_many_connections() -> None:

@@ -257,13 +257,14 @@ function keepConnected(address, { onConnected, onMessage, onState }) {
     const socket = new WebSocket(address);
     signal.addEventListener("abort", () => socket.close());
     socket.addEventListener("close", retryLater, { signal });
-    socket.addEventListener("message", ({ data }) => hear(JSON.parse(data), signal), { signal });
+    socket.addEventListener("message", ({ data }) => hear(socket, JSON.parse(data), signal), { signal });
     timer = setTimeout(retryLater, ANSWER_MILLISECONDS);
     if (failures === 0) onState("Connecting");
   }
 
-  /** @type {(message: Message, signal: AbortSignal) => void} */
-  function hear(message, signal) {
+  /** @type {(socket: WebSocket, message: Message, signal: AbortSignal) => void} */
+  function hear(socket, message, signal) {
+    if (message.type === "ping") return socket.send('{"type":"pong"}');
     if (message.type !== "connected") return onMessage(message);
     clearTimeout(timer);
     failures = 0;

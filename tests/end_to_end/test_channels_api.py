@@ -1,0 +1,264 @@
+"""Telling channels something over HTTP, and counting who hears them, over two nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import jwt
+import pytest
+from httpx2 import AsyncClient, Response
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.end_to_end.brain import PATIENCE_SECONDS, RunningBrain, message, running_brain
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+async def nodes(tmp_path: Path, database: str) -> AsyncIterator[tuple[RunningBrain, RunningBrain]]:
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    options = ("--database-url", database)
+    async with (
+        running_brain(folders[0], *options) as one,
+        running_brain(folders[1], *options) as other,
+    ):
+        yield one, other
+
+
+async def ask(brain: RunningBrain, path: str, body: Any = None, **headers: str) -> Response:
+    async with AsyncClient(trust_env=False) as client:
+        if body is None:
+            return await client.get(brain.http + path, headers=headers)
+        return await client.post(brain.http + path, json=body, headers=headers)
+
+
+def channel(brain: RunningBrain, name: str, query: str = "") -> connect:
+    return connect(f"ws://localhost:{brain.port}/ws/channel/{name}{query}", proxy=None)
+
+
+async def counts(brain: RunningBrain, path: str, **expected: Any) -> None:
+    """Return once the numbers at `path` are these; other nodes' come a moment later."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            found = (await ask(brain, path)).json()
+            if all(found[name] == value for name, value in expected.items()):
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_a_broadcast_reaches_the_channel_on_every_node(
+    nodes: tuple[RunningBrain, RunningBrain],
+) -> None:
+    one, other = nodes
+    async with channel(one, "missions") as near, channel(other, "missions") as far:
+        for client in (near, far):
+            await message(client)
+        await counts(one, "/api/ws/channels/missions", subscribers=2)
+
+        body = {"channel": "missions", "message": {"mission_id": "m"}, "type": "mission_update"}
+        answer = await ask(one, "/api/ws/broadcast", body)
+        assert answer.json() == {
+            "status": "broadcasted",
+            "channel": "missions",
+            "subscribers": 2,
+        }
+        for client in (near, far):
+            told = await message(client)
+            assert list(told) == ["type", "channel", "data", "timestamp"]
+            assert told["data"] == {"mission_id": "m"}
+            assert told["timestamp"] == pytest.approx(time.time(), abs=60)
+
+
+async def test_everybody_is_told_what_is_for_all(nodes: tuple[RunningBrain, RunningBrain]) -> None:
+    one, other = nodes
+    everyone = [channel(one, "missions"), channel(other, "agents")]
+    async with everyone[0] as near, everyone[1] as far, one.client("/ws") as other_kind:
+        for client in (near, far):
+            await message(client)
+        body = {"type": "system_announcement", "data": {"message": "maintenance"}}
+        answer = await ask(other, "/api/ws/broadcast/all", body)
+        assert answer.json()["status"] == "broadcasted"
+        for client in (near, far):
+            told = await message(client)
+            assert list(told) == ["type", "data", "timestamp"]
+            assert {name: told[name] for name in body} == body
+        await other_kind.send("{}")
+        assert (await message(other_kind))["type"] == "echo"
+
+
+async def test_the_statistics_count_the_clients_of_all_nodes(
+    nodes: tuple[RunningBrain, RunningBrain],
+) -> None:
+    one, other = nodes
+    async with (
+        channel(one, "missions", "?token=ann") as first,
+        channel(other, "missions", "?token=ann") as second,
+        channel(other, "agents", "?token=bob"),
+        one.client("/ws"),
+    ):
+        expected = {"missions": 2, "agents": 1, "tasks": 1}
+        for brain in nodes:
+            await counts(
+                brain,
+                "/api/ws/stats",
+                total_connections=4,
+                total_users=2,
+                total_channels=3,
+                channels=expected,
+            )
+        ids = [(await message(client))["connection_id"] for client in (first, second)]
+        found = (await ask(one, "/api/ws/channels/missions")).json()
+        assert sorted(found["connection_ids"]) == sorted(ids)
+        await second.close()
+        await counts(one, "/api/ws/channels/missions", subscribers=1, connection_ids=ids[:1])
+
+        health = await ask(one, "/health")
+        assert health.status_code == 200
+        assert health.json()["websocket"] == {
+            "status": "running",
+            "connections": 3,
+            "connectedUsers": 2,
+        }
+    await counts(one, "/api/ws/stats", total_connections=0, total_users=0, channels={})
+
+
+async def test_it_says_that_it_runs_and_where(nodes: tuple[RunningBrain, RunningBrain]) -> None:
+    found = (await ask(nodes[0], "/api/ws/info")).json()
+    assert found["channels"] == ["missions", "agents", "system", "tasks", "audit", "metrics"]
+    assert found["endpoints"]["connect"] == "/ws/connect"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"channel": "a"}, 422),
+        ({"channel": "", "message": {}}, 422),
+        ({"channel": "a" * 300, "message": {}}, 422),
+        ({"channel": "brain.revocations", "message": {"user": "ann"}}, 403),
+        ({"channel": "a", "message": "x" * 300_000}, 413),
+        ([], 422),
+        ("x" * 2_000_000, 413),
+    ],
+)
+async def test_what_cannot_be_broadcast_is_refused_with_a_reason(
+    nodes: tuple[RunningBrain, RunningBrain], body: Any, status: int
+) -> None:
+    answer = await ask(nodes[0], "/api/ws/broadcast", body)
+    assert (answer.status_code, list(answer.json())) in ((status, ["error"]), (401, ["error"]))
+
+
+async def test_a_page_of_another_host_may_not_broadcast(
+    nodes: tuple[RunningBrain, RunningBrain],
+) -> None:
+    body = {"channel": "a", "message": {}}
+    answer = await ask(nodes[0], "/api/ws/broadcast", body, origin="http://evil.example")
+    assert answer.status_code == 403
+    async with AsyncClient(trust_env=False) as client:
+        headers = {"content-type": "text/plain"}
+        answer = await client.post(
+            f"{nodes[0].http}/api/ws/broadcast", content='{"channel":"a"}', headers=headers
+        )
+    assert answer.status_code == 415
+
+
+def bearer(user: str, **claims: Any) -> dict[str, str]:
+    claims = {"sub": user, "iat": time.time() - 1, "exp": time.time() + 60, **claims}
+    return {"authorization": f"Bearer {jwt.encode(claims, SECRET)}"}
+
+
+async def closed_with(client: ClientConnection) -> int:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        try:
+            while True:
+                await client.recv()
+        except ConnectionClosed as closed:
+            assert closed.rcvd is not None
+            return closed.rcvd.code
+
+
+async def test_with_a_secret_a_token_has_to_allow_what_is_asked(
+    tmp_path: Path, database: str
+) -> None:
+    options = ("--database-url", database)
+    async with running_brain(tmp_path, *options, BRAIN_JWT_SECRET=SECRET) as brain:
+        message = {"channel": "news", "message": {}}
+        to_all = {"type": "a", "data": {}}
+        narrow, wide = (
+            bearer("ann", publish=["news"], channels=["news"]),
+            bearer("bob", publish="*"),
+        )
+        asked = [
+            ("/api/ws/broadcast", message, {}, 401),
+            ("/api/ws/broadcast", message, bearer("ann"), 403),
+            ("/api/ws/broadcast", message, narrow, 200),
+            ("/api/ws/broadcast/all", to_all, narrow, 403),
+            ("/api/ws/broadcast/all", to_all, wide, 200),
+            ("/api/ws/broadcast", {**message, "channel": "brain.everyone"}, wide, 403),
+            ("/api/ws/stats", None, {}, 401),
+            ("/api/ws/stats", None, narrow, 200),
+            ("/api/ws/channels/news", None, narrow, 200),
+            ("/api/ws/channels/tasks", None, narrow, 403),
+            ("/api/ws/info", None, {}, 200),
+            ("/api/brain/users/revoke", {"user": "eve"}, narrow, 403),
+        ]
+        for path, body, headers, status in asked:
+            assert (await ask(brain, path, body, **headers)).status_code == status, (path, status)
+
+
+async def test_a_revoked_user_is_sent_away_from_every_node_and_stays_out(
+    tmp_path: Path, database: str, connection: asyncpg.Connection
+) -> None:
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    options = ("--database-url", database)
+    async with (
+        running_brain(folders[0], *options, BRAIN_JWT_SECRET=SECRET) as one,
+        running_brain(folders[1], *options, BRAIN_JWT_SECRET=SECRET) as other,
+    ):
+        ann = bearer("ann")
+
+        def follow(brain: RunningBrain, headers: dict[str, str]) -> connect:
+            url = f"ws://localhost:{brain.port}/ws"
+            return connect(url, proxy=None, additional_headers=headers)
+
+        async with follow(one, ann) as near, follow(other, ann) as far, follow(one, bearer("bob")):
+            rights = bearer("root", publish=["users:revoke"])
+            answer = await ask(one, "/api/brain/users/revoke", {"user": "ann"}, **rights)
+            assert answer.json() == {"status": "revoked", "user": "ann"}
+            assert [await closed_with(near), await closed_with(far)] == [4503, 4503]
+            assert (await ask(other, "/api/brain/tasks", **ann)).status_code == 401
+            newer = bearer("ann", iat=time.time() + 2)
+            assert (await ask(other, "/api/brain/tasks", **newer)).status_code == 200
+
+        async with follow(other, newer) as again:
+            await connection.execute("SELECT brain.revoke('ann')")
+            assert await closed_with(again) == 4503
+
+
+async def test_an_operator_may_decide_in_sql_who_hears_what(
+    tmp_path: Path, database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        """
+        CREATE FUNCTION brain.may_hear(claims jsonb, channel text) RETURNS boolean
+        LANGUAGE sql AS $$ SELECT channel = 'of ' || (claims ->> 'sub') $$
+        """
+    )
+    options = ("--database-url", database)
+    async with running_brain(tmp_path, *options, BRAIN_JWT_SECRET=SECRET) as brain:
+        url = f"ws://localhost:{brain.port}/ws/connect"
+        async with connect(url, proxy=None, additional_headers=bearer("ann")) as client:
+            await message(client)
+            for name, type in (("tasks", "error"), ("of bob", "error"), ("of ann", "subscribed")):
+                await client.send(f'{{"type": "subscribe", "channel": "{name}"}}')
+                assert (await message(client))["type"] == type
+        assert (await ask(brain, "/api/brain/tasks", **bearer("ann"))).status_code == 403

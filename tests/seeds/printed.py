@@ -1,0 +1,30 @@
+"""What the documents print that Brain's clients were written by."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+DOCUMENTS = Path(__file__).parent / "documents"
+
+
+def snippets(document: str, language: str) -> list[str]:
+    """Return the blocks of a document that are in a language."""
+    text = (DOCUMENTS / document).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def printed(document: str, type: str) -> list[dict[str, Any]]:
+    """Return the messages of a type that a document prints, in their order."""
+    found = []
+    for snippet in snippets(document, "json"):
+        try:
+            message = json.loads(snippet)
+        except json.JSONDecodeError:
+            continue  # with dots in it
+        if message.get("type") == type:
+            found.append(message)
+    assert found, f"{document} prints no {type}"
+    return found
