@@ -139,6 +139,9 @@ OwnMessage = Annotated[
 OWN_MESSAGE: TypeAdapter[OwnMessage] = TypeAdapter(OwnMessage)
 
 
+PUBLISHED = ("agent_status", "chat_message", "notification", "user_presence")
+
+
 class PresenceFrame(ClientFrame):
     """How the client's user is. That he has gone is for Brain to say."""
 
@@ -168,7 +171,7 @@ class CloudAgentsFormat:
     def render(self, event: Event) -> str | None:
         row = row_now(event)
         if event.type is not None or row is None:
-            return self._runs.render(event)
+            return published(event) or self._runs.render(event)
         try:
             match event.channel:
                 case agents.CHANNEL:
@@ -214,6 +217,17 @@ class CloudAgentsFormat:
 
     def tell_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterator[str]:
         return iter(())
+
+
+def published(event: Event) -> str | None:
+    """Return one of these clients' own messages as it is printed; None for any other."""
+    message = {"type": event.type, "data": event.data, "timestamp": event.at}
+    if event.operation is not Operation.PUBLISH or event.type not in PUBLISHED:
+        return None
+    try:
+        return OWN_MESSAGE.validate_python(message).model_dump_json(exclude_none=True)
+    except ValidationError:
+        return None
 
 
 def auth(success: bool, user: str | None, now: datetime) -> str:

@@ -1,0 +1,122 @@
+"""Brains that the documents' clients speak with, and what these run in."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+import asyncpg
+import jwt
+import pytest
+from playwright.async_api import Browser
+
+from tests.end_to_end.brain import READY, RunningBrain, logged, message, running, running_brain
+from tests.end_to_end.test_page import browser
+from tests.end_to_end.test_wscat_and_psql import psql
+from tests.postgres import new_database
+from tests.seeds.front_end import FrontEnd, page_server
+from tests.seeds.packages import Packages, installed
+
+__all__ = ["browser", "psql"]
+
+SECRET = "not a secret, but of thirty-two bytes"
+
+TABLES = ("tasks", "agents", "sessions", "messages", "missions")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A Brain that several tests speak with, and the URL of the database that it follows."""
+
+    brain: RunningBrain
+    database: str
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self.brain.port}"
+
+
+def token(seconds: int = 60) -> str:
+    """Return a token of ann's for the guarded one, which is good for so long."""
+    claims = {"sub": "ann", "exp": int(time.time()) + seconds}
+    return jwt.encode(claims, SECRET, "HS256")
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
+    return installed(tmp_path_factory.mktemp("packages"))
+
+
+@pytest.fixture(scope="session")
+def origin() -> Iterator[str]:
+    """Where the page comes from."""
+    with page_server() as origin:
+        yield origin
+
+
+@pytest.fixture
+async def front_end(browser: Browser, origin: str) -> AsyncIterator[FrontEnd]:
+    """A page without scripts; whatever it runs must not fail."""
+    context = await browser.new_context()
+    front_end = FrontEnd(await context.new_page())
+    await front_end.page.goto(f"{origin}/")
+    yield front_end
+    await context.close()
+    assert front_end.errors == []
+
+
+@pytest.fixture(scope="module")
+async def served(
+    postgres: str, template: str, origin: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Served]:
+    """A Brain for the tests of a module, where any word is a token."""
+    folder = tmp_path_factory.mktemp("served")
+    async with new_database(postgres, template) as url:
+        options = ("--database-url", url)
+        async with running_brain(folder, *options, BRAIN_ALLOWED_ORIGINS=origin) as brain:
+            yield Served(brain, url)
+
+
+@pytest.fixture(scope="module")
+async def guarded(
+    served: Served, origin: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Served]:
+    """Another that follows the same database, where tokens are signed."""
+    folder = tmp_path_factory.mktemp("guarded")
+    options = ("--database-url", served.database)
+    environment = {"BRAIN_ALLOWED_ORIGINS": origin, "BRAIN_JWT_SECRET": SECRET}
+    async with running_brain(folder, *options, **environment) as brain:
+        yield Served(brain, served.database)
+
+
+@pytest.fixture
+async def sql(served: Served) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to the database; its tables are empty, and everybody has been told so."""
+    connection = await asyncpg.connect(served.database)
+    for table in TABLES:
+        await connection.execute(f"DELETE FROM {table}")
+    async with served.brain.client("/ws?channel=emptied") as client:
+        await connection.execute("SELECT brain.publish('emptied', 'now', '{}')")
+        await message(client)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(scope="session")
+async def impatient(
+    postgres: str, template: str, origin: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Served]:
+    """A Brain that asks for signs of life all the time."""
+    output = tmp_path_factory.mktemp("impatient") / "brain.log"
+    async with new_database(postgres, template) as url:
+        command = (sys.executable, "-m", "tests.seeds.impatient", "serve", "--port", "0")
+        environment = {
+            "BRAIN_DATABASE_URL": url,
+            "BRAIN_ALLOWED_ORIGINS": origin,
+            "BRAIN_HEARTBEAT_SECONDS": "0.4",
+        }
+        async with running(command, output, environment) as process:
+            port = int((await logged(output, READY, process))[1])
+            yield Served(RunningBrain(process, port, output), url)

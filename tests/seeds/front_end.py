@@ -1,0 +1,108 @@
+"""A page that somebody else wrote, in a browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+from playwright.async_api import ConsoleMessage, Page, WebSocket
+
+from tests.end_to_end.brain import PATIENCE_SECONDS, becomes
+from tests.seeds.packages import Packages
+from tests.seeds.signs import is_sign
+
+PAGE = b"""
+<!doctype html>
+<title>Somebody's page</title>
+<link rel="icon" href="data:,">
+<div id="root"></div>
+"""
+
+REACT = """
+import { createRoot } from 'react-dom/client';
+const root = createRoot(document.getElementById('root'));
+window.unmount = () => root.unmount();
+"""
+
+
+class PageHandler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/html; charset=utf-8")
+        self.end_headers()
+        self.wfile.write(PAGE)
+
+    def log_message(self, format: str, *values: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def page_server() -> Iterator[str]:
+    """Serve the page from a server of its own, as front ends are; yield its origin."""
+    with ThreadingHTTPServer(("localhost", 0), PageHandler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://localhost:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class FrontEnd:
+    """The page, what it says on its console, and what goes over its WebSockets."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.sockets: list[WebSocket] = []
+        self.sent: list[Any] = []
+        self.told: list[Any] = []
+        """What it was sent, signs of life apart."""
+        self.signs: list[Any] = []
+        self.errors: list[str] = []
+        self._said: list[ConsoleMessage] = []
+        self._read_said = self._read_told = 0
+        page.on("console", self._note)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("websocket", self._follow)
+
+    async def run(self, script: str) -> None:
+        """Run a script as if the page had it; the next one finds what this one declares."""
+        await self.page.add_script_tag(content=script)
+
+    async def mount(self, packages: Packages, *code: str) -> None:
+        """Run a module in TypeScript, put together from parts."""
+        await self.run(await packages.bundled("\n".join(code)))
+
+    async def next_said(self) -> list[Any]:
+        """Return what is passed to `console.log` or the like next."""
+        await becomes(lambda: len(self._said) > self._read_said)
+        self._read_said += 1
+        said = [await value.json_value() for value in self._said[self._read_said - 1].args]
+        return await self.next_said() if is_sign(said[-1]) else said
+
+    async def next_told(self) -> dict[str, Any]:
+        """Return the next message that a server sends."""
+        await becomes(lambda: len(self.told) > self._read_told)
+        self._read_told += 1
+        message: dict[str, Any] = self.told[self._read_told - 1]
+        return message
+
+    async def holds(self, expression: str) -> None:
+        """Return once an expression in JavaScript is true."""
+        await self.page.wait_for_function(expression, timeout=PATIENCE_SECONDS * 1000)
+
+    def _note(self, message: ConsoleMessage) -> None:
+        if message.args:  # otherwise it is the browser that says it
+            self._said.append(message)
+
+    def _follow(self, socket: WebSocket) -> None:
+        self.sockets.append(socket)
+        socket.on("framesent", lambda frame: self.sent.append(json.loads(frame)))
+        socket.on("framereceived", self._hear)
+
+    def _hear(self, frame: str | bytes) -> None:
+        message = json.loads(frame)
+        (self.signs if is_sign(message) else self.told).append(message)

@@ -1,0 +1,367 @@
+"""The clients that the document of the BRAiN WebSocket system prints, as they stand there."""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from httpx2 import AsyncClient
+from playwright.async_api import expect
+
+from brain.message.channels import ChannelsFormat
+from tests.end_to_end.brain import becomes, ended, running_brain
+from tests.seeds.comparing import is_as_printed, kinds
+from tests.seeds.conftest import Served
+from tests.seeds.front_end import REACT, FrontEnd
+from tests.seeds.impatient import PULSE_SECONDS, SILENCE_SECONDS
+from tests.seeds.packages import Packages
+from tests.seeds.programs import DIRECTLY, Program, program, typed, wscat
+from tests.seeds.signs import is_sign, next_told
+from tests.seeds.snippets import Document
+
+DOCUMENT = Document("2-brain-websocket-system.md", "localhost:8000")
+
+HOOK = DOCUMENT.code("React Hook Example")
+MOUNTED = """
+function Mounted() { window.hook = useWebSocket('ws://%s/ws/connect'); }
+root.render(<Mounted />);
+"""
+DASHBOARD = "root.render(<MissionDashboard />);"
+
+VUE_MOUNTED = """
+import { createApp, toRaw } from 'vue';
+const app = createApp({
+    setup() { window.hook = useWebSocket('ws://%s/ws/connect'); return () => null; }
+});
+app.mount('#root');
+window.unmount = () => app.unmount();
+"""
+
+CONNECTED = DOCUMENT.message("Connecting", 3)
+PING = DOCUMENT.message("Heartbeat")
+PONG = {"type": "pong"}
+SUBSCRIBE = {"type": "subscribe", "channel": "missions"}
+SUBSCRIBED = DOCUMENT.message("Subscribing to Channels", 2)
+UNSUBSCRIBE = {"type": "unsubscribe", "channel": "missions"}
+UNSUBSCRIBED = DOCUMENT.message("Unsubscribing", 2)
+
+CREATE = """
+INSERT INTO missions (id, name, priority) VALUES ('mission_123', 'Deploy Application', 'high')
+"""
+CREATED = {
+    "type": "mission_created",
+    "channel": "missions",
+    "data": {
+        "mission_id": "mission_123",
+        "name": "Deploy Application",
+        "priority": "high",
+        "status": "created",
+        "result": None,
+        "error": None,
+    },
+    "timestamp": 1703001234.56,
+}
+COMPLETE = """
+UPDATE missions SET status = 'completed', result = '{"status": "success"}'
+ WHERE id = 'mission_123'
+"""
+DEPLOYED = "SELECT brain.publish('missions', 'mission_update', '{\"status\": \"deployed\"}')"
+
+
+@pytest.fixture
+async def connected(front_end: FrontEnd, served: Served, sql: asyncpg.Connection) -> FrontEnd:
+    """A page with the example for browsers, which keeps its connection in `ws`."""
+    await front_end.run(DOCUMENT.snippet("Connecting", 2, at=served.address))
+    assert await front_end.next_said() == ["Connected"]
+    assert is_as_printed(await front_end.next_told(), CONNECTED)
+    return front_end
+
+
+@pytest.fixture
+async def pinged(front_end: FrontEnd, impatient: Served) -> FrontEnd:
+    """The same, and it is asked for signs of life."""
+    await front_end.run(DOCUMENT.snippet("Connecting", 2, at=impatient.address))
+    return front_end
+
+
+async def test_the_example_for_browsers_logs_the_welcome_and_the_end(connected: FrontEnd) -> None:
+    said, told = await connected.next_said()
+    assert said == "Received:"
+    assert is_as_printed(told, CONNECTED)
+
+    await connected.run(DOCUMENT.code("Disconnecting"))
+    assert await connected.next_said() == ["Disconnected"]
+
+
+async def test_signs_of_life_are_asked_for_as_often_as_it_is_written() -> None:
+    assert (ChannelsFormat.pulse_seconds, ChannelsFormat.silence_seconds) == (30, 60)
+
+
+@pytest.mark.parametrize("heading", ["Heartbeat", "Connection Timeout"])
+async def test_the_handler_for_pings_answers(pinged: FrontEnd, heading: str) -> None:
+    number = 2 if heading == "Heartbeat" else 1
+    await pinged.run(DOCUMENT.code(heading, number))
+    await becomes(lambda: PONG in pinged.sent)
+    assert is_as_printed(pinged.signs[0], PING)
+
+
+async def test_who_answers_no_ping_is_disconnected(pinged: FrontEnd) -> None:
+    assert await pinged.next_said() == ["Connected"]
+    await pinged.next_said()
+    assert await pinged.next_said() == ["Disconnected"]
+    assert len(pinged.signs) > 1
+
+
+async def test_who_subscribes_is_told_of_the_channel_until_it_unsubscribes(
+    connected: FrontEnd, served: Served, sql: asyncpg.Connection
+) -> None:
+    async with served.brain.client("/ws/channel/missions") as another:
+
+        async def change(statement: str) -> None:
+            """Change a mission, and see that everybody has been told who is to be told."""
+            await sql.execute(statement)
+            await next_told(another)
+
+        await change("INSERT INTO missions (id) VALUES ('mission_122')")
+        await connected.run(DOCUMENT.code("Subscribing to Channels"))
+        assert is_as_printed(await connected.next_told(), SUBSCRIBED)
+        await change(CREATE)
+        assert is_as_printed(await connected.next_told(), CREATED)
+
+        await connected.run(DOCUMENT.code("Unsubscribing"))
+        assert is_as_printed(await connected.next_told(), UNSUBSCRIBED)
+        await change(COMPLETE)
+        await connected.run(DOCUMENT.code("Subscribing to Channels"))
+        assert is_as_printed(await connected.next_told(), SUBSCRIBED)
+    assert connected.sent == [SUBSCRIBE, UNSUBSCRIBE, SUBSCRIBE]
+
+
+async def test_a_channel_of_its_own_is_subscribed_to_at_once(
+    front_end: FrontEnd, served: Served, sql: asyncpg.Connection
+) -> None:
+    url = DOCUMENT.snippet("Channel-Specific Connection", at=served.address)
+    await front_end.run(f"const ws = new WebSocket('{url.strip()}');")
+    assert is_as_printed(await front_end.next_told(), CONNECTED)
+    await sql.execute(CREATE)
+    assert is_as_printed(await front_end.next_told(), CREATED)
+
+
+async def test_a_token_may_come_with_the_url(front_end: FrontEnd, served: Served) -> None:
+    urls = DOCUMENT.snippet("Connecting", at=served.address, fill_in={"<auth_token>": "ann"})
+    _, url = urls.split()
+    await front_end.run(f"const ws = new WebSocket('{url}');")
+    assert is_as_printed(await front_end.next_told(), CONNECTED)
+
+
+async def test_the_check_of_a_subscription_logs_its_channel(connected: FrontEnd) -> None:
+    await connected.next_said()
+    await connected.run(DOCUMENT.code("Messages Not Received"))
+    await connected.run(DOCUMENT.code("Subscribing to Channels"))
+    assert await connected.next_said() == ["Successfully subscribed to:", "missions"]
+
+
+async def test_the_react_hook_subscribes_sends_and_collects_what_it_is_told(
+    front_end: FrontEnd, packages: Packages, impatient: Served
+) -> None:
+    await front_end.mount(packages, REACT, HOOK, MOUNTED % impatient.address)
+    assert await front_end.next_said() == ["WebSocket connected"]
+    await front_end.holds("hook.connected")
+    assert is_as_printed(await front_end.next_told(), CONNECTED)
+
+    await front_end.page.evaluate("hook.subscribe('missions')")
+    assert is_as_printed(await front_end.next_told(), SUBSCRIBED)
+    await front_end.page.evaluate("hook.unsubscribe('missions')")
+    assert is_as_printed(await front_end.next_told(), UNSUBSCRIBED)
+    await front_end.page.evaluate("hook.sendMessage({ type: 'ping' })")
+    await front_end.holds("hook.messages.some(message => message.type === 'pong')")
+    await front_end.holds("hook.messages.some(message => message.type === 'ping')")
+    await becomes(lambda: PONG in front_end.sent)
+
+    await front_end.page.evaluate("unmount()")
+    assert await front_end.next_said() == ["WebSocket disconnected"]
+
+
+async def test_the_react_dashboard_lists_what_missions_do(
+    front_end: FrontEnd, packages: Packages, served: Served, sql: asyncpg.Connection
+) -> None:
+    usage = DOCUMENT.snippet("React Hook Example", 2, at=served.address)
+    await front_end.mount(packages, REACT, HOOK, usage, DASHBOARD)
+    await expect(front_end.page.get_by_role("heading")).to_have_text("Status: Connected")
+    await becomes(lambda: [one["type"] for one in front_end.told] == ["connected", "subscribed"])
+
+    await sql.execute(CREATE)
+    await sql.execute(DEPLOYED)
+    # What concerns the channel is listed, and so is that it was subscribed to, which has no data.
+    created = json.dumps(CREATED["data"], separators=(",", ":"))
+    await expect(front_end.page.get_by_role("listitem")).to_have_text(
+        ["subscribed:", f"mission_created: {created}", 'mission_update: {"status":"deployed"}']
+    )
+
+
+async def test_the_vue_composable_subscribes_and_collects_what_it_is_told(
+    front_end: FrontEnd, packages: Packages, impatient: Served
+) -> None:
+    composable = DOCUMENT.code("Vue 3 Example")
+    await front_end.mount(packages, composable, VUE_MOUNTED % impatient.address)
+    await front_end.holds("hook.connected.value")
+    await front_end.page.evaluate("hook.subscribe('missions')")
+    await front_end.holds("hook.messages.value.some(message => message.type === 'subscribed')")
+    assert is_as_printed(await front_end.next_told(), CONNECTED)
+    assert is_as_printed(await front_end.next_told(), SUBSCRIBED)
+    await front_end.holds("hook.messages.value.some(message => message.type === 'ping')")
+    await becomes(lambda: PONG in front_end.sent)
+
+    await front_end.page.evaluate("unmount()")
+    await front_end.holds("!hook.connected.value")
+
+
+async def test_wscat_subscribes_and_is_told(
+    tmp_path: Path, packages: Packages, served: Served, sql: asyncpg.Connection
+) -> None:
+    session = DOCUMENT.snippet("Manual Testing", at=served.address)
+    subscribe, pong = typed(session)
+    async with wscat(tmp_path, packages, session) as client:
+        assert is_as_printed(await client.message(), CONNECTED)
+        client.type(subscribe)
+        assert is_as_printed(await client.message(), SUBSCRIBED)
+        client.type(pong)
+        await sql.execute(CREATE)
+        assert is_as_printed(await client.message(), CREATED)
+
+
+@asynccontextmanager
+async def python_client(folder: Path, at: str) -> AsyncIterator[Program]:
+    script = folder / "client.py"
+    script.write_text(DOCUMENT.snippet("Manual Testing", 2, at=at))
+    command = (sys.executable, "-u", str(script))
+    async with program(folder, command, {}) as client:
+        _, welcome = (await client.line()).split("Received: ")
+        assert is_as_printed(json.loads(welcome), CONNECTED)
+        yield client
+
+
+async def received(client: Program, *, is_a_sign: bool = False) -> dict[str, Any]:
+    """Return the next message that the client in Python prints, which it does as a dictionary."""
+    told: dict[str, Any] = ast.literal_eval((await client.line()).removeprefix("Received: "))
+    return told if is_sign(told) is is_a_sign else await received(client, is_a_sign=is_a_sign)
+
+
+async def test_the_client_in_python_subscribes_and_is_told(
+    tmp_path: Path, served: Served, sql: asyncpg.Connection
+) -> None:
+    async with python_client(tmp_path, served.address) as client:
+        assert is_as_printed(await received(client), SUBSCRIBED)
+        await sql.execute(CREATE)
+        assert is_as_printed(await received(client), CREATED)
+        await sql.execute(COMPLETE)
+        told = await received(client)
+        assert (told["type"], told["data"]["result"]) == (
+            "mission_completed",
+            {"status": "success"},
+        )
+
+
+async def test_the_client_in_python_stays_because_it_answers_pings(
+    tmp_path: Path, impatient: Served
+) -> None:
+    async with python_client(tmp_path, impatient.address) as client:
+        assert is_as_printed(await received(client), SUBSCRIBED)
+        pings = 0
+        while pings * PULSE_SECONDS < SILENCE_SECONDS + 1:
+            assert is_as_printed(await received(client, is_a_sign=True), PING)
+            pings += 1
+
+
+async def test_the_reconnecting_client_is_back_after_a_restart(
+    front_end: FrontEnd, origin: str, database: str, tmp_path: Path
+) -> None:
+    options = ("--database-url", database)
+    allowed = {"BRAIN_ALLOWED_ORIGINS": origin}
+    await front_end.run(DOCUMENT.code("Client-Side"))
+    async with running_brain(tmp_path, *options, **allowed) as first:
+        url = f"ws://localhost:{first.port}/ws/connect"
+        await front_end.run(f"const client = new WebSocketClient('{url}')")
+        assert await front_end.next_said() == ["Connected"]
+    assert await front_end.next_said() == ["Disconnected, reconnecting..."]
+    async with running_brain(tmp_path, *options, "--port", str(first.port), **allowed):
+        while (said := await front_end.next_said()) != ["Connected"]:
+            # Before the server is there again.
+            assert said == ["Disconnected, reconnecting..."]
+        await front_end.run(
+            "client.handleMessage = message => console.log(message);"
+            "client.ws.send(JSON.stringify({ type: 'subscribe', channel: 'missions' }));"
+        )
+        said = await front_end.next_said()
+        if said[0]["type"] == "connected":
+            said = await front_end.next_said()
+        assert is_as_printed(said, [SUBSCRIBED])
+
+
+async def test_the_reconnecting_client_answers_pings(
+    front_end: FrontEnd, impatient: Served
+) -> None:
+    await front_end.run(DOCUMENT.code("Client-Side"))
+    url = f"ws://{impatient.address}/ws/connect"
+    await front_end.run(f"const client = new WebSocketClient('{url}')")
+    await becomes(lambda: PONG in front_end.sent)
+
+
+async def test_the_troubleshooting_commands_answer(served: Served) -> None:
+    commands = DOCUMENT.snippet("Connection Refused", at=served.address)
+    info, statistics = [line for line in commands.splitlines() if line.startswith("curl ")]
+    about = json.loads((await ended(("bash", "-c", info), DIRECTLY)).said)
+    assert about["service"] == "brain"
+    counts = json.loads((await ended(("bash", "-c", statistics), DIRECTLY)).said)
+    printed = DOCUMENT.message("HTTP API Endpoints", 7)
+    assert kinds({**counts, "channels": {}}) == kinds({**printed, "channels": {}})
+
+
+async def test_a_broadcast_to_a_channel_is_told_and_answered_as_it_is_printed(
+    served: Served,
+) -> None:
+    sent = DOCUMENT.message("HTTP API Endpoints", 2)
+    printed = DOCUMENT.message("HTTP API Endpoints", 3)
+    async with served.brain.client("/ws/channel/missions") as client, AsyncClient() as http:
+        answer = await http.post(f"http://{served.address}/api/ws/broadcast", json=sent)
+        assert answer.status_code == 200
+        told = await next_told(client)
+    assert kinds(answer.json()) == kinds(printed)
+    assert answer.json()["status"] == "broadcasted"
+    assert list(told) == ["type", "channel", "data", "timestamp"]
+    assert (told["type"], told["channel"], told["data"]) == (
+        sent["type"],
+        sent["channel"],
+        sent["message"],
+    )
+
+
+async def test_a_broadcast_to_all_is_told_to_whoever_has_not_subscribed(served: Served) -> None:
+    sent = DOCUMENT.message("HTTP API Endpoints", 5)
+    async with served.brain.client("/ws/connect") as client, AsyncClient() as http:
+        answer = await http.post(f"http://{served.address}/api/ws/broadcast/all", json=sent)
+        assert answer.status_code == 200
+        told = await next_told(client)
+    assert answer.json()["status"] == "broadcasted"
+    assert (told["type"], told["data"]) == (sent["type"], sent["data"])
+
+
+async def test_the_subscribers_of_a_channel_are_counted_and_named_as_it_is_printed(
+    served: Served,
+) -> None:
+    # It is printed with dots in it, for further ids.
+    printed = DOCUMENT.code("HTTP API Endpoints", 9).replace(", ...", "")
+    url = f"http://{served.address}/api/ws/channels/audit"
+    async with served.brain.client("/ws/channel/audit"), AsyncClient() as http:
+        answer = (await http.get(url)).json()
+        while answer["subscribers"] == 0:
+            answer = (await http.get(url)).json()
+    assert list(answer) == list(json.loads(printed))
+    assert (answer["channel"], answer["subscribers"]) == ("audit", 1)
+    assert kinds(answer["connection_ids"]) == kinds(["uuid-here"])
