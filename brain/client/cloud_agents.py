@@ -21,6 +21,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from brain.client.connection import chosen
 from brain.client.messages import publish
 from brain.database.connection import Queryable
 from brain.errors import MessageRefused
@@ -65,3 +66,15 @@ def checked(model: type[WireModel], data: Mapping[str, Any]) -> dict[str, Any]:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise MessageRefused(f"{where}: {first['msg']}") from error
+
+
+async def get_clients_count(*, connection: Queryable | None = None) -> int:
+    """Return how many clients are connected, of whatever kind and to whatever process."""
+    async with chosen(connection) as database:
+        return int(await database.fetchval("SELECT clients FROM brain.everywhere()"))
+
+
+async def get_authenticated_clients_count(*, connection: Queryable | None = None) -> int:
+    """Return how many of them have come with a good token."""
+    async with chosen(connection) as database:
+        return int(await database.fetchval("SELECT authenticated FROM brain.everywhere()"))
