@@ -8,8 +8,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from brain.database.nodes import Everywhere
 from brain.listener.listener import ListenerStatistics
-from brain.web import page, status
+from brain.web import health, page, status
 
 Web = Callable[..., TestClient]
 
@@ -78,3 +79,38 @@ def test_everybody_else_gets_a_short_summary(web: Web, accept: str) -> None:
 def test_an_unknown_path_is_not_found_and_an_unknown_method_not_allowed(web: Web) -> None:
     assert web().get("/nothing").status_code == 404
     assert web().post("/api/brain/status/ws").status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            "postgresql://ann:secret@db.example.org:5433/brain?sslmode=require",
+            "postgresql://db.example.org:5433/brain",
+        ),
+        ("postgresql://localhost/brain", "postgresql://localhost/brain"),
+        (
+            "postgresql:///brain?host=/run/postgresql&password=secret",
+            "postgresql://localhost/brain",
+        ),
+        ("postgresql://ann:secret@[::1]:5432/brain", "postgresql://[::1]:5432/brain"),
+        ("postgresql://ann:secret@a:1,b:2/brain", "postgresql://…/brain"),
+    ],
+)
+@pytest.mark.parametrize("is_live", [True, False])
+def test_the_health_tells_whether_the_database_is_followed_and_no_password(
+    url: str, shown: str, is_live: bool
+) -> None:
+    async def everywhere() -> Everywhere:
+        return Everywhere(5, 4, 3, {})
+
+    routes = health.routes(url, lambda: is_live, everywhere)
+    response = TestClient(Starlette(routes=routes)).get("/health")
+
+    assert response.status_code == (200 if is_live else 503)
+    answer = response.json()
+    assert list(answer) == ["status", "timestamp", "gateway", "websocket", "config"]
+    assert answer["status"] == ("ok" if is_live else "degraded")
+    assert answer["gateway"] == ("connected" if is_live else "disconnected")
+    assert answer["websocket"] == {"status": "running", "connections": 5, "connectedUsers": 3}
+    assert answer["config"] == {"gatewayUrl": shown, "useMockData": False}
