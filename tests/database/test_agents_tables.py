@@ -280,8 +280,7 @@ async def test_a_table_that_is_watched_already_keeps_its_watch(empty: str) -> No
 
 
 async def test_nothing_is_wrong_with_the_watches(connection: asyncpg.Connection) -> None:
-    rows = await connection.fetch("SELECT channel, problems FROM brain.watches ORDER BY 1")
+    rows = await connection.fetch("SELECT channel, problems FROM brain.watches")
 
-    assert [(row["channel"], row["problems"]) for row in rows] == [
-        (channel, []) for channel in sorted([*TABLES, "tasks"])
-    ]
+    assert {*TABLES, "tasks"} <= {row["channel"] for row in rows}
+    assert not [row for row in rows if row["problems"]]
