@@ -33,7 +33,7 @@ from brain.message.cursor import Cursor
 from brain.message.event import Event
 from brain.message.snapshot import Snapshot
 from brain.message.topic import INTERNAL, where_of
-from brain.message.wire_format import Welcome
+from brain.message.wire_format import SERVICE_RESTART, Welcome
 from brain.message.wire_model import WireModel
 
 logger = logging.getLogger(__name__)
@@ -122,6 +122,7 @@ class ChannelsFormat:
     name = "channels"
     pulse_seconds: float | None = PULSE_SECONDS
     silence_seconds: float | None = SILENCE_SECONDS
+    going_away_code = SERVICE_RESTART
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         yield Connected(

@@ -22,7 +22,7 @@ from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.runs import ColumnTimestamp, Connected, RunsFormat
 from brain.message.snapshot import Snapshot
-from brain.message.wire_format import Welcome
+from brain.message.wire_format import SERVICE_RESTART, Welcome
 from brain.message.wire_model import Timestamp, WireModel
 
 UNKNOWN_FORMAT = "Invalid message format"
@@ -160,6 +160,7 @@ class CloudAgentsFormat:
     name = "cloud agents"
     pulse_seconds: float | None = 30.0
     silence_seconds: float | None = 60.0
+    going_away_code = SERVICE_RESTART
 
     def __init__(self, runs: RunsFormat) -> None:
         self._runs = runs

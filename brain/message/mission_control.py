@@ -21,7 +21,7 @@ from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.snapshot import Snapshot
 from brain.message.times import epoch_milliseconds
-from brain.message.wire_format import Welcome
+from brain.message.wire_format import GOING_AWAY, Welcome
 from brain.message.wire_model import WireModel
 
 PUBLISHED = {agents.CHANNEL: "agent:status", "sessions": "session:activity"}
@@ -103,6 +103,7 @@ class MissionControlFormat:
     name = "mission control"
     pulse_seconds: float | None = 30.0
     silence_seconds: float | None = None
+    going_away_code = GOING_AWAY
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         return iter(())

@@ -84,6 +84,7 @@ class WithCursorFormat:
         self.name = f"{plain.name} with cursor"
         self.pulse_seconds = plain.pulse_seconds
         self.silence_seconds = plain.silence_seconds
+        self.going_away_code = plain.going_away_code
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         for text in self._plain.greet(welcome):

@@ -21,7 +21,7 @@ from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.snapshot import Snapshot
 from brain.message.times import iso_milliseconds, parse_timestamp
-from brain.message.wire_format import Welcome
+from brain.message.wire_format import SERVICE_RESTART, Welcome
 from brain.message.wire_model import Timestamp, WireModel
 
 CHANNEL = "tasks"
@@ -97,6 +97,7 @@ class RunsFormat:
     name = "runs"
     pulse_seconds: float | None = None
     silence_seconds: float | None = None
+    going_away_code = SERVICE_RESTART
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         yield Connected(timestamp=welcome.now).model_dump_json()

@@ -19,6 +19,9 @@ from brain.message.topic import Interest, Told
 logger = logging.getLogger(__name__)
 
 
+GOING_AWAY, SERVICE_RESTART = 1001, 1012
+
+
 @dataclass(frozen=True, slots=True)
 class Welcome:
     """What the first messages of a connection may tell."""
@@ -44,6 +47,8 @@ class WireFormat(Protocol):
     """How often `pulse` is said to everybody, whatever else is; None: where it has been quiet."""
     silence_seconds: float | None
     """A client that says nothing for so long is disconnected; None: it may be silent."""
+    going_away_code: int
+    """With which these clients are closed when the server stops."""
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         """Yield the first messages of a connection."""

@@ -111,6 +111,10 @@ class Conversation:
     def silence_seconds(self) -> float | None:
         return self._wire_format.silence_seconds
 
+    @property
+    def going_away_code(self) -> int:
+        return self._wire_format.going_away_code
+
     def begin(self) -> None:
         """Greet the client, and tell it what happens from then on; it is subscribed before."""
         self._expire_later()

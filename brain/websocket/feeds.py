@@ -16,6 +16,7 @@ from brain.database.connection import DISCONNECTIONS, told
 from brain.errors import ConnectionEnded
 from brain.hub.feed import Follower
 from brain.message.json_depth import is_deeper
+from brain.message.wire_format import SERVICE_RESTART
 from brain.websocket.conversation import EXPIRED, NO_TEXT, TOO_DEEP
 from brain.websocket.entrance import Entrance, Guest, enter, identified, refuse
 from brain.websocket.keeper import FeedKeeper, Kept, Place
@@ -58,6 +59,7 @@ class Following:
     """One client of a feed: told its state, and heard out."""
 
     silence_seconds: float | None = None
+    going_away_code = SERVICE_RESTART
 
     def __init__(self, guest: Guest, entrance: Entrance, keeper: FeedKeeper, place: Place) -> None:
         self._outlet = guest.outlet

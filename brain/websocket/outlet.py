@@ -32,6 +32,11 @@ class Outlet(Protocol):
 class Hearer(Protocol):
     """What an outlet calls, one at a time. Nothing here waits either."""
 
+    @property
+    def going_away_code(self) -> int:
+        """With which the client is closed when the server stops."""
+        ...
+
     def hear(self, message: str | bytes) -> None:
         """Take a message of the client, of text or of bytes."""
         ...

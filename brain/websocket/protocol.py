@@ -224,7 +224,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_parser_exception()
 
     def shutdown(self) -> None:
+        hearer = self._hearer
         self._say_that_it_left()
+        if hearer is not None and not self.close_sent:
+            # uvicorn has one code for all.
+            self.conn.send_close(hearer.going_away_code)
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.close_sent = True
         super().shutdown()
 
     def keepalive_timeout(self) -> None:

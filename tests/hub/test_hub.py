@@ -15,7 +15,7 @@ from brain.message.event import Batch, Event, Operation
 from brain.message.frames import texts_of
 from brain.message.snapshot import Snapshot
 from brain.message.topic import Interest, Topic, in_channels, interest_in, where_of
-from brain.message.wire_format import Welcome
+from brain.message.wire_format import SERVICE_RESTART, Welcome
 
 TASKS = in_channels(["tasks"])
 
@@ -28,6 +28,7 @@ class PlainFormat:
     def __init__(self, pulse_seconds: float | None = None) -> None:
         self.pulse_seconds = pulse_seconds
         self.silence_seconds: float | None = None
+        self.going_away_code = SERVICE_RESTART
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         yield "hello"

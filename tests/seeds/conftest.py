@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -47,6 +48,12 @@ def token(seconds: int = 60) -> str:
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Packages:
     return installed(tmp_path_factory.mktemp("packages"))
+
+
+@pytest.fixture
+def curl() -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
 
 
 @pytest.fixture(scope="session")

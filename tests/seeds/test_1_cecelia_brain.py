@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 
 from tests.end_to_end.brain import becomes, ended, running_brain
 from tests.seeds.comparing import is_as_printed
@@ -110,6 +111,7 @@ async def test_what_is_typed_into_psql_is_seen_in_wscat(
         assert is_as_printed(await client.message(), UPDATE)
 
 
+@pytest.mark.usefixtures("curl")
 async def test_the_status_is_as_it_is_printed(front_end: FrontEnd, served: Served) -> None:
     printed = DOCUMENT.message("HTTP Status Endpoint", 2)
     command = DOCUMENT.snippet("HTTP Status Endpoint", at=served.address)
@@ -163,6 +165,7 @@ async def test_who_reconnects_with_retries_is_back_after_a_restart(
         assert is_as_printed(await front_end.next_told(), UPDATE)
 
 
+@pytest.mark.usefixtures("curl")
 async def test_the_troubleshooting_commands_answer(
     served: Served, psql: str, sql: asyncpg.Connection
 ) -> None:

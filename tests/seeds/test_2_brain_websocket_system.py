@@ -313,6 +313,7 @@ async def test_the_reconnecting_client_answers_pings(
     await becomes(lambda: PONG in front_end.sent)
 
 
+@pytest.mark.usefixtures("curl")
 async def test_the_troubleshooting_commands_answer(served: Served) -> None:
     commands = DOCUMENT.snippet("Connection Refused", at=served.address)
     info, statistics = [line for line in commands.splitlines() if line.startswith("curl ")]

@@ -176,6 +176,7 @@ async def test_the_recommended_strategy_is_back_after_a_restart(
         assert (told["type"], told["payload"]["status"]) == ("agent:status", "offline")
 
 
+@pytest.mark.usefixtures("curl")
 async def test_the_health_is_as_it_is_printed(served: Served) -> None:
     printed = DOCUMENT.message("Health Check", 2)
     command = DOCUMENT.snippet("Health Check", at=served.address)

@@ -345,16 +345,20 @@ async def test_after_many_have_come_and_gone_nothing_is_left() -> None:
     assert len(asyncio.all_tasks()) == before
 
 
-async def test_clients_are_told_when_the_server_ends() -> None:
+@pytest.mark.parametrize(("path", "code"), [("/ws", 1012), ("/?token=ann", 1001)])
+async def test_clients_are_told_when_the_server_ends(path: str, code: int) -> None:
     hub = new_hub()
     async with AsyncExitStack() as stack:
         async with served(application(hub)) as (port, _):
-            connection = await stack.enter_async_context(client(port))
-            await heard(connection)
+            url = f"ws://127.0.0.1:{port}{path}"
+            connection = await stack.enter_async_context(connect(url, proxy=None))
+            await becomes(lambda: hub.statistics().subscribers == 1)
+            if path == "/ws":
+                await heard(connection)
         with pytest.raises(ConnectionClosed) as closed:
             await heard(connection)
         assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1012
+        assert closed.value.rcvd.code == code
         assert hub.statistics().subscribers == 0
 
 
