@@ -18,6 +18,7 @@ from brain.settings import Settings
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+SEEDS = (ROOT / "docs" / "seeds.md").read_text()
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
 DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 
@@ -96,3 +97,22 @@ def test_every_make_target_that_the_documents_name_exists() -> None:
     }
 
     assert named <= targets
+
+
+def test_every_test_that_the_seeds_name_exists() -> None:
+    named = set(re.findall(r"([\w./]*)::(\w+)", SEEDS))
+
+    assert len(named) > 200
+    for path, name in sorted(named):
+        assert (ROOT / path).is_file(), f"{path}::{name}"
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), name
+
+
+def test_everything_that_the_seeds_list_is_tested_measured_or_said_why_not() -> None:
+    rows = re.findall(r"^\| (.+?) +\| *(.*?) *\|$", SEEDS, re.MULTILINE)
+    items = [row for row in rows if row[0] != "documented" and not row[0].endswith("**")]
+
+    assert len(items) > 200
+    assert [documented for documented, proof in items if not re.search(r"\w{3}", proof)] == []
+    for program in re.findall(r"`(bench/\w+\.py)`", SEEDS):
+        assert (ROOT / program).is_file()

@@ -26,6 +26,8 @@ from brain.message.wire_model import WireModel
 
 PUBLISHED = {agents.CHANNEL: "agent:status", "sessions": "session:activity"}
 """What is published for these clients, by channel."""
+KEYS = ("agentId", "sessionId", "status", "lastMessage", "timestamp")
+"""In the order in which they are told."""
 
 logger = logging.getLogger(__name__)
 
@@ -188,6 +190,8 @@ def published(event: Event) -> Published | None:
     """Return a message that was published for these clients, with a timestamp in any case."""
     if PUBLISHED.get(event.channel) != event.type or not isinstance(event.data, dict):
         return None
-    payload = {**event.data}
-    payload.setdefault("timestamp", epoch_milliseconds(event.at))
+    told = {"timestamp": epoch_milliseconds(event.at), **event.data}
+    # jsonb knows no order of keys.
+    first = [name for name in KEYS if name in told]
+    payload = {name: told[name] for name in dict.fromkeys([*first, *told])}
     return Published.model_validate({"type": event.type, "payload": payload})

@@ -17,6 +17,8 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 Asked = TypeVar("Asked", bound=BaseModel)
 
 MOST_BODY_BYTES = 1024 * 1024
+# Who is still speaking when the connection is closed does not get the answer.
+MOST_DISCARDED_BYTES = 16 * MOST_BODY_BYTES
 
 
 class Refused(Exception):
@@ -90,11 +92,15 @@ async def asked(request: Request, model: type[Asked], allowed_origins: tuple[str
         raise Refused(403, "pages from there may not ask: see BRAIN_ALLOWED_ORIGINS")
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise Refused(415, "the content must be application/json")
-    body = b""
+    body, size = b"", 0
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BODY_BYTES:
-            raise Refused(413, f"more than {MOST_BODY_BYTES} bytes")
+        size += len(chunk)
+        if size <= MOST_BODY_BYTES:
+            body += chunk
+        elif size > MOST_DISCARDED_BYTES:
+            break
+    if size > MOST_BODY_BYTES:
+        raise Refused(413, f"more than {MOST_BODY_BYTES} bytes")
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

@@ -15,6 +15,7 @@ import pytest
 from httpx2 import AsyncClient
 from playwright.async_api import expect
 
+from brain.client.events import emit_mission_created
 from brain.message.channels import ChannelsFormat
 from tests.end_to_end.brain import becomes, ended, running_brain
 from tests.seeds.comparing import is_as_printed, kinds
@@ -322,6 +323,18 @@ async def test_the_troubleshooting_commands_answer(served: Served) -> None:
     counts = json.loads((await ended(("bash", "-c", statistics), DIRECTLY)).said)
     printed = DOCUMENT.message("HTTP API Endpoints", 7)
     assert kinds({**counts, "channels": {}}) == kinds({**printed, "channels": {}})
+
+
+async def test_what_the_backend_emits_is_told_to_who_has_subscribed(
+    served: Served, sql: asyncpg.Connection
+) -> None:
+    mission = {"name": "Deploy Application", "priority": "high"}
+    async with served.brain.client("/ws/channel/missions") as client:
+        await emit_mission_created("mission_123", mission, connection=sql)
+        told = await next_told(client)
+    assert list(told) == list(CREATED)
+    assert (told["type"], told["channel"]) == ("mission_created", "missions")
+    assert told["data"] == {"mission_id": "mission_123", **mission}
 
 
 async def test_a_broadcast_to_a_channel_is_told_and_answered_as_it_is_printed(

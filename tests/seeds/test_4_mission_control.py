@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from brain.client.mission_control import broadcast_agent_status, broadcast_session_activity
 from brain.message.mission_control import MissionControlFormat
 from tests.end_to_end.brain import becomes, ended, running_brain
 from tests.seeds.comparing import is_as_printed, kinds
@@ -101,6 +102,33 @@ async def test_the_example_for_browsers_logs_agents_and_sessions(
     assert is_as_printed(front_end.told[3], ACTIVITY)
     await front_end.run("ws.close(1000, 'enough')")
     assert await front_end.next_said() == ["Disconnected:", 1000, "enough"]
+
+
+async def test_the_example_for_browsers_logs_what_the_backend_broadcasts(
+    front_end: FrontEnd, served: Served, sql: asyncpg.Connection
+) -> None:
+    await front_end.run(DOCUMENT.snippet("JavaScript/Browser", at=served.address))
+    assert await front_end.next_said() == ["Connected to Mission Control"]
+
+    await broadcast_agent_status("agent-123", "online", connection=sql)
+    assert await front_end.next_said() == ["Agent agent-123 is now online"]
+    await broadcast_session_activity("agent-123", "session-456", "User said: Hello", connection=sql)
+    assert await front_end.next_said() == ["New activity in session session-456"]
+    for told, printed in zip(front_end.told, (ONLINE, ACTIVITY), strict=True):
+        assert told["type"] == printed["type"]
+        assert list(told["payload"]) == list(printed["payload"])
+    assert front_end.told[1]["payload"]["lastMessage"] == "User said: Hello"
+
+
+async def test_the_example_for_browsers_logs_that_the_server_goes_away(
+    front_end: FrontEnd, origin: str, database: str, tmp_path: Path
+) -> None:
+    options = ("--database-url", database)
+    async with running_brain(tmp_path, *options, BRAIN_ALLOWED_ORIGINS=origin) as brain:
+        at = f"localhost:{brain.port}"
+        await front_end.run(DOCUMENT.snippet("JavaScript/Browser", at=at))
+        assert await front_end.next_said() == ["Connected to Mission Control"]
+    assert (await front_end.next_said())[:2] == ["Disconnected:", 1001]
 
 
 @pytest.mark.parametrize("why", ["no token", "malformed", "expired"])

@@ -14,6 +14,11 @@ import pytest
 from playwright.async_api import expect
 from websockets.asyncio.client import ClientConnection
 
+from brain.client.cloud_agents import (
+    broadcast_agent_status,
+    broadcast_chat_message,
+    send_notification,
+)
 from brain.message.cloud_agents import CloudAgentsFormat
 from tests.end_to_end.brain import becomes, running_brain
 from tests.seeds.comparing import is_as_printed
@@ -144,6 +149,22 @@ async def test_a_notification_to_one_user_is_told_to_that_one(
         assert (await connected.next_told())["data"] == json.loads(failed)
         assert is_as_printed(await connected.next_told(), NOTIFICATION)
         assert is_as_printed(await next_told(another), NOTIFICATION)
+
+
+async def test_what_the_backend_broadcasts_is_told_as_it_is_printed(
+    connected: FrontEnd, served: Served, sql: asyncpg.Connection
+) -> None:
+    async with onlooker(served) as another:
+        await broadcast_agent_status(AGENT_STATUS["data"], connection=sql)
+        await broadcast_chat_message(CHAT_MESSAGE["data"], connection=sql)
+        await send_notification("error", "Task failed", "user_abc123", connection=sql)
+        await send_notification("success", "All tests passed!", connection=sql)
+        for expected in (AGENT_STATUS, CHAT_MESSAGE, NOTIFICATION):
+            assert is_as_printed(await next_told(another), expected)
+    for expected in (AGENT_STATUS, CHAT_MESSAGE):
+        assert is_as_printed(await connected.next_told(), expected)
+    assert (await connected.next_told())["data"] == {"level": "error", "message": "Task failed"}
+    assert is_as_printed(await connected.next_told(), NOTIFICATION)
 
 
 async def test_who_is_not_known_is_told_so_and_nothing_else(
