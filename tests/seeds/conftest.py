@@ -104,11 +104,24 @@ async def sql(served: Served) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(served.database)
     for table in TABLES:
         await connection.execute(f"DELETE FROM {table}")
-    async with served.brain.client("/ws?channel=emptied") as client:
-        await connection.execute("SELECT brain.publish('emptied', 'now', '{}')")
-        await message(client)
+    await has_heard(served, connection, "/ws?channel=emptied")
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def guarded_sql(guarded: Served, sql: asyncpg.Connection) -> asyncpg.Connection:
+    """The same, for those whom the guarded Brain tells."""
+    await has_heard(guarded, sql, f"/ws?cursor=&channel=emptied&token={token()}")
+    return sql
+
+
+async def has_heard(served: Served, connection: asyncpg.Connection, path: str) -> None:
+    """Return when a Brain has told everything so far."""
+    async with served.brain.client(path) as client:
+        await connection.execute("SELECT brain.publish('emptied', 'now', '{}')")
+        while (await message(client))["type"] != "now":
+            pass
 
 
 @pytest.fixture(scope="session")

@@ -47,16 +47,16 @@ VALUES ('session-xyz-789', 'agent-abc-123', 'Processing user request...')
 
 
 async def test_a_client_under_node_comes_in_by_its_header(
-    tmp_path: Path, packages: Packages, guarded: Served, sql: asyncpg.Connection
+    tmp_path: Path, packages: Packages, guarded: Served, guarded_sql: asyncpg.Connection
 ) -> None:
     code = DOCUMENT.snippet(
         "Authentication", at=guarded.address, fill_in={"<your-jwt-token>": token()}
     )
     async with under_node(tmp_path, packages, WS + code + LOGGED) as client:
         assert await client.said() == ["open"]
-        await sql.execute(AGENT)
+        await guarded_sql.execute(AGENT)
         assert is_as_printed(await client.said(), [ONLINE])
-        await sql.execute(SAY)
+        await guarded_sql.execute(SAY)
         assert is_as_printed(await client.said(), [ACTIVITY])
 
 
@@ -72,14 +72,14 @@ async def test_a_client_under_node_is_rejected_with_1006_for_a_bad_header(
 
 
 async def test_a_browser_comes_in_by_the_url(
-    front_end: FrontEnd, guarded: Served, sql: asyncpg.Connection
+    front_end: FrontEnd, guarded: Served, guarded_sql: asyncpg.Connection
 ) -> None:
     code = DOCUMENT.snippet(
         "Authentication", 2, at=guarded.address, fill_in={"<your-jwt-token>": token()}
     )
     await front_end.run(code)
     await front_end.holds("ws.readyState === WebSocket.OPEN")
-    await sql.execute(AGENT)
+    await guarded_sql.execute(AGENT)
     assert is_as_printed(await front_end.next_told(), ONLINE)
 
 

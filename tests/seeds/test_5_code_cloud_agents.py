@@ -168,7 +168,7 @@ async def test_what_the_backend_broadcasts_is_told_as_it_is_printed(
 
 
 async def test_who_is_not_known_is_told_so_and_nothing_else(
-    front_end: FrontEnd, guarded: Served, sql: asyncpg.Connection
+    front_end: FrontEnd, guarded: Served, guarded_sql: asyncpg.Connection
 ) -> None:
     await front_end.run(DOCUMENT.snippet("Authentication", at=guarded.address))
     assert (await front_end.next_told())["type"] == "connected"
@@ -176,7 +176,7 @@ async def test_who_is_not_known_is_told_so_and_nothing_else(
     assert (told["type"], told["data"]) == ("auth", {"success": False})
     async with guarded.brain.client(f"/ws?token={token()}") as another:
         assert (await next_told(another))["data"] == {"success": True, "userId": "ann"}
-        await sql.execute(WORK)
+        await guarded_sql.execute(WORK)
         assert is_as_printed(await next_told(another), AGENT_STATUS)
     await say(front_end, PING)
     assert is_as_printed(await front_end.next_told(), PONG)
