@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
 
 from brain.message import agents
-from brain.message.acts import Act, Refresh
+from brain.message.acts import Act, Refresh, Reject
 from brain.message.changes import row_before, row_now
 from brain.message.client_frames import AuthFrame
 from brain.message.cursor import Cursor
@@ -28,6 +28,8 @@ PUBLISHED = {agents.CHANNEL: "agent:status", "sessions": "session:activity"}
 """What is published for these clients, by channel."""
 KEYS = ("agentId", "sessionId", "status", "lastMessage", "timestamp")
 """In the order in which they are told."""
+
+UNKNOWN_FORMAT = "Invalid message format"
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +85,18 @@ class Heartbeat(WireModel):
     payload: Moment
 
 
+class ErrorPayload(WireModel):
+    error: str
+    timestamp: EpochMilliseconds
+
+
+class Error(WireModel):
+    """What the client said was not understood, or is not allowed; the document knows of none."""
+
+    type: Literal["error"] = "error"
+    payload: ErrorPayload
+
+
 class Published(WireModel):
     """Either of the first two as it was published, with whatever was in it."""
 
@@ -91,7 +105,7 @@ class Published(WireModel):
 
 
 ServerMessage = Annotated[
-    AgentStatusMessage | SessionActivityMessage | Heartbeat | Published,
+    AgentStatusMessage | SessionActivityMessage | Heartbeat | Error | Published,
     Field(union_mode="left_to_right"),
 ]
 """Everything that these clients are sent."""
@@ -126,13 +140,13 @@ class MissionControlFormat:
         try:
             return (Refresh(AuthFrame.model_validate_json(text).token),)
         except ValidationError:
-            return ()
+            return (Reject(UNKNOWN_FORMAT),)
 
     def confirm(self, act: Act, now: datetime) -> str | None:
         return None
 
     def reject(self, why: str, now: datetime) -> str | None:
-        return None
+        return Error(payload=ErrorPayload(error=why, timestamp=now)).model_dump_json()
 
     def pulse(self, now: datetime, cursor: Cursor) -> str | None:
         return Heartbeat(payload=Moment(timestamp=now)).model_dump_json()

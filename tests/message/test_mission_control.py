@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from brain.message.acts import Refresh, Subscribe
+from brain.message.acts import Refresh, Reject, Subscribe
 from brain.message.event import Event
 from brain.message.mission_control import SERVER_MESSAGE, MissionControlFormat
 from brain.message.wire_format import Welcome, WireFormat
@@ -187,17 +187,22 @@ def test_another_token_is_taken() -> None:
 
 
 @given(st.text() | st.dictionaries(st.text(), st.text()).map(json.dumps))
-def test_nothing_comes_of_anything_else(said: str) -> None:
-    assert list(FORMAT.hear(said, AT, HERE)) == []
+def test_whatever_else_is_said_is_rejected(said: str) -> None:
+    assert FORMAT.hear(said, AT, HERE) == (Reject("Invalid message format"),)
 
 
 @pytest.mark.parametrize("said", ['{"type": "auth"}', '{"type": "auth", "token": ""}', "[" * 9999])
-def test_nothing_comes_of_what_is_no_token(said: str) -> None:
-    assert list(FORMAT.hear(said, AT, HERE)) == []
+def test_what_is_no_token_is_rejected(said: str) -> None:
+    assert FORMAT.hear(said, AT, HERE) == (Reject("Invalid message format"),)
 
 
-def test_these_clients_are_told_of_no_confirmation_no_rejection_and_no_reset() -> None:
+def test_these_clients_are_told_of_no_confirmation_and_no_reset() -> None:
     assert FORMAT.confirm(Subscribe("agents"), AT) is None
     assert FORMAT.confirm(Refresh("abc"), AT) is None
-    assert FORMAT.reject("why", AT) is None
     assert FORMAT.reset("why", AT, HERE) is None
+
+
+def test_what_is_rejected_is_told() -> None:
+    message = parsed(FORMAT.reject("why", THEN))
+    assert (message["type"], list(message["payload"])) == ("error", ["error", "timestamp"])
+    assert message["payload"]["error"] == "why"
