@@ -304,12 +304,12 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._head_timer is not None:
+        awaited = self._head_timer
+        super().data_received(data)
+        if awaited is not None and self._head_timer is awaited:  # it was head, and nothing else
             self._head_bytes += len(data)
             if self._head_bytes > MOST_HEAD_BYTES:
                 self.transport.abort()
-                return
-        super().data_received(data)
 
     def on_message_begin(self) -> None:
         if self._head_timer is None:  # it is not the first request

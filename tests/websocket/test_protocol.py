@@ -293,6 +293,16 @@ async def test_one_that_dribbles_its_second_request_is_cut_too() -> None:
                 await asyncio.sleep(0.05)
 
 
+async def test_a_long_body_is_no_head() -> None:
+    async with served(application(new_hub())) as (port, _), asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        size = 3 * MOST_HEAD_BYTES
+        head = f"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n"
+        writer.write(head.encode() + b"x" * size)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 404 ")
+        writer.close()
+
+
 @pytest.mark.parametrize(
     ("line", "status"),
     [("GET /ws?" + "x" * 9000 + " HTTP/1.1", 414), ("GET /ws HTTP/1.1\r\nX: " + "x" * 9000, 431)],
