@@ -31,6 +31,7 @@ class Cohort:
             return
         self.told_at = now
         size = len(frames)
+        # As `send` does it, but without a call for each: every delivery passes here.
         for subscriber, send_now in list(self.members.items()):
             try:
                 sent = send_now(frames)

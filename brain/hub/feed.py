@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from brain.errors import ConnectionEnded
+from brain.hub.sending import send
 
 
 @dataclass(eq=False, slots=True)
@@ -62,12 +63,7 @@ class Feed:
             if follower.is_paused:
                 continue
             follower.told = mark
-            try:
-                sent = follower.send_now(frame)
-            except OSError:
-                sent = 0
-            if sent < len(frame):
-                follower.write(frame[sent:])
+            send(frame, follower.send_now, follower.write)
 
     def pause(self, follower: Follower) -> None:
         """Tell a follower nothing until `drain` is called."""

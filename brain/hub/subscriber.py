@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from brain.errors import ConnectionEnded
+from brain.hub.sending import send
 from brain.message.cursor import Cursor
 from brain.message.topic import Interest
 from brain.message.wire_format import WireFormat
@@ -39,9 +40,4 @@ class Subscriber:
 
     def tell(self, frames: bytes) -> None:
         """Send what can be sent at once, and write the rest; not while it is paused."""
-        try:
-            sent = self.send_now(frames)
-        except OSError:
-            sent = 0
-        if sent < len(frames):
-            self.write(frames[sent:])
+        send(frames, self.send_now, self.write)

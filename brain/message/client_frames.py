@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+UNKNOWN_FORMAT = "Invalid message format"
+
 
 class ClientFrame(BaseModel):
     """Something that a client says; keys that mean nothing here are passed over."""

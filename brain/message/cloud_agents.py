@@ -17,15 +17,13 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from brain.message import agents
 from brain.message.acts import Act, Refresh, Reject, Say, StatePresence
 from brain.message.changes import Left, row_before, row_now, row_of
-from brain.message.client_frames import AuthFrame, ClientFrame, SignFrame
+from brain.message.client_frames import UNKNOWN_FORMAT, AuthFrame, ClientFrame, SignFrame
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.runs import ColumnTimestamp, Connected, RunsFormat
 from brain.message.snapshot import Snapshot
 from brain.message.wire_format import SERVICE_RESTART, Welcome
 from brain.message.wire_model import Timestamp, WireModel
-
-UNKNOWN_FORMAT = "Invalid message format"
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, PlainSerializer, TypeAdapter, Validation
 from brain.message import agents
 from brain.message.acts import Act, Refresh, Reject
 from brain.message.changes import row_before, row_now
-from brain.message.client_frames import AuthFrame
+from brain.message.client_frames import UNKNOWN_FORMAT, AuthFrame
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.snapshot import Snapshot
@@ -28,8 +28,6 @@ PUBLISHED = {agents.CHANNEL: "agent:status", "sessions": "session:activity"}
 """What is published for these clients, by channel."""
 KEYS = ("agentId", "sessionId", "status", "lastMessage", "timestamp")
 """In the order in which they are told."""
-
-UNKNOWN_FORMAT = "Invalid message format"
 
 logger = logging.getLogger(__name__)
 

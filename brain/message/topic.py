@@ -129,8 +129,6 @@ class Interest:
     def __init__(self, topics: frozenset[Topic]) -> None:
         self.topics = topics
         self.channels = frozenset(topic.channel for topic in topics)
-        self.is_whole = all(topic.is_whole for topic in topics)
-        """Whether it is of whole channels only."""
         self.anchors = frozenset(chain.from_iterable(topic.anchors for topic in topics))
         """Where an event is looked up to find whom it may concern: see `anchors_of`."""
         self._whole = frozenset(topic.channel for topic in topics if topic.is_whole)
@@ -159,11 +157,6 @@ class Interest:
 def interest_in(topics: frozenset[Topic]) -> Interest:
     """Return one for all who are interested in the same."""
     return Interest(topics)
-
-
-def in_channels(names: Iterable[str]) -> Interest:
-    """Return the interest in whole channels."""
-    return interest_in(frozenset(map(Topic, names)))
 
 
 def anchors_of(event: Event) -> tuple[Anchor, ...]:

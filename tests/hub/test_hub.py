@@ -14,8 +14,9 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.message.frames import texts_of
 from brain.message.snapshot import Snapshot
-from brain.message.topic import Interest, Topic, in_channels, interest_in, where_of
+from brain.message.topic import Interest, Topic, interest_in, where_of
 from brain.message.wire_format import SERVICE_RESTART, Welcome
+from tests.interests import in_channels
 
 TASKS = in_channels(["tasks"])
 

@@ -13,11 +13,11 @@ from brain.message.topic import (
     Told,
     Topic,
     anchors_of,
-    in_channels,
     interest_in,
     topics_of,
     where_of,
 )
+from tests.interests import in_channels
 
 EVERYTHING: Any = lambda channel: True  # noqa: E731
 
