@@ -45,6 +45,8 @@ NEWEST = """
            LATERAL brain.read($1, $2, $3, t.id, $4, with_messages_to_one => true) r
 """
 
+OPERATIONS = {operation.value.encode(): operation for operation in Operation}
+
 Lent = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 """A connection of one's own, or one that a pool lends for a while."""
 
@@ -139,7 +141,7 @@ class Log:
         return row
 
     async def _event(self, row: asyncpg.Record) -> Event:
-        operation = Operation(row["operation"].decode())
+        operation = OPERATIONS[row["operation"]]
         data = row["data"]
         if data is None and operation in (Operation.INSERT, Operation.UPDATE):
             data = await self._row_as_it_is(row["channel"], row["key"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -26,6 +25,7 @@ class Bell:
         self._connection = connection
         self._timeout_seconds = timeout_seconds
         self._rang = asyncio.Event()
+        self._was_woken = False
         self.is_parked = False
         """Whether writers are being told to ring."""
 
@@ -58,17 +58,20 @@ class Bell:
 
         Raises `DatabaseUnreachable` if the connection is closed.
         """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._rang.wait()
-        was_woken = self._rang.is_set()
+        timer = asyncio.get_running_loop().call_later(seconds, self._rang.set)
+        try:
+            await self._rang.wait()
+        finally:
+            timer.cancel()
         self._rang.clear()
+        was_woken, self._was_woken = self._was_woken, False
         if self._connection.is_closed():
             raise DatabaseUnreachable("the connection that listens was closed")
         return was_woken
 
     def wake(self) -> None:
         """End the sleep."""
+        self._was_woken = True
         self._rang.set()
 
     async def check(self) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import orjson
+
 from brain.message.event import Event, Operation
+from brain.message.times import iso_milliseconds
 from brain.message.wire_model import Timestamp, WireModel
 
 TYPES = {
@@ -48,16 +51,30 @@ def row_of(event: Event) -> Row:
     return Row(channel=event.channel, key=event.key or [])
 
 
-def message_of(event: Event) -> Message | None:
+def message_of(event: Event) -> str | None:
+    """
+    Return the `Message` that tells of `event`; None for a row that is gone meanwhile.
+
+    Without making one: where messages are rare that takes longer than to send it to ten clients.
+    """
+    told = type_and_data(event)
+    if told is None:
+        return None
+    type, data = told
+    message = {"type": type, "data": data, "timestamp": iso_milliseconds(event.at)}
+    return orjson.dumps(message).decode()
+
+
+def type_and_data(event: Event) -> tuple[str, Any] | None:
     """Return what is told of `event`; None for a row that is gone meanwhile."""
     if event.operation is Operation.PUBLISH:
         assert event.type is not None
-        return Message(type=event.type, data=event.data, timestamp=event.at)
+        return event.type, event.data
     type = event.type or f"{event.channel}_{TYPES[event.operation]}"
     if event.operation is Operation.TRUNCATE:
-        return Message(type=type, data={}, timestamp=event.at)
+        return type, {}
     data = row_now(event)
-    return None if data is None else Message(type=type, data=data, timestamp=event.at)
+    return None if data is None else (type, data)
 
 
 def row_now(event: Event) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, PlainSerializer
 
 from brain.message import agents, runs
-from brain.message.changes import Row, message_of, row_now, row_of
+from brain.message.changes import Row, row_now, row_of, type_and_data
 from brain.message.event import Event, Operation
 from brain.message.times import epoch_seconds
 from brain.message.wire_model import WireModel
@@ -152,12 +152,11 @@ def channel_event(event: Event) -> ChannelEvent | None:
                 return mission_event(event, row)
             case agents.CHANNEL:
                 return agent_event(event, row)
-    message = message_of(event)
-    if message is None:
+    told = type_and_data(event)
+    if told is None:
         return None
-    return ChannelEvent(
-        type=message.type, channel=event.channel, data=message.data, timestamp=event.at
-    )
+    type, data = told
+    return ChannelEvent(type=type, channel=event.channel, data=data, timestamp=event.at)
 
 
 def left_event(event: Event) -> LeftEvent:

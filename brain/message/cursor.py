@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from brain.errors import CursorLost
 
@@ -13,8 +12,7 @@ END_OF_TICK = 2**63 - 1
 TEXT = re.compile(r"(\d{1,19})\.(\d{1,19})\.(\d{1,19})", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(NamedTuple):
     """
     The place after one event: in which tick, and after which event of it.
 

@@ -20,9 +20,14 @@ class Operation(Enum):
     PUBLISH = "P"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
-    """One change of one row, the emptying of a table, or a message that was published."""
+    """
+    One change of one row, the emptying of a table, or a message that was published.
+
+    All who are told share it, and nobody changes it. It is not frozen: that would take twice the
+    time to make one.
+    """
 
     cursor: Cursor
     """The place after it."""

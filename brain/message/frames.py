@@ -7,16 +7,23 @@ Source: RFC 6455, section 5.2. What a server sends is not masked.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from struct import pack
 
-from websockets.frames import Frame, Opcode
-
-# In place of a length: it follows in two bytes; above that, in eight.
-LONG = 126
+# The only and last frame of a text.
+WHOLE_TEXT = 0x81
+# In place of a length: it follows in two bytes, or in eight.
+LONG, LONGER = 126, 127
 
 
 def framed(text: str) -> bytes:
     """Return `text` as one frame."""
-    return Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
+    payload = text.encode()
+    size = len(payload)
+    if size < LONG:
+        return pack("!BB", WHOLE_TEXT, size) + payload
+    if size < 1 << 16:
+        return pack("!BBH", WHOLE_TEXT, LONG, size) + payload
+    return pack("!BBQ", WHOLE_TEXT, LONGER, size) + payload
 
 
 def texts_of(frames: bytes) -> Iterator[str]:

@@ -104,8 +104,7 @@ class RunsFormat:
 
     def render(self, event: Event) -> str | None:
         if event.channel != CHANNEL or event.operation is Operation.PUBLISH:
-            message = message_of(event)
-            return None if message is None else message.model_dump_json()
+            return message_of(event)
         if event.operation is Operation.TRUNCATE:
             return RunTruncated(timestamp=event.at).model_dump_json()
         try:

@@ -18,8 +18,9 @@ def parse_timestamp(text: str) -> datetime | None:
 
 def iso_milliseconds(moment: datetime) -> str:
     """Return `moment` as `2026-02-06T01:30:00.000Z`."""
-    utc = moment.astimezone(UTC).replace(tzinfo=None)
-    return utc.isoformat(timespec="milliseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def epoch_seconds(moment: datetime) -> float:

@@ -82,6 +82,7 @@ class ListensAfterItsLastRead(SteppedListener):
 class BellThatForgets(SteppedBell):
     def fall_asleep(self) -> None:
         self._rang.clear()
+        self._was_woken = False
         self.turns.taken.append(Step.PAUSE)
         super().fall_asleep()
 

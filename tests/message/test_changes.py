@@ -4,8 +4,12 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from brain.message.changes import Message
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.runs import RunsFormat
@@ -70,3 +74,24 @@ def test_what_was_published_among_the_tasks_is_no_task() -> None:
 
 def test_a_large_row_that_is_gone_when_it_is_fetched_is_not_told() -> None:
     assert told(Operation.UPDATE, None, {"a": 1}) is None
+
+
+@given(
+    st.text(),
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    ),
+    st.datetimes(timezones=st.just(UTC)),
+)
+def test_what_is_told_is_what_the_model_says(type: str, value: Any, at: datetime) -> None:
+    data = orjson.loads(json.dumps(value))
+    event = Event(Cursor(1, 2, 3), at, "notes", Operation.PUBLISH, None, data, None, 100, type)
+
+    assert (
+        RunsFormat().render(event) == Message(type=type, data=data, timestamp=at).model_dump_json()
+    )
