@@ -31,8 +31,9 @@ class Cohort:
             return
         self.told_at = now
         size = len(frames)
-        # As `send` does it, but without a call for each: every delivery passes here.
-        for subscriber, send_now in list(self.members.items()):
+        # As `send` does it, but without a call for each: every delivery passes here. And without a
+        # pair for each, which would have the garbage collector go through all there is.
+        for subscriber, send_now in zip([*self.members], [*self.members.values()], strict=True):
             try:
                 sent = send_now(frames)
             except OSError:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from websockets.frames import Frame, Opcode
 
 from brain.message.frames import framed, texts_of
