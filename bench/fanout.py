@@ -18,10 +18,10 @@ In one run, with the same frames for so many WebSocket clients each:
 
 All servers run at the same time, each with its clients connected, and take turns within a
 repetition. Two ways of publishing: one message at a time, the next one when everybody has the
-former and after a pause of 10 ms; and so many in a burst, for Brain in one transaction, two bursts
-under way at a time: the next but one when everybody has the first. Ten messages are compared byte
-by byte with every client before and after; all others are counted by their bytes, exactly: what is
-missing or too much is an error.
+former and after a pause of 10 ms; and so many in a burst, for Brain in one transaction, three
+bursts under way at a time, lest a server wait for the next one; what it finds together, it may
+join. Ten messages are compared byte by byte with every client before and after; all others are
+counted by their bytes, exactly: what is missing or too much is an error.
 
 The server has one core to itself, and the clients (`bench.load`), PostgreSQL and this process the
 other. Printed are, as medians of the repetitions:
@@ -35,7 +35,9 @@ other. Printed are, as medians of the repetitions:
   this process took of theirs: with `*` more than nine tenths, and the rate is rather that of the
   clients. Processor times hold all the same.
 
-The last lines are the ratios, each the median of the ratios within a repetition.
+After them comes what one more client adds to a message that comes alone: hearing of it costs the
+same however many there are. The last lines are the ratios, each the median of the ratios within a
+repetition.
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ import platform
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,6 +129,25 @@ def print_results(results: Results) -> None:
         print()
 
 
+def print_growth(results: Results) -> None:
+    """Print what a delivery costs beyond those to fewer clients, a column for each step up."""
+    clients = list(dict.fromkeys(key.clients for key in results))
+    steps = list(pairwise(clients))
+    headings = "".join(f"{f'{few:,} to {many:,}':>18}" for few, many in steps)
+    print(f"{'us for each further client, one at a time':<43}{headings}")
+    for name in NAMES:
+        costs = {}
+        for number in clients:
+            measured = results.get(Key(number, 1, name), [])
+            if measured:
+                costs[number] = number * statistics.median(one.microseconds for one in measured)
+        cells = [
+            f"{(costs[many] - costs[few]) / (many - few):18.2f}" for few, many in steps if costs
+        ]
+        print(f"  {name:<41}{''.join(cells)}")
+    print()
+
+
 def ratios(results: Results, base: str, messages: int, of: Callable[[Measured], float]) -> str:
     """Return Brain's ratio to another with each number of clients."""
     cells = []
@@ -183,6 +205,7 @@ async def main() -> None:
             print_heading(server, cores, arguments)
             results, delivered = await repeat(server, Path(folder), cores, arguments)
     print_results(results)
+    print_growth(results)
     print_ratios(results, arguments.burst)
     print(f"\n{delivered:,} deliveries were expected, and received: none was missing or doubled")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -729,3 +730,24 @@ def test_some_are_told_regularly_that_the_connection_lives_all_at_the_same_time(
 
     assert first.heard == ["1", "still at 1", "still at 1"]
     assert second.heard == ["still at 1", "still at 1"]
+
+
+def test_telling_many_gives_the_garbage_collector_nothing_to_do() -> None:
+    hub = new_hub()
+    made: list[int] = []
+
+    def send_now(frames: bytes) -> int:
+        made.append(gc.get_count()[0])
+        return len(frames)
+
+    for _ in range(1000):
+        hub.resume(hub.subscribe(PlainFormat(), TASKS, send_now, print, print))
+    gc.disable()
+    try:
+        before = gc.get_count()[0]
+        hub.deliver(batch(event(11)))
+    finally:
+        gc.enable()
+
+    assert len(made) == 1000
+    assert max(made) - before < 100
