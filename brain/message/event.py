@@ -25,8 +25,8 @@ class Event:
     """
     One change of one row, the emptying of a table, or a message that was published.
 
-    All who are told share it, and nobody changes it. It is not frozen: that would take twice the
-    time to make one.
+    All who are told share it, and nobody changes it. It is not frozen: to make one would take four
+    times as long.
     """
 
     cursor: Cursor
