@@ -131,7 +131,7 @@ def create_app(url: str, settings: Settings, *, warns: bool = True) -> Starlette
                 with suppress(TimeoutError):
                     async with asyncio.timeout(STARTUP_SECONDS):
                         await listener.live()
-                await rules.look()  # until it has looked once, nobody may hear anything
+                        await rules.known()
                 history = HistoryReader(pool, settings.database_timeout_seconds)
                 yield {
                     "pool": pool,

@@ -56,7 +56,7 @@ class Rules:
         self._timeout_seconds = timeout_seconds
         self._pool = pool
         """None until there is one: what is asked before is not allowed."""
-        self._is_known = False
+        self._is_known = asyncio.Event()
         self._version: str | None = None
         """Names the function as it is defined now; None if there is none."""
         self._turn = asyncio.Semaphore(MOST_AT_ONCE)
@@ -72,7 +72,7 @@ class Rules:
 
         As long as the database could not be asked even once, it is taken to be so.
         """
-        return self._version is not None or not self._is_known
+        return self._version is not None or not self._is_known.is_set()
 
     async def follow(self, pool: asyncpg.Pool) -> None:
         """For ever, look now and then whether there is such a function, and which."""
@@ -80,6 +80,10 @@ class Rules:
         while True:
             await self.look()
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def known(self) -> None:
+        """Return once it is known whether there is such a function: until then nobody may hear."""
+        await self._is_known.wait()
 
     async def look(self) -> None:
         """Look whether there is such a function; if that fails, what was known before holds."""
@@ -93,7 +97,8 @@ class Rules:
             return
         if version != self._version:
             self._kept.clear()
-        self._version, self._is_known = version, True
+        self._version = version
+        self._is_known.set()
 
     async def channels(self, claims: Mapping[str, Any], channels: Iterable[str]) -> frozenset[str]:
         """Return those of `channels` that may be heard by whoever has these claims."""

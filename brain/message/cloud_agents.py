@@ -220,9 +220,9 @@ class CloudAgentsFormat:
 
 def published(event: Event) -> str | None:
     """Return one of these clients' own messages as it is printed; None for any other."""
-    message = {"type": event.type, "data": event.data, "timestamp": event.at}
     if event.operation is not Operation.PUBLISH or event.type not in PUBLISHED:
         return None
+    message = {"type": event.type, "data": event.data, "timestamp": event.at}
     try:
         return OWN_MESSAGE.validate_python(message).model_dump_json(exclude_none=True)
     except ValidationError:
