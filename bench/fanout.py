@@ -133,14 +133,16 @@ def print_growth(results: Results) -> None:
     """Print what a delivery costs beyond those to fewer clients, a column for each step up."""
     clients = list(dict.fromkeys(key.clients for key in results))
     steps = list(pairwise(clients))
+    if not steps:
+        return
     headings = "".join(f"{f'{few:,} to {many:,}':>18}" for few, many in steps)
     print(f"{'us for each further client, one at a time':<43}{headings}")
     for name in NAMES:
-        costs = {}
-        for number in clients:
-            measured = results.get(Key(number, 1, name), [])
-            if measured:
-                costs[number] = number * statistics.median(one.microseconds for one in measured)
+        costs = {
+            number: number * statistics.median(one.microseconds for one in results[key])
+            for number in clients
+            if (key := Key(number, 1, name)) in results
+        }
         cells = [
             f"{(costs[many] - costs[few]) / (many - few):18.2f}" for few, many in steps if costs
         ]

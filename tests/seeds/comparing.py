@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from difflib import unified_diff
 from typing import Any
 
@@ -21,7 +22,7 @@ def comparable(message: Any) -> str:
     What differs from one run to the next is replaced by the name of its format: moments and ids of
     connections. All other values are left.
     """
-    return json.dumps(formats(message), indent=2)
+    return json.dumps(each_value(message, format_of), indent=2)
 
 
 def is_as_printed(told: Any, printed: Any) -> bool:
@@ -34,15 +35,22 @@ def is_as_printed(told: Any, printed: Any) -> bool:
 
 def kinds(message: Any) -> str:
     """Return the same where values may differ: of each only its type, or its format, is left."""
-    return json.dumps(types(formats(message)), indent=2)
+    return json.dumps(each_value(each_value(message, format_of), type_of), indent=2)
 
 
-def formats(value: Any) -> Any:
-    match value:
+def each_value(message: Any, of: Callable[[Any], Any]) -> Any:
+    """Return a message with `of(value)` in place of every value in it."""
+    match message:
         case dict():
-            return {name: formats(one) for name, one in value.items()}
+            return {name: each_value(one, of) for name, one in message.items()}
         case list():
-            return [formats(one) for one in value]
+            return [each_value(one, of) for one in message]
+        case _:
+            return of(message)
+
+
+def format_of(value: Any) -> Any:
+    match value:
         case str() if ISO.fullmatch(value):
             return "<ISO 8601 with milliseconds>"
         case str() if UUID.fullmatch(value):
@@ -55,13 +63,7 @@ def formats(value: Any) -> Any:
             return value
 
 
-def types(value: Any) -> Any:
-    match value:
-        case dict():
-            return {name: types(one) for name, one in value.items()}
-        case list():
-            return [types(one) for one in value]
-        case str() if value.startswith("<"):
-            return value
-        case _:
-            return type(value).__name__
+def type_of(value: Any) -> str:
+    if isinstance(value, str) and value.startswith("<"):
+        return value
+    return type(value).__name__

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import asyncpg
 import jwt
@@ -23,6 +25,8 @@ from tests.seeds.packages import Packages, installed
 __all__ = ["browser", "psql"]
 
 SECRET = "not a secret, but of thirty-two bytes"
+
+OwnBrain = Callable[..., AbstractAsyncContextManager[RunningBrain]]
 
 TABLES = ("tasks", "agents", "sessions", "messages", "missions")
 
@@ -96,6 +100,17 @@ async def guarded(
     environment = {"BRAIN_ALLOWED_ORIGINS": origin, "BRAIN_JWT_SECRET": SECRET}
     async with running_brain(folder, *options, **environment) as brain:
         yield Served(brain, served.database)
+
+
+@pytest.fixture
+def own_brain(origin: str, database: str, tmp_path: Path) -> OwnBrain:
+    """Runs a Brain of the test's own, to be stopped and started again, on a port if it is said."""
+
+    def own_brain(port: int = 0) -> AbstractAsyncContextManager[RunningBrain]:
+        options = ("--database-url", database, "--port", str(port))
+        return running_brain(tmp_path, *options, BRAIN_ALLOWED_ORIGINS=origin)
+
+    return own_brain
 
 
 @pytest.fixture

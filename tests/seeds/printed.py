@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
-DOCUMENTS = Path(__file__).parent / "documents"
+from tests.seeds.snippets import parts
 
 
 def snippets(document: str, language: str) -> list[str]:
     """Return the blocks of a document that are in a language."""
-    text = (DOCUMENTS / document).read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return [dedent(part["code"]) for part in parts(document) if part["language"] == language]
 
 
 def printed(document: str, type: str) -> list[dict[str, Any]]:

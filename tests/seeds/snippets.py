@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -17,6 +18,11 @@ PART = re.compile(
 )
 
 
+def parts(document: str) -> Iterator[re.Match[str]]:
+    """Yield the headings and the blocks of code of a document, in their order."""
+    return PART.finditer((FOLDER / document).read_text(encoding="utf-8"))
+
+
 class Document:
     """One of the documents, and the address of the server in it, as `localhost:8000`."""
 
@@ -25,7 +31,7 @@ class Document:
         self._address = address
         self._blocks: dict[str, list[str]] = {}
         blocks: list[str] = []
-        for part in PART.finditer((FOLDER / name).read_text(encoding="utf-8")):
+        for part in parts(name):
             if part["heading"] is None:
                 blocks.append(dedent(part["code"]))
             else:

@@ -9,9 +9,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.end_to_end.brain import becomes, ended, running_brain
+from tests.end_to_end.brain import becomes, ended
 from tests.seeds.comparing import is_as_printed
-from tests.seeds.conftest import Served
+from tests.seeds.conftest import OwnBrain, Served
 from tests.seeds.front_end import REACT, FrontEnd
 from tests.seeds.packages import Packages
 from tests.seeds.programs import DIRECTLY, wscat
@@ -146,20 +146,14 @@ async def test_the_react_hook_holds_the_newest_of_every_task(
 
 
 async def test_who_reconnects_with_retries_is_back_after_a_restart(
-    front_end: FrontEnd,
-    origin: str,
-    database: str,
-    connection: asyncpg.Connection,
-    tmp_path: Path,
+    front_end: FrontEnd, own_brain: OwnBrain, connection: asyncpg.Connection
 ) -> None:
-    options = ("--database-url", database)
-    allowed = {"BRAIN_ALLOWED_ORIGINS": origin}
-    async with running_brain(tmp_path, *options, **allowed) as first:
+    async with own_brain() as first:
         at = f"localhost:{first.port}"
         await front_end.run(DOCUMENT.snippet("Server Restart", at=at))
         assert is_as_printed(await front_end.next_told(), CONNECTED)
     assert await front_end.next_said() == ["Reconnecting... (1/5)"]
-    async with running_brain(tmp_path, *options, "--port", str(first.port), **allowed):
+    async with own_brain(first.port):
         assert is_as_printed(await front_end.next_told(), CONNECTED)
         await connection.execute(START)
         assert is_as_printed(await front_end.next_told(), UPDATE)

@@ -17,9 +17,9 @@ from playwright.async_api import expect
 
 from brain.client.events import emit_mission_created
 from brain.message.channels import ChannelsFormat
-from tests.end_to_end.brain import becomes, ended, running_brain
+from tests.end_to_end.brain import becomes, ended
 from tests.seeds.comparing import is_as_printed, kinds
-from tests.seeds.conftest import Served
+from tests.seeds.conftest import OwnBrain, Served
 from tests.seeds.front_end import REACT, FrontEnd
 from tests.seeds.impatient import PULSE_SECONDS, SILENCE_SECONDS
 from tests.seeds.packages import Packages
@@ -281,17 +281,15 @@ async def test_the_client_in_python_stays_because_it_answers_pings(
 
 
 async def test_the_reconnecting_client_is_back_after_a_restart(
-    front_end: FrontEnd, origin: str, database: str, tmp_path: Path
+    front_end: FrontEnd, own_brain: OwnBrain
 ) -> None:
-    options = ("--database-url", database)
-    allowed = {"BRAIN_ALLOWED_ORIGINS": origin}
     await front_end.run(DOCUMENT.code("Client-Side"))
-    async with running_brain(tmp_path, *options, **allowed) as first:
+    async with own_brain() as first:
         url = f"ws://localhost:{first.port}/ws/connect"
         await front_end.run(f"const client = new WebSocketClient('{url}')")
         assert await front_end.next_said() == ["Connected"]
     assert await front_end.next_said() == ["Disconnected, reconnecting..."]
-    async with running_brain(tmp_path, *options, "--port", str(first.port), **allowed):
+    async with own_brain(first.port):
         while (said := await front_end.next_said()) != ["Connected"]:
             # Before the server is there again.
             assert said == ["Disconnected, reconnecting..."]

@@ -11,9 +11,9 @@ import pytest
 
 from brain.client.mission_control import broadcast_agent_status, broadcast_session_activity
 from brain.message.mission_control import MissionControlFormat
-from tests.end_to_end.brain import becomes, ended, running_brain
+from tests.end_to_end.brain import becomes, ended
 from tests.seeds.comparing import is_as_printed, kinds
-from tests.seeds.conftest import Served, token
+from tests.seeds.conftest import OwnBrain, Served, token
 from tests.seeds.front_end import REACT, FrontEnd
 from tests.seeds.packages import Packages
 from tests.seeds.programs import DIRECTLY, under_node
@@ -121,10 +121,9 @@ async def test_the_example_for_browsers_logs_what_the_backend_broadcasts(
 
 
 async def test_the_example_for_browsers_logs_that_the_server_goes_away(
-    front_end: FrontEnd, origin: str, database: str, tmp_path: Path
+    front_end: FrontEnd, own_brain: OwnBrain
 ) -> None:
-    options = ("--database-url", database)
-    async with running_brain(tmp_path, *options, BRAIN_ALLOWED_ORIGINS=origin) as brain:
+    async with own_brain() as brain:
         at = f"localhost:{brain.port}"
         await front_end.run(DOCUMENT.snippet("JavaScript/Browser", at=at))
         assert await front_end.next_said() == ["Connected to Mission Control"]
@@ -180,15 +179,9 @@ async def test_the_react_hook_says_that_it_is_not_connected(
 
 
 async def test_the_recommended_strategy_is_back_after_a_restart(
-    front_end: FrontEnd,
-    origin: str,
-    database: str,
-    connection: asyncpg.Connection,
-    tmp_path: Path,
+    front_end: FrontEnd, own_brain: OwnBrain, connection: asyncpg.Connection
 ) -> None:
-    options = ("--database-url", database)
-    allowed = {"BRAIN_ALLOWED_ORIGINS": origin}
-    async with running_brain(tmp_path, *options, **allowed) as first:
+    async with own_brain() as first:
         at = f"localhost:{first.port}"
         await front_end.run("const token = 'test-123';")
         await front_end.run(DOCUMENT.snippet("Recommended Reconnection Strategy", at=at))
@@ -197,7 +190,7 @@ async def test_the_recommended_strategy_is_back_after_a_restart(
         await connection.execute(AGENT)
         assert is_as_printed(await front_end.next_told(), ONLINE)
     await becomes(lambda: front_end.sockets[0].is_closed())
-    async with running_brain(tmp_path, *options, "--port", str(first.port), **allowed):
+    async with own_brain(first.port):
         await front_end.holds("reconnectAttempts === 0")
         await connection.execute("DELETE FROM agents")
         told = await front_end.next_told()

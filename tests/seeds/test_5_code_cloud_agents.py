@@ -20,9 +20,9 @@ from brain.client.cloud_agents import (
     send_notification,
 )
 from brain.message.cloud_agents import CloudAgentsFormat
-from tests.end_to_end.brain import becomes, running_brain
+from tests.end_to_end.brain import becomes
 from tests.seeds.comparing import is_as_printed
-from tests.seeds.conftest import Served, token
+from tests.seeds.conftest import OwnBrain, Served, token
 from tests.seeds.front_end import REACT, FrontEnd
 from tests.seeds.packages import Packages
 from tests.seeds.programs import Program, typed, under_node, wscat
@@ -229,23 +229,17 @@ async def test_the_class_for_browsers_sends_a_ping_every_half_minute(
 
 
 async def test_the_class_for_browsers_is_back_after_a_restart(
-    front_end: FrontEnd,
-    origin: str,
-    database: str,
-    connection: asyncpg.Connection,
-    tmp_path: Path,
+    front_end: FrontEnd, own_brain: OwnBrain, connection: asyncpg.Connection
 ) -> None:
-    options = ("--database-url", database)
-    allowed = {"BRAIN_ALLOWED_ORIGINS": origin}
     await front_end.page.clock.install()
     await front_end.run(AROUND)
-    async with running_brain(tmp_path, *options, **allowed) as first:
+    async with own_brain() as first:
         at = f"localhost:{first.port}"
         await front_end.run(DOCUMENT.snippet("Browser (JavaScript)", at=at))
         assert await is_welcome(front_end, "user_your-token-here")
         await front_end.next_said()
     assert (await front_end.next_said())[0].endswith("WebSocket disconnected")
-    async with running_brain(tmp_path, *options, "--port", str(first.port), **allowed):
+    async with own_brain(first.port):
         await front_end.page.clock.fast_forward(5_000)
         assert (await front_end.next_said())[0].endswith("Reconnecting...")
         assert (await front_end.next_said())[0].endswith("WebSocket connected")
