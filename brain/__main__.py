@@ -1,3 +1,15 @@
-from brain.cli.main import main
+from __future__ import annotations
 
-main()
+import gc
+
+
+def start() -> None:
+    # What is imported stays: to look for garbage in it would take a tenth of the time to start.
+    gc.disable()
+    from brain.cli.main import main
+
+    gc.enable()
+    main()
+
+
+start()

@@ -1,174 +1,198 @@
-"""Joins the rooms."""
+"""Joins the rooms: for each batch of the source, each sink delivers it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import asyncpg
 from starlette.applications import Starlette
 
-from brain.auth import authority
-from brain.database.attendance import Attendance
-from brain.database.connection import DISCONNECTIONS, opened_pool, told
-from brain.database.feeds import FeedReader
+from brain.auth.access_function import AccessFunction
+from brain.auth.policy import authority_for
+from brain.auth.revocations import Revocations
+from brain.database.connection import opened_pool
 from brain.database.history import HistoryReader
-from brain.database.nodes import Nodes
-from brain.database.retention import forget_old_events
-from brain.database.revocations import Revocations
-from brain.database.rules import Rules
+from brain.database.retention import trim_log
 from brain.database.snapshot import SnapshotReader
 from brain.database.watches import warn_of_problems
+from brain.feeds import routes as feeds
+from brain.feeds.reader import FeedReader
+from brain.feeds.refresher import FeedRefresher
 from brain.hub.hub import Hub
-from brain.listener.backoff import delays
-from brain.listener.listener import Listener
+from brain.listener.batch_source import BatchSource
+from brain.message.channel_schema import ChannelSchemas
+from brain.message.event import Batch
+from brain.presence.cluster import Cluster
+from brain.presence.tracker import PresenceTracker
+from brain.session.admission import Admission
+from brain.session.catch_up import Sources
+from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
+from brain.session.registry import SessionRegistry
+from brain.session.session import SessionContext, SessionLimits
 from brain.settings import Settings
-from brain.web import feeds as feed_states
-from brain.web import health, page, snapshot, status, tasks, users
-from brain.web.channels import ChannelsApi
-from brain.websocket import endpoint
-from brain.websocket import feeds as feed_endpoint
-from brain.websocket.entrance import entrance_by
-from brain.websocket.keeper import FeedKeeper
-from brain.websocket.telling import Sources
-from brain.websocket.visitors import Visitors
+from brain.system import System
+from brain.transport.handshake import Handshake
+from brain.web import pages, revocations, snapshot, status, websocket_endpoint
+from brain.web.error_responses import EXCEPTION_HANDLERS
+from brain.web.services import Services
 
 # How long to wait for the database before serving without it.
 STARTUP_SECONDS = 5.0
+MAX_BODY_BYTES = 1024 * 1024
 
 logger = logging.getLogger(__name__)
 
 
+class Sink(Protocol):
+    """Where batches go."""
+
+    def deliver(self, batch: Batch) -> None: ...
+
+
 class State(TypedDict):
+    """What requests find in their state."""
+
     pool: asyncpg.Pool
     sources: Sources
-    feeds: FeedKeeper
+    feeds: FeedRefresher
     feed_reader: FeedReader
 
 
-async def relay(
-    pool: asyncpg.Pool,
-    listener: Listener,
-    hub: Hub,
-    revocations: Revocations,
-    visitors: Visitors,
-    feeds: FeedKeeper,
-) -> None:
-    """Carry every change from the database to whoever is listening, and still may."""
-    is_loaded = False
-    async for batch in listener.batches():
-        if not is_loaded or not batch.follows:
-            await load(revocations, pool)
-            is_loaded = True
-        for user in revocations.take(batch):
-            visitors.revoke(user)
-        hub.deliver(batch)
-        feeds.wake(batch)
+async def relay(source: BatchSource, sinks: Sequence[Sink]) -> None:
+    """Carry every change from the database to the clients."""
+    async for batch in source.batches():
+        for sink in sinks:
+            sink.deliver(batch)
 
 
-async def load(revocations: Revocations, pool: asyncpg.Pool) -> None:
-    """Learn who was revoked so far: before that is known, nobody is told anything."""
-    for seconds in delays():
-        try:
-            await revocations.load(pool)
-        except DISCONNECTIONS as error:
-            logger.warning("cannot read whose tokens are revoked: %s", told(error))
-            await asyncio.sleep(seconds)
-        else:
-            return
-
-
-async def keep(hub: Hub, visitors: Visitors, heartbeat_seconds: float) -> None:
-    """See that the hub forgets what is old, and that nobody wonders who is still there."""
+async def maintain(hub: Hub, registry: SessionRegistry, heartbeat_seconds: float) -> None:
+    """For ever: expire old events, send heartbeats, close silent clients."""
     while True:
         await asyncio.sleep(min(1.0, heartbeat_seconds / 4))
-        hub.tick(datetime.now(UTC), heartbeat_seconds)
-        visitors.dismiss_silent()
+        hub.maintain(datetime.now(UTC), heartbeat_seconds)
+        registry.close_silent()
 
 
-def create_app(url: str, settings: Settings, *, warns: bool = True) -> Starlette:
+def create_app(
+    url: str, settings: Settings, systems: Sequence[System] = (), *, warns: bool = True
+) -> Starlette:
     """
-    Return the application that follows the database at `url`.
+    Return the application that serves the changes of a database to the clients of `systems`.
 
-    If one of its tasks dies, so does the process: a server that answers and never tells anything
-    is worse than none. `app.state.failure` then says what it died of. It `warns` of what is wrong
-    with watched tables: of several workers one is enough.
+    If one of its tasks dies, the process ends: a server that answers and sends nothing is worse
+    than none. `app.state.failure` is the exception that it died of; `app.state.services` is what
+    its routes are built with. With `warns`, problems of watched tables are logged: of several
+    workers one is enough.
     """
-    listener = Listener(url, settings)
-    hub = Hub(settings.ring_bytes, settings.ring_seconds)
-    rules, revocations = Rules(settings.database_timeout_seconds), Revocations()
-    decides = authority(settings, rules, revocations)
-    attendance = Attendance()
-    visitors = Visitors(attendance)
-    entrance = entrance_by(settings, decides, visitors)
-    nodes = Nodes(url, attendance, settings.database_timeout_seconds)
-    snapshots = SnapshotReader(settings.snapshot_bytes)
+    schemas = ChannelSchemas(schema for system in systems for schema in system.channel_schemas)
+    hub = Hub(settings.ring_bytes, settings.ring_seconds, schemas)
+    presence = PresenceTracker()
+    registry = SessionRegistry(presence)
+    access_function = AccessFunction(settings.database_timeout_seconds)
+    revoked = Revocations(on_revoke=registry.revoke)
+    source = BatchSource(url, settings, before_gap=revoked.load_again)
+    authority = authority_for(settings, access_function, revoked)
+    cluster = Cluster(url, presence, settings.database_timeout_seconds)
+    services = Services(
+        settings,
+        url,
+        schemas,
+        source,
+        authority,
+        Handshake(
+            Admission(authority, ConnectionLimiter(quotas(settings)), settings.allowed_origins),
+            settings.unread_timeout_seconds,
+        ),
+        SessionContext(authority, registry, limits(settings), settings.jwt_leeway_seconds),
+        presence,
+        cluster,
+        SnapshotReader(settings.snapshot_bytes),
+    )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[State]:
         async with opened_pool(url) as pool:
             reader = FeedReader(pool, settings.snapshot_bytes, settings.database_timeout_seconds)
-            feeds = FeedKeeper(reader, settings.feed_seconds)
+            refresher = FeedRefresher(reader, settings.feed_interval_seconds)
+            revoked.connect(pool)
             work: dict[str, Coroutine[Any, Any, None]] = {
-                "listener": relay(pool, listener, hub, revocations, visitors, feeds),
-                "feeds": feeds.keep(),
-                "hub": keep(hub, visitors, settings.heartbeat_seconds),
-                "counting of clients": nodes.beat(),
-                "rule of channels": rules.follow(pool),
-                "retention": forget_old_events(pool, settings.retention_seconds),
+                "batch source": relay(source, (revoked, hub, refresher)),
+                "feeds": refresher.run(),
+                "hub": maintain(hub, registry, settings.heartbeat_seconds),
+                "cluster": cluster.run(),
+                "access function": access_function.follow(pool),
+                "retention": trim_log(pool, settings.retention_seconds),
             }
             if warns:
                 work["watches"] = warn_of_problems(pool)
-            at_work = [asyncio.create_task(one, name=name) for name, one in work.items()]
-            for task in at_work:
+            tasks = [asyncio.create_task(one, name=name) for name, one in work.items()]
+            for task in tasks:
                 task.add_done_callback(end_process)
             try:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(STARTUP_SECONDS):
-                        await listener.live()
-                        await rules.known()
+                        await source.live()
+                        await access_function.known()
                 history = HistoryReader(pool, settings.database_timeout_seconds)
                 yield {
                     "pool": pool,
-                    "sources": Sources(hub, pool, history, snapshots),
-                    "feeds": feeds,
+                    "sources": Sources(hub, pool, history, services.snapshots),
+                    "feeds": refresher,
                     "feed_reader": reader,
                 }
             finally:
-                for task in at_work:
+                for task in tasks:
                     task.remove_done_callback(end_process)
                     task.cancel()
-                await asyncio.wait(at_work)
+                await asyncio.wait(tasks)
 
     def end_process(task: asyncio.Task[None]) -> None:
         failure = asyncio.CancelledError() if task.cancelled() else task.exception()
         app.state.failure = failure
-        logger.critical("the %s died", task.get_name(), exc_info=failure)
+        logger.critical("the task %r died", task.get_name(), exc_info=failure)
         signal.raise_signal(signal.SIGTERM)
 
+    front_page = next((system.front_page for system in systems if system.front_page), None)
     app = Starlette(
         routes=[
-            *endpoint.routes(entrance),
-            *feed_endpoint.routes(entrance),
-            *ChannelsApi(
-                decides, settings.allowed_origins, nodes.everywhere, nodes.subscribers
-            ).routes(),
-            *users.routes(decides, settings.allowed_origins),
-            *health.routes(url, lambda: listener.statistics().is_live, nodes.everywhere),
+            *websocket_endpoint.routes(services, [p for s in systems for p in s.profiles(schemas)]),
+            *(route for system in systems for route in system.routes(services)),
+            *revocations.routes(services),
             *status.routes(
-                lambda: attendance.counts().clients, listener.statistics, nodes.clients_elsewhere
+                lambda: presence.counts().clients, source.statistics, cluster.clients_elsewhere
             ),
-            *tasks.routes(decides),
-            *snapshot.routes(snapshots, decides),
-            *page.routes(),
-            *feed_states.routes(decides),
+            *snapshot.routes(services),
+            *pages.routes(front_page, {k: v for s in systems for k, v in s.links.items()}),
+            *feeds.routes(services),
         ],
+        exception_handlers=dict(EXCEPTION_HANDLERS),
+        max_body_size=MAX_BODY_BYTES,
         lifespan=lifespan,
     )
     app.state.failure = None
+    app.state.services = services
     return app
+
+
+def quotas(settings: Settings) -> ConnectionQuotas:
+    return ConnectionQuotas(
+        in_all=settings.max_connections,
+        per_address=settings.max_connections_per_address,
+        per_user=settings.max_connections_per_user,
+        anonymous=settings.max_anonymous_connections,
+    )
+
+
+def limits(settings: Settings) -> SessionLimits:
+    return SessionLimits(
+        max_message_depth=settings.max_message_depth,
+        max_subscriptions=settings.max_subscriptions,
+        messages_per_second=settings.messages_per_second,
+        bytes_per_second=settings.bytes_per_second,
+    )

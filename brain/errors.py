@@ -2,7 +2,7 @@
 What can go wrong.
 
 BrainError
-├── UsageError                      what was typed cannot be meant: exit 2
+├── UsageError                      a wrong option, argument or setting: exit 2
 │   ├── WrongDatabaseUrl
 │   └── PortTaken
 ├── DatabaseError                   the database cannot serve Brain: exit 1
@@ -11,46 +11,53 @@ BrainError
 │   ├── PoolerInTheWay
 │   ├── RightsMissing
 │   └── EmbeddedServerError
-├── WrongUvicorn                    its version is not the one Brain is written for: exit 1
+├── WrongUvicorn                    not the version that Brain subclasses: exit 1
 ├── MigrationError                  files and database disagree: exit 1
 │   ├── MigrationChanged
 │   ├── MigrationFailed
 │   ├── MigrationsPending
-│   └── MigrationUnknown
-├── CursorLost                      the log no longer holds what follows a cursor
-├── MessageRefused                  what was published is no message
-├── TooManyConnections              a WebSocket is refused: 429 or 503
-├── TokenRefused                    nobody's token, or not any more
-├── TaskError                       a call of the Python client was refused
+│   ├── MigrationUnknown
+│   └── MigrationUnsupported
+├── CursorLost                      the log does not hold what follows a cursor
+├── MessageRefused                  422: what was published is no message
+│   └── MessageTooLarge             413
+├── TooManyConnections              429 or 503: a WebSocket is refused
+├── TokenRefused                    a token is invalid, expired or revoked
+├── TaskError                       a publishing call for tasks was refused
 │   ├── UnknownTask
 │   └── UnknownStatus
-└── ConnectionEnded                 a WebSocket is closed by Brain
-    ├── NotReady                    1013, come back
-    ├── TooFarBehind                4008, come back
-    ├── HistoryLost                 4009, come back
-    ├── LogUnreachable              4010, come back
-    └── SnapshotTooLarge            4500, do not; 413
+└── ConnectionEnded                 Brain closes a WebSocket
+    ├── NotReady                    1013, reconnect
+    ├── SlowConsumer                4008, reconnect
+    ├── HistoryLost                 4009, reconnect
+    ├── LogUnavailable              4010, reconnect; 503
+    └── SnapshotTooLarge            4500, do not reconnect; 413
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from brain.close_codes import CloseCode
+
 
 class BrainError(Exception):
-    """Anything that Brain itself reports; its text is one line for a person."""
+    """Any error that Brain itself reports; its text is one line for a person."""
 
     exit_code: ClassVar[int] = 1
+    """Of a command that ends with it."""
+    http_status: ClassVar[int] = 500
+    """Of the response to a request that ends with it."""
 
 
 class UsageError(BrainError):
-    """What was typed cannot be meant."""
+    """An option, an argument or a setting is wrong."""
 
     exit_code = 2
 
 
 class WrongDatabaseUrl(UsageError):
-    """The database URL is not one."""
+    """The database URL is malformed."""
 
 
 class PortTaken(UsageError):
@@ -59,6 +66,8 @@ class PortTaken(UsageError):
 
 class DatabaseError(BrainError):
     """The database cannot serve Brain."""
+
+    http_status = 503
 
 
 class DatabaseUnreachable(DatabaseError):
@@ -74,7 +83,7 @@ class PoolerInTheWay(DatabaseError):
 
 
 class RightsMissing(DatabaseError):
-    """The role may not do what Brain has to do."""
+    """The role lacks a right that Brain needs."""
 
 
 class EmbeddedServerError(DatabaseError):
@@ -90,7 +99,7 @@ class MigrationError(BrainError):
 
 
 class MigrationChanged(MigrationError):
-    """A file was edited after it had been applied."""
+    """An upgrade was edited after it had been applied."""
 
 
 class MigrationFailed(MigrationError):
@@ -98,23 +107,35 @@ class MigrationFailed(MigrationError):
 
 
 class MigrationsPending(MigrationError):
-    """The database lacks migrations and was not to be migrated."""
+    """The schema of the database is out of date, and Brain was started with --no-migrate."""
 
 
 class MigrationUnknown(MigrationError):
     """The database is ahead of this version of Brain."""
 
 
+class MigrationUnsupported(MigrationError):
+    """The database holds a schema from before the first release, which cannot be upgraded."""
+
+
 class CursorLost(BrainError):
-    """The log no longer holds what follows a cursor."""
+    """The log does not hold what follows a cursor."""
 
 
 class MessageRefused(BrainError):
-    """What was published is no message: too large, not JSON, or without a channel or a type."""
+    """What was published is no message: not JSON, or without a channel or a type."""
+
+    http_status = 422
+
+
+class MessageTooLarge(MessageRefused):
+    """What was published is larger than a message may be."""
+
+    http_status = 413
 
 
 class TooManyConnections(BrainError):
-    """There are as many clients as there may be: in all, from this address, or of this user."""
+    """A quota of connections is used up: in all, of an address, or of a user."""
 
     def __init__(self, text: str, status_code: int) -> None:
         super().__init__(text)
@@ -122,11 +143,11 @@ class TooManyConnections(BrainError):
 
 
 class TokenRefused(BrainError):
-    """It is nobody's token, or not any more. What is wrong with it is not said to strangers."""
+    """A token is invalid, expired or revoked. The client does not learn which."""
 
 
 class TaskError(BrainError):
-    """A call of the Python client was refused."""
+    """A publishing call for tasks was refused."""
 
 
 class UnknownTask(TaskError):
@@ -138,40 +159,39 @@ class UnknownStatus(TaskError):
 
 
 class ConnectionEnded(BrainError):
-    """
-    A WebSocket is closed by Brain.
+    """Brain closes a WebSocket, with a code that says whether to reconnect."""
 
-    Codes from 4000 to 4499 tell the client to come back, from 4500 to 4999 not to.
-    """
-
-    close_code: ClassVar[int]
+    close_code: ClassVar[CloseCode]
 
 
 class NotReady(ConnectionEnded):
-    """Brain does not follow the database yet."""
+    """Brain has not reached the database since it started."""
 
-    close_code = 1013
+    close_code = CloseCode.TRY_AGAIN_LATER
+    http_status = 503
 
 
-class TooFarBehind(ConnectionEnded):
+class SlowConsumer(ConnectionEnded):
     """The client reads more slowly than messages come, and fell off the ring."""
 
-    close_code = 4008
+    close_code = CloseCode.SLOW_CONSUMER
 
 
 class HistoryLost(ConnectionEnded):
-    """The log was replaced by an older or another one; what lies between cannot be told."""
+    """The log was replaced by an older or another one; what lies between cannot be sent."""
 
-    close_code = 4009
+    close_code = CloseCode.HISTORY_LOST
 
 
-class LogUnreachable(ConnectionEnded):
+class LogUnavailable(ConnectionEnded):
     """What the client missed cannot be read at the moment."""
 
-    close_code = 4010
+    close_code = CloseCode.LOG_UNAVAILABLE
+    http_status = 503
 
 
 class SnapshotTooLarge(ConnectionEnded):
-    """The rows that a client asked for are more than Brain may read for it."""
+    """A snapshot, or the state of a feed, is larger than Brain may read for a client."""
 
-    close_code = 4500
+    close_code = CloseCode.SNAPSHOT_TOO_LARGE
+    http_status = 413

@@ -1,4 +1,4 @@
-"""The only reader of the environment."""
+"""Every setting; nothing else reads the environment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Words = Annotated[
     NoDecode,
     BeforeValidator(lambda value: words(value) if isinstance(value, str) else value),
 ]
-"""Texts with spaces or commas between them."""
+"""Words separated by spaces or commas."""
 
 
 def also(plain: str) -> AliasChoices:
@@ -45,83 +45,87 @@ class Settings(BaseSettings):
     port: int = Field(default=5221, ge=0, le=65535, validation_alias=also("PORT"))
     """Where to listen; 0 lets the system choose."""
     migrate: bool = True
-    """Whether to bring the database up to date before serving."""
+    """Migrate the database before serving."""
     ephemeral: bool = False
-    """Whether the embedded server's data is thrown away at the end."""
+    """Delete the embedded server's data at the end."""
+    systems: Words = ()
+    """The systems that are on: `all`, or names. Unless set, all with the embedded server, and none
+    with another database."""
     workers: int = Field(default=1, ge=1)
     """How many processes serve, all on the same port."""
 
     shutdown_seconds: float = Field(default=10.0, gt=0)
-    """How long clients may take to leave when the server stops, before they are cut off."""
+    """How long clients may take to close when the server stops, before they are aborted."""
     max_message_bytes: int = Field(default=65536, gt=0)
     """The longest message a client may send; a longer one closes its connection with 1009."""
     ping_seconds: float = Field(default=20.0, gt=0)
-    """How often a client is asked for a sign of life, and how long it may take to give one."""
-    unread_seconds: float = Field(default=60.0, gt=0)
-    """How long a client may leave unread what it is sent before its connection is cut."""
-    handshake_seconds: float = Field(default=10.0, gt=0)
-    """How long a client may take to say what it wants before its connection is cut."""
+    """The interval of WebSocket pings, and how long a client may take to answer one."""
+    unread_timeout_seconds: float = Field(default=60.0, gt=0)
+    """How long a client may leave unread what it is sent before its connection is aborted."""
+    handshake_timeout_seconds: float = Field(default=10.0, gt=0)
+    """How long a client may take to send the head of a request."""
     messages_per_second: float = Field(default=100.0, ge=1)
-    """How much a client may say, pings included; twice as much at once, then 4029."""
+    """Rate limit per client, in messages, and of pings, pongs and fragments beside them; burst of
+    twice that, then 4029."""
     bytes_per_second: float = Field(default=1024 * 1024, ge=1024)
-    """How much a client may say, in characters; twice as much at once, then 4029."""
-    subscriptions: int = Field(default=100, gt=0)
+    """Rate limit per client, in characters; burst of twice that, then 4029."""
+    max_subscriptions: int = Field(default=100, gt=0)
     """How many channels, rows and filters a client may subscribe to."""
-    message_depth: int = Field(default=64, gt=0)
-    """How deeply what a client says may be nested; 4501 otherwise."""
-    connections: int = Field(default=50_000, gt=0)
-    """How many WebSockets a process takes; the next is refused with 503."""
-    connections_per_address: int = Field(default=1000, gt=0)
-    """How many from one address, this machine's own excepted; the next is refused with 429."""
-    connections_per_user: int = Field(default=100, gt=0)
+    max_message_depth: int = Field(default=64, gt=0)
+    """How deeply the JSON of a client may be nested; 4501 otherwise."""
+    max_connections: int = Field(default=50_000, gt=0)
+    """How many WebSockets a process accepts; the next is refused with 503."""
+    max_connections_per_address: int = Field(default=1000, gt=0)
+    """How many from one address, loopback excepted; the next is refused with 429."""
+    max_connections_per_user: int = Field(default=100, gt=0)
     """How many of one user; the next is refused with 429."""
-    anonymous_connections: int = Field(default=50_000, gt=0)
+    max_anonymous_connections: int = Field(default=50_000, gt=0)
     """How many without a user; the next is refused with 503."""
     heartbeat_seconds: float = Field(default=20.0, gt=0, le=25)
-    """After how long without a message a client that asked for cursors gets a heartbeat."""
+    """After how long without a message a client with cursors gets a heartbeat."""
     ring_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
-    """How much of the recent past is kept in memory for clients that lag behind."""
+    """How many bytes of recent events are kept in memory, for lagging clients and resumes."""
     ring_seconds: float = Field(default=60.0, gt=0)
-    """How long it is kept there; whoever is further behind is cut off, and reads the log."""
+    """How long they are kept; a client that lags further behind is closed with 4008."""
     snapshot_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
-    """How much a client may have read at once of the tables that it follows, or of a feed."""
-    feed_seconds: float = Field(default=1.0, gt=0)
-    """How much time lies between two states of a feed at least."""
+    """The largest snapshot, and the largest state of a feed."""
+    feed_interval_seconds: float = Field(default=1.0, gt=0)
+    """The shortest interval between two states of a feed."""
 
     jwt_secret: SecretStr | None = None
-    """With what tokens are signed, at least 32 bytes. With this, a key file or a URL of keys,
-    clients have to say who they are."""
+    """The secret that tokens are signed with, at least 32 bytes. With this, a key file or a JWKS
+    URL, clients need a token."""
     jwt_key_file: Path | None = None
-    """A file with the public key of whoever signs tokens, in PEM."""
-    jwt_keys_url: str | None = None
-    """Where the public keys are to be fetched, as a JSON Web Key Set."""
+    """A file with the public key that verifies tokens, in PEM."""
+    jwks_url: str | None = None
+    """The URL of a JSON Web Key Set with the public keys that verify tokens."""
     jwt_algorithms: Words = ()
-    """By which tokens may be signed, of one family; HS256 with a secret, otherwise RS256."""
+    """Accepted signature algorithms, of one family; HS256 with a secret, otherwise RS256."""
     jwt_audience: str | None = None
-    """For whom a token must be meant."""
+    """The audience that a token must have."""
     jwt_issuer: str | None = None
-    """By whom a token must be issued."""
+    """The issuer that a token must have."""
     jwt_leeway_seconds: float = Field(default=10.0, ge=0, le=60)
     """By how much clocks may differ."""
     default_channels: Words = ("*",)
-    """What somebody may hear whose token has no claim `channels`; `*` stands for any text."""
+    """What a token without the claim `channels` may read; `*` stands for any text."""
     public_channels: Words = ()
-    """What anybody may hear, where tokens are asked for."""
+    """What clients without a token may read, where tokens are needed."""
     allowed_origins: Words = ()
-    """From which pages of other hosts browsers may connect, as `https://example.org`."""
+    """Origins of web pages of other hosts that may connect, as `https://example.org`."""
     development_tokens: bool | None = None
-    """Whether any word is a token, as `test-123` is that of `user_test-123`, for trying things out.
-    Unless said, it is so where clients need no other and only this machine can connect."""
+    """Accept any word as a token, for development: `test-123` is that of `user_test-123`. Unless
+    set, they are accepted where no token is needed and only this machine can connect."""
 
     database_timeout_seconds: float = Field(default=4.0, gt=0)
-    """How long the database may take to answer the listener before the connection is given up."""
+    """How long the database may take to answer before the connection is given up."""
     idle_poll_seconds: float = Field(default=5.0, gt=0)
-    """How often the log and the connection are looked at while nothing rings."""
+    """How often the log is read and the connection checked while no notification comes."""
     retention_seconds: float = Field(default=86400.0, gt=0)
-    """How long what happened can be told to a client that comes back; then it is forgotten."""
+    """For how long clients can resume; older events are removed."""
     busy_from_rate: float = Field(default=200.0, gt=0)
-    """From how many changes a second a node looks by the clock, and writers need not ring."""
+    """From how many changes a second a node polls, and writers need not notify."""
     calm_below_rate: float = Field(default=100.0, gt=0)
-    """Below how many changes a second it goes back to being rung for."""
+    """Below how many changes a second it waits for notifications again."""
     busy_tick_seconds: float = Field(default=0.003, gt=0)
-    """How often a busy node looks."""
+    """How often a busy node polls."""

@@ -1,1 +1,1 @@
-"""What is typed in, what is printed out, and the exit status. Nothing imports this."""
+"""The command line: options in, lines and an exit status out. Nothing imports this."""

@@ -1,4 +1,4 @@
-"""The database that a command works on."""
+"""The database of a command."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import asyncpg
@@ -14,11 +15,11 @@ import click
 from pydantic import ValidationError
 
 from brain.database import migrations
-from brain.database.binaries import find_binaries
-from brain.database.connection import connected, shown, told_as_errors
-from brain.database.embedded import EmbeddedServer, default_folder, running_url, serve_embedded
-from brain.errors import UsageError
-from brain.server import end_on_signals
+from brain.database.connection import connected, shown, translating_errors
+from brain.embedded.binaries import find_binaries
+from brain.embedded.server import EmbeddedServer, default_folder, running_url, serve_embedded
+from brain.errors import MigrationUnsupported, UsageError
+from brain.process.signals import end_on_signals
 from brain.settings import Settings
 
 Result = TypeVar("Result")
@@ -35,7 +36,7 @@ def database_option(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def read_settings(**flags: Any) -> Settings:
-    """Return the settings from the environment, under what was typed."""
+    """Return the settings from the environment, overridden by options."""
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
@@ -45,13 +46,13 @@ def read_settings(**flags: Any) -> Settings:
 
 
 class Database(NamedTuple):
-    """What a command works on."""
+    """The database of a command."""
 
     url: str
     psql: str
-    """The beginning of a psql command for it."""
+    """A psql command that connects to it."""
     server: EmbeddedServer | None = None
-    """Set if it was started for this command."""
+    """The embedded server, if it was started for this command."""
 
 
 @contextmanager
@@ -59,8 +60,8 @@ def database(settings: Settings, *, may_share: bool = False) -> Iterator[Databas
     """
     Yield the database of the settings.
 
-    Without a URL in them that is Brain's own server, started for as long as the context lasts,
-    unless it `may_share` one that runs already.
+    Without a URL in them that is the embedded server, started for as long as the context lasts,
+    unless the command `may_share` one that runs already.
     """
     if (url := settings.database_url) is not None:
         yield Database(url, f"psql {shlex.quote(shown(url))}")
@@ -68,27 +69,40 @@ def database(settings: Settings, *, may_share: bool = False) -> Iterator[Databas
     binaries = find_binaries()
     folder = None if settings.ephemeral else default_folder(binaries.major)
     if may_share and folder and (url := running_url(folder)):
-        yield Database(url, f"psql {url}")
+        with naming_the_folder(folder):
+            yield Database(url, f"psql {url}")
         return
-    with serve_embedded(folder, binaries=binaries) as server:
+    with serve_embedded(folder, binaries=binaries) as server, naming_the_folder(server.folder):
         psql = "psql" if shutil.which("psql") else shlex.quote(str(server.binaries.psql))
         port = "" if server.port == 5432 else f" -p {server.port}"
         yield Database(server.url, f"{psql} -h localhost{port} -U cecelia cecelia", server)
 
 
+@contextmanager
+def naming_the_folder(folder: Path) -> Iterator[None]:
+    """Raise of an embedded database that cannot be upgraded which folder to remove."""
+    try:
+        yield
+    except MigrationUnsupported as error:
+        raise MigrationUnsupported(
+            f"the database in {folder} holds Brain's schema from before its first release, which "
+            f"cannot be upgraded; to start afresh, stop Brain and: rm -r {shlex.quote(str(folder))}"
+        ) from error
+
+
 def run(url: str, work: Coroutine[Any, Any, Result]) -> Result:
-    """Do to the database what comes before serving; whatever it answers is one of our errors."""
-    with told_as_errors(url):
+    """Run a coroutine that works on a database; raises its errors as Brain's own."""
+    with translating_errors(url):
         return asyncio.run(work)
 
 
 def on_database(
     work: Callable[[asyncpg.Connection], Coroutine[Any, Any, Result]], **flags: Any
 ) -> Result:
-    """Do something to the database of the settings, which must be up to date."""
+    """Do `work` on the database of the settings, which must be migrated."""
 
     async def over_a_connection(url: str) -> Result:
-        await migrations.require_current(url, migrations.shipped())
+        await migrations.require_current(url, [migrations.core_schema()])
         async with connected(url) as connection:
             return await work(connection)
 

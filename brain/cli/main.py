@@ -9,27 +9,29 @@ import click
 
 import brain
 from brain.cli.migrate import migrate_command
+from brain.cli.publish import publish_command
 from brain.cli.serve import serve_command
+from brain.cli.systems import systems_command
 from brain.cli.token import token_command
-from brain.cli.watches import unwatch_table_command, watch_table_command, watches_command
+from brain.cli.watches import unwatch_command, watch_command, watches_command
 from brain.errors import BrainError
 
 
 def main() -> None:
-    """Run the command line; whatever goes wrong is one line and an exit status."""
+    """Run the command line; an error is one line and an exit status."""
     try:
         sys.exit(commands(standalone_mode=False))
     except BrainError as error:
-        told, status = f"brain: {error}", error.exit_code
+        line, status = f"brain: {error}", error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
-        told, status = error.format_message(), error.exit_code
+        line, status = error.format_message(), error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "brain"
-        told = f"brain: {error.format_message()} Try '{command} --help'."
+        line = f"brain: {error.format_message()} Try '{command} --help'."
         status = error.exit_code
     except click.Abort:
         sys.exit(128 + signal.SIGINT)
-    click.echo(told, err=True)
+    click.echo(line, err=True)
     sys.exit(status)
 
 
@@ -38,17 +40,19 @@ def main() -> None:
 def commands() -> None:
     """Brain pushes PostgreSQL row changes to WebSocket clients.
 
-    What the options set can also come from the environment, under the names in brackets:
-    BRAIN_PORT=5222 is --port 5222. What is typed wins, then BRAIN_PORT, then PORT.
+    Every option can also be set in the environment, under the name in brackets: BRAIN_PORT=5222 is
+    --port 5222. An option overrides BRAIN_PORT, which overrides PORT.
     """
 
 
 for command in (
     serve_command,
     migrate_command,
-    watch_table_command,
-    unwatch_table_command,
+    watch_command,
+    unwatch_command,
     watches_command,
+    publish_command,
     token_command,
+    systems_command,
 ):
     commands.add_command(command)

@@ -13,33 +13,22 @@ import click
 
 import brain
 from brain.app import create_app
-from brain.auth import keys_of
+from brain.auth.keys import keys_of
 from brain.cli.database import database, database_option, read_settings, run
+from brain.cli.systems import fits, systems_of, systems_option
 from brain.database import migrations
 from brain.database.connection import check_url, connected, require_own_session
 from brain.database.log import Log
-from brain.database.samples import insert_samples
+from brain.database.tables_of_systems import table_problems
 from brain.errors import EmbeddedServerError
-from brain.server import (
-    WORKERS_LOGGING,
-    end_on_signals,
-    ignore_signals,
-    listening_sockets,
-    serve,
-)
+from brain.process.log_config import WORKERS_LOGGING
+from brain.process.server import serve
+from brain.process.signals import end_on_signals, ignore_signals
+from brain.process.sockets import listening_sockets
+from brain.process.supervisor import Supervisor, Worker
 from brain.settings import Settings
-from brain.supervisor import Supervisor, Worker
-from brain.websocket.protocol import require_uvicorn
-
-FIRST_STATEMENT = {
-    "add two": "INSERT INTO tasks (id) VALUES ('task-123'), ('task-124') ON CONFLICT DO NOTHING",
-}
-NEXT_STATEMENTS = {
-    "start it": "UPDATE tasks SET status='running', updated_at=NOW() WHERE id='task-123'",
-    "advance it": "UPDATE tasks SET progress=5 WHERE id='task-123'",
-    "complete it": "UPDATE tasks SET status='completed', progress=11 WHERE id='task-123'",
-    "fail another": "UPDATE tasks SET status='failed', error='Build failed' WHERE id='task-124'",
-}
+from brain.system import System, schemas_of
+from brain.transport.websocket import require_uvicorn
 
 
 @click.command("serve")
@@ -58,15 +47,14 @@ NEXT_STATEMENTS = {
 @click.option(
     "--migrate/--no-migrate",
     default=None,
-    help="Bring the database up to date first, or refuse to serve one that is not.  "
+    help="Migrate the database first, or refuse to serve one that is not migrated.  "
     "[BRAIN_MIGRATE; default: migrate]",
 )
 @click.option(
     "--ephemeral",
     is_flag=True,
     default=None,
-    help="Give Brain's own PostgreSQL a new database, and throw it away at the end.  "
-    "[BRAIN_EPHEMERAL]",
+    help="Give Brain's own PostgreSQL new data, and delete it at the end.  [BRAIN_EPHEMERAL]",
 )
 @click.option(
     "--workers",
@@ -74,7 +62,8 @@ NEXT_STATEMENTS = {
     metavar="NUMBER",
     help="How many processes serve, all on the same port.  [BRAIN_WORKERS; default: 1]",
 )
-@click.option("--samples", is_flag=True, help="Put a few tasks into the database if it has none.")
+@systems_option
+@click.option("--samples", is_flag=True, help="Insert a few rows to look at, if there are none.")
 def serve_command(samples: bool, **flags: Any) -> None:
     """Serve the changes of a database to WebSocket clients."""
     settings = read_settings(**flags)
@@ -82,20 +71,21 @@ def serve_command(samples: bool, **flags: Any) -> None:
     keys_of(settings)
     if settings.database_url is not None:
         check_url(settings.database_url)
+    systems = systems_of(settings)
     sockets = listening_sockets(
-        settings.host, settings.port, settings.unread_seconds, settings.workers
+        settings.host, settings.port, settings.unread_timeout_seconds, settings.workers
     )
     port = sockets[0][0].getsockname()[1]
     end_on_signals()
     with database(settings) as (url, psql, server):
-        run(url, prepare(url, settings, samples))
-        statements = NEXT_STATEMENTS if samples else FIRST_STATEMENT | NEXT_STATEMENTS
+        run(url, prepare(url, settings, systems, samples))
         status = serve_database(
             url,
             settings,
+            systems,
             sockets,
-            announce=partial(announce, settings, port, psql, statements),
-            is_pointless=lambda: server is not None and server.has_ended,
+            on_ready=partial(announce, settings, port, psql, examples_of(systems, samples)),
+            should_stop=lambda: server is not None and server.has_ended,
         )
         ignore_signals()
         if server and server.has_ended:
@@ -108,23 +98,24 @@ def serve_command(samples: bool, **flags: Any) -> None:
 def serve_database(
     url: str,
     settings: Settings,
+    systems: list[System],
     sockets: list[list[socket.socket]],
     *,
-    announce: Callable[[], None],
-    is_pointless: Callable[[], bool],
+    on_ready: Callable[[], None],
+    should_stop: Callable[[], bool],
 ) -> int:
-    """Serve in this process, or in several others; return the exit status."""
+    """Serve in this process, or in several workers; return the exit status."""
     if settings.workers == 1:
-        app = create_app(url, settings)
-        return serve(app, sockets[0], settings, announce=announce, is_pointless=is_pointless)
+        app = create_app(url, settings, systems)
+        return serve(app, sockets[0], settings, on_ready=on_ready, should_stop=should_stop)
 
     def work(worker: Worker) -> int:
         return serve(
-            create_app(url, settings, warns=worker.number == 1),
+            create_app(url, settings, systems, warns=worker.number == 1),
             worker.sockets,
             settings,
-            announce=worker.ready,
-            is_pointless=worker.is_over,
+            on_ready=worker.ready,
+            should_stop=worker.should_stop,
             is_worker=True,
         )
 
@@ -132,38 +123,59 @@ def serve_database(
     return Supervisor(
         sockets,
         work,
-        announce=announce,
-        is_pointless=is_pointless,
+        on_ready=on_ready,
+        should_stop=should_stop,
         grace_seconds=settings.shutdown_seconds,
     ).run()
 
 
-async def prepare(url: str, settings: Settings, samples: bool) -> None:
-    """See that the database at `url` can serve, and bring it up to date."""
+async def prepare(url: str, settings: Settings, systems: list[System], samples: bool) -> None:
+    """Check that the database at `url` can serve, and migrate it."""
     await require_own_session(url)
+    schemas = schemas_of(systems)
+    applied: list[migrations.Step] = []
     if settings.migrate:
-        await migrations.migrate(url, migrations.shipped())
+        applied = await migrations.migrate(url, schemas)
     else:
-        await migrations.require_current(url, migrations.shipped())
+        await migrations.require_current(url, schemas)
     async with connected(url) as connection:
-        # A role that may not do what the listener does would be refused again and again, out of
-        # sight: it is told now.
+        # A role without the rights of the listener would be refused again and again in the
+        # background: it fails here instead.
         await Log(connection, settings.database_timeout_seconds).tick()
+        if not applied:  # otherwise the migration has warned of the same
+            for problem in await table_problems(connection, schemas):
+                click.echo(f"brain: {problem}", err=True)
+        for line in await fits(connection, systems):
+            click.echo(f"brain: {line}", err=True)
         if samples:
-            await insert_samples(connection)
+            for system in systems:
+                await system.insert_samples(connection)
 
 
-def announce(settings: Settings, port: int, psql: str, statements: dict[str, str]) -> None:
-    """Say that Brain is ready, and what to type next."""
+def examples_of(systems: list[System], has_samples: bool) -> dict[str, str]:
+    """Return the statements to try, by what they do."""
+    examples: dict[str, str] = {}
+    for system in systems:
+        if not has_samples:
+            examples |= system.first_examples
+        examples |= system.examples
+    return examples
+
+
+def announce(settings: Settings, port: int, psql: str, examples: dict[str, str]) -> None:
+    """Print that Brain is ready, and what to type next."""
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
     host = "localhost" if name in ("0.0.0.0", "[::]") else name
     lines = [
         f"\nBrain {brain.__version__} is ready. Ctrl-C stops it.\n",
-        f"  look at it   http://{host}:{port}/",
-        f"  ask it       curl http://{host}:{port}/api/brain/status/ws",
-        f"  hear it      wscat -c ws://{host}:{port}/ws      (npm install -g wscat)",
-        "\nand, in another terminal, change a task:\n",
+        f"  open      http://{host}:{port}/",
+        f"  status    curl http://{host}:{port}/api/brain/status/ws",
     ]
-    for what, statement in statements.items():
-        lines.append(f'  {what:<12} {psql} -c "{statement}"')
+    if examples:
+        lines.append(f"  listen    wscat -c ws://{host}:{port}/ws      (npm install -g wscat)")
+        lines.append("\nand, in another terminal, change a row:\n")
+        lines += [f'  {what:<12} {psql} -c "{sql}"' for what, sql in examples.items()]
+    else:
+        lines.append("  watch     brain watch orders --columns id,status")
+        lines.append(f"  listen    wscat -c 'ws://{host}:{port}/ws?channel=orders'")
     click.echo("\n".join(lines) + "\n")

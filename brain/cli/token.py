@@ -8,34 +8,37 @@ from typing import Any
 import click
 import jwt
 
-from brain.auth import allowed, authority
+from brain.auth.keys import allowed_algorithms
+from brain.auth.policy import authority_for
 from brain.cli.database import read_settings
 from brain.errors import UsageError
 from brain.settings import words
 
 
 @click.command("token")
-@click.option("--sub", "user", required=True, metavar="NAME", help="Whose token it is.")
+@click.option("--sub", "user", required=True, metavar="NAME", help="The user of the token.")
 @click.option(
     "--channels",
     metavar="A,B*",
-    help="What may be heard; * stands for any text.  [default: what BRAIN_DEFAULT_CHANNELS says]",
+    help="The channels to read; * stands for any text.  [default: BRAIN_DEFAULT_CHANNELS]",
 )
-@click.option("--publish", metavar="A,B*", help="What may be published to.  [default: nothing]")
+@click.option(
+    "--publish", metavar="A,B*", help="The channels that it may publish on.  [default: none]"
+)
 @click.option(
     "--seconds",
     type=click.IntRange(1),
     default=3600,
     show_default=True,
     metavar="NUMBER",
-    help="How long it is good.",
+    help="For how long it is valid.",
 )
 def token_command(user: str, channels: str | None, publish: str | None, seconds: int) -> None:
     """Print a token that is signed with BRAIN_JWT_SECRET."""
     settings = read_settings()
-    authority(settings)
+    authority_for(settings)
     if settings.jwt_secret is None:
-        raise UsageError("BRAIN_JWT_SECRET is not set, with which a token is to be signed")
+        raise UsageError("BRAIN_JWT_SECRET is not set: it signs the token")
     now = int(time.time())
     claims: dict[str, Any] = {"sub": user, "iat": now, "exp": now + seconds}
     if channels is not None:
@@ -46,5 +49,5 @@ def token_command(user: str, channels: str | None, publish: str | None, seconds:
         claims["aud"] = settings.jwt_audience
     if settings.jwt_issuer is not None:
         claims["iss"] = settings.jwt_issuer
-    algorithm = allowed(settings, "secret")[0]
+    algorithm = allowed_algorithms(settings, "secret")[0]
     click.echo(jwt.encode(claims, settings.jwt_secret.get_secret_value(), algorithm))

@@ -1,4 +1,4 @@
-"""brain watch-table, unwatch-table and watches"""
+"""brain watch, unwatch and watches"""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ import click
 
 from brain.cli.database import database_option, on_database
 from brain.database import watches
-from brain.database.connection import told
+from brain.database.connection import first_line
 from brain.errors import UsageError
 
 
-@click.command("watch-table")
+@click.command("watch")
 @click.argument("table")
-@click.option("--channel", metavar="NAME", help="Where it is told.  [default: the table's name]")
-@click.option("--columns", required=True, metavar="A,B,C", help="What is told of a row.")
+@click.option(
+    "--channel", metavar="NAME", help="The channel to stream on.  [default: the table's name]"
+)
+@click.option(
+    "--columns", required=True, metavar="A,B,C", help="The columns to stream; no others are read."
+)
 @click.option(
     "--type",
     "types",
     multiple=True,
     metavar="insert=NAME",
-    help="What the messages for insert, update, delete or truncate are called; may be repeated.  "
+    help="The type of the messages for insert, update, delete or truncate; may be repeated.  "
     "[default: channel_inserted, ...]",
 )
 @click.option(
@@ -32,9 +36,9 @@ from brain.errors import UsageError
     type=click.Choice(["immediate", "deferred"]),
     help="When changes are logged.  [default: deferred if the table has AFTER ROW triggers]",
 )
-@click.option("--replicated", is_flag=True, help="Tell what logical replication applies, too.")
+@click.option("--replicated", is_flag=True, help="Stream what logical replication applies, too.")
 @database_option
-def watch_table_command(
+def watch_command(
     table: str,
     channel: str | None,
     columns: str,
@@ -43,44 +47,44 @@ def watch_table_command(
     replicated: bool,
     **flags: Any,
 ) -> None:
-    """Have every change of a table told; said again, it changes how."""
+    """Stream a table's changes; a second call changes how."""
 
-    told_on = channel or table.rpartition(".")[2]
+    name = channel or table.rpartition(".")[2]
 
-    async def watch(connection: asyncpg.Connection) -> None:
-        with refusals_told():
+    async def work(connection: asyncpg.Connection) -> None:
+        with translating_refusals():
             await watches.watch(
                 connection,
                 table,
-                told_on,
+                name,
                 columns.split(","),
                 types=parsed_types(types),
                 timing=timing,
                 replicated=replicated,
             )
 
-    on_database(watch, **flags)
-    click.echo(f"{table} is watched on the channel {told_on}")
+    on_database(work, **flags)
+    click.echo(f"{table} is watched on the channel {name}")
 
 
-@click.command("unwatch-table")
+@click.command("unwatch")
 @click.argument("table")
 @database_option
-def unwatch_table_command(table: str, **flags: Any) -> None:
-    """Let a table go."""
+def unwatch_command(table: str, **flags: Any) -> None:
+    """Stop watching a table."""
 
-    async def unwatch(connection: asyncpg.Connection) -> None:
-        with refusals_told():
+    async def work(connection: asyncpg.Connection) -> None:
+        with translating_refusals():
             await watches.unwatch(connection, table)
 
-    on_database(unwatch, **flags)
+    on_database(work, **flags)
     click.echo(f"{table} is no longer watched")
 
 
 @click.command("watches")
 @database_option
 def watches_command(**flags: Any) -> None:
-    """Say which tables are watched, and what is wrong with that."""
+    """List the watched tables, and their problems."""
 
     for watch in on_database(watches.watches, **flags):
         click.echo(f"{watch.channel}  {watch.table} ({', '.join(watch.columns)}) {watch.timing}")
@@ -96,8 +100,8 @@ def parsed_types(types: tuple[str, ...]) -> dict[str, str]:
 
 
 @contextmanager
-def refusals_told() -> Iterator[None]:
-    """Turn what brain.watch and brain.unwatch refuse into one line."""
+def translating_refusals() -> Iterator[None]:
+    """Turn what brain.watch and brain.unwatch raise into one line."""
     try:
         yield
     except (
@@ -105,4 +109,4 @@ def refusals_told() -> Iterator[None]:
         asyncpg.UndefinedTableError,
         asyncpg.InvalidNameError,
     ) as error:
-        raise UsageError(told(error)) from error
+        raise UsageError(first_line(error)) from error

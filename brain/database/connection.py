@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, with failures told as one line that says what to do."""
+"""Connections to PostgreSQL; a failure is one line that says what to do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLOSE_SECONDS = 2.0
 POOL_CONNECTIONS = 4
 
 Queryable = asyncpg.Connection | asyncpg.Pool
-"""What a query can be sent over: a connection, or a pool that lends one."""
+"""What runs a query: a connection, or a pool that lends one."""
 
 # What a connection or a query may raise when the database goes away under it. asyncpg 0.32 reports
 # some terminations that come at an awkward moment as errors of its own state machine.
@@ -37,9 +37,9 @@ DRIVER_ERRORS = (
 DISCONNECTIONS = (*DRIVER_ERRORS, DatabaseError)
 
 # Set after connecting and not as start-up parameters, which PgBouncer refuses to pass on.
-# The few queries are asked for ever with numbers that say nothing about their best plan: planned
-# once, a read takes two thirds of the time. The server is to notice a dead node too: it holds that
-# node's locks until then.
+# The few queries run for ever with parameters that do not change their best plan: planned once, a
+# read takes two thirds of the time. Keepalives make the server notice a dead node, and release
+# its locks.
 SESSION = """
     SET jit = off;
     SET plan_cache_mode = force_generic_plan;
@@ -62,12 +62,12 @@ URL = re.compile(rf"postgres(ql)?://([^/]*@)?{HOST}(,{HOST})*(/|\?|$)")
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Hold one connection that belongs to the caller alone, never from a pool."""
+    """Open a connection for the caller alone, not from a pool."""
     connection = await connect(url)
     try:
         yield connection
     except BaseException:
-        # It may be broken, and saying goodbye over it would take as long as a timeout.
+        # It may be broken, and closing it would take as long as a timeout.
         connection.terminate()
         raise
     await close(connection)
@@ -75,14 +75,14 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @asynccontextmanager
 async def opened_pool(url: str) -> AsyncIterator[asyncpg.Pool]:
-    """Hold a few connections for queries that belong to nobody; they are opened when needed."""
+    """Open a pool of a few connections, which are opened when needed."""
     async with asyncpg.create_pool(
         url,
         min_size=0,
         max_size=POOL_CONNECTIONS,
         timeout=CONNECT_SECONDS,
         command_timeout=CONNECT_SECONDS,
-        # A standby may lack what the log holds already.
+        # A standby may lag behind the log.
         target_session_attrs=SessionAttribute.read_write,
         server_settings={"application_name": "brain"},
     ) as pool:
@@ -90,7 +90,7 @@ async def opened_pool(url: str) -> AsyncIterator[asyncpg.Pool]:
 
 
 async def close(connection: asyncpg.Connection) -> None:
-    """Say goodbye to the server, or hang up where it does not answer."""
+    """Close a connection; terminate it if the server does not answer."""
     try:
         await connection.close(timeout=CLOSE_SECONDS)
     except DISCONNECTIONS:
@@ -100,7 +100,7 @@ async def close(connection: asyncpg.Connection) -> None:
 async def connect(url: str) -> asyncpg.Connection:
     """Open a connection with Brain's session settings."""
     check_url(url)
-    with told_as_errors(url):
+    with translating_errors(url):
         connection: asyncpg.Connection = await asyncpg.connect(
             url,
             timeout=CONNECT_SECONDS,
@@ -129,7 +129,7 @@ async def require_own_session(url: str) -> None:
     id that the server announces to it, so a direct connection is recognised at once; behind a
     pooler, two connections that are open at the same time must never share a session.
     """
-    with told_as_errors(url):
+    with translating_errors(url):
         async with connected(url) as connection:
             session = await connection.fetchval("SELECT pg_backend_pid()")
             if session == connection.get_server_pid():
@@ -145,7 +145,7 @@ async def require_own_session(url: str) -> None:
 
 
 def check_url(url: str) -> None:
-    """Raise `WrongDatabaseUrl` unless `url` can be one of PostgreSQL's."""
+    """Raise `WrongDatabaseUrl` unless `url` is a PostgreSQL URL."""
     match = URL.match(url)
     if match is None or any(int(port) > 65535 for port in PORT.findall(match[0])):
         raise WrongDatabaseUrl(
@@ -154,26 +154,26 @@ def check_url(url: str) -> None:
 
 
 def shown(url: str) -> str:
-    """Return `url` as it may be printed: without its password and its parameters."""
+    """Return `url` for printing: without its password and its parameters."""
     parts = urlsplit(url)
     user = f"{parts.username}@" if parts.username else ""
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{user}{host}{parts.path}"
 
 
-def told(error: BaseException) -> str:
-    """Return what `error` says, in one line: PostgreSQL's errors go on with details and hints."""
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error: details and hints follow in PostgreSQL's errors."""
     return str(error).partition("\n")[0] or type(error).__name__
 
 
 @contextmanager
-def told_as_errors(url: str) -> Iterator[None]:
-    """Turn what asyncpg raises on the way to a session into Brain's own errors."""
+def translating_errors(url: str) -> Iterator[None]:
+    """Turn what asyncpg raises while connecting into Brain's own errors."""
     try:
         yield
     except asyncpg.ProtocolViolationError as error:
         raise PoolerInTheWay(
-            f"{shown(url)} does not speak plain PostgreSQL: {told(error)}"
+            f"{shown(url)} does not speak plain PostgreSQL: {first_line(error)}"
         ) from error
     except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError) as error:
         raise PoolerInTheWay(
@@ -181,12 +181,16 @@ def told_as_errors(url: str) -> Iterator[None]:
             "give Brain a direct connection, or one in session mode"
         ) from error
     except asyncpg.InsufficientPrivilegeError as error:
-        raise RightsMissing(f"the role at {shown(url)} lacks rights: {told(error)}") from error
+        raise RightsMissing(
+            f"the role at {shown(url)} lacks rights: {first_line(error)}"
+        ) from error
     except (asyncpg.exceptions.ClientConfigurationError, ValueError, OverflowError) as error:
-        raise WrongDatabaseUrl(f"the database URL {shown(url)} is wrong: {told(error)}") from error
+        raise WrongDatabaseUrl(
+            f"the database URL {shown(url)} is wrong: {first_line(error)}"
+        ) from error
     except TimeoutError as error:
         raise DatabaseUnreachable(
             f"{shown(url)} did not answer within {CONNECT_SECONDS:g} s"
         ) from error
     except DRIVER_ERRORS as error:
-        raise DatabaseUnreachable(f"cannot connect to {shown(url)}: {told(error)}") from error
+        raise DatabaseUnreachable(f"cannot connect to {shown(url)}: {first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""Reads the log for clients that come back, once for all that come back to the same page."""
+"""Reads the log for clients that resume, once for all that need the same page."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from functools import partial
 
 import asyncpg
 
-from brain.database.connection import DISCONNECTIONS, told
+from brain.database.connection import DISCONNECTIONS, first_line
 from brain.database.log import Log
-from brain.database.sharing import Shared
-from brain.errors import LogUnreachable
+from brain.database.single_flight import SingleFlight
+from brain.errors import LogUnavailable
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
 
 logger = logging.getLogger(__name__)
 
-# How long a client that comes back may wait for its turn to read the log.
+# How long a client that resumes may wait for its turn to read the log.
 ACQUIRE_SECONDS = 30.0
 
-# How much of them is kept, whatever is in them; at least the last one.
+# How much of them is kept; at least the last one.
 MOST_PAGES = 16
 MOST_BYTES = 32 * 1024 * 1024
 
 
 class Page:
-    """What followed a cursor, for whoever comes back to a place in it."""
+    """What follows a cursor, for every client that resumes from a place in it."""
 
     def __init__(self, after: Cursor, batch: Batch) -> None:
         self.size_bytes = sum(event.size_bytes for event in batch.events)
@@ -39,7 +39,7 @@ class Page:
         self._nonces[after.tick] = after.nonce
 
     def after(self, cursor: Cursor) -> Batch | None:
-        """Return what follows `cursor` here; None if it is no place in this page."""
+        """Return what follows `cursor` in this page; None if it lies outside."""
         if self._nonces.get(cursor.tick) != cursor.nonce:
             return None
         if not self._begins <= cursor.place < self._batch.cursor.place:
@@ -51,23 +51,22 @@ class Page:
 
 class HistoryReader:
     """
-    Answers what followed a cursor, over a few connections that are lent for one question each.
+    Reads what follows a cursor, over connections that the pool lends for one query each.
 
-    The last pages are kept, and end where ticks of certain numbers do: of those who come back, few
-    ask for what has not been asked for yet. After a restart the database is asked as much for ten
-    clients as for ten thousand.
+    The last pages are kept, and end at ticks with round numbers, so that most clients that resume
+    find their page there. After a restart ten thousand clients cost the database as much as ten.
     """
 
     def __init__(self, pool: asyncpg.Pool, timeout_seconds: float) -> None:
         self._pool = pool
         self._timeout_seconds = timeout_seconds
-        self._shared: Shared[Cursor, Batch] = Shared("history")
+        self._shared: SingleFlight[Cursor, Batch] = SingleFlight("history")
         self._pages: deque[Page] = deque()
         """The newest first."""
 
     async def after(self, cursor: Cursor) -> Batch:
         """
-        Return what follows `cursor`, up to somewhere.
+        Return the page that follows `cursor`.
 
         Raises `CursorLost` and `LogUnreachable`.
         """
@@ -75,10 +74,10 @@ class HistoryReader:
             batch = page.after(cursor)
             if batch is not None:
                 return batch
-        return await self._shared.answer(cursor, partial(self._read, cursor))
+        return await self._shared.run(cursor, partial(self._read, cursor))
 
     async def holds(self, cursor: Cursor) -> bool:
-        """Whether the log has the tick of `cursor`, with its nonce. Raises `LogUnreachable`."""
+        """Return True if the log has the tick of `cursor`. Raises `LogUnavailable`."""
         async with self._log() as log:
             return await log.holds(cursor)
 
@@ -99,10 +98,10 @@ class HistoryReader:
 
     @asynccontextmanager
     async def _log(self) -> AsyncIterator[Log]:
-        """Borrow the log for one question."""
+        """Lend a connection for one query."""
         try:
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
                 yield Log(connection, self._timeout_seconds)
         except DISCONNECTIONS as error:
-            logger.warning("cannot read the log for a client: %s", told(error))
-            raise LogUnreachable("the log cannot be read at the moment") from error
+            logger.warning("cannot read the log for a client: %s", first_line(error))
+            raise LogUnavailable("the log cannot be read at the moment") from error

@@ -1,9 +1,8 @@
-"""The reading side of the log."""
+"""Reads the log, and cuts ticks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import asyncpg
 import orjson
@@ -18,14 +17,13 @@ PAGE_EVENTS = 1000
 # are there twice, parsed and rendered.
 OBJECT_BYTES = 1100
 
-# A page ends where a tick of a round number does, whoever asks for it.
+# A page ends at a tick with a round number, so that clients share pages.
 AFTER = """
-    SELECT at_tick, at_nonce, id, at, channel, type, operation, key, data, old, audience
+    SELECT at_tick, at_nonce, id, at, channel, type, operation, key, data, old, recipient
       FROM brain.read($1, $2, $3,
-                      least((SELECT max(id) FROM brain.ticks), ($1::bigint / 1024 + 1) * 1024), $4,
-                      with_messages_to_one => true)
+                      least((SELECT max(id) FROM brain.ticks), ($1::bigint / 1024 + 1) * 1024), $4)
 """
-# From the last tick before the time that is meant, or the one after which there are few enough.
+# From the last tick before that time, or from the one after which there are few enough events.
 RECENT = """
     SELECT id, nonce FROM brain.ticks
      WHERE id >= coalesce(greatest(
@@ -38,22 +36,22 @@ RECENT = """
            ORDER BY t.id DESC LIMIT 1)), 0)
      ORDER BY id
 """
-# What is read here is committed once this statement is, and it is not told before.
+# Nothing that is read here is sent before this statement, and with it the tick, is committed.
 NEWEST = """
-    SELECT at_tick, at_nonce, r.id, at, channel, type, operation, key, data, old, audience
+    SELECT at_tick, at_nonce, r.id, at, channel, type, operation, key, data, old, recipient
       FROM brain.tick() t,
-           LATERAL brain.read($1, $2, $3, t.id, $4, with_messages_to_one => true) r
+           LATERAL brain.read($1, $2, $3, t.id, $4) r
 """
 
 OPERATIONS = {operation.value.encode(): operation for operation in Operation}
 
 Lent = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
-"""A connection of one's own, or one that a pool lends for a while."""
+"""A connection, or one that a pool lends."""
 
 
 class Log:
     """
-    Cuts ticks and reads batches, over one connection that nothing else uses meanwhile.
+    Cuts ticks and reads batches, over one connection that nothing else uses at the same time.
 
     Every call raises `TimeoutError` if the server does not answer within `timeout_seconds`.
     """
@@ -63,11 +61,11 @@ class Log:
         self._timeout_seconds = timeout_seconds
 
     def when_closed(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called when the connection is found to be closed."""
+        """Call `callback` when the connection is found to be closed."""
         self._connection.add_termination_listener(lambda _: callback())
 
     async def tick(self) -> Cursor:
-        """Cut a tick if anything is new; all that was committed before lies before its end."""
+        """Cut a tick if anything is new; everything committed before lies before its end."""
         row = await self._row("SELECT id, nonce FROM brain.tick()")
         return Cursor(row["id"], row["nonce"])
 
@@ -81,7 +79,7 @@ class Log:
 
     async def after(self, cursor: Cursor) -> Batch:
         """
-        Return what follows `cursor`: at most `PAGE_EVENTS` events, and not all at once.
+        Return a page of what follows `cursor`: at most `PAGE_EVENTS` events.
 
         There is more as long as the batch's cursor lies before the newest tick.
 
@@ -100,7 +98,7 @@ class Log:
         return [Cursor(row["id"], row["nonce"]) for row in rows]
 
     async def holds(self, cursor: Cursor) -> bool:
-        """Whether the log has the tick of `cursor`, with its nonce."""
+        """Return True if the log has the tick of `cursor`, with its nonce."""
         row = await self._row(
             "SELECT EXISTS (SELECT FROM brain.ticks WHERE id = $1 AND nonce = $2) AS holds",
             cursor.tick,
@@ -119,12 +117,19 @@ class Log:
         return int(row["id"])
 
     async def oldest_transaction(self) -> int:
-        """Return the id below which every transaction is over."""
+        """Return the id below which every transaction has ended."""
         row = await self._row("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS id")
         return int(row["id"])
 
     async def _read(self, query: str, cursor: Cursor) -> Batch:
-        rows = await self._rows(query, cursor.tick, cursor.nonce, cursor.event_id, PAGE_EVENTS)
+        rows = await self._connection.fetch(
+            query,
+            cursor.tick,
+            cursor.nonce,
+            cursor.event_id,
+            PAGE_EVENTS,
+            timeout=self._timeout_seconds,
+        )
         end = rows.pop() if rows else None
         if end is None or end["id"] is not None:
             raise CursorLost(f"the log does not hold what follows {cursor}")
@@ -142,30 +147,26 @@ class Log:
 
     async def _event(self, row: asyncpg.Record) -> Event:
         operation = OPERATIONS[row["operation"]]
-        data = row["data"]
+        key, data, old = row["key"], row["data"], row["old"]
         if data is None and operation in (Operation.INSERT, Operation.UPDATE):
-            data = await self._row_as_it_is(row["channel"], row["key"])
+            data = await self._row_as_it_is(row["channel"], key)
         return Event(
             cursor=Cursor(row["at_tick"], row["at_nonce"], row["id"]),
             at=row["at"],
             channel=row["channel"],
             operation=operation,
-            key=parsed(row["key"]),
-            data=parsed(data),
-            old=parsed(row["old"]),
-            size_bytes=OBJECT_BYTES
-            + 2 * sum(len(text) for text in (row["key"], data, row["old"]) if text),
+            key=None if key is None else orjson.loads(key),
+            data=None if data is None else orjson.loads(data),
+            old=None if old is None else orjson.loads(old),
+            # Of each text there are two copies: parsed and rendered.
+            size_bytes=OBJECT_BYTES + 2 * sum([len(text) for text in (key, data, old) if text]),
             type=row["type"],
-            audience=row["audience"],
+            recipient=row["recipient"],
         )
 
     async def _row_as_it_is(self, channel: str, key: str) -> str | None:
-        """Fetch a row that was too large for the log; None if it is gone meanwhile."""
+        """Fetch a row that was too large for the log; None if it is gone by now."""
         row: str | None = await self._connection.fetchval(
             "SELECT brain.current_row($1, $2)", channel, key, timeout=self._timeout_seconds
         )
         return row
-
-
-def parsed(text: str | None) -> Any:
-    return None if text is None else orjson.loads(text)

@@ -1,186 +1,337 @@
-"""Brings a database up to date, once, whoever asks first."""
+"""
+Applies schemas to a database: that of the core, and those of the systems that are on.
+
+A schema is a folder. Its files in `schema/` (or `schema.sql`) create everything as it is today, may
+be applied again at any time, and hold each function once. `upgrades/NNNN_name.sql` hold what cannot
+be applied again: each is applied once and leads from one release to the next.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
+import shlex
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 import asyncpg
 
 import brain
-from brain.database.connection import connected, shown, told
+from brain.database.connection import connected, first_line, shown
 from brain.errors import (
     MigrationChanged,
     MigrationError,
     MigrationFailed,
     MigrationsPending,
     MigrationUnknown,
+    MigrationUnsupported,
     RightsMissing,
 )
 
-FILE_NAME = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
+UPGRADE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
+VERSION = re.compile(r"\d+(\.\d+)*")
+REPLAYED = 0
+"""The number under which the files that may be applied again are recorded."""
+
+RECORDED = """
+    SELECT schema, number, name, sha256, brain_version FROM brain.schema_versions
+     WHERE schema = ANY ($1) ORDER BY schema, number
+"""
+RECORD = """
+    INSERT INTO brain.schema_versions (schema, number, name, sha256, brain_version, milliseconds)
+    VALUES ($1, $2, $3, $4, $5, $6)
+    ON CONFLICT (schema, number) DO UPDATE
+       SET sha256 = excluded.sha256, brain_version = excluded.brain_version, applied_at = now(),
+           milliseconds = excluded.milliseconds
+     WHERE schema_versions.number = 0
+"""
+# Until the files have been applied again, they are pending.
+OUTDATE = "UPDATE brain.schema_versions SET sha256 = '' WHERE schema = $1 AND number = 0"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Migration:
-    """One file of SQL; what has been applied is known by its number and its hash."""
+class Script:
+    """A file of SQL."""
 
-    number: int
     name: str
     sql: str = field(repr=False)
 
-    @classmethod
-    def read(cls, file: Path) -> Self:
-        match = FILE_NAME.fullmatch(file.name)
-        if match is None:
-            raise MigrationError(f"{file} is not named NNNN_name.sql")
-        return cls(int(match["number"]), match["name"], file.read_text(encoding="utf-8"))
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is applied in one transaction: an upgrade, or all files that may be applied again."""
+
+    schema: str
+    number: int
+    name: str
+    scripts: tuple[Script, ...] = field(repr=False)
 
     @property
     def sha256(self) -> str:
-        return hashlib.sha256(self.sql.encode()).hexdigest()
+        texts = "".join(f"{script.name}\n{script.sql}\n" for script in self.scripts)
+        return hashlib.sha256(texts.encode()).hexdigest()
 
     def __str__(self) -> str:
-        return f"{self.number:04d}_{self.name}"
+        return self.schema if self.number == REPLAYED else f"{self.schema} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The SQL of the core, or of a system, or of tables that several systems share."""
+
+    name: str
+    folder: Path
+
+    def current(self) -> Step:
+        """Return the files that create everything as it is today."""
+        files = sorted((self.folder / "schema").glob("*.sql"))
+        files = files or list(self.folder.glob("schema.sql"))
+        if not files:
+            raise MigrationError(f"{self.folder} has neither schema/*.sql nor schema.sql")
+        return Step(self.name, REPLAYED, "schema", tuple(map(read_script, files)))
+
+    def upgrades(self) -> list[Step]:
+        """Return the upgrades, in order; their numbers run from 1 without a gap."""
+        steps = []
+        for file in sorted((self.folder / "upgrades").glob("*.sql")):
+            match = UPGRADE.fullmatch(file.name)
+            if match is None:
+                raise MigrationError(f"{file} is not named NNNN_name.sql")
+            steps.append(Step(self.name, int(match["number"]), file.stem, (read_script(file),)))
+        numbers = [step.number for step in steps]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise MigrationError(
+                f"the files in {self.folder / 'upgrades'} do not count from 0001 upwards: {numbers}"
+            )
+        return steps
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a database is: what it has, in order, and what it lacks."""
+    """What a database has of some schemas, and what it lacks, each in the order of application."""
 
-    applied: tuple[Migration, ...]
-    pending: tuple[Migration, ...]
+    applied: tuple[Step, ...]
+    pending: tuple[Step, ...]
 
 
-def shipped() -> list[Migration]:
-    """Return the migrations of this version of Brain, in order."""
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A row of brain.schema_versions."""
+
+    name: str
+    sha256: str
+    brain_version: str
+
+
+def core_schema() -> Schema:
+    """Return the core's schema: within the package in a wheel, beside it in the repository."""
     package = Path(brain.__file__).parent
     in_the_wheel, in_the_repository = package / "migrations", package.parent / "migrations"
-    folder = in_the_wheel if in_the_wheel.is_dir() else in_the_repository
-    return read_folder(folder)
+    return Schema("brain", in_the_wheel if in_the_wheel.is_dir() else in_the_repository)
 
 
-def read_folder(folder: Path) -> list[Migration]:
-    """Return the migrations in `folder`, in order; their numbers must run from 1 without a gap."""
-    migrations = [Migration.read(file) for file in sorted(folder.glob("*.sql"))]
-    numbers = [migration.number for migration in migrations]
-    if not numbers or numbers != list(range(1, len(numbers) + 1)):
-        raise MigrationError(f"the files in {folder} do not count from 0001 upwards: {numbers}")
-    return migrations
+def read_script(file: Path) -> Script:
+    return Script(file.name, file.read_text(encoding="utf-8"))
 
 
-async def status(url: str, migrations: list[Migration]) -> Status:
-    """Compare the database with `migrations`, changing nothing."""
+async def status(url: str, schemas: Sequence[Schema]) -> Status:
+    """Compare the database with `schemas`, changing nothing."""
     async with connected(url) as connection:
-        return await compare(connection, migrations)
+        return await compare(connection, url, schemas)
 
 
-async def require_current(url: str, migrations: list[Migration]) -> None:
-    """Raise `MigrationsPending` if the database lacks one of `migrations`."""
-    pending = (await status(url, migrations)).pending
+async def require_current(url: str, schemas: Sequence[Schema]) -> None:
+    """Raise `MigrationsPending` if something of `schemas` is pending."""
+    pending = (await status(url, schemas)).pending
     if pending:
         raise MigrationsPending(
             f"{shown(url)} lacks {', '.join(map(str, pending))}: run `brain migrate`"
         )
 
 
-async def migrate(url: str, migrations: list[Migration]) -> list[Migration]:
-    """Apply what is pending, each file in a transaction of its own; return what was applied."""
+async def migrate(url: str, schemas: Sequence[Schema]) -> list[Step]:
+    """
+    Apply what is pending, each step in its transaction; return what was applied.
+
+    Warnings of the database, of tables that a system cannot watch, are logged.
+    """
     async with connected(url) as connection:
-        pending = (await compare(connection, migrations)).pending
-        if not pending:
+        if not (await compare(connection, url, schemas)).pending:
             return []
         await lock(connection)
         await prepare(connection)
-        pending = (await compare(connection, migrations)).pending
-        for migration in pending:
-            await apply(connection, migration)
+        pending = (await compare(connection, url, schemas)).pending
+        upgrades = {schema.name: schema.upgrades() for schema in schemas}
+        with warnings_logged(connection):
+            for step in pending:
+                await apply(connection, step, upgrades[step.schema])
         return list(pending)
 
 
-async def compare(connection: asyncpg.Connection, migrations: list[Migration]) -> Status:
-    rows = []
-    if await connection.fetchval("SELECT to_regclass('brain.migrations') IS NOT NULL"):
-        try:
-            rows = await connection.fetch(
-                "SELECT number, name, sha256 FROM brain.migrations ORDER BY number"
-            )
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise RightsMissing(not_an_owner(error)) from error
-    known = {migration.number: migration for migration in migrations}
+async def compare(connection: asyncpg.Connection, url: str, schemas: Sequence[Schema]) -> Status:
+    recorded = await read_record(connection, url, [schema.name for schema in schemas])
+    applied: list[Step] = []
+    pending: list[Step] = []
+    for schema in schemas:
+        rows = recorded.get(schema.name, {})
+        current, upgrades = schema.current(), schema.upgrades()
+        refuse_unknown(current, upgrades, rows)
+        missing = [step for step in upgrades if step.number not in rows]
+        applied += [step for step in upgrades if step.number in rows]
+        if REPLAYED not in rows:
+            pending.append(current)
+        elif missing or rows[REPLAYED].sha256 != current.sha256:
+            pending += [*missing, current]
+        else:
+            applied.append(current)
+    return Status(tuple(applied), tuple(pending))
+
+
+async def read_record(
+    connection: asyncpg.Connection, url: str, names: list[str]
+) -> dict[str, dict[int, Recorded]]:
+    """Return what was applied of the schemas with these names, by name and number."""
+    try:
+        if not await connection.fetchval("SELECT to_regclass('brain.schema_versions') IS NOT NULL"):
+            if await connection.fetchval("SELECT to_regclass('brain.migrations') IS NOT NULL"):
+                raise MigrationUnsupported(
+                    f"{shown(url)} holds Brain's schema from before its first release, which "
+                    "cannot be upgraded; to start afresh, which keeps tables in other schemas: "
+                    f"psql {shlex.quote(shown(url))} -c 'DROP SCHEMA brain CASCADE'"
+                )
+            return {}
+        rows = await connection.fetch(RECORDED, names)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise RightsMissing(
+            f"the role at {shown(url)} lacks rights: {not_an_owner(error)}"
+        ) from error
+    recorded: dict[str, dict[int, Recorded]] = {}
     for row in rows:
-        migration = known.get(row["number"])
-        if migration is None:
-            raise MigrationUnknown(
-                f"the database has migration {row['number']:04d}_{row['name']}, "
-                "which this version of Brain does not know: install a newer one"
+        recorded.setdefault(row["schema"], {})[row["number"]] = Recorded(
+            row["name"], row["sha256"], row["brain_version"]
+        )
+    return recorded
+
+
+def refuse_unknown(current: Step, upgrades: list[Step], rows: dict[int, Recorded]) -> None:
+    """Raise an error if this version of Brain, or an older one, has not recorded these rows."""
+    known = {step.number: step for step in upgrades}
+    for number, row in rows.items():
+        if number == REPLAYED:
+            is_ahead = row.sha256 != current.sha256 and version(row.brain_version) > version(
+                brain.__version__
             )
-        if migration.sha256 != row["sha256"]:
+        else:
+            is_ahead = number not in known
+        if is_ahead:
+            raise MigrationUnknown(
+                f"the database is ahead of this version of Brain, {brain.__version__}: its "
+                f"{current.schema} {row.name} is of version {row.brain_version}: install that one"
+            )
+        if number != REPLAYED and known[number].sha256 != row.sha256:
             raise MigrationChanged(
-                f"migration {migration} was changed after it had been applied: "
+                f"{known[number]} was changed after it had been applied: "
                 "restore the file and put the change into a new one"
             )
-    applied = {row["number"] for row in rows}
-    return Status(
-        applied=tuple(m for m in migrations if m.number in applied),
-        pending=tuple(m for m in migrations if m.number not in applied),
-    )
+
+
+def version(text: str) -> tuple[int, ...]:
+    """Return the release that a version belongs to: (1, 2) for 1.2rc1."""
+    match = VERSION.match(text)
+    return tuple(map(int, match[0].split("."))) if match else ()
 
 
 async def lock(connection: asyncpg.Connection) -> None:
-    # Asked again and again: a session that waits for a lock holds a snapshot, for which
-    # CREATE INDEX CONCURRENTLY in another one would wait in turn.
+    # Polled: a session that waits for a lock holds a snapshot, for which CREATE INDEX CONCURRENTLY
+    # in another one would wait in turn.
     while not await connection.fetchval("SELECT pg_try_advisory_lock(5221, 4)"):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
 
 
 async def prepare(connection: asyncpg.Connection) -> None:
+    """Create the schema `brain` and the record of what is applied, unless they exist."""
+    if await connection.fetchval("SELECT to_regclass('brain.schema_versions') IS NOT NULL"):
+        return
     try:
+        # IF NOT EXISTS needs the right to create a schema even where the schema exists.
+        if await connection.fetchval("SELECT to_regnamespace('brain') IS NULL"):
+            await connection.execute("CREATE SCHEMA brain")
         await connection.execute(
             """
-            CREATE SCHEMA IF NOT EXISTS brain;
-            CREATE TABLE IF NOT EXISTS brain.migrations (
-                number       integer     PRIMARY KEY,
-                name         text        NOT NULL,
-                sha256       text        NOT NULL,
-                applied_at   timestamptz NOT NULL DEFAULT now(),
-                milliseconds integer     NOT NULL
-            );
+            CREATE TABLE brain.schema_versions (
+                schema        text        NOT NULL,
+                number        integer     NOT NULL,  -- 0: the files that may be applied again
+                name          text        NOT NULL,
+                sha256        text        NOT NULL,
+                brain_version text        NOT NULL,
+                applied_at    timestamptz NOT NULL DEFAULT now(),
+                milliseconds  integer     NOT NULL,
+                PRIMARY KEY (schema, number)
+            )
             """
         )
     except asyncpg.InsufficientPrivilegeError as error:
         raise RightsMissing(
-            f"the role may not set up Brain: {told(error)}; an administrator can allow it with "
-            "GRANT CREATE ON DATABASE, or run `brain migrate` once as another role"
+            f"the role may not set up Brain: {first_line(error)}; an administrator can allow it "
+            "with GRANT CREATE ON DATABASE, or run `brain migrate` once as another role"
         ) from error
 
 
-async def apply(connection: asyncpg.Connection, migration: Migration) -> None:
+async def apply(connection: asyncpg.Connection, step: Step, upgrades: list[Step]) -> None:
+    """Apply a step; the files as they are today contain all `upgrades`."""
     started = time.monotonic()
+    async with connection.transaction():
+        for script in step.scripts:
+            await run(connection, step, script)
+        milliseconds = round((time.monotonic() - started) * 1000)
+        await record(connection, step, milliseconds)
+        if step.number == REPLAYED:
+            for contained in upgrades:
+                await record(connection, contained, 0)
+        else:
+            await connection.execute(OUTDATE, step.schema)
+
+
+async def run(connection: asyncpg.Connection, step: Step, script: Script) -> None:
     try:
-        async with connection.transaction():
-            await connection.execute(migration.sql, timeout=None)
-            await connection.execute(
-                "INSERT INTO brain.migrations (number, name, sha256, milliseconds) "
-                "VALUES ($1, $2, $3, $4)",
-                migration.number,
-                migration.name,
-                migration.sha256,
-                round((time.monotonic() - started) * 1000),
-            )
+        await connection.execute(script.sql, timeout=None)
     except asyncpg.InsufficientPrivilegeError as error:
-        raise RightsMissing(f"migration {migration}: {not_an_owner(error)}") from error
+        raise RightsMissing(f"schema {step.schema}: {not_an_owner(error)}") from error
     except asyncpg.PostgresError as error:
-        raise MigrationFailed(f"migration {migration} failed: {told(error)}") from error
+        raise MigrationFailed(
+            f"schema {step.schema}, {script.name} failed: {first_line(error)}"
+        ) from error
+
+
+async def record(connection: asyncpg.Connection, step: Step, milliseconds: int) -> None:
+    await connection.execute(
+        RECORD, step.schema, step.number, step.name, step.sha256, brain.__version__, milliseconds
+    )
+
+
+@contextmanager
+def warnings_logged(connection: asyncpg.Connection) -> Iterator[None]:
+    def log(_: Any, message: asyncpg.PostgresLogMessage) -> None:
+        if message.severity_en == "WARNING":
+            logger.warning("%s", message.message)
+
+    connection.add_log_listener(log)
+    try:
+        yield
+    finally:
+        connection.remove_log_listener(log)
 
 
 def not_an_owner(error: asyncpg.InsufficientPrivilegeError) -> str:
     return (
-        f"{told(error)}; an administrator can allow it with "
+        f"{first_line(error)}; an administrator can allow it with "
         "CREATE ROLE brain_owner NOLOGIN; GRANT brain_owner TO the role that Brain connects as"
     )

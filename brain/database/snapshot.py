@@ -1,4 +1,4 @@
-"""Reads watched tables together with the place in the log from which they change."""
+"""Reads watched tables together with the place in the log after which they change."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 
 from brain.database.log import Lent
-from brain.database.sharing import Shared
+from brain.database.single_flight import SingleFlight
 from brain.errors import SnapshotTooLarge
 from brain.message.cursor import Cursor
 from brain.message.snapshot import Snapshot
@@ -20,7 +20,7 @@ PAGE_ROWS = 1000
 
 class SnapshotReader:
     """
-    Reads tables for clients, once for all that ask for the same at the same time.
+    Reads tables for clients, once for all that need the same at the same time.
 
     A snapshot of the database is taken while no other tick can be cut, and a tick is cut at it: the
     rows that it shows and the batches after that tick join without a seam, whatever was being
@@ -30,15 +30,15 @@ class SnapshotReader:
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._reading = asyncio.Lock()
-        self._shared: Shared[frozenset[str], Snapshot] = Shared("snapshot")
+        self._shared: SingleFlight[frozenset[str], Snapshot] = SingleFlight("snapshot")
 
     async def read(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Snapshot:
         """
-        Return what the tables hold that are watched on `channels`.
+        Return the rows of the tables that are watched on `channels`.
 
         Raises `SnapshotTooLarge`.
         """
-        return await self._shared.answer(channels, partial(self._read, pool, channels))
+        return await self._shared.run(channels, partial(self._read, pool, channels))
 
     async def _read(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Snapshot:
         async with (
@@ -48,7 +48,7 @@ class SnapshotReader:
             reading.transaction(isolation="repeatable_read", readonly=True),
         ):
             cursor = await tick_at_snapshot(ticking, reading)
-            return Snapshot(await self._tables(reading, channels), cursor)
+            return Snapshot(await self._tables(reading, channels), cursor, channels)
 
     async def _tables(
         self, connection: Lent, channels: frozenset[str]
@@ -71,7 +71,7 @@ class SnapshotReader:
 
 
 async def tick_at_snapshot(ticking: Lent, reading: Lent) -> Cursor:
-    """Cut a tick at the snapshot of the transaction of `reading`, which has asked nothing yet."""
+    """Cut a tick at the snapshot of the transaction of `reading`, which has run no query yet."""
     async with ticking.transaction():
         await ticking.execute(
             "SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '2s';"

@@ -1,4 +1,4 @@
-"""Which tables are watched, and what is wrong with that."""
+"""The watched tables, and their problems."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import asyncpg
 import orjson
 
-from brain.database.connection import DISCONNECTIONS, Queryable, told
+from brain.database.connection import DISCONNECTIONS, Queryable, first_line
 
 PAUSE_SECONDS = 60.0
 
@@ -19,18 +19,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """A table whose changes are told."""
+    """A watched table."""
 
     table: str
     channel: str
     columns: tuple[str, ...]
     timing: str
     problems: tuple[str, ...]
-    """Why not everything can be told as it was meant, if so."""
+    """Why not every change is logged as configured, if so."""
 
 
 async def watches(connection: Queryable) -> list[Watch]:
-    """Return what is watched, by channel."""
+    """Return all watches, by channel."""
     records = await connection.fetch(
         """
         SELECT relation::regclass::text AS relation, channel, columns, timing, problems
@@ -59,7 +59,7 @@ async def watch(
     timing: str | None,
     replicated: bool,
 ) -> None:
-    """Have the changes of a table told; the SQL function brain.watch says what all that means."""
+    """Log the changes of a table; the SQL function brain.watch documents the arguments."""
     await connection.execute(
         "SELECT brain.watch($1::text::regclass, $2, $3, $4::text::jsonb, $5, $6)",
         table,
@@ -72,18 +72,20 @@ async def watch(
 
 
 async def unwatch(connection: Queryable, table: str) -> None:
-    """Let a table go."""
+    """Stop watching a table."""
     await connection.execute("SELECT brain.unwatch($1::text::regclass)", table)
 
 
 async def warn_of_problems(pool: asyncpg.Pool) -> None:
-    """Once a minute, for ever, log what has become wrong with a watched table."""
+    """Once a minute, for ever, warn of new problems of watched tables."""
     known: set[tuple[str, str]] = set()
     while True:
         try:
             found = {(w.channel, problem) for w in await watches(pool) for problem in w.problems}
         except DISCONNECTIONS as error:
-            logger.warning("could not check the watched tables, trying again: %s", told(error))
+            logger.warning(
+                "could not check the watched tables, trying again: %s", first_line(error)
+            )
         else:
             for channel, problem in sorted(found - known):
                 logger.warning("the table on channel %s: %s", channel, problem)

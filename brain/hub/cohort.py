@@ -1,4 +1,4 @@
-"""Those who hear the same: what they are told is joined once, and is the same bytes for each."""
+"""The subscribers that get the same messages: their frames are joined once, for all of them."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from collections.abc import Callable, Sequence
 
 from brain.hub.subscriber import Subscriber
 from brain.message.event import Event
-from brain.message.topic import Interest
-from brain.message.wire_format import WireFormat, frames_for
+from brain.message.matching import SubscriptionSet
+from brain.message.rendering import Encoding
 
 
 class Cohort:
-    """The subscribers with one interest and one format that have been told everything."""
+    """The subscribers with one encoding and one subscription set that keep up."""
 
-    def __init__(self, wire_format: WireFormat, interest: Interest, told_at: float) -> None:
-        self.wire_format = wire_format
-        self.interest = interest
-        self.told_at = told_at
-        """When something was told last, in seconds."""
+    def __init__(self, encoding: Encoding, subscriptions: SubscriptionSet, sent_at: float) -> None:
+        self.encoding = encoding
+        self.subscriptions = subscriptions
+        self.sent_at = sent_at
+        """When something was sent last, in seconds of the hub's clock."""
         self.members: dict[Subscriber, Callable[[bytes], int]] = {}
-        """How each is sent to, as long as it takes everything."""
+        """Each with its `send_now`."""
 
-    def tell(self, events: Sequence[Event], now: float) -> None:
-        """Tell everybody what of `events` is for all."""
-        self.write(b"".join(frames_for(events, self.wire_format, self.interest, None)), now)
+    def deliver(self, events: Sequence[Event], now: float) -> None:
+        """Send to every member the messages for `events`, which have no recipient."""
+        self.write(b"".join(self.encoding.encode_all(events, self.subscriptions, None)), now)
 
     def write(self, frames: bytes, now: float) -> None:
-        """Send the same to everybody; who does not take all of it will not be a member any more."""
+        """Send the same to every member; one that does not take all of it leaves the cohort."""
         if not frames:
             return
-        self.told_at = now
+        self.sent_at = now
         size = len(frames)
-        # As `send` does it, but without a call for each: every delivery passes here. And without a
-        # pair for each, which would have the garbage collector go through all there is.
+        # What `send` does, without a call for each: every delivery passes here. And
+        # without a pair for each, which would make the garbage collector traverse everything.
         for subscriber, send_now in zip([*self.members], [*self.members.values()], strict=True):
             try:
                 sent = send_now(frames)

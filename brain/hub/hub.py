@@ -1,25 +1,29 @@
-"""Hands every event to whomever it concerns."""
+"""Fan-out: every event goes to every subscriber that it concerns."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
 
-from brain.errors import ConnectionEnded, HistoryLost, NotReady, TooFarBehind
+from brain.errors import ConnectionEnded, HistoryLost, NotReady, SlowConsumer
 from brain.hub.cohort import Cohort
+from brain.hub.conflation import Conflation
+from brain.hub.outgoing import Outgoing
 from brain.hub.ring import Ring
-from brain.hub.subscriber import OUTSIDE, Subscriber
+from brain.hub.slow_consumers import SlowConsumers, in_next_turn
+from brain.hub.subscriber import CATCHING_UP, Subscriber
+from brain.hub.subscription_index import SubscriptionIndex
+from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event
-from brain.message.frames import framed
-from brain.message.topic import Anchor, Interest, Told, anchors_of
-from brain.message.wire_format import WireFormat, frames_for
+from brain.message.matching import Match, SubscriptionSet
+from brain.message.rendering import Encoding
+from brain.message.wire_format import WireFormat
 
-# How much is written to a client before it is seen whether it reads.
+# How much is written to a client before the next look at whether it reads.
 CHUNK_BYTES = 64 * 1024
 CHUNK_EVENTS = 256
 # Events take several times as much memory as their frames have bytes.
@@ -28,109 +32,102 @@ SLICE_BYTES = 4 * CHUNK_BYTES
 RING_SECONDS = 60.0
 
 
-def in_next_turn(work: Callable[[], None]) -> None:
-    """Do some work when the event loop has seen to everything else."""
-    asyncio.get_running_loop().call_soon(work)
-
-
 class HubStatistics(NamedTuple):
     subscribers: int
     events: int
     """Delivered to the hub since it was made."""
     ring_bytes: int
-    behind: int
-    """Subscribers that have not been told everything."""
+    lagging: int
+    """Subscribers that have not been sent everything."""
     cohorts: int
 
 
 class Hub:
     """
-    Knows who hears what, and keeps the recent events in one ring for all of them.
+    Knows which subscriber gets what, and keeps the recent events in one ring for all of them.
 
-    A subscriber is outside at first: whoever made it tells it what lies before the ring. Then it is
-    a member of a cohort, and is written to when something happens; or it stands apart at a
-    position of its own, because it does not read as fast, and is fed from the ring as it does.
+    A new subscriber is *catching up*: its session sends what lies before the ring. Then it keeps up
+    and is a member of a cohort, which is written to as events arrive; or it is *lagging*, because
+    it reads more slowly, and is fed from the ring at a position of its own. A lagging subscriber
+    that could be written to is *ready*, and waits for its turn.
 
     Every method is an ordinary function. With no `await` between reading and writing, no other
     task can see the hub half changed and nothing needs a lock; and no client can hold up another,
-    because none is ever waited for.
+    because the hub waits for none.
     """
 
     def __init__(
         self,
         ring_bytes: int,
         ring_seconds: float = RING_SECONDS,
+        schemas: ChannelSchemas | None = None,
         clock: Callable[[], float] = time.monotonic,
         later: Callable[[Callable[[], None]], None] = in_next_turn,
     ) -> None:
         self._ring = Ring(ring_bytes, ring_seconds)
+        schemas = schemas or ChannelSchemas()
+        self._conflation = Conflation(self._ring, schemas.superseded_key)
         self._clock = clock
         self._subscribers: set[Subscriber] = set()
         self._of_user: dict[str, set[Subscriber]] = {}
-        self._cohorts: dict[tuple[str, Interest], Cohort] = {}
-        self._listening: dict[Anchor, set[Cohort]] = {}
-        """The cohorts that an event may concern."""
-        self._pulsed_at: dict[str, float] = {}
-        """When the clients of a format were told last that the connection lives."""
-        self._later = later
-        self._apart: set[Subscriber] = set()
-        self._hungry: dict[Subscriber, None] = {}
-        """Those apart that have not had all that they would take, in the order of their turns."""
-        self._is_next_turn_taken = False
-        self._told = 0
-        """The number of the next event that the cohorts will be told."""
-        self._told_cursor: Cursor | None = None
+        self._cohorts: dict[tuple[str, SubscriptionSet], Cohort] = {}
+        self._index = SubscriptionIndex()
+        self._heartbeat_at: dict[str, float] = {}
+        """When the clients of a wire format were sent their last heartbeat."""
+        self._slow = SlowConsumers(self._feed, later)
+        self._next = 0
+        """The ring's number of the next event that the cohorts get."""
+        self._cursor: Cursor | None = None
 
     @property
     def cursor(self) -> Cursor:
-        """The place after the newest event. Raises `NotReady` before anything was delivered."""
-        if self._told_cursor is None:
+        """The place after the newest event. Raises `NotReady` before the first batch."""
+        if self._cursor is None:
             raise NotReady("Brain does not follow the database yet")
-        return self._told_cursor
+        return self._cursor
 
     def subscribe(
         self,
-        wire_format: WireFormat,
-        interest: Interest,
-        send_now: Callable[[bytes], int],
-        write: Callable[[bytes], object],
-        lose: Callable[[ConnectionEnded], None],
+        encoding: Encoding,
+        subscriptions: SubscriptionSet,
+        outgoing: Outgoing,
+        on_gap: Callable[[ConnectionEnded], None],
         *,
         after: Cursor | None = None,
         user: str | None = None,
-        wants_latest: bool = False,
+        conflates: bool = False,
     ) -> Subscriber:
-        """Take in a subscriber that is still outside; it will go on `after` a cursor, or here."""
+        """Add a subscriber that is catching up, from `after` or from here."""
         subscriber = Subscriber(
-            wire_format,
-            interest,
+            encoding,
+            subscriptions,
             user,
-            send_now,
-            write,
-            lose,
+            outgoing.send_now,
+            outgoing.write,
+            on_gap,
             after or self.cursor,
-            wants_latest=wants_latest,
+            conflates=conflates,
         )
         self._subscribers.add(subscriber)
         if user is not None:
             self._of_user.setdefault(user, set()).add(subscriber)
         return subscriber
 
-    def belong(self, subscriber: Subscriber, user: str) -> None:
-        """Tell a subscriber from now on what only `user` is told."""
+    def assign_user(self, subscriber: Subscriber, user: str) -> None:
+        """Send a subscriber from now on the private messages of `user`, too."""
         self._of_user.setdefault(user, set()).add(subscriber)
         subscriber.user = user
 
-    def change(self, subscriber: Subscriber, interest: Interest) -> None:
-        """Have a subscriber hear something else from now on, wherever it stands."""
-        is_live = self._leave_cohort(subscriber)
-        subscriber.interest = interest
-        if is_live:
+    def change_subscriptions(self, subscriber: Subscriber, subscriptions: SubscriptionSet) -> None:
+        """Replace what a subscriber gets from now on, wherever it stands."""
+        keeps_up = self._leave_cohort(subscriber)
+        subscriber.subscriptions = subscriptions
+        if keeps_up:
             self._join_cohort(subscriber)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
-        """Forget a subscriber, wherever it stands."""
-        self._take_out(subscriber)
+        """Remove a subscriber, wherever it stands."""
+        self._detach(subscriber)
         self._subscribers.discard(subscriber)
         if subscriber.user is not None:
             others = self._of_user.get(subscriber.user, set())
@@ -139,7 +136,7 @@ class Hub:
                 self._of_user.pop(subscriber.user, None)
 
     def resume(self, subscriber: Subscriber) -> bool:
-        """Go on after the subscriber's cursor if the ring reaches back to it; return whether."""
+        """Go on after the subscriber's cursor; return False if the ring does not hold it."""
         number = self._ring.number_after(subscriber.cursor)
         if number is None:
             return False
@@ -147,70 +144,74 @@ class Hub:
         self._feed(subscriber)
         return True
 
-    def wait(self, subscriber: Subscriber) -> None:
+    def resume_once_reached(self, subscriber: Subscriber) -> None:
         """Go on after the subscriber's cursor, which this hub has not reached yet."""
-        subscriber.position = self._told
+        subscriber.position = self._next
         self._feed(subscriber)
 
-    def start_over(self, subscriber: Subscriber) -> None:
-        """Be outside again, to go on from here, whatever lies before it."""
-        self._take_out(subscriber)
+    def restart(self, subscriber: Subscriber) -> None:
+        """Make a subscriber catch up from here, whatever lies before."""
+        self._detach(subscriber)
         subscriber.cursor = self.cursor
 
     def deliver(self, batch: Batch) -> None:
-        """Take a batch in and tell it to everybody whom it concerns."""
+        """Add a batch to the ring, and send it to every subscriber that it concerns."""
         self._ring.append(batch, self._clock())
-        if batch.follows and self._told_cursor is not None:
-            for events in slices(batch.events):
-                self._told += len(events)
-                self._told_cursor = events[-1].cursor
-                self._tell(events)
-            self._told_cursor = batch.cursor
-            for subscriber in [one for one in self._apart if self._is_ahead(one)]:
-                self._feed(subscriber)
+        if batch.follows and self._cursor is not None:
+            # In pieces that are small enough to write at once.
+            start = size = 0
+            for number, event in enumerate(batch.events, start=1):
+                size += event.size_bytes
+                if size >= SLICE_BYTES or number == len(batch.events):
+                    self._next += number - start
+                    self._cursor = event.cursor
+                    self._fan_out(batch.events[start:number])
+                    start, size = number, 0
+            self._cursor = batch.cursor
+            if self._slow.lagging:
+                for subscriber in self._slow.waiting_for_node():
+                    self._feed(subscriber)
         else:
             self._begin_at(batch)
 
-    def pause(self, subscriber: Subscriber) -> None:
-        """Write nothing more to a subscriber until `drain` is called."""
+    def pause_writing(self, subscriber: Subscriber) -> None:
+        """Write nothing to a subscriber until `resume_writing`: its transport buffers."""
         subscriber.is_paused = True
         if self._leave_cohort(subscriber):
-            subscriber.position, subscriber.cursor = self._told, self.cursor
-            self._apart.add(subscriber)
+            subscriber.position, subscriber.cursor = self._next, self.cursor
+            self._slow.add(subscriber)
 
-    def drain(self, subscriber: Subscriber) -> None:
-        """Go on with a subscriber that has read what was written to it."""
+    def resume_writing(self, subscriber: Subscriber) -> None:
+        """Go on with a subscriber after its transport has sent everything."""
         subscriber.is_paused = False
-        if subscriber.position == self._told:
+        if subscriber.position == self._next:
             self._feed(subscriber)
-        elif subscriber.position != OUTSIDE:
-            # Not at once: hundreds may have room again in the same moment.
-            self._hungry[subscriber] = None
-            self._take_next_turn()
+        elif subscriber.position != CATCHING_UP:
+            self._slow.add(subscriber, is_ready=True)
 
-    def tick(self, now: datetime, quiet_seconds: float) -> None:
+    def maintain(self, now: datetime, quiet_seconds: float) -> None:
         """
-        Forget what is too old, give up on who is behind it, and say something where it is quiet.
+        Expire old events, drop slow consumers, and send heartbeats.
 
-        To be called every now and then.
+        To be called about once a second.
         """
         moment = self._clock()
-        self._ring.forget(moment)
-        for subscriber in [one for one in self._apart if one.position < self._ring.first]:
-            self._give_up(subscriber)
+        self._ring.expire(moment)
+        for subscriber in self._slow.fallen_off(self._ring.first):
+            self._drop_slow_consumer(subscriber)
         cohorts = list(self._cohorts.values())
-        formats = {cohort.wire_format.name: cohort.wire_format for cohort in cohorts}
-        due = {name for name in formats if self._is_pulse_due(formats[name], moment)}
+        formats = {cohort.encoding.wire_format for cohort in cohorts}
+        due = {one.name for one in formats if self._is_heartbeat_due(one, moment)}
         for cohort in cohorts:
-            wire_format = cohort.wire_format
-            is_quiet = cohort.told_at <= moment - quiet_seconds
-            if wire_format.name in due or (is_quiet and wire_format.pulse_seconds is None):
-                text = wire_format.pulse(now, self.cursor)
+            wire_format = cohort.encoding.wire_format
+            is_quiet = cohort.sent_at <= moment - quiet_seconds
+            if wire_format.name in due or (is_quiet and wire_format.heartbeat_seconds is None):
+                text = wire_format.heartbeat(now, self.cursor)
                 if text is not None:
-                    cohort.write(framed(text), moment)
+                    cohort.write(cohort.encoding.frame(text), moment)
 
-    def reached(self, subscriber: Subscriber) -> Cursor:
-        """Return the place after all that `subscriber` has been told, or had not to be."""
+    def cursor_of(self, subscriber: Subscriber) -> Cursor:
+        """Return the place after all that `subscriber` was sent, or did not have to be."""
         return self.cursor if self._cohort_of(subscriber) else subscriber.cursor
 
     def statistics(self) -> HubStatistics:
@@ -218,161 +219,118 @@ class Hub:
             len(self._subscribers),
             self._ring.head,
             self._ring.held_bytes,
-            len(self._apart),
+            len(self._slow.lagging),
             len(self._cohorts),
         )
 
     def _begin_at(self, batch: Batch) -> None:
-        """Begin with a batch that follows nothing: all who were in the midst of something lose."""
-        self._told, self._told_cursor = self._ring.head, batch.cursor
-        for subscriber in [one for one in self._subscribers if one.position != OUTSIDE]:
-            self._take_out(subscriber)
-            subscriber.lose(HistoryLost("messages were lost with a part of the log"))
+        """Begin with a batch that follows nothing: every subscriber in the ring has a gap."""
+        self._next, self._cursor = self._ring.head, batch.cursor
+        for subscriber in [one for one in self._subscribers if one.position != CATCHING_UP]:
+            self._detach(subscriber)
+            subscriber.on_gap(HistoryLost("messages were lost with a part of the log"))
 
-    def _is_pulse_due(self, wire_format: WireFormat, moment: float) -> bool:
-        """Whether it is time for the clients of a format, which all have it at the same time."""
-        if wire_format.pulse_seconds is None:
+    def _is_heartbeat_due(self, wire_format: WireFormat, moment: float) -> bool:
+        """Return True when all clients of a format get their next heartbeat."""
+        name, interval = wire_format.name, wire_format.heartbeat_seconds
+        if interval is None or moment < self._heartbeat_at.setdefault(name, moment) + interval:
             return False
-        if (
-            moment
-            < self._pulsed_at.setdefault(wire_format.name, moment) + wire_format.pulse_seconds
-        ):
-            return False
-        self._pulsed_at[wire_format.name] = moment
+        self._heartbeat_at[name] = moment
         return True
 
-    def _tell(self, events: Sequence[Event]) -> None:
+    def _fan_out(self, events: Sequence[Event]) -> None:
         now = self._clock()
-        for audience, run in groupby(events, key=lambda event: event.audience):
+        for recipient, run in groupby(events, key=lambda event: event.recipient):
             some = tuple(run)
-            if audience is not None:
-                self._tell_user(audience, some)
+            if recipient is not None:
+                self._send_to_user(recipient, some)
                 continue
-            anchors = {anchor for event in some for anchor in anchors_of(event)}
-            for cohort in {c for anchor in anchors for c in self._listening.get(anchor, ())}:
-                cohort.tell(some, now)
+            for cohort in self._index.cohorts_of(some):
+                cohort.deliver(some, now)
 
-    def _tell_user(self, user: str, events: Sequence[Event]) -> None:
-        """Tell what only one user is told to those of its connections that are told live."""
+    def _send_to_user(self, user: str, events: Sequence[Event]) -> None:
+        """Send private messages to those connections of their recipient that keep up."""
         for subscriber in list(self._of_user.get(user, ())):
             if self._cohort_of(subscriber) is not None:
-                told = frames_for(events, subscriber.wire_format, subscriber.interest, user)
-                frames = b"".join(told)
+                encoded = subscriber.encoding.encode_all(events, subscriber.subscriptions, user)
+                frames = b"".join(encoded)
                 if frames:
-                    subscriber.tell(frames)
+                    subscriber.send(frames)
 
     def _feed(self, subscriber: Subscriber) -> None:
         """Write a chunk from the ring if the subscriber takes it; see where it stands then."""
-        self._apart.discard(subscriber)
-        if subscriber.position < self._told and not subscriber.is_paused:
+        self._slow.suspend(subscriber)
+        if subscriber.position < self._next and not subscriber.is_paused:
             if subscriber.position < self._ring.first:
-                self._give_up(subscriber)
+                self._drop_slow_consumer(subscriber)
                 return
             frames = b"".join(self._next_frames(subscriber))
             if frames:
                 subscriber.write(frames)
         if subscriber.is_paused:
-            self._apart.add(subscriber)
-        elif subscriber.position < self._told:
-            self._apart.add(subscriber)
-            self._hungry[subscriber] = None
-            self._take_next_turn()
+            self._slow.add(subscriber)
+        elif subscriber.position < self._next:
+            self._slow.add(subscriber, is_ready=True)
         elif subscriber.cursor.place > self.cursor.place:
-            self._apart.add(subscriber)
+            self._slow.add(subscriber)
         else:
             self._join_cohort(subscriber)
 
-    def _is_ahead(self, subscriber: Subscriber) -> bool:
-        """Whether one that stands apart does so because this hub has not come as far."""
-        return not subscriber.is_paused and subscriber not in self._hungry
-
-    def _feed_next(self) -> None:
-        """Feed one that is far behind; the next one is to wait, lest the others have to."""
-        self._is_next_turn_taken = False
-        subscriber = next(iter(self._hungry), None)
-        if subscriber is None:
-            return
-        del self._hungry[subscriber]
-        if not subscriber.is_paused:
-            self._feed(subscriber)
-        self._take_next_turn()
-
-    def _take_next_turn(self) -> None:
-        if self._hungry and not self._is_next_turn_taken:
-            self._is_next_turn_taken = True
-            self._later(self._feed_next)
-
     def _next_frames(self, subscriber: Subscriber) -> Iterator[bytes]:
-        """Yield the next few, and advance the subscriber's position and cursor."""
-        told = subscriber.cursor.place
+        """Yield the next few frames, and advance the subscriber's position and cursor."""
+        begin = subscriber.cursor.place
         size = 0
-        for event in self._ring.since(
-            subscriber.position, min(CHUNK_EVENTS, self._told - subscriber.position)
-        ):
+        most = min(CHUNK_EVENTS, self._next - subscriber.position)
+        for event in self._ring.since(subscriber.position, most):
             number = subscriber.position
             subscriber.position += 1
-            if event.cursor.place <= told:
+            if event.cursor.place <= begin:
                 continue
             subscriber.cursor = event.cursor
-            if subscriber.wants_latest and self._is_overtaken(event, number, subscriber.interest):
+            if subscriber.conflates and self._is_superseded(event, number, subscriber):
                 continue
-            for data in frames_for(
-                (event,), subscriber.wire_format, subscriber.interest, subscriber.user
+            for frame in subscriber.encoding.encode_all(
+                (event,), subscriber.subscriptions, subscriber.user
             ):
-                yield data
-                size += len(data)
+                yield frame
+                size += len(frame)
             if size >= CHUNK_BYTES:
                 return
 
-    def _is_overtaken(self, event: Event, number: int, interest: Interest) -> bool:
-        # That a row has left a filter, the next event may not be told to say.
-        is_leaving = interest.told(event) is Told.AS_LEAVING
-        return not is_leaving and self._ring.is_passed(event, number)
+    def _is_superseded(self, event: Event, number: int, subscriber: Subscriber) -> bool:
+        # The next event of a row that has left a filter may not match, and so would not say it.
+        leaves = subscriber.subscriptions.match(event) is Match.LEAVES
+        return not leaves and self._conflation.is_superseded(event, number)
 
-    def _give_up(self, subscriber: Subscriber) -> None:
-        self._take_out(subscriber)
-        subscriber.lose(TooFarBehind("the client reads more slowly than messages come"))
+    def _drop_slow_consumer(self, subscriber: Subscriber) -> None:
+        self._detach(subscriber)
+        subscriber.on_gap(SlowConsumer("the client reads more slowly than messages come"))
 
-    def _take_out(self, subscriber: Subscriber) -> None:
+    def _detach(self, subscriber: Subscriber) -> None:
         self._leave_cohort(subscriber)
-        self._apart.discard(subscriber)
-        self._hungry.pop(subscriber, None)
-        subscriber.position = OUTSIDE
+        self._slow.remove(subscriber)
+        subscriber.position = CATCHING_UP
 
     def _join_cohort(self, subscriber: Subscriber) -> None:
-        key = subscriber.wire_format.name, subscriber.interest
+        key = subscriber.encoding.name, subscriber.subscriptions
         cohort = self._cohorts.get(key)
         if cohort is None:
-            cohort = Cohort(subscriber.wire_format, subscriber.interest, self._clock())
+            cohort = Cohort(subscriber.encoding, subscriber.subscriptions, self._clock())
             self._cohorts[key] = cohort
-            for anchor in cohort.interest.anchors:
-                self._listening.setdefault(anchor, set()).add(cohort)
+            self._index.add(cohort)
         cohort.members[subscriber] = subscriber.send_now
 
     def _leave_cohort(self, subscriber: Subscriber) -> bool:
-        """Take a subscriber out of its cohort; return whether it was in one."""
+        """Take a subscriber out of its cohort; return False if it was in none."""
         cohort = self._cohort_of(subscriber)
         if cohort is None:
             return False
         del cohort.members[subscriber]
         if not cohort.members:
-            del self._cohorts[cohort.wire_format.name, cohort.interest]
-            for anchor in cohort.interest.anchors:
-                self._listening[anchor].discard(cohort)
-                if not self._listening[anchor]:
-                    del self._listening[anchor]
+            del self._cohorts[cohort.encoding.name, cohort.subscriptions]
+            self._index.remove(cohort)
         return True
 
     def _cohort_of(self, subscriber: Subscriber) -> Cohort | None:
-        cohort = self._cohorts.get((subscriber.wire_format.name, subscriber.interest))
+        cohort = self._cohorts.get((subscriber.encoding.name, subscriber.subscriptions))
         return cohort if cohort is not None and subscriber in cohort.members else None
-
-
-def slices(events: Sequence[Event]) -> Iterator[Sequence[Event]]:
-    """Yield `events` in pieces that are not too much to write at once."""
-    start = size = 0
-    for number, event in enumerate(events, start=1):
-        size += event.size_bytes
-        if size >= SLICE_BYTES or number == len(events):
-            yield events[start:number]
-            start, size = number, 0

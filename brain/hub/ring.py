@@ -1,4 +1,4 @@
-"""The recent past, kept once for everybody."""
+"""The recent past, kept once for all clients."""
 
 from __future__ import annotations
 
@@ -8,55 +8,47 @@ from collections.abc import Sequence
 
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event
-from brain.message.latest import passing_subject
 
-# Of so many ticks the nonce is remembered, so that a cursor which is in the ring can be recognised.
+# Of so many ticks the nonce is kept, so that a cursor which is in the ring can be recognised.
 MOST_TICKS = 20_000
 
 
 class Ring:
     """
-    The latest events under numbers that count up by one, within a bound of bytes and of time.
+    The latest events, numbered consecutively, within a limit of bytes and one of age.
 
-    A client's whole queue is the number of the next event that it wants.
+    A client's whole queue is the number of the next event that it gets.
     """
 
     def __init__(self, capacity_bytes: int, capacity_seconds: float) -> None:
         self._capacity_bytes = capacity_bytes
         self._capacity_seconds = capacity_seconds
         self._events: list[Event] = []
-        """Those before `_gone` are not there any more, and leave together now and then."""
+        """Those before `_gone` are dropped already, and are removed together now and then."""
         self._gone = 0
         self._arrivals: deque[tuple[int, float]] = deque()
-        """When (in seconds) the events before a number had come."""
+        """When (in seconds) all events before a number had arrived."""
         self._nonces: dict[int, int] = {}
         """Of the ticks that the ring has seen, in their order."""
-        self._newest: dict[str, int] = {}
-        """The number of the newest passing event about a subject."""
         self._floor: Cursor | None = None
         """The place before the oldest event that is still here."""
         self.held_bytes = 0
         self.first = 0
         """The number of the oldest event that is still here."""
-        self.cursor: Cursor | None = None
-        """The place after the newest event; None as long as nothing was ever taken in."""
-
-    @property
-    def head(self) -> int:
+        self.head = 0
         """The number that the next event will get."""
-        return self.first + len(self._events) - self._gone
+        self.cursor: Cursor | None = None
+        """The place after the newest event; None until the first batch."""
 
     def append(self, batch: Batch, now: float) -> None:
-        """Take in what follows, or the beginning of another history, at `now` in seconds."""
+        """Add the next batch, or the first one of another history, at `now` in seconds."""
         if not batch.follows or self.cursor is None:
             self._begin_at(batch)
         for event in batch.events:
-            subject = passing_subject(event)
-            if subject is not None:
-                self._newest[subject] = self.head
             self._events.append(event)
             self.held_bytes += event.size_bytes
             self._nonces[event.cursor.tick] = event.cursor.nonce
+        self.head += len(batch.events)
         for cursor in (*batch.ticks, batch.cursor):
             self._nonces[cursor.tick] = cursor.nonce
         self.cursor = batch.cursor
@@ -66,15 +58,17 @@ class Ring:
             del self._nonces[next(iter(self._nonces))]
         while self.held_bytes > self._capacity_bytes and self.head - self.first > 1:
             self._drop_oldest()
-        self._tidy()
+        if self._gone > len(self._events) // 2:
+            self._compact()
 
-    def forget(self, now: float) -> None:
-        """Drop what came too long before `now`."""
+    def expire(self, now: float) -> None:
+        """Drop what is too old at `now`."""
         while self._arrivals and self._arrivals[0][1] <= now - self._capacity_seconds:
             end, _ = self._arrivals.popleft()
             while self.first < end:
                 self._drop_oldest()
-        self._tidy()
+        if self._gone > len(self._events) // 2:
+            self._compact()
 
     def since(self, number: int, most: int) -> Sequence[Event]:
         """Return up to `most` events from `number` on, which must not lie before `first`."""
@@ -82,7 +76,7 @@ class Ring:
         return self._events[start : start + most]
 
     def number_after(self, cursor: Cursor) -> int | None:
-        """Return the number of the first event after `cursor`; None if the ring cannot tell."""
+        """Return the number of the first event after `cursor`; None if the ring does not know."""
         if self._nonces.get(cursor.tick) != cursor.nonce or self._floor is None:
             return None
         if cursor.place < self._floor.place:
@@ -92,32 +86,23 @@ class Ring:
         )
         return self.first + index - self._gone
 
-    def is_passed(self, event: Event, number: int) -> bool:
-        """Whether a newer event here tells all that the one with this number is good for."""
-        subject = passing_subject(event)
-        return subject is not None and self._newest[subject] > number
-
     def _begin_at(self, batch: Batch) -> None:
         self.first = self.head
         self._events, self._gone = [], 0
         self._arrivals.clear()
-        self._nonces, self._newest = {}, {}
+        self._nonces = {}
         self.held_bytes = 0
-        # Before the first events of a batch that begins it the ring knows nothing, unless told.
+        # What lies before the first events of a history is known only if the batch says it.
         self._floor = batch.ticks[0] if batch.ticks else batch.cursor
 
     def _drop_oldest(self) -> None:
         oldest = self._events[self._gone]
-        subject = passing_subject(oldest)
-        if subject is not None and self._newest[subject] == self.first:
-            del self._newest[subject]
         self.held_bytes -= oldest.size_bytes
         self._floor = oldest.cursor
         self.first += 1
         self._gone += 1
 
-    def _tidy(self) -> None:
-        """Let go of the events that are gone, once they are as many as the others."""
-        if self._gone > len(self._events) // 2:
-            del self._events[: self._gone]
-            self._gone = 0
+    def _compact(self) -> None:
+        """Remove the dropped events; to be called once they are as many as the others."""
+        del self._events[: self._gone]
+        self._gone = 0

@@ -6,38 +6,38 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from brain.errors import ConnectionEnded
-from brain.hub.sending import send
+from brain.hub.outgoing import send
 from brain.message.cursor import Cursor
-from brain.message.topic import Interest
-from brain.message.wire_format import WireFormat
+from brain.message.matching import SubscriptionSet
+from brain.message.rendering import Encoding
 
-# The position of a subscriber that is not fed from the ring.
-OUTSIDE = -1
+# The position of a subscriber that the hub does not feed.
+CATCHING_UP = -1
 
 
 @dataclass(eq=False, slots=True)
 class Subscriber:
-    """Who hears what in which format, and how far it has been told."""
+    """What a client gets, in which encoding, and how far it has got."""
 
-    wire_format: WireFormat
-    interest: Interest
+    encoding: Encoding
+    subscriptions: SubscriptionSet
     user: str | None
-    """Who is told what only one user is told; None is told nothing of the kind."""
+    """The user that it belongs to, for private messages; None: it gets none."""
     send_now: Callable[[bytes], int]
-    """Takes of finished frames what it can at once, and returns how many bytes; see `Outlet`."""
+    """See `Outgoing`."""
     write: Callable[[bytes], object]
-    """Takes finished frames whatever the client reads; calls `Hub.pause` if that is too much."""
-    lose: Callable[[ConnectionEnded], None]
-    """Is told why the hub has given up on it; may start over, or leave."""
+    """See `Outgoing`."""
+    on_gap: Callable[[ConnectionEnded], None]
+    """Called when the hub cannot send everything after `cursor`; restarts or closes the client."""
     cursor: Cursor
-    """The place in the log up to which it has been told everything; it is told nothing before."""
-    position: int = OUTSIDE
-    """The number in the ring of the next event to look at; not kept while it keeps up."""
+    """The place in the log up to which it was sent everything; nothing before it is sent."""
+    position: int = CATCHING_UP
+    """The ring's number of the next event to look at; not maintained while it keeps up."""
     is_paused: bool = False
-    """Whether it has been written more than it reads."""
-    wants_latest: bool = False
-    """Whether it may be spared what has been overtaken, while it is behind."""
+    """True while its transport buffers."""
+    conflates: bool = False
+    """While it lags, superseded messages may be skipped."""
 
-    def tell(self, frames: bytes) -> None:
-        """Send what can be sent at once, and write the rest; not while it is paused."""
+    def send(self, frames: bytes) -> None:
+        """Send frames; not to be called while it is paused."""
         send(frames, self.send_now, self.write)

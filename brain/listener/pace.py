@@ -1,4 +1,4 @@
-"""Whether changes come so fast that it is cheaper to look at a clock than to be rung for."""
+"""Whether changes come so fast that polling is cheaper than notifications."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Pace:
 
     Changes and not reads: a node that cannot keep up reads less and less often.
 
-    Two thresholds, so that a rate between them does not make the node change its mind all the time.
+    Two thresholds: at a rate between them the node keeps its mode.
     """
 
     def __init__(self, busy_from: float, calm_below: float) -> None:
@@ -24,7 +24,7 @@ class Pace:
         self.is_busy = False
 
     def note(self, *, changes: int, now: float) -> None:
-        """Take in how many changes there were since the last call, at `now` (monotonic seconds)."""
+        """Count the changes since the last call, at `now` (monotonic seconds)."""
         self._rate *= math.exp((self._noted_at - now) / MEMORY_SECONDS)
         self._noted_at = now
         self._rate += changes / MEMORY_SECONDS

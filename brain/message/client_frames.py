@@ -1,4 +1,4 @@
-"""What more than one kind of client says."""
+"""Client frames that several wire formats have."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ UNKNOWN_FORMAT = "Invalid message format"
 
 
 class ClientFrame(BaseModel):
-    """Something that a client says; keys that mean nothing here are passed over."""
+    """A client frame; unknown keys are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class SignFrame(ClientFrame):
-    """A sign of life, or the answer to one."""
+class HeartbeatFrame(ClientFrame):
+    """A heartbeat, or the answer to one."""
 
     type: Literal["ping", "pong"]
 

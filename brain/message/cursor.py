@@ -14,10 +14,10 @@ TEXT = re.compile(r"(\d{1,19})\.(\d{1,19})\.(\d{1,19})", re.ASCII)
 
 class Cursor(NamedTuple):
     """
-    The place after one event: in which tick, and after which event of it.
+    The place after one event: its tick, and its id.
 
-    It is good as long as the tick is there and has this nonce. A nonce names one history of the
-    log, so a restored or failed-over database cannot be mistaken for the one a client knew.
+    It is valid as long as the log has the tick with this nonce. A nonce identifies one history of
+    the log, so a restored or failed-over database is not mistaken for the one that a client knew.
     """
 
     tick: int
@@ -26,7 +26,7 @@ class Cursor(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the cursor that `str()` made `text` of; raises `CursorLost` for anything else."""
+        """Return the cursor that `str()` printed; raises `CursorLost` for any other text."""
         match = TEXT.fullmatch(text)
         numbers = [int(number) for number in match.groups()] if match else []
         if not numbers or max(numbers) > END_OF_TICK:
@@ -35,7 +35,7 @@ class Cursor(NamedTuple):
 
     @property
     def place(self) -> tuple[int, int]:
-        """What cursors of one history are ordered by."""
+        """The order of cursors of one history."""
         return self.tick, self.event_id
 
     @property

@@ -23,10 +23,10 @@ class Operation(Enum):
 @dataclass(slots=True)
 class Event:
     """
-    One change of one row, the emptying of a table, or a message that was published.
+    One change of one row, a TRUNCATE, or a published message.
 
-    All who are told share it, and nobody changes it. It is not frozen: to make one would take four
-    times as long.
+    All subscribers share it, and nothing changes it. It is not frozen: creating a frozen one takes
+    four times as long.
     """
 
     cursor: Cursor
@@ -43,13 +43,15 @@ class Event:
     size_bytes: int
     """How much memory it takes, roughly, once it is rendered."""
     type: str | None = None
-    """What its message is called, where that was said; otherwise the wire format decides."""
-    audience: str | None = None
-    """The user who alone is told; None if everybody on the channel is."""
+    """The type of its message, where that is given; otherwise the wire format decides."""
+    recipient: str | None = None
+    """The only user who gets it; None: all subscribers of the channel."""
+    texts: dict[str, str | None] = field(default_factory=dict, compare=False, repr=False)
+    """Its message per wire format; None where the format has none."""
     frames: dict[str, bytes | None] = field(default_factory=dict, compare=False, repr=False)
-    """The event as a WebSocket frame, per wire format; None where the format does not tell it."""
-    told: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
-    """How it concerns each `Topic` with a filter that was asked about it."""
+    """Its message as a frame, per encoding."""
+    matches: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    """Whether it matches each `Topic` with a filter that was asked so far."""
 
     @property
     def id(self) -> int:
@@ -58,11 +60,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events in the order in which they are told, and the place after them."""
+    """Events in the order in which they are sent, and the place after them."""
 
     events: tuple[Event, ...]
     cursor: Cursor
     follows: bool = True
-    """Whether it comes right after the batch before; if not, what lay between is lost."""
+    """True if it comes right after the batch before; otherwise what lay between is lost."""
     ticks: tuple[Cursor, ...] = ()
-    """Where the first batch of all begins, and the ends of the ticks that it goes through."""
+    """Where the first batch of all begins, and the ends of the ticks that it spans."""

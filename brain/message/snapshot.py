@@ -10,10 +10,12 @@ from brain.message.cursor import Cursor
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The rows of watched tables, and the place in the log from which they change."""
+    """Rows of watched tables, and the place in the log after which they change."""
 
     tables: dict[str, list[dict[str, Any]]]
     """Per channel the watched columns of every row, in no particular order."""
     cursor: Cursor
+    channels: frozenset[str] = frozenset()
+    """That were asked for, whether a table is watched on them or not."""
     frames: dict[str, list[bytes]] = field(default_factory=dict, compare=False, repr=False)
-    """The messages that tell of it as WebSocket frames, per wire format."""
+    """Its messages as frames, per encoding."""

@@ -1,1 +1,5 @@
-"""Everything asked over plain HTTP: the status, the tasks, the page."""
+"""
+HTTP: status, snapshots, publishing, pages; and the WebSocket endpoint `/ws`.
+
+In: requests. Out: responses; a WebSocket is handed to a session.
+"""

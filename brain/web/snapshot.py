@@ -1,45 +1,27 @@
-"""The rows of a watched table, and the cursor from which they change."""
+"""The rows of a watched table, and the cursor after which they change."""
 
 from __future__ import annotations
 
-import logging
-
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from brain.auth import Authority
-from brain.database.connection import DISCONNECTIONS, told
-from brain.database.snapshot import SnapshotReader
-from brain.errors import SnapshotTooLarge
-from brain.message.runs import told_rows
-from brain.web.access import for_hearers
-from brain.web.status import printed
-
-logger = logging.getLogger(__name__)
+from brain.web.requests import readable_by
+from brain.web.responses import json_response
+from brain.web.services import Services
 
 
-def routes(snapshots: SnapshotReader, authority: Authority) -> list[Route]:
+def routes(services: Services) -> list[Route]:
     """Return the endpoint, which reads through the pool in the request's state."""
 
     async def snapshot(request: Request) -> Response:
-        channel = channel_of(request)
-        try:
-            found = await snapshots.read(request.state.pool, frozenset({channel}))
-        except SnapshotTooLarge as error:
-            return printed({"error": str(error)}, 413)
-        except DISCONNECTIONS as error:
-            logger.warning("cannot read %s: %s", channel, told(error))
-            return printed({"error": "the database cannot be reached, try again later"}, 503)
+        channel: str = request.path_params["channel"]
+        found = await services.snapshots.read(request.state.pool, frozenset({channel}))
         if channel not in found.tables:
-            return printed({"error": f"no table is watched on the channel {channel}"}, 404)
-        rows = told_rows(channel, found.tables[channel])
-        return printed({"channel": channel, "cursor": str(found.cursor), "rows": rows})
+            raise HTTPException(404, f"no table is watched on the channel {channel}")
+        rows = services.schemas.show_rows(channel, found.tables[channel])
+        return json_response({"channel": channel, "cursor": str(found.cursor), "rows": rows})
 
-    guarded = for_hearers(authority, channel_of, snapshot)
+    guarded = readable_by(services.authority, "channel", snapshot)
     return [Route("/api/brain/snapshot/{channel}", guarded)]
-
-
-def channel_of(request: Request) -> str:
-    channel: str = request.path_params["channel"]
-    return channel

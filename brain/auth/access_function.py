@@ -1,0 +1,146 @@
+"""The operator's own access function in SQL, in place of the claims of tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import asyncpg
+import orjson
+
+from brain.database.connection import DISCONNECTIONS, first_line
+from brain.database.single_flight import SingleFlight
+
+# How often Brain looks for the function, and for how long a result of it is kept.
+LOOK_SECONDS = 3.0
+KEEP_SECONDS = 3.0
+MOST_KEPT = 1000
+
+# A slow function must leave some of the few connections of the pool to others.
+MOST_AT_ONCE = 2
+
+# Clients must not be able to fill the disk with warnings.
+BETWEEN_WARNINGS_SECONDS = 1.0
+
+# Any function of that name: one with other arguments is a mistake, and denies everything.
+FIND = """
+    SELECT string_agg(oid::text || ' ' || xmin::text, ',' ORDER BY oid) FROM pg_proc
+     WHERE proname = 'may_read' AND pronamespace = to_regnamespace('brain')
+"""
+ASK = "SELECT c FROM unnest($2::text[]) c WHERE brain.may_read($1::text::jsonb, c)"
+
+NO_ANSWER = "brain.may_read fails, which denies access: %s"
+
+logger = logging.getLogger(__name__)
+
+
+class Query(NamedTuple):
+    claims: str
+    """As JSON."""
+    channels: frozenset[str]
+
+
+class AccessFunction:
+    """
+    Calls the function `brain.may_read(claims jsonb, channel text)`, if the database has one.
+
+    A channel is readable if it returns true. It is not if the function returns anything else,
+    fails, or takes longer than `timeout_seconds`.
+    """
+
+    def __init__(self, timeout_seconds: float, pool: asyncpg.Pool | None = None) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._pool = pool
+        """None until there is one: before that, everything is denied."""
+        self._is_known = asyncio.Event()
+        self._version: str | None = None
+        """Identifies the present definition of the function; None if there is none."""
+        self._turn = asyncio.Semaphore(MOST_AT_ONCE)
+        self._shared: SingleFlight[Query, frozenset[str]] = SingleFlight("access function")
+        self._kept: dict[Query, tuple[float, frozenset[str]]] = {}
+        """Until when a result is kept, by time.monotonic(), and the result; the oldest first."""
+        self._warned_at = -BETWEEN_WARNINGS_SECONDS
+
+    @property
+    def is_replaced(self) -> bool:
+        """
+        True if the function decides, in place of the claims of tokens.
+
+        Also as long as the database could not be asked even once.
+        """
+        return self._version is not None or not self._is_known.is_set()
+
+    async def follow(self, pool: asyncpg.Pool) -> None:
+        """For ever, look every few seconds for the function and its definition."""
+        self._pool = pool
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def known(self) -> None:
+        """Return once it is known whether the function exists: until then all access is denied."""
+        await self._is_known.wait()
+
+    async def look(self) -> None:
+        """Look for the function; if that fails, the former result stays valid."""
+        if self._pool is None:
+            return
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                version = await self._pool.fetchval(FIND)
+        except DISCONNECTIONS as error:
+            self._warn("cannot look for the function brain.may_read: %s", error)
+            return
+        if version != self._version:
+            self._kept.clear()
+        self._version = version
+        self._is_known.set()
+
+    async def channels(self, claims: Mapping[str, Any], channels: Iterable[str]) -> frozenset[str]:
+        """Return those of `channels` that a client with these claims may read."""
+        try:
+            query = Query(
+                orjson.dumps(dict(claims), option=orjson.OPT_SORT_KEYS).decode(),
+                frozenset(channels),
+            )
+        except TypeError as error:
+            self._warn("brain.may_read cannot be called: %s", error)
+            return frozenset()
+        holds_until, result = self._kept.get(query, (0.0, frozenset[str]()))
+        if time.monotonic() < holds_until:
+            return result
+        if self._pool is None:
+            return frozenset()
+        try:
+            # A connection that is being given up must not keep the caller waiting.
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._shared.run(query, partial(self._call, self._pool, query))
+        except TimeoutError as error:
+            self._warn(NO_ANSWER, error)
+            return frozenset()
+
+    async def _call(self, pool: asyncpg.Pool, query: Query) -> frozenset[str]:
+        result: frozenset[str] = frozenset()
+        try:
+            async with asyncio.timeout(self._timeout_seconds), self._turn:
+                rows = await pool.fetch(ASK, query.claims, list(query.channels))
+            result = frozenset(row["c"] for row in rows)
+        except DISCONNECTIONS as error:
+            self._warn(NO_ANSWER, error)
+        self._keep(query, result)
+        return result
+
+    def _keep(self, query: Query, result: frozenset[str]) -> None:
+        self._kept.pop(query, None)
+        self._kept[query] = (time.monotonic() + KEEP_SECONDS, result)
+        if len(self._kept) > MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+
+    def _warn(self, message: str, error: Exception) -> None:
+        if time.monotonic() - self._warned_at >= BETWEEN_WARNINGS_SECONDS:
+            self._warned_at = time.monotonic()
+            logger.warning(message, first_line(error))

@@ -1,0 +1,126 @@
+"""
+The keys that tokens are signed with: a shared secret, a public key in a file, or a JWKS URL.
+
+Source: RFC 7517 (JSON Web Key) and RFC 8725 (JWT best current practices).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jwt
+
+from brain.errors import UsageError
+from brain.settings import Settings
+
+LEAST_SECRET_BYTES = 32
+
+KEYS_SECONDS = 300.0
+
+# Tokens with invented key ids must not make Brain fetch the keys again and again.
+BETWEEN_FETCHES_SECONDS = 60.0
+
+FETCH_SECONDS = 5.0
+
+FAMILIES = {
+    "secret": ("HS256", "HS384", "HS512"),
+    "public key": (
+        *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+        *("ES256", "ES384", "ES512", "EdDSA"),
+    ),
+}
+
+
+class Keys(Protocol):
+    """Finds the key that verifies a token."""
+
+    algorithms: Sequence[str]
+
+    async def key_of(self, token: str) -> Any:
+        """Raises `jwt.PyJWTError` if there is none."""
+        ...
+
+
+class StaticKey:
+    """A secret, or the public key in a file."""
+
+    def __init__(self, key: str | bytes, algorithms: Sequence[str]) -> None:
+        self._key = key
+        self.algorithms = algorithms
+
+    async def key_of(self, token: str) -> str | bytes:
+        return self._key
+
+
+class JwksKeys:
+    """The public keys at a JWKS URL, by their ids (RFC 7517)."""
+
+    def __init__(self, url: str, algorithms: Sequence[str]) -> None:
+        self._client = jwt.PyJWKClient(url, lifespan=KEYS_SECONDS, timeout=FETCH_SECONDS)
+        self.algorithms = algorithms
+        self._keys: dict[str, Any] = {}
+        self._fetched_at = -KEYS_SECONDS
+        self._fetching = asyncio.Lock()
+
+    async def key_of(self, token: str) -> Any:
+        key_id = jwt.get_unverified_header(token).get("kid")
+        if not isinstance(key_id, str):
+            raise jwt.InvalidTokenError("no key id")
+        async with self._fetching:
+            age = time.monotonic() - self._fetched_at
+            if age >= KEYS_SECONDS or (key_id not in self._keys and age >= BETWEEN_FETCHES_SECONDS):
+                self._fetched_at = time.monotonic()
+                found = await asyncio.to_thread(self._client.get_signing_keys, refresh=True)
+                self._keys = {key.key_id: key for key in found if key.key_id}
+        if key_id not in self._keys:
+            raise jwt.InvalidTokenError("unknown key id")
+        return self._keys[key_id]
+
+
+def keys_of(settings: Settings) -> Keys | None:
+    """
+    Return the keys that verify tokens; None if the settings name none.
+
+    Raises `UsageError` where the settings contradict each other.
+    """
+    ways = [settings.jwt_secret, settings.jwt_key_file, settings.jwks_url]
+    if len([way for way in ways if way]) > 1:
+        raise UsageError("set one of BRAIN_JWT_SECRET, BRAIN_JWT_KEY_FILE and BRAIN_JWKS_URL")
+    if settings.jwt_secret is not None:
+        secret = settings.jwt_secret.get_secret_value()
+        if len(secret.encode()) < LEAST_SECRET_BYTES:
+            raise UsageError(f"BRAIN_JWT_SECRET must have at least {LEAST_SECRET_BYTES} bytes")
+        return StaticKey(secret, allowed_algorithms(settings, "secret"))
+    if settings.jwt_key_file is not None:
+        return StaticKey(
+            public_key(settings.jwt_key_file), allowed_algorithms(settings, "public key")
+        )
+    if settings.jwks_url is not None:
+        if not settings.jwks_url.startswith(("https://", "http://127.0.0.1", "http://[::1]")):
+            raise UsageError("BRAIN_JWKS_URL must begin with https://")
+        return JwksKeys(settings.jwks_url, allowed_algorithms(settings, "public key"))
+    return None
+
+
+def allowed_algorithms(settings: Settings, family: str) -> tuple[str, ...]:
+    """Return the algorithms, all of one family: a public key must never verify an HMAC."""
+    algorithms = settings.jwt_algorithms or FAMILIES[family][:1]
+    if not set(algorithms) <= set(FAMILIES[family]):
+        raise UsageError(
+            f"BRAIN_JWT_ALGORITHMS must be of {', '.join(FAMILIES[family])} with a {family}"
+        )
+    return tuple(algorithms)
+
+
+def public_key(path: Path) -> bytes:
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the key in {path}: {error.strerror}") from error
+    if b"PRIVATE KEY" in key:
+        raise UsageError(f"{path} holds a private key: Brain needs the public one")
+    return key

@@ -1,0 +1,89 @@
+"""Revoked tokens: all of a user's that were issued until then, expired or not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from brain.database.backoff import delays
+from brain.database.connection import DISCONNECTIONS, Queryable, first_line
+from brain.message.event import Batch, Operation
+
+CHANNEL = "brain.revocations"
+TYPE = "revoked"
+
+logger = logging.getLogger(__name__)
+
+
+def ignore(user: str) -> None:
+    """Do nothing when a user is revoked."""
+
+
+class Revocations:
+    """
+    Knows which users were revoked, and when; the SQL function brain.revoke revokes one.
+
+    Complete is what is loaded while the log is followed, together with all batches from there on.
+    After a batch that does not follow the one before, it has to be loaded again.
+
+    Nothing is dropped: how long a token may live is not known here.
+    """
+
+    def __init__(self, on_revoke: Callable[[str], None] = ignore) -> None:
+        """`on_revoke` is called with each user that a batch revokes."""
+        self._on_revoke = on_revoke
+        self._database: Queryable | None = None
+        self._revoked_at: dict[str, float] = {}
+        """In seconds since the epoch, by the clock of the database."""
+
+    def connect(self, database: Queryable) -> None:
+        """Load from `database` from now on."""
+        self._database = database
+
+    async def load_again(self) -> None:
+        """Load, however long that takes: before it is done no client may be served."""
+        assert self._database is not None
+        for seconds in delays():
+            try:
+                await self.load(self._database)
+            except DISCONNECTIONS as error:
+                logger.warning("cannot read the revoked tokens: %s", first_line(error))
+                await asyncio.sleep(seconds)
+            else:
+                return
+
+    async def load(self, database: Queryable) -> None:
+        """Read which users were revoked so far."""
+        for row in await database.fetch("SELECT user_id, revoked_at FROM brain.revocations"):
+            self._add(row["user_id"], row["revoked_at"])
+
+    def deliver(self, batch: Batch) -> None:
+        """Add the users that `batch` revokes, and report each once."""
+        users: dict[str, None] = {}
+        for event in batch.events:
+            if event.channel == CHANNEL and event.operation is Operation.PUBLISH:
+                if event.type == TYPE:
+                    user: str = event.data["user"]
+                    self._add(user, event.at)
+                    users[user] = None
+        for user in users:
+            self._on_revoke(user)
+
+    def is_revoked(self, user: str, issued_at: float | None) -> bool:
+        """
+        Return True for a token of `user` that was issued until the revocation.
+
+        `issued_at` is the claim `iat`, in seconds since the epoch; a token without it may be older.
+        """
+        revoked_at = self._revoked_at.get(user)
+        return revoked_at is not None and (issued_at is None or not issued_at > revoked_at)
+
+    def _add(self, user: str, at: datetime) -> None:
+        self._revoked_at[user] = max(at.timestamp(), self._revoked_at.get(user, 0.0))
+
+
+async def revoke(database: Queryable, user: str, reason: str | None = None) -> None:
+    """Revoke all tokens of `user` that were issued until now, on all nodes."""
+    await database.execute("SELECT brain.revoke($1, $2)", user, reason)

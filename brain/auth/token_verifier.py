@@ -1,0 +1,132 @@
+"""
+Checks tokens: signature, claims, expiry, revocation.
+
+Source: RFC 7519 (JSON Web Token) and RFC 8725 (how to use it).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+import jwt
+
+from brain.auth.identity import Identity, patterns
+from brain.auth.keys import Keys
+from brain.auth.revocations import Revocations
+from brain.errors import TokenRefused
+from brain.settings import Settings
+
+MOST_TOKEN_BYTES = 8192
+LONGEST_SUBJECT = 255
+
+# A subprotocol that a client offers may be this and its token. It is never echoed.
+TOKEN_SUBPROTOCOL = "brain.token."
+
+# Development tokens: `test-123` is that of the user `user_test-123`.
+DEVELOPMENT_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class TokenVerifier:
+    """Turns tokens into identities."""
+
+    def __init__(
+        self, keys: Keys | None, settings: Settings, revocations: Revocations | None = None
+    ) -> None:
+        self._keys = keys
+        self._settings = settings
+        self._revocations = revocations
+        setting = settings.development_tokens
+        is_alone = keys is None and is_loopback(settings.host)
+        self._accepts_words = is_alone if setting is None else setting
+
+    @property
+    def has_keys(self) -> bool:
+        """False where no token is needed."""
+        return self._keys is not None
+
+    async def identify(self, token: str) -> Identity:
+        """Return the identity of a token. Raises `TokenRefused`, without a reason."""
+        if self._accepts_words and DEVELOPMENT_TOKEN.fullmatch(token):
+            return self._development_identity(token)
+        if self._keys is None or len(token) > MOST_TOKEN_BYTES:
+            raise TokenRefused
+        try:
+            claims = await self._claims(token, self._keys)
+        except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
+            raise TokenRefused from error
+        return self._identity(claims)
+
+    async def _claims(self, token: str, keys: Keys) -> dict[str, Any]:
+        header = jwt.get_unverified_header(token)
+        if header.get("typ", "JWT") not in ("JWT", "at+jwt") or "crit" in header:
+            raise jwt.InvalidTokenError("an unknown kind of token")
+        settings = self._settings
+        return dict(
+            jwt.decode(
+                token,
+                await keys.key_of(token),
+                algorithms=list(keys.algorithms),
+                audience=settings.jwt_audience,
+                issuer=settings.jwt_issuer,
+                leeway=settings.jwt_leeway_seconds,
+                options={
+                    "require": ["exp", "sub"],
+                    "verify_aud": settings.jwt_audience is not None,
+                    "strict_aud": settings.jwt_audience is not None,
+                },
+            )
+        )
+
+    def _identity(self, claims: dict[str, Any]) -> Identity:
+        user, expires_at = claims["sub"], claims["exp"]
+        if not isinstance(user, str) or not 0 < len(user) <= LONGEST_SUBJECT:
+            raise TokenRefused
+        if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
+            raise TokenRefused
+        self._refuse_revoked(user, claims.get("iat"))
+        return Identity(
+            user,
+            float(expires_at),
+            readable=patterns(claims.get("channels"), self._settings.default_channels),
+            publishable=patterns(claims.get("publish"), ()),
+            claims=claims,
+        )
+
+    def _refuse_revoked(self, user: str, issued_at: float | None) -> None:
+        if self._revocations is not None and self._revocations.is_revoked(user, issued_at):
+            raise TokenRefused
+
+    def _development_identity(self, token: str) -> Identity:
+        user = f"user_{token}"
+        self._refuse_revoked(user, None)
+        return Identity(user, math.inf, readable=("*",), publishable=("*",))
+
+
+def token_in(
+    headers: Mapping[str, str], subprotocols: Sequence[str], query: Mapping[str, str]
+) -> str | None:
+    """
+    Return the token of a request, if there is one.
+
+    It is in the header `Authorization`; or in a subprotocol, which a browser can set; or, where
+    neither can be set, in the URL.
+    """
+    scheme, _, credentials = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    for subprotocol in subprotocols:
+        if subprotocol.startswith(TOKEN_SUBPROTOCOL):
+            return subprotocol.removeprefix(TOKEN_SUBPROTOCOL)
+    return query.get("token")
+
+
+def is_loopback(host: str) -> bool:
+    """Return True if only this machine can connect to `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

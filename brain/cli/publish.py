@@ -1,0 +1,41 @@
+"""brain publish"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+import click
+import orjson
+
+from brain.cli.database import database_option, on_database
+from brain.database.publish import publish
+from brain.errors import MessageRefused, UsageError
+
+
+@click.command("publish")
+@click.argument("channel")
+@click.argument("type")
+@click.argument("data", default="{}")
+@click.option("--to", "recipient", metavar="USER", help="Send it to this user alone.")
+@database_option
+def publish_command(
+    channel: str, type: str, data: str, recipient: str | None, **flags: Any
+) -> None:
+    """Publish a message on a channel; DATA is JSON.
+
+    brain publish news greeting '{"text": "hello"}'
+    """
+    try:
+        content = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise UsageError(f"the data is not JSON: {error}") from error
+
+    async def work(connection: asyncpg.Connection) -> None:
+        try:
+            await publish(connection, channel, type, content, recipient)
+        except MessageRefused as error:
+            raise UsageError(str(error)) from error
+
+    on_database(work, **flags)
+    click.echo(f"published {type} on the channel {channel}")

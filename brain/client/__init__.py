@@ -1,1 +1,0 @@
-"""The far end: calls with which a backend changes tasks."""

@@ -1,0 +1,82 @@
+"""The tables that systems declare: which of them fit, and what keeps them from being watched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from brain.database.connection import Queryable
+from brain.database.migrations import Schema
+
+ADOPT_TABLE = re.compile(
+    r"""brain\.adopt_table\(\s*'(?P<schema>\w+)',\s*'(?P<relation>[\w.]+)',\s*
+        channel\s=>\s'(?P<channel>\w+)',\s*
+        required\s=>\s'\{(?P<required>[\w\s,]*)\}',\s*
+        wanted\s=>\s'\{(?P<wanted>[\w\s,]*)\}',""",
+    re.VERBOSE,
+)
+
+FITTING = """
+    SELECT n FROM unnest($1::text[], $2::text[]) WITH ORDINALITY t (relation, required, n)
+     WHERE brain.primary_key(to_regclass(relation)) IS NOT NULL
+       AND brain.missing_columns(to_regclass(relation), required::text[]) IS NULL
+     ORDER BY n
+"""
+PROBLEMS = """
+    SELECT problem FROM brain.system_table_status
+     WHERE schema = ANY ($1) AND problem IS NOT NULL ORDER BY relation
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemTable:
+    """A table that a schema creates, or adopts where the database has it already."""
+
+    schema: str
+    relation: str
+    channel: str
+    required: tuple[str, ...]
+    """The columns without which it is not watched."""
+    wanted: tuple[str, ...]
+    """More columns that are watched, as far as the table has them."""
+
+
+def declared_tables(schema: Schema) -> list[SystemTable]:
+    """
+    Return the tables that a schema declares, read from its calls of `brain.adopt_table`.
+
+    The SQL is where they are declared. It is read here, because a system that is off has left
+    nothing in the database.
+    """
+    return [
+        SystemTable(
+            found["schema"],
+            found["relation"],
+            found["channel"],
+            columns(found["required"]),
+            columns(found["wanted"]),
+        )
+        for script in schema.current().scripts
+        for found in ADOPT_TABLE.finditer(script.sql)
+    ]
+
+
+def columns(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+async def fitting_tables(connection: Queryable, tables: Sequence[SystemTable]) -> list[SystemTable]:
+    """Return those tables that the database has, with a primary key and the required columns."""
+    rows = await connection.fetch(
+        FITTING,
+        [table.relation for table in tables],
+        ["{" + ",".join(table.required) + "}" for table in tables],
+    )
+    return [tables[row["n"] - 1] for row in rows]
+
+
+async def table_problems(connection: Queryable, schemas: Sequence[Schema]) -> list[str]:
+    """Return a line per table of `schemas` that is not, or not wholly, watched: with a way out."""
+    rows = await connection.fetch(PROBLEMS, [schema.name for schema in schemas])
+    return [row["problem"] for row in rows]

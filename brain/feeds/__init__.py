@@ -1,0 +1,6 @@
+"""
+Queries: the whole result of each is sent whenever it changes.
+
+In: definitions in the database, batches that may change a result. Out: states, to subscribers.
+A feed keeps one state for all of its clients, and queues nothing.
+"""

@@ -1,0 +1,45 @@
+"""A client of a feed: sent its state, now and whenever it changes."""
+
+from __future__ import annotations
+
+from brain.feeds.fanout import FeedSubscriber
+from brain.feeds.refresher import FeedAddress, FeedRefresher, LiveFeed
+from brain.session.admission import Admitted
+from brain.session.session import Session, SessionContext
+
+
+class FeedSession(Session):
+    """One client of a feed. What it sends is only counted: feeds have no client frames."""
+
+    def __init__(
+        self,
+        admitted: Admitted,
+        context: SessionContext,
+        refresher: FeedRefresher,
+        address: FeedAddress,
+    ) -> None:
+        super().__init__(admitted, context)
+        self._refresher = refresher
+        self._address = address
+        self._subscriber = FeedSubscriber(self._transport, self._transport.framing, self.end)
+        self._live: LiveFeed | None = None
+
+    def pause_writing(self) -> None:
+        if self._live is not None:
+            self._live.fanout.pause_writing(self._subscriber)
+
+    def resume_writing(self) -> None:
+        if self._live is not None:
+            self._live.fanout.resume_writing(self._subscriber)
+
+    def _start(self) -> None:
+        self._context.registry.add(self)
+        self._live = self._refresher.subscribe(*self._address, self._subscriber)
+
+    def _text_received(self, text: str) -> None:
+        pass
+
+    def _stop(self) -> None:
+        if self._live is not None:
+            self._refresher.unsubscribe(self._live, self._subscriber)
+            self._live = None

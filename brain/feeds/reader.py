@@ -1,0 +1,100 @@
+"""Reads the definitions of feeds, and their states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import asyncpg
+
+from brain.database.single_flight import SingleFlight
+from brain.errors import SnapshotTooLarge
+from brain.feeds.state import FeedState
+
+# Changes of the definitions are published on it.
+CHANNEL = "brain.feeds"
+
+LONGEST_ARGUMENT = 255
+
+DEFINITIONS = """
+    SELECT name, query, channels, takes_argument, argument_is_key, ignored_keys FROM brain.feeds
+"""
+# The subqueries are kept apart by OFFSET: each would be evaluated once for every use otherwise.
+STATE = """
+    SELECT length, CASE WHEN length <= $3 THEN text END AS text,
+           encode(sha256(convert_to(
+               CASE WHEN jsonb_typeof(state) = 'object' AND ignored_keys <> '{}'
+                    THEN (state - ignored_keys)::text ELSE text END, 'UTF8')), 'hex') AS mark
+      FROM (SELECT *, octet_length(text) AS length
+              FROM (SELECT *, state::text AS text
+                      FROM (SELECT f.ignored_keys, brain.feed(f.name, $2) AS state
+                              FROM brain.feeds f
+                             WHERE f.name = $1 AND f.takes_argument = ($2::text IS NOT NULL)
+                            OFFSET 0) asked OFFSET 0) written OFFSET 0) measured
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedDefinition:
+    """A row of brain.feeds, as the SQL function brain.define_feed documents it."""
+
+    name: str
+    query: str
+    channels: tuple[str, ...]
+    takes_argument: bool
+    argument_is_key: bool
+    ignored_keys: tuple[str, ...]
+
+
+def is_possible(argument: str | None) -> bool:
+    """Return False for what PostgreSQL or the length limit rejects."""
+    return argument is None or (len(argument) <= LONGEST_ARGUMENT and "\0" not in argument)
+
+
+class FeedReader:
+    """Reads feeds, over connections that the pool lends for one query each."""
+
+    def __init__(self, pool: asyncpg.Pool, most_bytes: int, timeout_seconds: float) -> None:
+        self._pool = pool
+        self._most_bytes = most_bytes
+        self._timeout_seconds = timeout_seconds
+        self._shared: SingleFlight[tuple[str, str | None], FeedState | None] = SingleFlight("feed")
+
+    async def definitions(self) -> dict[str, FeedDefinition]:
+        """Return all feeds, by name."""
+        records = await self._pool.fetch(DEFINITIONS, timeout=self._timeout_seconds)
+        return {
+            record["name"]: FeedDefinition(
+                record["name"],
+                record["query"],
+                tuple(record["channels"]),
+                record["takes_argument"],
+                record["argument_is_key"],
+                tuple(record["ignored_keys"]),
+            )
+            for record in records
+        }
+
+    async def state(self, name: str, argument: str | None) -> FeedState | None:
+        """
+        Return the present state of a feed; None if there is no such feed.
+
+        Raises `SnapshotTooLarge`, and `asyncpg.PostgresError` for a query that fails.
+        """
+        if not is_possible(argument):
+            return None
+        record = await self._pool.fetchrow(
+            STATE, name, argument, self._most_bytes, timeout=self._timeout_seconds
+        )
+        if record is None:
+            return None
+        if record["text"] is None:
+            raise SnapshotTooLarge(
+                f"the state of the feed {name} has {record['length']} bytes, and"
+                f" BRAIN_SNAPSHOT_BYTES allows {self._most_bytes}"
+            )
+        return FeedState(record["text"], record["mark"])
+
+    async def shared_state(self, name: str, argument: str | None) -> FeedState | None:
+        """Return what `state` does, with one query for all callers at the same time."""
+        return await self._shared.run((name, argument), partial(self.state, name, argument))

@@ -1,0 +1,276 @@
+"""Refreshes the states of the feeds that have subscribers on this node."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from brain.database.backoff import delays
+from brain.database.connection import DISCONNECTIONS, first_line
+from brain.errors import ConnectionEnded, LogUnavailable, SnapshotTooLarge
+from brain.feeds.fanout import FeedFanout, FeedSubscriber
+from brain.feeds.reader import CHANNEL, FeedDefinition, FeedReader, is_possible
+from brain.feeds.state import update_message
+from brain.message.event import Batch, Event
+from brain.message.matching import key_text
+
+# How many queries of feeds run at a time: other readers need the few connections, too.
+MOST_QUERIES = 2
+
+# How often one feed logs that its query fails.
+BETWEEN_WARNINGS_SECONDS = 60.0
+
+logger = logging.getLogger(__name__)
+
+FeedAddress = tuple[str, str | None]
+"""The name of a feed, and its argument if it takes one."""
+
+
+class LiveFeed:
+    """A feed that has subscribers, with one argument."""
+
+    def __init__(self, definition: FeedDefinition, argument: str | None) -> None:
+        self.definition = definition
+        self.argument = argument
+        self.fanout = FeedFanout()
+        self.changed = asyncio.Event()
+        """Set when its state may have changed."""
+        self.task: asyncio.Task[None] | None = None
+        self.is_querying = False
+        """True while its query runs, which must not be cancelled."""
+        self.failure: ConnectionEnded | None = None
+        """Why its state cannot be sent at the moment."""
+
+    @property
+    def key(self) -> str | None:
+        """The key of the only row that can change its state, if there is one."""
+        return self.argument if self.definition.argument_is_key else None
+
+
+class FeedRefresher:
+    """
+    Knows the feeds, and keeps the states of those that have subscribers here.
+
+    Each of these has a task, which queries the state, sends it, and waits: for the interval between
+    two states, and until an event on one of the feed's channels. However many rows change, a feed
+    is queried once in that interval, and once more after the last change.
+    """
+
+    def __init__(self, reader: FeedReader, interval_seconds: float) -> None:
+        self._reader = reader
+        self._interval_seconds = interval_seconds
+        self._definitions: dict[str, FeedDefinition] = {}
+        self._definitions_changed = asyncio.Event()
+        self._definitions_changed.set()
+        self._reading = asyncio.Lock()
+        self._reads_begun = 0
+        self._newest_read = 0
+        """The number of the read that the definitions come from."""
+        self._live: dict[FeedAddress, LiveFeed] = {}
+        self._index: dict[str, dict[str | None, set[LiveFeed]]] = {}
+        """Which feeds an event may change: by its channel, and by the row's key or None."""
+        self._queries = asyncio.Semaphore(MOST_QUERIES)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._warned_at: dict[str, float] = {}
+
+    def deliver(self, batch: Batch) -> None:
+        """Refresh the states that a batch may have changed."""
+        if not batch.follows:
+            self._definitions_changed.set()
+            for live in self._live.values():
+                live.changed.set()
+            return
+        for event in batch.events:
+            if event.channel == CHANNEL:
+                self._definitions_changed.set()
+            if event.channel in self._index:
+                self._mark_changed(event)
+
+    async def knows(self, name: str, argument: str | None) -> bool:
+        """
+        Return True if there is such a feed; the definitions are read again for an unknown one.
+
+        Raises what the database raises when it cannot be reached.
+        """
+        if not is_possible(argument):
+            return False
+        if not self._has(name, argument):
+            await self._read_definitions()
+        return self._has(name, argument)
+
+    def subscribe(self, name: str, argument: str | None, subscriber: FeedSubscriber) -> LiveFeed:
+        """
+        Send a subscriber the state of a known feed, and each new one, until `unsubscribe`.
+
+        Raises `ConnectionEnded` if the state cannot be sent at the moment, or the feed is gone.
+        """
+        live = self._live.get((name, argument))
+        if live is None:
+            if not self._has(name, argument):
+                raise LogUnavailable(f"the feed {name} is gone")
+            live = LiveFeed(self._definitions[name], argument)
+            self._live[name, argument] = live
+            self._add_to_index(live)
+            live.task = asyncio.create_task(self._refresh(live), name=f"feed {name}")
+            self._tasks.add(live.task)
+            live.task.add_done_callback(self._tasks.discard)
+        if live.failure is not None:
+            raise type(live.failure)(str(live.failure))
+        live.fanout.add(subscriber)
+        return live
+
+    def unsubscribe(self, live: LiveFeed, subscriber: FeedSubscriber) -> None:
+        """
+        Remove a subscriber; may be called again.
+
+        The state is dropped with the last one: the next subscriber must not get an old one.
+        """
+        live.fanout.remove(subscriber)
+        if not live.fanout.has_subscribers and live.failure is None:
+            self._drop(live)
+            if live.task is not None and not live.is_querying:
+                live.task.cancel()
+
+    async def run(self) -> None:
+        """For ever, keep the definitions current; cancel the feeds' tasks in the end."""
+        pauses = delays()
+        try:
+            while True:
+                await self._definitions_changed.wait()
+                self._definitions_changed.clear()
+                try:
+                    await self._read_definitions()
+                except DISCONNECTIONS as error:
+                    logger.warning("cannot read the definitions of feeds: %s", first_line(error))
+                    self._definitions_changed.set()
+                    await asyncio.sleep(next(pauses))
+                else:
+                    pauses = delays()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(set(self._tasks))
+
+    def _has(self, name: str, argument: str | None) -> bool:
+        definition = self._definitions.get(name)
+        return definition is not None and definition.takes_argument == (argument is not None)
+
+    async def _read_definitions(self) -> None:
+        """Read the definitions; callers share a read that begins after they called."""
+        begun = self._reads_begun
+        async with self._reading:
+            if self._newest_read > begun:
+                return
+            self._reads_begun += 1
+            number = self._reads_begun
+            definitions = await self._reader.definitions()
+            self._newest_read = number
+            self._replace(definitions)
+
+    def _replace(self, definitions: dict[str, FeedDefinition]) -> None:
+        """Go on with these definitions; refresh the feeds that they change."""
+        self._definitions = definitions
+        for (name, argument), live in list(self._live.items()):
+            if not self._has(name, argument):
+                self._end(live, LogUnavailable(f"the feed {name} is gone"))
+            elif definitions[name] != live.definition:
+                self._remove_from_index(live)
+                live.definition = definitions[name]
+                self._add_to_index(live)
+                live.changed.set()
+
+    async def _refresh(self, live: LiveFeed) -> None:
+        """Query and send a state, and each new one, as long as there are subscribers."""
+        pauses = delays()
+        try:
+            while live.fanout.has_subscribers:
+                live.changed.clear()
+                live.is_querying = True
+                async with self._queries:
+                    if live.fanout.has_subscribers:  # still
+                        await self._query(live)
+                live.is_querying = False
+                if live.failure is not None:
+                    # Also without subscribers: they reconnect, and must not each run the query.
+                    live.changed.set()
+                    await asyncio.sleep(next(pauses))
+                elif live.fanout.has_subscribers:
+                    pauses = delays()
+                    await asyncio.sleep(self._interval_seconds)
+                    await live.changed.wait()
+        finally:
+            self._drop(live)
+            live.fanout.end(LogUnavailable("the feed cannot be read at the moment"))
+
+    async def _query(self, live: LiveFeed) -> None:
+        """Query a state, and send it; close the clients that wait for one if that fails."""
+        name = live.definition.name
+        try:
+            state = await self._reader.state(name, live.argument)
+        except SnapshotTooLarge as reason:
+            self._warn(live, reason)
+            self._end(live, reason)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not this task was cancelled: the connection was closed under the query.
+            self._fail(live, error)
+        except Exception as error:
+            self._fail(live, error)
+        else:
+            live.failure = None
+            if state is None:
+                self._end(live, LogUnavailable(f"the feed {name} is gone"))
+            elif state.etag != live.fanout.etag:
+                live.fanout.publish(update_message(name, state), state.etag)
+
+    def _fail(self, live: LiveFeed, error: BaseException) -> None:
+        """Keep serving the last good state; fail only the clients that have none."""
+        self._warn(live, error)
+        live.failure = LogUnavailable("the feed cannot be read at the moment")
+        live.fanout.end(live.failure, only_waiting=True)
+
+    def _warn(self, live: LiveFeed, error: BaseException) -> None:
+        name, now = live.definition.name, time.monotonic()
+        if live.failure is None and now >= self._warned_at.get(name, -1e9):
+            self._warned_at[name] = now + BETWEEN_WARNINGS_SECONDS
+            unexpected = None if isinstance(error, DISCONNECTIONS) else error
+            reason = first_line(error)
+            logger.warning("the feed %s cannot be read: %s", name, reason, exc_info=unexpected)
+
+    def _end(self, live: LiveFeed, reason: ConnectionEnded) -> None:
+        live.failure = reason
+        live.fanout.end(reason)
+        live.changed.set()
+
+    def _drop(self, live: LiveFeed) -> None:
+        """Start afresh with the next subscriber."""
+        address = live.definition.name, live.argument
+        if self._live.get(address) is live:
+            del self._live[address]
+            self._remove_from_index(live)
+
+    def _mark_changed(self, event: Event) -> None:
+        by_key = self._index[event.channel]
+        if event.key is None:  # no single row is meant
+            changed: set[LiveFeed] = set().union(*by_key.values())
+        else:
+            changed = by_key.get(None, set()) | by_key.get(key_text(event.key), set())
+        for live in changed:
+            live.changed.set()
+
+    def _add_to_index(self, live: LiveFeed) -> None:
+        for channel in live.definition.channels:
+            self._index.setdefault(channel, {}).setdefault(live.key, set()).add(live)
+
+    def _remove_from_index(self, live: LiveFeed) -> None:
+        for channel in set(live.definition.channels):
+            by_key = self._index[channel]
+            by_key[live.key].discard(live)
+            if not by_key[live.key]:
+                del by_key[live.key]
+            if not by_key:
+                del self._index[channel]

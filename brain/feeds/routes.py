@@ -1,0 +1,90 @@
+"""The addresses of feeds: `/ws/{feed}` to follow one, `/api/{feed}` for its state."""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from brain.database.connection import DISCONNECTIONS, first_line
+from brain.feeds.feed_session import FeedSession
+from brain.feeds.reader import FeedReader
+from brain.feeds.refresher import FeedRefresher
+from brain.session.admission import Admitted
+from brain.transport.handshake import refuse
+from brain.web.requests import readable_by
+from brain.web.services import Services
+
+logger = logging.getLogger(__name__)
+
+
+def routes(services: Services) -> list[BaseRoute]:
+    """Return the routes of all feeds, also of those that are defined later."""
+    feeds = Feeds(services)
+    state = readable_by(services.authority, "feed", feeds.state)
+    return [
+        WebSocketRoute("/ws/{feed}", feeds.follow),
+        WebSocketRoute("/ws/{feed}/{argument}", feeds.follow),
+        Route("/api/{feed}", state),
+        Route("/api/{feed}/{argument}", state),
+    ]
+
+
+class Feeds:
+    """The endpoints; the refresher and the reader are in the request's state."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def follow(self, websocket: WebSocket) -> None:
+        """Open a session on a feed."""
+        name = websocket.path_params["feed"]
+        argument = websocket.path_params.get("argument")
+        refresher: FeedRefresher = websocket.state.feeds
+        handshake, authority = self._services.handshake, self._services.authority
+        identity = await handshake.admission.identify(websocket)
+        if not (await authority.read_predicate(identity, [name]))(name):
+            await refuse(websocket, 403, "a token that allows this feed is needed")
+            return
+        try:
+            is_known = await refresher.knows(name, argument)
+        except DISCONNECTIONS as error:
+            logger.warning("cannot look up the feed %s: %s", name, first_line(error))
+            await refuse(websocket, 503, "the database cannot be reached, try again later")
+            return
+        if not is_known:
+            await refuse(websocket, 404, "there is no such feed")
+            return
+
+        def session_for(admitted: Admitted) -> FeedSession:
+            return FeedSession(admitted, self._services.sessions, refresher, (name, argument))
+
+        await handshake.accept(websocket, session_for, identity)
+
+    async def state(self, request: Request) -> Response:
+        """Return the present state of a feed, for clients that poll."""
+        reader: FeedReader = request.state.feed_reader
+        name: str = request.path_params["feed"]
+        found = await reader.shared_state(name, request.path_params.get("argument"))
+        if found is None:
+            raise HTTPException(404, "there is no such feed")
+        # A weak one: states that differ in ignored keys count as the same.
+        etag = f'W/"{found.etag[:32]}"'
+        headers = {"etag": etag, "cache-control": "no-cache", "vary": "Authorization"}
+        if is_listed(etag, request.headers.getlist("if-none-match")):
+            return Response(status_code=304, headers=headers)
+        return Response(found.text, 200, headers, media_type="application/json")
+
+
+def is_listed(etag: str, if_none_match: list[str]) -> bool:
+    """
+    Return True if the header If-None-Match lists `etag`, or is `*`.
+
+    Source: RFC 9110, section 13.1.2: etags are compared weakly.
+    """
+    listed = {each.strip().removeprefix("W/") for line in if_none_match for each in line.split(",")}
+    return etag.removeprefix("W/") in listed or "*" in listed

@@ -1,0 +1,26 @@
+"""The state of a feed, and the message that carries it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FeedState:
+    """The result of a feed's query."""
+
+    text: str
+    """JSON."""
+    etag: str
+    """Equal for states that count as the same: the ignored keys make no difference."""
+
+
+def update_type(feed: str) -> str:
+    """Return the type of a feed's messages: `adw_state_update` for `adw-state`."""
+    return f"{feed.replace('-', '_')}_update"
+
+
+def update_message(feed: str, state: FeedState) -> str:
+    """Return the message that carries a state."""
+    # The name of a feed needs no escaping: see brain.define_feed.
+    return f'{{"type":"{update_type(feed)}","data":{state.text}}}'

@@ -1,0 +1,208 @@
+"""Follows the log, across lost connections."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
+
+from brain.database.backoff import delays
+from brain.database.connection import DISCONNECTIONS, connected, first_line
+from brain.database.log import PAGE_EVENTS, Log
+from brain.errors import CursorLost
+from brain.listener.notifications import Notifications
+from brain.listener.pace import Pace
+from brain.message.cursor import Cursor
+from brain.message.event import Batch, Event
+from brain.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# How soon to read again while a transaction is open that may have checked for parked nodes before
+# this one parked: the longer it has been open already, the later.
+SOONEST_SECONDS, LATEST_SECONDS = 0.02, 0.2
+
+# How many recent events are read at the start.
+MOST_RECENT = 20_000
+
+
+class BatchSourceStatistics(NamedTuple):
+    is_live: bool
+    """True while the log is being followed."""
+    is_busy: bool
+    """True while it polls, and writers need not notify."""
+    reconnections: int
+    cursor: Cursor | None
+
+
+class BatchSource:
+    """
+    Turns notifications into batches of events, in order, with nothing missing and nothing twice.
+
+    Following the log live, catching up after a lost connection and starting are one thing: read
+    what lies after the cursor. The cursor outlives the connections.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        before_gap: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`before_gap` is awaited before the first batch, and before one that does not follow."""
+        self._url = url
+        self._settings = settings
+        self._before_gap = before_gap
+        self._pace = Pace(settings.busy_from_rate, settings.calm_below_rate)
+        self._cursor: Cursor | None = None
+        self._settles_at: int | None = None
+        """The transaction before which all began that may not have seen the node parked."""
+        self._parked_at = 0.0
+        self._live = asyncio.Event()
+        self._connections = 0
+
+    async def live(self) -> None:
+        """Return once the database is being followed."""
+        await self._live.wait()
+
+    def statistics(self) -> BatchSourceStatistics:
+        return BatchSourceStatistics(
+            is_live=self._live.is_set(),
+            is_busy=self._pace.is_busy,
+            reconnections=max(0, self._connections - 1),
+            cursor=self._cursor,
+        )
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        """
+        Yield every batch from now on, for ever, whatever happens to the connections.
+
+        The first one holds the recent past, which goes back to the first of its `ticks`.
+        """
+        waiting = delays()
+        while True:
+            try:
+                async with (
+                    connected(self._url) as listening,
+                    connected(self._url) as reading,
+                ):
+                    notifications = Notifications(
+                        listening, self._settings.database_timeout_seconds
+                    )
+                    log = Log(reading, self._settings.database_timeout_seconds)
+                    async for batch in self._follow(notifications, log):
+                        yield batch
+            except DISCONNECTIONS as error:
+                logger.warning("lost the database, trying again: %s", first_line(error))
+                if self._live.is_set():
+                    waiting = delays()
+            finally:
+                self._live.clear()
+            await asyncio.sleep(next(waiting))
+
+    async def _follow(self, notifications: Notifications, log: Log) -> AsyncIterator[Batch]:
+        log.when_closed(notifications.wake)
+        await notifications.listen()
+        self._settles_at = None
+        checked_at = time.monotonic()
+        was_notified = False
+        while True:
+            looked_at = time.monotonic()
+            changes = 0
+            async for batch in self._read(log):
+                changes += len(batch.events)
+                yield batch
+            now = time.monotonic()
+            # Notifications without events switch the node to polling, instead of keeping it busy.
+            self._pace.note(changes=max(changes, int(was_notified)), now=now)
+            if not self._live.is_set():
+                self._connections += 1
+                self._live.set()
+                logger.info("following the log from %s", self._cursor)
+            if now - checked_at >= self._settings.idle_poll_seconds:
+                await notifications.check()
+                checked_at = now
+            was_notified = await self._rest(notifications, log, looked_at)
+
+    async def _read(self, log: Log) -> AsyncIterator[Batch]:
+        """Yield what was committed since the cursor, and advance it."""
+        if self._cursor is None:
+            past = await self._recent_past(log)
+            if self._before_gap is not None:
+                await self._before_gap()
+            self._cursor = past.cursor
+            yield past
+        is_more = True
+        while is_more:
+            try:
+                batch = await log.newest(self._cursor)
+            except CursorLost as error:
+                newest = await log.tick()
+                logger.warning("starting over at %s: %s", newest, error)
+                batch = Batch((), newest, follows=False)
+                if self._before_gap is not None:
+                    await self._before_gap()
+            is_more = len(batch.events) == PAGE_EVENTS
+            if batch.cursor != self._cursor:
+                self._cursor = batch.cursor
+                yield batch
+
+    async def _recent_past(self, log: Log) -> Batch:
+        """
+        Return the recent events.
+
+        After a restart all clients resume at once, from about the same place: what they missed is
+        read once for all of them.
+        """
+        newest = await log.tick()
+        ticks = await log.recent(self._settings.ring_seconds, MOST_RECENT)
+        cursor = ticks[0]
+        events: list[Event] = []
+        try:
+            while cursor.place < newest.place:
+                batch = await log.after(cursor)
+                events += batch.events
+                cursor = batch.cursor
+                if len(events) > 2 * MOST_RECENT:  # in one transaction
+                    return Batch((), newest)
+        except CursorLost:  # it was trimmed a moment ago
+            return Batch((), newest)
+        return Batch(tuple(events), cursor, ticks=tuple(ticks))
+
+    async def _rest(self, notifications: Notifications, log: Log, looked_at: float) -> bool:
+        """Wait until it is time to read again; return True if a notification said so."""
+        if self._pace.is_busy:
+            if notifications.is_parked:
+                await notifications.unpark()
+            await self._wait_for_clock(looked_at)
+        elif not notifications.is_parked:
+            await self._park(notifications, log, looked_at)
+        elif self._settles_at is not None:
+            if await log.oldest_transaction() >= self._settles_at:
+                self._settles_at = None
+            else:
+                lasted = time.monotonic() - self._parked_at
+                return await notifications.wait(
+                    min(max(lasted / 10, SOONEST_SECONDS), LATEST_SECONDS)
+                )
+        else:
+            return await notifications.wait(self._settings.idle_poll_seconds)
+        return False
+
+    async def _park(self, notifications: Notifications, log: Log, looked_at: float) -> None:
+        """Make writers notify; go on polling where that is prevented."""
+        await notifications.park()
+        if notifications.is_parked:
+            # A writer that looked for parked nodes before this moment does not notify. It had a
+            # transaction id by then, so it has ended once all older transactions have.
+            self._settles_at = await log.begun_transaction()
+            self._parked_at = time.monotonic()
+        else:
+            await self._wait_for_clock(looked_at)
+
+    async def _wait_for_clock(self, looked_at: float) -> None:
+        """Wait for the next poll after the read that began at `looked_at`."""
+        next_at = looked_at + self._settings.busy_tick_seconds
+        await asyncio.sleep(max(0.0, next_at - time.monotonic()))

@@ -1,0 +1,118 @@
+"""
+The wire format of `/ws`: `{type, data, timestamp}`, rows of any channel, and an echo.
+
+Source: docs/protocol.md. The envelope and the echo are those of Cecelia Brain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import orjson
+
+from brain.message.channel_schema import DEFAULT, ChannelSchemas
+from brain.message.commands import Command, Reply
+from brain.message.cursor import Cursor
+from brain.message.event import Event, Operation
+from brain.message.row_messages import render_left
+from brain.message.snapshot import Snapshot
+from brain.message.timestamps import iso_milliseconds
+from brain.message.wire_format import Welcome, WireFormat
+from brain.message.wire_model import Timestamp, WireModel
+
+# 500 rows of `tasks` take some 100 KB: many clients refuse a message of more than a megabyte.
+PART_ROWS = 500
+
+
+class Text(WireModel):
+    message: str
+
+
+class Connected(WireModel):
+    """The first message of every connection."""
+
+    type: Literal["connected"] = "connected"
+    data: Text
+    timestamp: Timestamp
+
+
+class Echo(WireModel):
+    """What the client sent, sent back to it."""
+
+    type: Literal["echo"] = "echo"
+    data: dict[str, Any]
+    timestamp: Timestamp
+
+
+class Rows(WireModel):
+    """Rows of one watched table."""
+
+    channel: str
+    rows: list[dict[str, Any]]
+    more: bool
+    """True if another part of the snapshot follows."""
+
+
+class SnapshotPart(WireModel):
+    """What the tables hold where the messages after it go on."""
+
+    type: Literal["snapshot"] = "snapshot"
+    data: Rows
+    timestamp: Timestamp
+
+
+class BaseFormat(WireFormat):
+    """Speaks with the clients of `/ws`."""
+
+    name = "base"
+
+    def __init__(
+        self,
+        schemas: ChannelSchemas | None = None,
+        greeting: str = "Connected to Brain",
+    ) -> None:
+        """`schemas` know how rows are shown; `greeting` is the text of `connected`."""
+        self._schemas = schemas or ChannelSchemas()
+        self._greeting = Text(message=greeting)
+
+    def greet(self, welcome: Welcome) -> Iterator[str]:
+        yield Connected(data=self._greeting, timestamp=welcome.now).model_dump_json()
+
+    def render(self, event: Event) -> str | None:
+        if event.operation is Operation.PUBLISH:
+            return DEFAULT.render(event)
+        return self._schemas[event.channel].render(event)
+
+    def render_leaving(self, event: Event) -> str | None:
+        return render_left(event)
+
+    def render_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterator[str]:
+        """Yield the rows in messages of a bounded size."""
+        parts = list(parts_of(snapshot))
+        for number, (channel, rows) in enumerate(parts, start=1):
+            shown = self._schemas.show_rows(channel, rows)
+            data = Rows(channel=channel, rows=shown, more=number < len(parts))
+            yield SnapshotPart(data=data, timestamp=now).model_dump_json()
+
+    def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
+        """Echo an object as it was written; any other text as its `message`."""
+        try:
+            is_object = isinstance(orjson.loads(text), dict)
+        except orjson.JSONDecodeError:
+            is_object = False
+        echo = {
+            "type": "echo",
+            "data": orjson.Fragment(text) if is_object else {"message": text},
+            "timestamp": iso_milliseconds(now),
+        }
+        return (Reply(orjson.dumps(echo).decode()),)
+
+
+def parts_of(snapshot: Snapshot) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Yield so many rows at a time, every table at least once; without tables one empty part."""
+    tables = snapshot.tables or {min(snapshot.channels, default=""): []}
+    for channel, rows in tables.items():
+        for start in range(0, max(len(rows), 1), PART_ROWS):
+            yield channel, rows[start : start + PART_ROWS]

@@ -1,0 +1,57 @@
+"""What a client frame asks for. A wire format parses it; the session carries it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from brain.message.matching import Filter
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Send a text back to this client."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Subscribe to a channel or a part of it, and confirm."""
+
+    name: str
+    """Of a channel, or of one row of it, as in `tasks:task-123`."""
+    where: Filter = ()
+    conflates: bool = False
+    """While the client lags, superseded messages may be skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """End a subscription, and confirm."""
+
+    name: str
+    where: Filter = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetPresence:
+    """Publish the presence of the client's user."""
+
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reauthenticate:
+    """Go on with another token of the same user, and confirm."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Answer that the frame is malformed or not allowed."""
+
+    reason: str
+
+
+Command = Reply | Subscribe | Unsubscribe | SetPresence | Reauthenticate | Refuse

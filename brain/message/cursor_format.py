@@ -1,0 +1,91 @@
+"""
+What clients that resume get in addition: a cursor with every message.
+
+Source: docs/protocol.md, "Resuming without a gap".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import Field
+
+from brain.message.base_format import Text
+from brain.message.commands import Command, Reply
+from brain.message.cursor import Cursor
+from brain.message.event import Event
+from brain.message.snapshot import Snapshot
+from brain.message.wire_format import Welcome, WireFormat
+from brain.message.wire_model import Timestamp, WireModel
+
+
+class Heartbeat(WireModel):
+    """Nothing was sent for a while; the cursor is newer than the last one."""
+
+    type: Literal["heartbeat"] = "heartbeat"
+    data: dict[str, Any] = Field(default_factory=dict)
+    timestamp: Timestamp
+
+
+class Reset(WireModel):
+    """What the client missed cannot be sent; `data.message` says why."""
+
+    type: Literal["reset"] = "reset"
+    data: Text
+    timestamp: Timestamp
+
+
+class CursorFormat(WireFormat):
+    """Speaks like another format, with the cursor as one more key of every message."""
+
+    def __init__(self, plain: WireFormat) -> None:
+        self._plain = plain
+        self.name = f"{plain.name} with cursor"
+        self.heartbeat_seconds = plain.heartbeat_seconds
+        self.client_timeout_seconds = plain.client_timeout_seconds
+        self.going_away_code = plain.going_away_code
+
+    def greet(self, welcome: Welcome) -> Iterator[str]:
+        for text in self._plain.greet(welcome):
+            yield with_cursor(text, welcome.cursor)
+
+    def render(self, event: Event) -> str | None:
+        text = self._plain.render(event)
+        return None if text is None else with_cursor(text, event.cursor)
+
+    def render_leaving(self, event: Event) -> str | None:
+        text = self._plain.render_leaving(event)
+        return None if text is None else with_cursor(text, event.cursor)
+
+    def render_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterator[str]:
+        """Yield the rows; only the last message has the cursor."""
+        texts = list(self._plain.render_snapshot(snapshot, now))
+        for number, text in enumerate(texts, start=1):
+            yield with_cursor(text, snapshot.cursor if number == len(texts) else None)
+
+    def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
+        return [
+            Reply(with_cursor(command.text, cursor())) if isinstance(command, Reply) else command
+            for command in self._plain.receive(text, now, cursor)
+        ]
+
+    def confirm(self, command: Command, now: datetime) -> str | None:
+        return self._plain.confirm(command, now)
+
+    def refuse(self, reason: str, now: datetime) -> str | None:
+        return self._plain.refuse(reason, now)
+
+    def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
+        text = self._plain.heartbeat(now, cursor) or Heartbeat(timestamp=now).model_dump_json()
+        return with_cursor(text, cursor)
+
+    def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
+        message = Reset(data=Text(message=reason), timestamp=now)
+        return with_cursor(message.model_dump_json(), cursor)
+
+
+def with_cursor(text: str, cursor: Cursor | None) -> str:
+    quoted = "null" if cursor is None else f'"{cursor}"'
+    return f'{text[:-1]},"cursor":{quoted}}}'

@@ -1,0 +1,146 @@
+"""Which events a subscription matches: a whole channel, one row of it, or rows by a filter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from typing import Any
+
+from brain.message.event import Event, Operation
+
+INTERNAL = "brain."
+"""The prefix of channels that no client may read."""
+
+Filter = tuple[tuple[str, Any, bool], ...]
+"""Columns in alphabetical order, each with the value that a row must have, and whether that is
+`true` or `false`, which equal 1 and 0 in Python."""
+
+
+class Match(Enum):
+    """How an event concerns a subscription."""
+
+    MATCHES = "matches"
+    LEAVES = "leaves"
+    """The row matched the filter before the event, and does not after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A part of a channel; without a key and a filter, all of it."""
+
+    channel: str
+    key: str | None = None
+    """That of one row, as text: the values of its primary key, joined by `:`."""
+    where: Filter = ()
+
+    @property
+    def is_whole(self) -> bool:
+        return self.key is None and not self.where
+
+    def match(self, event: Event) -> Match | None:
+        """Return how `event` concerns this topic; None: not at all."""
+        if event.channel != self.channel:
+            return None
+        if self.key is not None and not self._is_about_row(event):
+            return None
+        if not self.where:
+            return Match.MATCHES
+        # Once for all subscriptions with an equal filter.
+        if self not in event.matches:
+            event.matches[self] = self._filtered(event)
+        match: Match | None = event.matches[self]
+        return match
+
+    def _is_about_row(self, event: Event) -> bool:
+        if event.operation is Operation.PUBLISH:
+            return False
+        return event.key is None or key_text(event.key) == self.key
+
+    def _filtered(self, event: Event) -> Match | None:
+        if event.operation is Operation.TRUNCATE:
+            return Match.MATCHES
+        if event.operation is Operation.DELETE:
+            return Match.MATCHES if self._matches(event.old) else None
+        if self._matches(event.data):
+            return Match.MATCHES
+        is_update = event.operation is Operation.UPDATE and isinstance(event.data, dict)
+        if is_update and self._matches({**event.data, **(event.old or {})}):
+            return Match.LEAVES
+        return None
+
+    def _matches(self, row: Any) -> bool:
+        return isinstance(row, dict) and all(
+            name in row and row[name] == value and isinstance(row[name], bool) is is_boolean
+            for name, value, is_boolean in self.where
+        )
+
+
+def parse_filter(columns: Any) -> Filter:
+    """
+    Return the filter for a JSON object of columns and values.
+
+    Raises `ValueError` unless the values are strings, numbers, booleans or null.
+    """
+    if not isinstance(columns, dict):
+        raise ValueError("where must be a JSON object of columns and values")
+    if not all(value is None or isinstance(value, str | int | float) for value in columns.values()):
+        raise ValueError("a value in where must be a string, a number, a boolean or null")
+    return tuple((name, columns[name], isinstance(columns[name], bool)) for name in sorted(columns))
+
+
+def key_text(key: Iterable[Any]) -> str:
+    return ":".join(map(str, key))
+
+
+def requested_topics(name: str, where: Filter, may_read: Callable[[str], bool]) -> frozenset[Topic]:
+    """
+    Return the topics that a client requests by `name`, as far as it may read them.
+
+    `tasks:task-123` is the row `task-123` of `tasks`, and may be the name of a channel as well. The
+    right to read the channel `tasks` includes its rows.
+    """
+    channel, separator, key = name.partition(":")
+    if name.startswith(INTERNAL):
+        return frozenset()
+    topics = set()
+    if may_read(name):
+        topics.add(Topic(name, where=where))
+    if separator and (may_read(name) or may_read(channel)):
+        topics.add(Topic(channel, key, where))
+    return frozenset(topics)
+
+
+class SubscriptionSet:
+    """All topics of one client. Equal sets are one object, shared by their clients."""
+
+    def __init__(self, topics: frozenset[Topic]) -> None:
+        self.topics = topics
+        self.channels = frozenset(topic.channel for topic in topics)
+        self._whole = frozenset(topic.channel for topic in topics if topic.is_whole)
+        self._parts: dict[str, list[Topic]] = {}
+        for topic in topics:
+            if topic.channel not in self._whole:
+                self._parts.setdefault(topic.channel, []).append(topic)
+
+    def match(self, event: Event) -> Match | None:
+        """Return how `event` concerns these subscriptions; None: not at all."""
+        if event.channel in self._whole:
+            return Match.MATCHES
+        found = {topic.match(event) for topic in self._parts.get(event.channel, ())}
+        if Match.MATCHES in found:
+            return Match.MATCHES
+        return Match.LEAVES if Match.LEAVES in found else None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SubscriptionSet) and self.topics == other.topics
+
+    def __hash__(self) -> int:
+        return hash(self.topics)
+
+
+@lru_cache(maxsize=4096)
+def subscription_set(topics: frozenset[Topic]) -> SubscriptionSet:
+    """Return the one set for all clients with these topics."""
+    return SubscriptionSet(topics)

@@ -1,0 +1,94 @@
+"""One text per event and format, one frame per event, format and kind of transport."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from functools import lru_cache
+from typing import Protocol
+
+from brain.message.event import Event
+from brain.message.matching import Match, SubscriptionSet
+from brain.message.snapshot import Snapshot
+from brain.message.wire_format import WireFormat
+
+logger = logging.getLogger(__name__)
+
+
+class Framing(Protocol):
+    """How a kind of transport delimits texts."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def name(self) -> str:
+        """Unique: frames are cached under it."""
+        ...
+
+    def frame(self, text: str) -> bytes:
+        """Return `text` as one finished frame."""
+        ...
+
+
+class Encoding:
+    """A wire format on a kind of transport: what decides the bytes of a message."""
+
+    def __init__(self, wire_format: WireFormat, framing: Framing) -> None:
+        self.wire_format = wire_format
+        self.framing = framing
+        self.name = f"{wire_format.name}/{framing.name}"
+        """Equal for encodings that yield the same bytes."""
+        self._leaving_name = f"{self.name}, leaving"
+
+    def frame(self, text: str) -> bytes:
+        return self.framing.frame(text)
+
+    def encode(self, event: Event, match: Match) -> bytes | None:
+        """Return the frame for `event`, made once however many clients get it; None if none do."""
+        leaves = match is Match.LEAVES
+        name = self._leaving_name if leaves else self.name
+        if name in event.frames:
+            return event.frames[name]
+        wire_format, texts = self.wire_format, event.texts
+        frame = None
+        try:
+            if leaves:
+                text = wire_format.render_leaving(event)
+            elif wire_format.name in texts:
+                text = texts[wire_format.name]
+            else:
+                text = texts[wire_format.name] = wire_format.render(event)
+            if text is not None:
+                frame = self.framing.frame(text)
+        except Exception:
+            # One event that cannot be rendered must not hold up all others.
+            logger.exception("the event at %s cannot be rendered", event.cursor)
+        event.frames[name] = frame
+        return frame
+
+    def encode_all(
+        self, events: Iterable[Event], subscriptions: SubscriptionSet, user: str | None
+    ) -> Iterator[bytes]:
+        """Yield the frames that a subscriber gets for `events`, if it belongs to `user`."""
+        for event in events:
+            if event.recipient is not None and event.recipient != user:
+                continue
+            match = subscriptions.match(event)
+            frame = None if match is None else self.encode(event, match)
+            if frame is not None:
+                yield frame
+
+    def encode_snapshot(self, snapshot: Snapshot, now: datetime) -> list[bytes]:
+        """Return the frames of `snapshot`, made once however many clients get it."""
+        frames = snapshot.frames.get(self.name)
+        if frames is None:
+            texts = self.wire_format.render_snapshot(snapshot, now)
+            frames = snapshot.frames[self.name] = [self.frame(text) for text in texts]
+        return frames
+
+
+@lru_cache(maxsize=256)
+def encoding_of(wire_format: WireFormat, framing: Framing) -> Encoding:
+    """Return the one encoding for all clients with this format on this kind of transport."""
+    return Encoding(wire_format, framing)

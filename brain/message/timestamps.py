@@ -1,0 +1,33 @@
+"""Timestamps as PostgreSQL writes them into jsonb, and as the wire formats print them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def parse_timestamp(text: str) -> datetime | None:
+    """Return the moment of `text`; None for `infinity` and years beyond four digits."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def iso_milliseconds(moment: datetime) -> str:
+    """Return `moment` as `2026-02-06T01:30:00.000Z`."""
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def epoch_seconds(moment: datetime) -> float:
+    """Return `moment` as `1703001234.56`, to the microsecond."""
+    return (moment - EPOCH).total_seconds()
+
+
+def epoch_milliseconds(moment: datetime) -> int:
+    """Return `moment` as `1707163200000`, cut off to the millisecond."""
+    return (moment - EPOCH) // timedelta(milliseconds=1)

@@ -1,0 +1,237 @@
+"""Who is connected to any process that serves the same database."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import socket
+import time
+from contextlib import suppress
+from typing import NamedTuple
+from uuid import UUID, uuid4
+
+import asyncpg
+import orjson
+
+from brain.database.connection import DISCONNECTIONS, connected, first_line
+from brain.presence.tracker import PresenceTracker, PresenceUpdate, is_text
+
+# brain.is_recent takes a process for dead that has not reported for five seconds.
+REPORT_SECONDS = 2.0
+# How often the counts are compared, and the shortest time between two reports.
+COMPARE_SECONDS = 0.2
+# Changes of users are reported at once, and those within this time together.
+GATHER_SECONDS = 0.02
+RESULT_SECONDS = 0.5
+LEAVE_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+
+# How many changes of users one report has, beside the list of users.
+MOST_CHANGES = 5000
+# How many different queries may wait. A further one is answered for this process alone.
+MOST_QUERIES = 1000
+
+REPORT = (
+    "SELECT brain.report_node($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10::text::jsonb)"
+)
+CLIENTS_ELSEWHERE = "SELECT brain.clients_on_other_nodes($1) AS clients"
+COUNTS = "SELECT clients, authenticated, users, channels FROM brain.cluster_counts()"
+SUBSCRIBERS = "SELECT clients, ids FROM brain.subscribers($1)"
+
+logger = logging.getLogger(__name__)
+
+Query = tuple[str, object]
+"""An SQL statement, and its argument."""
+
+
+class ClusterCounts(NamedTuple):
+    """The numbers of all processes together."""
+
+    clients: int
+    authenticated: int
+    """Of the clients, those with a user."""
+    users: int
+    """How many different ones."""
+    channels: dict[str, int]
+    """How many subscribers each channel has."""
+
+
+class Cluster:
+    """
+    Reports to the other processes who is connected to this one, and knows their numbers.
+
+    One task reports and queries, over a connection of its own: callers wait for that task and never
+    for the database, and calls at the same time share a result. Without the database it is that of
+    this process alone.
+    """
+
+    def __init__(self, url: str, tracker: PresenceTracker, timeout_seconds: float) -> None:
+        """The database may take `timeout_seconds` for a statement."""
+        self._url = url
+        self._tracker = tracker
+        self._timeout_seconds = timeout_seconds
+        self._id = uuid4()
+        self._name = f"{socket.gethostname()} {os.getpid()}"
+        self._is_cut_off = False
+        self._reports = 0
+        self._reported: tuple[int, int] | None = None
+        self._reported_at = -math.inf
+        self._wanted = asyncio.Event()
+        """Set when a query waits, or something should be reported soon."""
+        self._queries: dict[Query, asyncio.Future[asyncpg.Record | None]] = {}
+        """The results that callers wait for."""
+        tracker.on_urgent = self._wanted.set
+
+    async def clients_elsewhere(self) -> int:
+        """Return how many clients all others have; 0 if the database does not answer promptly."""
+        result = await self._run_query((CLIENTS_ELSEWHERE, self._id))
+        return result["clients"] if result else 0
+
+    async def counts(self) -> ClusterCounts:
+        """Return how many clients all processes have, and how many subscribers each channel has."""
+        result = await self._run_query((COUNTS, None))
+        if result is None:
+            counts = self._tracker.counts()
+            return ClusterCounts(
+                counts.clients, counts.authenticated, counts.users, dict(counts.channels)
+            )
+        return ClusterCounts(
+            result["clients"],
+            result["authenticated"],
+            result["users"],
+            orjson.loads(result["channels"]),
+        )
+
+    async def subscribers(self, channel: str) -> tuple[int, list[UUID]]:
+        """
+        Return how many subscribers `channel` has in all processes, and the ids that may be listed.
+
+        Of those at most ten thousand.
+        """
+        result = await self._run_query((SUBSCRIBERS, channel)) if is_text(channel) else None
+        if result is None:
+            tracker = self._tracker
+            return tracker.counts().channels.get(channel, 0), tracker.listed(channel)
+        return result["clients"], result["ids"]
+
+    async def run(self) -> None:
+        """For ever, report every change soon, and this process every few seconds."""
+        while True:
+            try:
+                async with connected(self._url) as connection:
+                    await self._run_over(connection)
+            except DISCONNECTIONS as error:
+                if not self._is_cut_off:
+                    logger.warning(
+                        "cannot report the clients to the other nodes: %s", first_line(error)
+                    )
+                self._is_cut_off = True
+                self._resolve_empty(self._take_queries())
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _run_over(self, connection: asyncpg.Connection) -> None:
+        # Another process may have taken this one for dead by now, or the server may have crashed.
+        self._tracker.report_everything()
+        try:
+            while True:
+                queries = self._take_queries()
+                try:
+                    if self._is_due(bool(queries)):
+                        await self._report(connection)
+                    for query, future in queries.items():
+                        future.set_result(await self._fetch(connection, query))
+                finally:
+                    self._resolve_empty(queries)
+                self._is_cut_off = False
+                await self._rest()
+        except asyncio.CancelledError:
+            await self._leave(connection)
+            raise
+
+    def _is_due(self, is_queried: bool) -> bool:
+        since_report = time.monotonic() - self._reported_at
+        if self._tracker.is_urgent or since_report >= REPORT_SECONDS:
+            return True
+        has_changed = self._tracker.has_changed or self._counted() != self._reported
+        return has_changed and (is_queried or since_report >= COMPARE_SECONDS)
+
+    def _counted(self) -> tuple[int, int]:
+        counts = self._tracker.counts()
+        return counts.clients, counts.authenticated
+
+    async def _rest(self) -> None:
+        await asyncio.sleep(GATHER_SECONDS)
+        if not self._tracker.is_urgent:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(COMPARE_SECONDS):
+                    await self._wanted.wait()
+
+    async def _report(self, connection: asyncpg.Connection) -> None:
+        counts, update = self._counted(), self._tracker.take_update(MOST_CHANGES)
+        self._reported, self._reported_at = counts, time.monotonic()
+        try:
+            is_known = await self._send_report(connection, counts, update)
+        except BaseException:
+            self._tracker.report_everything(update)
+            raise
+        if not is_known:
+            self._tracker.report_everything(update)
+
+    async def _send_report(
+        self, connection: asyncpg.Connection, counts: tuple[int, int], update: PresenceUpdate
+    ) -> bool:
+        """Report; return False if the database does not know this process, and needs everything."""
+        self._reports += 1
+        connections = {
+            str(id): None if channels is None else sorted(filter(is_text, channels))
+            for id, channels in update.connections.items()
+        }
+        elsewhere = await connection.fetchval(
+            REPORT,
+            self._id,
+            self._name,
+            self._reports,
+            update.is_all,
+            *counts,
+            orjson.dumps(update.channels).decode(),
+            [user for user, _ in update.changes],
+            [change for _, change in update.changes],
+            orjson.dumps(connections).decode(),
+            timeout=self._timeout_seconds,
+        )
+        return elsewhere is not None
+
+    async def _fetch(self, connection: asyncpg.Connection, query: Query) -> asyncpg.Record | None:
+        statement, argument = query
+        arguments = () if argument is None else (argument,)
+        return await connection.fetchrow(statement, *arguments, timeout=self._timeout_seconds)
+
+    async def _run_query(self, query: Query) -> asyncpg.Record | None:
+        """Return the result of a query; None if the database does not answer promptly."""
+        future = self._queries.get(query)
+        if self._is_cut_off or (future is None and len(self._queries) >= MOST_QUERIES):
+            return None
+        if future is None:
+            future = self._queries[query] = asyncio.get_running_loop().create_future()
+            self._wanted.set()
+        await asyncio.wait([future], timeout=RESULT_SECONDS)
+        return future.result() if future.done() else None
+
+    def _take_queries(self) -> dict[Query, asyncio.Future[asyncpg.Record | None]]:
+        """Return the queries to run now; later callers start new ones."""
+        queries, self._queries = self._queries, {}
+        self._wanted.clear()
+        return queries
+
+    def _resolve_empty(self, queries: dict[Query, asyncio.Future[asyncpg.Record | None]]) -> None:
+        for future in queries.values():
+            if not future.done():
+                future.set_result(None)
+
+    async def _leave(self, connection: asyncpg.Connection) -> None:
+        """Report that this process ends, if the database is reachable."""
+        with suppress(*DISCONNECTIONS):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await connection.execute("SELECT brain.remove_node($1)", self._id)

@@ -1,0 +1,128 @@
+"""Serves an ASGI application until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import cast
+
+import uvicorn
+from starlette.applications import Starlette
+
+from brain.process.log_config import LOGGING, WORKERS_LOGGING
+from brain.settings import Settings
+from brain.transport.websocket import HttpProtocol, TransportLimits, WebSocketProtocol
+
+
+class Server(uvicorn.Server):
+    """uvicorn that reports readiness, shuts down in bounded time, and exits with 0."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        on_ready: Callable[[], None],
+        should_stop: Callable[[], bool],
+        is_worker: bool,
+        grace_seconds: float,
+    ) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+        self._should_stop = should_stop
+        self._is_worker = is_worker
+        self._grace_seconds = grace_seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and not self.should_exit:
+            self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        # uvicorn asks ten times a second whether it is to stop.
+        return await super().on_tick(counter) or self._should_stop()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Every client is sent a close frame. One that does not read keeps its connection, and with
+        # it the process, open for ever: when the time is up it is aborted.
+        timer = asyncio.get_running_loop().call_later(self._grace_seconds, self._abort_connections)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
+
+    def _abort_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # A worker leaves signals to its supervisor: a service manager may signal both of them, and
+        # the second signal must not abort the clients.
+        if self._is_worker:
+            yield
+        else:
+            with super().capture_signals():
+                yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn would raise the signal again after a clean stop and exit as if it had been killed,
+        # and at a second one not shut down the application. Here that one aborts the clients.
+        if self.should_exit:
+            asyncio.get_running_loop().call_soon_threadsafe(self._abort_connections)
+        self.should_exit = True
+
+
+def serve(
+    app: Starlette,
+    sockets: list[socket.socket],
+    settings: Settings,
+    *,
+    on_ready: Callable[[], None],
+    should_stop: Callable[[], bool],
+    is_worker: bool = False,
+) -> int:
+    """
+    Serve `app` until a signal, or until `should_stop()`; return the exit status.
+
+    `on_ready` is called once it accepts connections. One worker of several ignores signals.
+    """
+    config = uvicorn_config(app, settings, is_worker=is_worker)
+    Server(
+        config,
+        on_ready=on_ready,
+        should_stop=should_stop,
+        is_worker=is_worker,
+        grace_seconds=settings.shutdown_seconds,
+    ).run(sockets)
+    return 0 if app.state.failure is None else 1
+
+
+def uvicorn_config(
+    app: Starlette, settings: Settings, *, is_worker: bool = False
+) -> uvicorn.Config:
+    """Return how uvicorn serves `app`: by Brain's protocol classes, within the limits."""
+    limits = TransportLimits(
+        handshake_timeout_seconds=settings.handshake_timeout_seconds,
+        unread_timeout_seconds=settings.unread_timeout_seconds,
+        close_seconds=settings.shutdown_seconds,
+        frames_per_second=settings.messages_per_second,
+    )
+    return uvicorn.Config(
+        app,
+        ws=cast(type[asyncio.Protocol], partial(WebSocketProtocol, limits=limits)),
+        http=cast(type[asyncio.Protocol], partial(HttpProtocol, limits=limits)),
+        ws_max_size=settings.max_message_bytes,
+        ws_ping_interval=settings.ping_seconds,
+        ws_ping_timeout=settings.ping_seconds,
+        # 24 KiB per connection instead of 58, and no compressing the same message for everyone.
+        ws_per_message_deflate=False,
+        timeout_graceful_shutdown=int(settings.shutdown_seconds) + 2,
+        lifespan="on",
+        log_config=WORKERS_LOGGING if is_worker else LOGGING,
+        access_log=False,
+        server_header=False,
+    )

@@ -1,0 +1,34 @@
+"""Signals while no server handles them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import NoReturn
+
+
+def end_on_signals() -> None:
+    """
+    Exit on a signal by leaving all contexts, as long as no server handles signals.
+
+    A second signal does not interrupt that.
+    """
+
+    def exit_with(number: int, _: object) -> NoReturn:
+        ignore_signals()
+        sys.exit(128 + number)
+
+    def hang_up(*_: object) -> None:
+        # The terminal was closed: the same as SIGTERM, whatever handles that at the moment.
+        signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, exit_with)
+    signal.signal(signal.SIGTERM, exit_with)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
+        signal.signal(signal.SIGHUP, hang_up)
+
+
+def ignore_signals() -> None:
+    """Finish the shutdown, which takes a bounded time, whatever signals come."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)

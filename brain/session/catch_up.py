@@ -1,0 +1,170 @@
+"""Sends a client what lies before the ring: from the log, or rows of tables."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+
+from brain.close_codes import CloseCode
+from brain.database.connection import DISCONNECTIONS, first_line
+from brain.database.history import HistoryReader
+from brain.database.snapshot import SnapshotReader
+from brain.errors import ConnectionEnded, CursorLost, LogUnavailable
+from brain.hub.hub import CHUNK_BYTES, Hub
+from brain.hub.subscriber import Subscriber
+from brain.message.cursor import Cursor
+from brain.message.event import Batch
+from brain.session.transport_protocol import Transport
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the messages come from."""
+
+    hub: Hub
+    pool: asyncpg.Pool
+    history: HistoryReader
+    snapshots: SnapshotReader
+
+
+class CatchUp:
+    """
+    Sends one subscriber what the ring does not hold, until the hub can go on.
+
+    It has a task only meanwhile.
+    """
+
+    __slots__ = ("_close", "_on_gap", "_resumed", "_sources", "_subscriber", "_task", "_transport")
+
+    def __init__(
+        self,
+        subscriber: Subscriber,
+        sources: Sources,
+        transport: Transport,
+        *,
+        on_gap: Callable[[CursorLost], None],
+        close: Callable[[CloseCode, str], None],
+    ) -> None:
+        self._subscriber = subscriber
+        self._sources = sources
+        self._transport = transport
+        self._on_gap = on_gap
+        self._close = close
+        self._task: asyncio.Task[None] | None = None
+        self._resumed: asyncio.Future[None] | None = None
+
+    def resume(self) -> None:
+        """Go on after the subscriber's cursor: from the ring, or from the log until there."""
+        if not self._sources.hub.resume(self._subscriber):
+            self._start(self._read_log())
+
+    def send_rows(self) -> None:
+        """Send the rows of the tables, and then what happens after that."""
+        self._start(self._send_snapshot())
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read what was written."""
+        if self._resumed is not None and not self._resumed.done():
+            self._resumed.set_result(None)
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._task = asyncio.create_task(self._run(work), name="catch-up")
+
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        """
+        Do the work; any failure closes the connection.
+
+        Also a cancellation that is not this task's own, for instance of a database connection that
+        the pool lent to another client before: it would leave this client connected and deaf.
+        """
+        task = self._task
+        assert task is not None
+        try:
+            await work
+        except CursorLost as lost:
+            self._task = None
+            self._on_gap(lost)
+        except ConnectionEnded as reason:
+            self._task = None
+            self._close(reason.close_code, str(reason))
+        except asyncio.CancelledError as error:
+            if task.cancelling():
+                raise
+            logger.warning("a catch-up was cancelled from elsewhere", exc_info=error)
+            self._task = None
+            self._close(CloseCode.LOG_UNAVAILABLE, "the log cannot be read at the moment")
+        except Exception:
+            logger.exception("a catch-up failed")
+            self._task = None
+            self._close(CloseCode.INTERNAL_ERROR, "internal error")
+        else:
+            self._task = None
+
+    async def _read_log(self) -> None:
+        """
+        Send from the log what the ring does not hold, up to where it begins.
+
+        Page by page, as the client reads them; other clients that resume read the same pages.
+        """
+        hub, subscriber = self._sources.hub, self._subscriber
+        while not hub.resume(subscriber):
+            if subscriber.cursor.place >= hub.cursor.place:
+                await self._wait_for_hub()
+                return
+            await self._send_batch(await self._sources.history.after(subscriber.cursor))
+
+    async def _send_batch(self, batch: Batch) -> None:
+        subscriber = self._subscriber
+        frames: list[bytes] = []
+        size = 0
+        for event in batch.events:
+            for frame in subscriber.encoding.encode_all(
+                (event,), subscriber.subscriptions, subscriber.user
+            ):
+                frames.append(frame)
+                size += len(frame)
+            if size >= CHUNK_BYTES:
+                await self._write(frames, event.cursor)
+                frames, size = [], 0
+        await self._write(frames, batch.cursor)
+
+    async def _wait_for_hub(self) -> None:
+        """Let the hub go on at a cursor that it has not reached, if the log knows it."""
+        # Before the log is asked: what reaches the hub meanwhile has to be sent already.
+        self._sources.hub.resume_once_reached(self._subscriber)
+        if not await self._sources.history.holds(self._subscriber.cursor):
+            raise CursorLost(f"the log does not know {self._subscriber.cursor}")
+
+    async def _send_snapshot(self) -> None:
+        sources, subscriber = self._sources, self._subscriber
+        try:
+            snapshot = await sources.snapshots.read(sources.pool, subscriber.subscriptions.channels)
+        except DISCONNECTIONS as error:
+            logger.warning("cannot read a snapshot for a client: %s", first_line(error))
+            raise LogUnavailable("the tables cannot be read at the moment") from error
+        for frame in subscriber.encoding.encode_snapshot(snapshot, datetime.now(UTC)):
+            await self._write([frame], subscriber.cursor)
+        subscriber.cursor = snapshot.cursor
+        await self._read_log()
+
+    async def _write(self, frames: list[bytes], after: Cursor) -> None:
+        """Write what leads up to a place, once the client has read what was written before."""
+        while self._subscriber.is_paused:
+            self._resumed = asyncio.get_running_loop().create_future()
+            await self._resumed
+        if frames:
+            self._transport.write(b"".join(frames))
+            await asyncio.sleep(0)  # other clients' turn
+        self._subscriber.cursor = after

@@ -1,0 +1,286 @@
+"""A client of channels: greeted, sent what it missed and what happens, and answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from brain.auth.identity import Identity
+from brain.close_codes import CloseCode
+from brain.errors import ConnectionEnded, CursorLost, HistoryLost, SlowConsumer, TokenRefused
+from brain.hub.subscriber import Subscriber
+from brain.message.commands import (
+    Command,
+    Reauthenticate,
+    Refuse,
+    Reply,
+    SetPresence,
+    Subscribe,
+    Unsubscribe,
+)
+from brain.message.cursor import Cursor
+from brain.message.matching import Filter, Topic, requested_topics
+from brain.message.rendering import encoding_of
+from brain.message.wire_format import Welcome, WireFormat
+from brain.session.admission import Admitted
+from brain.session.catch_up import CatchUp, Sources
+from brain.session.command_queue import CommandQueue
+from brain.session.session import Session, SessionContext
+from brain.session.subscriptions import Subscriptions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """What a client asks for when it connects."""
+
+    wire_format: WireFormat
+    names: Sequence[str] = ()
+    """Of channels, or of rows of channels, as far as it may read them."""
+    where: Filter = ()
+    """The values that a row must have."""
+    after: str | None = None
+    """The text of a cursor: it gets everything since then first."""
+    wants_snapshot: bool = False
+    """It gets the rows of the tables when it comes without a cursor, and after a reset."""
+    conflates: bool = False
+    """While it lags, superseded messages may be skipped."""
+    implied: frozenset[Topic] = frozenset()
+    """What all clients of this kind get, whatever their rights."""
+    is_listed: bool = False
+    """Others may see the id of this connection."""
+
+
+class ChannelSession(Session):
+    """One client of channels."""
+
+    def __init__(
+        self,
+        admitted: Admitted,
+        context: SessionContext,
+        sources: Sources,
+        request: SessionRequest,
+        may_read: Callable[[str], bool],
+    ) -> None:
+        super().__init__(admitted, context, is_listed=request.is_listed)
+        self._sources = sources
+        self._hub = sources.hub
+        self._request = request
+        self._wire_format = request.wire_format
+        self.client_timeout_seconds = request.wire_format.client_timeout_seconds
+        self.going_away_code = request.wire_format.going_away_code
+        self._subscriptions = Subscriptions(request.implied, context.limits.max_subscriptions)
+        for name in request.names:
+            self._subscriptions.add(name, request.where)
+        self._may_read = may_read
+        self._subscriber: Subscriber | None = None
+        self._catch_up: CatchUp | None = None
+        self._commands: CommandQueue | None = None
+
+    def pause_writing(self) -> None:
+        if self._subscriber is not None:
+            self._hub.pause_writing(self._subscriber)
+
+    def resume_writing(self) -> None:
+        if self._subscriber is not None:
+            self._hub.resume_writing(self._subscriber)
+        if self._catch_up is not None:
+            self._catch_up.resume_writing()
+
+    def _start(self) -> None:
+        """Subscribe, then greet: the client gets everything that happens after the greeting."""
+        cursor, lost = parse_cursor(self._request.after)
+        subscriptions = self._subscriptions.readable(self._may_read)
+        self._subscriber = self._hub.subscribe(
+            encoding_of(self._wire_format, self._transport.framing),
+            subscriptions,
+            self._transport,
+            self._on_gap,
+            after=cursor,
+            user=self._identity.user,
+            conflates=self._request.conflates,
+        )
+        self.client.channels = subscriptions.channels
+        self._context.registry.add(self)
+        self._greet(self._subscriber)
+        self._catch_up = CatchUp(
+            self._subscriber,
+            self._sources,
+            self._transport,
+            on_gap=self._on_gap,
+            close=self.close,
+        )
+        if lost is not None:
+            self._on_gap(lost)
+        else:
+            self._continue(with_rows=self._request.wants_snapshot and not self._request.after)
+
+    def _stop(self) -> None:
+        if self._subscriber is not None:
+            self._hub.unsubscribe(self._subscriber)
+            self._subscriber = None
+        if self._catch_up is not None:
+            self._catch_up.cancel()
+        if self._commands is not None:
+            self._commands.cancel()
+
+    def _greet(self, subscriber: Subscriber) -> None:
+        welcome = Welcome(
+            datetime.now(UTC), subscriber.cursor, self.client.connection_id, self._identity.user
+        )
+        for text in self._wire_format.greet(welcome):
+            self._send(text)
+
+    # What the client sends.
+
+    def _text_received(self, text: str) -> None:
+        for command in self._wire_format.receive(text, datetime.now(UTC), self._cursor):
+            if self._commands is not None or isinstance(command, Subscribe | Reauthenticate):
+                self._enqueue(command)
+            elif isinstance(command, Reply):
+                self._send(command.text)
+            else:
+                self._execute_now(command)
+
+    def _warn_of_rate(self) -> None:
+        self._refuse("Too many messages: slow down, or the connection will be closed")
+
+    def _cursor(self) -> Cursor:
+        assert self._subscriber is not None
+        return self._hub.cursor_of(self._subscriber)
+
+    def _enqueue(self, command: Command) -> None:
+        """Execute a command after those that are still waiting for something."""
+        if self._commands is None:
+            self._commands = CommandQueue(
+                self._execute, on_empty=self._commands_done, on_failure=self._commands_failed
+            )
+        if not self._commands.add(command):
+            self.close(CloseCode.RATE_LIMITED, "too many commands are waiting")
+
+    def _commands_done(self) -> None:
+        self._commands = None
+
+    def _commands_failed(self) -> None:
+        self._commands = None
+        self.close(CloseCode.INTERNAL_ERROR, "internal error")
+
+    async def _execute(self, command: Command) -> None:
+        match command:
+            case Subscribe():
+                await self._subscribe(command)
+            case Reauthenticate():
+                await self._reauthenticate(command)
+            case _:
+                self._execute_now(command)
+
+    def _execute_now(self, command: Command) -> None:
+        match command:
+            case Reply():
+                self._send(command.text)
+            case Unsubscribe():
+                self._subscriptions.remove(command.name, command.where)
+                self._change_subscriptions()
+                self._confirm(command)
+            case SetPresence():
+                if self._identity.user is None:
+                    self._refuse("Only users have a presence: connect with a token")
+                else:
+                    presence = self._context.registry.presence
+                    presence.set_status(self._identity.user, command.status)
+            case Refuse():
+                self._refuse(command.reason)
+
+    async def _subscribe(self, command: Subscribe) -> None:
+        names = (*self._subscriptions.names, command.name)
+        may_read = await self._context.authority.read_predicate(self._identity, names)
+        if not requested_topics(command.name, command.where, may_read):
+            self._refuse(f"Not allowed to read {command.name}")
+        elif not self._subscriptions.add(command.name, command.where):
+            self._refuse("Too many subscriptions")
+        else:
+            self._may_read = may_read
+            if command.conflates and self._subscriber is not None:
+                self._subscriber.conflates = True
+            self._change_subscriptions()
+            self._confirm(command)
+
+    async def _reauthenticate(self, command: Reauthenticate) -> None:
+        """Go on with another token; a client with a user keeps that user."""
+        authority = self._context.authority
+        try:
+            identity = await authority.identify(command.token)
+        except TokenRefused:
+            self._refuse("The token is not valid")
+            return
+        if self._identity.user not in (None, identity.user):
+            self._refuse("The token is of another user")
+            return
+        self._may_read = await authority.read_predicate(identity, self._subscriptions.names)
+        self._become(identity)
+        self._change_subscriptions()
+        self._confirm(command)
+
+    def _become(self, identity: Identity) -> None:
+        was_anonymous = self._identity.user is None
+        super()._become(identity)
+        if was_anonymous and identity.user is not None and self._subscriber is not None:
+            self._hub.assign_user(self._subscriber, identity.user)
+            self._context.registry.remove(self)
+            self.client.user = identity.user
+            self._context.registry.add(self)
+
+    def _change_subscriptions(self) -> None:
+        if self._subscriber is not None:
+            subscriptions = self._subscriptions.readable(self._may_read)
+            self._hub.change_subscriptions(self._subscriber, subscriptions)
+            self._context.registry.presence.change(self.client, subscriptions.channels)
+
+    def _confirm(self, command: Command) -> None:
+        text = self._wire_format.confirm(command, datetime.now(UTC))
+        if text is not None:
+            self._send(text)
+
+    def _refuse(self, reason: str) -> None:
+        text = self._wire_format.refuse(reason, datetime.now(UTC))
+        if text is not None:
+            self._send(text)
+
+    # What the client is sent.
+
+    def _send(self, text: str) -> None:
+        self._transport.write(self._transport.framing.frame(text))
+
+    def _on_gap(self, reason: CursorLost | ConnectionEnded) -> None:
+        """Send a reset, and go on from here; close the connection if its format has none."""
+        subscriber = self._subscriber
+        if subscriber is None:
+            return
+        if isinstance(reason, SlowConsumer):
+            self.end(reason)
+            return
+        self._hub.restart(subscriber)
+        text = self._wire_format.reset(str(reason), datetime.now(UTC), subscriber.cursor)
+        if text is None:
+            self.end(HistoryLost(str(reason)))
+            return
+        self._send(text)
+        self._continue(with_rows=self._request.wants_snapshot)
+
+    def _continue(self, *, with_rows: bool) -> None:
+        if self._catch_up is not None:
+            if with_rows:
+                self._catch_up.send_rows()
+            else:
+                self._catch_up.resume()
+
+
+def parse_cursor(after: str | None) -> tuple[Cursor | None, CursorLost | None]:
+    """Return the cursor that a client came with, or why it is invalid."""
+    try:
+        return (Cursor.parse(after) if after else None), None
+    except CursorLost as lost:
+        return None, lost

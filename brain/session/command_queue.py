@@ -1,0 +1,49 @@
+"""Commands of a client that have to wait for something, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from brain.message.commands import Command
+
+MOST_WAITING = 100
+
+logger = logging.getLogger(__name__)
+
+
+class CommandQueue:
+    """Executes commands in order, in a task that ends when there are no more."""
+
+    def __init__(
+        self,
+        execute: Callable[[Command], Awaitable[None]],
+        *,
+        on_empty: Callable[[], None],
+        on_failure: Callable[[], None],
+    ) -> None:
+        self._execute = execute
+        self._on_empty = on_empty
+        self._on_failure = on_failure
+        self._waiting: deque[Command] = deque()
+        self._task = asyncio.create_task(self._run(), name="commands")
+
+    def add(self, command: Command) -> bool:
+        """Add a command; return False if there are too many."""
+        self._waiting.append(command)
+        return len(self._waiting) <= MOST_WAITING
+
+    def cancel(self) -> None:
+        self._task.cancel()
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                await self._execute(self._waiting.popleft())
+        except Exception:
+            logger.exception("a command of a client failed")
+            self._on_failure()
+        finally:
+            self._on_empty()

@@ -1,0 +1,59 @@
+"""All sessions of this process."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+from uuid import UUID
+
+from brain.close_codes import CloseCode
+from brain.presence.tracker import ClientInfo, PresenceTracker
+
+
+class Registered(Protocol):
+    """What the registry needs of a session."""
+
+    @property
+    def client(self) -> ClientInfo: ...
+
+    @property
+    def client_timeout_seconds(self) -> float | None:
+        """How long the client may send nothing; None: for ever."""
+        ...
+
+    @property
+    def received_at(self) -> float:
+        """When it sent something last, by `time.monotonic()`."""
+        ...
+
+    def close(self, code: CloseCode, reason: str) -> None: ...
+
+
+class SessionRegistry:
+    """Finds sessions by their user, and those with a silent client."""
+
+    def __init__(self, presence: PresenceTracker) -> None:
+        self.presence = presence
+        self._open: dict[UUID, Registered] = {}
+
+    def add(self, session: Registered) -> None:
+        self._open[session.client.connection_id] = session
+        self.presence.add(session.client)
+
+    def remove(self, session: Registered) -> None:
+        """Remove a session; may be called again."""
+        if self._open.pop(session.client.connection_id, None) is not None:
+            self.presence.remove(session.client)
+
+    def revoke(self, user: str) -> None:
+        """Close all sessions of `user`."""
+        for session in [one for one in self._open.values() if one.client.user == user]:
+            session.close(CloseCode.TOKENS_REVOKED, "the tokens of this user have been revoked")
+
+    def close_silent(self) -> None:
+        """Close every session with a client that has sent nothing for too long."""
+        now = time.monotonic()
+        for session in list(self._open.values()):
+            seconds = session.client_timeout_seconds
+            if seconds is not None and session.received_at < now - seconds:
+                session.close(CloseCode.CLIENT_TIMEOUT, f"nothing was received for {seconds:g} s")

@@ -1,0 +1,155 @@
+"""What all sessions have in common: limits, expiry of the token, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from uuid import uuid4
+
+from brain.auth.identity import Identity
+from brain.auth.policy import Authority
+from brain.close_codes import CloseCode
+from brain.errors import ConnectionEnded
+from brain.presence.tracker import ClientInfo
+from brain.session.admission import Admitted
+from brain.session.json_depth import is_deeper
+from brain.session.rate_limiter import RateLimiter
+from brain.session.registry import SessionRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What one client may do, whatever its transport."""
+
+    max_message_depth: int = 64
+    max_subscriptions: int = 100
+    messages_per_second: float = 100.0
+    bytes_per_second: float = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SessionContext:
+    """What all sessions of a process share."""
+
+    authority: Authority
+    registry: SessionRegistry
+    limits: SessionLimits = SessionLimits()
+    leeway_seconds: float = 0.0
+    """For how long an expired token is still good."""
+
+
+class Session(ABC):
+    """
+    One client, from its admission to its end. A transport calls it as `Receiver` has it.
+
+    A session has a task only while it waits for something: the log, the tables, or a decision
+    about access. Otherwise the hub writes to its transport, and the transport calls it when the
+    client sends something.
+    """
+
+    client_timeout_seconds: float | None = None
+    going_away_code: CloseCode = CloseCode.SERVICE_RESTART
+
+    def __init__(
+        self, admitted: Admitted, context: SessionContext, *, is_listed: bool = False
+    ) -> None:
+        """`is_listed`: others may see the id of this connection."""
+        self._transport = admitted.transport
+        self._identity = admitted.identity
+        self._release = admitted.release
+        self._context = context
+        self._expiry: asyncio.TimerHandle | None = None
+        self._rate_limiter: RateLimiter | None = None
+        self._is_open = False
+        self.client = ClientInfo(uuid4(), admitted.identity.user, is_listed, frozenset())
+        self.received_at = time.monotonic()
+
+    def open(self) -> None:
+        """Begin; closes the connection if that is impossible."""
+        self._is_open = True
+        self._schedule_expiry()
+        try:
+            self._start()
+        except ConnectionEnded as reason:
+            self.end(reason)
+
+    def message_received(self, message: str | bytes) -> None:
+        """Handle a message of the client, within its limits."""
+        if not self._is_open:
+            return
+        self.received_at = time.monotonic()
+        if isinstance(message, bytes):
+            self.close(CloseCode.UNSUPPORTED_DATA, "text messages only")
+        elif is_deeper(message, self._context.limits.max_message_depth):
+            self.close(CloseCode.NESTED_TOO_DEEPLY, "nested too deeply")
+        else:
+            limiter = self._rate_limiter
+            if limiter is None:  # one that never sends anything needs none
+                limits = self._context.limits
+                limiter = RateLimiter(limits.messages_per_second, limits.bytes_per_second)
+                self._rate_limiter = limiter
+            if not limiter.allows(message, self.received_at):
+                self.close(CloseCode.RATE_LIMITED, "rate limit exceeded")
+                return
+            if limiter.is_warning_due:
+                self._warn_of_rate()
+            self._text_received(message)
+
+    @abstractmethod
+    def pause_writing(self) -> None:
+        """Stop writing until the client has read what was written."""
+
+    @abstractmethod
+    def resume_writing(self) -> None:
+        """Go on writing."""
+
+    def connection_lost(self) -> None:
+        """Clean up; may be called again."""
+        if self._is_open:
+            self._is_open = False
+            self._stop()
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._context.registry.remove(self)
+        self._release()
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Close the connection."""
+        self.connection_lost()
+        self._transport.close(code, reason)
+
+    def end(self, reason: ConnectionEnded) -> None:
+        """Close the connection with the code of an error."""
+        self.close(reason.close_code, str(reason))
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Register the session, and begin to send. Raises `ConnectionEnded`."""
+
+    @abstractmethod
+    def _text_received(self, text: str) -> None:
+        """Handle a text of the client, which is within its limits."""
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """Give up everything that was begun; called once."""
+
+    def _warn_of_rate(self) -> None:  # noqa: B027
+        """Tell the client that it is about to exceed its rate limit, where its format can."""
+
+    def _schedule_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+        seconds = self._identity.expires_at + self._context.leeway_seconds - time.time()
+        if seconds < math.inf:
+            self._expiry = asyncio.get_running_loop().call_later(
+                max(0.0, seconds), self.close, CloseCode.TOKEN_EXPIRED, "the token has expired"
+            )
+
+    def _become(self, identity: Identity) -> None:
+        """Go on with another identity, which has expiry and rights of its own."""
+        self._identity = identity
+        self._schedule_expiry()

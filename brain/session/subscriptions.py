@@ -1,0 +1,43 @@
+"""What one client has subscribed to, by the names that it gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from brain.message.matching import (
+    Filter,
+    SubscriptionSet,
+    Topic,
+    requested_topics,
+    subscription_set,
+)
+
+
+class Subscriptions:
+    """Names of channels, or of rows of channels, with filters; whether readable or not."""
+
+    def __init__(self, implied: frozenset[Topic], most: int) -> None:
+        self._implied = implied
+        self._most = most
+        self._requested: dict[tuple[str, Filter], None] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self._requested)
+
+    def add(self, name: str, where: Filter) -> bool:
+        """Add a subscription; return False if there are too many."""
+        if (name, where) not in self._requested and len(self._requested) >= self._most:
+            return False
+        self._requested[name, where] = None
+        return True
+
+    def remove(self, name: str, where: Filter) -> None:
+        self._requested.pop((name, where), None)
+
+    def readable(self, may_read: Callable[[str], bool]) -> SubscriptionSet:
+        """Return those that the client may read."""
+        topics = set(self._implied)
+        for name, where in self._requested:
+            topics |= requested_topics(name, where, may_read)
+        return subscription_set(frozenset(topics))

@@ -1,0 +1,1 @@
+"""A server of channels that clients subscribe to."""

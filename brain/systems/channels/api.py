@@ -1,0 +1,128 @@
+"""
+Publishing on channels over HTTP, and who is subscribed to them.
+
+Source: the HTTP API of the BRAiN WebSocket System, which docs/channels.md prints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+import brain
+from brain.database.publish import publish
+from brain.systems.channels.broadcast import broadcast
+from brain.systems.channels.wire_format import (
+    CLIENT_TIMEOUT_SECONDS,
+    EVERYONE,
+    HEARTBEAT_SECONDS,
+    STANDARD_CHANNELS,
+)
+from brain.web.requests import authenticate, authorize, parse_body, require_readable
+from brain.web.responses import json_response
+from brain.web.services import Services
+
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+
+
+class Broadcast(BaseModel):
+    """A message for the subscribers of a channel."""
+
+    channel: Name
+    message: Any
+    type: Name = "message"
+
+
+class BroadcastToAll(BaseModel):
+    """A message for every client of channels, whatever it has subscribed to."""
+
+    type: Name
+    data: Any = None
+
+
+@dataclass(frozen=True)
+class ChannelsApi:
+    """The endpoints; they publish through the pool in the request's state."""
+
+    services: Services
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/api/ws/broadcast", self._broadcast, methods=["POST"]),
+            Route("/api/ws/broadcast/all", self._broadcast_to_all, methods=["POST"]),
+            Route("/api/ws/stats", self._statistics),
+            Route("/api/ws/channels/{channel}", self._channel),
+            Route("/api/ws/info", self._info),
+        ]
+
+    async def _broadcast(self, request: Request) -> Response:
+        services = self.services
+        identity = await authenticate(request, services.authority)
+        body = await parse_body(request, Broadcast, services.settings.allowed_origins)
+        authorize(identity, identity.may_publish(body.channel))
+        await publish(request.state.pool, body.channel, body.type, body.message)
+        count, _ = await services.cluster.subscribers(body.channel)
+        return json_response(
+            {"status": "broadcasted", "channel": body.channel, "subscribers": count}
+        )
+
+    async def _broadcast_to_all(self, request: Request) -> Response:
+        services = self.services
+        identity = await authenticate(request, services.authority)
+        body = await parse_body(request, BroadcastToAll, services.settings.allowed_origins)
+        # No narrower right covers all clients.
+        authorize(identity, "*" in identity.publishable)
+        await broadcast(request.state.pool, body.type, body.data)
+        count, _ = await services.cluster.subscribers(EVERYONE)
+        return json_response({"status": "broadcasted", "connections": count})
+
+    async def _statistics(self, request: Request) -> Response:
+        identity = await authenticate(request, self.services.authority)
+        authorize(identity, identity.is_unlimited or identity.user is not None)
+        found = await self.services.cluster.counts()
+        channels = {name: n for name, n in found.channels.items() if name != EVERYONE}
+        return json_response(
+            {
+                "total_connections": found.clients,
+                "total_users": found.users,
+                "total_channels": len(channels),
+                "channels": channels,
+            }
+        )
+
+    async def _channel(self, request: Request) -> Response:
+        channel: str = request.path_params["channel"]
+        await require_readable(request, self.services.authority, channel)
+        count, connections = await self.services.cluster.subscribers(channel)
+        return json_response(
+            {
+                "channel": channel,
+                "subscribers": count,
+                "connection_ids": list(map(str, connections)),
+            }
+        )
+
+    async def _info(self, request: Request) -> Response:
+        return json_response(
+            {
+                "service": "brain",
+                "version": brain.__version__,
+                "endpoints": {
+                    "connect": "/ws/connect",
+                    "channel": "/ws/channel/{name}",
+                    "broadcast": "/api/ws/broadcast",
+                    "broadcast_all": "/api/ws/broadcast/all",
+                    "stats": "/api/ws/stats",
+                    "channels": "/api/ws/channels/{channel}",
+                    "test_page": "/static/websocket_test.html",
+                },
+                "channels": list(STANDARD_CHANNELS),
+                "ping_seconds": HEARTBEAT_SECONDS,
+                "timeout_seconds": CLIENT_TIMEOUT_SECONDS,
+            }
+        )

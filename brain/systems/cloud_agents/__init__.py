@@ -1,0 +1,1 @@
+"""A service of agents that users talk to."""

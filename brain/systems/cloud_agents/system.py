@@ -1,0 +1,27 @@
+"""What Code Cloud Agents registers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from brain.database.migrations import Schema
+from brain.message.channel_schema import ChannelSchemas
+from brain.system import System
+from brain.systems.cloud_agents.wire_format import CloudAgentsFormat
+from brain.systems.shared_tables.schemas import AGENTS, TASKS
+from brain.web.websocket_endpoint import Profile
+
+CHANNELS = ("tasks", "agents", "messages", "notifications", "presence")
+
+
+class CloudAgents(System):
+    """Agents, chats, notifications and presence."""
+
+    name = "cloud_agents"
+    summary = "agents, chats, notifications and presence on /ws?token=…"
+    schemas = (TASKS, AGENTS, Schema("cloud_agents", Path(__file__).parent))
+
+    def profiles(self, schemas: ChannelSchemas) -> Sequence[Profile]:
+        wire_format = CloudAgentsFormat(schemas, "Connected to Cecelia Brain")
+        return [Profile(wire_format, CHANNELS, parameter="token")]

@@ -1,0 +1,258 @@
+"""
+The wire format of `/ws?token=…`: that of `/ws`, and agents, chats, notifications and presence.
+
+Source: the WebSocket communication of Code Cloud Agents,
+tests/seeds/documents/5-code-cloud-agents.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal, assert_never
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from brain.message.base_format import BaseFormat
+from brain.message.client_frames import UNKNOWN_FORMAT, AuthFrame, ClientFrame, HeartbeatFrame
+from brain.message.commands import Command, Reauthenticate, Refuse, Reply, SetPresence
+from brain.message.cursor import Cursor
+from brain.message.event import Event, Operation
+from brain.message.row_messages import row_after, row_before
+from brain.message.wire_format import Welcome
+from brain.message.wire_model import ColumnTimestamp, Timestamp, WireModel
+from brain.systems.shared_tables.agents import rows as agents
+
+logger = logging.getLogger(__name__)
+
+Level = Literal["info", "success", "warning", "error"]
+Presence = Literal["online", "away", "busy", "offline"]
+
+
+class AuthData(WireModel):
+    success: bool
+    userId: str | None = None
+
+
+class AgentStatusData(WireModel):
+    """What an agent does; without the keys that are not known."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    agentName: str
+    state: agents.State
+    currentTask: str | None = None
+    progress: int | float | None = None
+
+
+class ChatMessageData(WireModel):
+    """A row of `messages`."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    conversationId: str
+    messageId: str
+    content: str
+    sender: str
+    timestamp: ColumnTimestamp
+
+
+class NotificationData(WireModel):
+    level: Level
+    message: str
+
+
+class UserPresenceData(WireModel):
+    userId: str
+    status: Presence
+
+
+class ErrorData(WireModel):
+    error: str
+
+
+class Auth(WireModel):
+    """Whether the token is valid, and of which user; also that another one was accepted."""
+
+    type: Literal["auth"] = "auth"
+    data: AuthData
+    timestamp: Timestamp
+
+
+class Signal(WireModel):
+    """A heartbeat, or the answer to one."""
+
+    type: Literal["ping", "pong"]
+    timestamp: Timestamp
+
+
+class AgentStatus(WireModel):
+    """The state of an agent; a deleted one is shown as stopped."""
+
+    type: Literal["agent_status"] = "agent_status"
+    data: AgentStatusData
+    timestamp: Timestamp
+
+
+class ChatMessage(WireModel):
+    """A message was added to a conversation, or edited."""
+
+    type: Literal["chat_message"] = "chat_message"
+    data: ChatMessageData
+    timestamp: Timestamp
+
+
+class Notification(WireModel):
+    """A notification for all clients, or for one user."""
+
+    type: Literal["notification"] = "notification"
+    data: NotificationData
+    timestamp: Timestamp
+
+
+class UserPresence(WireModel):
+    """The presence of a user."""
+
+    type: Literal["user_presence"] = "user_presence"
+    data: UserPresenceData
+    timestamp: Timestamp
+
+
+class Error(WireModel):
+    """A client frame was malformed or not allowed."""
+
+    type: Literal["error"] = "error"
+    data: ErrorData
+    timestamp: Timestamp
+
+
+OwnMessage = Annotated[
+    Auth | Signal | AgentStatus | ChatMessage | Notification | UserPresence | Error,
+    Field(discriminator="type"),
+]
+"""What these clients are sent in addition to the messages of `/ws`."""
+
+OWN_MESSAGE: TypeAdapter[OwnMessage] = TypeAdapter(OwnMessage)
+
+
+PUBLISHED = ("agent_status", "chat_message", "notification", "user_presence")
+
+
+class PresenceFrame(ClientFrame):
+    """The presence of the client's user. Brain itself publishes `offline`."""
+
+    type: Literal["user_presence"]
+    data: Literal["online", "away", "busy"]
+
+
+CLIENT_FRAME: TypeAdapter[HeartbeatFrame | PresenceFrame | AuthFrame] = TypeAdapter(
+    Annotated[HeartbeatFrame | PresenceFrame | AuthFrame, Field(discriminator="type")]
+)
+
+
+class CloudAgentsFormat(BaseFormat):
+    """Speaks with the clients of `/ws?token=…`."""
+
+    name = "cloud_agents"
+    heartbeat_seconds = 30.0
+    client_timeout_seconds = 60.0
+
+    def greet(self, welcome: Welcome) -> Iterator[str]:
+        yield from super().greet(welcome)
+        yield auth(welcome.user is not None, welcome.user, welcome.now)
+
+    def render(self, event: Event) -> str | None:
+        row = row_after(event)
+        if event.type is not None or row is None:
+            return published(event) or super().render(event)
+        try:
+            match event.channel:
+                case agents.CHANNEL:
+                    return agent_status(event, row)
+                case "messages" if event.operation is not Operation.DELETE:
+                    return chat_message(event, row)
+                case _:
+                    return super().render(event)
+        except ValidationError as error:
+            # Only a table that Brain did not create can hold such a row.
+            logger.warning("%s of %s cannot be shown: %s", event.key, event.channel, error)
+            return None
+
+    def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
+        try:
+            frame = CLIENT_FRAME.validate_json(text)
+        except ValidationError:
+            return (Refuse(UNKNOWN_FORMAT),)
+        match frame:
+            case HeartbeatFrame():
+                return (Reply(signal("pong", now)),) if frame.type == "ping" else ()
+            case PresenceFrame():
+                return (SetPresence(frame.data),)
+            case AuthFrame():
+                return (Reauthenticate(frame.token),)
+            case _:
+                assert_never(frame)
+
+    def confirm(self, command: Command, now: datetime) -> str | None:
+        return auth(True, None, now) if isinstance(command, Reauthenticate) else None
+
+    def refuse(self, reason: str, now: datetime) -> str | None:
+        return Error(data=ErrorData(error=reason), timestamp=now).model_dump_json()
+
+    def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
+        return signal("ping", now)
+
+
+def published(event: Event) -> str | None:
+    """Return one of these clients' own messages as JSON; None for any other."""
+    if event.operation is not Operation.PUBLISH or event.type not in PUBLISHED:
+        return None
+    message = {"type": event.type, "data": event.data, "timestamp": event.at}
+    try:
+        return OWN_MESSAGE.validate_python(message).model_dump_json(exclude_none=True)
+    except ValidationError:
+        return None
+
+
+def auth(success: bool, user: str | None, now: datetime) -> str:
+    data = AuthData(success=success, userId=user)
+    return Auth(data=data, timestamp=now).model_dump_json(exclude_none=True)
+
+
+def signal(type: Literal["ping", "pong"], now: datetime) -> str:
+    return Signal(type=type, timestamp=now).model_dump_json()
+
+
+def agent_status(event: Event, row: dict[str, Any]) -> str | None:
+    """Return the message about an agent; None if these clients see no difference."""
+    before = row_before(event)
+    if event.operation is Operation.DELETE:
+        row = {**row, "status": "stopped"}
+    elif before is not None and seen(before) == seen(row):
+        return None
+    data = AgentStatusData.model_validate(seen(row))
+    return AgentStatus(data=data, timestamp=event.at).model_dump_json(exclude_none=True)
+
+
+def seen(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of `agents` as these clients see it; one without a name by its id."""
+    return {
+        "agentName": row.get("id") if row.get("name") is None else row["name"],
+        "state": agents.STATES.get(row.get("status")),
+        "currentTask": row.get("current_task"),
+        "progress": row.get("progress"),
+    }
+
+
+def chat_message(event: Event, row: dict[str, Any]) -> str:
+    data = ChatMessageData.model_validate(
+        {
+            "conversationId": row.get("conversation_id"),
+            "messageId": row.get("id"),
+            "content": row.get("content"),
+            "sender": row.get("sender"),
+            "timestamp": row.get("created_at"),
+        }
+    )
+    return ChatMessage(data=data, timestamp=event.at).model_dump_json()

@@ -1,0 +1,1 @@
+"""A control room for agents and their sessions."""

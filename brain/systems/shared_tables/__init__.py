@@ -1,0 +1,1 @@
+"""Tables that several systems read: their SQL, and how their rows are understood."""

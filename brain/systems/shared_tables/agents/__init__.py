@@ -1,0 +1,1 @@
+"""The table `agents`: its SQL, and how its rows are shown."""

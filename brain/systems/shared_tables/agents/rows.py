@@ -1,0 +1,52 @@
+"""
+The table `agents`, as every wire format reads it.
+
+A row has one of six statuses. Some clients show whether an agent is online, others what it does:
+
+    row                 shown       state
+    idle, online        online      idle
+    working             online      working
+    stopped, offline    offline     stopped
+    error               error       stopped
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from brain.message.event import Event, Operation
+from brain.message.row_messages import row_after, row_before
+
+CHANNEL = "agents"
+
+Shown = Literal["online", "offline", "error"]
+State = Literal["idle", "working", "stopped"]
+
+SHOWN: Mapping[Any, Shown] = {
+    "idle": "online",
+    "working": "online",
+    "online": "online",
+    "stopped": "offline",
+    "offline": "offline",
+    "error": "error",
+}
+STATES: Mapping[Any, State] = {
+    "idle": "idle",
+    "online": "idle",
+    "working": "working",
+    "stopped": "stopped",
+    "offline": "stopped",
+    "error": "stopped",
+}
+
+
+def status_turn(event: Event) -> Shown | None:
+    """Return the status that an agent is shown with since `event`; None if it was before."""
+    if event.operation is Operation.DELETE:
+        return "offline"
+    row, before = row_after(event), row_before(event)
+    if row is None:
+        return None  # gone by now, which a later event says
+    shown = SHOWN.get(row.get("status"))
+    return None if before is not None and SHOWN.get(before.get("status")) == shown else shown

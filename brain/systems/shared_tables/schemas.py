@@ -1,0 +1,10 @@
+"""The SQL of tables that several systems read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from brain.database.migrations import Schema
+
+TASKS = Schema("tasks", Path(__file__).parent / "tasks")
+AGENTS = Schema("agents", Path(__file__).parent / "agents")

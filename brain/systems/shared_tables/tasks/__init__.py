@@ -1,0 +1,1 @@
+"""The table `tasks`: its SQL, and how its rows are shown."""

@@ -1,0 +1,68 @@
+-- public.tasks: what agents work on.
+
+SET LOCAL ROLE brain_owner;
+
+-- A trigger function that sets what follows from a change, where the writer has not set it: when a task
+-- started and was completed, updated_at, and the progress that a payload's current_step reports. The
+-- common updates, which change neither status nor payload, return first, after as few expressions as
+-- possible: they cost their writer half.
+CREATE OR REPLACE FUNCTION brain.complete_task() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND NEW.updated_at IS NOT DISTINCT FROM OLD.updated_at THEN
+        NEW.updated_at := now();
+    END IF;
+    IF TG_OP = 'UPDATE' AND NEW.status = OLD.status AND NEW.payload IS NOT DISTINCT FROM OLD.payload THEN
+        RETURN NEW;
+    END IF;
+    DECLARE
+        is_new CONSTANT boolean := TG_OP = 'INSERT';
+        starts CONSTANT boolean := NEW.status IN ('running', 'in_progress')
+            AND (is_new OR OLD.status NOT IN ('running', 'in_progress'));
+        completes CONSTANT boolean := NEW.status = 'completed' AND (is_new OR OLD.status <> 'completed');
+        step CONSTANT jsonb := NEW.payload -> 'current_step';
+    BEGIN
+        IF starts AND (CASE WHEN is_new THEN NEW.started_at IS NULL
+                            ELSE NEW.started_at IS NOT DISTINCT FROM OLD.started_at END) THEN
+            NEW.started_at := now();
+            IF NOT is_new AND NEW.completed_at IS NOT DISTINCT FROM OLD.completed_at THEN
+                NEW.completed_at := NULL;  -- it runs again
+            END IF;
+        END IF;
+        IF completes AND (CASE WHEN is_new THEN NEW.completed_at IS NULL
+                               ELSE NEW.completed_at IS NOT DISTINCT FROM OLD.completed_at END) THEN
+            NEW.completed_at := now();
+        END IF;
+        IF jsonb_typeof(step) = 'number' AND (CASE WHEN is_new THEN NEW.progress = 0
+                ELSE NEW.progress = OLD.progress AND step IS DISTINCT FROM OLD.payload -> 'current_step' END)
+           AND step BETWEEN '0' AND '1e15' THEN
+            NEW.progress := step::double precision;
+        END IF;
+    END;
+    RETURN NEW;
+END $$;
+REVOKE ALL ON FUNCTION brain.complete_task FROM PUBLIC;
+
+RESET ROLE;
+
+SELECT brain.adopt_table('tasks', 'public.tasks',
+    channel => 'tasks',
+    required => '{id,status}',
+    wanted => '{agent,progress,started_at,completed_at,error}',
+    definition => $table$
+CREATE TABLE public.tasks (
+    id           text PRIMARY KEY DEFAULT gen_random_uuid()::text,
+    title        text,
+    agent        text,
+    status       text NOT NULL DEFAULT 'queued'
+                 CHECK (status IN ('queued', 'running', 'in_progress', 'completed', 'failed')),
+    progress     double precision NOT NULL DEFAULT 0 CHECK (progress >= 0 AND progress < 'infinity'),
+    payload      jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(payload) = 'object'),
+    started_at   timestamptz,
+    completed_at timestamptz,
+    updated_at   timestamptz NOT NULL DEFAULT now(),
+    error        text
+) WITH (fillfactor = 85);  -- room for an update on the same page
+
+CREATE TRIGGER brain_complete_task BEFORE INSERT OR UPDATE ON public.tasks
+    FOR EACH ROW EXECUTE FUNCTION brain.complete_task();
+$table$);

@@ -1,0 +1,1 @@
+"""A dashboard of agents' workflows, made of feeds."""

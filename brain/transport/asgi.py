@@ -1,0 +1,98 @@
+"""A WebSocket under any ASGI server: messages one by one, behind a bounded queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
+
+from brain.close_codes import CloseCode
+from brain.message.rendering import Framing
+from brain.session.transport_protocol import Receiver
+from brain.transport.websocket_frames import WEBSOCKET_FRAMING, texts_of
+
+HIGH_WATER_BYTES = 64 * 1024
+
+
+class AsgiTransport:
+    """Takes frames like any transport, and sends the texts in them by ASGI's `send`."""
+
+    framing: Framing = WEBSOCKET_FRAMING
+
+    def __init__(self, websocket: WebSocket, unread_timeout_seconds: float) -> None:
+        self._websocket = websocket
+        self._unread_timeout_seconds = unread_timeout_seconds
+        self._unsent: deque[bytes] = deque()
+        self._unsent_bytes = 0
+        self._is_paused = False
+        self._closing: tuple[CloseCode, str] | None = None
+        self._wake = asyncio.Event()
+        self._receiver: Receiver | None = None
+
+    def write(self, frames: bytes) -> None:
+        if self._closing is not None:
+            return
+        self._unsent.append(frames)
+        self._unsent_bytes += len(frames)
+        self._wake.set()
+        if self._unsent_bytes > HIGH_WATER_BYTES and not self._is_paused:
+            self._is_paused = True
+            if self._receiver is not None:
+                self._receiver.pause_writing()
+
+    def send_now(self, frames: bytes) -> int:
+        self.write(frames)
+        return len(frames)
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        if self._closing is None:
+            self._closing = code, reason
+            self._wake.set()
+
+    async def run(self, receiver: Receiver) -> None:
+        """Serve the connection until either side closes it."""
+        self._receiver = receiver
+        if self._is_paused:
+            receiver.pause_writing()
+        receiving = asyncio.create_task(self._receive(receiver), name="receiving")
+        sending = asyncio.create_task(self._send(receiver), name="sending")
+        try:
+            await asyncio.wait((receiving, sending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._receiver = None
+            receiver.connection_lost()
+            for task in (receiving, sending):
+                task.cancel()
+                # A client that does not read has had its time.
+                with suppress(
+                    asyncio.CancelledError, WebSocketDisconnect, WebSocketDisconnected, TimeoutError
+                ):
+                    await task
+
+    async def _receive(self, receiver: Receiver) -> None:
+        while True:
+            received = await self._websocket.receive()
+            if received["type"] == "websocket.disconnect":
+                return
+            text = received.get("text")
+            receiver.message_received(received["bytes"] if text is None else text)
+
+    async def _send(self, receiver: Receiver) -> None:
+        """Send what is written; raise `TimeoutError` if the client does not read it."""
+        while True:
+            await self._wake.wait()
+            while self._unsent:
+                frames = self._unsent.popleft()
+                for text in texts_of(frames):
+                    async with asyncio.timeout(self._unread_timeout_seconds):
+                        await self._websocket.send_text(text)
+                self._unsent_bytes -= len(frames)
+            if self._closing is not None:
+                await self._websocket.close(*self._closing)
+                return
+            self._wake.clear()
+            if self._is_paused:
+                self._is_paused = False
+                receiver.resume_writing()

@@ -1,0 +1,82 @@
+"""The WebSocket handshake: a client is admitted and handed to a session, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.responses import PlainTextResponse
+from starlette.websockets import WebSocket
+
+from brain.auth.identity import Identity
+from brain.errors import TooManyConnections
+from brain.session.admission import Admission, Admitted
+from brain.session.transport_protocol import Receiver
+from brain.transport.asgi import AsgiTransport
+from brain.transport.websocket import EXTENSION, WebSocketProtocol
+
+RETRY_AFTER_SECONDS = 5
+
+
+class OpenSession(Receiver, Protocol):
+    """A session that has not begun."""
+
+    def open(self) -> None:
+        """Begin."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """Answers WebSocket handshakes."""
+
+    admission: Admission
+    unread_timeout_seconds: float
+
+    async def accept(
+        self,
+        websocket: WebSocket,
+        session_for: Callable[[Admitted], OpenSession],
+        identity: Identity,
+        subprotocol: str | None = None,
+    ) -> None:
+        """
+        Accept a connection and open the session that `session_for` makes; refuse it otherwise.
+
+        Under Brain's own protocol class this returns at once: the connection calls the session.
+        Under any other server it serves the connection until its end.
+        """
+        if not self.admission.allows_origin(websocket):
+            await refuse(websocket, 403, "this origin is not allowed: see BRAIN_ALLOWED_ORIGINS")
+            return
+        try:
+            release = self.admission.admit(websocket, identity)
+        except TooManyConnections as refusal:
+            await refuse(websocket, refusal.status_code, str(refusal))
+            return
+        is_adopted = False
+        try:
+            await websocket.accept(subprotocol)
+            connection: WebSocketProtocol | None = websocket.scope.get("extensions", {}).get(
+                EXTENSION
+            )
+            transport = connection or AsgiTransport(websocket, self.unread_timeout_seconds)
+            session = session_for(Admitted(transport, identity, release))
+            session.open()
+            if isinstance(transport, AsgiTransport):
+                await transport.run(session)
+            else:
+                transport.adopt(session)
+                is_adopted = True
+        finally:
+            if not is_adopted:
+                release()
+
+
+async def refuse(websocket: WebSocket, status_code: int, reason: str) -> None:
+    """Answer the handshake with an HTTP error."""
+    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if status_code in (429, 503) else {}
+    if status_code == 401:
+        headers["www-authenticate"] = "Bearer"
+    await websocket.send_denial_response(PlainTextResponse(f"{reason}\n", status_code, headers))

@@ -1,0 +1,48 @@
+"""
+Messages as finished WebSocket frames.
+
+Source: RFC 6455, section 5.2. A server's frames are not masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import pack
+
+# The first and last frame of a text message.
+WHOLE_TEXT = 0x81
+# In place of a length: it follows in two bytes, or in eight.
+LONG, LONGER = 126, 127
+
+
+class WebSocketFraming:
+    """Delimits texts as WebSocket frames."""
+
+    name = "websocket"
+
+    def frame(self, text: str) -> bytes:
+        """Return `text` as one frame."""
+        payload = text.encode()
+        size = len(payload)
+        if size < LONG:
+            return pack("!BB", WHOLE_TEXT, size) + payload
+        if size < 1 << 16:
+            return pack("!BBH", WHOLE_TEXT, LONG, size) + payload
+        return pack("!BBQ", WHOLE_TEXT, LONGER, size) + payload
+
+
+WEBSOCKET_FRAMING = WebSocketFraming()
+"""The one for all connections, so that they share frames."""
+
+
+def texts_of(frames: bytes) -> Iterator[str]:
+    """Yield the texts in frames of `WebSocketFraming`."""
+    start = 0
+    while start < len(frames):
+        length, start = frames[start + 1], start + 2
+        if length >= LONG:
+            size = 2 if length == LONG else 8
+            length = int.from_bytes(frames[start : start + size])
+            start += size
+        yield frames[start : start + length].decode()
+        start += length

@@ -1,0 +1,44 @@
+"""What a request that fails is answered: `{"error": "…"}`, with the status of the error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from brain.database.connection import DISCONNECTIONS, first_line
+from brain.errors import BrainError
+from brain.web.responses import json_response
+
+Handler = Callable[[Request, Exception], Awaitable[Response]]
+
+logger = logging.getLogger(__name__)
+
+
+async def http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = json_response({"error": error.detail}, error.status_code)
+    response.headers.update(error.headers or {})
+    if error.status_code == 401:
+        response.headers["www-authenticate"] = "Bearer"
+    return response
+
+
+async def brain_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BrainError)
+    return json_response({"error": str(error)}, error.http_status)
+
+
+async def database_error(request: Request, error: Exception) -> Response:
+    logger.warning("%s %s failed: %s", request.method, request.url.path, first_line(error))
+    return json_response({"error": "the database cannot be reached, try again later"}, 503)
+
+
+EXCEPTION_HANDLERS: Mapping[type[Exception], Handler] = {
+    BrainError: brain_error,
+    **dict.fromkeys(DISCONNECTIONS, database_error),
+    HTTPException: http_error,
+}

@@ -1,0 +1,75 @@
+"""Who sends a request, whether that is allowed, and what its body asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from brain.auth.identity import Identity
+from brain.auth.origin import is_allowed_origin
+from brain.auth.policy import Authority
+from brain.auth.token_verifier import token_in
+from brain.errors import TokenRefused
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def readable_by(authority: Authority, parameter: str, endpoint: Endpoint) -> Endpoint:
+    """Return an endpoint for clients that may read the channel named by a path parameter."""
+
+    async def guarded(request: Request) -> Response:
+        await require_readable(request, authority, request.path_params[parameter])
+        return await endpoint(request)
+
+    return guarded
+
+
+async def require_readable(request: Request, authority: Authority, channel: str) -> None:
+    """Raise `HTTPException` unless the client may read a channel."""
+    identity = await authenticate(request, authority)
+    authorize(identity, (await authority.read_predicate(identity, [channel]))(channel))
+
+
+async def authenticate(request: Request, authority: Authority) -> Identity:
+    """Return who sends a request. Raises `HTTPException` for an invalid token."""
+    token = token_in(request.headers, (), request.query_params)
+    if token is None or authority.is_open:
+        return authority.anonymous()
+    try:
+        return await authority.identify(token)
+    except TokenRefused:
+        raise HTTPException(401, "the token is not valid") from None
+
+
+def authorize(identity: Identity, is_allowed: bool) -> None:
+    """Raise `HTTPException` unless it is allowed."""
+    if not is_allowed:
+        if identity.user is None:
+            raise HTTPException(401, "a token is needed")
+        raise HTTPException(403, "the token does not allow this")
+
+
+async def parse_body(request: Request, model: type[Body], allowed_origins: tuple[str, ...]) -> Body:
+    """
+    Return the JSON body of a request as `model`.
+
+    Raises `HTTPException`, also for a page of another host: without a content type that makes the
+    browser ask first, it would send what such a page writes.
+    """
+    headers = request.headers
+    if not is_allowed_origin(headers.get("origin"), headers.get("host"), allowed_origins):
+        raise HTTPException(403, "this origin is not allowed: see BRAIN_ALLOWED_ORIGINS")
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, "the content type must be application/json")
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the body"
+        raise HTTPException(422, f"{place}: {first['msg']}") from None

@@ -1,0 +1,37 @@
+"""What routes are built with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from brain.auth.policy import Authority
+from brain.database.snapshot import SnapshotReader
+from brain.listener.batch_source import BatchSource
+from brain.message.channel_schema import ChannelSchemas
+from brain.presence.cluster import Cluster
+from brain.presence.tracker import PresenceTracker
+from brain.session.session import SessionContext
+from brain.settings import Settings
+from brain.transport.handshake import Handshake
+
+
+@dataclass(frozen=True)
+class Services:
+    """
+    The parts of a running Brain that the routes of the core and of the systems share.
+
+    What depends on a running event loop is in the request's state: `pool`, `sources`, `feeds`.
+    """
+
+    settings: Settings
+    database_url: str
+    schemas: ChannelSchemas
+    source: BatchSource
+    authority: Authority
+    handshake: Handshake
+    sessions: SessionContext
+    presence: PresenceTracker
+    """Who is connected to this process."""
+    cluster: Cluster
+    """Who is connected to any process."""
+    snapshots: SnapshotReader

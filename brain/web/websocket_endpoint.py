@@ -1,0 +1,117 @@
+"""The WebSocket endpoint `/ws`, and how any route opens a session on channels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import QueryParams
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+
+from brain.auth.identity import Identity
+from brain.message.base_format import BaseFormat
+from brain.message.cursor_format import CursorFormat
+from brain.message.matching import Filter, parse_filter
+from brain.message.wire_format import WireFormat
+from brain.session.admission import Admitted
+from brain.session.channel_session import ChannelSession, SessionRequest
+from brain.transport.handshake import refuse
+from brain.web.services import Services
+
+# Asks for cursors where the URL cannot.
+CURSOR_SUBPROTOCOL = "brain.cursor"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How `/ws` speaks with a kind of client."""
+
+    wire_format: WireFormat
+    channels: Sequence[str] = ()
+    """Those of a client that names none."""
+    parameter: str | None = None
+    """The query parameter that selects the profile; None: it is the default."""
+
+
+def routes(services: Services, profiles: Sequence[Profile]) -> list[WebSocketRoute]:
+    """Return `/ws` with the registered profiles; without a default one, it has Brain's own."""
+    endpoint = Endpoint(services, [*profiles, Profile(BaseFormat(services.schemas))])
+    return [WebSocketRoute("/ws", endpoint.serve)]
+
+
+class Endpoint:
+    """Serves `/ws`: `?channel=`, `?where=`, `?cursor=`, `?snapshot` and `?latest=1`."""
+
+    def __init__(self, services: Services, profiles: Sequence[Profile]) -> None:
+        self._services = services
+        self._profiles = profiles
+        self._with_cursor = {
+            profile.wire_format.name: CursorFormat(profile.wire_format) for profile in profiles
+        }
+
+    async def serve(self, websocket: WebSocket) -> None:
+        subprotocol = next(
+            (s for s in websocket.scope["subprotocols"] if s == CURSOR_SUBPROTOCOL), None
+        )
+        try:
+            request = self._request(websocket.query_params, subprotocol is not None)
+        except ValueError as error:
+            await refuse(websocket, 400, str(error))
+        else:
+            await open_channels(websocket, self._services, request, subprotocol=subprotocol)
+
+    def _request(self, query: QueryParams, wants_cursors: bool) -> SessionRequest:
+        """Return what a URL asks for. Raises `ValueError`, with what is wrong."""
+        profile = self._profile(query)
+        wants_snapshot = "snapshot" in query
+        wire_format = profile.wire_format
+        if "cursor" in query or wants_snapshot or wants_cursors:
+            wire_format = self._with_cursor[wire_format.name]
+        names = query.getlist("channel") or profile.channels
+        where = parse_filter_parameter(query.get("where"))
+        if wants_snapshot and (where or any(":" in name for name in names)):
+            raise ValueError("a snapshot is of whole channels")
+        return SessionRequest(
+            wire_format,
+            names,
+            where,
+            after=query.get("cursor"),
+            wants_snapshot=wants_snapshot,
+            conflates=query.get("latest", "0") != "0",
+        )
+
+    def _profile(self, query: QueryParams) -> Profile:
+        selected = [one for one in self._profiles if one.parameter and one.parameter in query]
+        return (selected or [one for one in self._profiles if one.parameter is None])[0]
+
+
+async def open_channels(
+    websocket: WebSocket,
+    services: Services,
+    request: SessionRequest,
+    identity: Identity | None = None,
+    subprotocol: str | None = None,
+) -> None:
+    """Admit a client of channels, and open its session."""
+    who = identity or await services.handshake.admission.identify(websocket)
+    may_read = await services.authority.read_predicate(who, request.names)
+
+    def session_for(admitted: Admitted) -> ChannelSession:
+        sources = websocket.state.sources
+        return ChannelSession(admitted, services.sessions, sources, request, may_read)
+
+    await services.handshake.accept(websocket, session_for, who, subprotocol)
+
+
+def parse_filter_parameter(text: str | None) -> Filter:
+    """Return the filter in a URL. Raises `ValueError`, with what is wrong."""
+    if text is None:
+        return ()
+    try:
+        columns: Any = json.loads(text)
+    except ValueError:
+        raise ValueError("where must be a JSON object of columns and values") from None
+    return parse_filter(columns)

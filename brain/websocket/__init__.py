@@ -1,1 +1,0 @@
-"""The door: a handshake, then one conversation per client."""

@@ -1,0 +1,157 @@
+-- Ticks cut the log into batches, which are read in order.
+
+SET LOCAL ROLE brain_owner;
+
+-- Begins a new history. The log was restored into a server with lower transaction ids than the
+-- log's own, so nothing in it can be compared any more. Every cursor that clients hold becomes invalid.
+CREATE OR REPLACE FUNCTION brain.begin_history() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    last bigint := (SELECT max(id) FROM brain.ticks);
+BEGIN
+    TRUNCATE brain.events, brain.events_0, brain.events_1, brain.events_2, brain.events_3;
+    DELETE FROM brain.ticks;
+    INSERT INTO brain.ticks (id, snapshot) VALUES (last + 1, pg_current_snapshot());
+END $$;
+REVOKE ALL ON FUNCTION brain.begin_history FROM PUBLIC;
+
+-- Begins a new history if the log was restored into another server, or into a state of this server in
+-- which fewer transactions had begun.
+CREATE OR REPLACE FUNCTION brain.check_history() RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM brain.origin o, pg_control_system() s WHERE o.server <> s.system_identifier)
+       OR EXISTS (SELECT FROM brain.ticks t
+                   WHERE pg_snapshot_xmax(t.snapshot) > pg_snapshot_xmax(pg_current_snapshot())) THEN
+        PERFORM brain.begin_history();
+    END IF;
+    UPDATE brain.origin o SET server = s.system_identifier, started_at = pg_postmaster_start_time()
+      FROM pg_control_system() s;
+END $$;
+REVOKE ALL ON FUNCTION brain.check_history FROM PUBLIC;
+
+-- Cuts a tick if there is something new, and returns the newest one. Everything that was committed
+-- before the call is in a committed tick up to the returned one. To be called at READ COMMITTED, with
+-- synchronous_commit on: nothing is delivered that a crash could take back.
+CREATE OR REPLACE FUNCTION brain.tick(OUT id bigint, OUT nonce bigint) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+BEGIN
+    -- The call waits for the lock. One that gave up instead would look before the other has committed,
+    -- find nothing and park.
+    LOCK TABLE brain.tick_lock IN EXCLUSIVE MODE;
+    IF EXISTS (SELECT FROM brain.ticks t, brain.origin o
+                WHERE t.id = (SELECT max(n.id) FROM brain.ticks n)
+                  AND (pg_snapshot_xmax(t.snapshot) > pg_snapshot_xmax(pg_current_snapshot())
+                       OR o.started_at <> pg_postmaster_start_time())) THEN
+        PERFORM brain.check_history();
+    END IF;
+    -- One statement, so that the snapshot it stores is the one it looks with. The last condition
+    -- steps over transactions that wrote nothing here, so that the next batch does not begin far back.
+    INSERT INTO brain.ticks (id, snapshot)
+    SELECT last.id + 1, pg_current_snapshot()
+      FROM (SELECT t.id, t.snapshot, t.at FROM brain.ticks t ORDER BY t.id DESC LIMIT 1) last
+     WHERE EXISTS (SELECT FROM brain.events e WHERE e.transaction_id >= pg_snapshot_xmax(last.snapshot))
+        OR EXISTS (SELECT FROM brain.events e
+                    WHERE e.transaction_id = ANY (ARRAY(SELECT pg_snapshot_xip(last.snapshot))))
+        OR (last.at < clock_timestamp() - interval '5 seconds'
+            AND pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+              > pg_snapshot_xmax(last.snapshot)::text::bigint + 1);
+    SELECT t.id, t.nonce INTO id, nonce FROM brain.ticks t ORDER BY t.id DESC LIMIT 1;
+END $$;
+REVOKE ALL ON FUNCTION brain.tick FROM PUBLIC;
+
+-- Cuts a tick at the snapshot of another transaction, so that what that one reads and what follows
+-- this tick join without a seam. To be called in a transaction that has called brain.tick(), with a
+-- snapshot that was taken after that and before this.
+CREATE OR REPLACE FUNCTION brain.tick_at(snapshot pg_snapshot, OUT id bigint, OUT nonce bigint) LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO brain.ticks (id, snapshot) SELECT max(t.id) + 1, $1 FROM brain.ticks t
+    RETURNING id, nonce
+$$;
+REVOKE ALL ON FUNCTION brain.tick_at FROM PUBLIC;
+
+-- Returns what follows the place (tick, after) in the history that `nonce` names: at most `most` events,
+-- up to the end of the tick `last`, in order; then one row without an id, with the place up to which
+-- that is everything. Without such a row, the log does not hold what follows the place.
+--
+-- A batch is what began after the former snapshot and is visible in this one, and what was open in
+-- the former and is visible in this one.
+CREATE OR REPLACE FUNCTION brain.read(tick bigint, nonce bigint, after bigint, last bigint, most integer)
+RETURNS TABLE (at_tick bigint, at_nonce bigint, id bigint, at timestamptz, channel text, type text,
+               operation "char", key jsonb, data jsonb, old jsonb, recipient text)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+-- A plan may be made while the log is still small, and is used for every tick of every node.
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+DECLARE
+    at_end CONSTANT bigint := 9223372036854775807;
+    place bigint := after;
+    room integer := most;
+    found_events integer;
+    low xid8;
+    high xid8;
+    snapshot pg_snapshot;
+    late xid8[];
+BEGIN
+    at_tick := tick;
+    LOOP
+        IF place = at_end THEN
+            EXIT WHEN at_tick >= last;
+            at_tick := at_tick + 1;
+            place := 0;
+        END IF;
+        SELECT pg_snapshot_xmax(former.snapshot), pg_snapshot_xmax(t.snapshot), t.snapshot, t.nonce,
+               ARRAY(SELECT open FROM pg_snapshot_xip(former.snapshot) open
+                      WHERE pg_visible_in_snapshot(open, t.snapshot))
+          INTO low, high, snapshot, at_nonce, late
+          FROM brain.ticks t JOIN brain.ticks former ON former.id = t.id - 1 WHERE t.id = at_tick;
+        IF NOT FOUND THEN
+            RETURN;
+        ELSIF place = 0 THEN
+            RETURN QUERY
+            SELECT at_tick, at_nonce, e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old,
+                   e.recipient
+              FROM (SELECT b.* FROM brain.events b
+                     WHERE b.transaction_id >= low AND b.transaction_id < high
+                       AND pg_visible_in_snapshot(b.transaction_id, snapshot)
+                    UNION ALL
+                    SELECT l.* FROM brain.events l WHERE l.transaction_id = ANY (late)) e
+             ORDER BY e.id LIMIT room;
+        ELSE
+            -- The middle of a tick, which may be huge: the next events of each of its transactions.
+            RETURN QUERY
+            WITH RECURSIVE began (transaction_id) AS (
+                (SELECT e.transaction_id FROM brain.events e
+                  WHERE e.transaction_id >= low AND e.transaction_id < high
+                  ORDER BY e.transaction_id LIMIT 1)
+                UNION ALL
+                SELECT (SELECT e.transaction_id FROM brain.events e
+                         WHERE e.transaction_id > b.transaction_id AND e.transaction_id < high
+                         ORDER BY e.transaction_id LIMIT 1)
+                  FROM began b WHERE b.transaction_id IS NOT NULL)
+            SELECT at_tick, at_nonce, e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old,
+                   e.recipient
+              FROM (SELECT b.transaction_id FROM began b
+                     WHERE pg_visible_in_snapshot(b.transaction_id, snapshot)
+                    UNION ALL
+                    SELECT unnest(late)) t
+             CROSS JOIN LATERAL (SELECT n.* FROM brain.events n
+                                  WHERE n.transaction_id = t.transaction_id AND n.id > place
+                                  ORDER BY n.transaction_id, n.id LIMIT room) e
+             ORDER BY e.id LIMIT room;
+        END IF;
+        GET DIAGNOSTICS found_events = ROW_COUNT;
+        room := room - found_events;
+        EXIT WHEN room = 0;
+        place := at_end;
+    END LOOP;
+    -- Looked up after the read, by a statement of its own: TRUNCATE empties a slot under the eyes of
+    -- older snapshots, and takes the ticks with it. Ticks leave from the old end, so if this one is
+    -- there, all that were read are.
+    SELECT reached.nonce INTO at_nonce
+      FROM brain.ticks t JOIN brain.ticks reached ON reached.id = at_tick
+     WHERE t.id = tick AND t.nonce = read.nonce
+       AND (after = at_end OR EXISTS (SELECT FROM brain.ticks former WHERE former.id = tick - 1));
+    IF FOUND THEN
+        RETURN NEXT;
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION brain.read FROM PUBLIC;

@@ -1,0 +1,291 @@
+-- Presence: which users and clients are connected to which node (a process that serves), so that every
+-- node can answer for all of them. A user is published as offline when the last of their connections
+-- ends, on any node, even if that node crashed.
+--
+-- Locks are taken in one order: the row of the node that reports, then brain.crash_recovery, then the
+-- rows of expired nodes that no other session has locked, then brain.presence_lock. So there is no
+-- deadlock, and each is held for one statement.
+
+SET LOCAL ROLE brain_owner;
+
+-- Unlogged: after a crash every node reports again. Half of each page is free for the next version of its
+-- rows, which then needs no index entry.
+CREATE UNLOGGED TABLE IF NOT EXISTS brain.nodes (
+    id            uuid        PRIMARY KEY,  -- drawn by the node
+    name          text        NOT NULL,     -- its host, and its process id there
+    clients       integer     NOT NULL,     -- connected to it
+    seen_at       timestamptz NOT NULL,     -- when it reported last
+    authenticated integer     NOT NULL DEFAULT 0,     -- how many of its clients have a user
+    channels      jsonb       NOT NULL DEFAULT '{}',  -- channel -> number of its subscribers there
+    report_number bigint      NOT NULL DEFAULT 0      -- the number of its last report
+) WITH (fillfactor = 50);
+COMMENT ON COLUMN brain.nodes.seen_at IS
+    'when it reported last, by clock_timestamp(); -infinity: it has expired and is being removed';
+
+-- Unlogged, like brain.nodes. A session that writes or deletes rows of a node has its row there locked.
+CREATE UNLOGGED TABLE IF NOT EXISTS brain.node_users (
+    node    uuid NOT NULL,
+    user_id text NOT NULL,  -- has at least one connection to it
+    PRIMARY KEY (node, user_id)
+);
+CREATE INDEX IF NOT EXISTS node_users_user_id_idx ON brain.node_users (user_id);
+CREATE UNLOGGED TABLE IF NOT EXISTS brain.connections (
+    node     uuid   NOT NULL,
+    id       uuid   NOT NULL,
+    channels text[] NOT NULL,
+    PRIMARY KEY (node, id)
+);
+
+-- The status that was published last for each user who is not offline. Logged, like the events: so after
+-- a crash no user stays online for ever, and nothing is published twice. Changed under the lock only.
+CREATE TABLE IF NOT EXISTS brain.presence (
+    user_id text PRIMARY KEY,
+    status  text NOT NULL CHECK (status IN ('online', 'away', 'busy'))
+);
+CREATE TABLE IF NOT EXISTS brain.presence_lock ();
+
+-- Empty after a crash of the server. Then every node reports its users again, and after 15 seconds users
+-- with a presence and without a node are published as offline.
+CREATE UNLOGGED TABLE IF NOT EXISTS brain.crash_recovery (
+    is_only boolean     PRIMARY KEY DEFAULT true CHECK (is_only),  -- so there is one row
+    since   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    is_over boolean     NOT NULL DEFAULT false
+);
+
+-- True if a node that reported at that time still counts as serving. A time in the future dates from
+-- before the clock was set back.
+CREATE OR REPLACE FUNCTION brain.is_recent(seen_at timestamptz) RETURNS boolean LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT seen_at BETWEEN clock_timestamp() - interval '5 seconds'
+                       AND clock_timestamp() + interval '5 seconds'
+$$;
+REVOKE ALL ON FUNCTION brain.is_recent FROM PUBLIC;
+
+-- The number of clients of all other nodes.
+CREATE OR REPLACE FUNCTION brain.clients_on_other_nodes(node uuid) RETURNS bigint LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(sum(n.clients), 0) FROM brain.nodes n
+     WHERE n.id <> node AND brain.is_recent(n.seen_at)
+$$;
+REVOKE ALL ON FUNCTION brain.clients_on_other_nodes FROM PUBLIC;
+
+-- Publishes a user's status.
+CREATE OR REPLACE FUNCTION brain.publish_presence(user_id text, status text) RETURNS void
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT brain.append('presence', 'user_presence', 'P', NULL,
+                        jsonb_build_object('userId', user_id, 'status', status), NULL)
+$$;
+REVOKE ALL ON FUNCTION brain.publish_presence FROM PUBLIC;
+
+-- Publishes which of these users are offline now; null: of all users that have a presence. To be called
+-- under the lock, when the connections that ended are no longer in brain.node_users.
+CREATE OR REPLACE FUNCTION brain.publish_offline(users text[]) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    person text;
+BEGIN
+    users := coalesce(users, ARRAY(SELECT p.user_id FROM brain.presence p));
+    FOR person IN
+        DELETE FROM brain.presence p
+         WHERE p.user_id IN (SELECT unnest(users))
+           AND NOT EXISTS (SELECT FROM brain.node_users u WHERE u.user_id = p.user_id)
+        RETURNING p.user_id
+    LOOP
+        PERFORM brain.publish_presence(person, 'offline');
+    END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION brain.publish_offline FROM PUBLIC;
+
+-- Removes these nodes (the caller has locked their rows), with at most `most` of their users; the next
+-- call removes the others. A node states a presence only for users that it has in brain.node_users, so
+-- a user who appears between the check and the lock does no harm.
+CREATE OR REPLACE FUNCTION brain.expire_nodes(nodes uuid[], most integer) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    users text[];
+BEGIN
+    WITH gone AS (
+        DELETE FROM brain.node_users d
+         WHERE (d.node, d.user_id) IN (SELECT u.node, u.user_id FROM brain.node_users u
+                                        WHERE u.node = ANY (nodes) LIMIT most)
+        RETURNING d.user_id)
+    SELECT array_agg(g.user_id) INTO users FROM gone g;
+    DELETE FROM brain.connections c WHERE c.node = ANY (nodes);
+    UPDATE brain.nodes n SET seen_at = '-infinity'
+     WHERE n.id = ANY (nodes) AND EXISTS (SELECT FROM brain.node_users u WHERE u.node = n.id);
+    DELETE FROM brain.nodes n
+     WHERE n.id = ANY (nodes) AND NOT EXISTS (SELECT FROM brain.node_users u WHERE u.node = n.id);
+    IF EXISTS (SELECT FROM brain.presence p WHERE p.user_id = ANY (users)) THEN
+        LOCK TABLE brain.presence_lock IN EXCLUSIVE MODE;
+        PERFORM brain.publish_offline(users);
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION brain.expire_nodes FROM PUBLIC;
+
+-- Locks and returns the nodes that have not reported for a while. Nodes that another session has locked
+-- are skipped, so that no session waits for one that waits, and each node is expired by one session.
+CREATE OR REPLACE FUNCTION brain.unreported_nodes() RETURNS uuid[] LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ARRAY(SELECT n.id FROM brain.nodes n WHERE NOT brain.is_recent(n.seen_at)
+                    FOR UPDATE SKIP LOCKED)
+$$;
+REVOKE ALL ON FUNCTION brain.unreported_nodes FROM PUBLIC;
+
+-- Applies what happened to users of a node, in order: 'connected' and 'disconnected' when their first
+-- connection began and the last one ended, which brain.node_users holds already; a status that they set;
+-- 'restated' and a status that was published before and may have been lost.
+CREATE OR REPLACE FUNCTION brain.apply_presence(node uuid, users text[], changes text[]) RETURNS void
+LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    person text;
+    change text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM unnest(users, changes) a (user_id, change)
+                    WHERE a.change <> 'connected'
+                      AND (a.change <> 'disconnected'
+                           OR EXISTS (SELECT FROM brain.presence p WHERE p.user_id = a.user_id))) THEN
+        RETURN;
+    END IF;
+    LOCK TABLE brain.presence_lock IN EXCLUSIVE MODE;
+    FOR person, change IN
+        SELECT a.user_id, a.change FROM unnest(users, changes) WITH ORDINALITY a (user_id, change, number)
+         WHERE a.change <> 'connected' ORDER BY a.number
+    LOOP
+        IF change = 'disconnected' THEN
+            -- The user may have connected again by the end of the list.
+            DELETE FROM brain.presence p
+             WHERE p.user_id = person
+               AND NOT EXISTS (SELECT FROM brain.node_users u
+                                WHERE u.user_id = person AND u.node <> apply_presence.node);
+            change := 'offline';
+        ELSIF change LIKE 'restated %' THEN
+            change := substr(change, 10);
+            INSERT INTO brain.presence VALUES (person, change) ON CONFLICT DO NOTHING;
+        ELSE
+            INSERT INTO brain.presence AS p VALUES (person, change)
+            ON CONFLICT ON CONSTRAINT presence_pkey DO UPDATE SET status = excluded.status
+             WHERE p.status <> excluded.status;
+        END IF;
+        IF FOUND THEN
+            PERFORM brain.publish_presence(person, change);
+        END IF;
+    END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION brain.apply_presence FROM PUBLIC;
+
+-- Stores a node's report: that it serves, and what has changed there. Returns how many clients the other
+-- nodes have, or null if the node is not known (any more): then nothing was stored, and the node has to
+-- report everything.
+--
+-- report_number: counts the node's reports. A late one, over an abandoned connection, is ignored.
+-- is_all: true if this is the whole state instead of what has changed.
+-- channels: {"name": number of subscribers, …}; 0: none any more.
+-- users, changes: see brain.apply_presence; the whole state begins with all users who are connected.
+-- connections: {"id": [its channels], …}; null: it has ended.
+CREATE OR REPLACE FUNCTION brain.report_node(node uuid, name text, report_number bigint, is_all boolean,
+                                             clients integer, authenticated integer, channels jsonb,
+                                             users text[], changes text[], connections jsonb)
+RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+-- A plan may be made while there are few rows.
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+DECLARE
+    missed text[];
+    is_recovered boolean;
+BEGIN
+    UPDATE brain.nodes n
+       SET clients = report_node.clients, authenticated = report_node.authenticated,
+           seen_at = clock_timestamp(), report_number = report_node.report_number,
+           channels = CASE WHEN is_all THEN report_node.channels
+                           ELSE (n.channels || report_node.channels)
+                                - ARRAY(SELECT key FROM jsonb_each(report_node.channels) WHERE value = '0') END
+     WHERE n.id = node AND n.report_number < report_node.report_number
+       AND (is_all OR n.seen_at > '-infinity');
+    IF NOT FOUND AND is_all THEN
+        INSERT INTO brain.nodes (id, name, clients, seen_at, authenticated, channels, report_number)
+        VALUES (node, name, clients, clock_timestamp(), authenticated, channels, report_number)
+        ON CONFLICT DO NOTHING;
+    END IF;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+
+    INSERT INTO brain.crash_recovery DEFAULT VALUES ON CONFLICT DO NOTHING;
+    UPDATE brain.crash_recovery r SET is_over = true
+     WHERE NOT r.is_over AND r.since < clock_timestamp() - interval '15 seconds';
+    is_recovered := FOUND;
+
+    DELETE FROM brain.connections c
+     WHERE c.node = report_node.node
+       AND (is_all OR c.id IN (SELECT key::uuid FROM jsonb_each(report_node.connections)));
+    INSERT INTO brain.connections
+    SELECT report_node.node, key::uuid, ARRAY(SELECT jsonb_array_elements_text(value))
+      FROM jsonb_each(report_node.connections) WHERE value <> 'null';
+
+    IF is_all THEN
+        -- Users who were connected at the last report, and are not any more.
+        missed := ARRAY(SELECT u.user_id FROM brain.node_users u WHERE u.node = report_node.node
+                             EXCEPT SELECT unnest(users));
+        users := missed || users;
+        changes := array_fill('disconnected'::text, ARRAY[cardinality(missed)]) || changes;
+    END IF;
+    WITH last AS (
+        SELECT DISTINCT ON (a.user_id) a.user_id, a.change
+          FROM unnest(users, changes) WITH ORDINALITY a (user_id, change, number)
+         WHERE a.change IN ('connected', 'disconnected') ORDER BY a.user_id, a.number DESC),
+    gone AS (
+        DELETE FROM brain.node_users u USING last l
+         WHERE u.node = report_node.node AND u.user_id = l.user_id AND l.change = 'disconnected')
+    INSERT INTO brain.node_users SELECT report_node.node, l.user_id FROM last l WHERE l.change = 'connected'
+    ON CONFLICT DO NOTHING;
+
+    PERFORM brain.apply_presence(node, users, changes), brain.expire_nodes(brain.unreported_nodes(), 5000);
+    IF is_recovered THEN
+        LOCK TABLE brain.presence_lock IN EXCLUSIVE MODE;
+        PERFORM brain.publish_offline(NULL);
+    END IF;
+    RETURN brain.clients_on_other_nodes(node);
+END $$;
+REVOKE ALL ON FUNCTION brain.report_node FROM PUBLIC;
+
+-- Removes a node that stops serving.
+CREATE OR REPLACE FUNCTION brain.remove_node(node uuid) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+BEGIN
+    PERFORM FROM brain.nodes n WHERE n.id = node FOR UPDATE;
+    IF FOUND THEN
+        PERFORM brain.expire_nodes(ARRAY[node], NULL);
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION brain.remove_node FROM PUBLIC;
+
+-- The number of clients of all nodes, of those with a user, of distinct users, and of subscribers by
+-- channel.
+CREATE OR REPLACE FUNCTION brain.cluster_counts(OUT clients bigint, OUT authenticated bigint, OUT users bigint,
+                                 OUT channels jsonb) LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+    WITH recent AS MATERIALIZED (SELECT n.* FROM brain.nodes n WHERE brain.is_recent(n.seen_at))
+    SELECT coalesce(sum(r.clients), 0), coalesce(sum(r.authenticated), 0),
+           (SELECT count(DISTINCT u.user_id) FROM brain.node_users u WHERE u.node IN (SELECT id FROM recent)),
+           (SELECT coalesce(jsonb_object_agg(t.channel, t.total), '{}')
+              FROM (SELECT c.key, sum(c.value::bigint) FROM recent, jsonb_each_text(recent.channels) c
+                     GROUP BY c.key) t (channel, total))
+      FROM recent r
+$$;
+REVOKE ALL ON FUNCTION brain.cluster_counts FROM PUBLIC;
+
+-- The number of subscribers of a channel on all nodes, and the ids of those that may be listed, at most
+-- ten thousand.
+CREATE OR REPLACE FUNCTION brain.subscribers(channel text, OUT clients bigint, OUT ids uuid[])
+LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+    WITH recent AS MATERIALIZED (SELECT n.* FROM brain.nodes n WHERE brain.is_recent(n.seen_at))
+    SELECT coalesce(sum((r.channels ->> subscribers.channel)::bigint), 0),
+           ARRAY(SELECT c.id FROM brain.connections c
+                  WHERE subscribers.channel = ANY (c.channels) AND c.node IN (SELECT id FROM recent)
+                  ORDER BY c.id LIMIT 10000)
+      FROM recent r
+$$;
+REVOKE ALL ON FUNCTION brain.subscribers FROM PUBLIC;

@@ -1,0 +1,152 @@
+-- Tables and feeds of the systems that are switched on. A system's schema declares them with
+-- brain.adopt_table and brain.adopt_feed, which are called again whenever the schema is applied. They
+-- never alter a table or a feed that is not their own, and never fail because of one: what they leave
+-- out is a warning, which brain.system_table_status shows later.
+
+SET LOCAL ROLE brain_owner;
+
+CREATE TABLE IF NOT EXISTS brain.system_tables (
+    relation  text     PRIMARY KEY,  -- public.tasks
+    schema    text     NOT NULL,     -- the schema that declares it
+    channel   text     NOT NULL,
+    required  text[]   NOT NULL,     -- columns without which the table is not watched
+    wanted    text[]   NOT NULL,     -- more columns to watch, as far as the table has them
+    unwatched text[]   NOT NULL,     -- required columns that are read; a change of these alone is no event
+    created   regclass,              -- the table, if Brain created it
+    failure   text                   -- why brain.watch refused the table last
+);
+
+-- The declared tables: what is there, what is watched, and the problem of each with the way out.
+CREATE OR REPLACE VIEW brain.system_table_status AS
+SELECT s.schema, s.relation, s.channel, s.required, s.wanted, s.table_exists, s.created_by_brain,
+       s.has_primary_key, s.missing_required, s.missing_wanted, s.is_watched,
+       CASE WHEN NOT s.table_exists THEN concat_ws(': ', s.relation || ' does not exist', s.failure)
+            WHEN s.relkind NOT IN ('r', 'p') THEN format('%s is not a table, so it is not watched', s.relation)
+            WHEN NOT s.has_primary_key
+                THEN format('%s has no primary key, so it is not watched: add one, then: %s', s.relation,
+                            s.command)
+            WHEN s.missing_required <> '{}'
+                THEN format('%s lacks %s, so it is not watched: add what is missing, then: %s', s.relation,
+                            array_to_string(s.missing_required, ', '), s.command)
+            WHEN s.watched_channel <> s.channel
+                THEN format('%s is watched on the channel %s and not on %s; this changes it: %s', s.relation,
+                            s.watched_channel, s.channel, s.command)
+            WHEN NOT s.is_watched
+                THEN concat_ws(': ', s.relation || ' is not watched', s.failure, 'mend that, then', s.command)
+            WHEN s.missing_wanted <> '{}'
+                THEN format('%s is watched without %s: add what is missing, then: %s', s.relation,
+                            array_to_string(s.missing_wanted, ', '), s.full_command)
+       END AS problem
+  FROM (SELECT t.*, c.relkind, w.channel AS watched_channel,
+               c.oid IS NOT NULL AS table_exists,
+               c.oid IS NOT NULL AND c.oid = coalesce(t.created, 0) AS created_by_brain,
+               brain.primary_key(c.oid) IS NOT NULL AS has_primary_key,
+               ARRAY(SELECT r FROM unnest(t.required) r
+                      WHERE brain.missing_columns(c.oid, ARRAY[r]) IS NOT NULL) AS missing_required,
+               ARRAY(SELECT r FROM unnest(t.wanted) r
+                      WHERE brain.missing_columns(c.oid, ARRAY[r]) IS NOT NULL
+                         OR r <> ALL (w.columns)) AS missing_wanted,
+               coalesce(w.channel = t.channel, false) AS is_watched,
+               format('brain watch %s --channel %s --columns %s', t.relation, t.channel, array_to_string(
+                   ARRAY(SELECT r FROM unnest(t.required || t.wanted) r
+                          WHERE r <> ALL (t.unwatched)
+                            AND (r = ANY (t.required)
+                                 OR brain.missing_columns(c.oid, ARRAY[r]) IS NULL)), ',')) AS command,
+               format('brain watch %s --channel %s --columns %s', t.relation, t.channel, array_to_string(
+                   ARRAY(SELECT r FROM unnest(t.required || t.wanted) r
+                          WHERE r <> ALL (t.unwatched)), ',')) AS full_command
+          FROM brain.system_tables t
+          LEFT JOIN pg_class c ON c.oid = to_regclass(t.relation)
+          LEFT JOIN brain.watched w ON w.relation = c.oid) s;
+
+-- Declares a table of a system. If there is no table of that name, the definition creates it: with its
+-- triggers, indexes and first rows. If there is one, nothing of it is altered; brain.watch adds its
+-- triggers, unless the table is watched already. To be called with the rights of the tables' owner.
+CREATE OR REPLACE FUNCTION brain.adopt_table(schema text, relation text, channel text, required text[],
+                                             wanted text[], definition text, unwatched text[] DEFAULT '{}')
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    created regclass := (SELECT t.created FROM brain.system_tables t WHERE t.relation = adopt_table.relation);
+    failure text;
+    problem text;
+BEGIN
+    IF to_regclass(relation) IS NULL THEN
+        BEGIN
+            EXECUTE definition;
+            created := to_regclass(relation);
+        EXCEPTION WHEN duplicate_object OR duplicate_table OR invalid_schema_name THEN
+            failure := SQLERRM;
+        END;
+    END IF;
+    INSERT INTO brain.system_tables AS t
+    VALUES (relation, schema, channel, required, wanted, unwatched, created, failure)
+    ON CONFLICT ON CONSTRAINT system_tables_pkey DO UPDATE
+       SET schema = excluded.schema, channel = excluded.channel, required = excluded.required,
+           wanted = excluded.wanted, unwatched = excluded.unwatched, created = excluded.created,
+           failure = excluded.failure;
+    BEGIN
+        PERFORM brain.watch(s.relation::regclass, s.channel, ARRAY(
+                    SELECT a.attname::text
+                      FROM unnest(s.required || s.wanted) WITH ORDINALITY c (name, number)
+                      JOIN pg_attribute a ON a.attrelid = s.relation::regclass AND a.attname = c.name
+                                         AND a.attnum > 0 AND NOT a.attisdropped
+                     WHERE c.name <> ALL (adopt_table.unwatched)
+                       AND (c.name = ANY (s.required) OR a.attgenerated <> 'v')  -- which triggers do not see
+                     ORDER BY c.number))
+           FROM brain.system_table_status s
+          WHERE s.relation = adopt_table.relation AND s.table_exists AND s.has_primary_key
+            AND s.missing_required = '{}'
+            AND NOT EXISTS (SELECT FROM brain.watched w WHERE w.relation = s.relation::regclass);
+    EXCEPTION WHEN OTHERS THEN
+        UPDATE brain.system_tables t SET failure = SQLERRM WHERE t.relation = adopt_table.relation;
+    END;
+    SELECT s.problem INTO problem FROM brain.system_table_status s WHERE s.relation = adopt_table.relation;
+    IF problem IS NOT NULL THEN
+        RAISE WARNING '%', problem;
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION brain.adopt_table FROM PUBLIC;
+
+-- A trigger function of tables that a system created: sets updated_at if the row has changed and the writer
+-- has not set it.
+CREATE OR REPLACE FUNCTION brain.set_updated_at() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.updated_at IS NOT DISTINCT FROM OLD.updated_at AND NEW OPERATOR(pg_catalog.*<>) OLD THEN
+        NEW.updated_at := now();
+    END IF;
+    RETURN NEW;
+END $$;
+REVOKE ALL ON FUNCTION brain.set_updated_at FROM PUBLIC;
+
+-- The feeds of systems as they were defined last.
+CREATE TABLE IF NOT EXISTS brain.system_feeds (
+    name       text  PRIMARY KEY,
+    definition jsonb NOT NULL     -- its row of brain.feeds
+);
+
+-- Declares a feed of a system, with the arguments of brain.define_feed. A feed that the operator has
+-- defined, replaced or dropped stays as it is, and so does one with tables that are not watched.
+CREATE OR REPLACE FUNCTION brain.adopt_feed(name text, query text, channels text[],
+                                            takes_argument boolean DEFAULT false,
+                                            argument_is_key boolean DEFAULT false,
+                                            ignored_keys text[] DEFAULT '{}')
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    known CONSTANT jsonb := (SELECT s.definition FROM brain.system_feeds s WHERE s.name = adopt_feed.name);
+    former CONSTANT jsonb := (SELECT to_jsonb(f) FROM brain.feeds f WHERE f.name = adopt_feed.name);
+    wanted CONSTANT jsonb := jsonb_build_object(
+        'name', name, 'query', regexp_replace(query, '[\s;]+$', ''), 'channels', channels,
+        'takes_argument', takes_argument, 'argument_is_key', argument_is_key, 'ignored_keys', ignored_keys);
+BEGIN
+    IF former IS DISTINCT FROM known OR wanted = known
+       OR EXISTS (SELECT FROM unnest(channels) c
+                   WHERE c NOT IN (SELECT s.channel FROM brain.system_table_status s WHERE s.is_watched)) THEN
+        RETURN;
+    END IF;
+    PERFORM brain.define_feed(name, query, channels, takes_argument, argument_is_key, ignored_keys);
+    INSERT INTO brain.system_feeds AS s VALUES (name, wanted)
+    ON CONFLICT ON CONSTRAINT system_feeds_pkey DO UPDATE SET definition = excluded.definition;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'there is no feed %: %', name, SQLERRM;
+END $$;
+REVOKE ALL ON FUNCTION brain.adopt_feed FROM PUBLIC;
