@@ -4,6 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin/python
 ARGS ?=
+# One process of tests for each processor; what waits for the end of a long file is taken by others.
+PARALLEL := -n logical --maxprocesses 8 --dist worksteal
+
+# Python keeps what it has compiled: hundreds of Brains are started in the tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test faults seeds check bench clean
 
@@ -13,8 +18,8 @@ help:  ## Say what can be made
 run: $(VENV)/.installed  ## Set everything up and start Brain; ARGS="--port 5222" passes options on
 	@$(BIN) -m brain serve --samples $(ARGS)
 
-test: $(VENV)/.installed-dev  ## Run the whole test suite; ARGS="-k hub" passes options on
-	@$(BIN) -m pytest $(ARGS)
+test: $(VENV)/.installed-dev  ## Run the whole test suite in parallel; ARGS="-k hub" passes options on
+	@$(BIN) -m pytest $(PARALLEL) $(ARGS)
 
 faults: $(VENV)/.installed-dev  ## Kill, cut and race everything for minutes, and count what was lost; ARGS="--seed 7"
 	@$(BIN) -m tests.faults $(ARGS)

@@ -19,9 +19,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from bench.contender import Contender
+from bench.descriptors import raise_descriptor_limit
 from bench.note import Notes
-from bench.sockets import ANSWER, raise_descriptor_limit, text_frame
 from bench.usage import end
+from brain.transport.websocket_frames import WEBSOCKET_FRAMING
+from tests.raw_websocket import HANDSHAKE_RESPONSE
 
 BACKLOG = 2048
 
@@ -56,7 +58,7 @@ def accepted(listening: socket.socket) -> socket.socket:
     received = b""
     while not received.endswith(b"\r\n\r\n"):
         received += client.recv(4096)
-    client.sendall(ANSWER)
+    client.sendall(HANDSHAKE_RESPONSE)
     return client
 
 
@@ -78,7 +80,7 @@ def main() -> None:
         print(listening.getsockname()[1], flush=True)
         clients = [accepted(listening) for _ in range(arguments.clients)]
     for line in sys.stdin:
-        frames = [text_frame(notes.message(int(number)).encode()) for number in line.split()]
+        frames = [WEBSOCKET_FRAMING.frame(notes.message(int(number))) for number in line.split()]
         for frame in [b"".join(frames)] if arguments.joins else frames:
             send_to_all(clients, frame)
 

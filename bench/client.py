@@ -11,19 +11,10 @@ from typing import NamedTuple
 from websockets.asyncio.client import ClientConnection, connect
 
 from bench.server import PATIENCE_SECONDS
+from tests.raw_websocket import upgraded
 
 # For a client that answers no pings.
 WITHOUT_PINGS = {"BRAIN_PING_SECONDS": "3600"}
-
-HANDSHAKE = """\
-GET /ws HTTP/1.1\r
-Host: localhost\r
-Upgrade: websocket\r
-Connection: Upgrade\r
-Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r
-Sec-WebSocket-Version: 13\r
-\r
-"""
 
 QUIET_SECONDS = 0.3
 
@@ -96,17 +87,13 @@ async def connected_receiver(port: int, *, is_greeted: bool = True) -> AsyncIter
 @asynccontextmanager
 async def connected_drain(port: int) -> AsyncIterator[None]:
     """Connect to `/ws` a client that reads and looks at nothing, and so costs next to nothing."""
-    reader, writer = await asyncio.open_connection("localhost", port)
-    writer.write(HANDSHAKE.encode())
-    assert b" 101 " in await reader.readline()
+    async with upgraded(port) as client, asyncio.TaskGroup() as tasks:
 
-    async def drain() -> None:
-        while await reader.read(2**20):
-            pass
-        raise ConnectionError("Brain closed the connection")
+        async def drain() -> None:
+            while await client.receive():
+                pass
+            raise ConnectionError("Brain closed the connection")
 
-    async with asyncio.TaskGroup() as tasks:
         draining = tasks.create_task(drain())
         yield
         draining.cancel()
-    writer.close()

@@ -10,8 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.sockets import BUFFER_BYTES
 from bench.usage import end
+
+# The longest line that the process prints.
+LINE_BYTES = 2**20
 
 # How long a client may take to have the last message.
 PATIENCE_SECONDS = 120.0
@@ -82,7 +84,7 @@ async def running_returners(
         *(str(port), channel, str(clients), str(jitter_seconds)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        limit=BUFFER_BYTES,
+        limit=LINE_BYTES,
     )
     try:
         crowd = Crowd(process)

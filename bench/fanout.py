@@ -53,11 +53,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.descriptors import fitting
 from bench.match import BRAIN, JOINED, NAMES, Measured, running_matches
 from bench.nchan import NchanMissing, installed_nginx, version_of
 from bench.note import Notes
 from bench.server import Server, running_server
-from bench.sockets import fitting
 from bench.usage import Cores, chosen_cores, on_core
 
 EXAMINED_MESSAGES = 10

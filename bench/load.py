@@ -25,17 +25,17 @@ import select
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
-from bench.sockets import (
-    BUFFER_BYTES,
-    connected_sockets,
-    raise_descriptor_limit,
-    split_frames,
-    upgrade_request,
-)
+from bench.descriptors import raise_descriptor_limit
 from bench.usage import end
+from tests.raw_websocket import handshake, receive_handshake, split_frames
+
+# The longest frame that one `recv` takes in whole, and more than any burst.
+BUFFER_BYTES = 2**20
+
+COMPRESSION = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
 
 # How long clients wait for a frame.
 PATIENCE_SECONDS = 60.0
@@ -110,6 +110,38 @@ class Clients:
         return time.monotonic()
 
 
+def connected_sockets(
+    port: int, request: bytes, clients: int, *, is_greeted: bool, together: int = 100
+) -> Iterator[socket.socket]:
+    """
+    Yield blocking sockets whose handshake is over, and whose greeting is taken if there is one.
+
+    So many `together` wait for their answers at a time: fewer than a server can queue.
+    """
+    for start in range(0, clients, together):
+        batch = [
+            socket.create_connection(("127.0.0.1", port), timeout=60)
+            for _ in range(min(together, clients - start))
+        ]
+        for one in batch:
+            one.sendall(request)
+        for one in batch:
+            take_greeting(one, is_greeted=is_greeted)
+            yield one
+
+
+def take_greeting(client: socket.socket, *, is_greeted: bool) -> None:
+    """Receive the response to the handshake, the message after it if there is one, and no more."""
+    rest = receive_handshake(client)
+    while len(split_frames(rest)[0]) < is_greeted:
+        part = client.recv(BUFFER_BYTES)
+        if not part:
+            raise ConnectionError("the server closed the connection before its greeting")
+        rest += part
+    frames, left = split_frames(rest)
+    assert len(frames) == is_greeted and not left, rest
+
+
 class Load:
     """The process, as the benchmark speaks with it."""
 
@@ -179,7 +211,7 @@ def main() -> None:
     parser.add_argument("--acknowledges", action="store_true")
     arguments = parser.parse_args()
     raise_descriptor_limit()
-    request = upgrade_request(arguments.path, offers_compression=arguments.offers_compression)
+    request = handshake(arguments.path, *([COMPRESSION] if arguments.offers_compression else []))
     sockets = list(
         connected_sockets(arguments.port, request, arguments.clients, is_greeted=arguments.greeted)
     )

@@ -30,12 +30,12 @@ from pathlib import Path
 import uvicorn
 
 from bench.brain import brain_for_many
+from bench.descriptors import fitting
 from bench.load import running_load
 from bench.naive import running_naive
 from bench.note import Notes
 from bench.processes import resident_bytes
 from bench.server import Server, running_server
-from bench.sockets import fitting
 from bench.usage import private_bytes
 
 FIRST_CLIENTS = 100

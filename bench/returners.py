@@ -26,14 +26,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from bench.crowd import PATIENCE_SECONDS, Report
-from bench.sockets import (
-    BUFFER_BYTES,
-    CLOSE,
-    answered,
-    raise_descriptor_limit,
-    split_frames,
-    upgrade_request,
-)
+from bench.descriptors import raise_descriptor_limit
+from tests.raw_websocket import CLOSE, after_handshake, handshake, split_frames
+
+# More than any burst.
+BUFFER_BYTES = 2**20
 
 # How long to wait where there is nothing to do.
 MOMENT_SECONDS = 0.02
@@ -160,7 +157,7 @@ class Returners:
     def _ask(self, client: Client, connection: socket.socket) -> None:
         """Send the request on a connection that has come about."""
         path = f"/ws?channel={self._channel}&cursor={client.cursor}"
-        connection.sendall(upgrade_request(path))
+        connection.sendall(handshake(path))
         self._epoll.modify(connection, select.EPOLLIN)
 
     def _receive(self, client: Client, connection: socket.socket) -> None:
@@ -169,7 +166,7 @@ class Returners:
             raise ConnectionError("closed without a code")
         client.received += received
         if not client.is_upgraded:
-            rest = answered(client.received)
+            rest = after_handshake(client.received)
             if rest is None:
                 return
             client.is_upgraded, client.received = True, rest

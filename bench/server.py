@@ -14,8 +14,9 @@ from typing import NamedTuple
 import asyncpg
 
 from bench.processes import family_cpu_seconds
-from brain.database.embedded import ROLE, EmbeddedServer, serve_embedded
-from brain.database.migrations import migrate, shipped
+from brain.database.migrations import migrate
+from brain.embedded.server import ROLE, EmbeddedServer, serve_embedded
+from tests.schemas import every_schema
 
 # How long anything may take that is waited for.
 PATIENCE_SECONDS = 60.0
@@ -144,7 +145,7 @@ def outcome(output: str) -> Outcome:
 async def running_server(folder: Path, rows: int = WRITTEN_ROWS) -> AsyncIterator[Server]:
     """Run a server with so many tasks, and an empty log, until the context ends."""
     with serve_embedded(folder / "database", superuser=True) as embedded:
-        await migrate(embedded.url, shipped())
+        await migrate(embedded.url, every_schema())
         admin = await asyncpg.connect(embedded.url)
         try:
             server = Server(embedded, admin)

@@ -44,12 +44,13 @@ import asyncpg
 
 from bench.brain import brain_for_many
 from bench.crowd import Report, running_returners
+from bench.descriptors import fitting
 from bench.processes import peak_resident_bytes, resident_bytes
 from bench.publisher import CHANNEL, running_publisher
-from bench.sockets import fitting
 from bench.usage import Cores, ProcessorTime, chosen_cores, family_time, on_core
-from brain.database.embedded import ROLE, EmbeddedServer, serve_embedded
-from brain.database.migrations import migrate, shipped
+from brain.database.migrations import migrate
+from brain.embedded.server import ROLE, EmbeddedServer, serve_embedded
+from tests.schemas import every_schema
 
 QUIET_SECONDS = 3.0
 SETTLING_SECONDS = 1.0
@@ -179,7 +180,7 @@ async def running_place(arguments: argparse.Namespace) -> AsyncIterator[Place]:
         on_core(cores.clients),
         serve_embedded(Path(folder) / "database", superuser=True, settings=settings) as server,
     ):
-        await migrate(server.url, shipped())
+        await migrate(server.url, every_schema())
         admin = await asyncpg.connect(server.url)
         await admin.execute(ROLES)
         await admin.close()

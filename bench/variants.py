@@ -81,4 +81,4 @@ SLEEPING = Variant("Brain, sleeping node", "^(!brain|brain_)", node=NEVER_BUSY)
 ALONE = Variant("Brain, no node", "^(!brain|brain_)")
 # Parts of Brain, by the names that brain.watch gives to its triggers.
 CAPTURE = Variant("  only capture", "^!brain")
-FILL_IN = Variant("  only fill-in", "^brain_fill_in$")
+FILL_IN = Variant("  only fill-in", "^brain_complete_task$")

@@ -48,7 +48,7 @@ def pgbouncer_to(url: str, mode: Literal["session", "transaction"]) -> Iterator[
             CONFIGURATION.format(
                 host=parts.hostname,
                 port=parts.port or 5432,
-                # `auth_type = any` has no users: everybody becomes the one named here.
+                # `auth_type = any` has no users: every client becomes the one named here.
                 password=f"user={parts.username}"
                 + (f" password={parts.password}" if parts.password else ""),
                 listen_port=listen_port,

@@ -1,4 +1,4 @@
-"""A TCP proxy that stands between two parties and does them harm."""
+"""A TCP proxy that stands between two parties and breaks their connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def unchanged(data: bytes) -> bytes:
 
 
 class Proxy:
-    """Forwards to one address, until told otherwise."""
+    """Forwards to one address, unless it swallows."""
 
     def __init__(self, host: str, port: int, change: Change) -> None:
         self._target = (host, port)

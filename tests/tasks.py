@@ -1,4 +1,4 @@
-"""Tasks for a test to tell of."""
+"""Inserts tasks for tests."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""The documents say what the code does."""
+"""The documents and the code agree."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -11,9 +10,11 @@ import pytest
 
 from brain import errors
 from brain.cli.main import commands
-from brain.message.resumable import Heartbeat, Reset, SnapshotPart
-from brain.message.runs import Connected, Echo, RunTruncated, RunType
+from brain.close_codes import CloseCode
+from brain.message.base_format import Connected, Echo, SnapshotPart
+from brain.message.cursor_format import Heartbeat, Reset
 from brain.settings import Settings
+from brain.systems.cecelia.run_messages import RunTruncated, RunType
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -21,10 +22,6 @@ PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 SEEDS = (ROOT / "docs" / "seeds.md").read_text()
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
 DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-
-
-def closings() -> Iterator[type[errors.ConnectionEnded]]:
-    yield from errors.ConnectionEnded.__subclasses__()
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -55,13 +52,24 @@ def test_every_message_type_is_documented() -> None:
         assert f"`{run_type}`" in PROTOCOL
 
 
-def test_every_close_code_is_documented_and_says_whether_to_come_back() -> None:
-    for error in closings():
-        assert error.close_code == 1013 or 4000 <= error.close_code < 5000
-        (row,) = [
-            line for line in PROTOCOL.splitlines() if line.startswith(f"| {error.close_code}")
-        ]
-        assert ("come back" in row) == (error.close_code < 4500)
+def close_code_rows() -> dict[int, str]:
+    """Return the rows of the table of close codes."""
+    return {int(row[2:6]): row for row in PROTOCOL.splitlines() if re.match(r"\| \d{4} \|", row)}
+
+
+def test_the_table_of_close_codes_lists_every_code_and_no_other() -> None:
+    assert close_code_rows().keys() == set(CloseCode)
+
+
+def test_the_table_of_close_codes_says_whether_to_reconnect() -> None:
+    for code, row in close_code_rows().items():
+        assert "reconnect" in row
+        assert ("do not reconnect" in row) == (code >= 4500)
+
+
+def test_an_error_that_closes_a_connection_has_a_code_that_says_whether_to_reconnect() -> None:
+    for error in errors.ConnectionEnded.__subclasses__():
+        assert error.close_code == CloseCode.TRY_AGAIN_LATER or 4000 <= error.close_code < 5000
 
 
 def test_the_tree_at_the_top_of_the_errors_is_the_tree() -> None:
@@ -108,7 +116,7 @@ def test_every_test_that_the_seeds_name_exists() -> None:
         assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), name
 
 
-def test_everything_that_the_seeds_list_is_tested_measured_or_said_why_not() -> None:
+def test_everything_that_the_seeds_list_is_tested_measured_or_excused() -> None:
     rows = re.findall(r"^\| (.+?) +\| *(.*?) *\|$", SEEDS, re.MULTILINE)
     items = [row for row in rows if row[0] != "documented" and not row[0].endswith("**")]
 
@@ -116,3 +124,9 @@ def test_everything_that_the_seeds_list_is_tested_measured_or_said_why_not() -> 
     assert [documented for documented, proof in items if not re.search(r"\w{3}", proof)] == []
     for program in re.findall(r"`(bench/\w+\.py)`", SEEDS):
         assert (ROOT / program).is_file()
+
+
+def test_everything_that_has_a_test_in_the_seeds_has_one_on_a_running_brain() -> None:
+    for row in SEEDS.splitlines():
+        if row.startswith("| ") and (paths := re.findall(r"([\w./]+)::", row)):
+            assert [path for path in paths if re.match("tests/(seeds|end_to_end)/", path)], row

@@ -15,7 +15,7 @@ def test_the_database_url_is_read_under_both_names(
     assert Settings().database_url == "postgresql://here"
 
 
-def test_brains_own_name_wins_over_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_brains_own_name_overrides_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "1")
     monkeypatch.setenv("BRAIN_PORT", "2")
 
@@ -23,7 +23,7 @@ def test_brains_own_name_wins_over_the_plain_one(monkeypatch: pytest.MonkeyPatch
     assert Settings(port=3).port == 3
 
 
-def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "")
     monkeypatch.setenv("HOST", "")
 
@@ -35,7 +35,9 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
     ("name", "value"),
     [("PORT", "70000"), ("BRAIN_RING_BYTES", "0"), ("BRAIN_IDLE_POLL_SECONDS", "-1")],
 )
-def test_what_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_a_value_out_of_range_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv(name, value)
 
     with pytest.raises(ValidationError):

@@ -1,4 +1,4 @@
-"""The Autobahn test suite, let loose on Brain's protocol class."""
+"""The Autobahn test suite, run against Brain's protocol class."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from typing import NamedTuple
 from starlette.types import Receive, Scope, Send
 from websockets.frames import Frame, Opcode
 
-from brain.websocket.outlet import EXTENSION
-from brain.websocket.protocol import ConnectionLimits, WebSocketProtocol
-from tests.websocket.served import served
+from brain.close_codes import CloseCode
+from brain.transport.websocket import EXTENSION, TransportLimits, WebSocketProtocol
+from tests.transport.served import served
 
 EVERYTHING = ("*",)
 # Without compression, which Brain does not speak (12, 13), and the large messages (9).
@@ -49,24 +49,26 @@ class Suite(NamedTuple):
 
 
 class Echo:
-    """Says whatever it hears, over a connection that it has adopted."""
+    """Sends back what it receives, over a connection that it has adopted."""
+
+    going_away_code = CloseCode.SERVICE_RESTART
 
     def __init__(self, connection: WebSocketProtocol) -> None:
         self._connection = connection
 
-    def hear(self, message: str | bytes) -> None:
+    def message_received(self, message: str | bytes) -> None:
         text = isinstance(message, str)
         data = message.encode() if isinstance(message, str) else message
         frame = Frame(Opcode.TEXT if text else Opcode.BINARY, data)
         self._connection.write(frame.serialize(mask=False))
 
-    def pause(self) -> None:
+    def pause_writing(self) -> None:
         pass
 
-    def drain(self) -> None:
+    def resume_writing(self) -> None:
         pass
 
-    def leave(self) -> None:
+    def connection_lost(self) -> None:
         pass
 
 
@@ -80,7 +82,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 @asynccontextmanager
 async def echo_server() -> AsyncIterator[int]:
     """Serve the echo with everything allowed that a test may want; yield the port."""
-    limits = ConnectionLimits(
+    limits = TransportLimits(
         frames_per_second=UNBOUNDED, fragments=UNBOUNDED, unread_bytes=UNBOUNDED
     )
     async with served(echo, limits, lifespan="off", ws_max_size=2**26) as (port, _):
@@ -142,7 +144,7 @@ def failures(results: dict[str, str]) -> dict[str, str]:
     }
 
 
-def told(results: dict[str, str]) -> str:
+def summary(results: dict[str, str]) -> str:
     """Return the results in a line, with the cases that did not pass."""
     counts: dict[str, int] = {}
     for result in results.values():
@@ -159,6 +161,6 @@ if __name__ == "__main__":
     reports = Path("autobahn").resolve()
     reports.mkdir(exist_ok=True)
     outcome = asyncio.run(run_cases(found, sys.argv[1:] or EVERYTHING, reports))
-    print(told(outcome))
+    print(summary(outcome))
     print(f"reports: {reports / 'reports' / 'index.html'}")
     sys.exit(1 if failures(outcome) else 0)

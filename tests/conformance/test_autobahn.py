@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.autobahn import SHORT, failures, find_suite, run_cases, told
+from tests.conformance.autobahn import SHORT, failures, find_suite, run_cases, summary
 
 
 @pytest.mark.timeout(300)
@@ -15,4 +15,4 @@ async def test_the_short_set_of_the_autobahn_suite_passes(tmp_path: Path) -> Non
     results = await run_cases(suite, SHORT, tmp_path)
 
     assert len(results) > 240
-    assert not failures(results), told(results)
+    assert not failures(results), summary(results)

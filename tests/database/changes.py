@@ -38,16 +38,16 @@ async def logged_events(
 
 
 async def rung(database: str, connection: asyncpg.Connection, *statements: str) -> list[bool]:
-    """Return for each of `statements`, each a transaction of its own, whether it rang the bell."""
-    heard: list[str] = []
+    """Return for each of `statements`, each a transaction of its own, if it has notified."""
+    notifications: list[str] = []
     sleeper = await asyncpg.connect(database)
-    await sleeper.add_listener("brain", lambda *arguments: heard.append(arguments[2]))
+    await sleeper.add_listener("brain", lambda *arguments: notifications.append(arguments[2]))
     await sleeper.execute("SELECT pg_advisory_lock_shared(5221, 2)")
     found = []
     for statement in statements:
         await connection.execute(statement)
         await sleeper.execute("SELECT 1")
-        found.append(bool(heard))
-        heard.clear()
+        found.append(bool(notifications))
+        notifications.clear()
     await sleeper.close()
     return found

@@ -38,24 +38,24 @@ class RacedConnection(asyncpg.Connection):
 
 
 class Violation(AssertionError):
-    """The log told something that did not happen so."""
+    """The log has something that did not happen so."""
 
 
-def must(holds: bool, told: object) -> None:
+def must(holds: bool, violation: object) -> None:
     if not holds:
-        raise Violation(str(told))
+        raise Violation(str(violation))
 
 
 class Replica:
-    """The tasks as far as they were told."""
+    """The tasks as far as they were read."""
 
     def __init__(self, progress: dict[str, float]) -> None:
         self.progress = progress
         self._tick_of: dict[str, int] = {}
-        """In which tick what bears a signature was told."""
+        """In which tick an event with a signature was read."""
 
     def apply(self, event: Event) -> None:
-        """Take in an event; raises `Violation` unless it joins what was told before."""
+        """Take in an event; raises `Violation` unless it joins what was read before."""
         if event.key is None:
             self.progress.clear()
             return
@@ -73,7 +73,7 @@ class Replica:
 
 
 class Reader:
-    """A node that reads when it is told to; its cursor may lie in the middle of a tick."""
+    """A node that reads when a test calls it; its cursor may lie in the middle of a tick."""
 
     def __init__(
         self, log: Log, session: asyncpg.Connection, tables: RacedConnection, tick_at: TickAt
@@ -84,8 +84,8 @@ class Reader:
         self.tables = tables
         self.resyncs = 0
         """How often the log said that it does not hold what follows."""
-        self.told: dict[tuple[int, int], str] = {}
-        """What was told at which place."""
+        self.events_read: dict[tuple[int, int], str] = {}
+        """What was read at which place."""
         self._tick_at = tick_at
         self._cursor = Cursor(0, 0)
         self._replica = Replica({})
@@ -111,20 +111,20 @@ class Reader:
         for event in events:
             place = event.cursor.place
             last = self._cursor.tick, 0 if self._cursor.ends_tick else self._cursor.event_id
-            must(place > last and place not in self.told, f"{event} after {self._cursor}")
+            must(place > last and place not in self.events_read, f"{event} after {self._cursor}")
             self._replica.apply(event)
             self._cursor = event.cursor
-            self.told[place] = f"{event.operation} {event.key} {event.data}"
+            self.events_read[place] = f"{event.operation} {event.key} {event.data}"
         if len(events) == len(batch.events):
             self._cursor = batch.cursor
         return len(events)
 
     async def check(self) -> None:
-        """Read to the end while nobody writes; raises `Violation` unless all was told."""
+        """Read to the end while no session writes; raises `Violation` unless all was read."""
         while await self.read():
             pass
-        table, told = await self._table(), self._replica.progress
-        must(table == told, f"the table holds {table}, told was {told}")
+        table, replica = await self._table(), self._replica.progress
+        must(table == replica, f"the table holds {table}, the replica {replica}")
 
     @property
     def cursor(self) -> Cursor:

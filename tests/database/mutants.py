@@ -12,7 +12,7 @@ from tests.database import scenes
 from tests.database.history import NewLog, TickAt
 from tests.database.scenes import Scene
 from tests.database.stage import rewrite
-from tests.database.wrong_nodes import LogById, tick_after, tick_before, tick_unlocked
+from tests.database.wrong_readers import LogById, tick_after, tick_before, tick_unlocked
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ MUTANTS = [
         "read",
         (
             (
-                "OR e.audience IS NULL\n             ORDER BY ",
-                "OR e.audience IS NULL ORDER BY e.transaction_id, ",
+                "(late)) e\n             ORDER BY ",
+                "(late)) e ORDER BY e.transaction_id, ",
             ),
         ),
     ),
@@ -151,25 +151,25 @@ MUTANTS = [
     Mutant(
         "a slot is emptied without a second look",
         scenes.a_change_is_committed_after_the_first_look_into_its_slot,
-        "forget",
+        "trim",
         ((SECOND_LOOK, ""),),
     ),
     Mutant(
         "a slot is emptied without the lock",
         scenes.a_change_is_made_after_the_second_look_into_its_slot,
-        "forget",
+        "trim",
         ((SLOT_LOCK, ""),),
     ),
     Mutant(
         "a slot is old by the clock",
         scenes.a_long_transaction_writes_into_a_slot_that_is_emptied,
-        "forget",
+        "trim",
         (by_time(FIRST_CONDITION), by_time(SECOND_CONDITION)),
     ),
     Mutant(
         "a slot is old though a transaction in it was open",
         scenes.a_long_transaction_writes_into_a_slot_that_is_emptied,
-        "forget",
+        "trim",
         (("pg_snapshot_xmin(t.snapshot)", "pg_snapshot_xmax(t.snapshot)"),),
     ),
     Mutant(

@@ -1,7 +1,7 @@
 """
 Orders of steps in which a log could go wrong, each as short as it can be.
 
-A scene raises `Violation` if the log told something wrong. It is played with Brain's log, which
+A scene raises `Violation` if the log had something wrong. It is played with Brain's log, which
 must pass, and with wrong ones.
 """
 
@@ -15,7 +15,7 @@ from tests.database.stage import Stage, closed_gate
 
 Scene = Callable[[Stage], Awaitable[None]]
 
-FORGET = "SELECT brain.forget('0 s')"
+TRIM = "SELECT brain.trim('0 s')"
 
 
 async def an_early_transaction_changes_a_row_last(stage: Stage) -> None:
@@ -109,7 +109,7 @@ async def a_long_transaction_writes_into_a_slot_that_is_emptied(stage: Stage) ->
     await writer.advance("other")
     await reader.read()
     await late.commit()
-    await writer.session.execute(FORGET)
+    await writer.session.execute(TRIM)
     await reader.check()
 
 
@@ -117,11 +117,11 @@ async def a_change_is_committed_after_the_first_look_into_its_slot(stage: Stage)
     reader, writer, node = await stage.reader(), await stage.writer(), await stage.session()
     await writer.advance("row")
     await reader.read()
-    async with closed_gate(stage, "forget", "EXECUTE format('LOCK TABLE"):
-        forgetting = stage.start(node.execute(FORGET))
-        await stage.waits_or_is_done(node, forgetting)
+    async with closed_gate(stage, "trim", "EXECUTE format('LOCK TABLE"):
+        trimming = stage.start(node.execute(TRIM))
+        await stage.waits_or_is_done(node, trimming)
         await writer.advance("row")
-    await forgetting
+    await trimming
     await reader.check()
 
 
@@ -129,12 +129,12 @@ async def a_change_is_made_after_the_second_look_into_its_slot(stage: Stage) -> 
     reader, writer, node = await stage.reader(), await stage.writer(), await stage.session()
     await writer.advance("row")
     await reader.read()
-    async with closed_gate(stage, "forget", "EXECUTE format('TRUNCATE"):
-        forgetting = stage.start(node.execute(FORGET))
-        await stage.waits_or_is_done(node, forgetting)
+    async with closed_gate(stage, "trim", "EXECUTE format('TRUNCATE"):
+        trimming = stage.start(node.execute(TRIM))
+        await stage.waits_or_is_done(node, trimming)
         writing = stage.start(writer.advance("row"))
         await stage.waits_or_is_done(writer.session, writing)
-    await asyncio.gather(forgetting, writing)
+    await asyncio.gather(trimming, writing)
     await reader.check()
 
 
@@ -145,7 +145,7 @@ async def a_slot_is_emptied_while_it_is_read(stage: Stage) -> None:
     async with closed_gate(stage, "read", "RETURN QUERY\n            SELECT"):
         reading = stage.start(reader.read(cut=False))
         await stage.waits_or_is_done(reader.session, reading)
-        await node.execute(FORGET)
+        await node.execute(TRIM)
     await reading
     await reader.check()
 

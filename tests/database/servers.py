@@ -16,8 +16,8 @@ from pathlib import Path
 
 import asyncpg
 
-from brain.database.binaries import Binaries, find_binaries
-from brain.database.processes import Account, complaint, read_postmaster, stop, suitable_account
+from brain.embedded.binaries import Binaries, find_binaries
+from brain.embedded.processes import Account, complaint, read_postmaster, stop, suitable_account
 from brain.errors import EmbeddedServerError
 
 PATIENCE_SECONDS = 30.0

@@ -1,7 +1,7 @@
 """
 Code that goes by the names of PostgreSQL's own and notes down with whose rights it runs.
 
-It does what its original does, so that only the notes give it away, which anybody may write.
+It does what its original does, so that only the notes give it away, which every role may write.
 """
 
 from __future__ import annotations

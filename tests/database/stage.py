@@ -1,4 +1,4 @@
-"""Where writers, readers and whoever forgets meet, stepped by a test."""
+"""Writers, readers and sessions that trim, stepped by a test."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def rewrite(session: asyncpg.Connection, function: str, *edits: tuple[str,
 
 @asynccontextmanager
 async def closed_gate(stage: Stage, function: str, before: str) -> AsyncIterator[None]:
-    """Have whoever calls `function` stop before a text in it until the context ends."""
+    """Have every caller of `function` stop before a text in it until the context ends."""
     session = await stage.session()
     await rewrite(session, function, (before, GATE + before))
     await session.execute("SELECT pg_advisory_lock(1)")

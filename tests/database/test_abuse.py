@@ -8,14 +8,16 @@ import asyncpg
 import pytest
 
 from brain.database.log import Log
-from brain.listener import listener as listener_module
+from brain.listener import batch_source as listener_module
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from tests.database.log_reading import events_after, reading
 from tests.database.stage import staged
 from tests.database.stranger import Stranger, strange
-from tests.listener.test_listener import listening, parked
+from tests.listener.test_batch_source import listening, parked
 from tests.tasks import insert
+
+pytestmark = pytest.mark.postgres_versions
 
 RINGS = 10_000
 LARGE_BYTES = 20_000_000
@@ -37,12 +39,12 @@ class CountingLog(Log):
         return await super().newest(cursor)
 
 
-async def test_ringing_for_nothing_tells_nothing_and_costs_few_reads(
+async def test_needless_notifications_send_nothing_and_cost_few_reads(
     stranger: Stranger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener_module, "Log", CountingLog)
     session = await stranger.session()
-    async with listening(stranger.admin_url) as heard:
+    async with listening(stranger.admin_url) as node:
         await parked(stranger.admin)
         CountingLog.reads = 0
         for payload in ("", "tasks", '{"id": "forged"}'):
@@ -50,52 +52,54 @@ async def test_ringing_for_nothing_tells_nothing_and_costs_few_reads(
         await session.execute(
             "SELECT pg_notify('brain', n::text) FROM generate_series(1, $1) n", RINGS
         )
-        await insert(session, "told")
+        await insert(session, "first")
 
-        assert await heard.keys(1) == ["told"]
+        assert await node.keys(1) == ["first"]
         reads = CountingLog.reads
         await parked(stranger.admin)
-        await insert(session, "told too")
-        assert await heard.keys(1) == ["told too"]
-        assert heard.is_empty
+        await insert(session, "second")
+        assert await node.keys(1) == ["second"]
+        assert node.is_empty
     assert reads < RINGS / 100
 
 
 @pytest.mark.parametrize("lock", ["pg_advisory_lock", "pg_advisory_lock_shared"])
-async def test_whoever_holds_the_advisory_locks_stops_nobody(stranger: Stranger, lock: str) -> None:
+async def test_a_role_that_holds_the_advisory_locks_stops_no_node(
+    stranger: Stranger, lock: str
+) -> None:
     holder, writer = await stranger.session(), await stranger.session()
     for number in range(1, 5):
         await holder.execute(f"SELECT {lock}(5221, {number})")
-    async with listening(stranger.admin_url) as heard, reading(stranger.admin_url) as log:
+    async with listening(stranger.admin_url) as node, reading(stranger.admin_url) as log:
         start = await log.tick()
         await writer.execute("SET lock_timeout = '5s'")
         await insert(writer, "a")
         await insert(holder, "b")
 
-        assert await heard.keys(2) == ["a", "b"]
+        assert await node.keys(2) == ["a", "b"]
         assert [event.key for event in await events_after(log, start)] == [["a"], ["b"]]
-        assert await stranger.admin.fetchval("SELECT brain.forget('0 s')") == 1
+        assert await stranger.admin.fetchval("SELECT brain.trim('0 s')") == 1
 
 
-async def test_whoever_listens_learns_nothing_but_that_something_happened(
+async def test_a_role_that_listens_learns_only_that_something_happened(
     stranger: Stranger,
 ) -> None:
-    heard: list[tuple[object, ...]] = []
+    notifications: list[tuple[object, ...]] = []
     spy = await stranger.session()
-    await spy.add_listener("brain", lambda *arguments: heard.append(arguments[2:]))
-    async with listening(stranger.admin_url) as told:
+    await spy.add_listener("brain", lambda *arguments: notifications.append(arguments[2:]))
+    async with listening(stranger.admin_url) as node:
         await parked(stranger.admin)
         transaction = spy.transaction()
         await transaction.start()
         await spy.execute("SELECT pg_current_xact_id()")
         await insert(stranger.admin, "secret")
-        assert await told.keys(1) == ["secret"]
+        assert await node.keys(1) == ["secret"]
         await spy.execute("SELECT 1")
-        assert heard == []
+        assert notifications == []
 
         await transaction.commit()
         await spy.execute("SELECT 1")
-    assert heard == [("brain", "")]
+    assert notifications == [("brain", "")]
     await spy.reset()
 
 
@@ -124,7 +128,7 @@ TIMEOUTS = "SELECT current_setting('lock_timeout'), current_setting('statement_t
 async def test_a_writer_keeps_its_timeouts_and_waits_for_no_node(stranger: Stranger) -> None:
     session = await stranger.session()
     await session.execute("SET lock_timeout = '123ms'; SET statement_timeout = '4567ms'")
-    for begun in ("SELECT brain.tick()", "SELECT brain.forget('1 hour')"):
+    for begun in ("SELECT brain.tick()", "SELECT brain.trim('1 hour')"):
         node: asyncpg.Connection = await asyncpg.connect(stranger.admin_url)
         await node.execute(f"BEGIN; {begun}")
 
@@ -146,9 +150,9 @@ async def test_a_writer_waits_for_no_slot_that_another_keeps_from_being_emptied(
         await late.execute("BEGIN")
         await insert(late, "late")
 
-        forgetting = stage.start(node.execute("SELECT brain.forget('0 s')"))
-        await stage.waits_or_is_done(node, forgetting)
+        trimming = stage.start(node.execute("SELECT brain.trim('0 s')"))
+        await stage.waits_or_is_done(node, trimming)
         await writer.execute("SET lock_timeout = '10ms'")
-        await insert(writer, "told")
+        await insert(writer, "first")
 
-        await forgetting
+        await trimming

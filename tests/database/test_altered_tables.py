@@ -9,6 +9,8 @@ import pytest
 
 from tests.database.changes import changes
 
+pytestmark = pytest.mark.postgres_versions
+
 
 @pytest.mark.parametrize(
     "alteration",
@@ -24,7 +26,7 @@ from tests.database.changes import changes
     ],
 )
 @pytest.mark.parametrize("timing", ["immediate", "deferred"])
-async def test_whoever_has_written_before_goes_on_writing_after_the_table_was_altered(
+async def test_a_session_that_has_written_before_goes_on_writing_after_the_table_was_altered(
     database: str, connection: asyncpg.Connection, alteration: str, timing: str
 ) -> None:
     await connection.execute("CREATE TABLE things (id int PRIMARY KEY, a text, b text)")
@@ -35,7 +37,7 @@ async def test_whoever_has_written_before_goes_on_writing_after_the_table_was_al
     await connection.execute(f"ALTER TABLE things {alteration}")
 
     key = "key" if "TO key" in alteration else "id"
-    told = await changes(
+    logged = await changes(
         database,
         writer,
         f"INSERT INTO things ({key}, b) VALUES (1, 'i')",
@@ -44,12 +46,12 @@ async def test_whoever_has_written_before_goes_on_writing_after_the_table_was_al
         "DELETE FROM things",
     )
     await writer.close()
-    assert [change.operation for change in told] == (
+    assert [change.operation for change in logged] == (
         ["I", "U", "D", "U", "D"] if key == "id" else ["I", "U", "D"]
     )
-    assert told[1].data["b"] == "u"
+    assert logged[1].data["b"] == "u"
     if key == "id":
-        assert [change.key for change in told] == [[1], [1], [1], [3], [3]]
+        assert [change.key for change in logged] == [[1], [1], [1], [3], [3]]
 
 
 async def test_the_next_slot_gets_its_turn_though_watched_tables_were_altered_or_dropped(
@@ -68,16 +70,16 @@ async def test_the_next_slot_gets_its_turn_though_watched_tables_were_altered_or
         """
     )
     former = await connection.fetchval("SELECT number FROM brain.current_slot")
-    await connection.execute("SELECT brain.turn('0')")
+    await connection.execute("SELECT brain.rotate_slot('0')")
     assert await connection.fetchval("SELECT number FROM brain.current_slot") != former
 
-    told = await changes(
+    logged = await changes(
         database,
         connection,
         "INSERT INTO things VALUES (2, 'x')",
         "INSERT INTO others VALUES (2, 'x')",
     )
-    assert told == [("I", [2], {"id": 2, "a": None}), ("I", [None], {"id": None, "a": "x"})]
+    assert logged == [("I", [2], {"id": 2, "a": None}), ("I", [None], {"id": None, "a": "x"})]
 
 
 async def test_the_rows_of_an_altered_table_are_still_read(
@@ -148,7 +150,7 @@ async def outcome(connection: asyncpg.Connection, statement: str) -> tuple[str, 
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_writers_fare_as_with_a_twin_that_nobody_watches(
+async def test_writers_get_the_same_results_as_with_an_unwatched_table(
     database: str, connection: asyncpg.Connection, seed: int
 ) -> None:
     """Under hundreds of random alterations: same successes, same errors, same rows."""

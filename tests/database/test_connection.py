@@ -7,15 +7,12 @@ import asyncpg
 import pytest
 
 from brain.database.connection import check_url, connected, require_own_session, shown
-from brain.errors import (
-    DatabaseTooOld,
-    DatabaseUnreachable,
-    PoolerInTheWay,
-    WrongDatabaseUrl,
-)
+from brain.errors import DatabaseTooOld, DatabaseUnreachable, PoolerInTheWay, WrongDatabaseUrl
 from tests.pgbouncer import pgbouncer_to
 from tests.postgres import as_role, named
 from tests.proxy import proxy_to
+
+pytestmark = pytest.mark.postgres_versions
 
 
 @pytest.mark.parametrize(
@@ -58,7 +55,7 @@ def test_a_url_is_shown_without_its_password_and_its_parameters() -> None:
     assert shown("postgresql:///db") == "postgresql:///db"
 
 
-async def test_nobody_listening_is_said_with_the_address() -> None:
+async def test_an_error_names_the_address_where_no_server_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
 
@@ -69,21 +66,21 @@ async def test_nobody_listening_is_said_with_the_address() -> None:
             pass
 
 
-async def test_an_unknown_host_is_said() -> None:
+async def test_an_error_names_an_unknown_host() -> None:
     with pytest.raises(DatabaseUnreachable, match=r"nowhere\.invalid"):
         async with connected("postgresql://me@nowhere.invalid/db"):
             pass
 
 
-async def test_a_database_that_does_not_exist_is_said(postgres: str) -> None:
+async def test_an_error_names_a_database_that_does_not_exist(postgres: str) -> None:
     with pytest.raises(DatabaseUnreachable, match='"no_such_database" does not exist'):
         async with connected(named(postgres, "no_such_database")):
             pass
 
 
-async def test_a_refused_login_is_said_without_the_password(postgres: str) -> None:
-    with pytest.raises(DatabaseUnreachable, match="nobody_at_all") as refused:
-        async with connected(as_role(postgres, "nobody_at_all")):
+async def test_an_error_about_a_refused_login_is_without_the_password(postgres: str) -> None:
+    with pytest.raises(DatabaseUnreachable, match="no_such_role") as refused:
+        async with connected(as_role(postgres, "no_such_role")):
             pass
     assert "secret" not in str(refused.value)
 

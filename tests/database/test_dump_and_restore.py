@@ -10,16 +10,19 @@ from typing import Any, NamedTuple
 import asyncpg
 import pytest
 
-from brain.database.binaries import Binaries
 from brain.database.log import Log
-from brain.database.migrations import migrate, shipped
+from brain.database.migrations import migrate
+from brain.embedded.binaries import Binaries
 from brain.errors import CursorLost
 from brain.message.cursor import Cursor
 from tests.database.log_reading import events_after, reading
 from tests.database.servers import binaries_of, new_server, run
 from tests.end_to_end.brain import brain, message, running_brain
 from tests.postgres import as_role, named, new_database, ordinary_role
+from tests.schemas import every_schema
 from tests.tasks import insert
+
+pytestmark = pytest.mark.postgres_versions
 
 # Begins and commits as many transactions as are said.
 BURN = """
@@ -99,7 +102,7 @@ async def empty_database(server: str) -> AsyncIterator[str]:
 
 
 async def fill_and_dump(servers: Servers, url: str, file: Path, format: str) -> Places:
-    await migrate(url, shipped())
+    await migrate(url, every_schema())
     connection = await asyncpg.connect(url)
     async with reading(url) as log:
         await connection.execute(WATCHED)
@@ -113,7 +116,7 @@ async def fill_and_dump(servers: Servers, url: str, file: Path, format: str) -> 
     return Places(early, late, lost)
 
 
-async def told(log: Log, cursor: Cursor) -> list[Any]:
+async def keys_after(log: Log, cursor: Cursor) -> list[Any]:
     return [event.key for event in await events_after(log, cursor)]
 
 
@@ -126,7 +129,7 @@ async def test_what_was_watched_is_watched_after_a_restore(
         _,
     ):
         looked = await brain("migrate", "--dry-run", "--database-url", url)
-        assert looked.said.strip() == "nothing to apply"
+        assert looked.stdout.strip() == "nothing to apply"
         connection = await asyncpg.connect(url)
         watches = await connection.fetch("SELECT channel, problems FROM brain.watches ORDER BY 1")
         async with reading(url) as log:
@@ -157,7 +160,7 @@ async def test_below_the_former_transaction_ids_a_new_history_begins(
             with pytest.raises(CursorLost):
                 await log.newest(place)
         await insert(connection, "after")
-        assert await told(log, start) == [["after"]]
+        assert await keys_after(log, start) == [["after"]]
         await connection.close()
 
 
@@ -175,10 +178,10 @@ async def test_a_client_of_the_former_history_gets_reset(tmp_path: Path, servers
         await connection.close()
 
 
-async def test_where_the_transaction_ids_are_passed_before_anybody_looks_no_cursor_skips_events(
+async def test_no_cursor_skips_events_if_the_transaction_ids_are_passed_before_the_first_read(
     tmp_path: Path, servers: Servers
 ) -> None:
-    """What was written under ids that the former history had used is not mistaken for told."""
+    """Events under ids that the former history had used are not taken for read."""
     async with (
         restored(servers, tmp_path / "dump", servers.ahead, servers.behind) as (url, places),
         reading(url) as log,
@@ -207,7 +210,7 @@ async def test_in_another_server_of_higher_transaction_ids_no_cursor_is_good_eit
                 await log.newest(place)
         start = await log.tick()
         await insert(connection, "after")
-        assert await told(log, start) == [["after"]]
+        assert await keys_after(log, start) == [["after"]]
         await connection.close()
 
 
@@ -223,8 +226,8 @@ async def test_in_the_server_of_the_dump_the_cursors_that_it_has_go_on(
         for id in ("one", "two", "three"):
             await insert(connection, id)
             after.append([id])
-            assert await told(log, places.early) == [["before"], *after]
-            assert await told(log, places.late) == after
+            assert await keys_after(log, places.early) == [["before"], *after]
+            assert await keys_after(log, places.late) == after
             with pytest.raises(CursorLost):
                 await log.newest(places.lost)
         await connection.close()

@@ -8,9 +8,11 @@ import pytest
 from brain.database.connection import opened_pool
 from brain.database.history import MOST_PAGES, HistoryReader
 from brain.database.log import PAGE_EVENTS, Log
-from brain.errors import CursorLost, LogUnreachable
+from brain.errors import CursorLost, LogUnavailable
 from brain.message.cursor import Cursor
 from tests.tasks import insert
+
+pytestmark = pytest.mark.postgres_versions
 
 
 def counting_pool(database: str) -> tuple[list[object], asyncpg.Pool]:
@@ -23,7 +25,7 @@ def counting_pool(database: str) -> tuple[list[object], asyncpg.Pool]:
     return lent, asyncpg.create_pool(database, min_size=0, max_size=4, setup=count)
 
 
-async def test_those_who_come_back_to_the_same_place_at_once_ask_once(
+async def test_clients_that_resume_after_one_cursor_at_once_share_a_read(
     database: str, connection: asyncpg.Connection
 ) -> None:
     log = Log(connection, 5)
@@ -41,7 +43,7 @@ async def test_those_who_come_back_to_the_same_place_at_once_ask_once(
         assert len(asked) == 1
 
 
-async def test_whoever_leaves_does_not_take_the_answer_from_the_others(
+async def test_a_caller_that_is_cancelled_does_not_cancel_the_others(
     database: str, connection: asyncpg.Connection
 ) -> None:
     log = Log(connection, 5)
@@ -73,7 +75,7 @@ async def test_different_places_soon_lead_to_the_same_page(
     assert ends == {cursor for cursor in cursors if cursor.tick == 1024}
 
 
-async def test_a_page_answers_for_every_place_in_it(
+async def test_a_page_serves_every_cursor_in_it(
     database: str, connection: asyncpg.Connection
 ) -> None:
     log = Log(connection, 5)
@@ -164,8 +166,8 @@ async def test_a_cursor_that_the_log_does_not_know_is_lost(database: str) -> Non
         assert not await history.holds(Cursor(99, 1))
 
 
-async def test_a_log_that_cannot_be_reached_is_said(database: str) -> None:
+async def test_an_unreachable_log_raises_log_unavailable(database: str) -> None:
     async with opened_pool(database) as pool:
         await pool.close()
-        with pytest.raises(LogUnreachable):
+        with pytest.raises(LogUnavailable):
             await HistoryReader(pool, 5).after(Cursor(0, 1))

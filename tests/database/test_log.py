@@ -11,6 +11,8 @@ from brain.settings import Settings
 from tests.database.log_reading import batches_after, events_after, reading
 from tests.tasks import insert
 
+pytestmark = pytest.mark.postgres_versions
+
 
 async def test_what_is_committed_is_read_once_and_in_order(
     database: str, connection: asyncpg.Connection
@@ -145,7 +147,7 @@ async def test_ten_thousand_updates_in_one_transaction_are_read_page_by_page_in_
         assert {e.data["progress"] for e in events if e.data} == set(range(1, 10_001))
 
 
-async def test_many_ticks_are_read_at_once_by_whoever_asks_for_the_first_time(
+async def test_many_ticks_are_one_batch_at_the_first_read(
     database: str, connection: asyncpg.Connection
 ) -> None:
     """If each of them were planned anew, that would take longer than the database may."""

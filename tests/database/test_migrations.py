@@ -1,34 +1,33 @@
+"""How schemas are applied to a database, and when that is refused."""
+
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from brain.database.migrations import (
-    Migration,
-    migrate,
-    read_folder,
-    require_current,
-    shipped,
-    status,
-)
+import brain
+from brain.database.migrations import Schema, core_schema, migrate, require_current, status
 from brain.errors import (
     MigrationChanged,
     MigrationError,
     MigrationFailed,
     MigrationsPending,
     MigrationUnknown,
+    MigrationUnsupported,
     RightsMissing,
 )
-from brain.message.cursor import Cursor
-from tests.database.log_reading import events_after, reading
 from tests.postgres import as_role, new_database, ordinary_role
+from tests.schemas import every_schema
 from tests.tasks import insert
+
+pytestmark = pytest.mark.postgres_versions
+
+RECORD = "SELECT schema, number, name FROM brain.schema_versions ORDER BY schema, number"
 
 
 @pytest.fixture
@@ -38,120 +37,228 @@ async def empty(postgres: str) -> AsyncIterator[str]:
         yield url
 
 
+@pytest.fixture
+def toy(tmp_path: Path) -> Schema:
+    """A schema of two files and one upgrade."""
+    for name, sql in {
+        "schema/01_one.sql": "CREATE TABLE IF NOT EXISTS runs (n int)",
+        "schema/02_two.sql": "INSERT INTO runs VALUES (1)",
+        "upgrades/0001_first.sql": "CREATE TABLE upgraded ()",
+    }.items():
+        write(tmp_path / name, sql)
+    return Schema("toy", tmp_path)
+
+
+def write(file: Path, sql: str) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(sql)
+
+
+async def asked(url: str, query: str) -> object:
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(query)
+    finally:
+        await connection.close()
+
+
+async def runs(url: str) -> object:
+    """Return how often the files of the toy schema were applied."""
+    return await asked(url, "SELECT count(*) FROM runs")
+
+
 async def test_an_empty_database_is_brought_up_to_date_once(empty: str) -> None:
-    assert await migrate(empty, shipped()) == shipped()
-    assert await migrate(empty, shipped()) == []
-    assert (await status(empty, shipped())).applied == tuple(shipped())
-    await require_current(empty, shipped())
+    names = [schema.name for schema in every_schema()]
+
+    assert [str(step) for step in await migrate(empty, every_schema())] == names
+    assert await migrate(empty, every_schema()) == []
+    assert [str(step) for step in (await status(empty, every_schema())).applied] == names
+    await require_current(empty, every_schema())
 
 
-async def test_of_many_who_start_together_one_applies_each_file(empty: str) -> None:
-    applied = await asyncio.gather(*(migrate(empty, shipped()) for _ in range(8)))
+async def test_a_system_that_is_switched_on_later_brings_its_schema(core_database: str) -> None:
+    with pytest.raises(MigrationsPending, match="lacks tasks, agents, channels, cloud_agents"):
+        await require_current(core_database, every_schema())
 
-    assert sorted(len(migrations) for migrations in applied) == [0] * 7 + [len(shipped())]
+    applied = await migrate(core_database, every_schema())
+
+    assert [step.schema for step in applied] == [schema.name for schema in every_schema()[1:]]
+
+
+async def test_of_many_processes_that_start_together_one_applies_each_schema(empty: str) -> None:
+    applied = await asyncio.gather(*(migrate(empty, every_schema()) for _ in range(8)))
+
+    assert sorted(len(steps) for steps in applied) == [0] * 7 + [len(every_schema())]
 
 
 async def test_asking_for_the_status_changes_nothing(empty: str) -> None:
-    assert (await status(empty, shipped())).pending == tuple(shipped())
+    assert [step.schema for step in (await status(empty, every_schema())).pending] == [
+        schema.name for schema in every_schema()
+    ]
+
+    assert await asked(empty, "SELECT to_regnamespace('brain') IS NULL")
+
+
+async def test_a_fresh_install_contains_the_upgrades_without_running_them(
+    empty: str, toy: Schema
+) -> None:
+    assert [str(step) for step in await migrate(empty, [toy])] == ["toy"]
 
     connection = await asyncpg.connect(empty)
-    assert await connection.fetchval("SELECT to_regnamespace('brain')") is None
+    assert [tuple(row) for row in await connection.fetch(RECORD)] == [
+        ("toy", 0, "schema"),
+        ("toy", 1, "0001_first"),
+    ]
+    assert await connection.fetchval("SELECT to_regclass('upgraded') IS NULL")
     await connection.close()
 
 
-async def test_a_database_that_lacks_a_migration_is_not_served(empty: str) -> None:
-    await migrate(empty, shipped()[:1])
+async def test_an_upgrade_is_applied_once_and_then_the_files_again(empty: str, toy: Schema) -> None:
+    await migrate(empty, [toy])
+    write(toy.folder / "upgrades/0002_second.sql", "CREATE TABLE upgraded ()")
+
+    pending = (await status(empty, [toy])).pending
+    assert [str(step) for step in pending] == ["toy 0002_second", "toy"]
+    assert await migrate(empty, [toy]) == list(pending)
+
+    assert await asked(empty, "SELECT to_regclass('upgraded') IS NOT NULL")
+    assert await runs(empty) == 2
+    assert await migrate(empty, [toy]) == []
+
+
+async def test_files_that_have_changed_are_applied_again(empty: str, toy: Schema) -> None:
+    await migrate(empty, [toy])
+    write(toy.folder / "schema/03_three.sql", "CREATE TABLE three ()")
+
+    assert [str(step) for step in await migrate(empty, [toy])] == ["toy"]
+
+    assert await asked(empty, "SELECT to_regclass('three') IS NOT NULL")
+    assert await runs(empty) == 2
+
+
+async def test_files_that_were_not_applied_after_an_upgrade_are_pending(
+    empty: str, toy: Schema
+) -> None:
+    await migrate(empty, [toy])
+    write(toy.folder / "upgrades/0002_second.sql", "CREATE TABLE three ()")
+    file = toy.folder / "schema/02_two.sql"
+    sql = file.read_text()
+    write(file, "SELECT 1/0")
+
+    with pytest.raises(MigrationFailed, match=r"schema toy, 02_two\.sql failed: division by zero"):
+        await migrate(empty, [toy])
+    write(file, sql)
+
+    assert [str(step) for step in await migrate(empty, [toy])] == ["toy"]
+    assert await runs(empty) == 2
+
+
+async def test_of_files_that_fail_nothing_is_kept_and_other_schemas_are(
+    empty: str, toy: Schema
+) -> None:
+    write(toy.folder / "schema/03_three.sql", "SELECT 1/0")
 
     with pytest.raises(
-        MigrationsPending, match="lacks 0002_watch, 0003_tasks: run `brain migrate`"
+        MigrationFailed, match=r"schema toy, 03_three\.sql failed: division by zero"
     ):
-        await require_current(empty, shipped()[:3])
+        await migrate(empty, [core_schema(), toy])
+
+    assert await asked(empty, "SELECT to_regclass('runs') IS NULL")
+    await require_current(empty, [core_schema()])
 
 
-async def test_what_was_logged_before_a_migration_is_read_after_it(empty: str) -> None:
-    """Between 0003 and the newest, the log gained columns and writers another trigger function."""
-    await migrate(empty, shipped()[:3])
-    connection = await asyncpg.connect(empty)
-    tick, nonce = await connection.fetchval("SELECT ARRAY[id, nonce] FROM brain.tick()")
-    start = Cursor(tick, nonce)
-    await insert(connection, "before")
+async def test_an_upgrade_that_was_edited_is_refused(empty: str, toy: Schema) -> None:
+    await migrate(empty, [toy])
+    write(toy.folder / "upgrades/0001_first.sql", "CREATE TABLE upgraded (); -- edited")
 
-    await migrate(empty, shipped())
-    await insert(connection, "after")
-
-    async with reading(empty) as log:
-        assert [event.key for event in await events_after(log, start)] == [["before"], ["after"]]
-    await connection.close()
+    with pytest.raises(MigrationChanged, match="toy 0001_first was changed after"):
+        await migrate(empty, [toy])
 
 
-async def test_a_file_that_was_changed_is_refused(empty: str) -> None:
-    await migrate(empty, shipped())
-    first, *others = shipped()
+async def test_an_upgrade_of_a_newer_version_is_refused(empty: str, toy: Schema) -> None:
+    await migrate(empty, [toy])
+    (toy.folder / "upgrades/0001_first.sql").unlink()
 
-    with pytest.raises(MigrationChanged, match="0001_log was changed"):
-        await migrate(empty, [replace(first, sql=first.sql + "-- edited"), *others])
-
-
-async def test_a_database_of_a_newer_version_is_refused(empty: str) -> None:
-    await migrate(empty, shipped())
-
-    with pytest.raises(MigrationUnknown, match=str(shipped()[-1])):
-        await migrate(empty, shipped()[:-1])
+    with pytest.raises(MigrationUnknown, match=r"is ahead .* toy 0001_first is of version"):
+        await migrate(empty, [toy])
 
 
-async def test_of_a_file_that_fails_nothing_is_kept_and_what_came_before_is(empty: str) -> None:
-    broken = Migration(len(shipped()) + 1, "broken", "CREATE TABLE t (); SELECT 1/0")
+async def test_files_of_a_newer_version_are_refused_if_they_differ(
+    empty: str, toy: Schema, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(brain, "__version__", "0.10.0")
+    await migrate(empty, [toy])
+    monkeypatch.setattr(brain, "__version__", "0.9.1")
 
-    with pytest.raises(MigrationFailed, match="broken failed: division by zero"):
-        await migrate(empty, [*shipped(), broken])
+    assert await migrate(empty, [toy]) == []
+    write(toy.folder / "schema/03_three.sql", "CREATE TABLE three ()")
+    with pytest.raises(MigrationUnknown, match=r"0\.9\.1: its toy schema is of version 0\.10\.0"):
+        await migrate(empty, [toy])
 
-    connection = await asyncpg.connect(empty)
-    assert await connection.fetchval("SELECT to_regclass('t')") is None
-    await connection.close()
-    await require_current(empty, shipped())
+    monkeypatch.setattr(brain, "__version__", "0.11.0rc1")
+    assert len(await migrate(empty, [toy])) == 1
 
 
-async def test_a_table_tasks_that_fits_is_kept_and_watched(empty: str) -> None:
+async def test_the_core_is_applied_again_while_writers_have_open_transactions(
+    database: str, tmp_path: Path
+) -> None:
+    """It waits for none of them, so none of the others waits for it."""
+    schema = copy_of(core_schema(), tmp_path)
+    write(schema.folder / "schema/99_changed.sql", "SELECT 1")
+    writer = await asyncpg.connect(database)
+    async with writer.transaction():
+        await insert(writer, "open")
+
+        assert [str(step) for step in await migrate(database, [schema])] == ["brain"]
+
+        await insert(writer, "after")
+    assert await asked(database, "SELECT count(*) FROM brain.events") == 2
+    await writer.close()
+
+
+def copy_of(schema: Schema, folder: Path) -> Schema:
+    for script in schema.current().scripts:
+        write(folder / "schema" / script.name, script.sql)
+    return Schema(schema.name, folder)
+
+
+async def test_a_database_from_before_the_first_release_is_recognised(empty: str) -> None:
     connection = await asyncpg.connect(empty)
     await connection.execute(
         """
-        CREATE TABLE tasks (
-            id uuid PRIMARY KEY, title text, agent text, status text, progress int, payload jsonb,
-            started_at timestamptz, completed_at timestamptz, updated_at timestamptz, error text,
-            of_their_own text);
-        INSERT INTO tasks (id) VALUES (gen_random_uuid());
+        CREATE SCHEMA brain;
+        CREATE TABLE brain.migrations (
+            number integer PRIMARY KEY, name text NOT NULL, sha256 text NOT NULL,
+            applied_at timestamptz NOT NULL DEFAULT now(), milliseconds integer NOT NULL);
+        INSERT INTO brain.migrations VALUES (1, '0001_log', 'e3b0c442', now(), 3);
         """
     )
 
-    await migrate(empty, shipped())
+    for attempt in (status, migrate, require_current):
+        with pytest.raises(MigrationUnsupported) as refusal:
+            await attempt(empty, every_schema())
 
-    await connection.execute("UPDATE tasks SET status = 'running'")
-    assert await connection.fetchval("SELECT data ->> 'status' FROM brain.events") == "running"
+    text = str(refusal.value)
+    assert "before its first release" in text and text.count("\n") == 0
+    command = text.rpartition(" -c ")[2].strip("'")
+    await connection.execute(command)
+    await migrate(empty, every_schema())
     await connection.close()
 
 
-async def test_a_table_tasks_that_does_not_fit_is_refused_with_what_it_lacks(empty: str) -> None:
-    connection = await asyncpg.connect(empty)
-    await connection.execute("CREATE TABLE tasks (id int PRIMARY KEY, status text)")
-    await connection.close()
-
-    with pytest.raises(MigrationFailed, match="lacks: title, agent, progress, payload, started_at"):
-        await migrate(empty, shipped())
-
-
-async def test_an_ordinary_role_is_told_what_it_needs_and_then_can_migrate(
+async def test_an_ordinary_role_gets_an_error_with_what_it_needs_and_then_can_migrate(
     empty: str, postgres: str
 ) -> None:
     async with ordinary_role(postgres, "NOCREATEROLE") as (role, admin):
         with pytest.raises(RightsMissing, match="GRANT CREATE ON DATABASE"):
-            await migrate(as_role(empty, role), shipped())
+            await migrate(as_role(empty, role), every_schema())
 
         await admin.execute(f"ALTER DATABASE {urlsplit(empty).path[1:]} OWNER TO {role}")
         with pytest.raises(RightsMissing, match="GRANT brain_owner TO"):
-            await migrate(as_role(empty, role), shipped())
+            await migrate(as_role(empty, role), every_schema())
 
         await admin.execute(f"GRANT brain_owner TO {role}")
-        assert await migrate(as_role(empty, role), shipped()) == shipped()
+        assert len(await migrate(as_role(empty, role), every_schema())) == len(every_schema())
 
         connection = await asyncpg.connect(as_role(empty, role))
         await connection.execute("INSERT INTO tasks (id) VALUES ('a')")
@@ -160,20 +267,51 @@ async def test_an_ordinary_role_is_told_what_it_needs_and_then_can_migrate(
         await connection.close()
 
 
-def test_numbers_count_from_one_without_a_gap(tmp_path: Path) -> None:
-    (tmp_path / "0001_one.sql").write_text("SELECT 1")
-    (tmp_path / "0003_three.sql").write_text("SELECT 3")
+async def test_a_role_without_rights_on_the_schema_gets_an_error_that_says_so(
+    core_database: str, postgres: str
+) -> None:
+    async with ordinary_role(postgres) as (role, _):
+        with pytest.raises(RightsMissing, match="GRANT brain_owner TO"):
+            await migrate(as_role(core_database, role), [core_schema()])
+
+
+def test_upgrades_count_from_one_without_a_gap(toy: Schema) -> None:
+    write(toy.folder / "upgrades/0003_three.sql", "SELECT 3")
 
     with pytest.raises(MigrationError, match=r"\[1, 3\]"):
-        read_folder(tmp_path)
+        toy.upgrades()
 
 
-def test_a_file_with_another_name_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "first.sql").write_text("SELECT 1")
+def test_an_upgrade_with_another_name_is_refused(toy: Schema) -> None:
+    write(toy.folder / "upgrades/first.sql", "SELECT 1")
 
     with pytest.raises(MigrationError, match=r"NNNN_name\.sql"):
-        read_folder(tmp_path)
+        toy.upgrades()
 
 
-def test_every_shipped_file_opens_with_a_sentence_on_why() -> None:
-    assert all(migration.sql.startswith("-- ") for migration in shipped())
+def test_a_folder_without_a_schema_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MigrationError, match=r"neither schema/\*\.sql nor schema\.sql"):
+        Schema("none", tmp_path).current()
+
+
+def test_every_file_opens_with_a_sentence() -> None:
+    scripts = [script for schema in every_schema() for script in schema.current().scripts]
+
+    assert all(script.sql.startswith("-- ") for script in scripts)
+
+
+def test_every_function_is_written_once_and_revokes_its_rights() -> None:
+    sql = "\n".join(script.sql for schema in every_schema() for script in schema.current().scripts)
+    created = [
+        line.partition("brain.")[2].partition("(")[0]
+        for line in sql.splitlines()
+        if line.startswith("CREATE OR REPLACE FUNCTION brain.")
+    ]
+    created.remove("append")  # in the function that generates it
+    created.remove("%1$I")
+
+    assert sorted(set(created)) == sorted(created)
+    revoked = [f"\nREVOKE ALL ON FUNCTION brain.{name} FROM PUBLIC;" for name in created]
+    assert [statement for statement in revoked if statement not in sql] == []
+    assert "CREATE FUNCTION" not in sql
+    assert "DEFAULT PRIVILEGES" not in sql

@@ -9,11 +9,14 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from brain.database.migrations import migrate, shipped
+from brain.database.migrations import migrate
 from brain.message.event import Operation
 from tests.database.log_reading import events_after, reading
 from tests.database.servers import Server, binaries_of, new_server
 from tests.postgres import new_database
+from tests.schemas import every_schema
+
+pytestmark = pytest.mark.postgres_versions
 
 PATIENCE_SECONDS = 20.0
 TABLE = "CREATE TABLE things (id int PRIMARY KEY, a text)"
@@ -29,7 +32,7 @@ async def server(postgres: str) -> AsyncIterator[Server]:
 @pytest.fixture
 async def database(server: Server) -> AsyncIterator[str]:
     async with new_database(server.url) as url:
-        await migrate(url, shipped())
+        await migrate(url, every_schema())
         yield url
 
 
@@ -68,10 +71,10 @@ async def subscribed(
 
 
 @asynccontextmanager
-async def sleeping(database: str, heard: asyncio.Event) -> AsyncIterator[None]:
-    """A node that sleeps and hears the bell."""
+async def parked(database: str, notified: asyncio.Event) -> AsyncIterator[None]:
+    """A parked node that is notified."""
     sleeper = await asyncpg.connect(database)
-    await sleeper.add_listener("brain", lambda *_: heard.set())
+    await sleeper.add_listener("brain", lambda *_: notified.set())
     await sleeper.execute("SELECT pg_advisory_lock_shared(5221, 2)")
     yield
     await sleeper.close()
@@ -89,7 +92,7 @@ async def applied(publisher: asyncpg.Connection) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_what_is_applied_is_not_told_unless_that_is_asked_for(
+async def test_applied_changes_are_not_logged_by_default(
     database: str, connection: asyncpg.Connection, publisher: asyncpg.Connection
 ) -> None:
     await connection.execute(f"{TABLE}; SELECT brain.watch('things', 'things', '{{id,a}}')")
@@ -105,16 +108,16 @@ async def test_what_is_applied_is_not_told_unless_that_is_asked_for(
 
 
 @pytest.mark.parametrize("timing", ["immediate", "deferred"])
-async def test_what_is_applied_is_told_and_the_bell_rings(
+async def test_applied_changes_are_logged_and_parked_nodes_are_notified(
     database: str, connection: asyncpg.Connection, publisher: asyncpg.Connection, timing: str
 ) -> None:
     await connection.execute(TABLE)
     await connection.execute(
         "SELECT brain.watch('things', 'things', '{id,a}', timing => $1, replicated => true)", timing
     )
-    heard = asyncio.Event()
+    notified = asyncio.Event()
     async with (
-        sleeping(database, heard),
+        parked(database, notified),
         subscribed(publisher, connection),
         reading(database) as log,
     ):
@@ -126,17 +129,17 @@ async def test_what_is_applied_is_told_and_the_bell_rings(
             "DELETE FROM things WHERE id = 2",
             "TRUNCATE things",
         ):
-            heard.clear()
+            notified.clear()
             await publisher.execute(statement)
             async with asyncio.timeout(PATIENCE_SECONDS):
-                await heard.wait()
-        told = [(event.operation.value, event.key) for event in await events_after(log, start)]
-    assert told == [
+                await notified.wait()
+        logged = [(event.operation.value, event.key) for event in await events_after(log, start)]
+    assert logged == [
         ("I", [1]), ("I", [2]), ("U", [1]), ("D", [1]), ("U", [3]), ("D", [2]), ("T", None),
     ]  # fmt: skip
 
 
-async def test_the_rows_that_a_subscription_begins_with_are_told_as_insertions(
+async def test_the_rows_that_a_subscription_begins_with_are_logged_as_insertions(
     database: str, connection: asyncpg.Connection, publisher: asyncpg.Connection
 ) -> None:
     await publisher.execute("INSERT INTO things SELECT n, 'old' FROM generate_series(1, 3) n")
@@ -152,7 +155,7 @@ async def test_the_rows_that_a_subscription_begins_with_are_told_as_insertions(
     ]
 
 
-async def test_what_is_applied_to_partitions_is_told(
+async def test_changes_applied_to_partitions_are_logged(
     database: str, connection: asyncpg.Connection, publisher: asyncpg.Connection
 ) -> None:
     """Of a partition that was attached after the table was watched, too."""
@@ -169,11 +172,11 @@ async def test_what_is_applied_to_partitions_is_told(
         await publisher.execute("INSERT INTO things VALUES (1, 'a'), (11, 'b')")
         await publisher.execute("UPDATE things SET id = 12 WHERE id = 1")
         await applied(publisher)
-        told = [(event.operation.value, event.key) for event in await events_after(log, start)]
+        logged = [(event.operation.value, event.key) for event in await events_after(log, start)]
         problems = await connection.fetchval(
             "SELECT problems FROM brain.watches WHERE channel = 'things'"
         )
-    assert told == [("I", [1]), ("I", [11]), ("D", [1]), ("I", [12])]
+    assert logged == [("I", [1]), ("I", [11]), ("D", [1]), ("I", [12])]
     assert problems == []
 
 

@@ -7,24 +7,27 @@ import asyncpg
 import pytest
 
 from brain.database.log import Log
-from brain.database.migrations import migrate, shipped
+from brain.database.migrations import migrate
 from brain.errors import CursorLost
 from brain.message.cursor import Cursor
 from tests.database.log_reading import events_after, reading
 from tests.postgres import as_role, new_database, ordinary_role
+from tests.schemas import every_schema
 from tests.tasks import insert
+
+pytestmark = pytest.mark.postgres_versions
 
 ALL_SLOTS = """
     SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class WHERE relname ~ '^events_[0-3]$'
 """
 
 
-async def forget(connection: asyncpg.Connection, keep: str = "0 s") -> int:
-    emptied: int = await connection.fetchval("SELECT brain.forget($1::text::interval)", keep)
+async def trim(connection: asyncpg.Connection, keep: str = "0 s") -> int:
+    emptied: int = await connection.fetchval("SELECT brain.trim($1::text::interval)", keep)
     return emptied
 
 
-async def test_what_is_old_is_forgotten_and_its_cursors_are_refused(
+async def test_old_events_are_trimmed_and_their_cursors_are_refused(
     database: str, connection: asyncpg.Connection
 ) -> None:
     async with reading(database) as log:
@@ -32,7 +35,7 @@ async def test_what_is_old_is_forgotten_and_its_cursors_are_refused(
         await insert(connection, "old")
         newest = await log.tick()
 
-        assert await forget(connection) == 1
+        assert await trim(connection) == 1
 
         assert await connection.fetchval("SELECT count(*) FROM brain.events") == 0
         with pytest.raises(CursorLost):
@@ -47,7 +50,7 @@ async def test_what_is_not_old_yet_is_kept(database: str, connection: asyncpg.Co
         await insert(connection, "a")
         await log.tick()
 
-        assert await forget(connection, "1 hour") == 0
+        assert await trim(connection, "1 hour") == 0
         assert [event.key for event in await events_after(log, start)] == [["a"]]
 
 
@@ -58,7 +61,7 @@ async def test_what_no_tick_holds_yet_is_kept_however_old(
         start = await log.tick()
         await insert(connection, "a")
 
-        assert await forget(connection) == 0
+        assert await trim(connection) == 0
         assert [event.key for event in await events_after(log, start)] == [["a"]]
 
 
@@ -73,14 +76,14 @@ async def test_a_transaction_that_is_open_for_long_loses_nothing(
         await insert(connection, "early")
         newest = await log.tick()
 
-        assert await forget(connection) == 0
+        assert await trim(connection) == 0
 
         await transaction.commit()
         await late.close()
         assert [event.key for event in await events_after(log, newest)] == [["late"]]
 
 
-async def test_what_is_forgotten_while_it_is_read_is_not_taken_for_nothing(
+async def test_a_page_that_is_trimmed_while_it_is_read_is_refused_instead_of_empty(
     database: str, connection: asyncpg.Connection
 ) -> None:
     """TRUNCATE empties a table under the eyes of older snapshots: the check must come after."""
@@ -97,7 +100,7 @@ async def test_what_is_forgotten_while_it_is_read_is_not_taken_for_nothing(
         asked = asyncio.create_task(log.after(start))
         await waits_for_a_lock(connection)
 
-        assert await forget(connection) == 1
+        assert await trim(connection) == 1
         await connection.execute("SELECT pg_advisory_unlock(1)")
 
         with pytest.raises(CursorLost):
@@ -114,7 +117,7 @@ async def test_writers_go_on_to_the_next_slot_when_half_of_the_time_has_passed(
     ):
         await admin.execute(f"ALTER DATABASE {urlsplit(url).path[1:]} OWNER TO {role}")
         await admin.execute(f"GRANT brain_owner TO {role}")
-        await migrate(as_role(url, role), shipped())
+        await migrate(as_role(url, role), every_schema())
         node = await asyncpg.connect(as_role(url, role))
         written = []
         for number in range(6):
@@ -127,7 +130,7 @@ async def test_writers_go_on_to_the_next_slot_when_half_of_the_time_has_passed(
             await node.execute(
                 "UPDATE brain.current_slot SET since = since - interval '31 minutes'"
             )
-            assert await forget(node, "1 hour") == 0
+            assert await trim(node, "1 hour") == 0
         await node.close()
 
     # The first one is not empty yet when it would be its turn again.
@@ -162,8 +165,8 @@ async def test_in_the_long_run_the_log_keeps_its_size_and_no_cursor_skips_anythi
         return count
 
     async def follow(log: Log, seconds: float) -> tuple[list[float], list[int]]:
-        """Return what was told, and the size of the log, every now and then."""
-        told: list[float] = []
+        """Return what was read, and the sizes of the log meanwhile."""
+        read: list[float] = []
         sizes: list[int] = []
         cursor = await log.tick()
         writing = asyncio.create_task(write())
@@ -172,24 +175,24 @@ async def test_in_the_long_run_the_log_keeps_its_size_and_no_cursor_skips_anythi
             newest = await log.tick()
             while cursor != newest:
                 batch = await log.after(cursor)
-                told += [event.data["progress"] for event in batch.events if event.data]
+                read += [event.data["progress"] for event in batch.events if event.data]
                 cursor = batch.cursor
-            await forget(connection, "500 ms")
+            await trim(connection, "500 ms")
             sizes.append(await connection.fetchval(ALL_SLOTS))
             if asyncio.get_running_loop().time() > until:
                 stop.set()
                 await writing
-        assert told == list(range(1, writing.result() + 1))
-        return told, sizes
+        assert read == list(range(1, writing.result() + 1))
+        return read, sizes
 
     async with reading(database) as log:
         start: Cursor = await log.tick()
-        told, sizes = await follow(log, seconds=8)
+        read, sizes = await follow(log, seconds=8)
         with pytest.raises(CursorLost):
             await log.after(start)
 
-    assert len(told) > 100
+    assert len(read) > 100
     # The log holds what half a second and two slots of one second take, not all that was written.
     assert max(sizes[len(sizes) // 2 :]) <= 1.5 * max(sizes[: len(sizes) // 2])
     ticks = await connection.fetchval("SELECT count(*) FROM brain.ticks")
-    assert ticks < len(told) / 2
+    assert ticks < len(read) / 2

@@ -10,6 +10,8 @@ import pytest
 from brain.message.event import Operation
 from tests.database.stranger import Stranger, strange
 
+pytestmark = pytest.mark.postgres_versions
+
 RELATIONS = """
     SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname = 'brain' AND c.relkind IN ('r', 'v')
@@ -20,12 +22,20 @@ CALLS = """
                      FROM unnest(p.proargtypes::oid[]) type))
       FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'brain'
 """
+PUBLIC = """
+    SELECT p.oid::regproc::text FROM pg_proc p
+     WHERE p.pronamespace = 'brain'::regnamespace
+       AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+                    WHERE a.grantee = 0)
+     ORDER BY 1
+"""
 OWNERS = """
     SELECT DISTINCT owner::regrole::text FROM (
         SELECT relnamespace, relowner FROM pg_class
         UNION ALL SELECT pronamespace, proowner FROM pg_proc) o (namespace, owner)
      WHERE namespace = 'brain'::regnamespace
 """
+VIEWS = {"brain.watches", "brain.system_table_status"}
 ON_RELATIONS = [
     "SELECT FROM {}",
     "SELECT * FROM {}",
@@ -65,7 +75,7 @@ OTHERS = [
     "CREATE TRIGGER forged AFTER INSERT ON mine_for_now"
     " FOR EACH ROW EXECUTE FUNCTION brain.capture_1()",
     "CREATE TRIGGER forged BEFORE INSERT ON own.mine"
-    " FOR EACH ROW EXECUTE FUNCTION brain.fill_in_task()",
+    " FOR EACH ROW EXECUTE FUNCTION brain.complete_task()",
     'ALTER TABLE tasks DISABLE TRIGGER "!brain_1_row"',
     'DROP TRIGGER "!brain_1_row" ON tasks',
     "SELECT own.tick()",
@@ -100,12 +110,14 @@ async def refused(session: asyncpg.Connection, statement: str) -> None:
 
 
 @pytest.mark.parametrize("may_publish", [False, True], ids=["", "but may publish"])
-async def test_a_stranger_has_no_rights_on_the_log(stranger: Stranger, may_publish: bool) -> None:
+async def test_an_ordinary_role_has_no_rights_on_the_log(
+    stranger: Stranger, may_publish: bool
+) -> None:
     if may_publish:
         await stranger.let_publish()
     relations = [f"brain.{row[0]}" for row in await stranger.admin.fetch(RELATIONS)]
-    tables = [relation for relation in relations if relation != "brain.watches"]
-    expected = {"events", "events_3", "nodes", "ticks", "watched"}
+    tables = [relation for relation in relations if relation not in VIEWS]
+    expected = {"events", "events_3", "nodes", "schema_versions", "ticks", "watched"}
     assert {f"brain.{name}" for name in expected} <= set(tables)
     session = await stranger.session()
     await session.execute(OWN)
@@ -122,14 +134,16 @@ async def test_a_stranger_has_no_rights_on_the_log(stranger: Stranger, may_publi
         await refused(session, statement)
 
 
-async def test_everything_of_brain_belongs_to_the_role_that_nobody_logs_in_as(
+async def test_everything_of_brain_belongs_to_the_role_that_cannot_log_in(
     connection: asyncpg.Connection,
 ) -> None:
     assert [row[0] for row in await connection.fetch(OWNERS)] == ["brain_owner"]
 
 
 @pytest.mark.parametrize("may_publish", [False, True], ids=["", "but may publish"])
-async def test_a_stranger_calls_no_function_of_brain(stranger: Stranger, may_publish: bool) -> None:
+async def test_an_ordinary_role_calls_no_function_of_brain(
+    stranger: Stranger, may_publish: bool
+) -> None:
     if may_publish:
         await stranger.let_publish()
     calls = [row[0] for row in await stranger.admin.fetch(CALLS)]
@@ -141,7 +155,44 @@ async def test_a_stranger_calls_no_function_of_brain(stranger: Stranger, may_pub
             await refused(session, f"SELECT {call}")
 
 
-async def test_who_may_publish_forges_no_change_of_a_row(stranger: Stranger) -> None:
+async def test_the_public_may_execute_no_function_of_brain(
+    connection: asyncpg.Connection,
+) -> None:
+    await connection.execute(
+        """
+        CREATE TABLE orders (id int PRIMARY KEY, state text);
+        SELECT brain.watch('orders', 'orders', '{id,state}');
+        SELECT brain.write_functions();
+        """
+    )
+
+    executable = await connection.fetch(PUBLIC)
+    generated = await connection.fetchval(
+        "SELECT count(*) FROM pg_proc WHERE oid::regproc::text LIKE 'brain.capture_%'"
+    )
+
+    assert executable == []
+    assert generated == 14
+
+
+async def test_a_function_that_the_public_may_execute_is_found(
+    connection: asyncpg.Connection,
+) -> None:
+    await connection.execute(
+        """
+        CREATE FUNCTION brain.forgotten() RETURNS int LANGUAGE sql AS 'SELECT 1';
+        GRANT EXECUTE ON FUNCTION brain.tick TO PUBLIC;
+        """
+    )
+
+    assert [row[0] for row in await connection.fetch(PUBLIC)] == ["brain.forgotten", "brain.tick"]
+
+
+async def test_rights_outside_the_schema_are_not_touched(connection: asyncpg.Connection) -> None:
+    assert await connection.fetch("SELECT * FROM pg_default_acl") == []
+
+
+async def test_a_role_that_may_publish_forges_no_change_of_a_row(stranger: Stranger) -> None:
     await stranger.let_publish()
 
     (event,) = await stranger.events(
@@ -162,7 +213,7 @@ async def test_the_operation_of_a_message_is_not_for_its_publisher_to_choose(
     await refused(session, "UPDATE brain.events SET channel = 'tasks'")
 
 
-async def test_a_table_of_ones_own_is_told_on_no_channel(stranger: Stranger) -> None:
+async def test_a_table_of_an_ordinary_role_is_logged_on_no_channel(stranger: Stranger) -> None:
     assert [] == await stranger.events(
         "CREATE TABLE own.tasks (LIKE public.tasks INCLUDING ALL)",
         "INSERT INTO own.tasks (id) VALUES ('forged')",

@@ -1,4 +1,4 @@
-"""Code that goes by the names of PostgreSQL's own runs with the rights of nobody but its author."""
+"""Functions and operators named like those of PostgreSQL run with no rights but their author's."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from tests.database.shadows import TEMPORARY, cast_shadows, notes
 from tests.database.stage import rewrite
 from tests.database.stranger import Stranger, strange
 
+pytestmark = pytest.mark.postgres_versions
+
 HOSTILE = TEMPORARY + "SET search_path = own, pg_catalog, public, pg_temp;"
 INSERT = "INSERT INTO public.things VALUES (1, 2, 'a', '{\"b\": 3}', 'c', '2026-01-01 00:00+00')"
 DATA = {"id": 1, "number": 2, "name": "a", "document": {"b": 3}, "letter": "c"}
 AT = {"at": "2026-01-01T00:00:00+00:00"}
 
 # Each of them by itself, and what it says to the log: operation, key, data, old.
-Told = tuple[Operation, object, object, object]
-CHANGES: dict[str, list[Told]] = {
+Match = tuple[Operation, object, object, object]
+CHANGES: dict[str, list[Match]] = {
     INSERT: [(Operation.INSERT, [1], DATA | AT, None)],
     "UPDATE public.things SET number = 4, letter = 'd'": [
         (
@@ -51,7 +53,7 @@ async def stranger(postgres: str, database: str) -> AsyncIterator[Stranger]:
         yield stranger
 
 
-def told(events: list[Event]) -> list[Told]:
+def matches_of(events: list[Event]) -> list[Match]:
     return [(event.operation, event.key, event.data, event.old) for event in events]
 
 
@@ -65,7 +67,7 @@ async def set_up(stranger: Stranger) -> None:
     await cast_shadows(await stranger.session(), "own")
 
 
-async def test_the_shadows_do_what_they_are_made_for(stranger: Stranger) -> None:
+async def test_the_shadows_run_where_names_are_not_qualified(stranger: Stranger) -> None:
     await set_up(stranger)
     session = await stranger.session()
 
@@ -78,12 +80,12 @@ async def test_the_shadows_do_what_they_are_made_for(stranger: Stranger) -> None
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_no_shadow_falls_on_the_event_of_a_change(stranger: Stranger, change: str) -> None:
+async def test_no_shadow_runs_for_the_event_of_a_change(stranger: Stranger, change: str) -> None:
     await set_up(stranger)
     if change != INSERT:
         await stranger.admin.execute(INSERT)
 
-    assert told(await stranger.events(HOSTILE + change)) == CHANGES[change]
+    assert matches_of(await stranger.events(HOSTILE + change)) == CHANGES[change]
     assert await notes(stranger.admin, "own") == set()
 
 
@@ -122,7 +124,7 @@ async def test_no_shadow_falls_on_a_table_that_was_altered(
     assert await notes(stranger.admin, "own") == set()
 
 
-async def test_no_shadow_falls_on_a_message(stranger: Stranger) -> None:
+async def test_no_shadow_runs_for_a_published_message(stranger: Stranger) -> None:
     await set_up(stranger)
     await stranger.let_publish()
 
@@ -168,8 +170,8 @@ async def test_brain_runs_nothing_that_others_put_into_public(
     await read_and_watch(stranger)
     async with opened_pool(stranger.admin_url) as pool, AsyncExitStack() as stack:
         await SnapshotReader(2**20).read(pool, frozenset({"others"}))
-        forgetting = asyncio.create_task(retention.forget_old_events(pool, 0))
-        stack.push_async_callback(ended, forgetting)
+        trimming = asyncio.create_task(retention.trim_log(pool, 0))
+        stack.push_async_callback(ended, trimming)
         async with asyncio.timeout(20):
             while await stranger.admin.fetchval("SELECT count(*) FROM brain.events"):
                 await asyncio.sleep(0.01)
@@ -193,7 +195,7 @@ async def read_and_watch(stranger: Stranger) -> None:
         await connection.execute("SELECT * FROM brain.watches; SELECT brain.unwatch('tasks')")
 
 
-async def test_a_name_that_is_not_qualified_would_be_noticed(stranger: Stranger) -> None:
+async def test_a_name_that_is_not_qualified_would_be_found(stranger: Stranger) -> None:
     await set_up(stranger)
     watch = await stranger.admin.fetchval("SELECT max(id) FROM brain.watched")
     edit = ("TG_OP OPERATOR(pg_catalog.=) 'UPDATE'", "TG_OP = 'UPDATE'")

@@ -10,11 +10,14 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from brain.database.migrations import migrate, shipped
+from brain.database.migrations import migrate
 from tests.database.log_reading import events_after, reading
 from tests.database.servers import Server, binaries_of, new_server
 from tests.end_to_end.brain import PATIENCE_SECONDS, message, running_brain
 from tests.postgres import new_database
+from tests.schemas import every_schema
+
+pytestmark = pytest.mark.postgres_versions
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +29,13 @@ async def server(postgres: str) -> AsyncIterator[Server]:
 @pytest.fixture
 async def database(server: Server) -> AsyncIterator[str]:
     async with new_database(server.url) as url:
-        await migrate(url, shipped())
+        await migrate(url, every_schema())
         yield url
 
 
 @asynccontextmanager
 async def sleeper(database: str) -> AsyncIterator[None]:
-    """A node that sleeps, as far as writers can tell."""
+    """A parked node, as writers see it."""
     connection = await asyncpg.connect(database)
     await connection.execute("SELECT pg_advisory_lock_shared(5221, 2)")
     yield
@@ -49,7 +52,7 @@ async def prepare(connection: asyncpg.Connection, id: str) -> None:
         raise
 
 
-async def test_a_transaction_that_rang_the_bell_cannot_be_prepared(
+async def test_a_transaction_that_has_notified_cannot_be_prepared(
     database: str, connection: asyncpg.Connection
 ) -> None:
     async with sleeper(database):
@@ -59,7 +62,7 @@ async def test_a_transaction_that_rang_the_bell_cannot_be_prepared(
     assert await connection.fetchval("SELECT count(*) FROM tasks") == 0
 
 
-async def test_while_no_node_sleeps_transactions_are_prepared_as_they_are(
+async def test_while_no_node_is_parked_transactions_can_be_prepared(
     database: str, connection: asyncpg.Connection
 ) -> None:
     async with reading(database) as log:
@@ -71,15 +74,15 @@ async def test_while_no_node_sleeps_transactions_are_prepared_as_they_are(
 
 
 @pytest.mark.parametrize("way", ["session", "role"])
-async def test_with_the_bell_off_changes_are_told_after_commit_prepared(
+async def test_without_notifications_changes_are_read_after_commit_prepared(
     database: str, connection: asyncpg.Connection, way: str
 ) -> None:
     if way == "session":
-        await connection.execute("SET brain.bell = off")
+        await connection.execute("SET brain.notify = off")
     else:
-        await connection.execute("ALTER ROLE postgres SET brain.bell = off")
+        await connection.execute("ALTER ROLE postgres SET brain.notify = off")
         connection = await asyncpg.connect(database)
-        await connection.execute("ALTER ROLE postgres RESET brain.bell")
+        await connection.execute("ALTER ROLE postgres RESET brain.notify")
     async with sleeper(database), reading(database) as log:
         start = await log.tick()
         await prepare(connection, "later")
@@ -93,12 +96,12 @@ async def test_with_the_bell_off_changes_are_told_after_commit_prepared(
     await connection.close()
 
 
-async def test_what_is_rolled_back_after_it_was_prepared_is_never_told(
+async def test_changes_that_are_rolled_back_after_prepare_are_never_read(
     database: str, connection: asyncpg.Connection
 ) -> None:
     async with sleeper(database), reading(database) as log:
         start = await log.tick()
-        await connection.execute("SET brain.bell = off")
+        await connection.execute("SET brain.notify = off")
         await prepare(connection, "never")
         await connection.execute("ROLLBACK PREPARED 'never'")
         await connection.execute("INSERT INTO tasks (id) VALUES ('after')")
@@ -111,7 +114,7 @@ async def test_a_published_message_can_be_prepared_too(
 ) -> None:
     async with sleeper(database), reading(database) as log:
         start = await log.tick()
-        await connection.execute("SET brain.bell = off; BEGIN; SELECT brain.publish('news', 'x')")
+        await connection.execute("SET brain.notify = off; BEGIN; SELECT brain.publish('news', 'x')")
         await connection.execute("PREPARE TRANSACTION 'published'")
         assert await events_after(log, start) == []
 
@@ -119,14 +122,14 @@ async def test_a_published_message_can_be_prepared_too(
         assert [event.type for event in await events_after(log, start)] == ["x"]
 
 
-async def test_a_node_that_sleeps_tells_it_when_it_looks_next(
+async def test_a_parked_node_reads_prepared_changes_at_its_next_poll(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     often = {"BRAIN_IDLE_POLL_SECONDS": "0.2"}
     async with running_brain(tmp_path, "--database-url", database, **often) as brain:
         async with brain.client() as client:
             await asleep(connection)
-            await connection.execute("SET brain.bell = off")
+            await connection.execute("SET brain.notify = off")
             await prepare(connection, "prepared")
             await connection.execute("INSERT INTO tasks (id) VALUES ('before')")
             assert (await message(client))["data"]["id"] == "before"

@@ -6,6 +6,8 @@ import pytest
 from brain.message.event import Operation
 from tests.database.changes import logged_events, rung
 
+pytestmark = pytest.mark.postgres_versions
+
 
 async def watched_table(connection: asyncpg.Connection, definition: str, columns: str) -> None:
     await connection.execute(f"CREATE TABLE public.things ({definition})")
@@ -299,43 +301,43 @@ async def test_a_hostile_search_path_does_not_reach_the_trigger(
     assert [event.data for event in events] == [{"id": 1}]
 
 
-async def test_the_bell_is_only_rung_when_somebody_sleeps(
+async def test_a_change_notifies_only_while_a_node_is_parked(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    heard: list[str] = []
+    notifications: list[str] = []
     sleeper = await asyncpg.connect(database)
-    await sleeper.add_listener("brain", lambda *arguments: heard.append(arguments[2]))
+    await sleeper.add_listener("brain", lambda *arguments: notifications.append(arguments[2]))
 
-    await connection.execute("INSERT INTO tasks (id) VALUES ('nobody sleeps')")
+    await connection.execute("INSERT INTO tasks (id) VALUES ('no node is parked')")
     await sleeper.execute("SELECT 1")
-    assert heard == []
+    assert notifications == []
 
     await sleeper.execute("SELECT pg_advisory_lock_shared(5221, 2)")
     async with connection.transaction():
         await connection.execute("INSERT INTO tasks (id) VALUES ('one')")
         await connection.execute("INSERT INTO tasks (id) VALUES ('two')")
     await sleeper.execute("SELECT 1")
-    assert heard == ["brain"]
+    assert notifications == ["brain"]
     await sleeper.close()
 
 
 async def test_writers_that_look_at_the_same_time_do_not_ring_for_each_other(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    heard: list[object] = []
+    notifications: list[object] = []
     listener, looking = await asyncpg.connect(database), await asyncpg.connect(database)
-    await listener.add_listener("brain", lambda *arguments: heard.append(arguments[3]))
+    await listener.add_listener("brain", lambda *arguments: notifications.append(arguments[3]))
     await looking.execute("SELECT pg_advisory_lock(5221, 2)")  # as for a moment every writer does
 
     await connection.execute("INSERT INTO tasks (id) VALUES ('a')")
     await listener.execute("SELECT 1")
 
-    assert heard == []
+    assert notifications == []
     await looking.close()
     await listener.close()
 
 
-async def test_a_statement_that_changes_nothing_rings_for_nobody(
+async def test_a_statement_that_changes_nothing_notifies_no_node(
     database: str, connection: asyncpg.Connection
 ) -> None:
     assert await rung(database, connection, "UPDATE tasks SET progress = 1") == [False]

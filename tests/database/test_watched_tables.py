@@ -1,4 +1,4 @@
-"""Which tables can be watched, and what is told of them."""
+"""Which tables can be watched, and what is logged of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import pytest
 
 from tests.database.changes import changes, rung
 from tests.database.log_reading import events_after, reading
+
+pytestmark = pytest.mark.postgres_versions
 
 PARTITIONED = """
     CREATE TABLE things (id int, a text, PRIMARY KEY (id)) PARTITION BY RANGE (id);
@@ -43,7 +45,7 @@ async def test_the_values_of_a_key_come_in_the_order_of_the_key(
 
 
 @both_timings
-async def test_what_is_written_through_a_parent_or_to_a_partition_is_told(
+async def test_a_change_through_a_parent_or_of_a_partition_is_logged(
     database: str, connection: asyncpg.Connection, timing: str
 ) -> None:
     await connection.execute(PARTITIONED)
@@ -58,13 +60,13 @@ async def test_what_is_written_through_a_parent_or_to_a_partition_is_told(
         "DELETE FROM high WHERE id = 12",
     )
 
-    told = await changes(database, connection, *statements)
+    logged = await changes(database, connection, *statements)
 
-    assert [(change.operation, change.key) for change in told] == [
+    assert [(change.operation, change.key) for change in logged] == [
         ("I", [1]), ("I", [11]), ("I", [2]), ("I", [12]), ("U", [1]), ("U", [11]), ("U", [12]),
         ("D", [1]), ("D", [12]),
     ]  # fmt: skip
-    assert told[3].data == {"id": 12, "a": "d"}
+    assert logged[3].data == {"id": 12, "a": "d"}
     await connection.execute("DELETE FROM things")
     assert await rung(database, connection, *statements) == [True] * len(statements)
 
@@ -103,22 +105,22 @@ async def test_a_partition_that_is_attached_later_is_watched_and_a_detached_one_
         """
     )
 
-    told = await changes(
+    logged = await changes(
         database,
         connection,
         "INSERT INTO attached VALUES ('a', 21)",
         "INSERT INTO things VALUES (31, 'b')",
         "UPDATE beneath SET a = 'c'",
-        "INSERT INTO low VALUES (1, 'nobody looks')",
+        "INSERT INTO low VALUES (1, 'not watched')",
     )
 
-    assert [(change.operation, change.key) for change in told] == [
+    assert [(change.operation, change.key) for change in logged] == [
         ("I", [21]), ("I", [31]), ("U", [31]),
     ]  # fmt: skip
 
 
 @both_timings
-async def test_the_emptying_of_a_partitioned_table_is_told_and_that_of_one_partition_is_not(
+async def test_a_truncate_of_a_partitioned_table_is_logged_and_that_of_a_partition_is_not(
     database: str, connection: asyncpg.Connection, timing: str
 ) -> None:
     await connection.execute(PARTITIONED)
@@ -149,17 +151,17 @@ async def test_a_partition_can_be_watched_by_itself(
     await connection.execute(PARTITIONED)
     await connection.execute("SELECT brain.watch('low', 'low', '{id}')")
 
-    told = await changes(
+    logged = await changes(
         database,
         connection,
         "INSERT INTO things VALUES (1), (11)",
         "UPDATE things SET id = 12 WHERE id = 1",
     )
 
-    assert told == [("I", [1], {"id": 1}), ("D", [1], None)]
+    assert logged == [("I", [1], {"id": 1}), ("D", [1], None)]
 
 
-async def test_a_watched_table_says_nothing_of_those_that_inherit_from_it(
+async def test_changes_of_tables_that_inherit_from_a_watched_one_are_not_logged(
     database: str, connection: asyncpg.Connection
 ) -> None:
     await connection.execute(
@@ -170,7 +172,7 @@ async def test_a_watched_table_says_nothing_of_those_that_inherit_from_it(
         """
     )
 
-    told = await changes(
+    logged = await changes(
         database,
         connection,
         "INSERT INTO things VALUES (1)",
@@ -179,12 +181,12 @@ async def test_a_watched_table_says_nothing_of_those_that_inherit_from_it(
         "DELETE FROM things",
     )
 
-    assert [(change.operation, change.key) for change in told] == [
+    assert [(change.operation, change.key) for change in logged] == [
         ("I", [1]), ("U", [1]), ("D", [1]),
     ]  # fmt: skip
 
 
-async def test_messages_are_called_what_types_says(
+async def test_a_watch_may_name_the_types_of_its_messages(
     database: str, connection: asyncpg.Connection
 ) -> None:
     types = '{"insert": "made", "update": "it\'\'s \\"changed\\"", "truncate": "emptied"}'
@@ -202,13 +204,13 @@ async def test_messages_are_called_what_types_says(
             "TRUNCATE things",
         ):
             await connection.execute(statement)
-        told = [event.type for event in await events_after(log, start)]
+        logged = [event.type for event in await events_after(log, start)]
 
     changed = 'it\'s "changed"'
-    assert told == ["made", changed, None, changed, None, "emptied"]
+    assert logged == ["made", changed, None, changed, None, "emptied"]
 
 
-async def test_a_writer_with_an_old_snapshot_is_told_of_the_watch_only_by_its_triggers(
+async def test_a_writer_with_an_old_snapshot_logs_changes_by_the_triggers_alone(
     database: str, connection: asyncpg.Connection
 ) -> None:
     """Nothing that the trigger function does depends on rows that the writer cannot see."""
@@ -219,7 +221,7 @@ async def test_a_writer_with_an_old_snapshot_is_told_of_the_watch_only_by_its_tr
         "SELECT brain.watch('things', 'things', '{id,a}'); ALTER TABLE things DROP a"
     )
 
-    told = await changes(database, writer, "INSERT INTO things VALUES (1); COMMIT")
+    logged = await changes(database, writer, "INSERT INTO things VALUES (1); COMMIT")
 
-    assert told == [("I", [1], {"id": 1, "a": None})]
+    assert logged == [("I", [1], {"id": 1, "a": None})]
     await writer.close()

@@ -8,6 +8,8 @@ import pytest
 from tests.database.changes import changes
 from tests.database.log_reading import events_after, reading
 
+pytestmark = pytest.mark.postgres_versions
+
 THINGS = "CREATE TABLE things (id int PRIMARY KEY, a int, b int)"
 WATCH = "SELECT brain.watch('things', 'things', '{id,a}', timing => $1)"
 # The change of one row changes the next one.
@@ -36,15 +38,15 @@ async def test_where_triggers_write_other_rows_the_last_event_of_each_shows_how_
     is_deferred = asked != "immediate"
     assert await timing(connection) == ("deferred" if is_deferred else "immediate")
 
-    told = await changes(database, connection, "UPDATE things SET a = a + 1")
+    logged = await changes(database, connection, "UPDATE things SET a = a + 1")
 
     rows = await connection.fetch("SELECT id, a FROM things ORDER BY id")
-    last = {change.data["id"]: change.data["a"] for change in told}
+    last = {change.data["id"]: change.data["a"] for change in logged}
     # It is for this that they are deferred.
     assert (last == {row["id"]: row["a"] for row in rows}) is is_deferred
 
 
-async def test_a_table_without_row_triggers_of_its_own_is_told_at_once(
+async def test_a_change_of_a_table_without_row_triggers_of_its_own_is_logged_at_once(
     database: str, connection: asyncpg.Connection
 ) -> None:
     """Neither BEFORE triggers nor those for statements nor foreign keys defer it."""
@@ -62,10 +64,10 @@ async def test_a_table_without_row_triggers_of_its_own_is_told_at_once(
     assert await timing(connection) == "immediate"
 
     await connection.execute("INSERT INTO things VALUES (1, 0, NULL), (2, 0, 1)")
-    told = await changes(
+    logged = await changes(
         database, connection, "UPDATE things SET a = 1, id = CASE id WHEN 1 THEN 10 ELSE id END"
     )
-    assert told[-1] == ("U", [2], {"id": 2, "a": 1, "b": 10})
+    assert logged[-1] == ("U", [2], {"id": 2, "a": 1, "b": 10})
 
 
 async def test_a_row_trigger_of_a_single_partition_defers(connection: asyncpg.Connection) -> None:
@@ -87,19 +89,19 @@ async def test_deferred_events_keep_the_order_of_the_changes(
     await connection.execute(THINGS)
     await connection.execute(WATCH, "deferred")
 
-    told = await changes(
+    logged = await changes(
         database,
         connection,
         "INSERT INTO things VALUES (1, 0), (2, 0); UPDATE things SET a = 1 WHERE id = 2;"
         "UPDATE things SET a = 2; DELETE FROM things WHERE id = 1",
     )
 
-    assert [(change.operation, change.key) for change in told] == [
+    assert [(change.operation, change.key) for change in logged] == [
         ("I", [1]), ("I", [2]), ("U", [2]), ("U", [1]), ("U", [2]), ("D", [1]),
     ]  # fmt: skip
 
 
-async def test_a_table_that_is_let_go_keeps_nothing_of_the_watch(
+async def test_a_table_that_is_unwatched_keeps_nothing_of_the_watch(
     database: str, connection: asyncpg.Connection
 ) -> None:
     await connection.execute(THINGS)
@@ -123,7 +125,7 @@ async def test_a_table_that_is_let_go_keeps_nothing_of_the_watch(
         await connection.execute("SELECT brain.unwatch('things')")
 
 
-async def test_a_partitioned_table_is_let_go_with_its_partitions(
+async def test_a_partitioned_table_is_unwatched_with_its_partitions(
     connection: asyncpg.Connection,
 ) -> None:
     await connection.execute(
@@ -139,7 +141,7 @@ async def test_a_partitioned_table_is_let_go_with_its_partitions(
     )
 
 
-async def test_a_large_row_of_a_table_that_was_let_go_is_told_without_its_data(
+async def test_a_large_row_of_a_table_that_was_unwatched_is_read_without_its_data(
     database: str, connection: asyncpg.Connection
 ) -> None:
     await connection.execute("CREATE TABLE things (id int PRIMARY KEY, a text)")
@@ -166,8 +168,8 @@ async def test_a_large_row_of_a_table_that_was_let_go_is_told_without_its_data(
         ("'things', 'x', '{id,wrong,a,bad}'", "table public.things has no column wrong, bad"),
         ("'things', 'x', '{id,NULL}'", "table public.things has no column NULL"),
         ("'things', 'x', '{ctid}'", "table public.things has no column ctid"),
-        ("'things', 'x', '{}'", "no column of public.things is to be told"),
-        ("'things', 'x', NULL", "no column of public.things is to be told"),
+        ("'things', 'x', '{}'", "no column of public.things is listed"),
+        ("'things', 'x', NULL", "no column of public.things is listed"),
         ("'things', '', '{id}'", "the channel for public.things has no name"),
         ("'things', NULL, '{id}'", "the channel for public.things has no name"),
         ("'things', 'x', '{id}', '{\"made\": \"x\"}'", "delete and truncate; not made"),

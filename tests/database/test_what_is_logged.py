@@ -7,6 +7,8 @@ import pytest
 
 from tests.database.changes import changes
 
+pytestmark = pytest.mark.postgres_versions
+
 SECRET = "hunter2"
 
 
@@ -109,7 +111,7 @@ async def test_a_large_value_is_not_logged_however_well_it_compresses(
     letters = "x" * 300_000
     value = {"text": letters, "jsonb": f'"{letters}"', "text[]": f"{{{letters}}}"}[type]
 
-    told = await changes(
+    found = await changes(
         database,
         connection,
         f"INSERT INTO things VALUES (1, '{value}')",
@@ -119,11 +121,11 @@ async def test_a_large_value_is_not_logged_however_well_it_compresses(
         "DELETE FROM things",
     )
 
-    assert [change.operation for change in told] == ["I", "U", "U", "U", "D"]
+    assert [change.operation for change in found] == ["I", "U", "U", "U", "D"]
     assert not await logged(connection, "xxxxx")
 
 
-async def test_a_large_row_that_cannot_be_fetched_keeps_nobody_from_reading_on(
+async def test_a_large_row_that_cannot_be_fetched_keeps_no_reader_from_reading_on(
     database: str, connection: asyncpg.Connection
 ) -> None:
     """Its json holds what jsonb cannot, and is too large for that to be noticed by the writer."""

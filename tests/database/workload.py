@@ -1,4 +1,4 @@
-"""Writers on hot rows, readers and a node that forgets, all at random and at the same time."""
+"""Writers on hot rows, readers and a node that trims, all at random and at the same time."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Workload:
         self._seed = seed
         self._is_over = asyncio.Event()
 
-    async def run(self, *, forgets: bool = False) -> list[Reader]:
+    async def run(self, *, trims: bool = False) -> list[Reader]:
         """
-        Run to the end and check what the readers were told; return them.
+        Run to the end and check what the readers have read; return them.
 
         The last of them does not stay: it begins anew every now and then or, where old events are
         forgotten, returns when its cursor is. Raises `Violation`.
@@ -40,9 +40,9 @@ class Workload:
         readers = [await self._stage.reader() for _ in range(3)]
         async with AsyncExitStack() as stack:
             others = [self._follow(reader, number) for number, reader in enumerate(readers[:2])]
-            others.append((self._return_late if forgets else self._begin_anew)(readers[2]))
-            if forgets:
-                others.append(self._forget(await self._stage.session()))
+            others.append((self._return_late if trims else self._begin_anew)(readers[2]))
+            if trims:
+                others.append(self._trim(await self._stage.session()))
             tasks = [self._stage.start(steps) for steps in others]
             stack.callback(self._is_over.set)
             writers = [await self._stage.writer() for _ in range(WRITERS)]
@@ -54,12 +54,18 @@ class Workload:
         return readers
 
     def _check_agreement(self, one: Reader, other: Reader, passing: Reader) -> None:
-        """They were told the same; but for what the log said it no longer holds."""
+        """They have read the same, except for what the log no longer held."""
         if not one.resyncs and not other.resyncs:
-            must(one.told == other.told, "two readers were told differently")
-            must(passing.told.items() <= one.told.items(), "one was told what others were not")
-        for place in one.told.keys() & other.told.keys():
-            must(one.told[place] == other.told[place], f"the readers disagree about {place}")
+            must(one.events_read == other.events_read, "two readers have read different events")
+            must(
+                passing.events_read.items() <= one.events_read.items(),
+                "one has read what others have not",
+            )
+        for place in one.events_read.keys() & other.events_read.keys():
+            must(
+                one.events_read[place] == other.events_read[place],
+                f"the readers disagree about {place}",
+            )
 
     def _random(self, of: object) -> Random:
         return Random(f"{self._seed} {of}")
@@ -107,9 +113,9 @@ class Workload:
             if not await reader.log.holds(reader.cursor):
                 await reader.read()
 
-    async def _forget(self, session: asyncpg.Connection) -> None:
+    async def _trim(self, session: asyncpg.Connection) -> None:
         while not self._is_over.is_set():
-            await session.execute(f"SELECT brain.forget('{KEEP}')")
+            await session.execute(f"SELECT brain.trim('{KEEP}')")
             await asyncio.sleep(0.005)
 
 

@@ -13,14 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import asyncpg
 from httpx2 import AsyncClient
 from websockets.asyncio.client import ClientConnection, connect
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 40.0
 
-# Followed by the statements to type next, and an empty line.
-READY = re.compile(r"look at it +http://\S+:(\d+)/\n(.+\n)+\n.+\n\n(.+\n)+\n")
+# Followed by what to type next, and an empty line.
+READY = re.compile(r"open +http://\S+:(\d+)/\n(.+\n)+\n")
 NOBODY = 65534
+
+# The last would have Python compile Brain anew at every start.
+STEERING = ("DATABASE_URL", "HOST", "PORT", "PYTHONDONTWRITEBYTECODE")
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class RunningBrain:
 async def running_brain(
     folder: Path, *arguments: str, **environment: str
 ) -> AsyncIterator[RunningBrain]:
-    """Run `brain serve` on a free port until the context ends."""
+    """Run `brain serve` on a free port, with all systems on, until the context ends."""
+    environment = {"BRAIN_SYSTEMS": "all", **environment}
     command = (sys.executable, "-m", "brain", "serve", "--port", "0", *arguments)
     output = folder / "brain.log"
     async with running(command, output, environment) as process:
@@ -96,8 +101,8 @@ class Ended(NamedTuple):
     """What is left of a command."""
 
     status: int
-    said: str
-    complained: str
+    stdout: str
+    stderr: str
 
 
 async def ended(
@@ -118,13 +123,13 @@ async def ended(
     )
     try:
         async with asyncio.timeout(patience_seconds):
-            said, complained = await process.communicate()
+            stdout, stderr = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     assert process.returncode is not None
-    return Ended(process.returncode, said.decode(), complained.decode())
+    return Ended(process.returncode, stdout.decode(), stderr.decode())
 
 
 async def brain(*arguments: str, **environment: str) -> Ended:
@@ -140,11 +145,11 @@ async def becomes(condition: Callable[[], object]) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without what would steer Brain."""
+    """Return the environment without what would steer Brain, or slow it down."""
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("BRAIN_") and name not in ("DATABASE_URL", "HOST", "PORT")
+        if not name.startswith("BRAIN_") and name not in STEERING
     }
 
 
@@ -170,6 +175,16 @@ async def message(client: ClientConnection) -> dict[str, Any]:
         text = await client.recv()
     parsed: dict[str, Any] = json.loads(text)
     return parsed
+
+
+async def has_sent_everything(brain: RunningBrain, database: str) -> None:
+    """Return once a Brain has sent everything that was committed before."""
+    async with brain.client("/ws?channel=fence") as client:
+        connection = await asyncpg.connect(database)
+        await connection.execute("SELECT brain.publish('fence', 'now', '{}')")
+        await connection.close()
+        while (await message(client))["type"] != "now":
+            pass
 
 
 async def get(url: str, accept: str = "*/*") -> tuple[int, str]:

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.end_to_end.brain import PATIENCE_SECONDS, RunningBrain, message
 
-QUICKLY = {"BRAIN_FEED_SECONDS": "0.02"}
+QUICKLY = {"BRAIN_FEED_INTERVAL_SECONDS": "0.02"}
 
 
 @asynccontextmanager
@@ -48,7 +48,7 @@ async def refusal(brain: RunningBrain, path: str, **options: Any) -> int:
 
 
 async def closing(client: ClientConnection) -> int:
-    """Return the code with which a client is closed, whatever it is told before."""
+    """Return the code with which a client is closed, whatever it is sent before."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:

@@ -1,4 +1,4 @@
-"""Other tables than `tasks`, published messages and snapshots, as a client hears them."""
+"""Other tables than `tasks`, published messages and snapshots, as a client gets them."""
 
 from __future__ import annotations
 
@@ -13,24 +13,21 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from brain.client.messages import publish
-from tests.end_to_end.brain import (
-    RunningBrain,
-    brain,
-    get,
-    message,
-    messages,
-    running_brain,
-)
+from brain.publishing.messages import publish
+from tests.end_to_end.brain import RunningBrain, brain, get, message, messages, running_brain
 from tests.tasks import insert
 
 ORDERS = "CREATE TABLE orders (id int PRIMARY KEY, total numeric, note text, secret text)"
 
 
 @pytest.fixture
-async def running(tmp_path: Path, database: str) -> AsyncIterator[RunningBrain]:
-    async with running_brain(tmp_path, "--database-url", database) as running:
-        yield running
+def database(shared_database: str) -> str:
+    return shared_database
+
+
+@pytest.fixture
+def running(shared_brain: RunningBrain) -> RunningBrain:
+    return shared_brain
 
 
 @asynccontextmanager
@@ -43,13 +40,13 @@ async def asking(
         yield client, await message(client)
 
 
-async def test_a_table_watched_from_the_command_line_is_told_on_its_channel(
+async def test_a_table_watched_from_the_command_line_is_streamed_on_its_channel(
     running: RunningBrain, database: str, connection: asyncpg.Connection
 ) -> None:
     await connection.execute(ORDERS)
-    command = ("watch-table", "orders", "--columns", "id,total", "--type", "insert=order_placed")
+    command = ("watch", "orders", "--columns", "id,total", "--type", "insert=order_placed")
     done = await brain(*command, BRAIN_DATABASE_URL=database)
-    assert (done.status, done.said) == (0, "orders is watched on the channel orders\n")
+    assert (done.status, done.stdout) == (0, "orders is watched on the channel orders\n")
 
     async with asking(running, "channel=orders") as (client, _), running.client() as plain:
         await connection.execute("INSERT INTO orders VALUES (1, 9.5, 'quick', 'hidden')")
@@ -64,37 +61,37 @@ async def test_a_table_watched_from_the_command_line_is_told_on_its_channel(
     assert (deleted["type"], deleted["data"]) == ("orders_deleted", {"id": 1, "total": 9.5})
 
 
-async def test_the_command_line_says_what_is_watched_and_lets_it_go(
+async def test_the_command_line_lists_watches_and_stops_them(
     database: str, connection: asyncpg.Connection
 ) -> None:
     await connection.execute(ORDERS)
     url = {"BRAIN_DATABASE_URL": database}
-    await brain("watch-table", "orders", "--columns", "id,note", "--channel", "shop", **url)
+    await brain("watch", "orders", "--columns", "id,note", "--channel", "shop", **url)
     await connection.execute("ALTER TABLE orders RENAME note TO remark")
 
-    said = (await brain("watches", **url)).said
+    listed = (await brain("watches", **url)).stdout
 
-    assert "shop  orders (id, note) immediate\n    no column note\n" in said
-    assert "tasks  tasks (id, agent, status" in said
-    assert (await brain("unwatch-table", "orders", **url)).status == 0
-    assert "orders" not in (await brain("watches", **url)).said
+    assert "shop  orders (id, note) immediate\n    no column note\n" in listed
+    assert "tasks  tasks (id, status, agent" in listed
+    assert (await brain("unwatch", "orders", **url)).status == 0
+    assert "orders" not in (await brain("watches", **url)).stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
-        (("watch-table", "nowhere", "--columns", "id"), 'relation "nowhere" does not exist'),
-        (("watch-table", "orders", "--columns", "id,wrong"), "orders has no column wrong"),
+        (("watch", "nowhere", "--columns", "id"), 'relation "nowhere" does not exist'),
+        (("watch", "orders", "--columns", "id,wrong"), "orders has no column wrong"),
         (
-            ("watch-table", "orders", "--columns", "id", "--channel", "tasks"),
+            ("watch", "orders", "--columns", "id", "--channel", "tasks"),
             "that of table public.tasks",
         ),
-        (("watch-table", "orders", "--columns", "id", "--type", "insert"), "insert=name"),
-        (("watch-table", "orders", "--columns", "id", "--type", "add=x"), "not add"),
-        (("unwatch-table", "orders"), "orders is not watched"),
+        (("watch", "orders", "--columns", "id", "--type", "insert"), "insert=name"),
+        (("watch", "orders", "--columns", "id", "--type", "add=x"), "not add"),
+        (("unwatch", "orders"), "orders is not watched"),
     ],
 )
-async def test_what_cannot_be_watched_is_one_line_and_exit_2(
+async def test_a_table_that_cannot_be_watched_is_one_line_and_exit_2(
     database: str, connection: asyncpg.Connection, arguments: tuple[str, ...], why: str
 ) -> None:
     await connection.execute(ORDERS)
@@ -102,12 +99,12 @@ async def test_what_cannot_be_watched_is_one_line_and_exit_2(
     done = await brain(*arguments, BRAIN_DATABASE_URL=database)
 
     assert done.status == 2
-    assert done.complained.startswith("brain: ")
-    assert why in done.complained
-    assert done.complained.count("\n") == 1
+    assert done.stderr.startswith("brain: ")
+    assert why in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
-async def test_published_messages_are_heard_by_whoever_asked_for_the_channel(
+async def test_published_messages_reach_the_subscribers_of_their_channel(
     running: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with asking(running, "channel=news&channel=tasks&cursor=") as (client, _):
@@ -127,7 +124,7 @@ async def test_published_messages_are_heard_by_whoever_asked_for_the_channel(
         assert [each["type"] for each in await messages(client, 2)] == ["run_update", "note"]
 
 
-async def test_rows_come_first_and_then_what_happens_to_them(
+async def test_a_snapshot_comes_first_and_then_its_changes(
     running: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     await insert(connection, "a")
@@ -145,7 +142,7 @@ async def test_rows_come_first_and_then_what_happens_to_them(
         assert (await message(client))["data"]["progress"] == 1
 
 
-async def test_after_a_reset_the_rows_come_again(
+async def test_after_a_reset_the_snapshot_comes_again(
     running: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     await insert(connection, "a")
@@ -182,7 +179,7 @@ async def test_a_channel_without_a_table_has_no_rows(running: RunningBrain) -> N
     assert "nowhere" in json.loads(body)["error"]
 
 
-async def test_tables_that_are_too_large_for_a_snapshot_are_said_to_be(
+async def test_tables_that_are_too_large_for_a_snapshot_are_refused_with_a_reason(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     await insert(connection, "a")
@@ -198,7 +195,7 @@ async def test_tables_that_are_too_large_for_a_snapshot_are_said_to_be(
         assert closed.value.rcvd.code == 4500
 
 
-async def test_what_becomes_wrong_with_a_watched_table_is_logged_at_the_start(
+async def test_problems_of_a_watched_table_are_logged_at_the_start(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     await connection.execute("ALTER TABLE tasks DISABLE TRIGGER ALL")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,9 +18,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 import brain as package
-from brain.database.embedded import EPHEMERAL_PREFIX
-from brain.database.migrations import shipped
-from brain.database.processes import suitable_account
+from brain.embedded.processes import suitable_account
+from brain.embedded.server import EPHEMERAL_PREFIX, serve_embedded
 from tests.end_to_end.brain import (
     NOBODY,
     READY,
@@ -37,8 +37,15 @@ from tests.pgbouncer import pgbouncer_to
 from tests.postgres import as_role, named, new_database, ordinary_role
 from tests.processes import working_in
 from tests.proxy import proxy_to
+from tests.schemas import every_schema
 
-NAMES = [str(migration) for migration in shipped()]
+NAMES = [schema.name for schema in every_schema()]
+
+# What is recognised of such a schema.
+BEFORE_THE_FIRST_RELEASE = """
+    DROP TABLE brain.schema_versions;
+    CREATE TABLE brain.migrations (number int PRIMARY KEY, name text, sha256 text);
+"""
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and a parent's death")
 own_data_only = pytest.mark.skipif(
@@ -51,8 +58,8 @@ async def refused(*arguments: str, status: int, **environment: str) -> str:
     """Return the one line with which `brain` refuses."""
     ended = await brain(*arguments, **environment)
     assert ended.status == status, ended
-    assert ended.said == ""
-    (line,) = ended.complained.splitlines()
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
     assert "secret" not in line
     assert line.startswith("brain: ")
     return line.removeprefix("brain: ")
@@ -90,7 +97,7 @@ def kept(kept_home: dict[str, str]) -> Path:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port on which somebody else listens."""
+    """A port on which another process listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
@@ -102,30 +109,28 @@ async def test_the_help_names_the_commands_and_every_option_with_its_variable() 
 
     assert {everything.status, serving.status, migrating.status} == {0}
     assert re.search(
-        r"serve +Serve the changes of a database to WebSocket clients", everything.said
+        r"serve +Serve the changes of a database to WebSocket clients", everything.stdout
     )
-    assert re.search(r"migrate +Bring a database up to date\.", everything.said)
+    assert re.search(r"migrate +Migrate a database\.", everything.stdout)
     for option in ("host", "port", "database-url", "migrate", "ephemeral"):
-        assert f"--{option}" in serving.said
-        assert "BRAIN_" + option.upper().replace("-", "_") in serving.said
+        assert f"--{option}" in serving.stdout
+        assert "BRAIN_" + option.upper().replace("-", "_") in serving.stdout
     for option in ("--database-url", "--status", "--dry-run"):
-        assert option in migrating.said
+        assert option in migrating.stdout
     assert version == (0, f"brain {package.__version__}\n", "")
 
 
 async def test_without_a_command_the_help_is_shown() -> None:
     ended = await brain()
 
-    assert (ended.status, ended.said) == (2, "")
-    assert ended.complained.startswith("Usage: ")
+    assert (ended.status, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("Usage: ")
 
 
 TYPED, OWN, PLAIN = (f"postgresql://127.0.0.1:1/{name}" for name in ("typed", "own", "plain"))
 
 
-async def test_a_typed_database_url_wins_over_brains_own_variable_and_that_over_the_plain_one() -> (
-    None
-):
+async def test_the_database_url_option_overrides_brains_variable_and_that_the_plain_one() -> None:
     both = {"BRAIN_DATABASE_URL": OWN, "DATABASE_URL": PLAIN}
 
     lines = await asyncio.gather(
@@ -138,7 +143,7 @@ async def test_a_typed_database_url_wins_over_brains_own_variable_and_that_over_
         assert line.startswith(f"cannot connect to {winner}: ")
 
 
-async def test_host_and_port_win_in_the_same_order() -> None:
+async def test_host_and_port_are_overridden_in_the_same_order() -> None:
     own = {"BRAIN_HOST": "198.51.100.2", "BRAIN_PORT": "2"}
     plain = {"HOST": "198.51.100.3", "PORT": "3"}
 
@@ -152,7 +157,7 @@ async def test_host_and_port_win_in_the_same_order() -> None:
         assert line.startswith(f"cannot listen on 198.51.100.{winner}:{winner}: ")
 
 
-# What is typed, in which environment, and what is said to it.
+# A command line, its environment, and the error.
 MISTAKES: list[tuple[str, dict[str, str], str]] = [
     ("serve --database-url=mysql://me:secret@h/d", {}, "must read postgresql://"),
     ("serve --database-url=", {}, "must read postgresql://"),
@@ -170,7 +175,7 @@ MISTAKES: list[tuple[str, dict[str, str], str]] = [
 ]
 
 
-async def test_what_cannot_be_meant_is_told_in_one_line_with_status_2() -> None:
+async def test_a_wrong_option_is_one_line_and_status_2() -> None:
     lines = await asyncio.gather(
         *(refused(*typed.split(), status=2, **environment) for typed, environment, _ in MISTAKES)
     )
@@ -190,7 +195,7 @@ async def test_with_a_port_that_is_taken_nothing_is_started(
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "tmp"]
 
 
-async def test_a_database_that_cannot_be_reached_is_told_with_status_1(postgres: str) -> None:
+async def test_a_database_that_cannot_be_reached_is_one_line_and_status_1(postgres: str) -> None:
     down = "postgresql://me:secret@127.0.0.1:1/database"
     unknown = as_role(named(postgres, "no_such_database"), urlsplit(postgres).username or "")
 
@@ -203,7 +208,7 @@ async def test_a_database_that_cannot_be_reached_is_told_with_status_1(postgres:
         assert 'database "no_such_database" does not exist' in lines[1]
 
 
-async def test_a_role_without_rights_is_told_what_it_lacks_with_status_1(
+async def test_a_missing_right_is_named_in_one_line_and_status_1(
     postgres: str, empty: str, database: str
 ) -> None:
     async with ordinary_role(postgres) as (role, _):
@@ -222,13 +227,14 @@ async def test_a_role_without_rights_is_told_what_it_lacks_with_status_1(
 
         connection = await asyncpg.connect(database)
         await connection.execute(
-            f"GRANT USAGE ON SCHEMA brain TO {role}; GRANT SELECT ON brain.migrations TO {role}"
+            f"GRANT USAGE ON SCHEMA brain TO {role};"
+            f" GRANT SELECT ON brain.schema_versions TO {role}"
         )
         line = await refused(*serve, weak, status=1)
         assert "permission denied for function tick" in line, "it would be refused for ever"
 
         await connection.execute(f"GRANT brain_owner TO {role}")
-        line = await refused(*serve, weak, "--samples", status=1)
+        line = await refused(*serve, weak, "--systems=all", "--samples", status=1)
         assert "permission denied for table tasks" in line
         await connection.close()
 
@@ -237,7 +243,7 @@ def role_shown(url: str, role: str) -> str:
     return urlsplit(as_role(url, role)).geturl().replace(":secret@", "@")
 
 
-async def test_a_server_older_than_14_is_told_with_status_1(postgres: str) -> None:
+async def test_a_server_older_than_14_is_one_line_and_status_1(postgres: str) -> None:
     version = re.compile(rb"(?<=server_version\x00)\d\d")
 
     async with proxy_to(postgres, lambda data: version.sub(b"13", data)) as (url, _):
@@ -246,57 +252,80 @@ async def test_a_server_older_than_14_is_told_with_status_1(postgres: str) -> No
             assert re.fullmatch(r"PostgreSQL 13 at .* is too old: Brain needs 14 or newer", line)
 
 
-async def test_a_pooler_in_transaction_mode_is_told_with_status_1(database: str) -> None:
+async def test_a_pooler_in_transaction_mode_is_one_line_and_status_1(database: str) -> None:
     with pgbouncer_to(database, "transaction") as url:
         for command in (["serve", "--port=0"], ["migrate"]):
             line = await refused(*command, "--database-url", url, status=1)
             assert re.search("is a pooler in transaction mode.*: give Brain a direct", line)
 
 
-async def test_migrations_that_do_not_fit_are_told_with_status_1(
+async def test_migrations_that_do_not_match_are_one_line_and_status_1(
     database: str, empty: str, connection: asyncpg.Connection
 ) -> None:
     serve = ("serve", "--port=0", "--database-url")
     pending = f"lacks {', '.join(NAMES)}: run `brain migrate`"
     lines = await asyncio.gather(
-        refused(*serve, empty, "--no-migrate", status=1),
-        refused(*serve, empty, status=1, BRAIN_MIGRATE="no"),
+        refused(*serve, empty, "--systems=all", "--no-migrate", status=1),
+        refused(*serve, empty, status=1, BRAIN_MIGRATE="no", BRAIN_SYSTEMS="all"),
     )
     assert all(line.endswith(pending) for line in lines)
 
-    await connection.execute("INSERT INTO brain.migrations VALUES (9000, 'new', '', now(), 0)")
+    await connection.execute(
+        "INSERT INTO brain.schema_versions VALUES ('brain', 9000, '9000_new', '', '9.0', now(), 0)"
+    )
     newer = await asyncio.gather(
         refused(*serve, database, status=1),
         refused(*serve, database, "--no-migrate", status=1),
         refused("migrate", "--database-url", database, status=1),
     )
-    assert all("9000_new, which this version of Brain does not know" in line for line in newer)
+    assert all("its brain 9000_new is of version 9.0: install that one" in line for line in newer)
 
-    await connection.execute("UPDATE brain.migrations SET sha256 = 'edited' WHERE number = 1")
-    edited = await asyncio.gather(
+    await connection.execute(BEFORE_THE_FIRST_RELEASE)
+    old = await asyncio.gather(
         refused(*serve, database, status=1),
         refused("migrate", "--database-url", database, status=1),
     )
-    assert all(f"{NAMES[0]} was changed after it had been applied" in line for line in edited)
+    afresh = f"psql {database} -c 'DROP SCHEMA brain CASCADE'"
+    assert all("before its first release" in line and line.endswith(afresh) for line in old)
 
 
-async def test_migrate_says_what_it_would_apply_what_it_applies_and_what_is_applied(
+@own_data_only
+async def test_brains_own_database_from_before_the_first_release_names_the_folder_to_remove(
+    home: dict[str, str],
+) -> None:
+    assert (await brain("migrate", **home)).status == 0
+    (folder,) = Path(home["XDG_DATA_HOME"]).resolve().glob("brain/postgres-*")
+    with serve_embedded(folder) as server:
+        connection = await asyncpg.connect(server.url)
+        await connection.execute(BEFORE_THE_FIRST_RELEASE)
+        await connection.close()
+
+    line = await refused("serve", "--port=0", status=1, **home)
+
+    assert "before its first release" in line
+    assert line.endswith(f"rm -r {folder}")
+    shutil.rmtree(folder)
+    assert (await brain("migrate", **home)).status == 0
+
+
+async def test_migrate_prints_what_it_would_apply_what_it_applies_and_what_is_applied(
     empty: str, connection: asyncpg.Connection
 ) -> None:
-    async def said(*options: str) -> str:
-        ended = await brain("migrate", "--database-url", empty, *options)
-        assert (ended.status, ended.complained) == (0, "")
-        return ended.said
+    async def printed(*options: str) -> str:
+        command = ("migrate", "--database-url", empty, "--systems", "all")
+        ended = await brain(*command, *options)
+        assert (ended.status, ended.stderr) == (0, "")
+        return ended.stdout
 
     def lines(word: str) -> str:
         return "".join(f"{word}  {name}\n" for name in NAMES)
 
-    assert await said("--dry-run") == lines("would apply")
-    assert await said("--status") == lines("pending"), "the dry run changed something"
-    assert await said() == lines("applied") + f"{empty} is up to date\n"
-    assert await said() == f"{empty} is up to date\n"
-    assert await said("--status") == lines("applied")
-    assert await said("--dry-run") == "nothing to apply\n"
+    assert await printed("--dry-run") == lines("would apply")
+    assert await printed("--status") == lines("pending"), "the dry run changed something"
+    assert await printed() == lines("applied") + f"{empty} is up to date\n"
+    assert await printed() == f"{empty} is up to date\n"
+    assert await printed("--status") == lines("applied")
+    assert await printed("--dry-run") == "nothing to apply\n"
 
 
 @own_data_only
@@ -305,27 +334,28 @@ async def test_without_a_url_migrate_works_on_brains_own_server_whether_it_runs_
 ) -> None:
     up_to_date = r"postgresql://cecelia@localhost:\d+/cecelia is up to date\n"
     alone = await brain("migrate", **kept_home)
-    assert (alone.status, alone.complained) == (0, "")
-    assert re.fullmatch(up_to_date, alone.said)
+    assert (alone.status, alone.stderr) == (0, "")
+    assert re.fullmatch(up_to_date, alone.stdout)
     assert working_in(kept) == []
 
     async with running_brain(tmp_path, **kept_home) as serving:
         beside, status = await asyncio.gather(
             brain("migrate", **kept_home), brain("migrate", "--status", **kept_home)
         )
-        assert (beside.status, beside.complained) == (0, "")
-        assert re.fullmatch(up_to_date, beside.said)
-        assert status.said == "".join(f"applied  {name}\n" for name in NAMES)
+        assert (beside.status, beside.stderr) == (0, "")
+        assert re.fullmatch(up_to_date, beside.stdout)
+        assert status.stdout == "".join(f"applied  {name}\n" for name in NAMES)
         assert (await get(serving.http + "/readyz"))[0] == 200
 
 
 def printed(serving: RunningBrain, program: str) -> list[str]:
-    """Return the lines that Brain said could be typed, by the program that they call."""
-    typed = re.findall(r"^  [a-z ]{12} (\S.*?)(?: {2,}.*)?$", serving.output.read_text(), re.M)
+    """Return the printed commands that call a program."""
+    label = r"^  (?:[a-z]+ {2,}|[a-z ]{12} )"
+    typed = re.findall(label + r"(\S.*?)(?: {2,}.*)?$", serving.output.read_text(), re.M)
     return [line for line in typed if re.match(rf"\S*\b{program}\b", line)]
 
 
-async def test_what_is_printed_at_the_start_can_be_typed(
+async def test_the_commands_printed_at_the_start_work_as_printed(
     tmp_path: Path, home: dict[str, str]
 ) -> None:
     async with running_brain(tmp_path, "--ephemeral", "--samples", **home) as serving:
@@ -337,12 +367,12 @@ async def test_what_is_printed_at_the_start_can_be_typed(
         assert (await get(page))[0] == (await get(curl.removeprefix("curl ")))[0] == 200
 
         async with serving.client() as client:
-            told = []
+            types = []
             for line in printed(serving, "psql"):
                 typed = await ended(["bash", "-c", line])
-                assert (typed.said, typed.complained) == ("UPDATE 1\n", "")
-                told.append((await message(client))["type"])
-        assert told == ["run_update", "run_update", "run_complete", "run_failed"]
+                assert (typed.stdout, typed.stderr) == ("UPDATE 1\n", "")
+                types.append((await message(client))["type"])
+        assert types == ["run_update", "run_update", "run_complete", "run_failed"]
 
 
 @own_data_only
@@ -352,15 +382,15 @@ async def test_without_a_url_the_data_is_kept_in_the_users_folder_between_two_ru
     async with running_brain(tmp_path, **kept_home) as first:
         for line in printed(first, "psql"):
             typed = await ended(["bash", "-c", line])
-            assert re.fullmatch("INSERT 0 2|UPDATE 1", typed.said.strip()), typed
+            assert re.fullmatch("INSERT 0 2|UPDATE 1", typed.stdout.strip()), typed
     assert (kept / "data" / "PG_VERSION").exists()
     assert working_in(kept) == []
 
     async with running_brain(tmp_path, **kept_home) as second:
         async with second.client() as client:
             add, start, *_ = printed(second, "psql")
-            assert (await ended(["bash", "-c", add])).said == "INSERT 0 0\n"
-            assert (await ended(["bash", "-c", start])).said == "UPDATE 1\n"
+            assert (await ended(["bash", "-c", add])).stdout == "INSERT 0 0\n"
+            assert (await ended(["bash", "-c", start])).stdout == "UPDATE 1\n"
             again = (await message(client))["data"]
             assert (again["id"], again["status"], again["progress"]) == (
                 *("task-123", "in_progress", 11),
@@ -452,7 +482,7 @@ async def test_sigterm_while_the_server_starts_leaves_nothing(
 
 
 @own_data_only
-async def test_a_second_brain_on_the_same_data_is_told_in_one_line(
+async def test_a_second_brain_on_the_same_data_is_an_error_in_one_line(
     tmp_path: Path, kept_home: dict[str, str], kept: Path
 ) -> None:
     async with running_brain(tmp_path, **kept_home) as serving:
@@ -464,7 +494,7 @@ async def test_a_second_brain_on_the_same_data_is_told_in_one_line(
 
 @linux_only
 @own_data_only
-async def test_if_its_server_dies_brain_says_so_and_exits_with_1(
+async def test_if_its_server_dies_brain_exits_with_1_and_a_reason(
     tmp_path: Path, kept_home: dict[str, str], kept: Path
 ) -> None:
     async with running_brain(tmp_path, **kept_home) as serving:
@@ -504,7 +534,7 @@ def has_ipv6() -> bool:
         ("::1", "[::1]", ["[::1]"]),
     ],
 )
-async def test_brain_answers_where_it_was_told_to_listen(
+async def test_brain_listens_on_the_given_host(
     tmp_path: Path, database: str, host: str | None, shown: str, answering: list[str]
 ) -> None:
     if host == "::1" and not has_ipv6():
@@ -530,7 +560,7 @@ async def refuses(address: str, port: int) -> bool:
     return False
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 async def test_an_ordinary_user_can_serve_too() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -554,7 +584,7 @@ async def test_an_ordinary_user_can_serve_too() -> None:
             serving = RunningBrain(process, port, output)
             async with serving.client() as client:
                 start, *_ = printed(serving, "psql")
-                assert (await ended(["bash", "-c", start])).said == "UPDATE 1\n"
+                assert (await ended(["bash", "-c", start])).stdout == "UPDATE 1\n"
                 assert (await message(client))["data"]["status"] == "in_progress"
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 0

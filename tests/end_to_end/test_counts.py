@@ -7,11 +7,11 @@ from pathlib import Path
 
 import asyncpg
 
-from brain.client.cloud_agents import get_authenticated_clients_count, get_clients_count
+from brain.systems.cloud_agents.publishing import get_authenticated_clients_count, get_clients_count
 from tests.end_to_end.brain import PATIENCE_SECONDS, running_brain
 
 
-async def test_a_backend_may_ask_how_many_clients_there_are(
+async def test_a_backend_may_query_the_number_of_clients(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     async with running_brain(tmp_path, "--database-url", database) as brain:

@@ -15,13 +15,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosedError
 
 from brain.database.log import Log
-from brain.database.migrations import migrate, shipped
+from brain.database.migrations import migrate
 from brain.errors import CursorLost
 from brain.message.cursor import Cursor
 from tests.database.log_reading import events_after, reading
 from tests.database.servers import Server, binaries_of, new_server, standby_of
 from tests.end_to_end.brain import PATIENCE_SECONDS, RunningBrain, message, running_brain
+from tests.schemas import every_schema
 from tests.tasks import insert
+
+pytestmark = pytest.mark.postgres_versions
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Pair:
 @pytest.fixture
 async def pair(postgres: str) -> AsyncIterator[Pair]:
     with new_server(await binaries_of(postgres)) as primary:
-        await migrate(primary.url, shipped())
+        await migrate(primary.url, every_schema())
         with standby_of(primary) as standby:
             yield Pair(primary, standby)
 
@@ -78,7 +81,7 @@ async def until(connection: asyncpg.Connection, condition: str) -> None:
             await asyncio.sleep(0.02)
 
 
-async def told(log: Log, cursor: Cursor) -> list[Any]:
+async def keys_after(log: Log, cursor: Cursor) -> list[Any]:
     return [event.key for event in await events_after(log, cursor)]
 
 
@@ -114,7 +117,7 @@ async def test_after_a_failover_that_lost_nothing_every_cursor_goes_on(pair: Pai
     async with connected(pair.standby) as connection, reading(pair.standby.url) as log:
         await insert(connection, "d")
         for place, missed in zip(places, (["b", "c", "d"], ["c", "d"], ["d"]), strict=True):
-            assert await told(log, place) == [[id] for id in missed]
+            assert await keys_after(log, place) == [[id] for id in missed]
 
 
 async def test_after_a_failover_that_lost_commits_only_their_cursors_are_refused(
@@ -137,11 +140,11 @@ async def test_after_a_failover_that_lost_commits_only_their_cursors_are_refused
         for place in lost:
             with pytest.raises(CursorLost):
                 await log.after(place)
-        assert await told(log, kept[0]) == [["b"], ["c"], ["d"], ["e"]]
-        assert await told(log, kept[1]) == [["c"], ["d"], ["e"]]
+        assert await keys_after(log, kept[0]) == [["b"], ["c"], ["d"], ["e"]]
+        assert await keys_after(log, kept[1]) == [["c"], ["d"], ["e"]]
 
 
-async def test_brain_follows_to_the_new_primary_and_nobody_is_reset_for_nothing(
+async def test_brain_follows_to_the_new_primary_and_no_client_is_reset_needlessly(
     tmp_path: Path, pair: Pair
 ) -> None:
     async with running_brain(tmp_path, "--database-url", pair.url) as brain:
@@ -156,7 +159,7 @@ async def test_brain_follows_to_the_new_primary_and_nobody_is_reset_for_nothing(
             assert [await next_task(each) for each in (plain, client)] == ["b", "b"]
 
 
-async def test_brain_follows_to_a_primary_that_lacks_commits_and_says_reset(
+async def test_brain_follows_to_a_primary_that_lacks_commits_and_sends_reset(
     tmp_path: Path, pair: Pair
 ) -> None:
     async with running_brain(tmp_path, "--database-url", pair.url) as brain:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
@@ -15,13 +14,8 @@ import jwt
 import pytest
 from httpx2 import AsyncClient, Response
 
-from brain.database.embedded import serve_embedded
-from tests.end_to_end.brain import (
-    RunningBrain,
-    becomes,
-    message,
-    running_brain,
-)
+from brain.embedded.server import serve_embedded
+from tests.end_to_end.brain import RunningBrain, becomes, message, running_brain
 from tests.end_to_end.following import (
     QUICKLY,
     Questions,
@@ -42,10 +36,19 @@ THINGS = """
 """
 
 
+@pytest.fixture(scope="module")
+def brain_settings() -> dict[str, str]:
+    return QUICKLY
+
+
 @pytest.fixture
-async def brain(tmp_path: Path, database: str) -> AsyncIterator[RunningBrain]:
-    async with running_brain(tmp_path, "--database-url", database, **QUICKLY) as brain:
-        yield brain
+def database(shared_database: str) -> str:
+    return shared_database
+
+
+@pytest.fixture
+def brain(shared_brain: RunningBrain) -> RunningBrain:
+    return shared_brain
 
 
 async def asked(brain: RunningBrain, path: str, **headers: str) -> Response:
@@ -68,7 +71,7 @@ async def test_the_whole_state_comes_at_once_and_again_when_it_has_changed(
     assert [row["name"] for row in second["data"]] == ["renamed"]
 
 
-async def test_a_thousand_changes_are_told_as_a_few_states_and_the_last_is_right(
+async def test_a_thousand_changes_are_sent_as_a_few_states_and_the_last_is_right(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     await connection.execute(ADW)
@@ -123,7 +126,7 @@ async def test_what_changes_nothing_sends_nothing(
             " updated_at = now() + interval '1 hour'",
         ):
             await connection.execute(statement)
-        # By the time that these have been told, one after the other, all that has been looked at.
+        # Once these have been sent, one after the other, every change before has been handled.
         for number in range(1, 6):
             await connection.execute("INSERT INTO routes (path) VALUES ($1)", f"/{number}")
             assert len(await state(fence)) == number
@@ -160,7 +163,7 @@ async def test_an_unknown_adw_is_null_until_it_is_born(
     assert gone is None
 
 
-async def test_rows_with_another_key_have_nobody_ask(
+async def test_changes_of_rows_with_another_key_run_no_query(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     questions = Questions(connection)
@@ -185,7 +188,7 @@ async def test_rows_with_another_key_have_nobody_ask(
     assert await questions.count() == before + 1
 
 
-async def test_nobody_follows_and_nothing_is_asked(
+async def test_a_feed_without_subscribers_is_not_queried(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     questions = Questions(connection)
@@ -204,7 +207,7 @@ async def test_nobody_follows_and_nothing_is_asked(
     assert await questions.count() == before
 
 
-async def test_many_who_come_at_once_are_one_question(
+async def test_many_clients_that_connect_at_once_share_one_query(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     questions = Questions(connection)
@@ -252,7 +255,7 @@ async def test_a_feed_may_be_added_changed_and_dropped_while_brain_runs(
     assert (await asked(brain, "things")).status_code == 404
 
 
-async def test_whoever_does_not_read_gets_the_newest_state_and_few_between(
+async def test_a_client_that_does_not_read_gets_the_newest_state_and_few_between(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     await connection.execute(THINGS)
@@ -269,15 +272,15 @@ async def test_whoever_does_not_read_gets_the_newest_state_and_few_between(
             await connection.execute("INSERT INTO things VALUES ($1)", number)
             assert (await state(quick))[0] == number
 
-        heard = [(await state(slow))[0]]
-        while heard[-1] != 40:
-            heard.append((await state(slow))[0])
+        received = [(await state(slow))[0]]
+        while received[-1] != 40:
+            received.append((await state(slow))[0])
 
-    assert len(heard) < 20
-    assert heard == sorted(heard)
+    assert len(received) < 20
+    assert received == sorted(received)
 
 
-async def test_two_nodes_tell_the_same(
+async def test_two_nodes_send_the_same_states(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     (tmp_path / "one").mkdir()
@@ -291,15 +294,15 @@ async def test_two_nodes_tell_the_same(
         await state(here)
         await state(there)
         await connection.execute("INSERT INTO phase_queue (issue_number, phase) VALUES ('1', 'p')")
-        told = await state(here)
-        assert told == await state(there)
+        found = await state(here)
+        assert found == await state(there)
         tags = {(await asked(node, "queue")).headers["etag"] for node in (one, two)}
 
-    assert told["total"] == 1
+    assert found["total"] == 1
     assert len(tags) == 1
 
 
-async def test_clients_stay_while_the_database_is_gone_and_are_told_what_it_comes_back_with(
+async def test_clients_stay_while_the_database_is_gone_and_get_the_state_that_it_returns_with(
     tmp_path: Path,
 ) -> None:
     data = tmp_path / "data"
@@ -313,7 +316,7 @@ async def test_clients_stay_while_the_database_is_gone_and_are_told_what_it_come
                 async with following(brain, "routes") as newcomer:
                     assert await closing(newcomer) == 4010
                 assert (await asked(brain, "routes")).status_code == 503
-                assert await refusal(brain, "unheard-of") == 503
+                assert await refusal(brain, "unreceived-of") == 503
 
                 with serve_embedded(data, settings={"port": str(server.port)}) as again:
                     async with writing(again.url) as connection:
@@ -323,7 +326,7 @@ async def test_clients_stay_while_the_database_is_gone_and_are_told_what_it_come
                         assert await state(newcomer) == []
 
 
-async def test_a_query_that_fails_is_logged_once_and_nothing_false_is_told(
+async def test_a_query_that_fails_is_logged_once_and_nothing_false_is_sent(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     await connection.execute(THINGS)
@@ -339,12 +342,12 @@ async def test_a_query_that_fails_is_logged_once_and_nothing_false_is_told(
         await connection.execute("ALTER TABLE elsewhere RENAME TO things")
         assert await state(client) == 1
 
-    said = [line for line in brain.output.read_text().splitlines() if "brain.websocket" in line]
-    assert len(said) == 1
-    assert 'relation "things" does not exist' in said[0]
+    lines = brain.output.read_text().splitlines()
+    (warning,) = [line for line in lines if "brain.feeds.refresher" in line]
+    assert 'relation "things" does not exist' in warning
 
 
-async def test_a_state_that_is_too_large_is_said_to_be(
+async def test_a_state_that_is_too_large_closes_the_connection_with_4500(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     little = {"BRAIN_SNAPSHOT_BYTES": "50", **QUICKLY}
@@ -358,7 +361,7 @@ async def test_a_state_that_is_too_large_is_said_to_be(
     assert (answer.status_code, "50" in answer.json()["error"]) == (413, True)
 
 
-async def test_over_http_the_state_comes_bare_and_only_if_it_is_another(
+async def test_over_http_the_bare_state_is_sent_only_if_it_has_changed(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     await connection.execute(ADW)
@@ -382,18 +385,18 @@ async def test_over_http_the_state_comes_bare_and_only_if_it_is_another(
     "path",
     ["nothing", "adw-state", "workflows/a", "adw-state/a%00b", "adw-state/" + "a" * 256, "Queue"],
 )
-async def test_what_is_no_feed_is_404(brain: RunningBrain, path: str) -> None:
+async def test_an_unknown_feed_is_404(brain: RunningBrain, path: str) -> None:
     assert await refusal(brain, path) == 404
     assert (await asked(brain, path)).status_code == 404
 
 
-async def test_whatever_a_client_says_keeps_it_alive_unless_it_is_not_text(
+async def test_any_text_of_a_client_keeps_its_connection_open(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with following(brain, "routes") as client:
         assert await state(client) == []
-        for said in ("ping", "", '{"type": "ping"}', "[" * 64, "no { JSON"):
-            await client.send(said)
+        for text in ("ping", "", '{"type": "ping"}', "[" * 64, "no { JSON"):
+            await client.send(text)
         await connection.execute("INSERT INTO routes (path) VALUES ('/')")
         assert await state(client) == [{"path": "/", "method": "GET"}]
         await client.send(b"ping")
@@ -403,7 +406,7 @@ async def test_whatever_a_client_says_keeps_it_alive_unless_it_is_not_text(
         assert await closing(client) == 4501
 
 
-async def test_a_token_says_which_feeds_may_be_followed(tmp_path: Path, database: str) -> None:
+async def test_a_token_determines_the_readable_feeds(tmp_path: Path, database: str) -> None:
     secret = "0123456789abcdef0123456789abcdef"
 
     def bearer(seconds: float = 60, **claims: object) -> dict[str, str]:

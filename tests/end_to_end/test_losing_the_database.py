@@ -10,7 +10,7 @@ from pathlib import Path
 
 import asyncpg
 
-from brain.database.embedded import serve_embedded
+from brain.embedded.server import serve_embedded
 from tests.end_to_end.brain import PATIENCE_SECONDS, get, message, messages, running_brain
 from tests.proxy import proxy_to
 
@@ -58,8 +58,8 @@ async def test_postgresql_may_be_restarted_while_clients_stay_connected(tmp_path
                         await ready(brain.http, 200)
                         await connection.execute("INSERT INTO tasks (id) VALUES ('after')")
 
-                    told = [each["data"]["id"] for each in await messages(client, 2)]
-                    assert told == ["meanwhile", "after"]
+                    ids = [each["data"]["id"] for each in await messages(client, 2)]
+                    assert ids == ["meanwhile", "after"]
                     assert (await get(brain.http + "/api/brain/tasks"))[0] == 200
 
 
@@ -78,7 +78,7 @@ async def test_a_link_that_goes_dead_is_noticed_and_what_was_committed_meanwhile
                 assert (await message(client))["data"]["id"] == "in the dark"
 
 
-async def test_changes_under_fire_arrive_once_and_in_order(
+async def test_changes_arrive_once_and_in_order_while_connections_are_killed(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     count = 300
@@ -110,7 +110,7 @@ async def test_changes_under_fire_arrive_once_and_in_order(
             assert [each["data"]["progress"] for each in received] == list(range(count))
 
 
-async def test_a_listener_that_dies_takes_the_process_with_it(
+async def test_a_batch_source_that_dies_ends_the_process(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     async with running_brain(tmp_path, "--database-url", database) as brain:
@@ -122,7 +122,7 @@ async def test_a_listener_that_dies_takes_the_process_with_it(
 
             assert await brain.stopped() == 1
 
-    assert "the listener died" in brain.output.read_text()
+    assert "the task 'batch source' died" in brain.output.read_text()
 
 
 async def test_a_server_that_is_suspended_is_noticed(tmp_path: Path) -> None:

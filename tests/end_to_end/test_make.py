@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from brain.database.migrations import shipped
-from brain.database.processes import suitable_account
+from brain.embedded.processes import suitable_account
 from tests.end_to_end.brain import (
     READY,
     RunningBrain,
@@ -27,13 +26,14 @@ from tests.end_to_end.brain import (
     running,
 )
 from tests.processes import working_in
+from tests.schemas import every_schema
 
 CHECKOUT = Path(__file__).parents[2]
 
 # An installation takes as long as the package index does.
 INSTALL_SECONDS = 300
 
-# What pip says where there is no index to ask.
+# What pip prints where it reaches no index.
 UNREACHABLE = re.compile(r"No matching distribution found|Could not find a version|Max retries")
 
 pytestmark = [
@@ -102,17 +102,17 @@ async def test_make_run_sets_up_a_new_checkout_and_the_second_time_needs_no_netw
 ) -> None:
     async with make_run(copy, environment, INSTALL_SECONDS) as first:
         text = first.output.read_text()
-        assert f"  ask it       curl {first.http}/api/brain/status/ws\n" in text
-        assert f"  hear it      wscat -c ws://localhost:{first.port}/ws " in text
+        assert f"  status    curl {first.http}/api/brain/status/ws\n" in text
+        assert f"  listen    wscat -c ws://localhost:{first.port}/ws " in text
         assert (await get(first.http + "/api/brain/status/ws"))[0] == 200
         async with first.client() as client:
             lines = re.findall(r"^  [a-z ]{12} (\S*psql\b.*)$", text, re.M)
-            told = []
+            types = []
             for line in lines:
                 typed = await ended(["bash", "-c", line], environment)
-                assert (typed.said, typed.complained) == ("UPDATE 1\n", "")
-                told.append((await message(client))["type"])
-            assert told == ["run_update", "run_update", "run_complete", "run_failed"]
+                assert (typed.stdout, typed.stderr) == ("UPDATE 1\n", "")
+                types.append((await message(client))["type"])
+            assert types == ["run_update", "run_update", "run_complete", "run_failed"]
     assert "Traceback" not in first.output.read_text()
     await becomes(lambda: not working_in(tmp_path))
     assert not list(tmp_path.glob("home/**/postmaster.pid"))
@@ -130,25 +130,26 @@ async def test_make_run_sets_up_a_new_checkout_and_the_second_time_needs_no_netw
     await becomes(lambda: not working_in(tmp_path))
 
 
-async def test_a_wheel_brings_the_migrations_along(copy: Path, tmp_path: Path) -> None:
+async def test_a_wheel_brings_the_schemas_along(copy: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     command = [*pip, "--no-deps", "--target", str(target), str(copy)]
     installed = await ended(command, patience_seconds=INSTALL_SECONDS)
-    if installed.status and UNREACHABLE.search(installed.complained):
+    if installed.status and UNREACHABLE.search(installed.stderr):
         pytest.skip("the package index cannot be reached")
-    assert installed.status == 0, installed.complained
+    assert installed.status == 0, installed.stderr
     question = (
-        "import brain; from brain.database.migrations import shipped;"
-        "print(brain.__file__, *shipped(), sep='\\n')"
+        "import brain; from brain.system import installed_systems, schemas_of;"
+        "schemas = schemas_of(installed_systems().values());"
+        "print(brain.__file__, *(schema.current().sha256 for schema in schemas), sep='\\n')"
     )
     # Looked at before the checkout, which the interpreter of the tests knows too.
     path = {"PYTHONPATH": str(target)}
 
     answer = await ended([sys.executable, "-c", question], path, cwd=tmp_path)
 
-    assert answer.said.splitlines() == [
+    assert answer.stdout.splitlines() == [
         str(target / "brain" / "__init__.py"),
-        *map(str, shipped()),
+        *(schema.current().sha256 for schema in every_schema()),
     ]
     assert (target / "bin" / "brain").exists()

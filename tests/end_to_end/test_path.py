@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -14,30 +12,34 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from tests.end_to_end.brain import RunningBrain, get, message, messages, running_brain
+from tests.end_to_end.brain import RunningBrain, get, message, messages
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 @pytest.fixture
-async def brain(tmp_path: Path, database: str) -> AsyncIterator[RunningBrain]:
-    async with running_brain(tmp_path, "--database-url", database) as brain:
-        yield brain
+def database(shared_database: str) -> str:
+    return shared_database
 
 
-async def told(client: ClientConnection) -> tuple[str, str]:
+@pytest.fixture
+def brain(shared_brain: RunningBrain) -> RunningBrain:
+    return shared_brain
+
+
+async def next_run(client: ClientConnection) -> tuple[str, str]:
     """Return the type of the next message, and the id of its task."""
     received = await message(client)
     return received["type"], received["data"]["id"]
 
 
 async def nothing_more(client: ClientConnection) -> bool:
-    """Whether the next thing that a client is told is the answer to what it says now."""
+    """Return True if the next message that a client gets is the echo of what it sends now."""
     await client.send('{"ping": 1}')
     return bool((await message(client))["type"] == "echo")
 
 
-async def test_the_life_of_a_task_is_told_as_the_protocol_prints_it(
+async def test_the_life_of_a_task_is_sent_as_the_protocol_prints_it(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with brain.client() as client:
@@ -75,20 +77,22 @@ async def test_the_life_of_a_task_is_told_as_the_protocol_prints_it(
     assert '"progress":5,' in json.dumps(received[2], separators=(",", ":"))
 
 
-async def test_every_client_is_told(brain: RunningBrain, connection: asyncpg.Connection) -> None:
+async def test_every_client_gets_every_change(
+    brain: RunningBrain, connection: asyncpg.Connection
+) -> None:
     async with brain.client() as one, brain.client() as two, brain.client() as three:
         await connection.execute("INSERT INTO tasks (id) VALUES ('a')")
 
         for client in (one, two, three):
-            assert await told(client) == ("run_update", "a")
+            assert await next_run(client) == ("run_update", "a")
 
 
-async def test_what_no_client_can_see_is_not_told(
+async def test_an_invisible_change_is_not_sent(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with brain.client() as client:
         await connection.execute("INSERT INTO tasks (id, status) VALUES ('a', 'running')")
-        assert await told(client) == ("run_update", "a")
+        assert await next_run(client) == ("run_update", "a")
         for unseen in (
             "title = 'x'",
             "updated_at = now()",
@@ -97,14 +101,14 @@ async def test_what_no_client_can_see_is_not_told(
             "status = 'in_progress'",
         ):
             await connection.execute(f"UPDATE tasks SET {unseen}")
-        await connection.execute("UPDATE tasks SET progress = 1 WHERE id = 'nobody'")
+        await connection.execute("UPDATE tasks SET progress = 1 WHERE id = 'missing'")
         await connection.execute("UPDATE tasks SET progress = 7")
 
         received = await message(client)
         assert received["data"]["progress"] == 7
 
 
-async def test_a_row_larger_than_a_notification_is_told_whole(
+async def test_a_row_larger_than_a_notification_is_sent_whole(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with brain.client() as client:
@@ -120,23 +124,23 @@ async def test_a_row_larger_than_a_notification_is_told_whole(
             assert received["data"]["error"] == text
 
 
-async def test_ten_thousand_updates_in_one_transaction_are_all_told_in_order(
+async def test_ten_thousand_updates_in_one_transaction_are_all_sent_in_order(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with brain.client() as client:
         await connection.execute("INSERT INTO tasks (id) VALUES ('a')")
-        assert await told(client) == ("run_update", "a")
+        assert await next_run(client) == ("run_update", "a")
         async with connection.transaction():
-            for number in range(1, 10_001):
-                await connection.execute("UPDATE tasks SET progress = $1", number)
+            numbers = [(number,) for number in range(1, 10_001)]
+            await connection.executemany("UPDATE tasks SET progress = $1", numbers)
 
         received = await messages(client, 10_000)
 
-        assert [each["data"]["progress"] for each in received] == list(range(1, 10_001))
+        assert [(each["data"]["progress"],) for each in received] == numbers
         assert await nothing_more(client)
 
 
-async def test_a_rolled_back_transaction_is_never_told(
+async def test_a_rolled_back_transaction_is_never_sent(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with brain.client() as client:
@@ -146,16 +150,14 @@ async def test_a_rolled_back_transaction_is_never_told(
         await transaction.rollback()
         await connection.execute("INSERT INTO tasks (id) VALUES ('after')")
 
-        assert await told(client) == ("run_update", "after")
+        assert await next_run(client) == ("run_update", "after")
 
 
-async def test_the_emptying_of_the_table_is_told_once(
-    brain: RunningBrain, connection: asyncpg.Connection
-) -> None:
+async def test_a_truncate_is_sent_once(brain: RunningBrain, connection: asyncpg.Connection) -> None:
     async with brain.client() as client:
         await connection.execute("INSERT INTO tasks (id) VALUES ('a'), ('b')")
-        assert await told(client) == ("run_update", "a")
-        assert await told(client) == ("run_update", "b")
+        assert await next_run(client) == ("run_update", "a")
+        assert await next_run(client) == ("run_update", "b")
         await connection.execute("TRUNCATE tasks")
 
         assert (await message(client))["type"] == "run_truncated"
@@ -167,14 +169,14 @@ async def test_a_renamed_task_is_a_deletion_and_an_update(
 ) -> None:
     async with brain.client() as client:
         await connection.execute("INSERT INTO tasks (id, status) VALUES ('a', 'completed')")
-        assert await told(client) == ("run_complete", "a")
+        assert await next_run(client) == ("run_complete", "a")
         await connection.execute("UPDATE tasks SET id = 'b'")
 
-        assert await told(client) == ("run_deleted", "a")
-        assert await told(client) == ("run_update", "b")
+        assert await next_run(client) == ("run_deleted", "a")
+        assert await next_run(client) == ("run_update", "b")
 
 
-async def test_what_a_client_says_comes_back_to_it_alone(brain: RunningBrain) -> None:
+async def test_a_message_is_echoed_to_its_sender_alone(brain: RunningBrain) -> None:
     async with brain.client() as client, brain.client() as other:
         await client.send('{"test": "Hello Brain"}')
 
@@ -184,12 +186,12 @@ async def test_what_a_client_says_comes_back_to_it_alone(brain: RunningBrain) ->
         assert await nothing_more(other)
 
 
-@pytest.mark.parametrize(("said", "code"), [(b"binary", 1003), ("x" * 65_537, 1009)])
-async def test_what_may_not_be_said_ends_the_connection_with_a_code(
-    brain: RunningBrain, said: Any, code: int
+@pytest.mark.parametrize(("sent", "code"), [(b"binary", 1003), ("x" * 65_537, 1009)])
+async def test_a_message_that_is_not_allowed_closes_the_connection_with_a_code(
+    brain: RunningBrain, sent: Any, code: int
 ) -> None:
     async with brain.client() as client:
-        await client.send(said)
+        await client.send(sent)
 
         with pytest.raises(ConnectionClosed) as closed:
             await message(client)
@@ -231,7 +233,7 @@ async def test_a_client_that_leaves_is_no_longer_counted(brain: RunningBrain) ->
             await asyncio.sleep(0.01)
 
 
-async def test_the_front_door_answers_curl_and_a_browser(brain: RunningBrain) -> None:
+async def test_the_front_page_answers_curl_and_a_browser(brain: RunningBrain) -> None:
     _, summary = await get(brain.http + "/")
     assert json.loads(summary)["service"] == "brain"
     for link in json.loads(summary)["links"].values():

@@ -15,17 +15,17 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.end_to_end.brain import RunningBrain, becomes, running_brain
 
-USERS, TABS = 200, 3
+USERS, TABS = 100, 3
 AT_ONCE = 25
 
 Sequences = dict[str, list[str]]
 
 
 class Observer:
-    """Hears of everybody's presence, and keeps it apart by user."""
+    """Receives the presence of all users, and groups it by user."""
 
     def __init__(self) -> None:
-        self.heard: Sequences = defaultdict(list)
+        self.received: Sequences = defaultdict(list)
 
     @asynccontextmanager
     async def watching(self, brain: RunningBrain) -> AsyncIterator[None]:
@@ -41,7 +41,7 @@ class Observer:
         async for text in socket:
             message = json.loads(text)
             if message["type"] == "user_presence":
-                self.heard[message["data"]["userId"]].append(message["data"]["status"])
+                self.received[message["data"]["userId"]].append(message["data"]["status"])
 
 
 def tab(brain: RunningBrain, user: str) -> connect:
@@ -50,7 +50,7 @@ def tab(brain: RunningBrain, user: str) -> connect:
 
 
 class Users:
-    """Their tabs, and what is to be heard of them."""
+    """Their tabs, and the presence that is expected of them."""
 
     def __init__(self, nodes: tuple[RunningBrain, RunningBrain]) -> None:
         self._nodes = nodes
@@ -58,7 +58,7 @@ class Users:
         self.tabs: dict[str, dict[ClientConnection, RunningBrain]] = {}
         self.expected: Sequences = defaultdict(list)
 
-    async def come(self, number: int) -> None:
+    async def connect(self, number: int) -> None:
         """Open three tabs, of most users on both nodes."""
         word = f"u{number}"
         nodes = (
@@ -66,7 +66,7 @@ class Users:
         )
         self.tabs[f"user_{word}"] = {await tab(node, word): node for node in nodes}
 
-    async def say(self, user: str, status: str) -> None:
+    async def set_status(self, user: str, status: str) -> None:
         socket = self._random.choice(list(self.tabs[user]))
         await socket.send(json.dumps({"type": "user_presence", "data": status}))
         if self.expected[user][-1:] != [status]:
@@ -91,8 +91,8 @@ class Users:
         if not self.tabs[user]:
             self.expected[user].append("offline")
 
-    def heard_by(self, observer: Observer) -> bool:
-        return observer.heard == self.expected
+    def received_by(self, observer: Observer) -> bool:
+        return observer.received == self.expected
 
 
 async def in_turns(some: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -101,7 +101,7 @@ async def in_turns(some: Iterable[Coroutine[Any, Any, None]]) -> None:
         await asyncio.gather(*waiting[start : start + AT_ONCE])
 
 
-async def test_whoever_watches_sees_each_user_come_change_and_go(
+async def test_a_client_sees_each_user_connect_change_status_and_disconnect(
     tmp_path: Path, database: str
 ) -> None:
     folders = [tmp_path / name for name in ("killed", "kept")]
@@ -114,23 +114,23 @@ async def test_whoever_watches_sees_each_user_come_change_and_go(
         observers = Observer(), Observer()
         async with observers[0].watching(killed), observers[1].watching(kept):
             users = Users((killed, kept))
-            await in_turns(users.come(number) for number in range(USERS))
+            await in_turns(users.connect(number) for number in range(USERS))
             names = list(users.tabs)
 
             for status in ("online", "online", "away", "busy"):
-                await in_turns(users.say(name, status) for name in names)
-                await becomes(lambda: all(map(users.heard_by, observers)))
+                await in_turns(users.set_status(name, status) for name in names)
+                await becomes(lambda: all(map(users.received_by, observers)))
             await in_turns(users.close(name) for name in names[::5])
             await in_turns(users.close(name, leave=1) for name in names[1::5])
-            await becomes(lambda: all(map(users.heard_by, observers)))
+            await becomes(lambda: all(map(users.received_by, observers)))
 
             killed.process.kill()
             await killed.process.wait()
             users.lose(killed)
-            await becomes(lambda: users.heard_by(observers[1]))
+            await becomes(lambda: users.received_by(observers[1]))
             assert any(users.tabs.values())
 
             await in_turns(users.close(name) for name in names if users.tabs[name])
-            await becomes(lambda: users.heard_by(observers[1]))
-        assert {sequence[-1] for sequence in observers[1].heard.values()} == {"offline"}
-        assert len(observers[1].heard) == USERS
+            await becomes(lambda: users.received_by(observers[1]))
+        assert {sequence[-1] for sequence in observers[1].received.values()} == {"offline"}
+        assert len(observers[1].received) == USERS

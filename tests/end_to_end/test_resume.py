@@ -21,9 +21,13 @@ from tests.tasks import insert
 
 
 @pytest.fixture
-async def brain(tmp_path: Path, database: str) -> AsyncIterator[RunningBrain]:
-    async with running_brain(tmp_path, "--database-url", database) as brain:
-        yield brain
+def database(shared_database: str) -> str:
+    return shared_database
+
+
+@pytest.fixture
+def brain(shared_brain: RunningBrain) -> RunningBrain:
+    return shared_brain
 
 
 @asynccontextmanager
@@ -32,7 +36,7 @@ async def resumed(
 ) -> AsyncIterator[tuple[ClientConnection, dict[str, Any]]]:
     """Connect with a cursor; yield the client and its greeting."""
     url = f"ws://localhost:{brain.port}/ws?cursor={quote(cursor)}"
-    # Unbounded: a client with a full queue does not read the answer to its goodbye.
+    # Unbounded: a client with a full queue does not read the answer to its close frame.
     async with connect(url, proxy=None, max_queue=None) as client:
         yield client, await message(client)
 
@@ -57,7 +61,7 @@ async def test_every_message_carries_a_cursor_as_its_fourth_key(
     assert Cursor.parse(run["cursor"]).place > Cursor.parse(greeting["cursor"]).place
 
 
-async def test_a_subprotocol_asks_for_cursors_too(brain: RunningBrain) -> None:
+async def test_a_subprotocol_requests_cursors_too(brain: RunningBrain) -> None:
     async with connect(
         f"ws://localhost:{brain.port}/ws",
         subprotocols=[Subprotocol("other"), Subprotocol("brain.cursor")],
@@ -101,7 +105,7 @@ async def test_the_cursor_of_a_quiet_connection_moves_on(
                 pass
 
 
-async def test_a_client_hears_what_it_missed_and_then_what_happens(
+async def test_a_client_gets_what_it_missed_and_then_what_happens(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with resumed(brain) as (client, _):
@@ -117,7 +121,7 @@ async def test_a_client_hears_what_it_missed_and_then_what_happens(
         assert await ids(client, 2) == ["c", "d"]
 
 
-async def test_a_client_hears_what_it_missed_from_another_brain(
+async def test_a_client_gets_what_it_missed_from_another_brain(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     async with running_brain(tmp_path, "--database-url", database) as brain:
@@ -146,7 +150,7 @@ async def test_a_large_transaction_is_resumed_in_its_middle_from_the_log(
             assert await ids(client, 1766) == [str(n) for n in range(1235, 3001)]
 
 
-async def test_no_message_carries_a_cursor_beyond_what_the_client_was_told(
+async def test_no_message_carries_a_cursor_ahead_of_what_the_client_was_sent(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     async with running_brain(tmp_path, "--database-url", database) as brain:
@@ -163,7 +167,7 @@ async def test_no_message_carries_a_cursor_beyond_what_the_client_was_told(
     assert places == sorted(places)
 
 
-async def test_what_cannot_be_told_is_said_once_and_then_what_happens(
+async def test_a_lost_cursor_is_answered_by_one_reset_and_then_what_happens(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with resumed(brain) as (client, greeting):
@@ -191,7 +195,7 @@ async def test_what_cannot_be_told_is_said_once_and_then_what_happens(
             assert await ids(client, 1) == [id]
 
 
-async def test_a_loss_while_connected_is_said_to_whoever_can_be_told(
+async def test_a_gap_while_connected_is_a_reset_for_clients_with_cursors(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with resumed(brain) as (client, _):
@@ -205,13 +209,13 @@ async def test_a_loss_while_connected_is_said_to_whoever_can_be_told(
 
 
 class Hopper:
-    """A client that stays nowhere for long, and notes what it is told of each task."""
+    """A client that stays nowhere for long, and notes what it is sent of each task."""
 
     def __init__(self, brains: list[RunningBrain], cursor: str, chance: random.Random) -> None:
         self._brains = brains
         self._cursor = cursor
         self._chance = chance
-        self.told: dict[str, list[float]] = {}
+        self.received: dict[str, list[float]] = {}
 
     async def hop(self, times: int) -> None:
         for _ in range(times):
@@ -229,13 +233,13 @@ class Hopper:
     def _note(self, each: dict[str, Any]) -> None:
         self._cursor = each["cursor"]
         if each["type"] == "run_update":
-            self.told.setdefault(each["data"]["id"], []).append(each["data"]["progress"])
+            self.received.setdefault(each["data"]["id"], []).append(each["data"]["progress"])
         else:
             assert each["type"] == "heartbeat", each
 
 
 async def write(database: str, id: str, stop: asyncio.Event, chance: random.Random) -> int:
-    """Update a task until told to stop, in transactions that overlap; return how often."""
+    """Update a task until `stop` is set, in transactions that overlap; return how often."""
     writer = await asyncpg.connect(database)
     await insert(writer, id)
     steps = 0
@@ -274,6 +278,6 @@ async def test_at_the_seam_between_history_and_live_nothing_is_lost_or_doubled(
             await hopper.hear_the_rest()
 
     for hopper in hoppers:
-        assert hopper.told == {
+        assert hopper.received == {
             str(number): list(range(writer.result() + 1)) for number, writer in enumerate(writers)
         }

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 from pathlib import Path
 
 import asyncpg
@@ -10,10 +9,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.end_to_end.brain import get, message, running_brain
+from tests.raw_websocket import SMALL_BUFFER_BYTES, upgraded
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-async def test_every_client_is_told_to_come_back_and_the_process_exits_with_0(
+async def test_every_client_is_closed_with_1012_and_the_process_exits_with_0(
     tmp_path: Path, database: str, sign: signal.Signals
 ) -> None:
     async with running_brain(tmp_path, "--database-url", database) as brain:
@@ -29,12 +29,14 @@ async def test_every_client_is_told_to_come_back_and_the_process_exits_with_0(
     assert "Traceback" not in brain.output.read_text()
 
 
-async def test_a_client_that_reads_nothing_holds_nobody_up(
+async def test_a_client_that_reads_nothing_does_not_delay_the_shutdown(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     hurry = {"BRAIN_SHUTDOWN_SECONDS": "1"}
-    async with running_brain(tmp_path, "--database-url", database, **hurry) as brain:
-        stalled = await silent_client(brain.port)
+    async with (
+        running_brain(tmp_path, "--database-url", database, **hurry) as brain,
+        upgraded(brain.port, receive_buffer_bytes=SMALL_BUFFER_BYTES),
+    ):
         async with brain.client() as client:
             large = "x" * 200_000
             for number in range(100):
@@ -50,11 +52,10 @@ async def test_a_client_that_reads_nothing_holds_nobody_up(
             assert closed.value.rcvd.code == 1012
 
         assert await brain.stopped() == 0
-        stalled.close()
     assert "Traceback" not in brain.output.read_text()
 
 
-async def test_a_client_that_falls_off_the_ring_is_told_to_come_back(
+async def test_a_client_that_falls_off_the_ring_is_closed_with_4008(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     small = {"BRAIN_RING_BYTES": "1000000"}
@@ -69,22 +70,24 @@ async def test_a_client_that_falls_off_the_ring_is_told_to_come_back(
                 assert (await message(client))["data"]["id"] == str(number)
             slow.transport.resume_reading()
 
-            told = 0
+            count = 0
             with pytest.raises(ConnectionClosed) as closed:
                 while True:
-                    assert (await message(slow))["data"]["id"] == str(told)
-                    told += 1
+                    assert (await message(slow))["data"]["id"] == str(count)
+                    count += 1
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == 4008
-            assert told < 100
+            assert count < 100
 
 
-async def test_what_was_not_read_is_cut_by_the_kernel(
+async def test_a_client_that_reads_nothing_is_aborted_by_the_kernel(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
-    impatient = {"BRAIN_UNREAD_SECONDS": "1"}
-    async with running_brain(tmp_path, "--database-url", database, **impatient) as brain:
-        stalled = await silent_client(brain.port)
+    impatient = {"BRAIN_UNREAD_TIMEOUT_SECONDS": "1"}
+    async with (
+        running_brain(tmp_path, "--database-url", database, **impatient) as brain,
+        upgraded(brain.port, receive_buffer_bytes=SMALL_BUFFER_BYTES),
+    ):
         async with brain.client() as client:
             for number in range(100):
                 await connection.execute(
@@ -97,20 +100,3 @@ async def test_what_was_not_read_is_cut_by_the_kernel(
                     not in (await get(brain.http + "/api/brain/status/ws"))[1]
                 ):
                     await asyncio.sleep(0.05)
-        stalled.close()
-
-
-async def silent_client(port: int) -> socket.socket:
-    """Connect and never read a byte after the handshake."""
-    loop = asyncio.get_running_loop()
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.setblocking(False)
-    await loop.sock_connect(client, ("127.0.0.1", port))
-    await loop.sock_sendall(
-        client,
-        b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-    )
-    assert b"101" in await loop.sock_recv(client, 100)
-    return client

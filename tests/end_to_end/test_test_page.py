@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import asyncpg
 import pytest
 from playwright.async_api import Locator, Page, WebSocket, expect
 
-from tests.end_to_end.brain import RunningBrain, running_brain
+from tests.end_to_end.brain import RunningBrain
 from tests.end_to_end.test_page import browser, complaints, page
 from tests.seeds.conftest import Served, impatient, origin
-from tests.seeds.impatient import PULSE_SECONDS, SILENCE_SECONDS
+from tests.seeds.impatient import CLIENT_TIMEOUT_SECONDS, HEARTBEAT_SECONDS
 
 __all__ = ["browser", "complaints", "impatient", "origin", "page"]
 
@@ -21,9 +20,13 @@ PUBLISH = "SELECT brain.publish('missions', $1, '{\"text\": \"<b>bold</b>\"}')"
 
 
 @pytest.fixture
-async def brain(database: str, tmp_path: Path) -> AsyncIterator[RunningBrain]:
-    async with running_brain(tmp_path, "--database-url", database) as brain:
-        yield brain
+def database(shared_database: str) -> str:
+    return shared_database
+
+
+@pytest.fixture
+def brain(shared_brain: RunningBrain) -> RunningBrain:
+    return shared_brain
 
 
 @pytest.fixture
@@ -90,12 +93,12 @@ async def test_it_connects_and_disconnects(test_page: Page) -> None:
     await expect_state(test_page, "Connected")
 
 
-async def test_a_channel_is_subscribed_to_and_let_go(
+async def test_a_channel_is_subscribed_to_and_unsubscribed_from(
     test_page: Page, connection: asyncpg.Connection
 ) -> None:
     await subscribe(test_page, "missions")
-    await connection.execute(PUBLISH, "heard")
-    await expect(lines(test_page, "received").last).to_contain_text('"type":"heard"')
+    await connection.execute(PUBLISH, "published")
+    await expect(lines(test_page, "received").last).to_contain_text('"type":"published"')
 
     unsubscribe = test_page.get_by_title("Unsubscribe from missions")
     await unsubscribe.click()
@@ -106,7 +109,7 @@ async def test_a_channel_is_subscribed_to_and_let_go(
     await expect(test_page.locator("#log")).not_to_contain_text('"unheard"')
 
 
-async def test_a_message_of_ones_own_is_sent_and_its_answer_is_shown(test_page: Page) -> None:
+async def test_a_typed_message_is_sent_and_its_answer_is_shown(test_page: Page) -> None:
     await send(test_page, '{"type":"ping"}')
     await expect(lines(test_page, "sent")).to_contain_text(['{"type":"ping"}'])
     await expect(lines(test_page, "received").last).to_contain_text('"type":"pong"')
@@ -120,7 +123,7 @@ async def test_every_message_is_shown_as_it_came(
 ) -> None:
     await subscribe(test_page, "missions")
     for number in range(20):
-        await connection.execute(PUBLISH, f"told {number}")
+        await connection.execute(PUBLISH, f"number {number}")
     received = lines(test_page, "received")
     await expect(received).to_have_count(22)
     assert len(frames) == 22
@@ -129,13 +132,15 @@ async def test_every_message_is_shown_as_it_came(
     assert '"text":"<b>bold</b>"' in frames[-1].replace(" ", "")
 
 
-async def test_pings_are_answered_by_themselves_unless_that_is_switched_off(
+async def test_pings_are_answered_automatically_unless_that_is_switched_off(
     page: Page, impatient: Served, complaints: list[str]
 ) -> None:
     await connect(page, impatient.brain)
     answers = lines(page, "sent").filter(has_text='{"type":"pong"}')
-    # Whoever has answered for so long is there only because of that.
-    await expect(answers.nth(int((SILENCE_SECONDS + 1) / PULSE_SECONDS))).to_be_attached()
+    # A client that is still connected after so long is so only because it answered.
+    await expect(
+        answers.nth(int((CLIENT_TIMEOUT_SECONDS + 1) / HEARTBEAT_SECONDS))
+    ).to_be_attached()
     await expect_state(page, "Connected")
 
     await page.get_by_label("Answer pings").uncheck()

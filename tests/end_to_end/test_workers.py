@@ -21,7 +21,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from brain.database.processes import read_postmaster
+from brain.embedded.processes import read_postmaster
 from tests.end_to_end.brain import (
     PATIENCE_SECONDS,
     RunningBrain,
@@ -34,7 +34,7 @@ from tests.end_to_end.brain import (
 )
 from tests.tasks import insert
 
-WORKERS = 3
+WORKERS = 2
 CLIENTS = 24
 STARTED = re.compile(r"worker (\d+) is process (\d+)")
 
@@ -92,7 +92,7 @@ async def counted(brain: RunningBrain, clients: int) -> None:
 
 
 async def clients_of(connection: asyncpg.Connection) -> dict[int, int]:
-    """Return how many clients each process says that it has, by its id."""
+    """Return the number of clients that each process reports, by its id."""
     records = await connection.fetch("SELECT name, clients FROM brain.nodes")
     return {int(record["name"].split()[-1]): record["clients"] for record in records}
 
@@ -103,7 +103,7 @@ async def many_clients(brain: RunningBrain, count: int) -> AsyncIterator[list[Cl
         yield [await stack.enter_async_context(brain.client()) for _ in range(count)]
 
 
-async def told_to_come_back(clients: Sequence[ClientConnection]) -> None:
+async def closed_with_1012(clients: Sequence[ClientConnection]) -> None:
     for client in clients:
         with pytest.raises(ConnectionClosed) as closed:
             await message(client)
@@ -112,7 +112,7 @@ async def told_to_come_back(clients: Sequence[ClientConnection]) -> None:
 
 
 async def flooded(brain: RunningBrain, connection: asyncpg.Connection) -> None:
-    """Return once all clients have been told more than the network holds for one that reads not."""
+    """Return once all clients have been sent more than the network holds unread."""
     async with brain.client() as client:
         for number in range(100):
             await insert_large(connection, str(number))
@@ -123,7 +123,7 @@ async def insert_large(connection: asyncpg.Connection, id: str) -> None:
     await connection.execute("INSERT INTO tasks (id, error) VALUES ($1, $2)", id, "x" * 200_000)
 
 
-async def test_clients_spread_over_the_workers_and_everybody_hears_every_change(
+async def test_clients_spread_over_the_workers_and_each_gets_every_change(
     several: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with many_clients(several, CLIENTS) as clients:
@@ -158,36 +158,36 @@ async def children(brain: RunningBrain) -> list[str]:
 
 
 @dataclass
-class Follower:
-    """A client that comes back with its cursor, and notes what it is told."""
+class FeedSubscriber:
+    """A client that comes back with its cursor, and notes what it is sent."""
 
     port: int
-    told: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
     cursor: str = ""
     returns: int = 0
 
     async def follow(self, last: str) -> None:
-        """Listen until `last` is told, however often the connection is lost."""
-        while last not in self.told:
+        """Listen until `last` is received, however often the connection is lost."""
+        while last not in self.received:
             with suppress(ConnectionClosed, OSError):
                 url = f"ws://localhost:{self.port}/ws?cursor={quote(self.cursor)}"
                 async with connect(url, proxy=None) as client:
-                    while last not in self.told:
+                    while last not in self.received:
                         self._note(await message(client))
             self.returns += 1
 
     def _note(self, each: dict[str, Any]) -> None:
         self.cursor = each["cursor"]
         if each["type"] == "run_update":
-            self.told.append(each["data"]["id"])
+            self.received.append(each["data"]["id"])
         else:
             assert each["type"] in ("connected", "heartbeat"), each
 
 
-async def test_the_clients_of_a_killed_worker_come_back_and_lose_nothing(
+async def test_the_clients_of_a_killed_worker_reconnect_and_lose_nothing(
     several: RunningBrain, connection: asyncpg.Connection
 ) -> None:
-    followers = [Follower(several.port) for _ in range(CLIENTS)]
+    followers = [FeedSubscriber(several.port) for _ in range(CLIENTS)]
     async with asyncio.TaskGroup() as tasks:
         for follower in followers:
             tasks.create_task(follower.follow("299"))
@@ -202,20 +202,20 @@ async def test_the_clients_of_a_killed_worker_come_back_and_lose_nothing(
                 await becomes(lambda before=before: len(started(several)) > before)  # type: ignore[misc]
 
     for follower in followers:
-        assert follower.told == [str(number) for number in range(300)]
+        assert follower.received == [str(number) for number in range(300)]
     assert sum(follower.returns for follower in followers) > CLIENTS
     assert f"(process {killed}) was killed by signal 9" in several.output.read_text()
     await counted(several, 0)
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_every_client_is_told_to_come_back_and_all_processes_end(
+async def test_every_client_is_closed_with_1012_and_all_processes_end(
     several: RunningBrain, sign: signal.Signals
 ) -> None:
     async with many_clients(several, CLIENTS) as clients:
         several.process.send_signal(sign)
 
-        await told_to_come_back(clients)
+        await closed_with_1012(clients)
         assert await several.stopped() == 0
     assert not any(map(is_alive, started(several)))
     log = several.output.read_text()
@@ -223,7 +223,7 @@ async def test_every_client_is_told_to_come_back_and_all_processes_end(
     assert "next try" not in log
 
 
-async def test_whoever_signals_supervisor_and_workers_alike_hurries_nobody(
+async def test_a_signal_to_supervisor_and_workers_counts_once(
     several: RunningBrain,
 ) -> None:
     """As systemd does. Two different signals: while a process is stopped, equal ones are one."""
@@ -237,7 +237,7 @@ async def test_whoever_signals_supervisor_and_workers_alike_hurries_nobody(
         for process_id in workers:
             os.kill(process_id, signal.SIGCONT)
 
-        await told_to_come_back(clients)
+        await closed_with_1012(clients)
         assert await several.stopped() == 0
 
 
@@ -255,7 +255,7 @@ def can_connect(port: int) -> bool:
     return True
 
 
-async def test_a_second_signal_waits_for_nobody(
+async def test_a_second_signal_aborts_the_clients(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
     patient = {"BRAIN_SHUTDOWN_SECONDS": "600"}
@@ -287,7 +287,7 @@ async def test_workers_do_not_outlive_a_supervisor_that_is_killed(
 
             brain.process.kill()
 
-            await told_to_come_back(clients)
+            await closed_with_1012(clients)
             await becomes(lambda: not any(map(is_alive, started(brain))))
             socket.create_server(("localhost", brain.port)).close()
             stalled.transport.abort()
@@ -327,7 +327,7 @@ async def test_a_port_on_which_workers_listen_is_taken(
         )
 
         assert second.status == 2
-        assert second.complained.startswith(f"brain: port {several.port} is taken")
+        assert second.stderr.startswith(f"brain: port {several.port} is taken")
 
 
 async def test_when_brains_own_server_ends_so_do_all(tmp_path: Path) -> None:
@@ -345,13 +345,13 @@ async def test_when_brains_own_server_ends_so_do_all(tmp_path: Path) -> None:
 
 SUPERVISED = """
 import logging, os, sys
-from brain.supervisor import Supervisor
+from brain.process.supervisor import Supervisor
 
 def work(worker):
     if {fails}:
         os.kill(os.getpid(), 9)
     worker.ready()
-    while not worker.is_over():
+    while not worker.should_stop():
         pass
     return 0
 
@@ -362,21 +362,21 @@ def announce():
 logging.basicConfig()
 sys.exit(
     Supervisor(
-        [[], []], work, announce=announce, is_pointless=lambda: False, grace_seconds=1
+        [[], []], work, on_ready=announce, should_stop=lambda: False, grace_seconds=1
     ).run()
 )
 """
 
 
 async def test_where_no_worker_starts_brain_gives_up() -> None:
-    status, said, complained = await ended(
+    status, stdout, stderr = await ended(
         (sys.executable, "-c", SUPERVISED.format(fails="True")), patience_seconds=60
     )
 
-    assert (status, said) == (1, "")
-    *_, last = complained.splitlines()
+    assert (status, stdout) == (1, "")
+    *_, last = stderr.splitlines()
     assert last.endswith("giving up: every worker ended 4 times in a row")
-    assert complained.count("was killed by signal 9; next try in") == 8
+    assert stderr.count("was killed by signal 9; next try in") == 8
 
 
 async def test_a_worker_that_fails_at_the_start_is_tried_again_beside_one_that_serves(
@@ -385,9 +385,9 @@ async def test_a_worker_that_fails_at_the_start_is_tried_again_beside_one_that_s
     tries = tmp_path / "tries"
     fails = f"worker.number == 2 and open({str(tries)!r}, 'a').write('x') and {{count}} < 6"
     fails = fails.format(count=f"os.path.getsize({str(tries)!r})")
-    status, said, complained = await ended(
+    status, stdout, stderr = await ended(
         (sys.executable, "-c", SUPERVISED.format(fails=fails)), patience_seconds=60
     )
 
-    assert (status, said) == (0, "ready\n")
-    assert complained.count("worker 2") == tries.stat().st_size - 1
+    assert (status, stdout) == (0, "ready\n")
+    assert stderr.count("worker 2") == tries.stat().st_size - 1

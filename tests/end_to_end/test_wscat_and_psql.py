@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from brain.database.binaries import find_binaries
+from brain.embedded.binaries import find_binaries
 from brain.errors import EmbeddedServerError
 from tests.end_to_end.brain import PATIENCE_SECONDS, RunningBrain, ended, running, running_brain
 
@@ -67,7 +67,7 @@ class Wscat:
         # Where no terminal is, it leaves its prompt before the line.
         return ordered(json.loads(ISO.sub(MOMENT, line.removeprefix("> "))))
 
-    def say(self, text: str) -> None:
+    def type(self, text: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{text}\n".encode())
 
@@ -138,5 +138,5 @@ async def test_wscat_prints_what_psql_changes_as_the_protocol_prints_it(
         "run_failed", DEV_TASK | {"status": "failed", "progress": 7, "error": error}
     )
 
-    wscat.say('{"test": "Hello Brain"}')
+    wscat.type('{"test": "Hello Brain"}')
     assert await wscat.message() == printed_message("echo", {"test": "Hello Brain"})

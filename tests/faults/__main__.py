@@ -3,8 +3,8 @@ The fault battery: Brain under load, while everything around it and it itself is
 
     python -m tests.faults [--seed 5221] [--short] [--only listener-terminated] [--binaries FOLDER]
 
-Nothing committed may be lost, told twice, told in another order than it was committed in for one
-task, or told although it was rolled back or is not to be told; and a client is reset where it has
+Nothing committed may be lost, sent twice, sent in another order than it was committed in for one
+task, or sent although it was rolled back or is private; and a client is reset where it has
 to be and nowhere else ("unexp." counts the others). Clients that misbehave, in the second table,
 have to be gone in time and may do no harm to others: whatever is printed with a bound has to keep
 it. The exit status is 1 unless all of that is so.
@@ -26,7 +26,7 @@ from time import monotonic
 import uvloop
 from websockets.exceptions import WebSocketException
 
-from tests.faults.battery import HEADING, MISDEEDS, MISDEEDS_HEADING, SCENARIOS, told
+from tests.faults.battery import HEADING, MISDEEDS, MISDEEDS_HEADING, SCENARIOS, report_line
 from tests.faults.figures import Findings
 from tests.faults.ledger import LedgerBroken
 from tests.faults.link import CannotBePlayed
@@ -58,7 +58,7 @@ async def play(name: str, stage: Stage, *, is_short: bool) -> Report | Findings 
     try:
         async with asyncio.timeout(LONGEST_SECONDS):
             outcome = await (scenario.short if is_short else scenario.full)(stage)
-        print(told(name, outcome, monotonic() - begun), flush=True)
+        print(report_line(name, outcome, monotonic() - begun), flush=True)
     except* CannotBePlayed as group:
         print(f"{name:<20}skipped: {reasons(group)}", flush=True)
         outcome = Findings(())
@@ -68,7 +68,7 @@ async def play(name: str, stage: Stage, *, is_short: bool) -> Report | Findings 
 
 
 def reasons(group: BaseExceptionGroup[BaseException]) -> str:
-    """Return what the exceptions in a group of groups say, each once."""
+    """Return the texts of the exceptions in a group of groups, each once."""
     return "; ".join(dict.fromkeys(str(error) or repr(error) for error in leaves(group)))
 
 
@@ -105,7 +105,7 @@ async def play_all(options: argparse.Namespace) -> int:
     if all(outcome is not None and is_clean(outcome) for outcome in outcomes):
         rmtree(folder)
         return 0
-    print(f"what the Brains said is in {folder}")
+    print(f"the logs of the Brains are in {folder}")
     return 1
 
 
@@ -121,7 +121,7 @@ def total(outcomes: Sequence[Report | Findings | None]) -> str:
     return (
         f"total: {counts}; {failed} of {len(outcomes)} scenarios failed; "
         f"{sum(report.writes for report in played)} writes, "
-        f"{sum(report.deliveries for report in played)} heard"
+        f"{sum(report.deliveries for report in played)} received"
     )
 
 

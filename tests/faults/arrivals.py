@@ -10,21 +10,21 @@ from random import Random
 from time import monotonic
 
 from tests.faults.crowd import allow_files
+from tests.faults.cursors import some_at_once
 from tests.faults.figures import Figure, Findings
 from tests.faults.observed import LOOK_SECONDS, MEBIBYTE, ObservedNode, served
-from tests.faults.raw import RawClient, closing, connected_to, upgrade
 from tests.faults.scene import Stage
-from tests.faults.strangers import some_at_once
 from tests.faults.witness import well_connected
+from tests.raw_websocket import RawClient, close_frame, connected_to, handshake
 
-HANDSHAKE = upgrade("/ws")
+HANDSHAKE = handshake("/ws")
 DRIP_SECONDS = 0.4
 GOOD_PAUSE_SECONDS = 0.2
-WARMING_VISITS = 64
+WARMING_CONNECTIONS = 64
 AT_ONCE = 32
-VISIT_SECONDS = 20.0
+CONNECTED_SECONDS = 20.0
 MOST_SECOND_GROWTH_MEBIBYTES = 8.0
-"""After the first half of all visits, memory has been taken that is used again and again."""
+"""After the first half of all connections, memory has been taken that is used again and again."""
 SETTLING_SECONDS = 15.0
 """How long Brain may take to be rid of those who have gone."""
 
@@ -33,31 +33,31 @@ async def slow_handshakes(
     stage: Stage,
     *,
     sockets: int,
-    handshake_seconds: float,
+    handshake_timeout_seconds: float,
     limit_seconds: float,
     good_seconds: float,
 ) -> Findings:
-    """Many say nothing, or the beginning of a handshake and nothing more, or byte after byte."""
+    """Many send nothing, or the beginning of a handshake and nothing more, or byte after byte."""
     allow_files(2 * sockets)
-    settings = {"BRAIN_HANDSHAKE_SECONDS": str(handshake_seconds)}
+    settings = {"BRAIN_HANDSHAKE_TIMEOUT_SECONDS": str(handshake_timeout_seconds)}
     async with served(stage, settings) as node, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connected_to(node.port)) for _ in range(sockets)]
         async with asyncio.TaskGroup() as tasks:
             waiting = [
                 tasks.create_task(dawdle(client, stage.chance, limit_seconds)) for client in clients
             ]
-            visits = [await good_visit(node)]
+            connections = [await good_connection(node)]
             while not all(task.done() for task in waiting):
                 await asyncio.sleep(GOOD_PAUSE_SECONDS)
-                visits.append(await good_visit(node))
+                connections.append(await good_connection(node))
     stayed = [task.result() for task in waiting]
     return Findings(
         (
             Figure("of", sockets),
             Figure(f"left after {limit_seconds:g} s", stayed.count(inf), most=0),
             Figure("the last went after", max(stayed), "s"),
-            Figure("meanwhile good clients", len(visits), least=1),
-            Figure("the slowest greeted after", max(visits), "s", good_seconds),
+            Figure("meanwhile good clients", len(connections), least=1),
+            Figure("the slowest greeted after", max(connections), "s", good_seconds),
         )
     )
 
@@ -65,9 +65,9 @@ async def slow_handshakes(
 async def dawdle(client: RawClient, chance: Random, patience_seconds: float) -> float:
     """Begin a handshake in one of three ways; return how long the connection lived."""
     begun = monotonic()
-    said = chance.choice((b"", b"", HANDSHAKE[: chance.randrange(len(HANDSHAKE) - 2)]))
-    rest = HANDSHAKE[len(said) : -2] if chance.random() < 0.5 else b""
-    talking = asyncio.create_task(talk(client, said, rest))
+    sent = chance.choice((b"", b"", HANDSHAKE[: chance.randrange(len(HANDSHAKE) - 2)]))
+    rest = HANDSHAKE[len(sent) : -2] if chance.random() < 0.5 else b""
+    talking = asyncio.create_task(talk(client, sent, rest))
     try:
         async with asyncio.timeout(patience_seconds):
             while await client.receive():
@@ -82,15 +82,15 @@ async def dawdle(client: RawClient, chance: Random, patience_seconds: float) -> 
     return monotonic() - begun
 
 
-async def talk(client: RawClient, said: bytes, rest: bytes) -> None:
+async def talk(client: RawClient, sent: bytes, rest: bytes) -> None:
     """Say something, and then something else, a byte at a time."""
-    await client.send(said)
+    await client.send(sent)
     for byte in rest:
         await asyncio.sleep(DRIP_SECONDS)
         await client.send(bytes([byte]))
 
 
-async def good_visit(node: ObservedNode) -> float:
+async def good_connection(node: ObservedNode) -> float:
     """Return how long it took until a client that behaves well was greeted."""
     begun = monotonic()
     async with well_connected(node.port) as connection:
@@ -98,22 +98,22 @@ async def good_visit(node: ObservedNode) -> float:
         return monotonic() - begun
 
 
-async def churn(stage: Stage, *, visits: int) -> Findings:
+async def churn(stage: Stage, *, connections: int) -> Findings:
     """Many come and go, politely or not; some vanish in the middle of their handshake."""
     async with served(stage) as node, well_connected(node.port) as stays:
         await stays.recv()
-        await visit(node, stage.chance, WARMING_VISITS)
+        await connect_often(node, stage.chance, WARMING_CONNECTIONS)
         files = await settled_files(node, inf)
         memory = [node.memory_bytes()]
         for _ in range(2):
-            await visit(node, stage.chance, visits // 2)
+            await connect_often(node, stage.chance, connections // 2)
             memory.append(node.memory_bytes())
         more_files = await settled_files(node, files) - files
         left = await node.clients()
     first, second = ((memory[n + 1] - memory[n]) / MEBIBYTE for n in range(2))
     return Findings(
         (
-            Figure("of", visits, "visits"),
+            Figure("of", connections, "connections"),
             Figure("files left open", more_files, most=0),
             Figure("clients left beside one", left - 1, most=0, least=0),
             Figure("memory grew by", first, "MiB"),
@@ -122,7 +122,7 @@ async def churn(stage: Stage, *, visits: int) -> Findings:
     )
 
 
-async def visit(node: ObservedNode, chance: Random, times: int) -> None:
+async def connect_often(node: ObservedNode, chance: Random, times: int) -> None:
     """Have clients come so many times, several at once."""
     await some_at_once(
         [partial(come_and_go, node.port, Random(chance.random())) for _ in range(times)], AT_ONCE
@@ -130,20 +130,20 @@ async def visit(node: ObservedNode, chance: Random, times: int) -> None:
 
 
 async def come_and_go(port: int, chance: Random) -> None:
-    async with asyncio.timeout(VISIT_SECONDS), connected_to(port) as client:
+    async with asyncio.timeout(CONNECTED_SECONDS), connected_to(port) as client:
         match chance.choices(("polite", "rude", "lost"), (45, 45, 10))[0]:
             case "polite":
                 await client.upgrade("/ws")
                 await client.next_text()
-                await client.send(closing())
+                await client.send(close_frame())
                 await client.read_to_the_end()
             case "rude":
                 await client.upgrade("/ws")
-                client.vanish()
+                client.reset()
             case _:
                 await client.send(HANDSHAKE[: chance.randrange(len(HANDSHAKE))])
                 if chance.random() < 0.5:
-                    client.vanish()
+                    client.reset()
 
 
 async def settled_files(node: ObservedNode, most: float) -> int:

@@ -10,13 +10,13 @@ from typing import NamedTuple
 from tests.faults.arrivals import churn, slow_handshakes
 from tests.faults.breaking import black_hole, listener_terminated, postgres_restart, server_killed
 from tests.faults.coming_back import resume_race, retention_race, two_nodes
+from tests.faults.cursors import cursors, snapshot_race
 from tests.faults.figures import Findings
 from tests.faults.floods import floods
 from tests.faults.fuzz import nonsense
 from tests.faults.scene import Report, Stage
 from tests.faults.silence import half_open, stopped_processes
 from tests.faults.slow_readers import slow_drinkers, stopped_readers
-from tests.faults.strangers import cursors, snapshot_race
 
 Play = Callable[[Stage], Awaitable[Report]]
 
@@ -91,7 +91,7 @@ FULL_READERS = partial(
     stopped_readers,
     rate=200,
     payload_bytes=900,
-    unread_seconds=60,
+    unread_timeout_seconds=60,
     calm_seconds=20,
     trial_seconds=6,
     slack_milliseconds=5,
@@ -100,7 +100,7 @@ SHORT_READERS = partial(
     stopped_readers,
     rate=100,
     payload_bytes=30_000,
-    unread_seconds=2,
+    unread_timeout_seconds=2,
     calm_seconds=1,
     trial_seconds=0,
     slack_milliseconds=150,
@@ -116,30 +116,38 @@ MISDEEDS = {
         partial(SHORT_READERS, stopped=5, others=10),
     ),
     "stopped-process": Misdeed(
-        partial(stopped_processes, ping_seconds=20, unread_seconds=60),
-        partial(stopped_processes, ping_seconds=0.5, unread_seconds=1),
+        partial(stopped_processes, ping_seconds=20, unread_timeout_seconds=60),
+        partial(stopped_processes, ping_seconds=0.5, unread_timeout_seconds=1),
     ),
     "byte-by-byte": Misdeed(
         partial(slow_drinkers, ring_seconds=60, rate=200, payload_bytes=4000),
         partial(slow_drinkers, ring_seconds=1, rate=200, payload_bytes=20_000),
     ),
     "half-open": Misdeed(
-        partial(half_open, ping_seconds=20, unread_seconds=60),
-        partial(half_open, ping_seconds=0.5, unread_seconds=1),
+        partial(half_open, ping_seconds=20, unread_timeout_seconds=60),
+        partial(half_open, ping_seconds=0.5, unread_timeout_seconds=1),
     ),
     "slow-handshakes": Misdeed(
         partial(
-            slow_handshakes, sockets=1000, handshake_seconds=10, limit_seconds=12, good_seconds=1
+            slow_handshakes,
+            sockets=1000,
+            handshake_timeout_seconds=10,
+            limit_seconds=12,
+            good_seconds=1,
         ),
         partial(
-            slow_handshakes, sockets=100, handshake_seconds=0.5, limit_seconds=3, good_seconds=3
+            slow_handshakes,
+            sockets=100,
+            handshake_timeout_seconds=2,
+            limit_seconds=6,
+            good_seconds=3,
         ),
     ),
     "floods": Misdeed(
         partial(floods, limit_seconds=5, most_bytes=64 << 20),
         partial(floods, limit_seconds=3, most_bytes=8 << 20),
     ),
-    "churn": Misdeed(partial(churn, visits=20_000), partial(churn, visits=400)),
+    "churn": Misdeed(partial(churn, connections=20_000), partial(churn, connections=400)),
     "nonsense": Misdeed(
         partial(nonsense, frames=10_000, texts=10_000),
         partial(nonsense, frames=300, texts=300),
@@ -148,17 +156,17 @@ MISDEEDS = {
 
 HEADING = (
     f"{'scenario':<20}{'lost':>6}{'doubled':>8}{'reorder':>8}{'leaked':>7}{'unexp.':>7}"
-    f"{'writes':>8}{'/s':>5}{'heard':>9}{'resets':>7}{'seconds':>8}  faults"
+    f"{'writes':>8}{'/s':>5}{'received':>9}{'resets':>7}{'seconds':>8}  faults"
 )
 
 MISDEEDS_HEADING = f"{'misdeed':<20}{'seconds':>8}  {'verdict':<8}figures"
 LINE_WIDTH = 120
 
 
-def told(name: str, outcome: Report | Findings, seconds: float) -> str:
+def report_line(name: str, outcome: Report | Findings, seconds: float) -> str:
     """Return a scenario's line of its table, or lines."""
     if isinstance(outcome, Findings):
-        return told_of_misdeed(name, outcome, seconds)
+        return misdeed_line(name, outcome, seconds)
     counts = "".join(
         f"{count:>{width}}" for count, width in zip(outcome.verdict, (6, 8, 8, 7, 7), strict=True)
     )
@@ -169,7 +177,7 @@ def told(name: str, outcome: Report | Findings, seconds: float) -> str:
     )
 
 
-def told_of_misdeed(name: str, findings: Findings, seconds: float) -> str:
+def misdeed_line(name: str, findings: Findings, seconds: float) -> str:
     verdict = "ok" if findings.is_clean else "FAILED"
     head = f"{name:<20}{seconds:>8.1f}  {verdict:<8}"
     return fill(str(findings), LINE_WIDTH, initial_indent=head, subsequent_indent=" " * len(head))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from time import monotonic
 
-from tests.faults.clients import Client, Visit, stay
+from tests.faults.clients import Client, Lifetime, stay
 from tests.faults.replica import Replica
 from tests.faults.scene import (
     PATIENCE_SECONDS,
@@ -37,7 +37,7 @@ async def listener_terminated(stage: Stage, *, times: int, clients: int, rate: f
                 while scene.faults < times:
                     await asyncio.sleep(stage.chance.uniform(0.05, 0.5))
                     scene.faults += bool(await admin.fetchval(TERMINATE))
-            await scene.everybody_hears()
+            await scene.every_client_receives()
         return await scene.report()
 
 
@@ -47,19 +47,19 @@ async def postgres_restart(stage: Stage, *, times: int, clients: int, rate: floa
         node = await scene.serve()
         async with scene.followed(clients), scene.writing(rate):
             for number in range(times):
-                await scene.everybody_hears()
+                await scene.every_client_receives()
                 await asyncio.sleep(stage.chance.uniform(0.5, 1.5))
                 await postgres.stop(signal.SIGQUIT if number % 2 else signal.SIGINT)
                 await asyncio.sleep(stage.chance.uniform(0, 0.5))
                 await postgres.start()
                 scene.faults += 1
             await becomes_ready(node.port)
-            await scene.everybody_hears()
+            await scene.every_client_receives()
         return await scene.report()
 
 
-def come_and_go(chance: Random) -> Visit:
-    return stay(chance) if chance.random() < 0.5 else Visit(1000, 5, 0.1, is_polite=False)
+def come_and_go(chance: Random) -> Lifetime:
+    return stay(chance) if chance.random() < 0.5 else Lifetime(1000, 5, 0.1, is_polite=False)
 
 
 async def black_hole(
@@ -77,7 +77,7 @@ async def black_hole(
         node = await scene.serve(url, **settings)
         async with scene.followed(clients, come_and_go), scene.writing(rate):
             for _ in range(times):
-                await scene.everybody_hears()
+                await scene.every_client_receives()
                 proxy.swallow()
                 begun = monotonic()
                 await becomes_ready(node.port, is_to_be=False)
@@ -85,7 +85,7 @@ async def black_hole(
                 proxy.restore()
                 scene.faults += 1
             await becomes_ready(node.port)
-            await scene.everybody_hears()
+            await scene.every_client_receives()
         return await scene.report()
 
 
@@ -102,14 +102,16 @@ async def server_killed(stage: Stage, *, times: int, clients: int, rate: float) 
                     raise ScenarioFailed(f"Brain exited with {status} after SIGTERM")
                 await node.start()
                 scene.faults += 1
-                # The others are ended while they are told what they missed.
-                await some_have_heard(foremost, scene.clients, stage.chance.uniform(0.2, 1))
-            await scene.everybody_hears()
+                # The others are ended while they are sent what they missed.
+                await some_have_received(foremost, scene.clients, stage.chance.uniform(0.2, 1))
+            await scene.every_client_receives()
         return await scene.report()
 
 
-async def some_have_heard(messages: int, clients: Sequence[Client[Replica]], share: float) -> None:
-    """Return once a share of the clients were told so many messages, and more."""
+async def some_have_received(
+    messages: int, clients: Sequence[Client[Replica]], share: float
+) -> None:
+    """Return once a share of the clients were sent so many messages, and more."""
     await becomes(
         lambda: sum(c.replica.deliveries > messages for c in clients) >= share * len(clients),
         "clients that come back",

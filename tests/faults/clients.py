@@ -23,71 +23,71 @@ LONGEST_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class Visit:
+class Lifetime:
     """How long a client stays before it leaves of its own accord."""
 
     messages: int
     seconds: float
     away_seconds: float
     is_polite: bool
-    """Says goodbye, and does not just vanish."""
+    """Sends a close frame, and does not just vanish."""
 
 
-STAYING = Visit(messages=2**62, seconds=3600.0, away_seconds=0.0, is_polite=True)
+STAYING = Lifetime(messages=2**62, seconds=3600.0, away_seconds=0.0, is_polite=True)
 
 
-def stay(_: Random) -> Visit:
+def stay(_: Random) -> Lifetime:
     return STAYING
 
 
-class Hearing(Protocol):
-    """Takes what a client is told."""
+class Recipient(Protocol):
+    """Takes what a client is sent."""
 
-    has_heard_the_end: bool
+    has_received_the_end: bool
 
-    def hear(self, message: dict[str, Any]) -> None: ...
+    def receive(self, message: dict[str, Any]) -> None: ...
     def start_over(self, reason: str) -> None: ...
     def note_leak(self) -> None: ...
 
 
-Heard = TypeVar("Heard", bound=Hearing)
+Recipients = TypeVar("Recipients", bound=Recipient)
 
 
-class Client(Generic[Heard]):
+class Client(Generic[Recipients]):
     """Connects to one of some ports at a time."""
 
     def __init__(
         self,
         ports: Sequence[int],
-        replica: Heard,
+        replica: Recipients,
         chance: Random,
-        visits: Callable[[Random], Visit] = stay,
+        lifetimes: Callable[[Random], Lifetime] = stay,
         cursor: str = "",
     ) -> None:
         self.replica = replica
         self.greetings = 0
         self.is_settled = False
-        """It has heard the end, and then that nothing follows."""
+        """It has received the end, and then that nothing follows."""
         self.is_ending = False
         """The end is written."""
         self._ports = ports
         self._chance = chance
-        self._visits = visits
+        self._lifetimes = lifetimes
         self.cursor = cursor
         self._pause_seconds = FIRST_PAUSE_SECONDS
 
     async def follow(self) -> None:
-        """Come again and again, until the end was heard; once it is written, stay."""
+        """Connect again and again, until the end was received; once it is written, stay."""
         while not self.is_settled:
-            visit = STAYING if self.is_ending else self._visits(self._chance)
+            lifetime = STAYING if self.is_ending else self._lifetimes(self._chance)
             try:
-                await self.visit(visit)
+                await self.connect_for(lifetime)
             except (OSError, WebSocketException):
                 await asyncio.sleep(self._pause_seconds * self._chance.uniform(0.5, 1))
                 self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
 
-    async def visit(self, visit: Visit) -> None:
-        """Come once, and stay as long as is wanted; raises what ends the connection before."""
+    async def connect_for(self, lifetime: Lifetime) -> None:
+        """Connect once, and stay for a lifetime; raises what ends the connection before."""
         async with opened(self._chance.choice(self._ports), self.cursor) as connection:
             async with asyncio.timeout(OPEN_SECONDS):
                 greeting = orjson.loads(await connection.recv(decode=False))
@@ -95,31 +95,31 @@ class Client(Generic[Heard]):
             self.greetings += 1
             self._pause_seconds = FIRST_PAUSE_SECONDS
             try:
-                async with asyncio.timeout(visit.seconds):
-                    await self._listen(connection, visit.messages)
+                async with asyncio.timeout(lifetime.seconds):
+                    await self._listen(connection, lifetime.messages)
             except TimeoutError:
                 pass
-            if not visit.is_polite:
+            if not lifetime.is_polite:
                 connection.transport.abort()
-        await asyncio.sleep(visit.away_seconds)
+        await asyncio.sleep(lifetime.away_seconds)
 
     async def _listen(self, connection: ClientConnection, most: int) -> None:
-        heard = 0
-        while heard < most and not self.is_settled:
-            heard += self._take(await connection.recv(decode=False))
+        received = 0
+        while received < most and not self.is_settled:
+            received += self._take(await connection.recv(decode=False))
 
     def _take(self, text: bytes) -> bool:
-        """Deal with a message; tell whether it was about a task."""
+        """Handle a message; return True if it was about a task."""
         message: dict[str, Any] = orjson.loads(text)
         type = message["type"]
         if SECRET_BYTES in text:
             self.replica.note_leak()
         if type in RUNS:
-            self.replica.hear(message)
+            self.replica.receive(message)
         elif type == "reset":
             self.replica.start_over(message["data"]["message"])
         elif type == "heartbeat":
-            self.is_settled = self.replica.has_heard_the_end
+            self.is_settled = self.replica.has_received_the_end
         else:
             self.replica.note_leak()
         self.cursor = message["cursor"]
@@ -135,7 +135,7 @@ def opened(port: int, cursor: str) -> connect:
         open_timeout=OPEN_SECONDS,
         close_timeout=1,
         ping_interval=None,
-        # Otherwise a client that is behind does not read the reply to its goodbye, and waits for it
-        # for as long as it takes to fall behind further.
+        # Otherwise a lagging client does not read the reply to its close frame, and waits for it
+        # for as long as it takes to lag further.
         max_queue=None,
     )

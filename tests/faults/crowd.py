@@ -19,14 +19,14 @@ from tests.faults.onlookers import BLOCK
 from tests.faults.scene import PATIENCE_SECONDS, ScenarioFailed
 
 LOOK_SECONDS = 0.1
-HEARING_SECONDS = 40.0
-"""How long all of them may take to hear what has been said already."""
+RECEIVING_SECONDS = 40.0
+"""How long all of them may take to receive what has been sent already."""
 LONGEST_ANSWER_BYTES = 1 << 26
 SPARE_FILES = 100
 
 
-class Heard(NamedTuple):
-    """What a crowd has heard so far, all of it taken together."""
+class Received(NamedTuple):
+    """What a crowd has received so far, all of it taken together."""
 
     gone: int
     """How many have lost their connection."""
@@ -34,7 +34,7 @@ class Heard(NamedTuple):
     doubled: int
     resets: int
     last: int
-    """The newest number that all have heard."""
+    """The newest number that all have received."""
 
 
 class Crowd:
@@ -44,14 +44,14 @@ class Crowd:
         self._process = process
         self.clients = clients
 
-    async def heard(self) -> Heard:
-        return Heard(**await self._ask("report"))
+    async def received(self) -> Received:
+        return Received(**await self._ask("report"))
 
     async def delays(self, first: int, last: int) -> list[Delays]:
         """Return the delays of each block of messages that lies wholly between two numbers."""
-        told = await self._ask("delays")
+        delays = await self._ask("delays")
         return [
-            {int(tenths): count for tenths, count in told.get(str(block), {}).items()}
+            {int(tenths): count for tenths, count in delays.get(str(block), {}).items()}
             for block in range(-(-first // BLOCK), (last + 1) // BLOCK)
         ]
 
@@ -63,12 +63,12 @@ class Crowd:
         """Have each come back with its last cursor."""
         await self._ask("return")
 
-    async def hear_all(self, load: Load) -> Heard:
-        """Return what they have heard once all that there is by now, or it has taken too long."""
-        newest, deadline = load.last, monotonic() + HEARING_SECONDS
-        while (heard := await self.heard()).last < newest and monotonic() < deadline:
+    async def receive_all(self, load: Load) -> Received:
+        """Return what they have received once that is all there is by now, or after too long."""
+        newest, deadline = load.last, monotonic() + RECEIVING_SECONDS
+        while (received := await self.received()).last < newest and monotonic() < deadline:
             await asyncio.sleep(LOOK_SECONDS)
-        return heard
+        return received
 
     def freeze(self) -> None:
         """Have the process stand still, with its sockets open."""

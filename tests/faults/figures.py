@@ -13,7 +13,7 @@ Delays = Mapping[int, int]
 
 
 class Figure(NamedTuple):
-    """One number of a report; one without bounds is only told."""
+    """One number of a report; one without bounds is only printed."""
 
     what: str
     value: float
@@ -28,11 +28,11 @@ class Figure(NamedTuple):
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit and self.value < inf else ""
-        told = f"{self.what} {shortened(self.value)}{unit}"
+        text = f"{self.what} {shortened(self.value)}{unit}"
         is_plain = self.holds and self.most in (0, inf)  # what is not to be, is not
         if is_plain and self.least == -inf:
-            return told
-        return f"{told} ({'' if self.holds else 'NOT '}{self._bounds()})"
+            return text
+        return f"{text} ({'' if self.holds else 'NOT '}{self._bounds()})"
 
     def _bounds(self) -> str:
         if self.least == self.most:

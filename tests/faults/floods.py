@@ -1,4 +1,4 @@
-"""Scenarios of clients that say more than anybody can mean."""
+"""Scenarios of clients that send more than any real client."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import NamedTuple
 from tests.faults.figures import Figure, Findings
 from tests.faults.load import loaded
 from tests.faults.observed import LOOK_SECONDS, served, watched_memory
-from tests.faults.raw import CONTINUATION, PING, PONG, TEXT, RawClient, framed, upgraded
 from tests.faults.scene import Stage
 from tests.faults.witness import witnessed
+from tests.raw_websocket import CONTINUATION, PING, PONG, TEXT, RawClient, client_frame, upgraded
 
 DOCUMENTED = {1000, 1002, 1003, 1007, 1008, 1009, 1011, *range(4000, 5000)}
-"""The close codes that a client may get for what it says."""
+"""The close codes that a client may get for what it sends."""
 PIECE_BYTES = 16384
 RATE = 50
 GOOD_SECONDS = 5.0
@@ -27,21 +27,21 @@ MOST_GROWTH_MEBIBYTES = 20.0
 
 class Flood(NamedTuple):
     frame: bytes
-    """What is said again and again."""
+    """What is sent again and again."""
     first: bytes = b""
-    """What is said before."""
+    """What is sent before."""
     reads: bool = False
     """Whether the answers are read."""
 
 
-BEGINNING = framed(b"{", TEXT, is_final=False)
+BEGINNING = client_frame(b"{", TEXT, is_final=False)
 
 FLOODS: Mapping[str, Flood] = {
-    "pings": Flood(framed(bytes(100), PING)),
-    "pongs": Flood(framed(bytes(100), PONG), reads=True),
-    "empty fragments": Flood(framed(b"", CONTINUATION, is_final=False), BEGINNING),
-    "fragments of a byte": Flood(framed(b" ", CONTINUATION, is_final=False), BEGINNING),
-    "texts": Flood(framed(b'{"a": "flood"}'), reads=True),
+    "pings": Flood(client_frame(bytes(100), PING)),
+    "pongs": Flood(client_frame(bytes(100), PONG), reads=True),
+    "empty fragments": Flood(client_frame(b"", CONTINUATION, is_final=False), BEGINNING),
+    "fragments of a byte": Flood(client_frame(b" ", CONTINUATION, is_final=False), BEGINNING),
+    "texts": Flood(client_frame(b'{"a": "flood"}'), reads=True),
 }
 
 
@@ -66,9 +66,9 @@ async def floods(stage: Stage, *, limit_seconds: float, most_bytes: int) -> Find
         for kind in kinds:
             async with watched_memory(node) as memory, upgraded(node.port) as client:
                 end = await flooded(client, FLOODS[kind], limit_seconds, most_bytes)
-            told = f"with {end.code}" if end.code else "without a code"
+            how = f"with {end.code}" if end.code else "without a code"
             figures += [
-                Figure(f"{kind} cut {told} after", end.seconds, "s", limit_seconds),
+                Figure(f"{kind} cut {how} after", end.seconds, "s", limit_seconds),
                 memory.growth(MOST_GROWTH_MEBIBYTES),
             ]
             undocumented += end.code is not None and end.code not in DOCUMENTED
@@ -80,9 +80,9 @@ async def floods(stage: Stage, *, limit_seconds: float, most_bytes: int) -> Find
 async def flooded(client: RawClient, flood: Flood, limit_seconds: float, most_bytes: int) -> Ending:
     """Flood until the server has had enough, or it has taken too long."""
     begun = monotonic()
-    tasks = {asyncio.create_task(pour(client, flood, most_bytes))}
+    tasks: set[asyncio.Task[object]] = {asyncio.create_task(pour(client, flood, most_bytes))}
     if flood.reads:
-        tasks.add(asyncio.create_task(client.hear_goodbye()))
+        tasks.add(asyncio.create_task(client.read_until_closed()))
     try:
         done, _ = await asyncio.wait(
             tasks, timeout=limit_seconds, return_when=asyncio.FIRST_COMPLETED
@@ -95,7 +95,7 @@ async def flooded(client: RawClient, flood: Flood, limit_seconds: float, most_by
     if done:
         with suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):
-                await client.hear_goodbye()
+                await client.read_until_closed()
     return Ending(seconds, client.close_code)
 
 
@@ -106,7 +106,7 @@ async def pour(client: RawClient, flood: Flood, most_bytes: int) -> None:
         await client.send(flood.first)
         for _ in range(most_bytes // len(piece)):
             await client.send(piece)
-            # What can be sent at once is sent without letting anybody else have a turn.
+            # What can be sent at once is sent without giving any other task a turn.
             await asyncio.sleep(0)
     while client.is_open:
         await asyncio.sleep(LOOK_SECONDS)

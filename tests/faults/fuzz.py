@@ -12,20 +12,27 @@ from random import Random
 
 import orjson
 
+from tests.faults.cursors import some_at_once
 from tests.faults.figures import Figure, Findings
 from tests.faults.floods import DOCUMENTED
 from tests.faults.garbage import bad_frame, good_frame, hostile_text
 from tests.faults.load import loaded
 from tests.faults.observed import ObservedNode, served, watched_memory
-from tests.faults.raw import Frames, RawClient, closing, code_of, framed, upgraded
 from tests.faults.scene import Stage
 from tests.faults.servers import is_ready
-from tests.faults.strangers import some_at_once
 from tests.faults.witness import well_connected, witnessed
+from tests.raw_websocket import (
+    RawClient,
+    client_frame,
+    close_code,
+    close_frame,
+    split_frames,
+    upgraded,
+)
 
 AT_ONCE = 20
 MOST_IN_A_ROW = 4
-"""How many bad frames a connection says; few survive the first one."""
+"""How many bad frames a connection sends; few survive the first one."""
 TALKERS = 10
 ANSWER_SECONDS = 20.0
 RATE = 20
@@ -44,14 +51,14 @@ class Tally:
         """Connections that were still there although both sides had been done with them."""
         self.echoed = 0
         self.distorted = 0
-        """Answers that are not what was said."""
+        """Echoes that are not what was sent."""
 
-    def note_end(self, code: int | None, said: bytes) -> None:
-        """Count how a connection was ended over which this had been said."""
+    def note_end(self, code: int | None, sent: bytes) -> None:
+        """Count how a connection was ended over which this had been sent."""
         self._codes[code or 0] += 1
         if code is not None and code not in DOCUMENTED:
-            # A goodbye is answered by its own code.
-            self._foreign += code not in map(code_of, Frames().feed(said))
+            # A close frame is answered by its own code.
+            self._foreign += code not in map(close_code, split_frames(sent)[0])
 
     def figures(self) -> Iterator[Figure]:
         for code, count in sorted(self._codes.items()):
@@ -104,7 +111,7 @@ async def health(node: ObservedNode) -> Sequence[Figure]:
 
 
 def counts(total: int, chance: Random) -> Iterator[int]:
-    """Yield how many frames each connection is to say."""
+    """Yield how many frames each connection is to send."""
     while total:
         count = min(total, chance.randint(1, MOST_IN_A_ROW))
         total -= count
@@ -112,36 +119,36 @@ def counts(total: int, chance: Random) -> Iterator[int]:
 
 
 async def stumble(port: int, chance: Random, tally: Tally, count: int) -> None:
-    """Say bad frames, and good ones between them, in pieces; then say goodbye and listen."""
-    said = b""
+    """Send bad frames, and good ones between them, in pieces; then a close frame, and read."""
+    sent = b""
     for _ in range(count):
-        said += bad_frame(chance)
+        sent += bad_frame(chance)
         if chance.random() < 0.3:
-            said += good_frame(chance)
-    said += closing()
+            sent += good_frame(chance)
+    sent += close_frame()
     async with upgraded(port) as client:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await say_in_pieces(client, said, chance)
+                await send_in_pieces(client, sent, chance)
                 await client.read_to_the_end()
         except TimeoutError:
             tally.hanging += 1
         else:
-            tally.note_end(client.close_code, said)
+            tally.note_end(client.close_code, sent)
 
 
-async def say_in_pieces(client: RawClient, said: bytes, chance: Random) -> None:
+async def send_in_pieces(client: RawClient, sent: bytes, chance: Random) -> None:
     """Say it, cut at a few places, wherever they are, and then no more."""
-    places = sorted(chance.choices(range(len(said) + 1), k=chance.randrange(4)))
+    places = sorted(chance.choices(range(len(sent) + 1), k=chance.randrange(4)))
     with suppress(ConnectionError):  # it may be closed in the middle
-        for start, end in pairwise((0, *places, len(said))):
-            await client.send(said[start:end])
+        for start, end in pairwise((0, *places, len(sent))):
+            await client.send(sent[start:end])
             await asyncio.sleep(0)
-    client.say_no_more()
+    client.end_sending()
 
 
 async def talk(port: int, chance: Random, tally: Tally, count: int) -> None:
-    """Say hostile texts and hear the answers; come back whenever one was too much for Brain."""
+    """Send hostile texts and read the answers; reconnect whenever one closed the connection."""
     texts = [hostile_text(chance) for _ in range(count)]
     while texts:
         async with upgraded(port) as client:
@@ -151,23 +158,23 @@ async def talk(port: int, chance: Random, tally: Tally, count: int) -> None:
 
 async def is_echoed(client: RawClient, text: str, chance: Random, tally: Tally) -> bool:
     """Say a text and take the answer; return False if the connection was closed instead."""
-    said = framed(text.encode(), mask=chance.randbytes(4))
+    sent = client_frame(text.encode(), mask=chance.randbytes(4))
     async with asyncio.timeout(ANSWER_SECONDS):
-        await client.send(said)
+        await client.send(sent)
         answer = await client.next_text()
         if answer is not None and answer.startswith(GREETING):
             answer = await client.next_text()
     if answer is None:
-        tally.note_end(client.close_code, said)
+        tally.note_end(client.close_code, sent)
         return False
-    if says(answer, text):
+    if echoes(answer, text):
         tally.echoed += 1
     else:
         tally.distorted += 1
     return True
 
 
-def says(answer: bytes, text: str) -> bool:
+def echoes(answer: bytes, text: str) -> bool:
     """Whether an answer is the echo of a text: as its message, or word by word."""
     if not answer.startswith(ECHO):
         return False
@@ -183,4 +190,4 @@ async def is_answered(node: ObservedNode) -> bool:
         await connection.recv()
         await connection.send('{"a": 1}')
         answer = await connection.recv(decode=False)
-        return says(answer, '{"a": 1}')
+        return echoes(answer, '{"a": 1}')

@@ -1,11 +1,11 @@
-"""What no client should say: frames that are broken, and JSON that nobody expects."""
+"""What no client should send: broken frames, and unexpected JSON."""
 
 from __future__ import annotations
 
 import struct
 from random import Random
 
-from tests.faults.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, framed
+from tests.raw_websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, client_frame
 
 RESERVED = (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)
 CODES = (0, 999, 1000, 1001, 1004, 1005, 1006, 1015, 1016, 2999, 3000, 4999, 5000, 65535)
@@ -30,7 +30,9 @@ def bad_frame(chance: Random) -> bytes:
 def good_frame(chance: Random) -> bytes:
     """Return a frame as a client may send it."""
     opcode = chance.choice((TEXT, TEXT, TEXT, PING, PONG, BINARY))
-    return framed(b'{"number": %d}' % chance.randrange(10**9), opcode, mask=chance.randbytes(4))
+    return client_frame(
+        b'{"number": %d}' % chance.randrange(10**9), opcode, mask=chance.randbytes(4)
+    )
 
 
 def flipped(chance: Random) -> bytes:
@@ -61,15 +63,21 @@ def misplaced(chance: Random) -> bytes:
     mask = chance.randbytes(4)
     match chance.randrange(6):
         case 0:
-            return framed(b"{}", chance.choice(RESERVED), mask=mask)
+            return client_frame(b"{}", chance.choice(RESERVED), mask=mask)
         case 1:
-            return framed(b"{}", CONTINUATION, mask=mask)
+            return client_frame(b"{}", CONTINUATION, mask=mask)
         case 2:
-            return framed(b"{}", chance.choice((PING, PONG, CLOSE)), is_final=False, mask=mask)
+            return client_frame(
+                b"{}", chance.choice((PING, PONG, CLOSE)), is_final=False, mask=mask
+            )
         case 3:
-            return framed(bytes(chance.choice((126, 70_000))), chance.choice((PING, PONG, CLOSE)))
+            return client_frame(
+                bytes(chance.choice((126, 70_000))), chance.choice((PING, PONG, CLOSE))
+            )
         case 4:  # a message within another
-            return framed(b"{", is_final=False) + framed(b"{}", chance.choice((TEXT, BINARY)))
+            return client_frame(b"{", is_final=False) + client_frame(
+                b"{}", chance.choice((TEXT, BINARY))
+            )
         case _:  # without a mask
             return b"\x81\x02{}"
 
@@ -79,16 +87,16 @@ def unfinished(chance: Random) -> bytes:
     frame = good_frame(chance)
     if chance.random() < 0.5:
         return frame[: chance.randrange(len(frame))]
-    parts = (framed(b"[", CONTINUATION, is_final=False) for _ in range(chance.randrange(200)))
-    return framed(b"[", is_final=False) + b"".join(parts)
+    parts = (client_frame(b"[", CONTINUATION, is_final=False) for _ in range(chance.randrange(200)))
+    return client_frame(b"[", is_final=False) + b"".join(parts)
 
 
 def ended(chance: Random) -> bytes:
-    """Return a goodbye with any code and reason, or with half a code."""
+    """Return a close frame with any code and reason, or with half a code."""
     reason = chance.choice((b"", b"enough", chance.choice(NOT_UTF8), bytes(124)))
     code = struct.pack("!H", chance.choice(CODES))
-    said = chance.choice((b"", code[:1], code + reason, code + reason))
-    return framed(said, CLOSE, mask=chance.randbytes(4))
+    sent = chance.choice((b"", code[:1], code + reason, code + reason))
+    return client_frame(sent, CLOSE, mask=chance.randbytes(4))
 
 
 def unreadable(chance: Random) -> bytes:
@@ -96,9 +104,9 @@ def unreadable(chance: Random) -> bytes:
     payload, mask = b'{"a": "' + chance.choice(NOT_UTF8) + b'"}', chance.randbytes(4)
     middle = chance.randrange(len(payload))
     if chance.random() < 0.5:
-        return framed(payload, mask=mask)
-    first = framed(payload[:middle], is_final=False, mask=mask)
-    return first + framed(payload[middle:], CONTINUATION, mask=mask)
+        return client_frame(payload, mask=mask)
+    first = client_frame(payload[:middle], is_final=False, mask=mask)
+    return first + client_frame(payload[middle:], CONTINUATION, mask=mask)
 
 
 def noise(chance: Random) -> bytes:

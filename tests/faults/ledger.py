@@ -3,7 +3,7 @@ What was really committed.
 
 Every change that the writers make is noted, in the transaction that makes it, in a table that
 Brain does not watch. Afterwards that table is the truth: what is not in it was rolled back. Nothing
-of Brain's own (its log, ticks, cursors) is ever looked at to tell right from wrong.
+of Brain's own (its log, ticks, cursors) is ever used to decide what is right.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import asyncpg
 
-SECRET = "never-to-be-told"
+SECRET = "never-to-be-sent"
 """Stands in everything that no client may ever see."""
 
 END = "the end"
@@ -31,7 +31,7 @@ TABLES = """
 
 
 class Fact(NamedTuple):
-    """One change of a task as a client has to be told of it."""
+    """One change of a task as a client has to be sent it."""
 
     task: str
     version: int
@@ -60,7 +60,7 @@ class Notes:
 
 
 class Truth:
-    """What the ledger says when everything is over."""
+    """The contents of the ledger when everything is over."""
 
     def __init__(self, rows: Iterable[tuple[Any, ...]], notes: Notes) -> None:
         self.facts: set[Fact] = set()
@@ -84,9 +84,9 @@ class Truth:
         """Return when the COMMIT of a change was sent."""
         return self._sent[fact]
 
-    def leaked(self, heard: Set[Fact]) -> int:
-        """Return how many of those that were heard were never committed."""
-        return len(heard - self.facts)
+    def leaked(self, received: Set[Fact]) -> int:
+        """Return how many of those that were received were never committed."""
+        return len(received - self.facts)
 
     def first_after(self, task: str, moment: float) -> int:
         """Return the first version of a task whose COMMIT was sent after a moment."""
@@ -94,7 +94,7 @@ class Truth:
 
 
 class Order:
-    """The one order in which a client that stayed all the time was told everything."""
+    """The one order in which a client that stayed all the time was sent everything."""
 
     def __init__(self, facts: Sequence[Fact], truth: Truth) -> None:
         self.facts = facts

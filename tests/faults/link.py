@@ -1,4 +1,4 @@
-"""A link over loopback that goes dead in silence: no reset, no goodbye, no answer to anything."""
+"""A link over loopback that goes dead silently: no reset, no close frame, no answer to anything."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def link() -> Iterator[Link]:
     # Not by the seed: several batteries may run on one machine.
     chosen = [SystemRandom().randrange(1, 255) for _ in range(3)]
     found = Link(".".join(map(str, (127, *chosen))))
-    # Here and not in the middle, where it would be too late to say that it is not allowed.
+    # Here and not in the middle, where it would be too late to report that it is not allowed.
     found.die()
     found.mend()
     try:

@@ -23,7 +23,7 @@ PUBLISH = "SELECT brain.publish($1, 'note', data::jsonb) FROM unnest($2::text[])
 
 class Load:
     """
-    Messages that say which one they are, counted from 1, and when they were sent.
+    Messages with their number, counted from 1, and with the moment when they were sent.
 
     All are of one length, in which number and time stand at the same place.
     """

@@ -42,12 +42,12 @@ class ObservedNode(Node):
         return sum(1 for _ in Path(f"/proc/{self.process_id}/fd").iterdir())
 
     def complaints(self) -> list[str]:
-        """Return the lines of the log that tell of what Brain did not foresee."""
+        """Return the lines of the log about what Brain did not foresee."""
         lines = self._log.read_text(errors="replace").splitlines()
         return [line for line in lines if any(word in line for word in COMPLAINTS)]
 
     async def clients(self) -> int:
-        """Return how many clients it says that it has."""
+        """Return how many clients it reports."""
         async with asyncio.timeout(ANSWER_SECONDS):
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             try:
@@ -64,8 +64,8 @@ class ObservedNode(Node):
         """
         Return after how many seconds each of some clients was gone, in their order.
 
-        Of all that there are, so many are to leave and so many to stay. Whoever has not left when
-        patience is at its end leaves never. Raises `ScenarioFailed` if there are others now.
+        Of all that there are, so many are to leave and so many to stay. A client that has not left
+        when patience is at its end leaves never. Raises `ScenarioFailed` if there are others now.
         """
         begun, found = monotonic(), list[float]()
         if (present := await self.clients()) != leaving + staying:

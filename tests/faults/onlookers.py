@@ -1,11 +1,11 @@
 """
-Many clients in a process of their own, which does little else and so can time what they hear.
+Many clients in a process of their own, which does little else and so can time what they receive.
 
     python -m tests.faults.onlookers PORT CLIENTS [--path PATH] [--source ADDRESS]
                                      [--receive-buffer BYTES]
 
-It says `{"clients": n}` once all are connected. Then each line that it reads is a command, and is
-answered by a line of JSON: `report` by what was heard, and `delays` by how long it took; `stop`,
+It prints `{"clients": n}` once all are connected. Then each line that it reads is a command, and is
+answered by a line of JSON: `report` by what was received, and `delays` by how long it took; `stop`,
 after which no client reads anything; `return`, at which each reads what had reached it, and comes
 back with its last cursor. The program ends with its input.
 """
@@ -22,11 +22,20 @@ from collections import Counter, defaultdict
 from time import monotonic_ns
 from urllib.parse import quote
 
-from tests.faults.raw import OPEN_SECONDS, PING, PONG, TEXT, framed, upgrade
+from tests.raw_websocket import (
+    OPEN_SECONDS,
+    PING,
+    PONG,
+    RECEIVE_BYTES,
+    TEXT,
+    client_frame,
+    handshake,
+    payload_at,
+    receive_handshake,
+)
 
 BLOCK = 25
 """Delays are counted for so many messages at a time."""
-RECEIVE_BYTES = 1 << 16
 NOTE, RESET = b'{"type":"note",', b'{"type":"reset",'
 LONGEST_BEGINNING = 200
 """Number and time come before the padding."""
@@ -37,12 +46,12 @@ Delays = defaultdict[int, Counter[int]]
 
 
 class Onlooker:
-    """One client: what it has heard, and the connection over which it hears more."""
+    """One client: what it has received, and the connection over which it receives more."""
 
     def __init__(self, delays: Delays) -> None:
         self._delays = delays
         self.cursor = ""
-        """The place after what it has heard, if it asked for cursors."""
+        """The place after what it has received, if it asked for cursors."""
         self._rest = b""
         """The beginning of a frame that is not whole yet."""
         self.last = 0
@@ -59,19 +68,14 @@ class Onlooker:
         self.socket.settimeout(OPEN_SECONDS)
         self.socket.bind((options.source, 0))
         self.socket.connect(("127.0.0.1", options.port))
-        self.socket.sendall(upgrade(options.path + quote(self.cursor, safe="")))
-        answer = b""
-        while b"\r\n\r\n" not in answer:
-            data = self.socket.recv(RECEIVE_BYTES)
-            answer += data
-            if not data or not answer.startswith(b"HTTP/1.1 101"[: len(answer)]):
-                raise ConnectionError(f"a handshake was answered by {answer!r}")
+        self.socket.sendall(handshake(options.path + quote(self.cursor, safe="")))
+        rest = receive_handshake(self.socket)
         self.socket.setblocking(False)
         self.is_connected = True
         self._rest = b""
-        self._take(answer.partition(b"\r\n\r\n")[2])
+        self._take(rest)
 
-    def hear(self) -> bool:
+    def receive(self) -> bool:
         """Hear what has arrived; return whether it was anything."""
         try:
             data = self.socket.recv(RECEIVE_BYTES)
@@ -88,16 +92,10 @@ class Onlooker:
         self.socket.close()
 
     def _take(self, data: bytes) -> None:
-        """Take in frames as a server sends them, without masks."""
+        """Take in the frames of a server, without copying the payloads."""
         now, place, newest = monotonic_ns() // 1000, 0, 0
-        while len(data) >= place + 2:
-            length, start = data[place + 1], place + 2
-            if length > 125:
-                start += 2 if length == 126 else 8
-                length = int.from_bytes(data[place + 2 : start], "big")
-            end = start + length
-            if end > len(data):
-                break
+        while (bounds := payload_at(data, place)) is not None:
+            start, end = bounds
             if data[place] & 0x0F == TEXT:
                 newest = start
             if data.startswith(NOTE, start):
@@ -111,7 +109,7 @@ class Onlooker:
 
     def _take_other(self, opcode: int, payload: bytes) -> None:
         if opcode == PING:
-            self.socket.send(framed(payload, PONG))
+            self.socket.send(client_frame(payload, PONG))
         elif payload.startswith(RESET):
             self.resets += 1
 
@@ -143,7 +141,7 @@ class Onlookers:
         self._reading: dict[int, Onlooker] = {}
 
     def watch(self) -> None:
-        """Hear, and do what the input says, to the end of the input."""
+        """Receive, and do what the input asks for, to the end of the input."""
         self._come()
         self._poll.register(sys.stdin.fileno(), select.EPOLLIN)
         while True:
@@ -163,27 +161,27 @@ class Onlookers:
                 for place in self._reading:
                     self._poll.unregister(place)
                 self._reading.clear()
-                say({})
+                print_line({})
             case "return":
                 for client in self._clients:
-                    while client.is_connected and client.hear():
+                    while client.is_connected and client.receive():
                         pass
                     client.leave()
                 self._come()
             case "report":
-                say(self._report())
+                print_line(self._report())
             case "delays":
-                say(self._delays)
+                print_line(self._delays)
 
     def _come(self) -> None:
         for client in self._clients:
             client.connect(self._options)
             self._reading[client.socket.fileno()] = client
             self._poll.register(client.socket.fileno(), select.EPOLLIN)
-        say({"clients": len(self._clients)})
+        print_line({"clients": len(self._clients)})
 
     def _hear(self, client: Onlooker) -> None:
-        client.hear()
+        client.receive()
         if not client.is_connected:
             del self._reading[client.socket.fileno()]
             client.leave()
@@ -199,7 +197,7 @@ class Onlookers:
         }
 
 
-def say(answer: object) -> None:
+def print_line(answer: object) -> None:
     print(json.dumps(answer), flush=True)
 
 

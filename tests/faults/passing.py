@@ -1,8 +1,8 @@
 """
 Clients that pass by: by the thousand, for a few messages each.
 
-What such a client hears has to be one piece of what a client heard that stayed all the time, and
-that was held against the ledger itself.
+What such a client receives has to be one piece of what a client received that stayed all the time,
+and that was held against the ledger itself.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ ONE = "the one order"
 
 @dataclass
 class Passing:
-    """What one of them heard, over all its connections."""
+    """What one of them received, over all its connections."""
 
     facts: list[Fact] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     """Of the resets that it got."""
-    has_heard_the_end = False
+    has_received_the_end = False
     _since: float = 0.0
     """When it was last reset."""
-    _heard_before: int = 0
+    _received_before: int = 0
     _leaks: int = 0
 
-    def hear(self, message: dict[str, Any]) -> None:
+    def receive(self, message: dict[str, Any]) -> None:
         self.facts.append(fact_of(message))
 
     def start_over(self, reason: str) -> None:
         self.reasons.append(reason)
         self._since = monotonic()
-        self._heard_before = len(self.facts)
+        self._received_before = len(self.facts)
 
     def note_leak(self) -> None:
         self._leaks += 1
 
     def verdict_after_reset(self, order: Order) -> Verdict:
         """Judge one that came with a bad cursor: a reset, first and once, then all that happens."""
-        is_told = len(self.reasons) == 1 and self.reasons[0] and self._heard_before == 0
+        is_explained = len(self.reasons) == 1 and self.reasons[0] and self._received_before == 0
         chains, verdict = self._followed(order)
         if ONE not in chains.first:
             return verdict + Verdict(unexpected=1)
         skipped = max(0, chains.first[ONE] - order.first_after(self._since))
-        return verdict + Verdict(lost=skipped, unexpected=not is_told)
+        return verdict + Verdict(lost=skipped, unexpected=not is_explained)
 
     def _followed(self, order: Order) -> tuple[Chains, Verdict]:
         """Follow the one order; return where in it the client was, and what was wrong with it."""
@@ -57,7 +57,7 @@ class Passing:
         leaked = self._leaks
         for fact in self.facts:
             if place := order.place.get(fact):
-                chains.hear(ONE, place)
+                chains.receive(ONE, place)
             else:
                 leaked += 1
         return chains, chains.verdict() + Verdict(leaked=leaked)

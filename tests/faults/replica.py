@@ -1,7 +1,7 @@
 """
-What a client was told, held against what was committed.
+What a client was sent, held against what was committed.
 
-Nothing is stored per message: a chain per task says at once whether the next version came.
+Nothing is stored per message: a chain per task shows at once whether the next version came.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Verdict(NamedTuple):
     duplicated: int = 0
     reordered: int = 0
     leaked: int = 0
-    """Rolled back, or not to be told, and told nevertheless."""
+    """Rolled back, or private, and sent nevertheless."""
     unexpected: int = 0
     """Resets that came without need, or did not come."""
 
@@ -35,7 +35,7 @@ class Chains:
     """Numbers that have to come one by one, a chain of them for each key."""
 
     def __init__(self, known: Mapping[str, int] | None) -> None:
-        """Each chain begins after its `known` number, or 0; with None, where it is first heard."""
+        """Each chain begins after its `known` number, or 0; with None, at its first message."""
         self.known = known
         self.first: dict[str, int] = {}
         self.last: dict[str, int] = {}
@@ -43,7 +43,7 @@ class Chains:
         self._duplicated = 0
         self._reordered = 0
 
-    def hear(self, key: str, number: int) -> None:
+    def receive(self, key: str, number: int) -> None:
         last = self.last.get(key)
         if last is None:
             last = number - 1 if self.known is None else self.known.get(key, 0)
@@ -89,17 +89,17 @@ class Epoch:
 
 
 class Replica:
-    """What one client has heard, over all its connections."""
+    """What one client has received, over all its connections."""
 
     def __init__(
-        self, heard: set[Fact], known: Mapping[str, int], order: list[Fact] | None = None
+        self, received: set[Fact], known: Mapping[str, int], order: list[Fact] | None = None
     ) -> None:
         """
         Begin where everything up to the `known` versions is over.
 
-        Facts are added to `heard`, which all clients share, and in their order to `order`.
+        Facts are added to `received`, which all clients share, and in their order to `order`.
         """
-        self._heard = heard
+        self._received = received
         self._order = order
         self._epochs = [Epoch(known)]
         self._chains = self._epochs[0].chains
@@ -107,18 +107,18 @@ class Replica:
         self._end_since: float | None = None
         self.deliveries = 0
         self.resets = 0
-        self.has_heard_the_end = False
-        """Or was reset when it was written, and need not hear it."""
+        self.has_received_the_end = False
+        """Or was reset when it was written, and need not receive it."""
 
-    def hear(self, message: dict[str, Any]) -> None:
+    def receive(self, message: dict[str, Any]) -> None:
         fact = fact_of(message)
         self.deliveries += 1
-        self._heard.add(fact)
+        self._received.add(fact)
         if self._order is not None:
             self._order.append(fact)
-        self._chains.hear(fact.task, fact.version)
+        self._chains.receive(fact.task, fact.version)
         if fact.task == END:
-            self.has_heard_the_end = True
+            self.has_received_the_end = True
 
     def note_leak(self) -> None:
         self._leaked += 1
@@ -138,7 +138,7 @@ class Replica:
 
     def _forgo_the_end(self) -> None:
         if self._end_since is not None and self._epochs[-1].begun >= self._end_since:
-            self.has_heard_the_end = True
+            self.has_received_the_end = True
 
     def verdict(self, truth: Truth, *, expects_resets: bool) -> Verdict:
         unexpected = 0 if expects_resets else self.resets
@@ -147,6 +147,6 @@ class Replica:
 
 
 def fact_of(message: dict[str, Any]) -> Fact:
-    """Return what a message says. No other kinds of runs are ever written."""
+    """Return what a message is about. No other kinds of runs are ever written."""
     data, type = message["data"], message["type"]
     return Fact(data["id"], int(data["progress"]) + (type == DELETED), data["agent"], type)

@@ -22,13 +22,14 @@ from uuid import uuid4
 
 import asyncpg
 
-from brain.database.migrations import migrate, shipped
-from tests.faults.clients import Client, Visit, stay
+from brain.database.migrations import migrate
+from tests.faults.clients import Client, Lifetime, stay
 from tests.faults.ledger import END, Fact, Notes, Order, Truth, prepare, read_truth
 from tests.faults.replica import Replica, Verdict
 from tests.faults.servers import Node
 from tests.faults.writers import Writer, prepared_tasks, write_end
 from tests.postgres import named
+from tests.schemas import every_schema
 
 WRITERS = 8
 HOLD_SECONDS = 0.2
@@ -38,7 +39,7 @@ HEARTBEAT = {"BRAIN_HEARTBEAT_SECONDS": "0.5"}
 
 
 class ScenarioFailed(Exception):
-    """Something else than what the clients were told was not as it should be."""
+    """Something else than what the clients were sent was not as it should be."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Stage:
     postgres: str
     """The URL of a server on which databases may be made."""
     folder: Path
-    """For what the Brains say."""
+    """For the logs of the Brains."""
     chance: Random
     binaries: Path | None = None
     """The programs for a PostgreSQL of a scenario's own."""
@@ -75,9 +76,9 @@ class Scene:
     notes: Notes = field(default_factory=Notes)
     nodes: list[Node] = field(default_factory=list)
     clients: list[Client[Replica]] = field(default_factory=list)
-    heard: set[Fact] = field(default_factory=set)
+    received: set[Fact] = field(default_factory=set)
     order: list[Fact] = field(default_factory=list)
-    """Everything as the first client heard it."""
+    """Everything as the first client received it."""
     verdict: Verdict = field(default_factory=Verdict)
     faults: int = 0
     deliveries: int = 0
@@ -95,11 +96,11 @@ class Scene:
 
     @asynccontextmanager
     async def followed(
-        self, clients: int, visits: Callable[[Random], Visit] = stay
+        self, clients: int, lifetimes: Callable[[Random], Lifetime] = stay
     ) -> AsyncIterator[None]:
-        """Have clients follow until they have heard the end, which is written on leaving."""
+        """Have clients follow until they have received the end, which is written on leaving."""
         known = await self._known()
-        self.clients = [self._client(number, known, visits) for number in range(clients)]
+        self.clients = [self._client(number, known, lifetimes) for number in range(clients)]
         async with asyncio.TaskGroup() as tasks:
             following = [tasks.create_task(client.follow()) for client in self.clients]
             await becomes(lambda: all(client.greetings for client in self.clients), "a greeting")
@@ -138,12 +139,12 @@ class Scene:
     def new_chance(self) -> Random:
         return Random(self.stage.chance.random())
 
-    async def everybody_hears(self) -> None:
-        """Return once every client was told something from now on."""
-        told = [(client, client.replica.deliveries) for client in self.clients]
+    async def every_client_receives(self) -> None:
+        """Return once every client was sent something from now on."""
+        before_now = [(client, client.replica.deliveries) for client in self.clients]
         await becomes(
-            lambda: all(client.replica.deliveries > before for client, before in told),
-            "a message for everybody",
+            lambda: all(client.replica.deliveries > before for client, before in before_now),
+            "a message for every client",
         )
 
     async def truth(self) -> Truth:
@@ -155,7 +156,7 @@ class Scene:
         replicas = [client.replica for client in self.clients]
         verdicts = [replica.verdict(truth, expects_resets=expects_resets) for replica in replicas]
         return Report(
-            verdict=sum(verdicts, start=self.verdict + Verdict(leaked=truth.leaked(self.heard))),
+            verdict=sum(verdicts, start=self.verdict + Verdict(leaked=truth.leaked(self.received))),
             writes=len(truth.facts),
             writes_per_second=self.notes.changes / self._writing_seconds,
             deliveries=self.deliveries + sum(replica.deliveries for replica in replicas),
@@ -164,17 +165,17 @@ class Scene:
         )
 
     async def true_order(self) -> Order:
-        """Return everything in the order in which the first client, which stayed, heard it."""
+        """Return everything in the order in which the first client, which stayed, received it."""
         truth = await self.truth()
         return Order([fact for fact in self.order if fact in truth.facts], truth)
 
     def _client(
-        self, number: int, known: dict[str, int], visits: Callable[[Random], Visit]
+        self, number: int, known: dict[str, int], lifetimes: Callable[[Random], Lifetime]
     ) -> Client[Replica]:
-        """The first client stays all the time, and notes the order of what it hears."""
-        replica = Replica(self.heard, known, None if number else self.order)
+        """The first client stays all the time, and notes the order of what it receives."""
+        replica = Replica(self.received, known, None if number else self.order)
         ports = [node.port for node in self.nodes]
-        return Client(ports, replica, self.new_chance(), visits if number else stay)
+        return Client(ports, replica, self.new_chance(), lifetimes if number else stay)
 
     async def _known(self) -> dict[str, int]:
         """Return the versions that were committed before anybody follows."""
@@ -192,7 +193,7 @@ async def set_up(stage: Stage, postgres: str | None = None) -> AsyncIterator[Sce
         await admin.execute(f"CREATE DATABASE {name}")
     try:
         database = named(server, name)
-        await migrate(database, shipped())
+        await migrate(database, every_schema())
         async with connected(database) as connection:
             await prepare(connection, prepared_tasks(WRITERS))
         async with AsyncExitStack() as stack:

@@ -17,8 +17,8 @@ from random import SystemRandom
 from shutil import rmtree
 from time import monotonic, sleep
 
-from brain.database.binaries import Binaries, find_binaries
-from brain.database.processes import read_postmaster, stop, suitable_account
+from brain.embedded.binaries import Binaries, find_binaries
+from brain.embedded.processes import read_postmaster, stop, suitable_account
 from tests.end_to_end.brain import clean_environment
 
 START_SECONDS = 60.0
@@ -56,7 +56,7 @@ class OwnPostgres:
         return f"postgresql://cecelia@127.0.0.1:{self._port}/postgres"
 
     async def make(self) -> None:
-        """Make the data folder; everybody may log in as the superuser `cecelia`."""
+        """Make the data folder; every local user may log in as the superuser `cecelia`."""
         self._data.mkdir(mode=0o700)
         self._account.give(self._data)
         options = "-U cecelia -A trust -E UTF8 --locale=C --no-sync".split()
@@ -126,14 +126,19 @@ class Node:
 
     async def start(self) -> None:
         """Start it, and return once it follows the database."""
-        arguments = ("serve", "--port", str(self.port), "--database-url", self._database)
+        arguments = ("serve", "--port", str(self.port), "--systems", "all")
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "brain", *arguments),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**clean_environment(), **self._settings},
+                env={
+                    **clean_environment(),
+                    "BRAIN_SYSTEMS": "all",
+                    "BRAIN_DATABASE_URL": self._database,
+                    **self._settings,
+                },
             )
         async with asyncio.timeout(START_SECONDS):
             while not await is_ready(self.port):
@@ -171,7 +176,7 @@ async def is_ready(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a port that nobody has, and that no connection is given by the system."""
+    """Return a port that is free, and that the system gives to no connection."""
     # Not by the seed: several batteries may run on one machine.
     while True:
         port = SystemRandom().choice(PORTS)

@@ -10,9 +10,9 @@ from tests.faults.figures import Figure, Findings
 from tests.faults.link import link
 from tests.faults.load import CHANNEL, loaded
 from tests.faults.observed import LOOK_SECONDS, served
-from tests.faults.raw import SMALL_BUFFER_BYTES
 from tests.faults.scene import Stage
 from tests.faults.witness import witnessed
+from tests.raw_websocket import SMALL_BUFFER_BYTES
 
 BUSY, QUIET = f"/ws?channel={CHANNEL}", "/ws?channel=quiet"
 RATE, PAYLOAD_BYTES = 100, 10_000
@@ -23,22 +23,24 @@ GOOD_SECONDS = 5.0
 
 
 async def stopped_processes(
-    stage: Stage, *, ping_seconds: float, unread_seconds: float
+    stage: Stage, *, ping_seconds: float, unread_timeout_seconds: float
 ) -> Findings:
-    """Two clients are stopped, one while it is told much and one while it is told nothing."""
+    """Two clients are stopped, one while it is sent much and one while it is sent nothing."""
 
     def freeze(clients: Sequence[Crowd]) -> None:
         for client in clients:
             client.freeze()
 
-    return await silenced(stage, freeze, ping_seconds, unread_seconds)
+    return await silenced(stage, freeze, ping_seconds, unread_timeout_seconds)
 
 
-async def half_open(stage: Stage, *, ping_seconds: float, unread_seconds: float) -> Findings:
-    """The link to two clients goes dead, one of which is told much and the other nothing."""
+async def half_open(
+    stage: Stage, *, ping_seconds: float, unread_timeout_seconds: float
+) -> Findings:
+    """The link to two clients goes dead, one of which is sent much and the other nothing."""
     with link() as dying:
         return await silenced(
-            stage, lambda _: dying.die(), ping_seconds, unread_seconds, dying.address
+            stage, lambda _: dying.die(), ping_seconds, unread_timeout_seconds, dying.address
         )
 
 
@@ -46,14 +48,14 @@ async def silenced(
     stage: Stage,
     silence: Callable[[Sequence[Crowd]], None],
     ping_seconds: float,
-    unread_seconds: float,
+    unread_timeout_seconds: float,
     source: str = "127.0.0.1",
 ) -> Findings:
     """Silence a busy and a quiet client, and see how long Brain takes to be rid of them."""
-    limit = max(2 * ping_seconds, unread_seconds) + MARGIN_SECONDS
+    limit = max(2 * ping_seconds, unread_timeout_seconds) + MARGIN_SECONDS
     settings = {
         "BRAIN_PING_SECONDS": str(ping_seconds),
-        "BRAIN_UNREAD_SECONDS": str(unread_seconds),
+        "BRAIN_UNREAD_TIMEOUT_SECONDS": str(unread_timeout_seconds),
     }
     async with (
         served(stage, settings) as node,
@@ -76,7 +78,7 @@ async def silenced(
 
 
 async def becomes_busy(busy: Crowd) -> None:
-    """Return once a crowd has heard something."""
+    """Return once a crowd has received something."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not (await busy.heard()).last:
+        while not (await busy.received()).last:
             await asyncio.sleep(LOOK_SECONDS)

@@ -8,26 +8,20 @@ from contextlib import asynccontextmanager
 from math import inf
 from typing import NamedTuple
 
-from tests.faults.crowd import Crowd, Heard, allow_files, crowd
-from tests.faults.figures import (
-    Delays,
-    Figure,
-    Findings,
-    percentile_of_all,
-    usual_percentile,
-)
+from tests.faults.crowd import Crowd, Received, allow_files, crowd
+from tests.faults.figures import Delays, Figure, Findings, percentile_of_all, usual_percentile
 from tests.faults.load import CHANNEL, Load, loaded
 from tests.faults.observed import ObservedNode, served, watched_memory
-from tests.faults.raw import SMALL_BUFFER_BYTES, RawClient, upgraded
 from tests.faults.scene import Stage
 from tests.faults.witness import witnessed
+from tests.raw_websocket import SMALL_BUFFER_BYTES, RawClient, upgraded
 
 FOLLOWING = f"/ws?channel={CHANNEL}"
 FOLLOWING_WITH_CURSOR = f"{FOLLOWING}&cursor="
 MARGIN_SECONDS = 5.0
-"""How much later than its settings say Brain may find a client to be gone."""
+"""How much later than by its settings Brain may find a client to be gone."""
 PATIENCE_SECONDS = 5.0
-"""How long beyond that it is waited for, to say how late it was."""
+"""How long beyond that it is waited for, to measure how late it was."""
 
 SHARE = 0.99
 MOST_TIMES_AS_LATE, MOST_TIMES_IN_ALL = 1.5, 3.0
@@ -50,7 +44,7 @@ async def stopped_readers(
     others: int,
     rate: float,
     payload_bytes: int,
-    unread_seconds: float,
+    unread_timeout_seconds: float,
     calm_seconds: float,
     trial_seconds: float,
     slack_milliseconds: float,
@@ -61,9 +55,9 @@ async def stopped_readers(
     The load is as high as is wanted or, after a trial, as this machine carries without delay.
     """
     allow_files(stopped + others)
-    limit = unread_seconds + MARGIN_SECONDS
+    limit = unread_timeout_seconds + MARGIN_SECONDS
     async with (
-        served(stage, {"BRAIN_UNREAD_SECONDS": str(unread_seconds)}) as node,
+        served(stage, {"BRAIN_UNREAD_TIMEOUT_SECONDS": str(unread_timeout_seconds)}) as node,
         loaded(node.database, payload_bytes) as load,
         crowd(node.port, others, FOLLOWING) as bystanders,
         crowd(node.port, stopped, FOLLOWING_WITH_CURSOR, SMALL_BUFFER_BYTES) as sleepers,
@@ -80,8 +74,8 @@ async def stopped_readers(
             Figure("the first cut after", departures[0], "s", limit),
             Figure("the last after", departures[-1], "s", limit),
             *delayed([await bystanders.delays(*span) for span in marks], slack_milliseconds),
-            *of_crowd("those who stopped", await sleepers.hear_all(load), load),
-            *of_crowd("the others", await bystanders.hear_all(load), load),
+            *of_crowd("those who stopped", await sleepers.receive_all(load), load),
+            *of_crowd("the others", await bystanders.receive_all(load), load),
             memory.growth(),
         )
     return Findings(figures)
@@ -111,7 +105,7 @@ async def stop_and_return(
     departures = await node.departures(sleepers.clients, bystanders.clients, patience_seconds)
     gone = load.last
     await sleepers.come_back()
-    await sleepers.hear_all(load)
+    await sleepers.receive_all(load)
     back = load.last
     await asyncio.sleep(calm_seconds)
     return departures, Spans((calm, stopped), (stopped, gone), (back, load.last))
@@ -121,18 +115,18 @@ async def carried_rate(
     load: Load, bystanders: Crowd, sleepers: Crowd, wanted: float, trial_seconds: float
 ) -> float:
     """
-    Return what is wanted if nobody falls behind, else half of the rate at which nobody does.
+    Return what is wanted if no client falls behind, else half of the rate at which none does.
 
-    At the very limit, delays say more about the machine than about who does not read.
+    At the very limit, delays show more of the machine than of clients that do not read.
     """
     rate = wanted
     for _ in range(MOST_HALVINGS):
         first = load.last
         async with load.flowing(rate):
             await asyncio.sleep(trial_seconds)
-        # Before the next one nobody may be behind.
-        await bystanders.hear_all(load)
-        await sleepers.hear_all(load)
+        # Before the next one no client may lag.
+        await bystanders.receive_all(load)
+        await sleepers.receive_all(load)
         delays = await bystanders.delays(first, load.last)
         if percentile_of_all(delays, SHARE) < AT_EASE_MILLISECONDS:
             return rate if rate == wanted else rate / 2
@@ -146,7 +140,7 @@ def delayed(spans: Sequence[Sequence[Delays]], slack_milliseconds: float) -> Ite
 
     Against the longer of both: it may be that the machine has more to do by and by. But no harm
     may last; only the worst moments after it are not judged, in which those who have come back are
-    told hundreds of megabytes by the same processors.
+    sent hundreds of megabytes by the same processors.
     """
     for what, judged, times, times_after, slack in (
         (
@@ -162,24 +156,24 @@ def delayed(spans: Sequence[Sequence[Delays]], slack_milliseconds: float) -> Ite
         yield Figure("after", after, "ms", times_after * before + slack)
 
 
-def of_crowd(who: str, heard: Heard, load: Load) -> Sequence[Figure]:
+def of_crowd(who: str, received: Received, load: Load) -> Sequence[Figure]:
     return (
-        Figure(f"{who}: gone", heard.gone, most=0),
-        Figure("lost", heard.lost + load.last - heard.last, most=0),
-        Figure("doubled", heard.doubled, most=0),
-        Figure("reset", heard.resets, most=0),
+        Figure(f"{who}: gone", received.gone, most=0),
+        Figure("lost", received.lost + load.last - received.last, most=0),
+        Figure("doubled", received.doubled, most=0),
+        Figure("reset", received.resets, most=0),
     )
 
 
 async def slow_drinkers(
     stage: Stage, *, ring_seconds: float, rate: float, payload_bytes: int
 ) -> Findings:
-    """A client reads a byte a second, and another a little more, but less than it is told."""
-    # To be cut by the age of what they have not heard yet, before there is any other reason.
+    """A client reads a byte a second, and another a little more, but less than it is sent."""
+    # To be cut by the age of what they have not received yet, before there is any other reason.
     settings = {
         "BRAIN_RING_SECONDS": str(ring_seconds),
         "BRAIN_RING_BYTES": str(1 << 30),
-        "BRAIN_UNREAD_SECONDS": str(10 * ring_seconds + 60),
+        "BRAIN_UNREAD_TIMEOUT_SECONDS": str(10 * ring_seconds + 60),
         "BRAIN_PING_SECONDS": str(10 * ring_seconds + 60),
     }
     limit = ring_seconds + FILLING_SECONDS + MARGIN_SECONDS

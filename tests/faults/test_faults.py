@@ -13,20 +13,23 @@ from time import monotonic
 import pytest
 
 from tests.faults.battery import MISDEEDS, SCENARIOS
-from tests.faults.figures import (
-    Figure,
-    Findings,
-    percentile,
-    percentile_of_all,
-    usual_percentile,
-)
+from tests.faults.figures import Figure, Findings, percentile, percentile_of_all, usual_percentile
 from tests.faults.ledger import Fact, Notes, Order, Truth
 from tests.faults.link import CannotBePlayed
 from tests.faults.onlookers import Onlooker
 from tests.faults.passing import Loaded, Passing, verdict_on_snapshots
-from tests.faults.raw import BINARY, CLOSE, NO_MASK, Frame, Frames, closing, code_of, framed
 from tests.faults.replica import Chains, Replica, Verdict
 from tests.faults.scene import Stage
+from tests.raw_websocket import (
+    BINARY,
+    CLOSE,
+    NO_MASK,
+    Frame,
+    client_frame,
+    close_code,
+    close_frame,
+    split_frames,
+)
 
 SEED = 5221
 
@@ -71,24 +74,24 @@ def truth(*facts: Fact) -> Truth:
 WRITTEN = [fact("a", 1), fact("b", 1), fact("a", 2), fact("a", 3), fact("b", 2)]
 
 
-def judged(*told: Fact) -> Verdict:
+def judged(*facts: Fact) -> Verdict:
     replica = Replica(set(), known={})
-    for each in told:
-        replica.hear(message(each))
+    for each in facts:
+        replica.receive(message(each))
     return replica.verdict(truth(*WRITTEN), expects_resets=False)
 
 
-def test_a_client_that_was_told_everything_once_and_in_order_is_content() -> None:
+def test_a_client_that_got_everything_once_and_in_order_has_no_faults() -> None:
     assert judged(*WRITTEN) == Verdict()
 
 
 @pytest.mark.parametrize("missing", range(len(WRITTEN)))
-def test_whatever_a_client_was_not_told_is_lost(missing: int) -> None:
+def test_what_a_client_did_not_get_is_lost(missing: int) -> None:
     assert judged(*WRITTEN[:missing], *WRITTEN[missing + 1 :]) == Verdict(lost=1)
 
 
 @pytest.mark.parametrize("twice", range(len(WRITTEN)))
-def test_whatever_a_client_was_told_twice_is_duplicated(twice: int) -> None:
+def test_what_a_client_got_twice_is_duplicated(twice: int) -> None:
     assert judged(*WRITTEN, WRITTEN[twice]) == Verdict(duplicated=1)
 
 
@@ -104,11 +107,11 @@ def test_what_was_never_committed_is_leaked() -> None:
 
 
 def test_after_a_reset_nothing_may_be_missing_of_what_is_committed_from_then_on() -> None:
-    def judged_after_reset(*told: Fact) -> Verdict:
+    def judged_after_reset(*facts: Fact) -> Verdict:
         replica = Replica(set(), known={})
         replica.start_over("for a test")
-        for each in told:
-            replica.hear(message(each))
+        for each in facts:
+            replica.receive(message(each))
         return replica.verdict(truth(*WRITTEN), expects_resets=True)
 
     assert judged_after_reset(*WRITTEN) == Verdict()
@@ -126,18 +129,18 @@ def test_a_reset_without_need_is_unexpected() -> None:
     assert replica.verdict(over, expects_resets=True) == Verdict()
 
 
-def test_who_is_reset_beyond_the_end_does_not_wait_for_it() -> None:
+def test_a_client_that_is_reset_beyond_the_end_does_not_wait_for_it() -> None:
     replica = Replica(set(), known={})
     replica.note_end(since=monotonic())
-    assert not replica.has_heard_the_end
+    assert not replica.has_received_the_end
     replica.start_over("for a test")
-    assert replica.has_heard_the_end
+    assert replica.has_received_the_end
 
 
-def test_numbers_that_come_late_are_told_from_those_that_never_come() -> None:
+def test_late_numbers_are_distinguished_from_lost_ones() -> None:
     chains = Chains({"a": 10})
     for number in (11, 14, 13, 13):
-        chains.hear("a", number)
+        chains.receive("a", number)
 
     assert chains.verdict() == Verdict(lost=1, duplicated=1, reordered=1)
 
@@ -145,12 +148,12 @@ def test_numbers_that_come_late_are_told_from_those_that_never_come() -> None:
 def test_a_figure_has_to_be_within_its_bounds_and_a_number() -> None:
     assert Figure("cut after", 65, "s", most=65).holds
     assert not Figure("cut after", 65.1, "s", most=65).holds
-    assert not Figure("heard", 0, least=1).holds
+    assert not Figure("received", 0, least=1).holds
     assert not Figure("p99", nan, "ms", most=65).holds
-    assert not Findings((Figure("heard", 1, least=1), Figure("lost", 1, most=0))).is_clean
+    assert not Findings((Figure("received", 1, least=1), Figure("lost", 1, most=0))).is_clean
 
 
-def test_a_figure_says_what_it_had_to_be_unless_that_is_none() -> None:
+def test_a_figure_prints_its_bound_if_it_has_one() -> None:
     assert str(Figure("cut after", 57.93, "s", most=65)) == "cut after 57.9 s (<= 65)"
     assert str(Figure("cut after", inf, "s", most=65)) == "cut after never (NOT <= 65)"
     assert str(Figure("lost", 0, most=0)) == "lost 0"
@@ -169,17 +172,19 @@ def test_the_usual_percentile_is_not_moved_by_one_bad_moment() -> None:
 @pytest.mark.parametrize("mask", (NO_MASK, b"\x01\x80\xff\x00"))
 def test_frames_are_found_in_whatever_pieces_they_come(size: int, mask: bytes) -> None:
     payload = bytes(range(256)) * 257
-    said = framed(payload[:size], BINARY, mask=mask) + closing(4029)
-    frames = Frames()
-
-    found = [frame for n in range(0, len(said), 1000) for frame in frames.feed(said[n : n + 1000])]
+    sent = client_frame(payload[:size], BINARY, mask=mask) + close_frame(4029)
+    found: list[Frame] = []
+    rest = b""
+    for start in range(0, len(sent), 1000):
+        frames, rest = split_frames(rest + sent[start : start + 1000])
+        found += frames
 
     assert found == [Frame(BINARY, payload[:size]), Frame(CLOSE, (4029).to_bytes(2, "big"))]
-    assert list(map(code_of, found)) == [None, 4029]
+    assert list(map(close_code, found)) == [None, 4029]
 
 
-async def test_an_onlooker_counts_what_it_does_not_hear_and_what_it_hears_twice() -> None:
-    async def tell(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_an_onlooker_counts_lost_and_duplicated_messages() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         notes = (
             b'{"type":"note","data":{"sent":"0","number":"%d"},"cursor":"after %d"}' % (n, n)
@@ -192,7 +197,7 @@ async def test_an_onlooker_counts_what_it_does_not_hear_and_what_it_hears_twice(
         writer.write(frames[9:])
         writer.close()
 
-    server = await asyncio.start_server(tell, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
     options = Namespace(
         port=server.sockets[0].getsockname()[1], path="/", source="127.0.0.1", receive_buffer=0
     )
@@ -200,7 +205,7 @@ async def test_an_onlooker_counts_what_it_does_not_hear_and_what_it_hears_twice(
     await asyncio.to_thread(onlooker.connect, options)
     async with server:
         while onlooker.is_connected:
-            onlooker.hear()
+            onlooker.receive()
             await asyncio.sleep(0)
     onlooker.leave()
 
@@ -211,13 +216,13 @@ async def test_an_onlooker_counts_what_it_does_not_hear_and_what_it_hears_twice(
 def test_a_bad_cursor_is_answered_by_one_reset_and_then_by_everything() -> None:
     order = Order(WRITTEN, truth(*WRITTEN))
 
-    def judged_passing(*told: Fact | str) -> Verdict:
+    def judged_passing(*facts: Fact | str) -> Verdict:
         passing = Passing()
-        for each in told:
+        for each in facts:
             if isinstance(each, str):
                 passing.start_over(each)
             else:
-                passing.hear(message(each))
+                passing.receive(message(each))
         return passing.verdict_after_reset(order)
 
     assert judged_passing("too old", *WRITTEN[:2]) == Verdict()
@@ -232,8 +237,8 @@ def test_a_bad_cursor_is_answered_by_one_reset_and_then_by_everything() -> None:
 def test_a_snapshot_is_the_state_at_the_place_where_its_cursor_goes_on() -> None:
     order = Order(WRITTEN, truth(*WRITTEN))
 
-    def judged_loaded(rows: dict[str, tuple[int, str | None]], *told: Fact) -> Verdict:
-        loaded = Loaded(facts=list(told), rows=rows)
+    def judged_loaded(rows: dict[str, tuple[int, str | None]], *facts: Fact) -> Verdict:
+        loaded = Loaded(facts=list(facts), rows=rows)
         return verdict_on_snapshots([loaded], order)
 
     exact: dict[str, tuple[int, str | None]] = {"a": (2, "a2"), "b": (1, "b1"), "never": (0, None)}

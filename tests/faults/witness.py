@@ -1,4 +1,4 @@
-"""A client that behaves well while others do not, and says whether it had to suffer for it."""
+"""A client that behaves well while others do not, and shows whether it suffers from that."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LOOK_SECONDS = 0.02
 
 
 class Witness:
-    """What it has heard of a load, and how long it had to wait at most."""
+    """What it has received of a load, and how long it had to wait at most."""
 
     def __init__(self) -> None:
         self._chains = Chains(None)
-        self._heard_at = monotonic()
-        self.heard = 0
+        self._received_at = monotonic()
+        self.received = 0
         self.longest_seconds = 0.0
         self.has_been_cut = False
 
@@ -38,17 +38,17 @@ class Witness:
             self.has_been_cut = True
 
     async def hears_more(self) -> None:
-        """Return once it has heard something from now on, or after a while without."""
-        before, begun = self.heard, monotonic()
-        while self.heard == before and monotonic() < begun + PATIENCE_SECONDS:
+        """Return once it has received something from now on, or after a while without."""
+        before, begun = self.received, monotonic()
+        while self.received == before and monotonic() < begun + PATIENCE_SECONDS:
             await asyncio.sleep(LOOK_SECONDS)
 
     def figures(self, patience_seconds: float) -> Sequence[Figure]:
         """Judge, if it is to have had a message at least so often."""
-        longest = max(self.longest_seconds, monotonic() - self._heard_at)
+        longest = max(self.longest_seconds, monotonic() - self._received_at)
         lost, doubled, _, _, _ = self._chains.verdict()
         return (
-            Figure("a good client heard", self.heard, least=1),
+            Figure("a good client received", self.received, least=1),
             Figure("lost", lost, most=0),
             Figure("doubled", doubled, most=0),
             Figure("was cut", self.has_been_cut, most=0),
@@ -59,10 +59,10 @@ class Witness:
         data = message["data"]
         if message["type"] == "note" and isinstance(data, dict):
             now = monotonic()
-            self.longest_seconds = max(self.longest_seconds, now - self._heard_at)
-            self._heard_at = now
-            self.heard += 1
-            self._chains.hear(CHANNEL, int(data["number"]))
+            self.longest_seconds = max(self.longest_seconds, now - self._received_at)
+            self._received_at = now
+            self.received += 1
+            self._chains.receive(CHANNEL, int(data["number"]))
 
 
 @asynccontextmanager

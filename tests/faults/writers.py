@@ -46,7 +46,7 @@ DELETE = f"""
     WITH changed AS (DELETE FROM tasks WHERE id = ANY ($1) RETURNING id, progress, agent)
     INSERT INTO ledger SELECT id, progress + 1, agent, '{DELETED}', $2 FROM changed
 """
-# What no client may hear of: columns that are not told, a table that is told to nobody.
+# What no client may receive: columns that are not watched, a table that no client subscribes to.
 IN_SECRET = (
     f"UPDATE tasks SET title = '{SECRET} ' || clock_timestamp() WHERE id = $1",
     f"UPDATE tasks SET payload = payload || jsonb_build_object('{SECRET}', random()) WHERE id = $1",
@@ -91,7 +91,7 @@ class Writer:
     _fresh: deque[tuple[str, int]] = field(default_factory=deque)
 
     async def write(self, url: str, stop: asyncio.Event) -> None:
-        """Write until told to stop. A lost connection is replaced."""
+        """Write until asked to stop. A lost connection is replaced."""
         while not stop.is_set():
             try:
                 connection = await asyncpg.connect(url, timeout=5, command_timeout=15)
@@ -173,7 +173,7 @@ class Writer:
         self._live_on(plan, stages=1)
 
     def _live_on(self, plan: Plan, stages: int) -> None:
-        """Keep the tasks that are not deleted. After an unknown outcome nobody touches them."""
+        """Keep the tasks that are not deleted. After an unknown outcome they are not touched."""
         for id, stage in plan.fresh:
             lived = stage + stages
             if 0 < lived < len(LIFE):

@@ -1,39 +1,36 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from brain.errors import ConnectionEnded, HistoryLost, NotReady, TooFarBehind
+from brain.errors import ConnectionEnded, HistoryLost, NotReady, SlowConsumer
 from brain.hub.hub import CHUNK_EVENTS, SLICE_BYTES, Hub
-from brain.message.acts import Act
+from brain.message.channel_schema import ChannelSchemas
+from brain.message.commands import Command
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
-from brain.message.frames import texts_of
-from brain.message.snapshot import Snapshot
-from brain.message.topic import Interest, Topic, interest_in, where_of
-from brain.message.wire_format import SERVICE_RESTART, Welcome
-from tests.interests import in_channels
+from brain.message.matching import SubscriptionSet, Topic, parse_filter, subscription_set
+from brain.message.rendering import Encoding, encoding_of
+from brain.message.wire_format import WireFormat
+from brain.systems.cecelia.run_messages import RunSchema
+from brain.transport.websocket_frames import WEBSOCKET_FRAMING, texts_of
+from tests.subscription_sets import in_channels
 
 TASKS = in_channels(["tasks"])
 
 
-class PlainFormat:
-    """Says an event's id."""
+class PlainFormat(WireFormat):
+    """Renders an event as its id."""
 
     name = "plain"
 
-    def __init__(self, pulse_seconds: float | None = None) -> None:
-        self.pulse_seconds = pulse_seconds
-        self.silence_seconds: float | None = None
-        self.going_away_code = SERVICE_RESTART
-
-    def greet(self, welcome: Welcome) -> Iterator[str]:
-        yield "hello"
+    def __init__(self, heartbeat_seconds: float | None = None) -> None:
+        self.heartbeat_seconds = heartbeat_seconds
 
     def render(self, event: Event) -> str | None:
         return str(event.id)
@@ -41,81 +38,82 @@ class PlainFormat:
     def render_leaving(self, event: Event) -> str | None:
         return f"{event.id} leaves"
 
-    def hear(self, text: str, now: datetime, cursor: Cursor) -> Sequence[Act]:
+    def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
         return ()
 
-    def confirm(self, act: Act, now: datetime) -> str | None:
-        return None
+    def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
+        return f"heartbeat at {cursor.tick}"
 
-    def reject(self, why: str, now: datetime) -> str | None:
-        return None
 
-    def pulse(self, now: datetime, cursor: Cursor) -> str | None:
-        return f"still at {cursor.tick}"
-
-    def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
-        return None
-
-    def tell_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterator[str]:
-        return iter(())
+def plain(heartbeat_seconds: float | None = None) -> Encoding:
+    return encoding_of(PlainFormat(heartbeat_seconds), WEBSOCKET_FRAMING)
 
 
 class Client:
-    """Subscribes, and reads what it is written, or does not."""
+    """A subscriber with its transport, which reads what it is sent, or does not."""
 
     def __init__(
         self,
         hub: Hub,
-        interest: Interest = TASKS,
+        subscriptions: SubscriptionSet = TASKS,
         after: Cursor | None = None,
         *,
         user: str | None = None,
-        wants_latest: bool = False,
-        pulse_seconds: float | None = None,
+        conflates: bool = False,
+        heartbeat_seconds: float | None = None,
     ) -> None:
         self.hub = hub
-        self.heard: list[str] = []
+        self.received: list[str] = []
         self.writes = 0
         self.room: int | None = None
-        """How many more writes it takes before it has to be waited for."""
-        self.lost: list[ConnectionEnded] = []
+        """How many more writes it takes before it buffers."""
+        self.gaps: list[ConnectionEnded] = []
         self.subscriber = hub.subscribe(
-            PlainFormat(pulse_seconds),
-            interest,
-            self._send,
-            self._write,
-            self.lost.append,
+            plain(heartbeat_seconds),
+            subscriptions,
+            self,
+            self.gaps.append,
             after=after,
             user=user,
-            wants_latest=wants_latest,
+            conflates=conflates,
         )
 
     def stop_reading(self, after_writes: int = 0) -> None:
         self.room = after_writes
         if not self.room:
-            self.hub.pause(self.subscriber)
+            self.hub.pause_writing(self.subscriber)
 
     def read(self, writes: int | None = None) -> None:
-        """Read on, all or so much."""
+        """Read on, without end or up to a number of writes."""
         self.room = writes
-        self.hub.drain(self.subscriber)
+        self.hub.resume_writing(self.subscriber)
 
-    def _send(self, frames: bytes) -> int:
-        self._write(frames)
+    def send_now(self, frames: bytes) -> int:
+        self.write(frames)
         return len(frames)
 
-    def _write(self, frames: bytes) -> None:
-        assert not self.subscriber.is_paused, "written to, although it does not read"
-        self.heard += texts_of(frames)
+    def write(self, frames: bytes) -> None:
+        assert not self.subscriber.is_paused, "written to while paused"
+        self.received += texts_of(frames)
         self.writes += 1
         if self.room is not None:
             self.room -= 1
             if not self.room:
-                self.hub.pause(self.subscriber)
+                self.hub.pause_writing(self.subscriber)
 
 
-def live(hub: Hub, interest: Interest = TASKS, **options: Any) -> Client:
-    client = Client(hub, interest, **options)
+class Outgoing:
+    """A transport of two functions."""
+
+    def __init__(
+        self, send_now: Callable[[bytes], int], write: Callable[[bytes], object] = print
+    ) -> None:
+        self.send_now = send_now
+        self.write = write
+
+
+def live(hub: Hub, subscriptions: SubscriptionSet = TASKS, **options: Any) -> Client:
+    client = Client(hub, subscriptions, **options)
     assert hub.resume(client.subscriber)
     return client
 
@@ -181,7 +179,7 @@ def new_hub(
     later: Callable[[Callable[[], None]], None] = at_once,
 ) -> Hub:
     """Return a hub that has just begun to follow the log."""
-    hub = Hub(ring_bytes, ring_seconds, clock or Clock(), later)
+    hub = Hub(ring_bytes, ring_seconds, ChannelSchemas([RunSchema()]), clock or Clock(), later)
     hub.deliver(Batch((), Cursor(0, 5)))
     return hub
 
@@ -190,7 +188,7 @@ def ids(first: int, end: int) -> list[str]:
     return [str(id) for id in range(first, end)]
 
 
-def test_a_subscriber_is_told_what_comes_after_it_subscribed_in_order() -> None:
+def test_a_subscriber_gets_what_comes_after_it_subscribed_in_order() -> None:
     hub = new_hub()
     hub.deliver(batch(event(1)))
     client = live(hub)
@@ -198,7 +196,7 @@ def test_a_subscriber_is_told_what_comes_after_it_subscribed_in_order() -> None:
     hub.deliver(batch(event(2), event(3)))
     hub.deliver(batch(event(4)))
 
-    assert client.heard == ["2", "3", "4"]
+    assert client.received == ["2", "3", "4"]
 
 
 def test_the_messages_of_a_batch_are_one_write() -> None:
@@ -210,7 +208,7 @@ def test_the_messages_of_a_batch_are_one_write() -> None:
     assert client.writes == 1
 
 
-def test_a_subscriber_hears_its_channels_only() -> None:
+def test_a_subscriber_gets_its_channels_only() -> None:
     hub = new_hub()
     tasks, agents, both = (
         live(hub),
@@ -220,7 +218,7 @@ def test_a_subscriber_hears_its_channels_only() -> None:
 
     hub.deliver(batch(event(1, "agents"), event(2)))
 
-    assert (tasks.heard, agents.heard, both.heard) == (["2"], ["1"], ["1", "2"])
+    assert (tasks.received, agents.received, both.received) == (["2"], ["1"], ["1", "2"])
 
 
 def test_a_batch_that_is_too_much_at_once_is_written_in_pieces() -> None:
@@ -230,14 +228,14 @@ def test_a_batch_that_is_too_much_at_once_is_written_in_pieces() -> None:
 
     hub.deliver(batch(*(event(id, size_bytes=SLICE_BYTES // 2) for id in range(10))))
 
-    assert quick.heard == ids(0, 10)
+    assert quick.received == ids(0, 10)
     assert quick.writes == 5
-    assert slow.heard == ids(0, 2)
+    assert slow.received == ids(0, 2)
     slow.read()
-    assert slow.heard == ids(0, 10)
+    assert slow.received == ids(0, 10)
 
 
-def test_a_subscriber_that_left_is_forgotten() -> None:
+def test_nothing_is_kept_of_a_subscriber_that_has_left() -> None:
     hub = new_hub()
     client, paused = live(hub), live(hub)
     paused.stop_reading()
@@ -245,24 +243,24 @@ def test_a_subscriber_that_left_is_forgotten() -> None:
     hub.unsubscribe(paused.subscriber)
     hub.deliver(batch(event(1)))
 
-    assert client.heard == paused.heard == []
+    assert client.received == paused.received == []
     assert hub.statistics()._replace(events=0, ring_bytes=0) == (0, 0, 0, 0, 0)
 
 
-def test_one_that_does_not_read_is_written_nothing_and_holds_up_nobody() -> None:
+def test_a_paused_subscriber_is_written_nothing_and_holds_up_no_other() -> None:
     hub = new_hub()
     quick, slow = live(hub), live(hub)
     slow.stop_reading()
 
     hub.deliver(batch(event(1), event(2)))
-    assert (quick.heard, slow.heard) == (["1", "2"], [])
-    assert hub.reached(slow.subscriber) == Cursor(0, 5)
+    assert (quick.received, slow.received) == (["1", "2"], [])
+    assert hub.cursor_of(slow.subscriber) == Cursor(0, 5)
 
     slow.read()
-    assert slow.heard == ["1", "2"]
+    assert slow.received == ["1", "2"]
     hub.deliver(batch(event(3)))
-    assert quick.heard == slow.heard == ["1", "2", "3"]
-    assert hub.statistics().behind == 0
+    assert quick.received == slow.received == ["1", "2", "3"]
+    assert hub.statistics().lagging == 0
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5, None])
@@ -271,7 +269,7 @@ def test_what_cannot_be_sent_at_once_is_written(taken: int | None) -> None:
     sent: list[bytes] = []
     written: list[bytes] = []
 
-    def send(frames: bytes) -> int:
+    def send_now(frames: bytes) -> int:
         if taken is None:
             raise BlockingIOError
         sent.append(frames[:taken])
@@ -279,39 +277,39 @@ def test_what_cannot_be_sent_at_once_is_written(taken: int | None) -> None:
 
     def write(frames: bytes) -> None:
         written.append(frames)
-        hub.pause(slow)
+        hub.pause_writing(slow)
 
-    slow = hub.subscribe(PlainFormat(), TASKS, send, write, lose=lambda reason: None)
+    slow = hub.subscribe(plain(), TASKS, Outgoing(send_now, write), on_gap=print)
     assert hub.resume(slow)
     quick = live(hub)
     hub.deliver(batch(event(1), event(2)))
-    assert list(texts_of(b"".join(sent + written))) == quick.heard == ["1", "2"]
+    assert list(texts_of(b"".join(sent + written))) == quick.received == ["1", "2"]
     assert len(written) == 1
-    assert hub.reached(slow) == hub.cursor
+    assert hub.cursor_of(slow) == hub.cursor
 
     hub.deliver(batch(event(3)))
-    hub.drain(slow)
-    assert list(texts_of(b"".join(sent + written))) == quick.heard == ["1", "2", "3"]
-    assert hub.statistics().behind == 1
-    hub.drain(slow)
-    assert hub.statistics().behind == 0
+    hub.resume_writing(slow)
+    assert list(texts_of(b"".join(sent + written))) == quick.received == ["1", "2", "3"]
+    assert hub.statistics().lagging == 1
+    hub.resume_writing(slow)
+    assert hub.statistics().lagging == 0
 
 
-def test_one_that_reads_bit_by_bit_is_fed_as_it_reads() -> None:
+def test_a_slow_subscriber_is_fed_as_it_reads() -> None:
     hub = new_hub(ring_bytes=1_000_000)
     slow = live(hub)
     slow.stop_reading()
     hub.deliver(batch(*map(event, range(3 * CHUNK_EVENTS))))
-    assert slow.heard == []
+    assert slow.received == []
 
     slow.read(writes=1)
-    assert slow.heard == ids(0, CHUNK_EVENTS)
-    assert hub.reached(slow.subscriber) == event(CHUNK_EVENTS - 1).cursor
+    assert slow.received == ids(0, CHUNK_EVENTS)
+    assert hub.cursor_of(slow.subscriber) == event(CHUNK_EVENTS - 1).cursor
     hub.deliver(batch(event(3 * CHUNK_EVENTS)))
-    assert slow.heard == ids(0, CHUNK_EVENTS)
+    assert slow.received == ids(0, CHUNK_EVENTS)
 
     slow.read()
-    assert slow.heard == ids(0, 3 * CHUNK_EVENTS + 1)
+    assert slow.received == ids(0, 3 * CHUNK_EVENTS + 1)
 
 
 def far_behind(hub: Hub, count: int) -> list[Client]:
@@ -325,25 +323,25 @@ def far_behind(hub: Hub, count: int) -> list[Client]:
     return clients
 
 
-def test_those_who_are_far_behind_are_fed_in_turns_and_hold_up_nobody() -> None:
+def test_lagging_subscribers_are_fed_in_turns_and_hold_up_no_other() -> None:
     turns = Turns()
     hub = new_hub(ring_bytes=10_000_000, later=turns)
     quick = live(hub)
     first, second = far_behind(hub, 2)
     fed = []
     while turns.take():
-        fed.append((len(first.heard), len(second.heard)))
+        fed.append((len(first.received), len(second.received)))
         if len(fed) == 2:
             hub.deliver(batch(event(2 * CHUNK_EVENTS + 5)))
-            assert quick.heard == ids(0, 2 * CHUNK_EVENTS + 6)
+            assert quick.received == ids(0, 2 * CHUNK_EVENTS + 6)
 
     one, two, all_ = CHUNK_EVENTS, 2 * CHUNK_EVENTS, 2 * CHUNK_EVENTS + 6
     assert fed == [(one, 0), (one, one), (two, one), (two, two), (all_, two), (all_, all_)]
-    assert first.heard == second.heard == quick.heard
-    assert hub.statistics().behind == 0
+    assert first.received == second.received == quick.received
+    assert hub.statistics().lagging == 0
 
 
-def test_one_that_leaves_or_stops_reading_before_its_turn_is_passed_over() -> None:
+def test_a_subscriber_that_leaves_or_stops_reading_before_its_turn_is_skipped() -> None:
     turns = Turns()
     hub = new_hub(ring_bytes=10_000_000, later=turns)
     leaver, stopper, reader = far_behind(hub, 3)
@@ -351,30 +349,30 @@ def test_one_that_leaves_or_stops_reading_before_its_turn_is_passed_over() -> No
     stopper.stop_reading()
     while turns.take():
         pass
-    assert (leaver.heard, stopper.heard) == ([], [])
-    assert reader.heard == ids(0, 2 * CHUNK_EVENTS + 5)
+    assert (leaver.received, stopper.received) == ([], [])
+    assert reader.received == ids(0, 2 * CHUNK_EVENTS + 5)
 
     stopper.read()
     while turns.take():
         pass
-    assert stopper.heard == reader.heard
-    assert hub.statistics().behind == 0
+    assert stopper.received == reader.received
+    assert hub.statistics().lagging == 0
 
 
-def test_one_that_stops_and_reads_again_before_its_turn_is_fed_once() -> None:
+def test_a_subscriber_that_stops_and_reads_again_before_its_turn_is_fed_once() -> None:
     turns = Turns()
     hub = new_hub(ring_bytes=10_000_000, later=turns)
     (slow,) = far_behind(hub, 1)
     slow.stop_reading()
     slow.read()
     turns.take()
-    assert slow.heard == ids(0, CHUNK_EVENTS)
+    assert slow.received == ids(0, CHUNK_EVENTS)
     while turns.take():
         pass
-    assert slow.heard == ids(0, 2 * CHUNK_EVENTS + 5)
+    assert slow.received == ids(0, 2 * CHUNK_EVENTS + 5)
 
 
-def test_one_that_falls_off_the_ring_is_told_instead_of_skipping_a_message() -> None:
+def test_a_subscriber_that_falls_off_the_ring_is_dropped_instead_of_skipping_a_message() -> None:
     hub = new_hub(ring_bytes=250)
     slow = live(hub)
     slow.stop_reading()
@@ -382,11 +380,11 @@ def test_one_that_falls_off_the_ring_is_told_instead_of_skipping_a_message() -> 
     hub.deliver(batch(event(1), event(2), event(3)))
     slow.read()
 
-    assert [type(reason) for reason in slow.lost] == [TooFarBehind]
-    assert slow.heard == []
+    assert [type(reason) for reason in slow.gaps] == [SlowConsumer]
+    assert slow.received == []
 
 
-def test_one_exactly_at_the_oldest_event_loses_nothing() -> None:
+def test_a_subscriber_at_the_oldest_event_of_the_ring_misses_nothing() -> None:
     hub = new_hub(ring_bytes=250)
     slow = live(hub)
     hub.deliver(batch(event(1)))
@@ -394,10 +392,10 @@ def test_one_exactly_at_the_oldest_event_loses_nothing() -> None:
     hub.deliver(batch(event(2), event(3)))
     slow.read()
 
-    assert slow.heard == ["1", "2", "3"]
+    assert slow.received == ["1", "2", "3"]
 
 
-def test_one_that_falls_off_is_given_up_without_ever_reading() -> None:
+def test_a_subscriber_that_never_reads_is_dropped_when_its_events_expire() -> None:
     clock = Clock()
     hub = new_hub(clock=clock, ring_seconds=60)
     slow = live(hub)
@@ -405,12 +403,12 @@ def test_one_that_falls_off_is_given_up_without_ever_reading() -> None:
     hub.deliver(batch(event(1)))
 
     clock.now += 59
-    hub.tick(datetime.now(UTC), quiet_seconds=1000)
-    assert slow.lost == []
+    hub.maintain(datetime.now(UTC), quiet_seconds=1000)
+    assert slow.gaps == []
     clock.now += 2
-    hub.tick(datetime.now(UTC), quiet_seconds=1000)
+    hub.maintain(datetime.now(UTC), quiet_seconds=1000)
 
-    assert [type(reason) for reason in slow.lost] == [TooFarBehind]
+    assert [type(reason) for reason in slow.gaps] == [SlowConsumer]
 
 
 def test_the_ring_stays_within_its_bound_but_keeps_the_newest_event() -> None:
@@ -423,60 +421,60 @@ def test_the_ring_stays_within_its_bound_but_keeps_the_newest_event() -> None:
     assert hub.statistics().ring_bytes == 1000
 
 
-def test_the_ring_forgets_what_is_old_but_not_where_it_ended() -> None:
+def test_the_ring_drops_old_events_and_still_knows_where_they_ended() -> None:
     clock = Clock()
     hub = new_hub(clock=clock, ring_seconds=60)
     hub.deliver(batch(event(1)))
     clock.now += 30
     hub.deliver(batch(event(2)))
     clock.now += 31
-    hub.tick(datetime.now(UTC), quiet_seconds=1000)
+    hub.maintain(datetime.now(UTC), quiet_seconds=1000)
 
     assert hub.statistics().ring_bytes == 100
     assert not hub.resume(Client(hub, after=Cursor(0, 5)).subscriber)
     resumed = Client(hub, after=event(1).cursor)
     assert hub.resume(resumed.subscriber)
-    assert resumed.heard == ["2"]
+    assert resumed.received == ["2"]
 
     clock.now += 60
-    hub.tick(datetime.now(UTC), quiet_seconds=1000)
+    hub.maintain(datetime.now(UTC), quiet_seconds=1000)
     assert hub.statistics().ring_bytes == 0
     assert hub.resume(Client(hub, after=event(2).cursor).subscriber)
 
 
-def test_a_batch_that_does_not_follow_ends_every_subscriber() -> None:
+def test_a_batch_that_does_not_follow_is_a_gap_for_every_subscriber() -> None:
     hub = new_hub()
     client, slow = live(hub), live(hub)
     slow.stop_reading()
     hub.deliver(Batch((), Cursor(9, 9), follows=False))
 
     for ended in (client, slow):
-        assert [type(reason) for reason in ended.lost] == [HistoryLost]
+        assert [type(reason) for reason in ended.gaps] == [HistoryLost]
     newcomer = live(hub)
     hub.deliver(Batch((event(100),), Cursor(11, 5)))
-    assert newcomer.heard == ["100"]
-    assert client.heard == slow.heard == []
+    assert newcomer.received == ["100"]
+    assert client.received == slow.received == []
 
 
-def test_a_hub_that_has_heard_nothing_yet_takes_nobody() -> None:
+def test_a_hub_takes_no_subscriber_before_its_first_batch() -> None:
     with pytest.raises(NotReady):
         Client(Hub(10_000))
 
 
-def test_the_recent_past_is_told_to_whoever_comes_back_to_it_and_to_nobody_else() -> None:
+def test_a_subscriber_resumes_in_the_first_batch_after_a_cursor_that_the_batch_spans() -> None:
     hub = Hub(10_000)
     ticks = (Cursor(1, 5), Cursor(2, 7), Cursor(3, 5))
     hub.deliver(Batch((event(11), event(21)), Cursor(3, 5), ticks=ticks))
 
-    assert live(hub).heard == []
-    for cursor, heard in (
+    assert live(hub).received == []
+    for cursor, received in (
         (Cursor(1, 5), ["11", "21"]),
         (Cursor(2, 5, 11), ["21"]),
         (Cursor(3, 5), []),
     ):
         resumed = Client(hub, after=cursor)
         assert hub.resume(resumed.subscriber) == (cursor.tick != 2)
-        assert resumed.heard == (heard if cursor.tick != 2 else [])
+        assert resumed.received == (received if cursor.tick != 2 else [])
     assert hub.resume(Client(hub, after=Cursor(2, 7)).subscriber)
     assert not hub.resume(Client(hub, after=Cursor(0, 5)).subscriber)
 
@@ -488,10 +486,10 @@ def test_a_subscriber_resumes_after_any_event_in_the_ring(after: int) -> None:
         hub.deliver(batch(*map(event, range(first, first + 5))))
     cursor = event(after).cursor if after else Cursor(0, 5)
     client = Client(hub, after=cursor)
-    assert hub.reached(client.subscriber) == cursor
+    assert hub.cursor_of(client.subscriber) == cursor
     assert hub.resume(client.subscriber)
 
-    assert client.heard == ids(after + 1, 31)
+    assert client.received == ids(after + 1, 31)
 
 
 def test_a_subscriber_resumes_after_a_whole_tick() -> None:
@@ -501,100 +499,100 @@ def test_a_subscriber_resumes_after_a_whole_tick() -> None:
     client = Client(hub, after=end)
     assert hub.resume(client.subscriber)
 
-    assert client.heard == ["11"]
+    assert client.received == ["11"]
 
 
 @pytest.mark.parametrize(
     "cursor", [Cursor(0, 5), Cursor(1, 6, 9), Cursor(1, 5, 1), Cursor(7, 5), Cursor(99, 5)]
 )
-def test_a_cursor_that_the_ring_cannot_tell_is_left_to_the_log(cursor: Cursor) -> None:
+def test_a_cursor_that_the_ring_does_not_know_is_left_to_the_log(cursor: Cursor) -> None:
     hub = new_hub(ring_bytes=250)
     hub.deliver(batch(event(1), event(2), event(3), event(4)))
     client = Client(hub, after=cursor)
     assert not hub.resume(client.subscriber)
-    assert hub.reached(client.subscriber) == cursor
+    assert hub.cursor_of(client.subscriber) == cursor
 
     hub.deliver(batch(event(5)))
-    assert client.heard == []
+    assert client.received == []
 
 
-def test_a_subscriber_that_is_ahead_of_this_node_is_told_nothing_twice() -> None:
+def test_a_subscriber_that_is_ahead_of_this_node_gets_nothing_twice() -> None:
     hub = new_hub()
     client = Client(hub, after=event(2).cursor)
-    hub.wait(client.subscriber)
-    assert hub.reached(client.subscriber) == event(2).cursor
+    hub.resume_once_reached(client.subscriber)
+    assert hub.cursor_of(client.subscriber) == event(2).cursor
 
     hub.deliver(batch(event(1)))
-    assert client.heard == []
+    assert client.received == []
     hub.deliver(batch(event(2), event(3)))
 
-    assert client.heard == ["3"]
-    assert hub.reached(client.subscriber) == hub.cursor
-    assert hub.statistics().behind == 0
+    assert client.received == ["3"]
+    assert hub.cursor_of(client.subscriber) == hub.cursor
+    assert hub.statistics().lagging == 0
 
 
-def test_a_subscriber_that_is_ahead_keeps_up_once_the_node_has_come_as_far() -> None:
+def test_a_subscriber_that_is_ahead_keeps_up_once_the_node_has_reached_its_cursor() -> None:
     hub = new_hub()
     client = Client(hub, after=Cursor(4, 5))
-    hub.wait(client.subscriber)
-    assert hub.statistics().behind == 1
+    hub.resume_once_reached(client.subscriber)
+    assert hub.statistics().lagging == 1
 
     hub.deliver(Batch((), Cursor(4, 5)))
 
-    assert hub.statistics().behind == 0
+    assert hub.statistics().lagging == 0
 
 
-def test_the_cursor_of_a_subscriber_that_has_nothing_to_hear_moves_on() -> None:
+def test_the_cursor_of_a_subscriber_that_gets_nothing_advances() -> None:
     hub = new_hub()
     client = live(hub)
     hub.deliver(Batch((), Cursor(4, 5)))
-    assert hub.reached(client.subscriber) == Cursor(4, 5)
+    assert hub.cursor_of(client.subscriber) == Cursor(4, 5)
 
     hub.deliver(batch(event(51, "agents")))
-    assert client.heard == []
-    assert hub.reached(client.subscriber) == hub.cursor
+    assert client.received == []
+    assert hub.cursor_of(client.subscriber) == hub.cursor
 
 
-def test_a_subscriber_may_start_over_after_a_loss() -> None:
+def test_a_subscriber_may_restart_after_a_gap() -> None:
     hub = new_hub()
     client = live(hub)
     hub.deliver(Batch((), Cursor(9, 9), follows=False))
-    hub.start_over(client.subscriber)
+    hub.restart(client.subscriber)
     assert hub.resume(client.subscriber)
     hub.deliver(Batch((event(100),), Cursor(11, 5)))
 
-    assert client.heard == ["100"]
+    assert client.received == ["100"]
     assert not hub.resume(Client(hub, after=Cursor(0, 5)).subscriber)
 
 
-def test_where_it_is_quiet_something_is_said() -> None:
+def test_a_quiet_cohort_is_sent_a_heartbeat() -> None:
     clock = Clock()
     hub = new_hub(clock=clock)
     client, slow = live(hub), live(hub)
     slow.stop_reading()
     clock.now += 10
-    hub.tick(datetime.now(UTC), quiet_seconds=20)
-    assert client.heard == []
+    hub.maintain(datetime.now(UTC), quiet_seconds=20)
+    assert client.received == []
 
     clock.now += 10
-    hub.tick(datetime.now(UTC), quiet_seconds=20)
-    hub.tick(datetime.now(UTC), quiet_seconds=20)
-    assert client.heard == ["still at 0"]
-    assert slow.heard == []
+    hub.maintain(datetime.now(UTC), quiet_seconds=20)
+    hub.maintain(datetime.now(UTC), quiet_seconds=20)
+    assert client.received == ["heartbeat at 0"]
+    assert slow.received == []
 
     hub.deliver(batch(event(1)))
     clock.now += 19
-    hub.tick(datetime.now(UTC), quiet_seconds=20)
-    assert client.heard == ["still at 0", "1"]
+    hub.maintain(datetime.now(UTC), quiet_seconds=20)
+    assert client.received == ["heartbeat at 0", "1"]
 
 
-def test_who_wants_the_latest_is_spared_what_was_overtaken_while_it_did_not_read() -> None:
+def test_a_subscriber_that_conflates_skips_what_was_superseded_while_it_lagged() -> None:
     hub = new_hub()
-    all_of_it, latest = live(hub), live(hub, wants_latest=True)
+    everything, conflating = live(hub), live(hub, conflates=True)
     hub.deliver(batch(event(1, key="a"), event(2, key="a")))
-    assert latest.heard == ["1", "2"]
+    assert conflating.received == ["1", "2"]
 
-    for client in (all_of_it, latest):
+    for client in (everything, conflating):
         client.stop_reading()
     hub.deliver(
         batch(
@@ -607,83 +605,83 @@ def test_who_wants_the_latest_is_spared_what_was_overtaken_while_it_did_not_read
             event(9, key="a"),
         )
     )
-    for client in (all_of_it, latest):
+    for client in (everything, conflating):
         client.read()
 
-    assert all_of_it.heard == ["1", "2", "3", "4", "5", "6", "7", "9"]
-    assert latest.heard == ["1", "2", "4", "6", "7", "9"]
+    assert everything.received == ["1", "2", "3", "4", "5", "6", "7", "9"]
+    assert conflating.received == ["1", "2", "4", "6", "7", "9"]
 
 
-def test_what_is_overtaken_is_known_after_older_events_have_gone() -> None:
+def test_a_superseded_event_is_skipped_after_older_events_have_left_the_ring() -> None:
     hub = new_hub(ring_bytes=350)
-    latest = live(hub, wants_latest=True)
+    conflating = live(hub, conflates=True)
     hub.deliver(batch(*(event(id, key="a") for id in range(1, 6))))
-    latest.stop_reading()
+    conflating.stop_reading()
     hub.deliver(batch(event(6, key="a"), event(7, key="b"), event(8, key="b")))
-    latest.read()
+    conflating.read()
 
-    assert latest.heard == ["1", "2", "3", "4", "5", "6", "8"]
-
-
-def told_to(user: str, id: int) -> Event:
-    return replace(event(id), audience=user)
+    assert conflating.received == ["1", "2", "3", "4", "5", "6", "8"]
 
 
-def test_what_one_user_is_told_nobody_else_hears_and_the_order_is_kept() -> None:
+def private(user: str, id: int) -> Event:
+    return replace(event(id), recipient=user)
+
+
+def test_a_private_message_goes_to_all_connections_of_its_recipient_alone_and_in_order() -> None:
     hub = new_hub()
-    ann, also_ann, bob, nobody = (live(hub, user=user) for user in ("ann", "ann", "bob", None))
-    hub.deliver(batch(event(1), told_to("ann", 2), event(3), told_to("bob", 4), event(5)))
+    ann, also_ann, bob, anonymous = (live(hub, user=user) for user in ("ann", "ann", "bob", None))
+    hub.deliver(batch(event(1), private("ann", 2), event(3), private("bob", 4), event(5)))
 
-    assert ann.heard == also_ann.heard == ["1", "2", "3", "5"]
-    assert bob.heard == ["1", "3", "4", "5"]
-    assert nobody.heard == ["1", "3", "5"]
+    assert ann.received == also_ann.received == ["1", "2", "3", "5"]
+    assert bob.received == ["1", "3", "4", "5"]
+    assert anonymous.received == ["1", "3", "5"]
 
 
-def test_what_one_user_is_told_is_told_from_the_ring_too() -> None:
+def test_a_private_message_goes_to_its_recipient_from_the_ring_too() -> None:
     hub = new_hub()
     ann, bob = live(hub, user="ann"), live(hub, user="bob")
     for client in (ann, bob):
         client.stop_reading()
-    hub.deliver(batch(event(1), told_to("ann", 2)))
+    hub.deliver(batch(event(1), private("ann", 2)))
     for client in (ann, bob):
         client.read()
 
-    assert (ann.heard, bob.heard) == (["1", "2"], ["1"])
+    assert (ann.received, bob.received) == (["1", "2"], ["1"])
 
 
-def test_one_that_says_later_who_it_is_hears_from_then_on_what_it_is_told() -> None:
+def test_a_subscriber_gets_private_messages_from_when_it_is_assigned_a_user() -> None:
     hub = new_hub()
     client = live(hub)
-    hub.deliver(batch(told_to("ann", 1)))
-    hub.belong(client.subscriber, "ann")
-    hub.deliver(batch(told_to("ann", 2)))
+    hub.deliver(batch(private("ann", 1)))
+    hub.assign_user(client.subscriber, "ann")
+    hub.deliver(batch(private("ann", 2)))
     hub.unsubscribe(client.subscriber)
-    hub.deliver(batch(told_to("ann", 3)))
+    hub.deliver(batch(private("ann", 3)))
 
-    assert client.heard == ["2"]
+    assert client.received == ["2"]
 
 
 @pytest.mark.parametrize("is_reading", [True, False])
-def test_what_a_subscriber_hears_may_change(is_reading: bool) -> None:
+def test_the_subscriptions_of_a_subscriber_may_change(is_reading: bool) -> None:
     hub = new_hub()
     client = live(hub)
     if not is_reading:
         client.stop_reading()
-    hub.change(client.subscriber, in_channels(["agents"]))
+    hub.change_subscriptions(client.subscriber, in_channels(["agents"]))
     hub.deliver(batch(event(1), event(2, channel="agents")))
     if not is_reading:
         client.read()
 
-    assert client.heard == ["2"]
-    hub.change(client.subscriber, in_channels([]))
+    assert client.received == ["2"]
+    hub.change_subscriptions(client.subscriber, in_channels([]))
     hub.deliver(batch(event(3, channel="agents")))
-    assert client.heard == ["2"]
+    assert client.received == ["2"]
     assert hub.statistics().cohorts == 1
 
 
-def test_a_row_that_leaves_a_filter_is_told_as_leaving() -> None:
+def test_a_row_that_leaves_a_filter_is_sent_as_leaving() -> None:
     hub = new_hub()
-    filtered = interest_in(frozenset({Topic("tasks", where=where_of({"agent": "dev"}))}))
+    filtered = subscription_set(frozenset({Topic("tasks", where=parse_filter({"agent": "dev"}))}))
     client, whole = live(hub, filtered), live(hub)
     changes = [
         replace(event(number), operation=Operation.UPDATE, data={"agent": new}, old={"agent": old})
@@ -691,14 +689,14 @@ def test_a_row_that_leaves_a_filter_is_told_as_leaving() -> None:
     ]
     hub.deliver(batch(*changes))
 
-    assert client.heard == ["1", "2 leaves"]
-    assert whole.heard == ["1", "2", "3"]
+    assert client.received == ["1", "2 leaves"]
+    assert whole.received == ["1", "2", "3"]
 
 
-def test_that_a_row_has_left_is_told_even_if_a_newer_event_overtakes_it() -> None:
+def test_that_a_row_has_left_a_filter_is_sent_even_if_a_newer_event_supersedes_it() -> None:
     hub = new_hub()
-    filtered = interest_in(frozenset({Topic("agents", where=where_of({"state": "busy"}))}))
-    client = live(hub, filtered, wants_latest=True)
+    filtered = subscription_set(frozenset({Topic("agents", where=parse_filter({"state": "busy"}))}))
+    client = live(hub, filtered, conflates=True)
     client.stop_reading()
     changes = [
         replace(
@@ -713,26 +711,26 @@ def test_that_a_row_has_left_is_told_even_if_a_newer_event_overtakes_it() -> Non
     hub.deliver(batch(*changes))
     client.read()
 
-    assert client.heard == ["1 leaves"]
+    assert client.received == ["1 leaves"]
 
 
-def test_some_are_told_regularly_that_the_connection_lives_all_at_the_same_time() -> None:
+def test_clients_of_a_format_with_an_interval_get_heartbeats_at_the_same_time() -> None:
     clock = Clock()
     hub = new_hub(clock=clock)
-    first = live(hub, pulse_seconds=30)
-    hub.tick(datetime.now(UTC), 1000)
+    first = live(hub, heartbeat_seconds=30)
+    hub.maintain(datetime.now(UTC), 1000)
     clock.now += 20
-    second = live(hub, in_channels(["agents"]), pulse_seconds=30)
+    second = live(hub, in_channels(["agents"]), heartbeat_seconds=30)
     hub.deliver(batch(event(1)))
     for seconds in (9, 2, 29, 1):
         clock.now += seconds
-        hub.tick(datetime.now(UTC), 1000)
+        hub.maintain(datetime.now(UTC), 1000)
 
-    assert first.heard == ["1", "still at 1", "still at 1"]
-    assert second.heard == ["still at 1", "still at 1"]
+    assert first.received == ["1", "heartbeat at 1", "heartbeat at 1"]
+    assert second.received == ["heartbeat at 1", "heartbeat at 1"]
 
 
-def test_telling_many_gives_the_garbage_collector_nothing_to_do() -> None:
+def test_a_fan_out_to_many_gives_the_garbage_collector_nothing_to_do() -> None:
     hub = new_hub()
     made: list[int] = []
 
@@ -740,8 +738,9 @@ def test_telling_many_gives_the_garbage_collector_nothing_to_do() -> None:
         made.append(gc.get_count()[0])
         return len(frames)
 
+    encoding, outgoing = plain(), Outgoing(send_now)
     for _ in range(1000):
-        hub.resume(hub.subscribe(PlainFormat(), TASKS, send_now, print, print))
+        hub.resume(hub.subscribe(encoding, TASKS, outgoing, on_gap=print))
     gc.disable()
     try:
         before = gc.get_count()[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 
-from tests.listener.bell_model import Model, World
+from tests.listener.notification_model import Model, World
 
 
 class Search:
@@ -28,8 +28,8 @@ class Search:
         """Return in words what leads to `world`."""
         way = []
         while (step := self._came_from[world]) is not None:
-            world, told = step
-            way.append(told)
+            world, move = step
+            way.append(move)
         return way[::-1]
 
     def stuck(self) -> set[World]:
@@ -50,19 +50,19 @@ class Search:
             world = ahead.popleft()
             if self.model.is_quiet(world) and any(node.unread for node in world.nodes):
                 self.loss = world
-            for told, after in self.model.moves(world):
+            for move, after in self.model.moves(world):
                 self.moves += 1
                 same = known.setdefault(after.sorted(), after)
                 if same is after:
-                    self._came_from[after], self._before[after] = (world, told), []
+                    self._came_from[after], self._before[after] = (world, move), []
                     ahead.append(after)
                 self._before[same].append(world)
 
 
-def replayed(model: Model, writers: int, told: Iterable[str]) -> set[World]:
-    """Return where the moves of one node and its writers lead, told in the model's words."""
+def replayed(model: Model, writers: int, moves: Iterable[str]) -> set[World]:
+    """Return where the moves of one node and its writers lead, in the model's words."""
     worlds = {model.start(writers, 1)}
-    for move in told:
+    for move in moves:
         worlds = {after for world in worlds for name, after in model.moves(world) if name == move}
     return worlds
 

@@ -1,23 +1,23 @@
-"""Listeners that each lack one rule of the protocol, named like their likes in the model."""
+"""Batch sources that each lack one rule of the protocol, with the names of the model's mutants."""
 
 from __future__ import annotations
 
 from brain.database.log import Log
-from brain.listener.bell import Bell
-from tests.listener.bell_model import Step
+from brain.listener.notifications import Notifications
+from tests.listener.notification_model import Step
 from tests.listener.stepped_node import (
     FOR_EVER_SECONDS,
-    SteppedBell,
-    SteppedListener,
     SteppedLog,
+    SteppedNotifications,
+    SteppedSource,
 )
 
 
-class SleepsAtOnce(SteppedListener):
-    async def _rest(self, bell: Bell, log: Log, looked_at: float) -> bool:
-        if bell.is_parked:
-            return await bell.wait(FOR_EVER_SECONDS)
-        await bell.park()
+class SleepsAtOnce(SteppedSource):
+    async def _rest(self, notifications: Notifications, log: Log, looked_at: float) -> bool:
+        if notifications.is_parked:
+            return await notifications.wait(FOR_EVER_SECONDS)
+        await notifications.park()
         return False
 
 
@@ -30,39 +30,39 @@ class LogThatTrustsTheXmax(SteppedLog):
             return int(row["id"])
 
 
-class TrustsTheXmax(SteppedListener):
+class TrustsTheXmax(SteppedSource):
     log_type = LogThatTrustsTheXmax
 
 
-class BeginsBeforeItParks(SteppedListener):
-    async def _rest(self, bell: Bell, log: Log, looked_at: float) -> bool:
-        if bell.is_parked:
-            return await super()._rest(bell, log, looked_at)
+class BeginsBeforeItParks(SteppedSource):
+    async def _rest(self, notifications: Notifications, log: Log, looked_at: float) -> bool:
+        if notifications.is_parked:
+            return await super()._rest(notifications, log, looked_at)
         self._settles_at = await log.begun_transaction()
-        await bell.park()
+        await notifications.park()
         return False
 
 
-class DoesNotReadOnceMore(SteppedListener):
-    async def _rest(self, bell: Bell, log: Log, looked_at: float) -> bool:
+class DoesNotReadOnceMore(SteppedSource):
+    async def _rest(self, notifications: Notifications, log: Log, looked_at: float) -> bool:
         was_settling = self._settles_at is not None
-        was_rung = await super()._rest(bell, log, looked_at)
+        was_notified = await super()._rest(notifications, log, looked_at)
         if was_settling and self._settles_at is None:
-            return await bell.wait(FOR_EVER_SECONDS)
-        return was_rung
+            return await notifications.wait(FOR_EVER_SECONDS)
+        return was_notified
 
 
-class ParksAfterItsLastRead(SteppedListener):
-    async def _rest(self, bell: Bell, log: Log, looked_at: float) -> bool:
-        if not bell.is_parked:
-            await bell.park()
+class ParksAfterItsLastRead(SteppedSource):
+    async def _rest(self, notifications: Notifications, log: Log, looked_at: float) -> bool:
+        if not notifications.is_parked:
+            await notifications.park()
             settles_at = await log.begun_transaction()
             while await log.oldest_transaction() < settles_at:
-                await bell.wait(0)
-        return await bell.wait(FOR_EVER_SECONDS)
+                await notifications.wait(0)
+        return await notifications.wait(FOR_EVER_SECONDS)
 
 
-class BellThatListensLate(SteppedBell):
+class NotificationsThatListenLate(SteppedNotifications):
     listens = False
 
     async def listen(self) -> None:
@@ -75,11 +75,11 @@ class BellThatListensLate(SteppedBell):
         return await super().wait(seconds)
 
 
-class ListensAfterItsLastRead(SteppedListener):
-    bell_type = BellThatListensLate
+class ListensAfterItsLastRead(SteppedSource):
+    notifications_type = NotificationsThatListenLate
 
 
-class BellThatForgets(SteppedBell):
+class NotificationsThatForget(SteppedNotifications):
     def fall_asleep(self) -> None:
         self._rang.clear()
         self._was_woken = False
@@ -87,5 +87,5 @@ class BellThatForgets(SteppedBell):
         super().fall_asleep()
 
 
-class ForgetsTheBell(SteppedListener):
-    bell_type = BellThatForgets
+class ForgetsANotification(SteppedSource):
+    notifications_type = NotificationsThatForget

@@ -1,4 +1,4 @@
-"""A real listener on a real PostgreSQL that makes one call at a time, when the test says so."""
+"""A real batch source on a real PostgreSQL that makes one call at a time, when the test asks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TypeVar
 import asyncpg
 
 from brain.database.log import Log
-from brain.listener.bell import Bell
-from brain.listener.listener import Listener
+from brain.listener.batch_source import BatchSource
+from brain.listener.notifications import Notifications
 from brain.listener.pace import Pace
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from brain.settings import Settings
-from tests.listener.bell_model import Step
+from tests.listener.notification_model import Step
 
 PATIENCE_SECONDS = 20.0
 FOR_EVER_SECONDS = 3600.0
@@ -26,7 +26,7 @@ SETTINGS = Settings(idle_poll_seconds=FOR_EVER_SECONDS, busy_tick_seconds=0.0001
 
 
 class Turns:
-    """Has one task stand before each of its steps until it is let go."""
+    """Has one task stand before each of its steps until it is released."""
 
     def __init__(self) -> None:
         self.taken: list[Step] = []
@@ -52,26 +52,26 @@ class Turns:
         """Return when the task stands before a step or is asleep."""
         await self._stands.wait()
 
-    async def let_go(self) -> None:
+    async def release(self) -> None:
         """Let it take a step, and return when it stands before the next one or is asleep."""
         self._stands.clear()
         self._goes.set()
         await self.arrive()
 
 
-class SteppedBell(Bell):
-    """A bell whose calls wait for their turn, and that never waits by the clock."""
+class SteppedNotifications(Notifications):
+    """Notifications whose calls wait for their turn, and that never wait by the clock."""
 
     def __init__(self, connection: asyncpg.Connection, turns: Turns) -> None:
         super().__init__(connection, PATIENCE_SECONDS)
         self.turns = turns
-        self.rings = 0
-        self._rings_heard = 0
+        self.count = 0
+        self._count_seen = 0
 
     @property
-    def has_rung(self) -> bool:
-        """Whether it rang since the last wait."""
-        return self.rings > self._rings_heard
+    def is_notified(self) -> bool:
+        """Whether one came since the last wait."""
+        return self.count > self._count_seen
 
     async def listen(self) -> None:
         async with self.turns.step(Step.LISTEN, Step.REGISTER):
@@ -94,14 +94,14 @@ class SteppedBell(Bell):
                 self.fall_asleep()
                 was_woken = await super().wait(FOR_EVER_SECONDS)
                 self.turns.is_asleep = False
-        self._rings_heard = self.rings
+        self._count_seen = self.count
         return was_woken
 
     def fall_asleep(self) -> None:
         self.turns.fall_asleep()
 
-    def wake(self) -> None:
-        self.rings += 1
+    def wake(self, *_: object) -> None:
+        self.count += 1
         super().wake()
 
 
@@ -138,10 +138,10 @@ class PaceOfReads(Pace):
         self.is_busy = self._reads in self._busy_reads
 
 
-class SteppedListener(Listener):
-    """The real listener, before its first step."""
+class SteppedSource(BatchSource):
+    """The real batch source, before its first step."""
 
-    bell_type: type[SteppedBell] = SteppedBell
+    notifications_type: type[SteppedNotifications] = SteppedNotifications
     log_type: type[SteppedLog] = SteppedLog
 
     def __init__(
@@ -153,45 +153,48 @@ class SteppedListener(Listener):
         super().__init__("", SETTINGS)
         self._pace = PaceOfReads(busy_reads)
         self.turns = Turns()
-        self.bell = self.bell_type(listening, self.turns)
+        self.notifications = self.notifications_type(listening, self.turns)
         self.log = self.log_type(reading, self.turns)
         self._listening = listening
-        self._rings_told = self._taken_told = 0
+        self._count_reported = self._taken_reported = 0
 
     async def follow(self) -> None:
-        async for _ in self._follow(self.bell, self.log):
+        async for _ in self._follow(self.notifications, self.log):
             pass
 
     async def step(self) -> None:
         """Make the next call, unless it is asleep."""
         if not self.turns.is_asleep:
-            await self.turns.let_go()
+            await self.turns.release()
 
-    async def hear(self) -> None:
-        """Take in what was notified, and wake up from it."""
+    async def receive(self) -> None:
+        """Receive the notifications that were sent, and wake up."""
         await self._listening.fetchval("SELECT 1")  # notifications come before the answer
-        while self.turns.is_asleep and self.bell.has_rung:
+        while self.turns.is_asleep and self.notifications.is_notified:
             await asyncio.sleep(0)
 
     def news(self) -> list[str]:
-        """Return what happened to it since it was last asked, in the words of the model."""
-        rang = ["node 1 is rung for"] if self.bell.rings > self._rings_told else []
-        taken = [f"node 1 {step}" for step in self.turns.taken[self._taken_told :]]
-        self._rings_told, self._taken_told = self.bell.rings, len(self.turns.taken)
-        return rang + taken
+        """Return what happened since the last call, in the words of the model."""
+        notified = ["node 1 is notified"] if self.notifications.count > self._count_reported else []
+        taken = [f"node 1 {step}" for step in self.turns.taken[self._taken_reported :]]
+        self._count_reported, self._taken_reported = (
+            self.notifications.count,
+            len(self.turns.taken),
+        )
+        return notified + taken
 
 
-Stepped = TypeVar("Stepped", bound=SteppedListener)
+Stepped = TypeVar("Stepped", bound=SteppedSource)
 
 
 @asynccontextmanager
-async def following(listener: Stepped, listening: asyncpg.Connection) -> AsyncIterator[Stepped]:
-    """Run a listener to its first step; afterwards its connections are as new."""
-    task = asyncio.create_task(listener.follow())
+async def following(source: Stepped, listening: asyncpg.Connection) -> AsyncIterator[Stepped]:
+    """Run a batch source to its first step; afterwards its connections are as new."""
+    task = asyncio.create_task(source.follow())
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            await listener.turns.arrive()
-            yield listener
+            await source.turns.arrive()
+            yield source
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):

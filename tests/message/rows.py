@@ -1,4 +1,4 @@
-"""Events for a test to tell of."""
+"""Events for tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def inserted(channel: str, row: dict[str, Any], at: datetime = AT) -> Event:
 
 
 def updated(channel: str, row: dict[str, Any], at: datetime = AT, **former: Any) -> Event:
-    """Return the change of a row to `row`, in which the columns of `former` were otherwise."""
+    """Return an update of a row to `row`; `former` has the former values of columns."""
     return Event(HERE, at, channel, Operation.UPDATE, [row.get("id")], row, former, 300)
 
 
@@ -26,7 +26,7 @@ def deleted(channel: str, row: dict[str, Any], at: datetime = AT) -> Event:
 
 
 def gone(channel: str) -> Event:
-    """Return the change of a large row that was gone when it was to be read."""
+    """Return an update of a large row that was gone when it was fetched."""
     return Event(HERE, AT, channel, Operation.UPDATE, ["a"], None, {"status": "idle"}, 300)
 
 

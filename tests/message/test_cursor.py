@@ -15,7 +15,7 @@ def test_a_cursor_is_written_as_tick_nonce_and_event() -> None:
 
 
 @given(st.builds(Cursor, NUMBERS, NUMBERS, NUMBERS))
-def test_what_was_written_is_read_again(cursor: Cursor) -> None:
+def test_a_cursor_is_parsed_as_it_was_written(cursor: Cursor) -> None:
     assert Cursor.parse(str(cursor)) == cursor
 
 
@@ -37,13 +37,13 @@ def test_a_cursor_without_an_event_ends_its_tick() -> None:
         ),
     ],
 )
-def test_anything_else_is_no_cursor(text: str) -> None:
+def test_any_other_text_is_no_cursor(text: str) -> None:
     with pytest.raises(CursorLost, match="no cursor"):
         Cursor.parse(text)
 
 
 @given(st.text())
-def test_no_text_does_any_harm(text: str) -> None:
+def test_any_text_is_parsed_or_refused(text: str) -> None:
     try:
         Cursor.parse(text)
     except CursorLost:

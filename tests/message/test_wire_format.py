@@ -1,50 +1,53 @@
 from __future__ import annotations
 
-import logging
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import uuid4
 
 import pytest
 
+from brain.close_codes import CloseCode
+from brain.message.commands import Command, Reauthenticate, Subscribe
 from brain.message.cursor import Cursor
-from brain.message.event import Event, Operation
-from brain.message.runs import RunsFormat
-from brain.message.wire_format import frame
+from brain.message.event import Event
+from brain.message.snapshot import Snapshot
+from brain.message.wire_format import Welcome, WireFormat
+from tests.message.rows import AT, HERE, updated
 
 
-class CountingFormat(RunsFormat):
-    name = "counting"
-    renderings = 0
-
-    def render(self, event: Event) -> str | None:
-        self.renderings += 1
-        return super().render(event)
-
-
-def test_an_event_is_rendered_once_per_format_even_if_it_is_not_told() -> None:
-    counting = CountingFormat()
-    untold = Event(
-        Cursor(1, 1, 1), datetime.now(UTC), "tasks", Operation.INSERT, [1], None, None, 10
-    )
-
-    assert frame(untold, counting) is None
-    assert frame(untold, counting) is None
-    assert counting.renderings == 1
-
-
-class FailingFormat(RunsFormat):
-    name = "failing"
+class SmallFormat(WireFormat):
+    name = "small"
 
     def render(self, event: Event) -> str | None:
-        raise RuntimeError("a mistake")
+        return str(event.key)
+
+    def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
+        return ()
 
 
-def test_an_event_that_cannot_be_rendered_is_told_to_nobody_and_logged(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    event = Event(Cursor(7, 1, 1), datetime.now(UTC), "tasks", Operation.INSERT, [1], {}, None, 10)
+def test_a_format_of_a_name_render_and_receive_sends_nothing_but_events() -> None:
+    small = SmallFormat()
 
-    assert frame(event, FailingFormat()) is None
-    assert frame(event, FailingFormat()) is None
-    (record,) = caplog.records
-    assert record.levelno == logging.ERROR
-    assert "a mistake" in str(record.exc_info)
+    assert list(small.greet(Welcome(AT, HERE, uuid4(), "ann"))) == []
+    assert small.render_leaving(updated("tasks", {"id": "a"}, agent="dev")) is None
+    assert list(small.render_snapshot(Snapshot({"tasks": [{"id": "a"}]}, HERE), AT)) == []
+    assert small.confirm(Subscribe("tasks"), AT) is None
+    assert small.confirm(Reauthenticate("abc"), AT) is None
+    assert small.refuse("reason", AT) is None
+    assert small.heartbeat(AT, HERE) is None
+    assert small.reset("reason", AT, HERE) is None
+
+
+def test_by_default_clients_may_be_silent_and_are_closed_for_a_restart() -> None:
+    small = SmallFormat()
+
+    assert (small.heartbeat_seconds, small.client_timeout_seconds) == (None, None)
+    assert small.going_away_code is CloseCode.SERVICE_RESTART
+
+
+def test_a_format_without_render_or_receive_cannot_be_made() -> None:
+    class Incomplete(WireFormat):
+        name = "incomplete"
+
+    with pytest.raises(TypeError, match="render"):
+        Incomplete()  # type: ignore[abstract]

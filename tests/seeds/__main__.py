@@ -4,7 +4,7 @@ The five systems' clients, beside each other, while one SQL script runs.
     python -m tests.seeds
 
 A server is started on a new database, and a client for each of the documents. Then the statements
-of demonstration.sql are run, and what each client hears of each is printed in its column.
+of demonstration.sql are run, and what each client receives is printed in its column.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ import asyncpg
 import orjson
 from websockets.asyncio.client import connect
 
-from brain.database.embedded import serve_embedded
-from brain.message.channels import STANDARD_CHANNELS
+from brain.embedded.server import serve_embedded
+from brain.systems.channels.wire_format import STANDARD_CHANNELS
 from tests.end_to_end.brain import running_brain
 
 SCRIPT = Path(__file__).with_name("demonstration.sql")
 STATEMENT = re.compile(r"^-- (?P<title>.+)\n(?P<sql>(?:(?!-- ).*\n?)+)", re.MULTILINE)
 
-# A state that changes is told once a second.
+# A state that changes is sent once a second.
 QUIET_SECONDS = 1.5
 LEAST_WIDTH = 28
 
 
 @dataclass
-class Follower:
-    """A client of one of the systems, and what it has heard since it was asked last."""
+class DocumentedClient:
+    """A client of one of the systems, and what it has received since `taken` was called last."""
 
     name: str
     addresses: Sequence[str]
-    said: Sequence[object] = ()
-    heard: list[str] = field(default_factory=list)
+    sent: Sequence[object] = ()
+    received: list[str] = field(default_factory=list)
 
     @asynccontextmanager
     async def connected(self, port: int) -> AsyncIterator[None]:
@@ -53,7 +53,7 @@ class Follower:
             for address in self.addresses:
                 url = f"ws://localhost:{port}{address}"
                 socket = await stack.enter_async_context(connect(url, proxy=None))
-                for message in self.said:
+                for message in self.sent:
                     await socket.send(orjson.dumps(message).decode())
                 following.append(tasks.create_task(self._follow(aiter(socket))))
             yield
@@ -62,21 +62,21 @@ class Follower:
 
     async def _follow(self, messages: AsyncIterator[str | bytes]) -> None:
         async for message in messages:
-            self.heard.append(message if isinstance(message, str) else message.decode())
+            self.received.append(message if isinstance(message, str) else message.decode())
 
     def taken(self) -> list[str]:
-        heard, self.heard = self.heard, []
-        return heard
+        received, self.received = self.received, []
+        return received
 
 
-def followers() -> list[Follower]:
+def clients() -> list[DocumentedClient]:
     subscriptions = [{"type": "subscribe", "channel": name} for name in STANDARD_CHANNELS]
     return [
-        Follower("1 Cecelia Brain", ["/ws"]),
-        Follower("2 BRAiN channels", ["/ws/connect"], subscriptions),
-        Follower("3 tac-webbuilder", ["/ws/workflows", "/ws/queue"]),
-        Follower("4 Mission Control", ["/?token=test-123"]),
-        Follower("5 Code Cloud Agents", ["/ws?token=test-123"]),
+        DocumentedClient("1 Cecelia Brain", ["/ws"]),
+        DocumentedClient("2 BRAiN channels", ["/ws/connect"], subscriptions),
+        DocumentedClient("3 tac-webbuilder", ["/ws/workflows", "/ws/queue"]),
+        DocumentedClient("4 Mission Control", ["/?token=test-123"]),
+        DocumentedClient("5 Code Cloud Agents", ["/ws?token=test-123"]),
     ]
 
 
@@ -96,21 +96,21 @@ def statements() -> Iterator[tuple[str, str]]:
 
 
 async def demonstrate(port: int, database: asyncpg.Connection) -> None:
-    systems = followers()
+    systems = clients()
     width = max(LEAST_WIDTH, shutil.get_terminal_size((170, 40)).columns // len(systems) - 3)
     print("\n".join(rows([[system.name] for system in systems], width)))
     async with AsyncExitStack() as stack:
         for system in systems:
             await stack.enter_async_context(system.connected(port))
         await asyncio.sleep(QUIET_SECONDS)
-        tell("They connect", "", systems, width)
+        print_row("They connect", "", systems, width)
         for title, sql in statements():
             await database.execute(sql)
             await asyncio.sleep(QUIET_SECONDS)
-            tell(title, sql, systems, width)
+            print_row(title, sql, systems, width)
 
 
-def tell(title: str, sql: str, systems: Sequence[Follower], width: int) -> None:
+def print_row(title: str, sql: str, systems: Sequence[DocumentedClient], width: int) -> None:
     print(f"\n── {title}")
     if sql:
         print(textwrap.indent(sql, "   "))

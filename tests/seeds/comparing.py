@@ -25,10 +25,12 @@ def comparable(message: Any) -> str:
     return json.dumps(each_value(message, format_of), indent=2)
 
 
-def is_as_printed(told: Any, printed: Any) -> bool:
+def is_as_printed(received: Any, printed: Any) -> bool:
     """Return True; fails with the difference where there is one."""
-    found, wanted = comparable(told), comparable(printed)
-    lines = unified_diff(wanted.splitlines(), found.splitlines(), "printed", "told", lineterm="")
+    found, wanted = comparable(received), comparable(printed)
+    lines = unified_diff(
+        wanted.splitlines(), found.splitlines(), "printed", "received", lineterm=""
+    )
     assert found == wanted, "\n".join(lines)
     return True
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import jwt
@@ -16,6 +17,7 @@ import pytest
 from playwright.async_api import Browser
 
 from tests.end_to_end.brain import READY, RunningBrain, logged, message, running, running_brain
+from tests.end_to_end.following import QUICKLY
 from tests.end_to_end.test_page import browser
 from tests.end_to_end.test_wscat_and_psql import psql
 from tests.postgres import new_database
@@ -43,10 +45,9 @@ class Served:
         return f"localhost:{self.brain.port}"
 
 
-def token(seconds: int = 60) -> str:
-    """Return a token of ann's for the guarded one, which is good for so long."""
-    claims = {"sub": "ann", "exp": int(time.time()) + seconds}
-    return jwt.encode(claims, SECRET, "HS256")
+def token(seconds: float = 60, secret: str = SECRET, **claims: Any) -> str:
+    """Return a token of ann's for a Brain where tokens are signed, valid for so long."""
+    return jwt.encode({"sub": "ann", "exp": time.time() + seconds, **claims}, secret, "HS256")
 
 
 @pytest.fixture(scope="session")
@@ -78,19 +79,21 @@ async def front_end(browser: Browser, origin: str) -> AsyncIterator[FrontEnd]:
     assert front_end.errors == []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def served(
     postgres: str, template: str, origin: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Served]:
-    """A Brain for the tests of a module, where any word is a token."""
+    """A Brain for all tests, where any word is a token."""
     folder = tmp_path_factory.mktemp("served")
-    async with new_database(postgres, template) as url:
-        options = ("--database-url", url)
-        async with running_brain(folder, *options, BRAIN_ALLOWED_ORIGINS=origin) as brain:
-            yield Served(brain, url)
+    environment = {"BRAIN_ALLOWED_ORIGINS": origin, **QUICKLY}
+    async with (
+        new_database(postgres, template) as url,
+        running_brain(folder, "--database-url", url, **environment) as brain,
+    ):
+        yield Served(brain, url)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 async def guarded(
     served: Served, origin: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Served]:
@@ -104,7 +107,7 @@ async def guarded(
 
 @pytest.fixture
 def own_brain(origin: str, database: str, tmp_path: Path) -> OwnBrain:
-    """Runs a Brain of the test's own, to be stopped and started again, on a port if it is said."""
+    """Runs a Brain of the test's own, which may be restarted, on a given port or a free one."""
 
     def own_brain(port: int = 0) -> AbstractAsyncContextManager[RunningBrain]:
         options = ("--database-url", database, "--port", str(port))
@@ -115,24 +118,24 @@ def own_brain(origin: str, database: str, tmp_path: Path) -> OwnBrain:
 
 @pytest.fixture
 async def sql(served: Served) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to the database; its tables are empty, and everybody has been told so."""
+    """A connection to the database; its tables are empty, and Brain has sent that."""
     connection = await asyncpg.connect(served.database)
     for table in TABLES:
         await connection.execute(f"DELETE FROM {table}")
-    await has_heard(served, connection, "/ws?channel=emptied")
+    await has_sent_so_far(served, connection, "/ws?channel=emptied")
     yield connection
     await connection.close()
 
 
 @pytest.fixture
 async def guarded_sql(guarded: Served, sql: asyncpg.Connection) -> asyncpg.Connection:
-    """The same, for those whom the guarded Brain tells."""
-    await has_heard(guarded, sql, f"/ws?cursor=&channel=emptied&token={token()}")
+    """The same, once the guarded Brain has sent it, too."""
+    await has_sent_so_far(guarded, sql, f"/ws?cursor=&channel=emptied&token={token()}")
     return sql
 
 
-async def has_heard(served: Served, connection: asyncpg.Connection, path: str) -> None:
-    """Return when a Brain has told everything so far."""
+async def has_sent_so_far(served: Served, connection: asyncpg.Connection, path: str) -> None:
+    """Return when a Brain has sent everything so far."""
     async with served.brain.client(path) as client:
         await connection.execute("SELECT brain.publish('emptied', 'now', '{}')")
         while (await message(client))["type"] != "now":
@@ -143,12 +146,13 @@ async def has_heard(served: Served, connection: asyncpg.Connection, path: str) -
 async def impatient(
     postgres: str, template: str, origin: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Served]:
-    """A Brain that asks for signs of life all the time."""
+    """A Brain with short heartbeats and client timeouts."""
     output = tmp_path_factory.mktemp("impatient") / "brain.log"
     async with new_database(postgres, template) as url:
         command = (sys.executable, "-m", "tests.seeds.impatient", "serve", "--port", "0")
         environment = {
             "BRAIN_DATABASE_URL": url,
+            "BRAIN_SYSTEMS": "all",
             "BRAIN_ALLOWED_ORIGINS": origin,
             "BRAIN_HEARTBEAT_SECONDS": "0.4",
         }

@@ -1,4 +1,4 @@
-"""A page that somebody else wrote, in a browser."""
+"""A page as the documents have it, in a browser."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from playwright.async_api import ConsoleMessage, Page, WebSocket
 
 from tests.end_to_end.brain import PATIENCE_SECONDS, becomes
+from tests.seeds.heartbeats import is_heartbeat
 from tests.seeds.packages import Packages
-from tests.seeds.signs import is_sign
 
 PAGE = b"""
 <!doctype html>
-<title>Somebody's page</title>
+<title>A front end</title>
 <link rel="icon" href="data:,">
 <div id="root"></div>
 """
@@ -37,7 +37,7 @@ class PageHandler(BaseHTTPRequestHandler):
         self.wfile.write(PAGE)
 
     def log_message(self, format: str, *values: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
@@ -52,18 +52,18 @@ def page_server() -> Iterator[str]:
 
 
 class FrontEnd:
-    """The page, what it says on its console, and what goes over its WebSockets."""
+    """The page, what it logs on its console, and what goes over its WebSockets."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.sockets: list[WebSocket] = []
         self.sent: list[Any] = []
-        self.told: list[Any] = []
-        """What it was sent, signs of life apart."""
-        self.signs: list[Any] = []
+        self.received: list[Any] = []
+        """What it was sent, heartbeats apart."""
+        self.heartbeats: list[Any] = []
         self.errors: list[str] = []
-        self._said: list[ConsoleMessage] = []
-        self._read_said = self._read_told = 0
+        self._logged: list[ConsoleMessage] = []
+        self._logs_read = self._messages_read = 0
         page.on("console", self._note)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("websocket", self._follow)
@@ -76,18 +76,18 @@ class FrontEnd:
         """Run a module in TypeScript, put together from parts."""
         await self.run(await packages.bundled("\n".join(code)))
 
-    async def next_said(self) -> list[Any]:
+    async def next_logged(self) -> list[Any]:
         """Return what is passed to `console.log` or the like next."""
-        await becomes(lambda: len(self._said) > self._read_said)
-        self._read_said += 1
-        said = [await value.json_value() for value in self._said[self._read_said - 1].args]
-        return await self.next_said() if is_sign(said[-1]) else said
+        await becomes(lambda: len(self._logged) > self._logs_read)
+        self._logs_read += 1
+        logged = [await value.json_value() for value in self._logged[self._logs_read - 1].args]
+        return await self.next_logged() if is_heartbeat(logged[-1]) else logged
 
-    async def next_told(self) -> dict[str, Any]:
+    async def next_message(self) -> dict[str, Any]:
         """Return the next message that a server sends."""
-        await becomes(lambda: len(self.told) > self._read_told)
-        self._read_told += 1
-        message: dict[str, Any] = self.told[self._read_told - 1]
+        await becomes(lambda: len(self.received) > self._messages_read)
+        self._messages_read += 1
+        message: dict[str, Any] = self.received[self._messages_read - 1]
         return message
 
     async def holds(self, expression: str) -> None:
@@ -95,14 +95,14 @@ class FrontEnd:
         await self.page.wait_for_function(expression, timeout=PATIENCE_SECONDS * 1000)
 
     def _note(self, message: ConsoleMessage) -> None:
-        if message.args:  # otherwise it is the browser that says it
-            self._said.append(message)
+        if message.args:  # otherwise the browser logs it
+            self._logged.append(message)
 
     def _follow(self, socket: WebSocket) -> None:
         self.sockets.append(socket)
         socket.on("framesent", lambda frame: self.sent.append(json.loads(frame)))
-        socket.on("framereceived", self._hear)
+        socket.on("framereceived", self._receive)
 
-    def _hear(self, frame: str | bytes) -> None:
+    def _receive(self, frame: str | bytes) -> None:
         message = json.loads(frame)
-        (self.signs if is_sign(message) else self.told).append(message)
+        (self.heartbeats if is_heartbeat(message) else self.received).append(message)

@@ -1,23 +1,23 @@
 """
-Brain, which asks for signs of life after a quarter of a second instead of half a minute.
+Brain, which sends a heartbeat every quarter of a second instead of every half minute.
 
     python -m tests.seeds.impatient serve ...
 
-And who gives none is disconnected after three seconds instead of sixty.
+A client that answers none is closed after three seconds instead of sixty.
 """
 
 from __future__ import annotations
 
 from brain.cli.main import main
-from brain.message.channels import ChannelsFormat
-from brain.message.cloud_agents import CloudAgentsFormat
-from brain.message.mission_control import MissionControlFormat
+from brain.systems.channels.wire_format import ChannelsFormat
+from brain.systems.cloud_agents.wire_format import CloudAgentsFormat
+from brain.systems.mission_control.wire_format import MissionControlFormat
 
-PULSE_SECONDS, SILENCE_SECONDS = 0.25, 3.0
+HEARTBEAT_SECONDS, CLIENT_TIMEOUT_SECONDS = 0.25, 3.0
 
 if __name__ == "__main__":
-    MissionControlFormat.pulse_seconds = PULSE_SECONDS
+    MissionControlFormat.heartbeat_seconds = HEARTBEAT_SECONDS
     for wire_format in (ChannelsFormat, CloudAgentsFormat):
-        wire_format.pulse_seconds = PULSE_SECONDS
-        wire_format.silence_seconds = SILENCE_SECONDS
+        wire_format.heartbeat_seconds = HEARTBEAT_SECONDS
+        wire_format.client_timeout_seconds = CLIENT_TIMEOUT_SECONDS
     main()

@@ -39,8 +39,8 @@ class Packages:
             source.write_text(code, encoding="utf-8")
             command = (self.command("esbuild"), str(source), *options, "--log-level=warning")
             done = await ended(command, self.environment)
-        assert (done.status, done.complained) == (0, ""), done.complained
-        return done.said
+        assert (done.status, done.stderr) == (0, ""), done.stderr
+        return done.stdout
 
 
 def installed(folder: Path) -> Packages:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from textwrap import dedent
 from typing import Any
 
-from tests.seeds.snippets import parts
+from tests.seeds.snippets import FOLDER, parts
 
 
 def snippets(document: str, language: str) -> list[str]:
@@ -26,3 +27,11 @@ def printed(document: str, type: str) -> list[dict[str, Any]]:
             found.append(message)
     assert found, f"{document} prints no {type}"
     return found
+
+
+def listed(document: str, title: str) -> list[str]:
+    """Return the values that a document lists under a title in bold, as in "- `idle` - …"."""
+    text = (FOLDER / document).read_text(encoding="utf-8")
+    found = re.search(rf"^\*\*{title}:\*\*\n((?:- .+\n)+)", text, re.MULTILINE)
+    assert found, f"{document} lists no {title}"
+    return re.findall(r"^- `(\w+)`", found[1], re.MULTILINE)

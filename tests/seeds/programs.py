@@ -1,4 +1,4 @@
-"""Programs that somebody else wrote, and what they print."""
+"""The documents' programs, and what they print."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.end_to_end.brain import PATIENCE_SECONDS, running
+from tests.seeds.heartbeats import is_heartbeat
 from tests.seeds.packages import Packages
-from tests.seeds.signs import is_sign
 
 # What is logged is printed by node in a form that cannot be read back.
 AS_JSON = "console.log = (...values) => process.stdout.write(JSON.stringify(values) + '\\n');\n"
@@ -37,16 +37,16 @@ class Program:
         self._read += 1
         return self._lines()[self._read - 1]
 
-    async def said(self) -> list[Any]:
-        """Return what a program under node logs next, signs of life apart."""
+    async def next_logged(self) -> list[Any]:
+        """Return what a program under node logs next, heartbeats apart."""
         values: list[Any] = json.loads(await self.line())
-        return await self.said() if is_sign(values[-1]) else values
+        return await self.next_logged() if is_heartbeat(values[-1]) else values
 
     async def message(self) -> dict[str, Any]:
-        """Return the next message that wscat prints, signs of life apart."""
+        """Return the next message that wscat prints, heartbeats apart."""
         # Where no terminal is, it leaves its prompt before the line.
         message: dict[str, Any] = json.loads((await self.line()).removeprefix("> "))
-        return await self.message() if is_sign(message) else message
+        return await self.message() if is_heartbeat(message) else message
 
     def type(self, line: str) -> None:
         assert self._process.stdin is not None

@@ -46,16 +46,16 @@ HELLO = DOCUMENT.message("5. Echo (Bidirectional)", 1)
 ECHO = DOCUMENT.message("5. Echo (Bidirectional)", 2)
 
 
-async def test_the_example_for_browsers_logs_every_message_as_it_is_printed(
+async def test_the_example_for_browsers_logs_every_message_as_printed(
     front_end: FrontEnd, served: Served, sql: asyncpg.Connection
 ) -> None:
     await front_end.run(DOCUMENT.snippet("Connection Example", at=served.address))
-    assert await front_end.next_said() == ["Connected to Brain WebSocket"]
+    assert await front_end.next_logged() == ["Connected to Brain WebSocket"]
 
     async def is_received(printed: dict[str, Any]) -> None:
-        assert is_as_printed(await front_end.next_told(), printed)
-        said, message = await front_end.next_said()
-        assert said == "Received:"
+        assert is_as_printed(await front_end.next_message(), printed)
+        logged, message = await front_end.next_logged()
+        assert logged == "Received:"
         assert is_as_printed(message, printed)
 
     await is_received(CONNECTED)
@@ -64,24 +64,33 @@ async def test_the_example_for_browsers_logs_every_message_as_it_is_printed(
     await sql.execute(COMPLETE)
     await is_received(COMPLETED)
     await sql.execute(RESTART)
-    await front_end.next_said()
-    await front_end.next_told()
+    await front_end.next_logged()
+    await front_end.next_message()
     await sql.execute(FAIL)
     await is_received(FAILED)
     await front_end.run(f"ws.send(`{json.dumps(HELLO)}`)")
     await is_received(ECHO)
 
     await front_end.run("ws.close()")
-    assert await front_end.next_said() == ["WebSocket connection closed"]
+    assert await front_end.next_logged() == ["WebSocket connection closed"]
 
 
-async def test_the_example_for_browsers_logs_that_nobody_is_there(front_end: FrontEnd) -> None:
+async def test_the_example_for_browsers_logs_that_no_server_is_there(front_end: FrontEnd) -> None:
     await front_end.run(DOCUMENT.snippet("Connection Example", at="localhost:9"))
-    assert (await front_end.next_said())[0] == "WebSocket error:"
-    assert await front_end.next_said() == ["WebSocket connection closed"]
+    assert (await front_end.next_logged())[0] == "WebSocket error:"
+    assert await front_end.next_logged() == ["WebSocket connection closed"]
 
 
-async def test_wscat_is_told_and_answered_as_it_is_printed(
+async def test_the_example_for_browsers_logs_that_a_page_of_another_origin_is_refused(
+    front_end: FrontEnd, served: Served, origin: str
+) -> None:
+    await front_end.page.goto(origin.replace("localhost", "127.0.0.1"))
+    await front_end.run(DOCUMENT.snippet("Connection Example", at=served.address))
+    assert (await front_end.next_logged())[0] == "WebSocket error:"
+    assert await front_end.next_logged() == ["WebSocket connection closed"]
+
+
+async def test_wscat_gets_messages_and_answers_as_printed(
     tmp_path: Path, packages: Packages, served: Served, sql: asyncpg.Connection
 ) -> None:
     session = DOCUMENT.snippet("Connection Example", 2, at=served.address)
@@ -93,7 +102,7 @@ async def test_wscat_is_told_and_answered_as_it_is_printed(
         assert is_as_printed(await client.message(), ECHO)
 
 
-async def test_what_is_typed_into_psql_is_seen_in_wscat(
+async def test_statements_typed_into_psql_are_seen_in_wscat(
     tmp_path: Path, packages: Packages, served: Served, psql: str, sql: asyncpg.Connection
 ) -> None:
     session = DOCUMENT.snippet(
@@ -107,20 +116,20 @@ async def test_what_is_typed_into_psql_is_seen_in_wscat(
         await sql.execute("INSERT INTO tasks (id, agent, progress) VALUES ('task-123', 'dev', 5)")
         assert (await client.message())["data"]["status"] == "queued"
         typed = await ended(("bash", "-c", "#" + second))
-        assert (typed.said, typed.complained) == ("UPDATE 1\n", "")
+        assert (typed.stdout, typed.stderr) == ("UPDATE 1\n", "")
         assert is_as_printed(await client.message(), UPDATE)
 
 
 @pytest.mark.usefixtures("curl")
-async def test_the_status_is_as_it_is_printed(front_end: FrontEnd, served: Served) -> None:
+async def test_the_status_is_as_printed(front_end: FrontEnd, served: Served) -> None:
     printed = DOCUMENT.message("HTTP Status Endpoint", 2)
     command = DOCUMENT.snippet("HTTP Status Endpoint", at=served.address)
     await front_end.run(DOCUMENT.snippet("Connection Example", at=served.address))
-    await front_end.next_told()
+    await front_end.next_message()
     async with served.brain.client():
         answer: dict[str, Any] = {}
         while answer != printed:  # until those of other tests are gone
-            answer = json.loads((await ended(("bash", "-c", command), DIRECTLY)).said)
+            answer = json.loads((await ended(("bash", "-c", command), DIRECTLY)).stdout)
             assert is_as_printed(answer | {"websocket": printed["websocket"]}, printed)
         assert is_as_printed(answer, printed)
 
@@ -130,7 +139,7 @@ async def test_the_react_hook_holds_the_newest_of_every_task(
 ) -> None:
     hook = DOCUMENT.snippet("Frontend React Example", at=served.address)
     await front_end.mount(packages, REACT, hook, MOUNTED)
-    assert (await front_end.next_told())["type"] == "connected"
+    assert (await front_end.next_message())["type"] == "connected"
     await front_end.holds("hook.length === 0")
 
     await sql.execute(START)
@@ -145,18 +154,18 @@ async def test_the_react_hook_holds_the_newest_of_every_task(
     await becomes(lambda: front_end.sockets[0].is_closed())
 
 
-async def test_who_reconnects_with_retries_is_back_after_a_restart(
+async def test_the_example_with_retries_is_back_after_a_restart(
     front_end: FrontEnd, own_brain: OwnBrain, connection: asyncpg.Connection
 ) -> None:
     async with own_brain() as first:
         at = f"localhost:{first.port}"
         await front_end.run(DOCUMENT.snippet("Server Restart", at=at))
-        assert is_as_printed(await front_end.next_told(), CONNECTED)
-    assert await front_end.next_said() == ["Reconnecting... (1/5)"]
+        assert is_as_printed(await front_end.next_message(), CONNECTED)
+    assert await front_end.next_logged() == ["Reconnecting... (1/5)"]
     async with own_brain(first.port):
-        assert is_as_printed(await front_end.next_told(), CONNECTED)
+        assert is_as_printed(await front_end.next_message(), CONNECTED)
         await connection.execute(START)
-        assert is_as_printed(await front_end.next_told(), UPDATE)
+        assert is_as_printed(await front_end.next_message(), UPDATE)
 
 
 @pytest.mark.usefixtures("curl")
@@ -169,8 +178,8 @@ async def test_the_troubleshooting_commands_answer(
         code = DOCUMENT.code(heading, number).replace("localhost:5221", served.address)
         code = code.replace(PSQL, f"{psql} '{served.database}'").replace("<task-id>", "task-123")
         done = await ended(("bash", "-ec", code), DIRECTLY)
-        assert done.status == 0, done.complained
-        return done.said
+        assert done.status == 0, done.stderr
+        return done.stdout
 
     assert '"websocket": "/ws"' in await answer("Connection Refused")
     assert "task-123 | queued" in await answer("No Messages Received")

@@ -8,7 +8,6 @@ import re
 import shutil
 import sys
 import types
-from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from starlette import testclient
 
 from brain.app import create_app
 from brain.settings import Settings
-from tests.end_to_end.brain import RunningBrain, ended, message, running_brain
+from tests.end_to_end.brain import RunningBrain, ended, has_sent_everything, message
 from tests.end_to_end.following import QUICKLY, following, state
 
 DOCUMENT = (Path(__file__).parent / "documents" / "3-tac-webbuilder.md").read_text()
@@ -79,7 +78,7 @@ def snippets(language: str, containing: str, text: str = DOCUMENT) -> list[str]:
 
 
 def section(hook: str) -> str:
-    """Return what the document says of a hook."""
+    """Return what the document prints of a hook."""
     found = re.search(rf"### \d\. {hook}\(\)\n(.*?)\n---\n", DOCUMENT, re.DOTALL)
     assert found is not None
     return found[1]
@@ -139,13 +138,23 @@ def holds(real: Any, printed: Any) -> bool:
     return bool(real == printed)
 
 
+@pytest.fixture(scope="module")
+def brain_settings() -> dict[str, str]:
+    return QUICKLY
+
+
+@pytest.fixture
+def database(shared_database: str) -> str:
+    return shared_database
+
+
 @pytest.fixture
 async def brain(
-    tmp_path: Path, database: str, connection: asyncpg.Connection
-) -> AsyncIterator[RunningBrain]:
+    module_brain: RunningBrain, database: str, connection: asyncpg.Connection
+) -> RunningBrain:
     await connection.execute(ROWS)
-    async with running_brain(tmp_path, "--database-url", database, **QUICKLY) as brain:
-        yield brain
+    await has_sent_everything(module_brain, database)
+    return module_brain
 
 
 async def first_message(brain: RunningBrain, path: str) -> dict[str, Any]:
@@ -166,10 +175,10 @@ async def test_every_endpoint_of_the_table_sends_the_message_of_the_table(
     brain: RunningBrain,
 ) -> None:
     urls = re.findall(r"^\| [\w ]+ \| `/ws/(\S+)` \|", DOCUMENT, re.MULTILINE)
-    told = re.findall(r"^\| `(\w+_update)` \| .+ \| (.+) \|", DOCUMENT, re.MULTILINE)
-    assert len(urls) == len(told) == 8
+    found = re.findall(r"^\| `(\w+_update)` \| .+ \| (.+) \|", DOCUMENT, re.MULTILINE)
+    assert len(urls) == len(found) == 8
 
-    for path, (type, data_format) in zip(urls, told, strict=True):
+    for path, (type, data_format) in zip(urls, found, strict=True):
         received = await first_message(brain, path.format(adw_id="adw-1"))
 
         assert received["type"] == type
@@ -292,8 +301,8 @@ async def test_the_urls_of_the_frontend_configuration_lead_to_the_feeds(
             Object.entries(apiConfig.websocket).map(([name, url]) => [name, url('adw-1')])));
     """
     done = await ended(["node", "-e", script])
-    assert done.status == 0, done.complained
-    urls = dict(json.loads(done.said))
+    assert done.status == 0, done.stderr
+    urls = dict(json.loads(done.stdout))
 
     assert list(urls) == [
         *("workflows", "routes", "workflowHistory", "adwState"),
@@ -329,7 +338,7 @@ def test_the_backend_test_of_the_document_passes(
 async def test_the_service_of_the_document_broadcasts_by_updating_the_database(
     brain: RunningBrain, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it hands to `manager.broadcast` is what clients are told, whether it does or not."""
+    """Clients are sent what it passes to `manager.broadcast`, even if it never calls that."""
     (snippet,) = snippets("python", "async def update_workflow_status")
     broadcasts: list[Any] = []
 
@@ -370,7 +379,7 @@ async def test_the_service_of_the_document_broadcasts_by_updating_the_database(
         assert await message(client) == broadcasts[0]
 
 
-async def test_who_left_without_a_word_does_not_keep_the_others_from_being_told(
+async def test_a_client_lost_without_a_close_does_not_delay_the_others(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with (
@@ -385,26 +394,26 @@ async def test_who_left_without_a_word_does_not_keep_the_others_from_being_told(
         assert await state(one) == await state(two) == []
 
 
-async def test_a_client_says_what_it_likes_and_is_kept_alive(
+async def test_a_client_may_send_any_text_and_stays_connected(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with following(brain, "queue") as client:
         await state(client)
-        for said in ("ping", '{"type": "ping"}', ""):
-            await client.send(said)
+        for text in ("ping", '{"type": "ping"}', ""):
+            await client.send(text)
         await connection.execute("UPDATE phase_queue_state SET paused = true")
         assert (await state(client))["paused"] is True
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-async def test_over_http_comes_the_bare_data_that_the_websocket_sends(
+async def test_http_returns_the_bare_data_that_the_websocket_sends(
     brain: RunningBrain, hook: str
 ) -> None:
     path, _ = HOOKS[hook]
     assert await polled(brain, path) == (await first_message(brain, path))["data"]
 
 
-async def test_a_client_that_comes_back_has_the_whole_state_again(
+async def test_a_client_that_reconnects_gets_the_whole_state_again(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     (config,) = snippets("typescript", "maxReconnectAttempts: 10")
@@ -421,7 +430,7 @@ def fields_of_config(config: str) -> dict[str, str]:
     return dict(re.findall(r"(\w+): ([\d.]+),", config))
 
 
-async def test_what_is_nobody_elses_business_is_not_in_the_overview(brain: RunningBrain) -> None:
+async def test_private_columns_are_not_in_the_overview(brain: RunningBrain) -> None:
     text = json.dumps(await first_message(brain, "adw-monitor"))
     assert "adw-1" in text
     for private in ("make it so", "/trees/adw-1", "plan.md", "of_its_own"):

@@ -9,8 +9,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from brain.client.mission_control import broadcast_agent_status, broadcast_session_activity
-from brain.message.mission_control import MissionControlFormat
+from brain.systems.mission_control.publishing import (
+    broadcast_agent_status,
+    broadcast_session_activity,
+)
+from brain.systems.mission_control.wire_format import MissionControlFormat
 from tests.end_to_end.brain import becomes, ended
 from tests.seeds.comparing import is_as_printed, kinds
 from tests.seeds.conftest import OwnBrain, Served, token
@@ -46,18 +49,18 @@ VALUES ('session-xyz-789', 'agent-abc-123', 'Processing user request...')
 """
 
 
-async def test_a_client_under_node_comes_in_by_its_header(
+async def test_a_client_under_node_is_admitted_by_its_header(
     tmp_path: Path, packages: Packages, guarded: Served, guarded_sql: asyncpg.Connection
 ) -> None:
     code = DOCUMENT.snippet(
         "Authentication", at=guarded.address, fill_in={"<your-jwt-token>": token()}
     )
     async with under_node(tmp_path, packages, WS + code + LOGGED) as client:
-        assert await client.said() == ["open"]
+        assert await client.next_logged() == ["open"]
         await guarded_sql.execute(AGENT)
-        assert is_as_printed(await client.said(), [ONLINE])
+        assert is_as_printed(await client.next_logged(), [ONLINE])
         await guarded_sql.execute(SAY)
-        assert is_as_printed(await client.said(), [ACTIVITY])
+        assert is_as_printed(await client.next_logged(), [ACTIVITY])
 
 
 @pytest.mark.parametrize("seconds", [-60, None])
@@ -67,11 +70,11 @@ async def test_a_client_under_node_is_rejected_with_1006_for_a_bad_header(
     bad = "malformed" if seconds is None else token(seconds)
     code = DOCUMENT.snippet("Authentication", at=guarded.address, fill_in={"<your-jwt-token>": bad})
     async with under_node(tmp_path, packages, WS + code + LOGGED) as client:
-        assert await client.said() == ["Unexpected server response: 401"]
-        assert await client.said() == ["close", 1006]
+        assert await client.next_logged() == ["Unexpected server response: 401"]
+        assert await client.next_logged() == ["close", 1006]
 
 
-async def test_a_browser_comes_in_by_the_url(
+async def test_a_browser_is_admitted_by_the_url(
     front_end: FrontEnd, guarded: Served, guarded_sql: asyncpg.Connection
 ) -> None:
     code = DOCUMENT.snippet(
@@ -80,44 +83,44 @@ async def test_a_browser_comes_in_by_the_url(
     await front_end.run(code)
     await front_end.holds("ws.readyState === WebSocket.OPEN")
     await guarded_sql.execute(AGENT)
-    assert is_as_printed(await front_end.next_told(), ONLINE)
+    assert is_as_printed(await front_end.next_message(), ONLINE)
 
 
 async def test_the_example_for_browsers_logs_agents_and_sessions(
     front_end: FrontEnd, served: Served, sql: asyncpg.Connection
 ) -> None:
     await front_end.run(DOCUMENT.snippet("JavaScript/Browser", at=served.address))
-    assert await front_end.next_said() == ["Connected to Mission Control"]
+    assert await front_end.next_logged() == ["Connected to Mission Control"]
 
     await sql.execute(AGENT)
-    assert await front_end.next_said() == ["Agent agent-abc-123 is now online"]
+    assert await front_end.next_logged() == ["Agent agent-abc-123 is now online"]
     await sql.execute(TURN, "stopped")
-    assert await front_end.next_said() == ["Agent agent-abc-123 is now offline"]
+    assert await front_end.next_logged() == ["Agent agent-abc-123 is now offline"]
     await sql.execute(TURN, "error")
-    assert await front_end.next_said() == ["Agent agent-abc-123 is now error"]
+    assert await front_end.next_logged() == ["Agent agent-abc-123 is now error"]
     await sql.execute(SAY)
-    assert await front_end.next_said() == ["New activity in session session-xyz-789"]
+    assert await front_end.next_logged() == ["New activity in session session-xyz-789"]
 
-    assert is_as_printed(front_end.told[0], ONLINE)
-    assert is_as_printed(front_end.told[3], ACTIVITY)
+    assert is_as_printed(front_end.received[0], ONLINE)
+    assert is_as_printed(front_end.received[3], ACTIVITY)
     await front_end.run("ws.close(1000, 'enough')")
-    assert await front_end.next_said() == ["Disconnected:", 1000, "enough"]
+    assert await front_end.next_logged() == ["Disconnected:", 1000, "enough"]
 
 
 async def test_the_example_for_browsers_logs_what_the_backend_broadcasts(
     front_end: FrontEnd, served: Served, sql: asyncpg.Connection
 ) -> None:
     await front_end.run(DOCUMENT.snippet("JavaScript/Browser", at=served.address))
-    assert await front_end.next_said() == ["Connected to Mission Control"]
+    assert await front_end.next_logged() == ["Connected to Mission Control"]
 
     await broadcast_agent_status("agent-123", "online", connection=sql)
-    assert await front_end.next_said() == ["Agent agent-123 is now online"]
+    assert await front_end.next_logged() == ["Agent agent-123 is now online"]
     await broadcast_session_activity("agent-123", "session-456", "User said: Hello", connection=sql)
-    assert await front_end.next_said() == ["New activity in session session-456"]
-    for told, printed in zip(front_end.told, (ONLINE, ACTIVITY), strict=True):
-        assert told["type"] == printed["type"]
-        assert list(told["payload"]) == list(printed["payload"])
-    assert front_end.told[1]["payload"]["lastMessage"] == "User said: Hello"
+    assert await front_end.next_logged() == ["New activity in session session-456"]
+    for found, printed in zip(front_end.received, (ONLINE, ACTIVITY), strict=True):
+        assert found["type"] == printed["type"]
+        assert list(found["payload"]) == list(printed["payload"])
+    assert front_end.received[1]["payload"]["lastMessage"] == "User said: Hello"
 
 
 async def test_the_example_for_browsers_logs_that_the_server_goes_away(
@@ -126,8 +129,8 @@ async def test_the_example_for_browsers_logs_that_the_server_goes_away(
     async with own_brain() as brain:
         at = f"localhost:{brain.port}"
         await front_end.run(DOCUMENT.snippet("JavaScript/Browser", at=at))
-        assert await front_end.next_said() == ["Connected to Mission Control"]
-    assert (await front_end.next_said())[:2] == ["Disconnected:", 1001]
+        assert await front_end.next_logged() == ["Connected to Mission Control"]
+    assert (await front_end.next_logged())[:2] == ["Disconnected:", 1001]
 
 
 @pytest.mark.parametrize("why", ["no token", "malformed", "expired"])
@@ -141,15 +144,15 @@ async def test_the_example_for_browsers_logs_1006_when_it_is_rejected(
     }
     code = DOCUMENT.snippet("JavaScript/Browser", at=guarded.address, fill_in=changes[why])
     await front_end.run(code)
-    assert (await front_end.next_said())[0] == "WebSocket error:"
-    assert await front_end.next_said() == ["Disconnected:", 1006, ""]
+    assert (await front_end.next_logged())[0] == "WebSocket error:"
+    assert await front_end.next_logged() == ["Disconnected:", 1006, ""]
 
 
-async def test_a_heartbeat_comes_as_it_is_printed(front_end: FrontEnd, impatient: Served) -> None:
+async def test_a_heartbeat_is_sent_as_printed(front_end: FrontEnd, impatient: Served) -> None:
     await front_end.run(DOCUMENT.snippet("JavaScript/Browser", at=impatient.address))
-    await becomes(lambda: len(front_end.signs) > 1)
-    assert is_as_printed(front_end.signs[0], HEARTBEAT)
-    assert MissionControlFormat.pulse_seconds == 30
+    await becomes(lambda: len(front_end.heartbeats) > 1)
+    assert is_as_printed(front_end.heartbeats[0], HEARTBEAT)
+    assert MissionControlFormat.heartbeat_seconds == 30
 
 
 async def test_the_react_hook_holds_the_newest_status_of_every_agent(
@@ -169,7 +172,7 @@ async def test_the_react_hook_holds_the_newest_status_of_every_agent(
     await becomes(lambda: front_end.sockets[0].is_closed())
 
 
-async def test_the_react_hook_says_that_it_is_not_connected(
+async def test_the_react_hook_shows_that_it_is_not_connected(
     front_end: FrontEnd, packages: Packages, guarded: Served
 ) -> None:
     hook = DOCUMENT.snippet("React Hook Example", at=guarded.address)
@@ -188,19 +191,19 @@ async def test_the_recommended_strategy_is_back_after_a_restart(
         await front_end.run("connect();")
         await becomes(lambda: front_end.sockets)
         await connection.execute(AGENT)
-        assert is_as_printed(await front_end.next_told(), ONLINE)
+        assert is_as_printed(await front_end.next_message(), ONLINE)
     await becomes(lambda: front_end.sockets[0].is_closed())
     async with own_brain(first.port):
         await front_end.holds("reconnectAttempts === 0")
         await connection.execute("DELETE FROM agents")
-        told = await front_end.next_told()
-        assert (told["type"], told["payload"]["status"]) == ("agent:status", "offline")
+        found = await front_end.next_message()
+        assert (found["type"], found["payload"]["status"]) == ("agent:status", "offline")
 
 
 @pytest.mark.usefixtures("curl")
-async def test_the_health_is_as_it_is_printed(served: Served) -> None:
+async def test_the_health_is_as_printed(served: Served) -> None:
     printed = DOCUMENT.message("Health Check", 2)
     command = DOCUMENT.snippet("Health Check", at=served.address)
-    answer: dict[str, Any] = json.loads((await ended(("bash", "-c", command), DIRECTLY)).said)
+    answer: dict[str, Any] = json.loads((await ended(("bash", "-c", command), DIRECTLY)).stdout)
     assert kinds(answer) == kinds(printed)
     assert (answer["status"], answer["gateway"]) == ("ok", "connected")

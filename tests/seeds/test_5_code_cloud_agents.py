@@ -14,19 +14,19 @@ import pytest
 from playwright.async_api import expect
 from websockets.asyncio.client import ClientConnection
 
-from brain.client.cloud_agents import (
+from brain.systems.cloud_agents.publishing import (
     broadcast_agent_status,
     broadcast_chat_message,
     send_notification,
 )
-from brain.message.cloud_agents import CloudAgentsFormat
+from brain.systems.cloud_agents.wire_format import CloudAgentsFormat
 from tests.end_to_end.brain import becomes
 from tests.seeds.comparing import is_as_printed
 from tests.seeds.conftest import OwnBrain, Served, token
 from tests.seeds.front_end import REACT, FrontEnd
+from tests.seeds.heartbeats import next_message
 from tests.seeds.packages import Packages
 from tests.seeds.programs import Program, typed, under_node, wscat
-from tests.seeds.signs import next_told
 from tests.seeds.snippets import Document
 
 DOCUMENT = Document("5-code-cloud-agents.md", "localhost:3000")
@@ -70,8 +70,8 @@ PASSED = json.dumps(NOTIFICATION["data"])
 
 
 async def is_welcome(front_end: FrontEnd, user: str) -> bool:
-    assert (await front_end.next_told())["type"] == "connected"
-    return is_as_printed(await front_end.next_told(), auth(user))
+    assert (await front_end.next_message())["type"] == "connected"
+    return is_as_printed(await front_end.next_message(), auth(user))
 
 
 def auth(user: str) -> dict[str, Any]:
@@ -96,48 +96,48 @@ async def connected(front_end: FrontEnd, served: Served, sql: asyncpg.Connection
 
 @asynccontextmanager
 async def onlooker(served: Served, leaving: str = "") -> AsyncIterator[ClientConnection]:
-    """Another client, which stays until it is told that somebody is `leaving`, if that is said."""
+    """Another client, which stays until it is sent that `leaving` is offline, if that is given."""
     async with served.brain.client("/ws?token=ann") as client:
-        assert (await next_told(client))["type"] == "auth"
+        assert (await next_message(client))["type"] == "auth"
         yield client
-        while leaving and (await next_told(client))["data"] != gone(leaving)["data"]:
+        while leaving and (await next_message(client))["data"] != gone(leaving)["data"]:
             pass
 
 
-async def say(front_end: FrontEnd, said: dict[str, Any]) -> None:
-    await front_end.run(f"ws.send(`{json.dumps(said)}`)")
+async def send(front_end: FrontEnd, sent: dict[str, Any]) -> None:
+    await front_end.run(f"ws.send(`{json.dumps(sent)}`)")
 
 
-async def test_who_comes_with_a_token_is_told_everything_as_it_is_printed(
+async def test_a_client_with_a_token_is_sent_everything_as_printed(
     connected: FrontEnd, sql: asyncpg.Connection
 ) -> None:
     await sql.execute(WORK)
-    assert is_as_printed(await connected.next_told(), AGENT_STATUS)
+    assert is_as_printed(await connected.next_message(), AGENT_STATUS)
     await sql.execute(CHAT)
-    assert is_as_printed(await connected.next_told(), CHAT_MESSAGE)
+    assert is_as_printed(await connected.next_message(), CHAT_MESSAGE)
     await sql.execute(NOTIFY, PASSED)
-    assert is_as_printed(await connected.next_told(), NOTIFICATION)
+    assert is_as_printed(await connected.next_message(), NOTIFICATION)
 
 
-async def test_what_a_client_says_is_answered_as_it_is_printed(connected: FrontEnd) -> None:
-    await say(connected, PING)
-    assert is_as_printed(await connected.next_told(), PONG)
-    await say(connected, {"type": "unheard-of"})
-    assert is_as_printed(await connected.next_told(), ERROR)
+async def test_client_messages_are_answered_as_printed(connected: FrontEnd) -> None:
+    await send(connected, PING)
+    assert is_as_printed(await connected.next_message(), PONG)
+    await send(connected, {"type": "unheard-of"})
+    assert is_as_printed(await connected.next_message(), ERROR)
 
 
-async def test_presence_is_told_to_everybody_as_it_is_printed(
+async def test_presence_is_sent_to_every_client_as_printed(
     connected: FrontEnd, served: Served
 ) -> None:
     async with onlooker(served) as another:
-        await say(connected, PRESENCE)
-        assert is_as_printed(await next_told(another), PRESENCE_TOLD)
-        assert is_as_printed(await connected.next_told(), PRESENCE_TOLD)
+        await send(connected, PRESENCE)
+        assert is_as_printed(await next_message(another), PRESENCE_TOLD)
+        assert is_as_printed(await connected.next_message(), PRESENCE_TOLD)
         await connected.run("ws.close()")
-        assert is_as_printed(await next_told(another), gone("user_abc123"))
+        assert is_as_printed(await next_message(another), gone("user_abc123"))
 
 
-async def test_a_notification_to_one_user_is_told_to_that_one(
+async def test_a_notification_to_one_user_is_sent_to_that_user_alone(
     connected: FrontEnd, served: Served, sql: asyncpg.Connection
 ) -> None:
     failed = '{"level": "error", "message": "Task failed"}'
@@ -146,12 +146,12 @@ async def test_a_notification_to_one_user_is_told_to_that_one(
             "SELECT brain.publish('notifications', 'notification', $1, 'user_abc123')", failed
         )
         await sql.execute(NOTIFY, PASSED)
-        assert (await connected.next_told())["data"] == json.loads(failed)
-        assert is_as_printed(await connected.next_told(), NOTIFICATION)
-        assert is_as_printed(await next_told(another), NOTIFICATION)
+        assert (await connected.next_message())["data"] == json.loads(failed)
+        assert is_as_printed(await connected.next_message(), NOTIFICATION)
+        assert is_as_printed(await next_message(another), NOTIFICATION)
 
 
-async def test_what_the_backend_broadcasts_is_told_as_it_is_printed(
+async def test_broadcasts_of_the_backend_are_sent_as_printed(
     connected: FrontEnd, served: Served, sql: asyncpg.Connection
 ) -> None:
     async with onlooker(served) as another:
@@ -160,26 +160,26 @@ async def test_what_the_backend_broadcasts_is_told_as_it_is_printed(
         await send_notification("error", "Task failed", "user_abc123", connection=sql)
         await send_notification("success", "All tests passed!", connection=sql)
         for expected in (AGENT_STATUS, CHAT_MESSAGE, NOTIFICATION):
-            assert is_as_printed(await next_told(another), expected)
+            assert is_as_printed(await next_message(another), expected)
     for expected in (AGENT_STATUS, CHAT_MESSAGE):
-        assert is_as_printed(await connected.next_told(), expected)
-    assert (await connected.next_told())["data"] == {"level": "error", "message": "Task failed"}
-    assert is_as_printed(await connected.next_told(), NOTIFICATION)
+        assert is_as_printed(await connected.next_message(), expected)
+    assert (await connected.next_message())["data"] == {"level": "error", "message": "Task failed"}
+    assert is_as_printed(await connected.next_message(), NOTIFICATION)
 
 
-async def test_who_is_not_known_is_told_so_and_nothing_else(
+async def test_an_unauthenticated_client_is_sent_a_failed_auth_and_nothing_else(
     front_end: FrontEnd, guarded: Served, guarded_sql: asyncpg.Connection
 ) -> None:
     await front_end.run(DOCUMENT.snippet("Authentication", at=guarded.address))
-    assert (await front_end.next_told())["type"] == "connected"
-    told = await front_end.next_told()
-    assert (told["type"], told["data"]) == ("auth", {"success": False})
+    assert (await front_end.next_message())["type"] == "connected"
+    found = await front_end.next_message()
+    assert (found["type"], found["data"]) == ("auth", {"success": False})
     async with guarded.brain.client(f"/ws?token={token()}") as another:
-        assert (await next_told(another))["data"] == {"success": True, "userId": "ann"}
+        assert (await next_message(another))["data"] == {"success": True, "userId": "ann"}
         await guarded_sql.execute(WORK)
-        assert is_as_printed(await next_told(another), AGENT_STATUS)
-    await say(front_end, PING)
-    assert is_as_printed(await front_end.next_told(), PONG)
+        assert is_as_printed(await next_message(another), AGENT_STATUS)
+    await send(front_end, PING)
+    assert is_as_printed(await front_end.next_message(), PONG)
 
 
 async def test_the_class_for_browsers_calls_its_handlers(
@@ -187,19 +187,19 @@ async def test_the_class_for_browsers_calls_its_handlers(
 ) -> None:
     await front_end.run(AROUND)
     await front_end.run(DOCUMENT.snippet("Browser (JavaScript)", at=served.address))
-    assert (await front_end.next_said())[0].endswith("WebSocket connected")
+    assert (await front_end.next_logged())[0].endswith("WebSocket connected")
     assert await is_welcome(front_end, "user_your-token-here")
 
     await sql.execute(WORK)
     await expect(front_end.page.locator("#agent-status")).to_have_text("working")
     await sql.execute(NOTIFY, PASSED)
-    assert await front_end.next_said() == ["toast", "success", "All tests passed!"]
+    assert await front_end.next_logged() == ["toast", "success", "All tests passed!"]
     await sql.execute(CHAT)
-    said, chat = await front_end.next_said()
-    assert said == "Chat message:"
+    logged, chat = await front_end.next_logged()
+    assert logged == "Chat message:"
     assert is_as_printed(chat, CHAT_MESSAGE["data"])
     await front_end.run("client.close();")
-    assert (await front_end.next_said())[0].endswith("WebSocket disconnected")
+    assert (await front_end.next_logged())[0].endswith("WebSocket disconnected")
 
 
 async def test_the_class_for_browsers_states_its_presence(
@@ -209,10 +209,10 @@ async def test_the_class_for_browsers_states_its_presence(
     await front_end.run(AROUND)
     await front_end.run(DOCUMENT.snippet("Browser (JavaScript)", at=served.address))
     assert await is_welcome(front_end, user)
-    await front_end.next_said()
+    await front_end.next_logged()
     async with onlooker(served, leaving=user):
         await front_end.run("client.setPresence('busy');")
-        assert await front_end.next_said() == ["User presence:", presence(user, "busy")["data"]]
+        assert await front_end.next_logged() == ["User presence:", presence(user, "busy")["data"]]
         await front_end.run("client.close();")
 
 
@@ -224,25 +224,27 @@ async def test_the_class_for_browsers_sends_a_ping_every_half_minute(
     await front_end.run(DOCUMENT.snippet("Browser (JavaScript)", at=served.address))
     assert await is_welcome(front_end, "user_your-token-here")
     await front_end.page.clock.fast_forward(30_000)
-    assert is_as_printed(await front_end.next_told(), PONG)
+    assert is_as_printed(await front_end.next_message(), PONG)
     assert front_end.sent == [PING]
 
 
 async def test_the_class_for_browsers_is_back_after_a_restart(
     front_end: FrontEnd, own_brain: OwnBrain, connection: asyncpg.Connection
 ) -> None:
-    await front_end.page.clock.install()
+    # Stopped, lest the client comes back before Brain has.
+    await front_end.page.clock.install(time=0)
+    await front_end.page.clock.pause_at(1)
     await front_end.run(AROUND)
     async with own_brain() as first:
         at = f"localhost:{first.port}"
         await front_end.run(DOCUMENT.snippet("Browser (JavaScript)", at=at))
         assert await is_welcome(front_end, "user_your-token-here")
-        await front_end.next_said()
-    assert (await front_end.next_said())[0].endswith("WebSocket disconnected")
+        await front_end.next_logged()
+    assert (await front_end.next_logged())[0].endswith("WebSocket disconnected")
     async with own_brain(first.port):
         await front_end.page.clock.fast_forward(5_000)
-        assert (await front_end.next_said())[0].endswith("Reconnecting...")
-        assert (await front_end.next_said())[0].endswith("WebSocket connected")
+        assert (await front_end.next_logged())[0].endswith("Reconnecting...")
+        assert (await front_end.next_logged())[0].endswith("WebSocket connected")
         assert await is_welcome(front_end, "user_your-token-here")
         await connection.execute(WORK)
         await expect(front_end.page.locator("#agent-status")).to_have_text("working")
@@ -273,8 +275,8 @@ async def test_the_react_hook_holds_what_an_agent_does_and_leaves_when_unmounted
     await front_end.holds("hook.isConnected && hook.agentStatus === null")
     await sql.execute(WORK)
     await front_end.holds("hook.agentStatus !== null")
-    told = await front_end.page.evaluate("hook.agentStatus")
-    assert is_as_printed(told, AGENT_STATUS["data"])
+    found = await front_end.page.evaluate("hook.agentStatus")
+    assert is_as_printed(found, AGENT_STATUS["data"])
     await front_end.page.evaluate("unmount()")
     await becomes(lambda: front_end.sockets[0].is_closed())
 
@@ -287,7 +289,7 @@ async def test_the_react_hook_states_a_presence(
     assert await is_welcome(front_end, "user_abc123")
     async with onlooker(served, leaving="user_abc123"):
         await front_end.page.evaluate("hook.sendPresence('online')")
-        assert is_as_printed(await front_end.next_told(), PRESENCE_TOLD)
+        assert is_as_printed(await front_end.next_message(), PRESENCE_TOLD)
         await front_end.page.evaluate("unmount()")
 
 
@@ -297,51 +299,54 @@ async def is_welcomed(client: Program, user: str) -> bool:
 
 
 async def logged(client: Program) -> dict[str, Any]:
-    _, told = await client.said()
-    assert isinstance(told, dict)
-    return told
+    _, found = await client.next_logged()
+    assert isinstance(found, dict)
+    return found
 
 
-async def test_the_client_under_node_logs_what_it_is_told(
+async def test_the_client_under_node_logs_what_it_is_sent(
     tmp_path: Path, packages: Packages, served: Served, sql: asyncpg.Connection
 ) -> None:
     code = DOCUMENT.snippet("Node.js Client", at=served.address)
     user = "user_test-token"
     async with onlooker(served, leaving=user), under_node(tmp_path, packages, code) as client:
-        assert (await client.said())[0].endswith("Connected")
+        assert (await client.next_logged())[0].endswith("Connected")
         assert (await logged(client))["type"] == "connected"
         assert is_as_printed(await logged(client), auth(user))
         await sql.execute(WORK)
-        told = await logged(client)
-        if told["type"] == "user_presence":
-            told = await logged(client)
-        assert is_as_printed(told, AGENT_STATUS)
+        found = await logged(client)
+        if found["type"] == "user_presence":
+            found = await logged(client)
+        assert is_as_printed(found, AGENT_STATUS)
 
 
-async def test_the_client_under_node_says_that_it_is_online(
+async def test_the_client_under_node_states_that_it_is_online(
     tmp_path: Path, packages: Packages, served: Served
 ) -> None:
     async with onlooker(served) as another:
         code = DOCUMENT.snippet("Node.js Client", at=served.address)
         async with under_node(tmp_path, packages, code):
-            assert is_as_printed(await next_told(another), presence("user_test-token"))
-        assert is_as_printed(await next_told(another), gone("user_test-token"))
+            assert is_as_printed(await next_message(another), presence("user_test-token"))
+        assert is_as_printed(await next_message(another), gone("user_test-token"))
 
 
-async def test_who_gives_no_sign_of_life_is_disconnected(
+async def test_a_client_that_sends_nothing_is_disconnected(
     tmp_path: Path, packages: Packages, impatient: Served
 ) -> None:
     # The client under node answers no ping.
     code = DOCUMENT.snippet("Node.js Client", at=impatient.address)
     async with under_node(tmp_path, packages, code) as client:
-        assert (await client.said())[0].endswith("Connected")
-        while len(said := await client.said()) > 1:
-            pass  # it is welcomed, and perhaps told how it is
-        assert said[0].endswith("Disconnected")
-    assert (CloudAgentsFormat.pulse_seconds, CloudAgentsFormat.silence_seconds) == (30, 60)
+        assert (await client.next_logged())[0].endswith("Connected")
+        while len(logged := await client.next_logged()) > 1:
+            pass  # a greeting, and perhaps its own presence
+        assert logged[0].endswith("Disconnected")
+    assert (CloudAgentsFormat.heartbeat_seconds, CloudAgentsFormat.client_timeout_seconds) == (
+        30,
+        60,
+    )
 
 
-async def test_wscat_is_answered_as_it_is_printed(
+async def test_wscat_is_answered_as_printed(
     tmp_path: Path, packages: Packages, served: Served
 ) -> None:
     session = DOCUMENT.snippet("Manual Testing with wscat", 2, at=served.address)
@@ -352,7 +357,7 @@ async def test_wscat_is_answered_as_it_is_printed(
         assert is_as_printed(await client.message(), PONG)
 
 
-async def test_wscat_is_told_its_own_presence(
+async def test_wscat_is_sent_its_own_presence(
     tmp_path: Path, packages: Packages, served: Served
 ) -> None:
     session = DOCUMENT.snippet("Manual Testing with wscat", 2, at=served.address)

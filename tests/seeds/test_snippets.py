@@ -48,7 +48,7 @@ def document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Document:
     return Document("a.md", "localhost:8000")
 
 
-def test_nobody_has_touched_the_documents() -> None:
+def test_the_documents_are_unchanged() -> None:
     found = {path.name: sha256(path.read_bytes()).hexdigest()[:32] for path in FOLDER.iterdir()}
     assert found == FIRST_OF_SHA256
 
@@ -83,7 +83,7 @@ def test_what_is_not_printed_is_named(
 
 
 @pytest.mark.parametrize(
-    ("printed", "told"),
+    ("printed", "received"),
     [
         ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
         ({"a": None}, {"a": None, "b": None}),
@@ -99,14 +99,16 @@ def test_what_is_not_printed_is_named(
         ({"of": [{"id": "1"}]}, {"of": [{"no": "1"}]}),
     ],
 )
-def test_another_key_order_type_or_format_is_another_message(printed: object, told: object) -> None:
-    assert kinds(printed) != kinds(told)
-    assert comparable(printed) != comparable(told)
+def test_another_key_order_type_or_format_is_another_message(
+    printed: object, received: object
+) -> None:
+    assert kinds(printed) != kinds(received)
+    assert comparable(printed) != comparable(received)
 
 
 def test_moments_and_ids_of_connections_may_differ() -> None:
     printed = {"id": "uuid-here", "at": 1703001234.56, "ms": 1707163200000, "n": 5}
-    told = {"id": f"{UUID(int=1)}", "at": 1763001234.5, "ms": 1763001234567, "n": 5}
-    assert comparable(printed) == comparable(told)
+    received = {"id": f"{UUID(int=1)}", "at": 1763001234.5, "ms": 1763001234567, "n": 5}
+    assert comparable(printed) == comparable(received)
     assert comparable({"n": 5}) != comparable({"n": 6})
     assert kinds({"n": 5}) == kinds({"n": 6})

@@ -1,40 +1,76 @@
-"""What is asked over plain HTTP, without a server and a database behind it."""
+"""Status, pages and health over HTTP, without a server and a database."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
 
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from brain.database.nodes import Everywhere
-from brain.listener.listener import ListenerStatistics
-from brain.web import health, page, status
+from brain.app import create_app
+from brain.listener.batch_source import BatchSource, BatchSourceStatistics
+from brain.presence.cluster import Cluster, ClusterCounts
+from brain.settings import Settings
+from brain.system import installed_systems
+from brain.systems.mission_control import health
+from brain.web import pages, status
+from brain.web.services import Services
 
 Web = Callable[..., TestClient]
 
 
+class Source:
+    """A batch source that is live or not."""
+
+    def __init__(self, is_live: bool) -> None:
+        self._is_live = is_live
+
+    def statistics(self) -> BatchSourceStatistics:
+        return BatchSourceStatistics(self._is_live, is_busy=False, reconnections=0, cursor=None)
+
+
+class CountedCluster:
+    """A cluster with fixed numbers."""
+
+    async def counts(self) -> ClusterCounts:
+        return ClusterCounts(5, 4, 3, {})
+
+    async def clients_elsewhere(self) -> int:
+        return 3
+
+
+def services_of(url: str, *, is_live: bool) -> Services:
+    services: Services = create_app(url, Settings()).state.services
+    return replace(
+        services,
+        source=cast(BatchSource, Source(is_live)),
+        cluster=cast(Cluster, CountedCluster()),
+    )
+
+
 @pytest.fixture
 def web() -> Web:
-    """Make a client of an application whose listener is live or not."""
+    """Make a client of an application whose batch source is live or not."""
 
-    def make(*, is_live: bool = True) -> TestClient:
-        listener = ListenerStatistics(is_live, is_busy=False, reconnections=0, cursor=None)
-
-        async def clients_elsewhere() -> int:
-            return 3
-
+    def make(*, is_live: bool = True, has_page: bool = True) -> TestClient:
+        services = services_of("postgresql://localhost/brain", is_live=is_live)
+        cecelia = installed_systems()["cecelia"]
         routes = [
-            *status.routes(lambda: 1, lambda: listener, clients_elsewhere),
-            *page.routes(),
+            *status.routes(
+                lambda: 1, services.source.statistics, services.cluster.clients_elsewhere
+            ),
+            *pages.routes(cecelia.front_page if has_page else None, cecelia.links),
+            *cecelia.routes(services),
         ]
         return TestClient(Starlette(routes=routes))
 
     return make
 
 
-def test_the_status_says_whether_the_database_is_being_followed(web: Web) -> None:
+def test_the_status_shows_whether_the_database_is_followed(web: Web) -> None:
     for is_live in (True, False):
         answer = web(is_live=is_live).get("/api/brain/status/ws").json()
 
@@ -44,13 +80,13 @@ def test_the_status_says_whether_the_database_is_being_followed(web: Web) -> Non
         }
 
 
-def test_a_load_balancer_is_told_when_the_database_is_not_followed(web: Web) -> None:
+def test_readiness_fails_while_the_database_is_not_followed(web: Web) -> None:
     assert web(is_live=True).get("/readyz").status_code == 200
     assert web(is_live=False).get("/readyz").status_code == 503
     assert web(is_live=False).get("/healthz").status_code == 200
 
 
-def test_answers_are_not_to_be_cached(web: Web) -> None:
+def test_responses_are_not_cached(web: Web) -> None:
     for path in ("/api/brain/status/ws", "/readyz", "/"):
         assert web().get(path).headers["cache-control"] == "no-store"
 
@@ -58,7 +94,7 @@ def test_answers_are_not_to_be_cached(web: Web) -> None:
 @pytest.mark.parametrize(
     "accept", ["text/html", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"]
 )
-def test_a_browser_gets_the_page_with_its_rules(web: Web, accept: str) -> None:
+def test_a_browser_gets_the_page_with_its_content_security_policy(web: Web, accept: str) -> None:
     answer = web().get("/", headers={"accept": accept})
 
     assert answer.headers["content-type"].startswith("text/html")
@@ -69,11 +105,18 @@ def test_a_browser_gets_the_page_with_its_rules(web: Web, accept: str) -> None:
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", ""])
-def test_everybody_else_gets_a_short_summary(web: Web, accept: str) -> None:
+def test_clients_that_are_no_browser_get_a_short_summary(web: Web, accept: str) -> None:
     answer = web().get("/", headers={"accept": accept})
 
     assert answer.json()["service"] == "brain"
     assert answer.headers["vary"] == "Accept"
+
+
+def test_a_browser_gets_the_summary_too_where_no_system_has_a_page(web: Web) -> None:
+    answer = web(has_page=False).get("/", headers={"accept": "text/html"})
+
+    assert answer.json()["service"] == "brain"
+    assert answer.json()["links"]["tasks"] == "/api/brain/tasks"
 
 
 def test_an_unknown_path_is_not_found_and_an_unknown_method_not_allowed(web: Web) -> None:
@@ -98,13 +141,10 @@ def test_an_unknown_path_is_not_found_and_an_unknown_method_not_allowed(web: Web
     ],
 )
 @pytest.mark.parametrize("is_live", [True, False])
-def test_the_health_tells_whether_the_database_is_followed_and_no_password(
+def test_the_health_shows_whether_the_database_is_followed_and_no_password(
     url: str, shown: str, is_live: bool
 ) -> None:
-    async def everywhere() -> Everywhere:
-        return Everywhere(5, 4, 3, {})
-
-    routes = health.routes(url, lambda: is_live, everywhere)
+    routes = health.routes(services_of(url, is_live=is_live))
     response = TestClient(Starlette(routes=routes)).get("/health")
 
     assert response.status_code == (200 if is_live else 503)

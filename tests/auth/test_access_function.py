@@ -1,0 +1,245 @@
+"""An operator's own rule of who may hear what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from brain.auth.access_function import AccessFunction
+from brain.database.connection import opened_pool
+from tests.proxy import proxy_to
+
+pytestmark = pytest.mark.postgres_versions
+
+PATIENCE_SECONDS = 20.0
+ASKED = {"tasks", "news", "secret"}
+
+
+def rule(body: str) -> str:
+    return (
+        "CREATE OR REPLACE FUNCTION brain.may_read(claims jsonb, channel text) RETURNS boolean"
+        f" LANGUAGE plpgsql AS $$ BEGIN {body}; END $$"
+    )
+
+
+# Notes down how often it was asked for which channel.
+BY_CLAIM = rule("INSERT INTO asked VALUES (channel); RETURN claims -> 'rooms' ? channel")
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
+    async with opened_pool(database) as pool:
+        await pool.execute("CREATE TABLE asked (channel text)")
+        yield pool
+
+
+@pytest.fixture
+async def access_function(pool: asyncpg.Pool) -> AccessFunction:
+    return AccessFunction(PATIENCE_SECONDS, pool)
+
+
+async def readable(access_function: AccessFunction, *rooms: str) -> set[str]:
+    return set(await access_function.channels({"sub": "ann", "rooms": rooms}, ASKED))
+
+
+async def test_the_access_function_decides_while_it_exists(
+    pool: asyncpg.Pool, access_function: AccessFunction
+) -> None:
+    await access_function.look()
+    assert not access_function.is_replaced
+
+    await pool.execute(BY_CLAIM)
+    await access_function.look()
+    assert access_function.is_replaced
+
+    await pool.execute("DROP FUNCTION brain.may_read")
+    await access_function.look()
+    assert not access_function.is_replaced
+
+
+async def test_until_its_existence_is_known_nothing_is_readable(
+    pool: asyncpg.Pool, access_function: AccessFunction
+) -> None:
+    assert access_function.is_replaced
+    assert await readable(access_function, "tasks") == set()
+
+
+async def test_the_access_function_is_looked_for_repeatedly(
+    pool: asyncpg.Pool, access_function: AccessFunction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.auth.access_function.LOOK_SECONDS", 0.01)
+    following = asyncio.create_task(access_function.follow(pool))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while access_function.is_replaced:
+            await asyncio.sleep(0.01)
+        await pool.execute(BY_CLAIM)
+        while not access_function.is_replaced:
+            await asyncio.sleep(0.01)
+    following.cancel()
+    await asyncio.wait([following])
+
+
+async def test_the_access_function_decides_by_the_claims_for_every_channel(
+    pool: asyncpg.Pool, access_function: AccessFunction
+) -> None:
+    await pool.execute(BY_CLAIM)
+
+    assert await readable(access_function, "tasks", "news", "else") == {"tasks", "news"}
+    assert await readable(access_function, "secret") == {"secret"}
+    assert await readable(access_function) == set()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "RETURN NULL",
+        "RETURN NULLIF(channel, 'tasks') = 'tasks'",
+        "RETURN 1 / 0 = 1",
+        "IF channel = 'news' THEN RAISE 'no'; END IF; RETURN true",
+        "PERFORM pg_sleep(60); RETURN true",
+    ],
+    ids=["null", "null for one", "an error", "an error for one of them", "no answer in time"],
+)
+async def test_a_channel_is_unreadable_unless_the_function_returns_true(
+    pool: asyncpg.Pool, caplog: pytest.LogCaptureFixture, body: str
+) -> None:
+    await pool.execute(rule(body))
+
+    assert await readable(AccessFunction(0.5, pool)) == set()
+    assert ("denies access" in caplog.text) == ("NULL" not in body)
+
+
+async def test_a_function_with_another_signature_denies_everything(
+    pool: asyncpg.Pool, access_function: AccessFunction
+) -> None:
+    for arguments, returns in (
+        ("claims json, channel text", "boolean"),
+        ("c jsonb, t text", "text"),
+    ):
+        await pool.execute(
+            f"CREATE FUNCTION brain.may_read({arguments}) RETURNS {returns}"
+            " LANGUAGE sql AS 'SELECT true'"
+            if returns == "boolean"
+            else f"CREATE FUNCTION brain.may_read({arguments}) RETURNS text LANGUAGE sql"
+            " AS $$ SELECT 'true' $$"
+        )
+        await access_function.look()
+        assert access_function.is_replaced
+        assert await readable(access_function) == set()
+        await pool.execute(f"DROP FUNCTION brain.may_read({arguments})")
+
+
+async def test_a_channel_or_claim_that_postgresql_cannot_hold_is_denied(
+    pool: asyncpg.Pool, access_function: AccessFunction
+) -> None:
+    await pool.execute(rule("RETURN true"))
+
+    assert await access_function.channels({}, {"a\0b"}) == frozenset()
+    assert await access_function.channels({}, {"a\ud800b"}) == frozenset()
+    assert await access_function.channels({"sub": "a\0b"}, {"tasks"}) == frozenset()
+    assert await access_function.channels({"sub": object()}, {"tasks"}) == frozenset()
+    assert await access_function.channels({}, {"tasks"}) == {"tasks"}
+    assert await access_function.channels({}, ()) == frozenset()
+
+
+async def test_a_result_is_cached_for_a_while(
+    pool: asyncpg.Pool, access_function: AccessFunction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.auth.access_function.KEEP_SECONDS", 1000.0)
+    await pool.execute(BY_CLAIM)
+    for _ in range(3):
+        assert await readable(access_function, "tasks") == {"tasks"}
+    assert await asked(pool) == 3
+
+    assert await readable(access_function, "news") == {"news"}
+    assert await access_function.channels({"rooms": ["tasks"], "sub": "ann"}, ASKED) == {"tasks"}
+    assert await access_function.channels({"rooms": ["tasks"], "sub": "ann"}, {"tasks"}) == {
+        "tasks"
+    }
+    assert await asked(pool) == 7
+
+
+async def test_an_expired_result_is_queried_again(
+    pool: asyncpg.Pool, access_function: AccessFunction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.auth.access_function.KEEP_SECONDS", 0.0)
+    await pool.execute(BY_CLAIM)
+    for _ in range(3):
+        await readable(access_function, "tasks")
+
+    assert await asked(pool) == 9
+
+
+async def test_a_replaced_function_clears_the_cache(
+    pool: asyncpg.Pool, access_function: AccessFunction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.auth.access_function.KEEP_SECONDS", 1000.0)
+    await pool.execute(rule("RETURN true"))
+    await access_function.look()
+    assert await readable(access_function) == ASKED
+
+    await pool.execute(rule("RETURN false"))
+    await access_function.look()
+    assert await readable(access_function) == set()
+
+
+async def test_the_cache_is_bounded(
+    pool: asyncpg.Pool, access_function: AccessFunction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.auth.access_function.KEEP_SECONDS", 1000.0)
+    monkeypatch.setattr("brain.auth.access_function.MOST_KEPT", 2)
+    await pool.execute(BY_CLAIM)
+    for room in ("tasks", "news", "secret", "secret", "news", "tasks"):
+        await readable(access_function, room)
+
+    assert await asked(pool) == 4 * len(ASKED)
+
+
+async def test_equal_questions_at_the_same_time_share_one_query(
+    pool: asyncpg.Pool, access_function: AccessFunction
+) -> None:
+    await pool.execute(BY_CLAIM)
+
+    answers = await asyncio.gather(*(readable(access_function, "tasks") for _ in range(50)))
+    assert answers == [{"tasks"}] * 50
+    assert await asked(pool) == len(ASKED)
+
+
+async def test_a_slow_function_leaves_pool_connections_to_others(
+    pool: asyncpg.Pool, database: str
+) -> None:
+    await pool.execute(rule("PERFORM pg_advisory_xact_lock_shared(1); RETURN true"))
+    other = await asyncpg.connect(database)
+    await other.execute("SELECT pg_advisory_lock(1)")
+    access_function = AccessFunction(PATIENCE_SECONDS, pool)
+    asking = [asyncio.create_task(readable(access_function, str(number))) for number in range(20)]
+
+    async with asyncio.timeout(PATIENCE_SECONDS / 2):
+        assert await pool.fetchval("SELECT 1") == 1
+        await asyncio.gather(*(pool.fetchval("SELECT pg_sleep(0.01)") for _ in range(4)))
+    await other.close()
+    assert await asyncio.gather(*asking) == [ASKED] * 20
+
+
+async def test_without_the_database_nothing_is_readable_and_its_existence_stays_known(
+    database: str, pool: asyncpg.Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    await pool.execute(rule("RETURN true"))
+    async with proxy_to(database) as (url, proxy), opened_pool(url) as cut_off:
+        access_function = AccessFunction(0.5, cut_off)
+        await access_function.look()
+        proxy.swallow()
+
+        assert await readable(access_function) == set()
+        await access_function.look()
+        assert access_function.is_replaced
+        assert "denies access" in caplog.text
+        proxy.restore()
+
+
+async def asked(pool: asyncpg.Pool) -> int:
+    """Return for how many channels the rule was asked."""
+    return int(await pool.fetchval("SELECT count(*) FROM asked"))

@@ -1,0 +1,467 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from brain.auth.identity import Identity
+from brain.auth.policy import Authority, authority_for
+from brain.auth.token_verifier import MOST_TOKEN_BYTES
+from brain.errors import TokenRefused, UsageError
+from brain.message.matching import requested_topics
+from brain.settings import Settings
+
+SECRET = "0123456789abcdef0123456789abcdef"
+OTHER_SECRET = "fedcba9876543210fedcba9876543210"
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+OTHER_RSA_KEY = rsa.generate_private_key(65537, 2048)
+RSA_PUBLIC = RSA_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def settings(**given: Any) -> Settings:
+    return Settings.model_validate({"jwt_secret": SECRET, **given})
+
+
+def claims(**others: Any) -> dict[str, Any]:
+    given = {"sub": "ann", "exp": int(time.time()) + 60, **others}
+    return {name: value for name, value in given.items() if value is not ...}
+
+
+def token(
+    key: Any = SECRET,
+    algorithm: str = "HS256",
+    headers: dict[str, Any] | None = None,
+    **others: Any,
+) -> str:
+    return jwt.encode(claims(**others), key, algorithm, headers=headers)
+
+
+def base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def by_hand(
+    header: bytes | dict[str, Any],
+    payload: bytes | dict[str, Any],
+    secret: bytes = SECRET.encode(),
+) -> str:
+    """Return a token with any header and payload, and a valid signature of HS256."""
+    parts = [
+        part if isinstance(part, bytes) else json.dumps(part).encode() for part in (header, payload)
+    ]
+    signed = ".".join(map(base64url, parts))
+    signature = hmac.new(secret, signed.encode(), hashlib.sha256).digest()
+    return f"{signed}.{base64url(signature)}"
+
+
+HEADER = {"alg": "HS256", "typ": "JWT"}
+
+
+def identify(given: str, **others: Any) -> Identity:
+    return asyncio.run(authority_for(settings(**others)).identify(given))
+
+
+def refused(given: str, authority: Authority) -> None:
+    with pytest.raises(TokenRefused) as refusal:
+        asyncio.run(authority.identify(given))
+    assert str(refusal.value) == ""
+
+
+def test_a_valid_token_has_a_user_and_readable_channels() -> None:
+    identity = identify(token(channels=["tasks", "agents.*"], publish="news"))
+
+    assert identity.user == "ann"
+    assert identity.expires_at == pytest.approx(time.time() + 60, abs=5)
+    assert [identity.may_read(c) for c in ("tasks", "agents.a", "agents", "other")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert identity.may_publish("news")
+    assert not identity.may_publish("tasks")
+
+
+def test_a_token_without_channels_reads_the_default_channels_and_publishes_nothing() -> None:
+    assert identify(token()).may_read("anything")
+    assert not identify(token(), default_channels="a b").may_read("anything")
+    assert identify(token(), default_channels="a, b").may_read("b")
+    assert not identify(token(channels=[])).may_read("tasks")
+    assert not identify(token()).may_publish("tasks")
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+def test_each_algorithm_of_a_secret_can_be_chosen(algorithm: str) -> None:
+    long = SECRET * 2
+    given = token(long, algorithm)
+    assert identify(given, jwt_secret=long, jwt_algorithms=algorithm).user == "ann"
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"),
+    [
+        (RSA_KEY, "RS256"),
+        (RSA_KEY, "PS512"),
+        (ec.generate_private_key(ec.SECP256R1()), "ES256"),
+        (ec.generate_private_key(ec.SECP384R1()), "ES384"),
+        (ed25519.Ed25519PrivateKey.generate(), "EdDSA"),
+    ],
+)
+def test_a_public_key_in_a_file_verifies_tokens(key: Any, algorithm: str, tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    given: Any = {"jwt_secret": None, "jwt_key_file": path, "jwt_algorithms": algorithm}
+    assert identify(token(key, algorithm), **given).user == "ann"
+
+
+NOW = int(time.time())
+
+BAD: dict[str, Callable[[], str]] = {
+    "nothing": lambda: "",
+    "no token": lambda: "abc123",
+    "dots": lambda: "..",
+    "many dots": lambda: "a.b.c.d.e",
+    "spaces": lambda: " " + token(),
+    "line break": lambda: token() + "\n.",
+    "NUL": lambda: "\0" + token(),
+    "another secret": lambda: token(OTHER_SECRET),
+    "empty secret": lambda: by_hand(HEADER, claims(), secret=b""),
+    "cut signature": lambda: token()[:-5],
+    "no signature": lambda: token().rpartition(".")[0] + ".",
+    "another payload": lambda: ".".join(
+        (
+            token().split(".")[0],
+            base64url(json.dumps(claims(sub="eve")).encode()),
+            token().split(".")[2],
+        )
+    ),
+    "alg none": lambda: jwt.encode(claims(), "", "none"),
+    "alg None": lambda: by_hand({"alg": "None"}, claims()),
+    "alg nOnE": lambda: by_hand({"alg": "nOnE"}, claims()),
+    "alg none, signed": lambda: by_hand({"alg": "none"}, claims()),
+    "no alg": lambda: by_hand({"typ": "JWT"}, claims()),
+    "alg null": lambda: by_hand({"alg": None}, claims()),
+    "alg list": lambda: by_hand({"alg": ["HS256"]}, claims()),
+    "alg lower case": lambda: by_hand({"alg": "hs256"}, claims()),
+    "alg not chosen": lambda: token(SECRET * 2, "HS512"),
+    "another family": lambda: token(RSA_KEY, "RS256"),
+    "crit": lambda: by_hand({**HEADER, "crit": ["exp"]}, claims()),
+    "crit unknown": lambda: by_hand({**HEADER, "crit": ["x"], "x": 1}, claims()),
+    "crit empty": lambda: by_hand({**HEADER, "crit": []}, claims()),
+    "b64 false": lambda: by_hand({**HEADER, "b64": False, "crit": ["b64"]}, claims()),
+    "another type": lambda: token(headers={"typ": "logout+jwt"}),
+    "type is a number": lambda: by_hand({**HEADER, "typ": 7}, claims()),
+    "encrypted": lambda: "eyJhbGciOiJkaXIiLCJlbmMiOiJBMjU2R0NNIn0..a.b.c",
+    "no exp": lambda: token(exp=...),
+    "exp null": lambda: by_hand(HEADER, claims(exp=None)),
+    "expired": lambda: token(exp=NOW - 3600),
+    "exp a text": lambda: by_hand(HEADER, claims(exp=str(NOW + 60))),
+    "exp a word": lambda: by_hand(HEADER, claims(exp="tomorrow")),
+    "exp true": lambda: by_hand(HEADER, claims(exp=True)),
+    "exp a list": lambda: by_hand(HEADER, claims(exp=[NOW + 60])),
+    "exp negative": lambda: by_hand(HEADER, claims(exp=-1)),
+    "exp 1e400": lambda: by_hand(HEADER, b'{"sub": "ann", "exp": 1e400}'),
+    "exp NaN": lambda: by_hand(HEADER, b'{"sub": "ann", "exp": NaN}'),
+    "nbf in the future": lambda: token(nbf=NOW + 3600),
+    "nbf a text": lambda: by_hand(HEADER, claims(nbf="soon")),
+    "iat in the future": lambda: token(iat=NOW + 3600),
+    "iat a text": lambda: by_hand(HEADER, claims(iat="today")),
+    "no sub": lambda: token(sub=...),
+    "sub empty": lambda: token(sub=""),
+    "sub null": lambda: by_hand(HEADER, claims(sub=None)),
+    "sub a number": lambda: by_hand(HEADER, claims(sub=7)),
+    "sub a list": lambda: by_hand(HEADER, claims(sub=["ann"])),
+    "sub too long": lambda: token(sub="a" * 256),
+    "payload a list": lambda: by_hand(HEADER, b'["sub"]'),
+    "payload no JSON": lambda: by_hand(HEADER, b"sub=ann"),
+    "payload not UTF-8": lambda: by_hand(HEADER, b'{"sub": "\xff"}'),
+    "payload nested": lambda: by_hand(HEADER, b"[" * 5000),
+    "payload empty": lambda: by_hand(HEADER, b""),
+    "header no JSON": lambda: by_hand(b"HS256", claims()),
+    "header a list": lambda: by_hand(b"[]", claims()),
+    "header empty": lambda: by_hand(b"", claims()),
+    "kid a path": lambda: token(OTHER_SECRET, headers={"kid": "../../../../dev/null"}),
+    "kid SQL": lambda: token(OTHER_SECRET, headers={"kid": "' UNION SELECT 'a"}),
+    "kid a number": lambda: by_hand({**HEADER, "kid": 7}, claims()),
+    "jku": lambda: token(OTHER_SECRET, headers={"jku": "http://127.0.0.1/keys"}),
+    "jwk": lambda: token(OTHER_SECRET, headers={"jwk": {"kty": "oct", "k": "AA"}}),
+    "x5u": lambda: token(OTHER_SECRET, headers={"x5u": "http://127.0.0.1/keys"}),
+    "too long": lambda: token(more="x" * MOST_TOKEN_BYTES),
+    "a megabyte": lambda: by_hand({**HEADER, "x": "y" * 2**20}, claims()),
+    "channels a number": lambda: token(channels=7),
+    "channels of numbers": lambda: token(channels=[7]),
+    "channels an object": lambda: token(channels={"tasks": True}),
+    "publish a number": lambda: token(publish=7),
+    "a tester's": lambda: "test-123",
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_token_is_refused_without_a_reason(name: str) -> None:
+    refused(BAD[name](), authority_for(settings()))
+
+
+def test_there_are_enough_bad_tokens() -> None:
+    assert len(BAD) >= 60
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512", "none"])
+def test_a_public_key_is_not_accepted_as_a_secret(algorithm: str, tmp_path: Path) -> None:
+    """A token that is signed with the public key, as if that were a secret."""
+    path = tmp_path / "key.pem"
+    path.write_bytes(RSA_PUBLIC)
+    header = base64url(json.dumps({"alg": algorithm, "typ": "JWT"}).encode())
+    signed = f"{header}.{base64url(json.dumps(claims()).encode())}"
+    signature = hmac.new(RSA_PUBLIC, signed.encode(), hashlib.sha256).digest()
+    authority = authority_for(settings(jwt_secret=None, jwt_key_file=path))
+
+    refused(f"{signed}.{base64url(signature)}", authority)
+    refused(token(OTHER_RSA_KEY, "RS256"), authority)
+    assert asyncio.run(authority.identify(token(RSA_KEY, "RS256"))).user == "ann"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"aud": ...},
+        {"aud": "others"},
+        {"aud": ["brain", "others"]},
+        {"aud": ["brain"]},
+        {"aud": 7},
+        {"iss": ...},
+        {"iss": "another"},
+        {"iss": ["https://issuer"]},
+    ],
+)
+def test_a_token_with_another_audience_or_issuer_is_refused(given: dict[str, Any]) -> None:
+    authority = authority_for(settings(jwt_audience="brain", jwt_issuer="https://issuer"))
+    good: Any = {"aud": "brain", "iss": "https://issuer"}
+    assert asyncio.run(authority.identify(token(**good))).user == "ann"
+
+    refused(by_hand(HEADER, claims(**{**good, **given})), authority)
+
+
+def test_clocks_may_differ_a_little() -> None:
+    assert identify(token(exp=int(time.time()) - 5)).user == "ann"
+    with pytest.raises(TokenRefused):
+        identify(token(exp=int(time.time()) - 5), jwt_leeway_seconds=1)
+
+
+def test_a_word_is_a_token_where_development_tokens_are_on() -> None:
+    assert identify("test-123", development_tokens=True, host="::").user == "user_test-123"
+    for given in ("", "a b", "a" * 65, token(OTHER_SECRET)):
+        with pytest.raises(TokenRefused):
+            identify(given, development_tokens=True)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_token"),
+    [
+        ("localhost", True),
+        ("127.0.0.2", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.168.0.1", False),
+        ("brain.example.org", False),
+    ],
+)
+def test_by_default_a_word_is_a_token_only_on_loopback_and_without_keys(
+    host: str, is_token: bool
+) -> None:
+    with pytest.raises(TokenRefused):
+        identify("test-123", host=host)
+    with pytest.raises(TokenRefused):
+        identify("test-123", jwt_secret=None, host=host, development_tokens=False)
+    if is_token:
+        assert identify("test-123", jwt_secret=None, host=host).user == "user_test-123"
+    else:
+        with pytest.raises(TokenRefused):
+            identify("test-123", jwt_secret=None, host=host)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"jwt_secret": "short"}, "at least 32 bytes"),
+        ({"jwt_key_file": "key.pem"}, "set one of"),
+        ({"jwt_algorithms": "HS256 RS256"}, "with a secret"),
+        ({"jwt_algorithms": "none"}, "with a secret"),
+        ({"jwt_secret": None, "jwt_key_file": "nowhere.pem"}, "cannot read the key"),
+        ({"jwt_secret": None, "jwks_url": "http://example.org/keys"}, "https://"),
+        ({"jwt_secret": None, "jwks_url": "file:///keys"}, "https://"),
+    ],
+)
+def test_contradictory_settings_are_refused_with_a_reason(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        authority_for(settings(**given))
+
+
+def test_a_private_key_is_not_taken_for_the_public_one(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(RSA_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(UsageError, match="holds a private key"):
+        authority_for(settings(jwt_secret=None, jwt_key_file=path))
+
+
+def test_the_secret_is_not_shown() -> None:
+    assert SECRET not in repr(settings())
+
+
+class KeySet:
+    """A key server that counts its requests."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.keys: dict[str, Any] = {"first": RSA_KEY}
+
+    def document(self) -> bytes:
+        self.requests += 1
+        keys = []
+        for key_id, key in self.keys.items():
+            described = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+            keys.append({**described, "kid": key_id, "use": "sig"})
+        return json.dumps({"keys": keys}).encode()
+
+
+@contextmanager
+def served_keys() -> Iterator[tuple[KeySet, str]]:
+    keys = KeySet()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            document = keys.document()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(document)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield keys, f"http://127.0.0.1:{server.server_port}/keys"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_keys_are_fetched_again_for_a_new_key_id_but_not_for_every_invented_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario(keys: KeySet, authority: Authority) -> None:
+        good = token(RSA_KEY, "RS256", {"kid": "first"})
+        identities = await asyncio.gather(*(authority.identify(good) for _ in range(20)))
+        assert {identity.user for identity in identities} == {"ann"}
+        assert keys.requests == 1
+
+        invented = [token(RSA_KEY, "RS256", {"kid": f"invented {n}"}) for n in range(20)]
+        for bad in (
+            *invented,
+            token(RSA_KEY, "RS256"),
+            token(OTHER_RSA_KEY, "RS256", {"kid": "first"}),
+        ):
+            with pytest.raises(TokenRefused):
+                await authority.identify(bad)
+        assert keys.requests == 1
+
+        keys.keys["second"] = OTHER_RSA_KEY
+        monkeypatch.setattr("brain.auth.keys.BETWEEN_FETCHES_SECONDS", 0.0)
+        assert (await authority.identify(token(OTHER_RSA_KEY, "RS256", {"kid": "second"}))).user
+        assert keys.requests == 2
+
+    with served_keys() as (keys, url):
+        asyncio.run(scenario(keys, authority_for(settings(jwt_secret=None, jwks_url=url))))
+
+
+def test_without_fetched_keys_every_token_is_refused() -> None:
+    with served_keys() as (_, url):
+        pass
+    authority = authority_for(settings(jwt_secret=None, jwks_url=url))
+    refused(token(RSA_KEY, "RS256", {"kid": "first"}), authority)
+
+
+def test_a_channel_is_readable_exactly_if_a_pattern_matches_it() -> None:
+    """Ten thousand random claims and channels, against what the documentation says."""
+    chance = Random(5221)
+    letters = "ab.:*?[]!"
+    allowed = 0
+    for _ in range(10_000):
+        patterns = tuple(
+            "".join(chance.choices(letters, k=chance.randrange(4)))
+            for _ in range(chance.randrange(3))
+        )
+        channel = "".join(chance.choices("ab.:[]!", k=chance.randrange(4)))
+        identity = Identity("ann", 0, readable=patterns, publishable=())
+        expected = any(is_matched(pattern, channel) for pattern in patterns)
+        assert identity.may_read(channel) == expected, (patterns, channel)
+        allowed += expected
+    assert 500 < allowed < 9_500
+
+
+def is_matched(pattern: str, channel: str) -> bool:
+    """`*` stands for any text and `?` for a character, all else for itself."""
+    if not pattern:
+        return not channel
+    if pattern[0] == "*":
+        return any(is_matched(pattern[1:], channel[n:]) for n in range(len(channel) + 1))
+    return (
+        bool(channel) and pattern[0] in ("?", channel[0]) and is_matched(pattern[1:], channel[1:])
+    )
+
+
+def naively(channel: str, pattern: str) -> bool:
+    """Whether a pattern means a channel, decided letter by letter."""
+    if not pattern:
+        return not channel
+    if pattern[0] == "*":
+        return any(naively(channel[start:], pattern[1:]) for start in range(len(channel) + 1))
+    return bool(channel) and pattern[0] in ("?", channel[0]) and naively(channel[1:], pattern[1:])
+
+
+def test_no_subscription_goes_beyond_the_claims() -> None:
+    random = Random(5221)
+    allowed = 0
+
+    def word(letters: str) -> str:
+        return "".join(random.choices(letters, k=random.randint(1, 6)))
+
+    for _ in range(10_000):
+        patterns = [word("ab:*?[]!-") for _ in range(random.randint(0, 3))]
+        name = random.choice([word("ab:[]!-"), "brain.a", random.choice(patterns or ["a"])])
+        identity = Identity("ann", 0.0, readable=tuple(patterns), publishable=tuple(patterns))
+
+        def means(channel: str, patterns: list[str] = patterns) -> bool:
+            is_own = channel.startswith("brain.")
+            return not is_own and any(naively(channel, pattern) for pattern in patterns)
+
+        assert identity.may_read(name) == identity.may_publish(name) == means(name)
+        for topic in requested_topics(name, (), identity.may_read):
+            allowed += 1
+            whole = topic.channel if topic.key is None else f"{topic.channel}:{topic.key}"
+            # A client that may read all rows may read each of them.
+            assert means(whole) or (topic.key is not None and means(topic.channel))
+    assert allowed > 1000

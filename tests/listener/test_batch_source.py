@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import asyncpg
+import pytest
+
+from brain.listener.batch_source import BatchSource
+from brain.message.event import Batch
+from brain.settings import Settings
+from tests.proxy import proxy_to
+from tests.tasks import insert
+
+pytestmark = pytest.mark.postgres_versions
+
+PATIENCE_SECONDS = 20.0
+
+# Far beyond the patience: a test that passes by the poll alone does not pass.
+RARELY = Settings(idle_poll_seconds=60)
+
+
+class Collected:
+    """The batches of a batch source so far."""
+
+    def __init__(self, source: BatchSource) -> None:
+        self.source = source
+        self.past: Batch | None = None
+        self._batches: asyncio.Queue[Batch] = asyncio.Queue()
+
+    async def relay(self) -> None:
+        async for batch in self.source.batches():
+            if batch.ticks:
+                self.past = batch
+            else:
+                self._batches.put_nowait(batch)
+
+    async def batch(self) -> Batch:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await self._batches.get()
+
+    async def keys(self, count: int) -> list[object]:
+        """Return the keys of the next `count` events."""
+        keys: list[object] = []
+        while len(keys) < count:
+            keys += keys_of(await self.batch())
+        return keys
+
+    @property
+    def is_empty(self) -> bool:
+        return self._batches.empty()
+
+
+def keys_of(batch: Batch) -> list[object]:
+    return [event.key and event.key[0] for event in batch.events]
+
+
+@asynccontextmanager
+async def listening(url: str, settings: Settings = RARELY) -> AsyncIterator[Collected]:
+    """Run a batch source until the context ends; it is live when the context begins."""
+    collected = Collected(BatchSource(url, settings))
+    task = asyncio.create_task(collected.relay())
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await collected.source.live()
+        yield collected
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def reconnected(source: BatchSource, times: int) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while source.statistics().reconnections < times:
+            await asyncio.sleep(0.01)
+
+
+async def is_parked(connection: asyncpg.Connection) -> bool:
+    """Return True if a node is parked on the database of `connection`."""
+    return bool(
+        await connection.fetchval(
+            """
+            SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = 5221
+                              AND objid = 2 AND mode = 'ShareLock'
+                              AND database = (SELECT oid FROM pg_database
+                                               WHERE datname = current_database()))
+            """
+        )
+    )
+
+
+async def parked(connection: asyncpg.Connection) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await is_parked(connection):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_change_is_yielded_when_it_is_committed(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with listening(database) as collected:
+        await parked(connection)
+        await insert(connection, "a")
+
+        assert await collected.keys(1) == ["a"]
+
+
+async def test_changes_committed_before_the_start_are_not_yielded(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await insert(connection, "before")
+    async with listening(database) as collected:
+        await insert(connection, "after")
+
+        assert await collected.keys(1) == ["after"]
+
+
+async def test_the_recent_past_comes_first_and_in_one_piece(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with listening(database) as collected:
+        for id in ("a", "b"):
+            await insert(connection, id)
+            await collected.keys(1)
+    async with listening(database) as later:
+        assert later.past is not None
+        assert collected.past is not None
+        assert keys_of(later.past) == ["a", "b"]
+        assert collected.past.cursor in later.past.ticks
+        assert {event.cursor.tick for event in later.past.events} < {
+            cursor.tick for cursor in later.past.ticks
+        }
+        assert later.past.cursor == later.past.ticks[-1] == later.source.statistics().cursor
+
+
+async def test_what_lies_further_back_than_the_ring_is_left_to_the_log(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with listening(database) as collected:
+        await insert(connection, "a")
+        await collected.keys(1)
+        await asyncio.sleep(0.3)
+        await insert(connection, "b")
+        await collected.keys(1)
+    async with listening(database, Settings(idle_poll_seconds=60, ring_seconds=0.25)) as later:
+        assert later.past is not None
+        assert keys_of(later.past) in (["b"], [])
+
+
+async def test_of_very_much_only_the_latest_is_read_at_the_start(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.listener.batch_source.MOST_RECENT", 4)
+    async with listening(database) as collected:
+        for id in "abcdefgh":
+            await insert(connection, id)
+            await collected.keys(1)
+    async with listening(database) as later:
+        assert later.past is not None
+        assert keys_of(later.past) == list("defgh")
+
+    await connection.execute("INSERT INTO tasks SELECT generate_series(1, 9)")
+    async with listening(database) as one_transaction:
+        assert one_transaction.past is None
+        await insert(connection, "z")
+        assert (await one_transaction.keys(1)) == ["z"]
+
+
+async def test_a_writer_that_looked_before_the_node_parked_is_read_without_a_notification(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    transaction = connection.transaction()
+    await transaction.start()
+    await insert(connection, "looked before")
+    async with listening(database) as collected:
+        other = await asyncpg.connect(database)
+        await parked(other)
+        await insert(other, "notifies")
+        assert await collected.keys(1) == ["notifies"]
+
+        await transaction.commit()
+
+        assert await collected.keys(1) == ["looked before"]
+        await other.close()
+
+
+async def test_fast_changes_make_a_node_busy_and_writers_do_not_notify(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    settings = Settings(idle_poll_seconds=60, busy_from_rate=20, calm_below_rate=10)
+    async with listening(database, settings) as collected:
+        await parked(connection)
+        count = 0
+        while not collected.source.statistics().is_busy:
+            await insert(connection, f"fast {count}")
+            assert await collected.keys(1) == [f"fast {count}"]
+            count += 1
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await is_parked(connection):
+                await insert(connection, f"fast {count}")
+                assert await collected.keys(1) == [f"fast {count}"]
+                count += 1
+
+        await parked(connection)
+        assert not collected.source.statistics().is_busy
+        await insert(connection, "calm")
+        assert await collected.keys(1) == ["calm"]
+
+
+@pytest.mark.parametrize("which", ["LISTEN", "tick"])
+async def test_after_a_terminated_connection_nothing_is_missing(
+    database: str, connection: asyncpg.Connection, which: str
+) -> None:
+    async with listening(database) as collected:
+        await parked(connection)
+        for number in range(5):
+            before = collected.source.statistics().reconnections
+            ended = await connection.fetch(
+                """
+                SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name = 'brain'
+                   AND pid <> pg_backend_pid()
+                   AND ($1 = 'LISTEN') = (query ~ 'advisory_lock_shared|pg_listening|LISTEN')
+                """,
+                which,
+            )
+            assert ended
+            await insert(connection, f"meanwhile {number}")
+            await reconnected(collected.source, before + 1)
+            await insert(connection, f"afterwards {number}")
+
+            assert await collected.keys(2) == [f"meanwhile {number}", f"afterwards {number}"]
+            await parked(connection)
+        assert collected.is_empty
+
+
+async def test_a_link_that_goes_dead_silently_is_noticed_and_nothing_is_missing(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    settings = Settings(idle_poll_seconds=0.2, database_timeout_seconds=0.3)
+    async with proxy_to(database) as (url, proxy), listening(url, settings) as collected:
+        await parked(connection)
+        proxy.swallow()
+        await insert(connection, "in the dark")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while collected.source.statistics().is_live:
+                await asyncio.sleep(0.01)
+        proxy.restore()
+
+        assert await collected.keys(1) == ["in the dark"]
+
+
+async def test_by_default_a_dead_link_is_noticed_within_ten_seconds() -> None:
+    settings = Settings()
+
+    assert settings.idle_poll_seconds + settings.database_timeout_seconds < 10
+
+
+async def test_a_replaced_log_is_reported_as_a_gap_and_then_followed(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with listening(database) as collected:
+        await insert(connection, "a")
+        assert await collected.keys(1) == ["a"]
+        async with connection.transaction():
+            await connection.execute("SELECT brain.begin_history()")
+            await insert(connection, "lost with the old history")
+
+        lost = await collected.batch()
+        assert (lost.events, lost.follows) == ((), False)
+
+        await insert(connection, "b")
+        assert await collected.keys(1) == ["b"]
+
+
+async def test_two_nodes_yield_the_same_in_the_same_order(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    count = 200
+    async with listening(database) as one, listening(database) as other:
+        writers = [await asyncpg.connect(database) for _ in range(4)]
+
+        async def write(number: int) -> None:
+            for step in range(count // len(writers)):
+                await insert(writers[number], f"{number}/{step}")
+
+        await asyncio.gather(*map(write, range(len(writers))))
+        keys = await one.keys(count)
+
+        assert await other.keys(count) == keys
+        assert len(set(keys)) == count
+        for writer in writers:
+            await writer.close()

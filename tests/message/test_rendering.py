@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+
+from brain.message.base_format import BaseFormat
+from brain.message.commands import Command
+from brain.message.cursor import Cursor
+from brain.message.event import Event
+from brain.message.matching import Match, Topic, parse_filter, subscription_set
+from brain.message.rendering import encoding_of
+from brain.message.snapshot import Snapshot
+from brain.message.wire_format import WireFormat
+from brain.transport.websocket_frames import WEBSOCKET_FRAMING
+from tests.message.rows import AT, HERE, gone, inserted, published, updated
+from tests.subscription_sets import in_channels
+
+
+class LineFraming:
+    """Delimits texts as lines."""
+
+    name = "lines"
+
+    def frame(self, text: str) -> bytes:
+        return f"{text}\n".encode()
+
+
+LINES = LineFraming()
+TASK = inserted("tasks", {"id": "a"})
+
+
+class CountingFormat(WireFormat):
+    """Renders an event as its key, and counts."""
+
+    def __init__(self, name: str = "counting") -> None:
+        self.name = name
+        self.renderings = 0
+
+    def render(self, event: Event) -> str | None:
+        self.renderings += 1
+        return None if event.data is None else f"{self.name} {event.key}"
+
+    def render_leaving(self, event: Event) -> str | None:
+        self.renderings += 1
+        return f"{self.name} {event.key} leaves"
+
+    def render_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterable[str]:
+        self.renderings += 1
+        return [f"{self.name} {channel}" for channel in snapshot.tables]
+
+    def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
+        return ()
+
+
+def fresh(event: Event) -> Event:
+    """Return an event that was not rendered yet."""
+    return replace(event, texts={}, frames={})
+
+
+def test_an_event_is_rendered_once_per_format_even_with_two_framings() -> None:
+    counting, event = CountingFormat(), fresh(TASK)
+    websocket, lines = encoding_of(counting, WEBSOCKET_FRAMING), encoding_of(counting, LINES)
+
+    for _ in range(2):
+        assert websocket.encode(event, Match.MATCHES) == b"\x81\x0ecounting ['a']"
+        assert lines.encode(event, Match.MATCHES) == b"counting ['a']\n"
+    assert counting.renderings == 1
+
+
+def test_an_event_is_framed_once_per_encoding() -> None:
+    encoding, event = encoding_of(CountingFormat(), LINES), fresh(TASK)
+
+    frame = encoding.encode(event, Match.MATCHES)
+
+    assert encoding.encode(event, Match.MATCHES) is frame
+    assert list(encoding.encode_all([event], in_channels(["tasks"]), None)) == [frame]
+
+
+def test_every_format_renders_an_event_for_itself() -> None:
+    one, other, event = CountingFormat("one"), CountingFormat("other"), fresh(TASK)
+
+    frames = [encoding_of(each, LINES).encode(event, Match.MATCHES) for each in (one, other)]
+
+    assert frames == [b"one ['a']\n", b"other ['a']\n"]
+    assert (one.renderings, other.renderings) == (1, 1)
+
+
+def test_an_event_is_rendered_once_even_if_there_is_no_message_for_it() -> None:
+    counting, event = CountingFormat(), fresh(gone("tasks"))
+
+    for framing in (WEBSOCKET_FRAMING, WEBSOCKET_FRAMING, LINES):
+        assert encoding_of(counting, framing).encode(event, Match.MATCHES) is None
+    assert counting.renderings == 1
+
+
+def test_that_a_row_leaves_is_another_message_than_its_change() -> None:
+    encoding, event = encoding_of(CountingFormat(), LINES), fresh(TASK)
+
+    for _ in range(2):
+        assert encoding.encode(event, Match.LEAVES) == b"counting ['a'] leaves\n"
+        assert encoding.encode(event, Match.MATCHES) == b"counting ['a']\n"
+
+
+def test_a_subscriber_gets_what_matches_and_private_messages_of_its_own() -> None:
+    encoding = encoding_of(CountingFormat(), LINES)
+    filtered = subscription_set(
+        frozenset({Topic("tasks", where=parse_filter({"agent": "dev"})), Topic("news")})
+    )
+    events = [
+        inserted("tasks", {"id": "a", "agent": "dev"}),
+        inserted("tasks", {"id": "b", "agent": "ops"}),
+        updated("tasks", {"id": "c", "agent": "ops"}, agent="dev"),
+        inserted("orders", {"id": "d"}),
+        replace(published("news", "hello", {}), recipient="ann", key=["to ann"]),
+        replace(published("news", "hello", {}), recipient="bob", key=["to bob"]),
+        gone("news"),
+    ]
+
+    assert list(encoding.encode_all(events, filtered, "ann")) == [
+        b"counting ['a']\n",
+        b"counting ['c'] leaves\n",
+        b"counting ['to ann']\n",
+    ]
+    assert len(list(encoding.encode_all(events, filtered, None))) == 2
+
+
+def test_a_snapshot_is_rendered_once_per_encoding() -> None:
+    counting = CountingFormat()
+    snapshot = Snapshot({"tasks": [], "orders": []}, HERE)
+
+    for _ in range(2):
+        frames = encoding_of(counting, LINES).encode_snapshot(snapshot, AT)
+        assert frames == [b"counting tasks\n", b"counting orders\n"]
+    assert counting.renderings == 1
+    assert len(encoding_of(counting, WEBSOCKET_FRAMING).encode_snapshot(snapshot, AT)) == 2
+    assert encoding_of(counting, LINES).encode_snapshot(snapshot, AT) is frames
+
+
+def test_clients_with_one_format_and_framing_share_an_encoding() -> None:
+    counting = CountingFormat()
+
+    assert encoding_of(counting, LINES) is encoding_of(counting, LINES)
+    assert encoding_of(counting, LINES) is not encoding_of(counting, WEBSOCKET_FRAMING)
+    assert encoding_of(counting, LINES).name != encoding_of(counting, WEBSOCKET_FRAMING).name
+    assert encoding_of(CountingFormat(), LINES).name == encoding_of(counting, LINES).name
+
+
+class FailingFormat(BaseFormat):
+    name = "failing"
+
+    def render(self, event: Event) -> str | None:
+        raise RuntimeError("a mistake")
+
+
+def test_an_event_that_cannot_be_rendered_is_sent_to_no_client_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    encoding, event = encoding_of(FailingFormat(), LINES), fresh(TASK)
+
+    assert encoding.encode(event, Match.MATCHES) is None
+    assert list(encoding.encode_all([event], in_channels(["tasks"]), None)) == []
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+    assert "a mistake" in str(record.exc_info)

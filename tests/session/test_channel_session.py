@@ -1,0 +1,180 @@
+"""A channel session over the ASGI transport, as under any server but uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from starlette.testclient import TestClient, WebSocketDenialResponse
+from starlette.websockets import WebSocketDisconnect
+
+from brain.hub.hub import Hub
+from brain.message.cursor import Cursor
+from brain.message.event import Batch
+from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
+from tests.transport.served import a_task, application, new_hub
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return new_hub()
+
+
+@pytest.fixture
+def client(hub: Hub) -> TestClient:
+    return TestClient(application(hub))
+
+
+def test_a_client_gets_a_greeting_events_and_replies(hub: Hub, client: TestClient) -> None:
+    with client, client.websocket_connect("/ws") as websocket:
+        assert websocket.receive_json()["type"] == "connected"
+
+        assert client.portal is not None
+        client.portal.call(hub.deliver, Batch((a_task("a"), a_task("b", 1, 2)), Cursor(1, 5)))
+        assert websocket.receive_json()["data"]["id"] == "a"
+        assert websocket.receive_json()["data"]["id"] == "b"
+
+        websocket.send_text("hello")
+        assert websocket.receive_json()["data"] == {"message": "hello"}
+
+
+@pytest.mark.parametrize("size", [10, 125, 126, 65535, 65536, 100_000])
+def test_a_message_of_any_length_arrives_whole(hub: Hub, client: TestClient, size: int) -> None:
+    with client, client.websocket_connect("/ws") as websocket:
+        websocket.receive_json()
+        websocket.send_text("é" * size)
+
+        assert websocket.receive_json()["data"] == {"message": "é" * size}
+
+
+def test_a_binary_message_closes_the_connection(client: TestClient) -> None:
+    with client, client.websocket_connect("/ws") as websocket:
+        websocket.receive_json()
+        websocket.send_bytes(b"\x00")
+
+        with pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_json()
+        assert closed.value.code == 1003
+
+
+def test_a_message_that_is_nested_too_deeply_closes_the_connection(client: TestClient) -> None:
+    with client, client.websocket_connect("/ws") as websocket:
+        websocket.receive_json()
+        websocket.send_text('{"a":' * 10 + "1" + "}" * 10)
+        assert websocket.receive_json()["type"] == "echo"
+
+        websocket.send_text('{"a":' * 11 + "1" + "}" * 11)
+        with pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_json()
+        assert closed.value.code == 4501
+
+
+def test_a_client_whose_history_is_lost_is_closed_with_4009(hub: Hub, client: TestClient) -> None:
+    with client, client.websocket_connect("/ws") as websocket:
+        websocket.receive_json()
+        assert client.portal is not None
+        client.portal.call(hub.deliver, Batch((), Cursor(9, 9), follows=False))
+
+        with pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_json()
+        assert closed.value.code == 4009
+
+
+def test_a_client_with_a_cursor_is_reset_instead_and_goes_on(hub: Hub, client: TestClient) -> None:
+    with client, client.websocket_connect("/ws?cursor=") as websocket:
+        websocket.receive_json()
+        assert client.portal is not None
+        client.portal.call(hub.deliver, Batch((), Cursor(9, 9), follows=False))
+        reset = websocket.receive_json()
+        assert (reset["type"], reset["cursor"]) == ("reset", str(Cursor(9, 9)))
+
+        client.portal.call(hub.deliver, Batch((a_task("a", 10),), Cursor(10, 9)))
+        assert websocket.receive_json()["data"]["id"] == "a"
+
+
+def test_a_client_that_connects_before_the_database_is_followed_is_closed_with_1013() -> None:
+    client = TestClient(application(Hub(1000)))
+    with client, client.websocket_connect("/ws") as websocket:
+        with pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_json()
+    assert closed.value.code == 1013
+
+
+def test_a_session_that_has_ended_leaves_nothing_behind(hub: Hub) -> None:
+    limiter = ConnectionLimiter(ConnectionQuotas(10, 10, 10, 10))
+    client = TestClient(application(hub, limiter=limiter))
+    with client:
+        with client.websocket_connect("/ws") as websocket:
+            websocket.receive_json()
+            assert (hub.statistics().subscribers, limiter.count()) == (1, 1)
+
+        assert (hub.statistics().subscribers, limiter.count()) == (0, 0)
+
+
+def test_a_connection_above_the_quota_is_refused_before_the_handshake(hub: Hub) -> None:
+    limiter = ConnectionLimiter(
+        ConnectionQuotas(in_all=1, per_address=10, per_user=10, anonymous=10)
+    )
+    client = TestClient(application(hub, limiter=limiter))
+    with client:
+        with client.websocket_connect("/ws"):
+            with pytest.raises(WebSocketDenialResponse) as refused:
+                with client.websocket_connect("/ws"):
+                    pass
+            assert refused.value.status_code == 503
+            assert refused.value.headers["retry-after"] == "5"
+            assert "the connection limit is reached" in refused.value.text
+        with client.websocket_connect("/ws") as websocket:
+            assert websocket.receive_json()["type"] == "connected"
+
+
+class PoolOfASlowLog:
+    """Lends a connection over which the log knows every tick; the hub moves on meanwhile."""
+
+    def __init__(self, hub: Hub, meanwhile: Batch) -> None:
+        self._hub = hub
+        self._meanwhile = meanwhile
+
+    @asynccontextmanager
+    async def acquire(self, **_: object) -> AsyncIterator[PoolOfASlowLog]:
+        yield self
+
+    async def fetch(self, *_: object, **__: object) -> list[dict[str, bool]]:
+        self._hub.deliver(self._meanwhile)
+        return [{"holds": True}]
+
+
+def test_events_that_reach_the_hub_while_a_cursor_ahead_of_it_is_looked_up_are_sent(
+    hub: Hub,
+) -> None:
+    """The client is ahead of this node, which overtakes it while its cursor is looked up."""
+    meanwhile = Batch((a_task("known", tick=2), a_task("new", tick=3)), Cursor(3, 5))
+    with TestClient(application(hub, PoolOfASlowLog(hub, meanwhile))) as client:
+        with client.websocket_connect(f"/ws?cursor={Cursor(2, 5)}") as websocket:
+            assert websocket.receive_json()["type"] == "connected"
+
+            assert websocket.receive_json()["data"].get("id") == "new"
+
+
+class PoolThatCancels:
+    """Lends a connection that still handles the cancellation of its last user."""
+
+    @asynccontextmanager
+    async def acquire(self, **_: object) -> AsyncIterator[PoolThatCancels]:
+        yield self
+
+    async def fetch(self, *_: object, **__: object) -> list[object]:
+        raise asyncio.CancelledError
+
+
+def test_a_client_whose_catch_up_is_cancelled_from_elsewhere_is_closed_with_4010(hub: Hub) -> None:
+    """It would stay connected otherwise, and get nothing any more."""
+    with TestClient(application(hub, PoolThatCancels())) as client:
+        with client.websocket_connect(f"/ws?cursor={Cursor(2, 5)}") as websocket:
+            websocket.receive_json()
+
+            with pytest.raises(WebSocketDisconnect) as closed:
+                websocket.receive_json()
+    assert closed.value.code == 4010

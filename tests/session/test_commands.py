@@ -1,0 +1,323 @@
+"""What clients send, over the ASGI transport."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import jwt
+import pytest
+from starlette.testclient import TestClient, WebSocketTestSession
+from starlette.websockets import WebSocketDisconnect
+
+from brain.auth.access_function import AccessFunction
+from brain.close_codes import CloseCode
+from brain.hub.hub import Hub
+from brain.message.cursor import Cursor
+from brain.message.event import Batch, Event, Operation
+from brain.session.registry import SessionRegistry
+from brain.settings import Settings
+from tests.transport.served import a_task, application, new_hub
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+def token(user: str = "ann", seconds: float = 60, **others: Any) -> str:
+    return jwt.encode({"sub": user, "exp": int(time.time() + seconds), **others}, SECRET)
+
+
+def with_secret(**others: Any) -> Settings:
+    return Settings.model_validate({"jwt_secret": SECRET, **others})
+
+
+class RunningApplication:
+    """An application with clients, to whose hub the test delivers."""
+
+    def __init__(self, client: TestClient, hub: Hub, registry: SessionRegistry) -> None:
+        self.client = client
+        self.hub = hub
+        self.registry = registry
+        self._tick = 0
+
+    def deliver(self, *events: Event) -> None:
+        self._tick += 1
+        placed = [
+            replace(event, cursor=Cursor(self._tick, 5, number), texts={}, frames={}, matches={})
+            for number, event in enumerate(events, 1)
+        ]
+        self.call(self.hub.deliver, Batch(tuple(placed), Cursor(self._tick, 5)))
+
+    def call(self, function: Any, *arguments: Any) -> Any:
+        assert self.client.portal is not None
+        return self.client.portal.call(function, *arguments)
+
+    @contextmanager
+    def connected(
+        self, path: str = "/ws/connect", **headers: str
+    ) -> Iterator[WebSocketTestSession]:
+        with self.client.websocket_connect(path, headers=headers) as websocket:
+            yield websocket
+
+
+@contextmanager
+def running(settings: Settings | None = None, **changed: Any) -> Iterator[RunningApplication]:
+    hub = new_hub()
+    served = application(hub, settings=settings or Settings(), **changed)
+    with TestClient(served) as client:
+        yield RunningApplication(client, hub, served.state.registry)
+
+
+def send(websocket: WebSocketTestSession, **message: Any) -> Any:
+    websocket.send_json(message)
+    return websocket.receive_json()
+
+
+def published(channel: str, **data: Any) -> Event:
+    return replace(
+        a_task("x"), channel=channel, operation=Operation.PUBLISH, key=None, data=data, type="note"
+    )
+
+
+def test_a_client_gets_a_channel_from_its_subscription_until_it_unsubscribes() -> None:
+    with running() as app, app.connected() as client:
+        assert client.receive_json()["type"] == "connected"
+        app.deliver(published("missions", number=1))
+
+        assert send(client, type="subscribe", channel="missions")["type"] == "subscribed"
+        app.deliver(published("missions", number=2), published("agents", number=3))
+        assert client.receive_json()["data"] == {"number": 2}
+
+        assert send(client, type="unsubscribe", channel="missions")["type"] == "unsubscribed"
+        app.deliver(published("missions", number=4))
+        assert send(client, type="ping")["type"] == "pong"
+
+
+def test_a_client_may_subscribe_to_one_row_or_to_rows_that_match_a_filter() -> None:
+    with running() as app, app.connected() as client:
+        client.receive_json()
+        send(client, type="subscribe", channel="tasks:b")
+        send(client, type="subscribe", channel="tasks", where={"status": "failed"})
+        failed = replace(a_task("c"), data={"id": "c", "status": "failed", "progress": 0})
+        again = replace(a_task("c"), operation=Operation.UPDATE, old={"status": "failed"})
+        app.deliver(a_task("a"), a_task("b"), failed, again)
+
+        received = [client.receive_json() for _ in range(3)]
+        assert [message["type"] for message in received] == ["task_queued", "task_failed", "left"]
+        assert [received[0]["data"]["id"], received[2]["data"]["key"]] == ["b", ["c"]]
+
+
+def test_the_url_may_name_a_row_or_a_filter() -> None:
+    with running() as app:
+        with app.connected("/ws?channel=tasks:b") as client:
+            client.receive_json()
+            app.deliver(a_task("a"), a_task("b"))
+            assert client.receive_json()["data"]["id"] == "b"
+        with app.connected('/ws?where={"status":"queued"}') as client:
+            client.receive_json()
+            app.deliver(replace(a_task("a"), data={"id": "a", "status": "failed"}), a_task("b"))
+            assert client.receive_json()["data"]["id"] == "b"
+
+
+@pytest.mark.parametrize(
+    "query", ["where=", "where=[]", "where=%7B", 'where={"a":[]}', "snapshot&channel=tasks:a"]
+)
+def test_a_url_with_an_invalid_filter_or_snapshot_is_refused(query: str) -> None:
+    with running() as app, pytest.raises(WebSocketDisconnect) as refused:
+        with app.connected(f"/ws?{query}"):
+            pass
+    assert getattr(refused.value, "status_code", None) == 400
+
+
+def test_a_subscription_that_is_not_allowed_is_refused_and_the_connection_lives() -> None:
+    with running(with_secret()) as app:
+        path = f"/ws/connect?token={token(channels=['missions', 'tasks:a'])}"
+        with app.connected(path) as client:
+            client.receive_json()
+            for channel in ("agents", "tasks", "tasks:b", "brain.revocations", "missionss"):
+                assert send(client, type="subscribe", channel=channel)["type"] == "error"
+            for channel in ("missions", "missions:1", "tasks:a"):
+                assert send(client, type="subscribe", channel=channel)["type"] == "subscribed"
+            app.deliver(a_task("b"), published("agents"), a_task("a"))
+            assert client.receive_json()["data"]["id"] == "a"
+
+
+def test_the_number_of_subscriptions_is_limited() -> None:
+    with running(Settings(max_subscriptions=2)) as app, app.connected() as client:
+        client.receive_json()
+        answers = [send(client, type="subscribe", channel=c)["type"] for c in ("a", "b", "c", "a")]
+        assert answers == ["subscribed", "subscribed", "error", "subscribed"]
+        send(client, type="unsubscribe", channel="b")
+        assert send(client, type="subscribe", channel="c")["type"] == "subscribed"
+
+
+def test_a_client_that_connects_without_a_token_may_authenticate_later() -> None:
+    with running(with_secret()) as app, app.connected() as client:
+        client.receive_json()
+        assert send(client, type="subscribe", channel="missions")["type"] == "error"
+        assert send(client, type="auth", token="nonsense")["type"] == "error"
+        assert send(client, type="auth", token=token())["type"] == "authenticated"
+        assert send(client, type="subscribe", channel="missions")["type"] == "subscribed"
+        app.deliver(replace(published("missions"), recipient="bob"))
+        app.deliver(replace(published("missions", number=1), recipient="ann"))
+        assert client.receive_json()["data"] == {"number": 1}
+
+
+def test_another_token_of_the_same_user_keeps_the_connection_and_changes_its_rights() -> None:
+    with running(with_secret(jwt_leeway_seconds=0)) as app:
+        path = f"/ws/channel/tasks?token={token(seconds=2)}"
+        with app.connected(path) as client:
+            client.receive_json()
+            assert send(client, type="auth", token=token("bob"))["type"] == "error"
+            narrow = token(seconds=4, channels=["missions"])
+            assert send(client, type="auth", token=narrow)["type"] == "authenticated"
+            app.deliver(a_task("a"))
+            begun = time.monotonic()
+            with pytest.raises(WebSocketDisconnect) as closed:
+                client.receive_json()
+            assert closed.value.code == 4401
+            assert time.monotonic() > begun + 1.5
+
+
+def test_a_client_that_exceeds_the_message_rate_is_warned_and_then_closed() -> None:
+    with running(Settings(messages_per_second=10)) as app, app.connected() as client:
+        client.receive_json()
+        received = []
+        with pytest.raises(WebSocketDisconnect) as closed:
+            for _ in range(40):
+                client.send_json({"type": "pong"})
+            while True:
+                received.append(client.receive_json()["type"])
+        assert (received, closed.value.code) == (["error"], 4029)
+
+
+def test_a_client_that_exceeds_the_byte_rate_is_warned_and_then_closed() -> None:
+    with running(Settings(bytes_per_second=1024)) as app, app.connected() as client:
+        client.receive_json()
+        received = []
+        with pytest.raises(WebSocketDisconnect) as closed:
+            for _ in range(4):
+                client.send_json({"type": "pong", "padding": "x" * 700})
+            while True:
+                received.append(client.receive_json()["type"])
+        assert (received, closed.value.code) == (["error"], 4029)
+
+
+class SlowAccessFunction(AccessFunction):
+    """Replies when the test lets it."""
+
+    is_replaced = True
+
+    def __init__(self) -> None:
+        super().__init__(timeout_seconds=10)
+        self.may_reply = asyncio.Event()
+
+    async def channels(self, claims: Any, channels: Iterable[str]) -> frozenset[str]:
+        if channels:
+            await self.may_reply.wait()
+        return frozenset(channels) & {"missions"}
+
+
+def test_commands_that_wait_for_a_decision_are_executed_in_order() -> None:
+    access_function = SlowAccessFunction()
+    settings = with_secret(public_channels="*")
+    with (
+        running(settings, access_function=access_function) as app,
+        app.connected() as client,
+    ):
+        client.receive_json()
+        for message in ("subscribe", "unsubscribe", "ping"):
+            client.send_json({"type": message, "channel": "missions"})
+        client.send_json({"type": "subscribe", "channel": "agents"})
+        app.call(access_function.may_reply.set)
+
+        answers = [client.receive_json()["type"] for _ in range(4)]
+        assert answers == ["subscribed", "unsubscribed", "pong", "error"]
+
+
+def test_a_client_with_too_many_waiting_commands_is_closed() -> None:
+    settings = with_secret(messages_per_second=1000)
+    with (
+        running(settings, access_function=SlowAccessFunction()) as app,
+        app.connected() as client,
+    ):
+        client.receive_json()
+        with pytest.raises(WebSocketDisconnect) as closed:
+            for _ in range(200):
+                client.send_json({"type": "subscribe", "channel": "missions"})
+            client.receive_json()
+        assert closed.value.code == 4029
+
+
+def test_a_silent_client_is_closed_only_where_its_format_has_a_client_timeout() -> None:
+    with running() as app, app.connected() as asked, app.connected("/ws") as unasked:
+        asked.receive_json()
+        unasked.receive_json()
+        app.call(app.registry.close_silent)
+        assert send(asked, type="ping")["type"] == "pong"
+        for session in app.registry._open.values():
+            session.received_at = -math.inf  # type: ignore[misc]
+        app.call(app.registry.close_silent)
+
+        with pytest.raises(WebSocketDisconnect) as closed:
+            asked.receive_json()
+        assert closed.value.code == CloseCode.CLIENT_TIMEOUT
+        assert send(unasked, still="here")["type"] == "echo"
+
+
+def test_only_sessions_of_a_user_whose_tokens_are_revoked_are_closed() -> None:
+    with running(with_secret()) as app:
+        with (
+            app.connected(f"/ws/connect?token={token()}") as one,
+            app.connected(f"/ws?token={token()}") as two,
+            app.connected(f"/ws/connect?token={token('bob')}") as other,
+        ):
+            one.receive_json()
+            two.receive_json()
+            two.receive_json()
+            other.receive_json()
+            app.call(app.registry.revoke, "ann")
+            for client in (one, two):
+                with pytest.raises(WebSocketDisconnect) as closed:
+                    client.receive_json()
+                assert closed.value.code == CloseCode.TOKENS_REVOKED
+            assert send(other, type="ping")["type"] == "pong"
+
+
+def test_only_users_have_a_presence() -> None:
+    with running(with_secret()) as app, app.connected("/ws?token=bad") as client:
+        assert client.receive_json()["type"] == "connected"
+        assert client.receive_json()["data"] == {"success": False}
+        assert send(client, type="user_presence", data="online")["type"] == "error"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "hello", "[]", "null", '{"type": 1}', "{}", '{"type": "subscribe"}', "\ud7ff"]
+)
+def test_a_malformed_message_is_answered_and_the_connection_lives(text: str) -> None:
+    with running() as app:
+        for path, greetings in (("/ws/connect", 1), ("/ws?token=ann", 2)):
+            with app.connected(path) as client:
+                for _ in range(greetings):
+                    client.receive_json()
+                client.send_text(text)
+                assert client.receive_json()["type"] == "error"
+                assert send(client, type="ping")["type"] == "pong"
+
+
+def test_mission_control_clients_need_a_token() -> None:
+    with running(with_secret()) as app:
+        for path in ("/", "/?token=bad", f"/?token={token(seconds=-60)}"):
+            with pytest.raises(WebSocketDisconnect) as refused:
+                with app.connected(path):
+                    pass
+            assert getattr(refused.value, "status_code", None) == 401
+        with (
+            app.connected(f"/?token={token()}"),
+            app.connected("/", authorization=f"Bearer {token()}"),
+        ):
+            assert app.hub.statistics().subscribers == 2

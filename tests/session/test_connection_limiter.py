@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+
+from brain.errors import TooManyConnections
+from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
+
+A, B = "203.0.113.1", "2001:db8::1"
+
+
+def connection_limiter(
+    in_all: int = 100, per_address: int = 100, per_user: int = 100, anonymous: int = 100
+) -> ConnectionLimiter:
+    return ConnectionLimiter(ConnectionQuotas(in_all, per_address, per_user, anonymous))
+
+
+def refusal(limiter: ConnectionLimiter, address: str, user: str | None = None) -> int:
+    with pytest.raises(TooManyConnections) as refused:
+        limiter.admit(address, user)
+    return refused.value.status_code
+
+
+def test_the_connections_of_a_process_are_limited_and_released() -> None:
+    limiter = connection_limiter(in_all=2)
+    release = limiter.admit(A)
+    limiter.admit(B)
+    assert refusal(limiter, A) == 503
+
+    release()
+    release()  # called twice, counted once
+    assert limiter.count() == 1
+    limiter.admit(A)
+    assert refusal(limiter, A) == 503
+
+
+def test_the_connections_from_one_address_are_limited() -> None:
+    limiter = connection_limiter(per_address=1)
+    release = limiter.admit(A)
+    assert refusal(limiter, A) == 429
+    limiter.admit(B)
+
+    release()
+    limiter.admit(A)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.77", "::1", "", "testclient"])
+def test_loopback_is_not_counted_as_an_address(address: str) -> None:
+    limiter = connection_limiter(per_address=1)
+    limiter.admit(address)
+    limiter.admit(address)
+    assert limiter.count() == 2
+
+
+def test_the_connections_of_one_user_are_limited_from_any_address() -> None:
+    limiter = connection_limiter(per_user=1)
+    limiter.admit(A, "ann")
+    assert refusal(limiter, B, "ann") == 429
+    limiter.admit(A, "bob")
+    limiter.admit(A)
+
+
+def test_the_connections_without_a_user_are_limited() -> None:
+    limiter = connection_limiter(anonymous=1)
+    limiter.admit(A)
+    assert refusal(limiter, B) == 503
+    limiter.admit(B, "ann")
+
+
+def test_a_refused_connection_is_not_counted() -> None:
+    limiter = connection_limiter(per_address=2, anonymous=1)
+    limiter.admit(A)
+    for _ in range(5):
+        refusal(limiter, A)
+
+    assert limiter.count() == 1
+    limiter.admit(A, "ann")

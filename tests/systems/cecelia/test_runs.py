@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brain.message.base_format import BaseFormat
+from brain.message.channel_schema import ChannelSchemas
+from brain.message.commands import Reply
+from brain.message.cursor import Cursor
+from brain.message.event import Event, Operation
+from brain.message.wire_format import Welcome
+from brain.systems.cecelia.run_messages import RunSchema
+from tests.message.models import SERVER_MESSAGE
+
+HERE = Cursor(7, 8, 9)
+AT = datetime(2026, 2, 6, 1, 30, 15, tzinfo=UTC)
+
+FORMAT = BaseFormat(ChannelSchemas([RunSchema()]), "Connected to Cecelia Brain")
+
+ROW = {
+    "id": "task-123",
+    "agent": "dev",
+    "status": "running",
+    "progress": 5,
+    "started_at": "2026-02-06T01:30:00+00:00",
+    "completed_at": None,
+    "error": None,
+}
+
+
+def event(
+    operation: Operation,
+    data: dict[str, Any] | None = None,
+    old: dict[str, Any] | None = None,
+    at: datetime = AT,
+) -> Event:
+    return Event(Cursor(7, 8, 9), at, "tasks", operation, ["task-123"], data, old, size_bytes=300)
+
+
+def changed(old: dict[str, Any], **new: Any) -> Event:
+    return event(Operation.UPDATE, ROW | new, old)
+
+
+def rendered(event: Event) -> dict[str, Any] | None:
+    text = FORMAT.render(event)
+    if text is None:
+        return None
+    SERVER_MESSAGE.validate_json(text)
+    parsed: dict[str, Any] = json.loads(text)
+    return parsed
+
+
+def echo(sent: str) -> str:
+    (command,) = FORMAT.receive(sent, AT, lambda: HERE)
+    assert isinstance(command, Reply)
+    return command.text
+
+
+def rendered_type(event: Event) -> str | None:
+    message = rendered(event)
+    return None if message is None else message["type"]
+
+
+def test_an_update_is_printed_as_the_protocol_prints_it() -> None:
+    text = FORMAT.render(changed({"progress": 4}))
+
+    assert text == json.dumps(
+        {
+            "type": "run_update",
+            "data": {
+                "id": "task-123",
+                "status": "in_progress",
+                "progress": 5,
+                "task_id": "task-123",
+                "agent": "dev",
+                "started_at": "2026-02-06T01:30:00.000Z",
+                "completed_at": None,
+                "error": None,
+            },
+            "timestamp": "2026-02-06T01:30:15.000Z",
+        },
+        separators=(",", ":"),
+    )
+
+
+def test_a_completion_is_printed_as_the_protocol_prints_it() -> None:
+    done = {"status": "completed", "progress": 11, "completed_at": "2026-02-06T01:45:00+00:00"}
+
+    text = FORMAT.render(
+        event(
+            Operation.UPDATE,
+            ROW | done,
+            {"status": "running", "progress": 5, "completed_at": None},
+            at=datetime(2026, 2, 6, 1, 45, tzinfo=UTC),
+        )
+    )
+
+    assert text == json.dumps(
+        {
+            "type": "run_complete",
+            "data": {
+                "id": "task-123",
+                "status": "completed",
+                "progress": 11,
+                "task_id": "task-123",
+                "agent": "dev",
+                "started_at": "2026-02-06T01:30:00.000Z",
+                "completed_at": "2026-02-06T01:45:00.000Z",
+                "error": None,
+            },
+            "timestamp": "2026-02-06T01:45:00.000Z",
+        },
+        separators=(",", ":"),
+    )
+
+
+def test_a_failure_is_printed_as_the_protocol_prints_it() -> None:
+    failure = "Build failed: TypeScript compilation error"
+
+    message = rendered(
+        changed({"status": "running", "error": None}, status="failed", progress=7, error=failure)
+    )
+
+    assert message == {
+        "type": "run_failed",
+        "data": {
+            "id": "task-123",
+            "status": "failed",
+            "progress": 7,
+            "task_id": "task-123",
+            "agent": "dev",
+            "started_at": "2026-02-06T01:30:00.000Z",
+            "completed_at": None,
+            "error": failure,
+        },
+        "timestamp": "2026-02-06T01:30:15.000Z",
+    }
+
+
+def test_the_greeting_is_printed_as_the_protocol_prints_it() -> None:
+    at = datetime(2026, 2, 6, 1, 30, tzinfo=UTC)
+    (text,) = FORMAT.greet(Welcome(at, HERE, UUID(int=1), None))
+
+    assert text == (
+        '{"type":"connected","data":{"message":"Connected to Cecelia Brain"},'
+        '"timestamp":"2026-02-06T01:30:00.000Z"}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("queued", "running", "run_update"),
+        ("queued", "completed", "run_complete"),
+        ("running", "completed", "run_complete"),
+        ("in_progress", "failed", "run_failed"),
+        ("completed", "failed", "run_failed"),
+        ("failed", "completed", "run_complete"),
+        ("completed", "running", "run_update"),
+        ("running", "in_progress", None),
+        ("in_progress", "running", None),
+    ],
+)
+def test_the_type_follows_from_the_old_and_the_new_status(
+    old: str, new: str, expected: str | None
+) -> None:
+    assert rendered_type(changed({"status": old}, status=new)) == expected
+
+
+@pytest.mark.parametrize("status", ["completed", "failed"])
+def test_a_change_after_the_end_is_not_a_second_ending(status: str) -> None:
+    assert rendered_type(changed({"error": "a"}, status=status, error="b")) == "run_update"
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [("queued", "run_update"), ("completed", "run_complete"), ("failed", "run_failed")],
+)
+def test_a_new_task_has_the_type_of_its_first_status(status: str, expected: str) -> None:
+    assert rendered_type(event(Operation.INSERT, ROW | {"status": status})) == expected
+
+
+def test_a_task_that_is_renamed_after_its_end_does_not_end_again() -> None:
+    renamed = changed({"id": "task-1"}, id="task-2", status="completed")
+
+    assert rendered_type(renamed) == "run_update"
+
+
+def test_running_becoming_in_progress_is_an_update_if_something_else_changed() -> None:
+    assert (
+        rendered_type(changed({"status": "running", "progress": 4}, status="in_progress"))
+        == "run_update"
+    )
+
+
+def test_a_deletion_has_the_last_state() -> None:
+    message = rendered(event(Operation.DELETE, old=ROW))
+
+    assert message is not None
+    assert message["type"] == "run_deleted"
+    assert message["data"]["id"] == message["data"]["task_id"] == "task-123"
+    assert message["data"]["status"] == "in_progress"
+
+
+def test_a_truncate_is_one_message() -> None:
+    assert rendered(
+        Event(Cursor(7, 8, 9), AT, "tasks", Operation.TRUNCATE, None, None, None, 0)
+    ) == {
+        "type": "run_truncated",
+        "data": {"message": "All tasks were removed"},
+        "timestamp": "2026-02-06T01:30:15.000Z",
+    }
+
+
+def test_a_large_row_that_is_gone_when_it_is_fetched_is_not_sent() -> None:
+    assert rendered(event(Operation.UPDATE, data=None, old={"status": "queued"})) is None
+
+
+def test_a_row_with_an_unknown_status_is_logged_and_not_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert rendered(changed({"status": "queued"}, status="cancelled")) is None
+    assert "task-123" in caplog.text
+
+
+def test_a_numeric_key_is_sent_as_text() -> None:
+    message = rendered(changed({"progress": 1}, id=17))
+
+    assert message is not None
+    assert message["data"]["id"] == message["data"]["task_id"] == "17"
+
+
+def test_an_infinite_timestamp_is_sent_as_none() -> None:
+    message = rendered(changed({"progress": 1}, started_at="infinity"))
+
+    assert message is not None
+    assert message["data"]["started_at"] is None
+
+
+def test_an_object_is_echoed_as_it_was_written() -> None:
+    text = echo('{"test": "Hello Brain", "n": 12345678901234567890123}')
+
+    assert text == (
+        '{"type":"echo","data":{"test": "Hello Brain", "n": 12345678901234567890123},'
+        '"timestamp":"2026-02-06T01:30:15.000Z"}'
+    )
+
+
+@pytest.mark.parametrize(
+    "sent", ["hello", "", "42", "[1, 2]", "null", "{", '{"a": NaN}', '{"a": "\\ud800"}', "[" * 9999]
+)
+def test_what_is_not_an_object_is_echoed_as_a_message(sent: str) -> None:
+    assert json.loads(echo(sent))["data"] == {"message": sent}
+
+
+@given(st.text())
+def test_any_text_is_answered_by_a_valid_echo(sent: str) -> None:
+    message = SERVER_MESSAGE.validate_json(echo(sent))
+
+    assert message.type == "echo"
+
+
+@pytest.mark.parametrize(
+    ("happened", "is_superseded"),
+    [
+        (event(Operation.INSERT, {"status": "running"}), True),
+        (event(Operation.UPDATE, {"status": "running"}, {"progress": 1}), True),
+        (event(Operation.UPDATE, {"status": "completed"}, {"status": "running"}), False),
+        (event(Operation.UPDATE, {"status": "failed"}, {"status": "running"}), False),
+        (event(Operation.UPDATE, {"status": "completed"}, {"progress": 1}), True),
+        (event(Operation.INSERT, {"status": "completed"}), False),
+        (event(Operation.DELETE, None, {"status": "running"}), False),
+        (event(Operation.TRUNCATE), False),
+        (event(Operation.PUBLISH, {}), False),
+    ],
+)
+def test_a_run_update_is_superseded_by_the_next_and_no_other_message_is(
+    happened: Event, is_superseded: bool
+) -> None:
+    assert (RunSchema().superseded_key(happened) is not None) == is_superseded
+
+
+def test_an_event_that_clients_do_not_see_supersedes_nothing() -> None:
+    assert RunSchema().superseded_key(changed({"status": "in_progress"})) is None
+    assert RunSchema().superseded_key(event(Operation.UPDATE, None, {"progress": 1})) is None
+
+
+def test_a_message_supersedes_those_of_the_same_task() -> None:
+    first, second = changed({"progress": 4}), changed({"progress": 5})
+    other = replace(second, key=["task-124"])
+
+    keys = [RunSchema().superseded_key(one) for one in (first, second, other)]
+
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_row_is_shown_in_a_snapshot_as_in_a_message() -> None:
+    message = rendered(changed({"progress": 4}))
+
+    assert message is not None
+    assert RunSchema().show_row(ROW) == message["data"]
+    assert list(RunSchema().show_row(ROW) or ()) == list(message["data"])
+
+
+def test_a_row_with_an_unknown_status_is_logged_and_not_shown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert RunSchema().show_row(ROW | {"status": "cancelled"}) is None
+    assert "task-123" in caplog.text

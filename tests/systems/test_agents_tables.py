@@ -1,0 +1,289 @@
+"""What is sent of the tables that several systems show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from brain.database.migrations import core_schema, migrate
+from brain.message.channel_schema import ChannelSchemas
+from brain.message.event import Event
+from brain.message.wire_format import WireFormat
+from brain.systems.cecelia.run_messages import RunSchema
+from brain.systems.channels.wire_format import ChannelsFormat
+from brain.systems.cloud_agents.wire_format import CloudAgentsFormat
+from brain.systems.mission_control.wire_format import MissionControlFormat
+from tests.database.changes import changes, logged_events
+from tests.postgres import new_database
+from tests.schemas import every_schema
+
+pytestmark = pytest.mark.postgres_versions
+
+FORMATS: tuple[WireFormat, ...] = (
+    ChannelsFormat(),
+    MissionControlFormat(),
+    CloudAgentsFormat(ChannelSchemas([RunSchema()])),
+)
+TABLES = ["agents", "messages", "missions", "sessions"]
+
+
+@pytest.fixture
+async def empty(postgres: str) -> AsyncIterator[str]:
+    """The URL of a database that has not been migrated."""
+    async with new_database(postgres) as url:
+        yield url
+
+
+def types(event: Event) -> list[str | None]:
+    """Return the type of the message about an event in each of the formats."""
+    texts = [wire_format.render(event) for wire_format in FORMATS]
+    return [None if text is None else json.loads(text)["type"] for text in texts]
+
+
+async def sent(database: str, connection: asyncpg.Connection, *statements: str) -> list[Any]:
+    """Return the types of the messages about `statements`, each a transaction of its own."""
+    return [types(event) for event in await logged_events(database, connection, *statements)]
+
+
+async def test_an_agent_is_sent_in_the_words_of_each_format(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    assert await sent(
+        database,
+        connection,
+        "INSERT INTO agents (id) VALUES ('ops')",
+        "UPDATE agents SET status = 'working', current_task = 'deploy', progress = 0",
+        "UPDATE agents SET progress = 50",
+        """UPDATE agents SET heartbeat_at = now(), health = '{"health": "good", "tasks": 5}'""",
+        "UPDATE agents SET updated_at = now()",
+        "UPDATE agents SET status = 'error', error = 'Task execution failed'",
+        "UPDATE agents SET status = 'stopped'",
+        "DELETE FROM agents",
+    ) == [
+        ["agent_started", "agent:status", "agent_status"],
+        ["agent_heartbeat", None, "agent_status"],
+        ["agent_heartbeat", None, "agent_status"],
+        ["agent_heartbeat", None, None],
+        ["agent_error", "agent:status", "agent_status"],
+        ["agent_stopped", "agent:status", None],
+        ["agent_stopped", "agent:status", "agent_status"],
+    ]
+
+
+async def test_an_agent_that_gets_another_id_is_sent_as_gone_and_as_new(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("INSERT INTO agents (id, status) VALUES ('a', 'working')")
+
+    gone, there = await logged_events(database, connection, "UPDATE agents SET id = 'b'")
+
+    assert types(gone) == ["agent_stopped", "agent:status", "agent_status"]
+    assert types(there) == ["agent_started", "agent:status", "agent_status"]
+    texts = [MissionControlFormat().render(event) or "" for event in (gone, there)]
+    assert [(p["agentId"], p["status"]) for p in (json.loads(t)["payload"] for t in texts)] == [
+        ("a", "offline"),
+        ("b", "online"),
+    ]
+
+
+async def test_a_mission_is_sent_from_its_beginning_to_its_end(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    assert await sent(
+        database,
+        connection,
+        "INSERT INTO missions (id, name, priority) VALUES ('m', 'Deploy Application', 'high')",
+        "UPDATE missions SET status = 'started'",
+        "UPDATE missions SET priority = 'low'",
+        """UPDATE missions SET status = 'completed', result = '{"status": "success"}'""",
+        "UPDATE missions SET status = 'failed', error = 'Deployment failed: timeout'",
+        "DELETE FROM missions",
+    ) == [
+        ["mission_created", None, "missions_inserted"],
+        ["mission_started", None, "missions_updated"],
+        ["mission_updated", None, "missions_updated"],
+        ["mission_completed", None, "missions_updated"],
+        ["mission_failed", None, "missions_updated"],
+        ["mission_deleted", None, "missions_deleted"],
+    ]
+
+
+async def test_a_task_is_sent_in_the_words_of_each_format(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    assert await sent(
+        database,
+        connection,
+        "INSERT INTO tasks (id) VALUES ('t')",
+        "UPDATE tasks SET status = 'running'",
+        "UPDATE tasks SET progress = 5",
+        "UPDATE tasks SET title = 'in no message'",
+        "UPDATE tasks SET status = 'completed'",
+        "UPDATE tasks SET status = 'failed'",
+    ) == [
+        ["task_queued", None, "run_update"],
+        ["task_started", None, "run_update"],
+        ["task_updated", None, "run_update"],
+        ["task_completed", None, "run_complete"],
+        ["task_failed", None, "run_failed"],
+    ]
+
+
+async def test_a_new_last_message_of_a_session_is_activity(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    assert await sent(
+        database,
+        connection,
+        "INSERT INTO sessions (id, agent_id) VALUES ('s', 'ops')",
+        "UPDATE sessions SET last_message = 'User said: Hello'",
+        "UPDATE sessions SET agent_id = 'dev'",
+    ) == [
+        ["sessions_inserted", "session:activity", "sessions_inserted"],
+        ["sessions_updated", "session:activity", "sessions_updated"],
+        ["sessions_updated", None, "sessions_updated"],
+    ]
+
+
+async def test_a_row_of_messages_is_a_chat_message(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    (event,) = await logged_events(
+        database,
+        connection,
+        "INSERT INTO messages VALUES ('msg-456', 'conv-123', 'dev', 'Hello', '2026-02-06 01:30Z')",
+    )
+
+    assert types(event) == ["messages_inserted", None, "chat_message"]
+    assert json.loads(FORMATS[2].render(event) or "")["data"] == {
+        "conversationId": "conv-123",
+        "messageId": "msg-456",
+        "content": "Hello",
+        "sender": "dev",
+        "timestamp": "2026-02-06T01:30:00.000Z",
+    }
+
+
+async def test_columns_have_defaults(connection: asyncpg.Connection) -> None:
+    await connection.execute(
+        """
+        INSERT INTO agents DEFAULT VALUES;
+        INSERT INTO missions DEFAULT VALUES;
+        INSERT INTO sessions (agent_id) VALUES ('a');
+        INSERT INTO messages (conversation_id, sender, content) VALUES ('c', 's', 'hello');
+        """
+    )
+
+    for table in TABLES:
+        assert await connection.fetchval(f"SELECT length(id) FROM {table}") == 36
+    assert await connection.fetchval("SELECT status FROM agents") == "idle"
+    assert await connection.fetchval("SELECT status FROM missions") == "created"
+
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [
+        ("agents", "(id) VALUES ('a')"),
+        ("missions", "(id) VALUES ('a')"),
+        ("sessions", "(id, agent_id) VALUES ('a', 'b')"),
+    ],
+)
+async def test_an_update_sets_updated_at_unless_the_writer_does(
+    connection: asyncpg.Connection, table: str, row: str
+) -> None:
+    await connection.execute(f"INSERT INTO {table} {row}")
+    await connection.execute(f"UPDATE {table} SET updated_at = '2020-01-01 00:00+00'")
+
+    assert await connection.fetchval(f"SELECT updated_at = '2020-01-01 00:00+00' FROM {table}")
+
+    await connection.execute(f"UPDATE {table} SET id = 'b'")
+
+    assert await connection.fetchval(
+        f"SELECT updated_at > now() - interval '1 minute' FROM {table}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "constraint"),
+    [
+        ("INSERT INTO agents (status) VALUES ('asleep')", "agents_status_check"),
+        ("INSERT INTO agents (progress) VALUES (-1)", "agents_progress_check"),
+        ("INSERT INTO agents (progress) VALUES ('NaN')", "agents_progress_check"),
+        ("INSERT INTO missions (status) VALUES ('running')", "missions_status_check"),
+    ],
+)
+async def test_a_value_that_no_format_knows_is_refused(
+    connection: asyncpg.Connection, statement: str, constraint: str
+) -> None:
+    with pytest.raises(asyncpg.CheckViolationError, match=constraint):
+        await connection.execute(statement)
+
+
+async def test_tables_that_fit_are_kept_and_watched(empty: str) -> None:
+    connection = await asyncpg.connect(empty)
+    await connection.execute(
+        """
+        CREATE TABLE agents (
+            id int PRIMARY KEY, name text, status text, current_task text, progress int, error text,
+            health text, heartbeat_at timestamp, updated_at timestamp, of_their_own text);
+        INSERT INTO agents (id) VALUES (17);
+        """
+    )
+
+    await migrate(empty, every_schema())
+
+    (event,) = await logged_events(empty, connection, "UPDATE agents SET status = 'working'")
+    assert types(event) == ["agent_started", "agent:status", "agent_status"]
+    assert json.loads(FORMATS[1].render(event) or "")["payload"]["agentId"] == "17"
+    assert "of_their_own" not in event.data
+    assert await connection.fetchval("SELECT updated_at IS NULL FROM agents")
+    await connection.close()
+
+
+async def test_a_table_of_that_name_which_is_another_one_is_left_alone(empty: str) -> None:
+    connection = await asyncpg.connect(empty)
+    await connection.execute("CREATE TABLE messages (id int PRIMARY KEY, content text)")
+    await migrate(empty, every_schema())
+
+    watched = await connection.fetchval("SELECT array_agg(channel) FROM brain.watches")
+    triggers = await connection.fetchval(
+        "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'messages'::regclass"
+    )
+    await connection.close()
+    assert {"agents", "sessions", "missions"} <= set(watched)
+    assert "messages" not in watched
+    assert triggers == 0
+
+
+async def test_a_table_that_is_watched_already_keeps_its_watch(empty: str) -> None:
+    await migrate(empty, [core_schema()])
+    connection = await asyncpg.connect(empty)
+    await connection.execute(
+        """
+        CREATE TABLE missions (
+            id int PRIMARY KEY, name text, priority text, status text, result jsonb, error text,
+            updated_at timestamptz);
+        SELECT brain.watch('missions', 'ours', '{id,name}');
+        """
+    )
+
+    await migrate(empty, every_schema())
+
+    assert await changes(empty, connection, "INSERT INTO missions VALUES (1, 'a', 'secret')") == [
+        ("I", [1], {"id": 1, "name": "a"})
+    ]
+    assert await connection.fetchval(
+        "SELECT channel FROM brain.watched WHERE relation = 'missions'::regclass"
+    ) == ("ours")
+    await connection.close()
+
+
+async def test_the_watches_have_no_problems(connection: asyncpg.Connection) -> None:
+    rows = await connection.fetch("SELECT channel, problems FROM brain.watches")
+
+    assert {*TABLES, "tasks"} <= {row["channel"] for row in rows}
+    assert not [row for row in rows if row["problems"]]

@@ -1,0 +1,142 @@
+"""Brain's endpoints over real sockets, with a hub that the test feeds by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, cast
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from brain.app import limits, quotas
+from brain.auth.access_function import AccessFunction
+from brain.auth.policy import authority_for
+from brain.database.history import HistoryReader
+from brain.database.snapshot import SnapshotReader
+from brain.hub.hub import Hub
+from brain.listener.batch_source import BatchSource
+from brain.message.channel_schema import ChannelSchemas
+from brain.message.cursor import Cursor
+from brain.message.event import Batch, Event, Operation
+from brain.presence.cluster import Cluster
+from brain.presence.tracker import PresenceTracker
+from brain.session.admission import Admission
+from brain.session.catch_up import Sources
+from brain.session.connection_limiter import ConnectionLimiter
+from brain.session.registry import SessionRegistry
+from brain.session.session import SessionContext
+from brain.settings import Settings
+from brain.system import installed_systems
+from brain.transport.handshake import Handshake
+from brain.transport.websocket import HttpProtocol, TransportLimits, WebSocketProtocol
+from brain.web import websocket_endpoint as endpoint
+from brain.web.services import Services
+
+NO_DATABASE = "postgresql://127.0.0.1:1/none"
+
+
+def a_task(id: str, tick: int = 1, number: int = 1, text: str = "") -> Event:
+    data = {"id": id, "status": "queued", "progress": 0, "error": text or None}
+    return Event(
+        Cursor(tick, 5, number),
+        datetime.now(UTC),
+        "tasks",
+        Operation.INSERT,
+        [id],
+        data,
+        None,
+        size_bytes=100 + len(text),
+    )
+
+
+def new_hub(ring_bytes: int = 10_000_000) -> Hub:
+    hub = Hub(ring_bytes)
+    hub.deliver(Batch((), Cursor(0, 5)))
+    return hub
+
+
+def application(
+    hub: Hub,
+    pool: Any = None,
+    *,
+    settings: Settings | None = None,
+    access_function: AccessFunction | None = None,
+    limiter: ConnectionLimiter | None = None,
+) -> Starlette:
+    """
+    Return the endpoints of all systems but feeds, over a pool that they may query.
+
+    `app.state.registry` is the registry of its sessions.
+    """
+    chosen = settings or Settings(max_message_depth=10)
+    systems = list(installed_systems().values())
+    schemas = ChannelSchemas(schema for system in systems for schema in system.channel_schemas)
+    presence = PresenceTracker()
+    registry = SessionRegistry(presence)
+    authority = authority_for(chosen, access_function)
+    admission = Admission(
+        authority, limiter or ConnectionLimiter(quotas(chosen)), chosen.allowed_origins
+    )
+    services = Services(
+        chosen,
+        NO_DATABASE,
+        schemas,
+        BatchSource(NO_DATABASE, chosen),
+        authority,
+        Handshake(admission, chosen.unread_timeout_seconds),
+        SessionContext(authority, registry, limits(chosen), chosen.jwt_leeway_seconds),
+        presence,
+        Cluster(NO_DATABASE, presence, chosen.database_timeout_seconds),
+        SnapshotReader(10_000),
+    )
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
+        history = HistoryReader(pool, timeout_seconds=1)
+        yield {"sources": Sources(hub, pool, history, services.snapshots)}
+
+    profiles = [profile for system in systems for profile in system.profiles(schemas)]
+    app = Starlette(
+        routes=[
+            *endpoint.routes(services, profiles),
+            *(route for system in systems for route in system.routes(services)),
+        ],
+        lifespan=lifespan,
+    )
+    app.state.registry = registry
+    return app
+
+
+@asynccontextmanager
+async def served(
+    app: ASGIApp, transport_limits: TransportLimits | None = None, **settings: Any
+) -> AsyncIterator[tuple[int, uvicorn.Server]]:
+    """Serve `app` by Brain's protocol classes; yield the port and the server."""
+    chosen = transport_limits or TransportLimits()
+    config = uvicorn.Config(
+        app,
+        port=0,
+        ws=cast(type[asyncio.Protocol], partial(WebSocketProtocol, limits=chosen)),
+        http=cast(type[asyncio.Protocol], partial(HttpProtocol, limits=chosen)),
+        ws_per_message_deflate=False,
+        log_config=None,
+        timeout_graceful_shutdown=2,
+        **settings,
+    )
+    server = uvicorn.Server(config)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    task = asyncio.create_task(server._serve())
+    while not server.started:
+        assert not task.done()
+        await asyncio.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1], server
+    finally:
+        server.should_exit = True
+        await task

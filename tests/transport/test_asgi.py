@@ -1,0 +1,86 @@
+"""The ASGI transport under a real server that is not uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from starlette.applications import Starlette
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from brain.message.cursor import Cursor
+from brain.message.event import Batch
+from brain.settings import Settings
+from tests.transport.served import a_task, application, new_hub
+
+
+def follow(port: int, max_queue: int | None = None, **options: Any) -> connect:
+    url = f"ws://127.0.0.1:{port}/ws"
+    return connect(url, proxy=None, compression=None, max_queue=max_queue, **options)
+
+
+@asynccontextmanager
+async def hypercorn(app: Starlette) -> AsyncIterator[int]:
+    """Serve `app` until the context ends; yield the port."""
+    config = Config()
+    config.errorlog = None
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        config.bind = [f"fd://{listener.detach()}"]
+    stop = asyncio.Event()
+    serving = asyncio.create_task(
+        serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]
+    )
+    try:
+        async with asyncio.timeout(60):
+            yield port
+    finally:
+        stop.set()
+        await serving
+
+
+async def test_a_client_that_stops_reading_is_aborted() -> None:
+    hub = new_hub(ring_bytes=100_000_000)
+    async with hypercorn(application(hub, settings=Settings(unread_timeout_seconds=0.5))) as port:
+        async with follow(port, max_queue=1, close_timeout=0.1) as slow:
+            await slow.recv()
+            tick = 0
+            while hub.statistics().subscribers:
+                tick += 1
+                event = a_task(str(tick), tick, text="x" * 100_000)
+                hub.deliver(Batch((event,), Cursor(tick, 5)))
+                await asyncio.sleep(0.001)
+
+
+async def test_hypercorn_serves_a_fast_and_a_slow_client() -> None:
+    hub = new_hub(ring_bytes=100_000_000)
+    async with hypercorn(application(hub)) as port:
+        async with follow(port) as good:
+            assert orjson.loads(await good.recv())["type"] == "connected"
+            await good.send("hello")
+            assert orjson.loads(await good.recv())["data"] == {"message": "hello"}
+
+            async with follow(port, max_queue=1) as slow:
+                await slow.recv()
+                for n in range(1, 1501):
+                    hub.deliver(Batch((a_task(str(n), n, text="x" * 10_000),), Cursor(n, 5)))
+                    assert orjson.loads(await good.recv())["data"]["id"] == str(n)
+                assert hub.statistics().lagging == 1
+                received = [orjson.loads(await slow.recv())["data"]["id"] for _ in range(1500)]
+                assert received == [str(n) for n in range(1, 1501)]
+
+            await good.send(b"\x00")
+            try:
+                await good.recv()
+            except ConnectionClosed as closed:
+                assert closed.rcvd is not None
+                assert closed.rcvd.code == 1003
+        while hub.statistics().subscribers:
+            await asyncio.sleep(0.01)

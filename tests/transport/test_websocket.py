@@ -1,0 +1,394 @@
+"""Brain's protocol classes under the real uvicorn, with clients that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Any
+
+import orjson
+import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from brain.errors import WrongUvicorn
+from brain.message.cursor import Cursor
+from brain.message.event import Batch
+from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
+from brain.settings import Settings
+from brain.transport.websocket import MOST_HEAD_BYTES, TransportLimits, require_uvicorn
+from tests.raw_websocket import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    SMALL_BUFFER_BYTES,
+    TEXT,
+    RawClient,
+    client_frame,
+    connected_to,
+    handshake,
+    upgraded,
+)
+from tests.transport.served import a_task, application, new_hub, served
+
+
+def client(port: int, path: str = "/ws") -> connect:
+    return connect(f"ws://127.0.0.1:{port}{path}", proxy=None, compression=None, max_queue=None)
+
+
+async def received(connection: ClientConnection) -> dict[str, object]:
+    async with asyncio.timeout(10):
+        message: dict[str, object] = orjson.loads(await connection.recv())
+    return message
+
+
+async def next_message(raw: RawClient) -> dict[str, Any]:
+    text = await raw.next_text()
+    assert text is not None
+    message: dict[str, Any] = orjson.loads(text)
+    return message
+
+
+async def becomes(condition: object) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def batches(count: int, text: str = "") -> list[Batch]:
+    """Return so many, of one task each."""
+    return [Batch((a_task(str(n), n, text=text),), Cursor(n, 5)) for n in range(1, count + 1)]
+
+
+async def test_a_client_gets_events_and_replies_without_a_task_of_its_own() -> None:
+    hub = new_hub()
+    async with served(application(hub)) as (port, server), client(port) as connection:
+        assert (await received(connection))["type"] == "connected"
+        await becomes(lambda: not server.server_state.tasks)
+
+        hub.deliver(Batch((a_task("a"), a_task("b", 1, 2)), Cursor(1, 5)))
+        assert [(await received(connection))["data"]["id"] for _ in "ab"] == ["a", "b"]  # type: ignore[index]
+        await connection.send("hello")
+        assert (await received(connection))["data"] == {"message": "hello"}
+
+
+async def test_a_message_in_fragments_is_one_message() -> None:
+    async with served(application(new_hub())) as (port, _), client(port) as connection:
+        await received(connection)
+        await connection.send(iter(["one ", "mess", "age"]))
+
+        assert (await received(connection))["data"] == {"message": "one message"}
+
+
+async def test_a_message_sent_before_the_endpoint_is_reached_is_answered() -> None:
+    app = application(new_hub())
+
+    async def after_a_while(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await asyncio.sleep(0.2)
+        await app(scope, receive, send)
+
+    async with served(after_a_while) as (port, _), connected_to(port) as raw:
+        await raw.send(handshake("/ws"))
+        await asyncio.sleep(0.1)
+        await raw.send_frame(TEXT, b"early")
+        await raw.receive_handshake()
+
+        assert (await next_message(raw))["type"] == "connected"
+        assert (await next_message(raw))["data"] == {"message": "early"}
+
+
+async def test_a_client_that_stops_reading_is_aborted_and_the_others_get_everything() -> None:
+    hub = new_hub(ring_bytes=100_000_000)
+    limits = TransportLimits(unread_timeout_seconds=0.5)
+    async with (
+        served(application(hub), limits) as (port, _),
+        upgraded(port, receive_buffer_bytes=SMALL_BUFFER_BYTES) as raw,
+        client(port) as good,
+    ):
+        await received(good)
+        await becomes(lambda: hub.statistics().subscribers == 2)
+        for batch in batches(1000, "x" * 10_000):
+            hub.deliver(batch)
+            await received(good)
+
+        await becomes(lambda: hub.statistics().subscribers == 1)
+        assert await raw.read_until_closed() is None
+
+
+async def test_a_client_that_reads_late_gets_everything_in_order() -> None:
+    hub = new_hub(ring_bytes=100_000_000)
+    async with (
+        served(application(hub)) as (port, _),
+        upgraded(port, receive_buffer_bytes=SMALL_BUFFER_BYTES) as raw,
+    ):
+        assert (await next_message(raw))["type"] == "connected"
+        await becomes(lambda: hub.statistics().subscribers == 1)
+        for batch in batches(2000, "x" * 5_000):
+            hub.deliver(batch)
+        assert hub.statistics().lagging == 1
+
+        messages = [await next_message(raw) for _ in range(2000)]
+        assert [message["data"]["id"] for message in messages] == [str(n) for n in range(1, 2001)]
+        assert hub.statistics().lagging == 0
+
+
+async def test_a_client_that_does_not_answer_a_ping_is_aborted_even_with_unread_data() -> None:
+    hub = new_hub(ring_bytes=100_000_000)
+    app = application(hub)
+    async with (
+        served(app, ws_ping_interval=0.3, ws_ping_timeout=0.3) as (port, _),
+        upgraded(port, receive_buffer_bytes=SMALL_BUFFER_BYTES),
+    ):
+        await becomes(lambda: hub.statistics().subscribers == 1)
+        for batch in batches(1000, "x" * 10_000):
+            hub.deliver(batch)
+
+        await becomes(lambda: hub.statistics().subscribers == 0)
+
+
+async def test_a_client_that_does_not_answer_a_close_frame_is_aborted() -> None:
+    hub = new_hub()
+    limits = TransportLimits(close_seconds=0.3)
+    async with (
+        served(application(hub), limits) as (port, server),
+        upgraded(port) as raw,
+    ):
+        await raw.send_frame(BINARY, b"\x00")
+
+        await raw.read_to_the_end()
+        assert raw.close_code == 1003
+        await becomes(lambda: not server.server_state.connections)
+
+
+async def test_a_client_that_sends_a_close_frame_and_reads_nothing_is_aborted() -> None:
+    hub = new_hub(ring_bytes=100_000_000)
+    limits = TransportLimits(close_seconds=0.3)
+    async with (
+        served(application(hub), limits) as (port, server),
+        upgraded(port, receive_buffer_bytes=SMALL_BUFFER_BYTES) as raw,
+    ):
+        await becomes(lambda: hub.statistics().subscribers == 1)
+        for batch in batches(1000, "x" * 10_000):
+            hub.deliver(batch)
+        await raw.send_frame(CLOSE, (1000).to_bytes(2))
+
+        await becomes(lambda: not server.server_state.connections)
+
+
+async def test_after_a_close_frame_nothing_more_is_sent() -> None:
+    hub = new_hub(ring_bytes=100_000_000)
+    async with (
+        served(application(hub)) as (port, server),
+        upgraded(port, receive_buffer_bytes=SMALL_BUFFER_BYTES) as raw,
+    ):
+        await becomes(lambda: hub.statistics().subscribers == 1)
+        (connection,) = server.server_state.connections
+        more = iter(batches(10_000, "x" * 10_000))
+        while not connection.transport.get_write_buffer_size():
+            hub.deliver(next(more))
+        await raw.send_frame(CLOSE, (1000).to_bytes(2))
+        await becomes(connection.transport.is_closing)
+        hub.deliver(next(more))
+
+        assert (await raw.receive_to_the_end()).endswith(b"\x88\x02\x03\xe8")
+
+
+@pytest.mark.parametrize(
+    ("opcode", "data", "code"),
+    [
+        (BINARY, b"\x00", 1003),
+        (TEXT, b"\xff\xfe", 1007),
+        (TEXT, b"x" * 5000, 1009),
+        (TEXT, b"[" * 50, 4501),
+        (CONTINUATION, b"x", 1002),
+    ],
+)
+async def test_a_message_that_cannot_be_accepted_closes_the_connection_with_a_code(
+    opcode: int, data: bytes, code: int
+) -> None:
+    app = application(new_hub())
+    async with served(app, ws_max_size=4096) as (port, server), upgraded(port) as raw:
+        await raw.send_frame(opcode, data)
+        assert await raw.read_until_closed() == code
+        await raw.send_frame(CLOSE, code.to_bytes(2))
+        await raw.read_to_the_end()
+        await becomes(lambda: not server.server_state.connections)
+
+
+@pytest.mark.parametrize("opcode", [TEXT, PING, PONG, CONTINUATION])
+async def test_a_client_that_exceeds_the_rate_limit_is_closed_with_4029(opcode: int) -> None:
+    """The session counts messages, and the transport pings, pongs and fragments."""
+    app = application(new_hub(), settings=Settings(messages_per_second=10))
+    limits = TransportLimits(frames_per_second=10, fragments=1000)
+    async with served(app, limits) as (port, _), upgraded(port) as raw:
+        if opcode == CONTINUATION:
+            await raw.send_frame(TEXT, is_final=False)
+        for _ in range(30):
+            await raw.send_frame(opcode, is_final=opcode != CONTINUATION)
+
+        assert await raw.read_until_closed() == 4029
+
+
+@pytest.mark.parametrize("opcode", [TEXT, PONG])
+async def test_a_client_that_goes_on_flooding_is_aborted(
+    opcode: int,
+) -> None:
+    app = application(new_hub(), settings=Settings(messages_per_second=10))
+    limits = TransportLimits(frames_per_second=10, close_seconds=1000)
+    async with served(app, limits) as (port, server), upgraded(port) as raw:
+        with pytest.raises(OSError):
+            while True:
+                await raw.send(100 * client_frame(b"x" * 100, opcode))
+        await becomes(lambda: not server.server_state.connections)
+
+
+async def test_a_message_in_too_many_fragments_closes_the_connection() -> None:
+    limits = TransportLimits(frames_per_second=1000, fragments=10)
+    async with served(application(new_hub()), limits) as (port, _), upgraded(port) as raw:
+        await raw.send_frame(TEXT, is_final=False)
+        for _ in range(20):
+            await raw.send_frame(CONTINUATION, is_final=False)
+
+        assert await raw.read_until_closed() == 1009
+
+
+@pytest.mark.parametrize("opcode", [TEXT, PING])
+async def test_a_client_that_does_not_read_replies_is_aborted(opcode: int) -> None:
+    """The answers would be buffered without limit otherwise."""
+    hub = new_hub()
+    limits = TransportLimits(frames_per_second=10**9, close_seconds=0.3)
+    unlimited = Settings(messages_per_second=10**9, bytes_per_second=10**12)
+    async with (
+        served(application(hub, settings=unlimited), limits) as (port, _),
+        upgraded(port, receive_buffer_bytes=SMALL_BUFFER_BYTES) as raw,
+    ):
+        frame = client_frame(b"x" * (50_000 if opcode == TEXT else 125), opcode)
+        with pytest.raises(OSError):
+            for _ in range(3_000):
+                await raw.send(100 * frame)
+        await becomes(lambda: hub.statistics().subscribers == 0)
+
+
+@pytest.mark.parametrize("beginning", [b"", b"GET /ws HTTP/1.1\r\nHost: local"])
+async def test_a_client_that_sends_no_complete_head_is_aborted(beginning: bytes) -> None:
+    limits = TransportLimits(handshake_timeout_seconds=0.3)
+    async with (
+        served(application(new_hub()), limits) as (port, server),
+        connected_to(port) as raw,
+    ):
+        await raw.send(beginning)
+
+        assert await raw.receive_to_the_end() == b""
+        await becomes(lambda: not server.server_state.connections)
+
+
+async def test_a_client_that_sends_its_second_head_too_slowly_is_aborted() -> None:
+    limits = TransportLimits(handshake_timeout_seconds=0.3)
+    async with served(application(new_hub()), limits) as (port, _), connected_to(port) as raw:
+        await raw.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 404 " in await raw.receive()
+        await asyncio.sleep(0.4)  # kept alive, and not cut for the first one
+        with pytest.raises(OSError):
+            for _ in range(100):
+                await raw.send(b"G" if _ == 0 else b"E")
+                await asyncio.sleep(0.05)
+
+
+async def test_a_long_body_does_not_count_as_head() -> None:
+    async with served(application(new_hub())) as (port, _), asyncio.timeout(10):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        size = 3 * MOST_HEAD_BYTES
+        head = f"POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n"
+        writer.write(head.encode() + b"x" * size)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 404 ")
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [("/ws?" + "x" * 9000, (), 414), ("/ws", ("X: " + "x" * 9000,), 431)],
+)
+async def test_a_handshake_with_too_long_a_line_is_refused(
+    path: str, headers: tuple[str, ...], status: int
+) -> None:
+    async with served(application(new_hub())) as (port, server), connected_to(port) as raw:
+        await raw.send(handshake(path, *headers))
+
+        assert (await raw.receive_to_the_end()).startswith(f"HTTP/1.1 {status} ".encode())
+        await becomes(lambda: not server.server_state.connections)
+
+
+async def test_a_request_with_an_endless_head_is_aborted() -> None:
+    async with served(application(new_hub())) as (port, _), connected_to(port) as raw:
+        with pytest.raises(OSError):
+            await raw.send(b"GET /ws HTTP/1.1\r\n")
+            for _ in range(MOST_HEAD_BYTES):
+                await raw.send(b"X: " + b"y" * 1000 + b"\r\n")
+
+
+async def test_after_many_connections_nothing_is_left() -> None:
+    hub = new_hub()
+    limiter = ConnectionLimiter(ConnectionQuotas(1000, 1000, 1000, 1000))
+    before = len(asyncio.all_tasks())
+    async with served(application(hub, limiter=limiter)) as (port, server):
+        at_rest = len(asyncio.all_tasks())
+        for _ in range(20):
+            async with AsyncExitStack() as stack:
+                for number in range(20):
+                    if number % 2:
+                        connection = await stack.enter_async_context(client(port))
+                        await received(connection)
+                    else:
+                        raw = await stack.enter_async_context(connected_to(port))
+                        await raw.send(handshake("/ws"))
+                        if number % 4:
+                            await raw.receive_handshake()
+                hub.deliver(Batch((), hub.cursor))
+        await becomes(lambda: not server.server_state.connections)
+
+        assert hub.statistics()._replace(events=0) == (0, 0, 0, 0, 0)
+        assert limiter.count() == 0
+        await becomes(lambda: len(asyncio.all_tasks()) == at_rest)
+    assert len(asyncio.all_tasks()) == before
+
+
+@pytest.mark.parametrize(("path", "code"), [("/ws", 1012), ("/?token=ann", 1001)])
+async def test_clients_are_closed_with_a_code_when_the_server_stops(path: str, code: int) -> None:
+    hub = new_hub()
+    async with AsyncExitStack() as stack:
+        async with served(application(hub)) as (port, _):
+            url = f"ws://127.0.0.1:{port}{path}"
+            connection = await stack.enter_async_context(connect(url, proxy=None))
+            await becomes(lambda: hub.statistics().subscribers == 1)
+            if path == "/ws":
+                await received(connection)
+        with pytest.raises(ConnectionClosed) as closed:
+            await received(connection)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == code
+        assert hub.statistics().subscribers == 0
+
+
+async def test_an_application_that_fails_ends_the_connection() -> None:
+    """The log has the reason; the client gets an answer all the same."""
+
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("a mistake")
+
+    async with served(failing, lifespan="off") as (port, _), connected_to(port) as raw:
+        await raw.send(handshake("/ws"))
+        assert b" 500 " in await raw.receive_to_the_end()
+
+
+def test_another_uvicorn_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_uvicorn()
+    monkeypatch.setattr(uvicorn, "__version__", "0.55.0")
+    with pytest.raises(WrongUvicorn, match=r"uvicorn 0\.55\.0 is installed.*pip install") as error:
+        require_uvicorn()
+    assert "\n" not in str(error.value)
