@@ -60,7 +60,8 @@ def systems_command(**flags: Any) -> None:
 async def fits(connection: asyncpg.Connection, on: Sequence[System]) -> list[str]:
     """Return a line per table of the user's that would fit a system which is off."""
     served = {table.relation for system in on for table in tables_of(system)}
-    off = [system for system in installed_systems().values() if system not in on]
+    on_names = {system.name for system in on}
+    off = [system for system in installed_systems().values() if system.name not in on_names]
     names: dict[str, str] = {}
     tables: list[SystemTable] = []
     for system in off:

@@ -24,7 +24,7 @@ STATE = """
     SELECT length, CASE WHEN length <= $3 THEN text END AS text,
            encode(sha256(convert_to(
                CASE WHEN jsonb_typeof(state) = 'object' AND ignored_keys <> '{}'
-                    THEN (state - ignored_keys)::text ELSE text END, 'UTF8')), 'hex') AS mark
+                    THEN (state - ignored_keys)::text ELSE text END, 'UTF8')), 'hex') AS etag
       FROM (SELECT *, octet_length(text) AS length
               FROM (SELECT *, state::text AS text
                       FROM (SELECT f.ignored_keys, brain.feed(f.name, $2) AS state
@@ -93,7 +93,7 @@ class FeedReader:
                 f"the state of the feed {name} has {record['length']} bytes, and"
                 f" BRAIN_SNAPSHOT_BYTES allows {self._most_bytes}"
             )
-        return FeedState(record["text"], record["mark"])
+        return FeedState(record["text"], record["etag"])
 
     async def shared_state(self, name: str, argument: str | None) -> FeedState | None:
         """Return what `state` does, with one query for all callers at the same time."""

@@ -1,4 +1,4 @@
-"""Serves an ASGI application until it is told to stop."""
+"""Serves an ASGI application until it should stop."""
 
 from __future__ import annotations
 

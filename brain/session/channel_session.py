@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,8 +28,6 @@ from brain.session.catch_up import CatchUp, Sources
 from brain.session.command_queue import CommandQueue
 from brain.session.session import Session, SessionContext
 from brain.session.subscriptions import Subscriptions
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
