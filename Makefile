@@ -33,7 +33,7 @@ check: $(VENV)/.installed-dev  ## Check style, types and the directions of impor
 	@$(BIN) -m mypy
 	@$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.installed-dev  ## Measure what writers pay, how soon clients hear, and what many of them cost
+bench: $(VENV)/.installed-dev  ## Measure what writers pay, how soon clients get it, and what many of them cost
 	@$(BIN) -m bench.writers
 	@$(BIN) -m bench.latency
 	@$(BIN) -m bench.fanout

@@ -1,12 +1,12 @@
 """
-The least that Python can do: `socket.send` of one prepared frame, for one socket after the other.
+The lower limit of fan-out cost in Python: one `socket.send` of a prepared frame per client.
 
     python -m bench.bare CLIENTS FRAME_BYTES [--joins]
 
-It answers the handshakes of so many clients and sends what lines of standard input say: numbers of
-messages. Nothing else is done per client: no event loop, no buffer, no look at what a client says.
-With `--joins` the frames of a line go into one `send` per client. It prints its port when it is
-ready.
+The server answers the handshakes of CLIENTS clients. Each line of standard input holds message
+numbers, and the server sends these messages to all clients. It does nothing else per client: it has
+no event loop and no buffer, and does not read from clients. With `--joins` it joins the frames of a
+line into one `send` per client. It prints its port when it is ready.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BACKLOG = 2048
 async def running_bare(
     name: str, notes: Notes, clients: int, *options: str
 ) -> AsyncIterator[Contender]:
-    """Run it in a process of its own until the context ends."""
+    """Run the server in a separate process until the context ends."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.bare", str(clients), str(notes.frame_bytes), *options),
         stdin=asyncio.subprocess.PIPE,
@@ -52,7 +52,7 @@ async def running_bare(
 
 
 def accepted(listening: socket.socket) -> socket.socket:
-    """Accept a client, and answer its handshake."""
+    """Accept a client and answer its handshake."""
     client, _ = listening.accept()
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     received = b""

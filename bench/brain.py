@@ -1,4 +1,4 @@
-"""A Brain for thousands of clients that answer no pings."""
+"""A Brain for thousands of clients that do not answer pings."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.end_to_end.brain import RunningBrain, running_brain
 @asynccontextmanager
 async def brain_for_many(url: str, folder: Path, port: int = 0) -> AsyncIterator[RunningBrain]:
     """
-    Run it on this database until the context ends, on a port that the system chooses for 0.
+    Run Brain on this database until the context ends; port 0 means any free port.
 
-    It listens on one address. `localhost` is two, and the port that is free on one may belong to
-    one of the clients of another server on the other.
+    It listens on one address only. `localhost` has two, and a port that is free on one of them may
+    be in use on the other, by a client of another server.
     """
     options = ("--database-url", url, "--host", "127.0.0.1", "--port", str(port))
     async with running_brain(folder, *options, **WITHOUT_PINGS) as brain:

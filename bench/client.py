@@ -1,4 +1,4 @@
-"""The clients that the benchmarks connect."""
+"""WebSocket clients of the benchmarks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from bench.server import PATIENCE_SECONDS
 from tests.raw_websocket import upgraded
 
-# For a client that answers no pings.
+# For clients that do not answer pings.
 WITHOUT_PINGS = {"BRAIN_PING_SECONDS": "3600"}
 
 QUIET_SECONDS = 0.3
@@ -25,38 +25,38 @@ class Receipt(NamedTuple):
     at: float
     """When `recv()` returned the message, in seconds since 1970."""
     progress: float
-    """What it tells."""
+    """The value of `progress` in the message."""
 
 
 class Receiver:
-    """A WebSocket client that notes what came when."""
+    """A WebSocket client that records when it receives each message."""
 
     def __init__(self, client: ClientConnection) -> None:
         self._client = client
-        self._came = asyncio.Event()
+        self._received = asyncio.Event()
         self.receipts: list[Receipt] = []
 
     async def receive(self) -> None:
-        """Receive until the connection is closed, which is an error."""
+        """Receive messages until the connection is closed, which raises an error."""
         while True:
             text = await self._client.recv(decode=False)
             at = time.time()
-            # No more than the one number is looked for: parsing JSON would cost the client more
-            # than receiving it.
+            # Extract this one number only: parsing the JSON would cost the client more than
+            # receiving the message.
             begin = text.index(PROGRESS) + len(PROGRESS)
             self.receipts.append(Receipt(at, float(text[begin : text.index(b",", begin)])))
-            self._came.set()
+            self._received.set()
 
     async def until(self, count: int) -> list[Receipt]:
-        """Wait for so many messages since the last call; return them all, and forget them."""
+        """Wait for `count` messages since the last call; return and forget all receipts."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while len(self.receipts) < count:
-                self._came.clear()
-                await self._came.wait()
+                self._received.clear()
+                await self._received.wait()
         return self._taken()
 
     async def until_quiet(self, count: int) -> list[Receipt]:
-        """Wait for so many messages, and for those that come with or right after them."""
+        """Wait for `count` messages and until no more arrive; return and forget all receipts."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             known = -1
             while known < count or known < len(self.receipts):
@@ -71,7 +71,7 @@ class Receiver:
 
 @asynccontextmanager
 async def connected_receiver(port: int, *, is_greeted: bool = True) -> AsyncIterator[Receiver]:
-    """Connect to `/ws`, take the greeting, and receive until the context ends."""
+    """Connect to `/ws`, read the greeting, and receive messages until the context ends."""
     async with (
         connect(f"ws://localhost:{port}/ws", proxy=None, compression=None) as client,
         asyncio.TaskGroup() as tasks,
@@ -86,7 +86,7 @@ async def connected_receiver(port: int, *, is_greeted: bool = True) -> AsyncIter
 
 @asynccontextmanager
 async def connected_drain(port: int) -> AsyncIterator[None]:
-    """Connect to `/ws` a client that reads and looks at nothing, and so costs next to nothing."""
+    """Connect a client to `/ws` that reads and discards bytes, and so costs hardly any time."""
     async with upgraded(port) as client, asyncio.TaskGroup() as tasks:
 
         async def drain() -> None:

@@ -1,4 +1,4 @@
-"""Who is compared in telling many clients the same."""
+"""A server of the fan-out benchmark."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-# Takes the numbers of the messages, and returns when they are handed over.
+# Publishes the messages with these numbers; returns when the server has accepted them.
 Publish = Callable[[Sequence[int]], Awaitable[None]]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A running server, and how it is made to send."""
+    """A running server, and the call that publishes a message on it."""
 
     name: str
     port: int
@@ -22,33 +22,33 @@ class Contender:
     publish: Publish = field(repr=False)
     path: str = "/ws"
     is_greeted: bool = False
-    """Whether clients are sent something before anything is published."""
+    """True if the server sends a greeting to each client that connects."""
     waits_for_clients: bool = False
-    """Whether it may hold a frame back until the former one is acknowledged."""
+    """True if the server may delay a frame until the previous one is acknowledged (Nagle)."""
 
     @property
     def load_options(self) -> list[str]:
-        """What its clients have to know."""
+        """Return the options of `bench.load` for clients of this server."""
         options = {"--greeted": self.is_greeted, "--acknowledges": self.waits_for_clients}
         return [option for option, is_on in options.items() if is_on]
 
 
 class Poster:
-    """Posts to a server over one HTTP connection."""
+    """Sends POST requests to a server over one HTTP connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     async def post(self, path: str, bodies: Sequence[bytes]) -> None:
-        """Post one body right after the other, and wait for all the answers."""
+        """Post the bodies without waiting in between (pipelined), then read all responses."""
         for body in bodies:
             head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
             self._writer.write(head.encode() + body)
         for _ in bodies:
-            await self._take_answer()
+            await self._read_response()
 
-    async def _take_answer(self) -> None:
+    async def _read_response(self) -> None:
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
         assert head.startswith("http/1.1 2"), head
         length = head.partition("content-length:")[2].partition("\r\n")[0]
@@ -65,6 +65,6 @@ async def connected_poster(port: int) -> AsyncIterator[Poster]:
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago, for a program that cannot choose one itself."""
+    """Return a port that was free just now, for a program that cannot choose one itself."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])

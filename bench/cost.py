@@ -1,4 +1,4 @@
-"""What a change costs the server, by the processor time of the one backend that makes it."""
+"""The cost of a change: the processor time of the PostgreSQL backend that makes it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Measurement = Callable[[asyncpg.Connection], Coroutine[None, None, float]]
 
 
 async def microseconds_per_update(writer: asyncpg.Connection) -> float:
-    """Return the cost of a transaction that updates one row."""
+    """Return the processor time of a transaction that updates one row."""
     update = await writer.prepare(ONE_ROW)
     process = writer.get_server_pid()
     for number in range(UPDATES + 20):
-        if number == 20:  # until then it has planned anew, and loaded the functions
+        if number == 20:  # before, the backend makes its plans and loads the functions
             begun = cpu_nanoseconds(process)
         await update.fetch(str(random.randint(1, WRITTEN_ROWS)))
     return (cpu_nanoseconds(process) - begun) / UPDATES / 1000
 
 
 async def microseconds_per_row(writer: asyncpg.Connection) -> float:
-    """Return the cost of a row in a transaction that updates all of them."""
+    """Return the processor time per row of a transaction that updates all rows."""
     process = writer.get_server_pid()
     begun = cpu_nanoseconds(process)
     await writer.execute(ALL_ROWS)
@@ -43,11 +43,11 @@ async def microseconds_per_row(writer: asyncpg.Connection) -> float:
 async def extra_microseconds(
     server: Server, variants: Sequence[Variant], measure: Measurement, rounds: int
 ) -> list[float]:
-    """Return the median cost of the first variant, then what each of the others costs on top."""
+    """Return the median cost of the first variant, then the extra cost of each other one."""
     writer = await asyncpg.connect(server.url)
     await writer.execute("SET synchronous_commit = off")
     costs: list[list[float]] = [[] for _ in variants]
-    # The first round warms up.
+    # The first round is a warm-up.
     for _ in range(rounds + 1):
         for variant, measured in zip(variants, costs, strict=True):
             await server.clear()

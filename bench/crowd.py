@@ -1,4 +1,4 @@
-"""The process of the clients that come back, `bench.returners`, as the benchmark speaks with it."""
+"""Starts and controls `bench.returners`, the process of the clients that reconnect."""
 
 from __future__ import annotations
 
@@ -15,70 +15,71 @@ from bench.usage import end
 # The longest line that the process prints.
 LINE_BYTES = 2**20
 
-# How long a client may take to have the last message.
+# How long a client may take to receive the last message.
 PATIENCE_SECONDS = 120.0
 
 
 @dataclass
 class Report:
-    """What the clients have seen, all together. Times are those of `time.monotonic()`."""
+    """Totals over all clients. Times are those of `time.monotonic()`."""
 
     attempts: int = 0
-    """To connect."""
+    """Attempts to connect."""
     greeted: int = 0
-    """Attempts that Brain welcomed."""
+    """Attempts for which the client received the greeting."""
     greeted_last_at: float = 0.0
-    """When the last one was."""
-    told_at: dict[int, float] = field(default_factory=dict)
-    """For each message, when the last client had it."""
+    """When a client last received the greeting."""
+    delivered_at: dict[int, float] = field(default_factory=dict)
+    """For each message number, when the last client received it."""
     lost: int = 0
     doubled: int = 0
+    """Messages that a client received again, or out of order."""
     resets: int = 0
-    """How often Brain said that it could not tell what was missed."""
+    """How many `reset` messages clients received: Brain could not resume them."""
     closed: dict[str, int] = field(default_factory=dict)
-    """Why connections and attempts ended, and how many."""
+    """For each reason, how many connections and attempts ended with it."""
     lost_first_at: float = 0.0
     """When the first connection ended."""
     cpu_seconds: float = 0.0
-    """The processor time of this process from then until the last client was greeted."""
+    """Processor time of `bench.returners` from `lost_first_at` to `greeted_last_at`."""
 
 
 class Crowd:
-    """The process, as the benchmark speaks with it."""
+    """Controls the process: one line per command, one line of JSON per reply."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     async def live(self) -> None:
-        """Wait until all are connected, and have been told the newest message."""
-        await self._ask("live")
+        """Wait until all clients are connected and have received the newest message."""
+        await self._request("live")
 
     async def finish(self, number: int) -> Report:
-        """Wait until all have the message with this number, which is the last one."""
-        values = await self._ask(f"finish {number}")
-        told_at = {int(told): at for told, at in values.pop("told_at").items()}
-        return Report(told_at=told_at, **values)
+        """Wait until all clients have received the last message, which has this number."""
+        values = await self._request(f"finish {number}")
+        delivered_at = {int(key): at for key, at in values.pop("delivered_at").items()}
+        return Report(delivered_at=delivered_at, **values)
 
-    async def answer(self) -> Any:
-        """Return what it prints next."""
+    async def reply(self) -> Any:
+        """Return the next reply."""
         assert self._process.stdout
         async with asyncio.timeout(PATIENCE_SECONDS * 3):
             line = await self._process.stdout.readline()
         if not line:
-            raise ConnectionError("the clients have ended; what they died of is above")
+            raise ConnectionError("the client process has ended; its error is printed above")
         return json.loads(line)
 
-    async def _ask(self, question: str) -> Any:
+    async def _request(self, command: str) -> Any:
         assert self._process.stdin
-        self._process.stdin.write(f"{question}\n".encode())
-        return await self.answer()
+        self._process.stdin.write(f"{command}\n".encode())
+        return await self.reply()
 
 
 @asynccontextmanager
 async def running_returners(
     port: int, channel: str, clients: int, jitter_seconds: float
 ) -> AsyncIterator[Crowd]:
-    """Run it until the context ends; yield it once all are connected."""
+    """Run the process until the context ends; yield once all clients are connected."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.returners"),
         *(str(port), channel, str(clients), str(jitter_seconds)),
@@ -88,7 +89,7 @@ async def running_returners(
     )
     try:
         crowd = Crowd(process)
-        await crowd.answer()
+        await crowd.reply()
         yield crowd
     finally:
         await end(process)

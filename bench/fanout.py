@@ -1,43 +1,45 @@
 """
-What it costs to tell many clients the same, beside the least that it can cost.
+Measure the cost of sending one message to many clients, against the lower limit of that cost.
 
     python -m bench.fanout [--clients 100 1000 10000] [--burst 10] [--frame-bytes 200]
                            [--seconds 1] [--repetitions 3]
 
-In one run, with the same frames for so many WebSocket clients each:
+One run compares these servers, with the same frames and the same number of WebSocket clients:
 
-- `socket.send` of one prepared frame for one socket after the other, which is the limit for a
-  server that calls the kernel for every client and frame; and with the frames of a burst joined,
-  which is the limit for one that calls it for every client;
-- nginx with nchan, in C, with one worker, published to over HTTP. It leaves Nagle's algorithm on,
-  which would have it wait 40 ms for its clients now and then: they acknowledge at once;
-- the loop that one writes first, `await websocket.send_json(message)`, on Starlette and uvicorn;
-- Brain: `brain serve` on a PostgreSQL that flushes its commits, published to by
-  `SELECT brain.publish(...)` in a transaction. Its time begins before that transaction, which the
-  others are spared, and so its rate with few clients tells how long a commit takes.
+- `socket.send` of one prepared frame to one socket after the other: the limit for a server that
+  makes one system call per client and frame; and the same with the frames of a burst joined: the
+  limit for a server that makes one system call per client;
+- nginx with nchan, in C, with one worker; messages are published over HTTP. It leaves Nagle's
+  algorithm on, which would sometimes delay a frame by 40 ms, so its clients acknowledge at once;
+- the naive loop, `await websocket.send_json(message)`, on Starlette and uvicorn;
+- Brain: `brain serve` on a PostgreSQL that flushes its commits; messages are published by
+  `SELECT brain.publish(...)` in a transaction. Its time includes this transaction, which the others
+  do not have, so with few clients its rate depends on the duration of a commit.
 
 All servers run at the same time, each with its clients connected, and take turns within a
-repetition. Two ways of publishing: one message at a time, the next one when everybody has the
-former and after a pause of 10 ms; and so many in a burst, for Brain in one transaction, three
-bursts under way at a time, lest a server wait for the next one; what it finds together, it may
-join. Ten messages are compared byte by byte with every client before and after; all others are
-counted by their bytes, exactly: what is missing or too much is an error.
+repetition. There are two modes of publishing. One at a time: the next message is published when
+every client has the previous one, after a pause of 10 ms. Bursts: several messages at once (for
+Brain in one transaction), with three bursts in flight so that no server waits for the next one; a
+server may join the frames that it finds together. Before and after, ten messages are compared byte
+by byte at every client. All other messages are counted by their bytes, and any byte that is missing
+or too many is an error.
 
-The server has one core to itself, and the clients (`bench.load`), PostgreSQL and this process the
-other. Printed are, as medians of the repetitions:
+The server has one core to itself; the clients (`bench.load`), PostgreSQL and this process share the
+other one. The output shows medians over the repetitions:
 
-- deliveries a second: clients x messages / the time from before publishing until the last client
-  has its last frame, without the pauses;
-- the processor time of the server (with its child processes, as the kernel accounts it) for a
-  delivery, whatever it was spent on, in the pauses too;
-- what the server took of its core; for how long somebody else had that core while the server could
-  have run, which is marked with `!` from a tenth of the time on; and what clients, PostgreSQL and
-  this process took of theirs: with `*` more than nine tenths, and the rate is rather that of the
-  clients. Processor times hold all the same.
+- deliveries/s: clients x messages / the time from before publishing until the last client has its
+  last frame, without the pauses;
+- us/delivery: processor time of the server and its child processes per delivery, as the kernel
+  accounts it, for all of their work, also in the pauses;
+- server: the server's use of its core;
+- disturbed: the share of the time in which another process used that core while the server was
+  ready to run; marked with `!` above a tenth;
+- clients: the use of the other core by clients, PostgreSQL and this process; marked with `*` above
+  nine tenths, where the clients limit the rate. Processor times stay valid.
 
-After them comes what one more client adds to a message that comes alone: hearing of it costs the
-same however many there are. The last lines are the ratios, each the median of the ratios within a
-repetition.
+The next table shows the cost of one more client, for one message at a time: receiving the message
+from the database costs the same for any number of clients. The last lines are ratios, each the
+median of the ratios within a repetition.
 """
 
 from __future__ import annotations
@@ -62,18 +64,18 @@ from bench.usage import Cores, chosen_cores, on_core
 
 EXAMINED_MESSAGES = 10
 
-# From here on the clients may be what the rest waits for.
+# Above this share the clients may be the bottleneck.
 SATURATED = 0.9
-# From here on the rate is not only the server's doing.
+# Above this share other processes affect the rate.
 DISTURBED = 0.1
 
 
 class Key(NamedTuple):
-    """What a row of the results is about."""
+    """Identifies a row of the results."""
 
     clients: int
     messages: int
-    """In a burst."""
+    """Messages per burst; 1 for one at a time."""
     name: str
 
 
@@ -83,7 +85,7 @@ Results = dict[Key, list[Measured]]
 async def repeat(
     server: Server, folder: Path, cores: Cores, arguments: argparse.Namespace
 ) -> tuple[Results, int]:
-    """Measure everything; return it, and how many deliveries were counted."""
+    """Run all measurements; return the results and the number of counted deliveries."""
     results: Results = {}
     delivered = 0
     for clients in fitting(arguments.clients):
@@ -103,7 +105,7 @@ async def repeat(
     return results, delivered
 
 
-def way(messages: int) -> str:
+def mode(messages: int) -> str:
     return "one at a time" if messages == 1 else f"bursts of {messages}"
 
 
@@ -121,7 +123,7 @@ def line(name: str, measured: Sequence[Measured]) -> str:
 def print_results(results: Results) -> None:
     for clients, messages in dict.fromkeys(key[:2] for key in results):
         print(
-            f"{f'{clients:,} clients, {way(messages)}':<30}{'deliveries/s':>14}"
+            f"{f'{clients:,} clients, {mode(messages)}':<30}{'deliveries/s':>14}"
             f"{'us/delivery':>14}{'server':>9}{'disturbed':>11}{'clients':>9}"
         )
         for name in NAMES:
@@ -130,7 +132,7 @@ def print_results(results: Results) -> None:
 
 
 def print_growth(results: Results) -> None:
-    """Print what a delivery costs beyond those to fewer clients, a column for each step up."""
+    """Print the cost of each further client, one column per step in the number of clients."""
     clients = list(dict.fromkeys(key.clients for key in results))
     steps = list(pairwise(clients))
     if not steps:
@@ -151,7 +153,7 @@ def print_growth(results: Results) -> None:
 
 
 def ratios(results: Results, base: str, messages: int, of: Callable[[Measured], float]) -> str:
-    """Return Brain's ratio to another with each number of clients."""
+    """Return Brain's ratio to another server, one cell per number of clients."""
     cells = []
     for clients in dict.fromkeys(key.clients for key in results):
         brain, other = (results.get(Key(clients, messages, name), []) for name in (BRAIN, base))
@@ -161,18 +163,18 @@ def ratios(results: Results, base: str, messages: int, of: Callable[[Measured], 
 
 
 def print_ratios(results: Results, bursts: Sequence[int]) -> None:
-    """Print Brain's ratios to the others, a column for each number of clients."""
+    """Print Brain's ratios to the other servers, one column per number of clients."""
     columns = [f"{clients:,}" for clients in dict.fromkeys(key.clients for key in results)]
-    print(f"{'Brain : the others, with so many clients':<59}{''.join(f'{c:>12}' for c in columns)}")
+    print(f"{'Brain : other servers, number of clients':<59}{''.join(f'{c:>12}' for c in columns)}")
     for messages in (1, *bursts):
-        # A burst of one is joined to nothing.
+        # A burst of one message has nothing to join.
         bases = [name for name in NAMES if name != BRAIN and (messages > 1 or name != JOINED)]
         for base in bases:
-            what = f"processor time : {base}, {way(messages)}"
-            print(f"{what:<59}{ratios(results, base, messages, lambda one: one.microseconds)}")
+            label = f"processor time : {base}, {mode(messages)}"
+            print(f"{label:<59}{ratios(results, base, messages, lambda one: one.microseconds)}")
         for base in bases:
-            what = f"deliveries/s : {base}, {way(messages)}"
-            print(f"{what:<59}{ratios(results, base, messages, lambda one: one.rate)}")
+            label = f"deliveries/s : {base}, {mode(messages)}"
+            print(f"{label:<59}{ratios(results, base, messages, lambda one: one.rate)}")
 
 
 def print_heading(server: Server, cores: Cores, arguments: argparse.Namespace) -> None:
@@ -186,19 +188,19 @@ def print_heading(server: Server, cores: Cores, arguments: argparse.Namespace) -
         f" {arguments.seconds:g} s; frames of {arguments.frame_bytes} bytes"
     )
     if cores.server == cores.clients:
-        print("there is one core: servers and clients share it, and only processor times compare")
+        print("only one core: servers and clients share it, so compare processor times only")
     for wanted, clients in zip(arguments.clients, fitting(arguments.clients), strict=False):
         if clients < wanted:
-            print(f"no more than {clients:,} clients fit into the limit of open files")
+            print(f"the limit of open files allows {clients:,} clients, not {wanted:,}")
     print()
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip().partition("\n\n")[0])
     parser.add_argument("--clients", type=int, nargs="+", default=[100, 1000, 10_000])
-    parser.add_argument("--burst", type=int, nargs="+", default=[10], help="messages at once")
-    parser.add_argument("--frame-bytes", type=int, default=200, help="from 180")
-    parser.add_argument("--seconds", type=float, default=1, help="of each way in a repetition")
+    parser.add_argument("--burst", type=int, nargs="+", default=[10], help="messages per burst")
+    parser.add_argument("--frame-bytes", type=int, default=200, help="at least 180")
+    parser.add_argument("--seconds", type=float, default=1, help="of each mode in a repetition")
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     cores = chosen_cores()
@@ -209,7 +211,7 @@ async def main() -> None:
     print_results(results)
     print_growth(results)
     print_ratios(results, arguments.burst)
-    print(f"\n{delivered:,} deliveries were expected, and received: none was missing or doubled")
+    print(f"\n{delivered:,} deliveries expected and received; none lost or duplicated")
 
 
 if __name__ == "__main__":

@@ -1,28 +1,28 @@
 """
-How long a committed change takes to reach a client, beside what PostgreSQL itself needs for it.
+Measure the time from COMMIT of a change until a client receives it, against bare LISTEN/NOTIFY.
 
     python -m bench.latency [--changes 900] [--seconds 4] [--repetitions 3] [--bulk 100000]
 
-In one run on one server that flushes its commits to disk, in so many repetitions:
+One run uses one PostgreSQL that flushes its commits to disk. Each repetition measures:
 
-- idle, taking turns with a pause between: a bare LISTEN/NOTIFY, which is the floor for anything
-  that PostgreSQL tells, in this process; a message by `pg_notify` to a WebSocket client of
-  `bench.peer`, the least that a server in a process of its own needs for it; and an UPDATE of a
-  task, told to a client of a Brain in a process of its own. The clock starts when COMMIT is sent
-  and stops in the listener's callback, or when the client's `recv()` returns.
+- idle, in turns with a pause in between: bare LISTEN/NOTIFY in this process, the lower limit for
+  anything that relies on PostgreSQL notifications; `pg_notify` to a WebSocket client of
+  `bench.peer`, the lower limit for a server in a separate process; and an UPDATE of a task, sent to
+  a client of a Brain in a separate process. The clock starts when COMMIT is sent and stops in the
+  listener's callback, or when the client's `recv()` returns.
 - under load: pgbench updates one random task out of 10,000 per transaction, at 500 a second with 8
   connections and at 5,000 with 16; and at 500 beside another transaction that has changed a task
-  and stays open for 2 s, one such after the other. pgbench does not tell when it commits, so the
+  and stays open for 2 s, one after the other. pgbench does not report when it commits, so the
   statement writes `clock_timestamp()` into the row: this clock starts in the statement, before the
   triggers and before COMMIT, and shows a little more than the others. The first half second of a
-  load is left out: the connections are being made, and Brain turns from parked to busy.
+  load is left out: pgbench connects, and Brain turns from parked to busy.
 
-The client is this process, which does nothing else under load and looks at no more of a message
-than the number that it compares. Printed beside the latency are the rate that pgbench reached, and
-what Brain and the client took of a core: far below 100% neither is what the rest waits for.
+The client is this process. Under load it does nothing else, and it extracts from a message only the
+number that it compares. The output also shows the rate that pgbench reached, and how much of a core
+Brain and the client used: far below 100%, neither of them is the bottleneck.
 
-At the end all tasks are changed in one transaction: how long after COMMIT the last message came,
-and the memory of the Brain process before and at its peak, which its ring bounds.
+At the end one transaction changes all tasks. The output shows when the last message arrived after
+COMMIT, and the memory of the Brain process before and at its peak, which its ring bounds.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ from bench.peer import CHANNEL, running_peer
 from bench.server import STAMPING, WRITTEN_ROWS, Server, running_server
 
 SETTLING_SECONDS = 0.5
-# After a load, until Brain sleeps again.
+# After a load, until Brain is parked again.
 CALMING_SECONDS = 1.5
 
-# What Brain sends for a task, of the same length.
+# As long as the message that Brain sends for a task.
 PAYLOAD = (
     '{"type":"run_update","data":{"id":"1","status":"queued","progress":%d,"task_id":"1",'
     '"agent":"dev","started_at":null,"completed_at":null,"error":null},'
@@ -60,27 +60,27 @@ PAYLOAD = (
 
 @dataclass(frozen=True)
 class Row:
-    """One line of what is printed."""
+    """One line of the output."""
 
     name: str
     aim: str
     writers: int = 0
     rate: int = 0
-    """How many writes a second; 0 while idle."""
+    """Writes per second; 0 while idle."""
     beside_open: bool = False
-    """Whether a transaction stays open meanwhile."""
+    """True if another transaction stays open meanwhile."""
     milliseconds: list[float] = field(default_factory=list)
     written: list[float] = field(default_factory=list)
     client_shares: list[float] = field(default_factory=list)
-    """Of a core, that receiving took."""
+    """The share of a core that the client used."""
     node_shares: list[float] = field(default_factory=list)
-    """Of a core, that the Brain process took."""
+    """The share of a core that the Brain process used."""
 
 
 def idle_rows() -> tuple[Row, Row, Row]:
     return (
         Row("LISTEN/NOTIFY", "the floor"),
-        Row("NOTIFY to WebSocket client", "the least of a server"),
+        Row("NOTIFY to WebSocket client", "the floor of a server"),
         Row("Brain, idle", "p50 1.5 x the floor"),
     )
 
@@ -96,13 +96,13 @@ def loaded_rows() -> tuple[Row, ...]:
 async def measure_idle(
     server: Server, receivers: tuple[Receiver, Receiver], rows: tuple[Row, Row, Row], changes: int
 ) -> None:
-    """Take turns, each change after the one before was told."""
+    """Measure the three rows in turns; make each change after the previous one was received."""
     writer, listener = await asyncpg.connect(server.url), await asyncpg.connect(server.url)
-    heard: asyncio.Queue[float] = asyncio.Queue()
-    await listener.add_listener("floor", lambda *_: heard.put_nowait(time.time()))
+    received: asyncio.Queue[float] = asyncio.Queue()
+    await listener.add_listener("floor", lambda *_: received.put_nowait(time.time()))
     for number in range(1, changes + 1):
         sent = await committed(writer, "SELECT pg_notify('floor', $1)", str(number))
-        rows[0].milliseconds.append((await heard.get() - sent) * 1000)
+        rows[0].milliseconds.append((await received.get() - sent) * 1000)
         statements = (
             (f"SELECT pg_notify('{CHANNEL}', $1)", PAYLOAD % number),
             ("UPDATE tasks SET progress = $1 WHERE id = '1'", number),
@@ -119,7 +119,7 @@ async def measure_idle(
 
 
 async def committed(writer: asyncpg.Connection, query: str, argument: object) -> float:
-    """Run a query in a transaction; return when COMMIT was sent."""
+    """Run a query in a transaction; return the time at which COMMIT was sent."""
     await writer.execute("BEGIN")
     await writer.execute(query, argument)
     sent = time.time()
@@ -128,7 +128,7 @@ async def committed(writer: asyncpg.Connection, query: str, argument: object) ->
 
 
 async def measure_loaded(server: Server, node: Node, row: Row, seconds: int) -> None:
-    """Have pgbench write, and add what was measured to the row."""
+    """Run pgbench, and add the measured values to the row."""
     begun = time.time()
     node_spent, client_spent = node.cpu_seconds, node.client_cpu_seconds
     async with server.open_transactions() if row.beside_open else nullcontext():
@@ -188,17 +188,17 @@ def line(row: Row, floor: Sequence[float]) -> str:
 
 
 async def measure(server: Server, folder: Path, arguments: argparse.Namespace) -> None:
-    """Measure everything, and print it."""
+    """Run all measurements and print the results."""
     idle, loaded = idle_rows(), loaded_rows()
     async with (
         running_peer(server.url) as peer_port,
-        connected_receiver(peer_port, is_greeted=False) as told,
+        connected_receiver(peer_port, is_greeted=False) as peer,
         running_node(server, folder) as node,
     ):
         for _ in range(arguments.repetitions):
             await asyncio.sleep(CALMING_SECONDS)
             changes = arguments.changes // arguments.repetitions
-            await measure_idle(server, (told, node.receiver), idle, changes)
+            await measure_idle(server, (peer, node.receiver), idle, changes)
             for row in loaded:
                 await server.clear()
                 await measure_loaded(server, node, row, arguments.seconds)
@@ -214,10 +214,10 @@ async def measure(server: Server, folder: Path, arguments: argparse.Namespace) -
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--changes", type=int, default=900, help="of each kind, while idle")
+    parser.add_argument("--changes", type=int, default=900, help="per idle row, in all")
     parser.add_argument("--seconds", type=int, default=4, help="of each load in a repetition")
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--bulk", type=int, default=100_000, help="tasks changed at once")
+    parser.add_argument("--bulk", type=int, default=100_000, help="tasks in one transaction")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         async with running_server(Path(folder), max(arguments.bulk, WRITTEN_ROWS + 1)) as server:

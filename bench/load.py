@@ -1,19 +1,20 @@
 """
-Many WebSocket clients that count what they receive, in a process of their own.
+WebSocket clients that count the bytes that they receive, in a separate process.
 
     python -m bench.load PORT PATH CLIENTS FRAME_BYTES [--greeted] [--offers-compression]
                          [--acknowledges]
 
-It does as little as can be: one epoll, one `recv` into one buffer, and an addition. Where it falls
-behind, one `recv` takes several frames, so it is the sooner done. Frames are not decoded; all have
-the same length, so the bytes of a client say how many it has. A client that gets more than was
-published is an error, and so is one that is closed. `--acknowledges` has the kernel acknowledge at
-once what was read, for a server that waits for it (Nagle's algorithm). It prints a line when all
-are connected, and then answers lines of standard input, each with a line of JSON:
+The process does as little work as possible: one epoll, one `recv` into one buffer, one addition.
+When it falls behind, one `recv` takes several frames, so it catches up. It does not decode frames:
+all have the same length, so the number of bytes gives the number of frames. It is an error if a
+client receives more than was published, or if its connection is closed. With `--acknowledges` the
+kernel acknowledges at once the data that was read, for a server that waits for it (Nagle's
+algorithm). The process prints a line when all clients are connected. Then it reads commands from
+standard input, one a line, and answers each with a line of JSON:
 
-- `expect N M`: when every client has N frames more, with the time at which the last one had them;
-  up to M of those that will be expected next may have come as well;
-- `examine N 0`: the same, after comparing the clients' bytes, with the payloads of the frames.
+- `expect N M`: replies when every client has received N more frames, with the time at which the
+  last client had them; up to M frames of the following commands may have arrived as well;
+- `examine N 0`: the same, but compares the bytes of all clients and also returns the payloads.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from bench.descriptors import raise_descriptor_limit
 from bench.usage import end
 from tests.raw_websocket import handshake, receive_handshake, split_frames
 
-# The longest frame that one `recv` takes in whole, and more than any burst.
+# The most that one `recv` takes; more than any burst.
 BUFFER_BYTES = 2**20
 
 COMPRESSION = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
@@ -53,7 +54,7 @@ class Clients:
         self._acknowledge: dict[int, Callable[[int, int, int], None]] = {}
         self._received: dict[int, int] = {}
         self._due = 0
-        """Bytes that every client has been sent when all that is expected has come."""
+        """Bytes that each client has received in total when all expected frames have arrived."""
         for one in sockets:
             one.setblocking(False)
             self._epoll.register(one, select.EPOLLIN)
@@ -63,11 +64,11 @@ class Clients:
                 self._acknowledge[one.fileno()] = one.setsockopt
 
     def expect(self, frames: int, ahead: int) -> float:
-        """Receive so many frames more with every client; return when the last one had them."""
+        """Receive `frames` more at every client; return the time at which the last had them."""
         return self._receive_all(frames, ahead)
 
     def examine(self, frames: int) -> tuple[float, list[str]]:
-        """Do the same, see that all clients received the same, and return the payloads."""
+        """Do the same, check that all clients received equal bytes, and return the payloads."""
         texts = {descriptor: b"" for descriptor in self._received}
 
         def keep(descriptor: int, data: memoryview) -> None:
@@ -93,11 +94,11 @@ class Clients:
         while missing:
             ready = self._epoll.poll(PATIENCE_SECONDS, len(received))
             if not ready:
-                raise TimeoutError(f"{missing} clients wait for more than was sent to them")
+                raise TimeoutError(f"{missing} clients did not receive all expected frames")
             for descriptor, _ in ready:
                 count = receive[descriptor](buffer)
                 if acknowledge:
-                    # It does not last.
+                    # The kernel resets this option, so it is set again after each read.
                     acknowledge[descriptor](socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
                 if keep is not None:
                     keep(descriptor, view[:count])
@@ -114,9 +115,9 @@ def connected_sockets(
     port: int, request: bytes, clients: int, *, is_greeted: bool, together: int = 100
 ) -> Iterator[socket.socket]:
     """
-    Yield blocking sockets whose handshake is over, and whose greeting is taken if there is one.
+    Yield blocking sockets after their handshake, and after their greeting if there is one.
 
-    So many `together` wait for their answers at a time: fewer than a server can queue.
+    `together` clients connect at a time: fewer than the backlog of a server.
     """
     for start in range(0, clients, together):
         batch = [
@@ -126,12 +127,12 @@ def connected_sockets(
         for one in batch:
             one.sendall(request)
         for one in batch:
-            take_greeting(one, is_greeted=is_greeted)
+            receive_greeting(one, is_greeted=is_greeted)
             yield one
 
 
-def take_greeting(client: socket.socket, *, is_greeted: bool) -> None:
-    """Receive the response to the handshake, the message after it if there is one, and no more."""
+def receive_greeting(client: socket.socket, *, is_greeted: bool) -> None:
+    """Receive the response to the handshake and the greeting, if there is one; no more."""
     rest = receive_handshake(client)
     while len(split_frames(rest)[0]) < is_greeted:
         part = client.recv(BUFFER_BYTES)
@@ -143,7 +144,7 @@ def take_greeting(client: socket.socket, *, is_greeted: bool) -> None:
 
 
 class Load:
-    """The process, as the benchmark speaks with it."""
+    """Controls the process of the clients."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -153,17 +154,17 @@ class Load:
         return self._process.pid
 
     def begin(self, verb: str, frames: int, ahead: int = 0) -> None:
-        """Have it `expect` or `examine`; to be called before anything is published."""
+        """Send the command `expect` or `examine`; call this before publishing."""
         assert self._process.stdin
         self._process.stdin.write(f"{verb} {frames} {ahead}\n".encode())
 
     async def end(self) -> tuple[float, list[str]]:
-        """Return when the last client had everything, by `time.monotonic()`, and the payloads."""
+        """Return the time of the last delivery, by `time.monotonic()`, and the payloads."""
         assert self._process.stdout
         async with asyncio.timeout(PATIENCE_SECONDS * 2):
             line = await self._process.stdout.readline()
         if not line:
-            raise ConnectionError("the clients have ended; what they died of is above")
+            raise ConnectionError("the client process has ended; its error is printed above")
         at, payloads = json.loads(line)
         return at, payloads
 
@@ -172,7 +173,7 @@ class Load:
 async def running_load(
     port: int, path: str, clients: int, frame_bytes: int, *options: str
 ) -> AsyncIterator[Load]:
-    """Run it until the context ends; yield it once all are connected."""
+    """Run the process until the context ends; yield once all clients are connected."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.load"),
         *(str(port), path, str(clients), str(frame_bytes), *options),
@@ -189,7 +190,7 @@ async def running_load(
 
 
 def serve(clients: Clients) -> None:
-    """Answer lines until there are no more."""
+    """Execute commands from standard input until it ends."""
     for line in sys.stdin:
         verb, frames, ahead = line.split()
         payloads: list[str] = []

@@ -1,4 +1,4 @@
-"""A contender in telling many clients the same, with its clients, and what is measured of it."""
+"""One server of the fan-out benchmark with its clients, and the measurements of it."""
 
 from __future__ import annotations
 
@@ -37,48 +37,48 @@ SELECT count(brain.publish('fanout', 'note', data::jsonb)) FROM unnest($1::text[
 """
 
 WARMING_SECONDS = 0.3
-# After a message that is alone; Brain does not turn busy at such a rate.
+# Between single messages; at this rate Brain does not turn busy.
 PAUSE_SECONDS = 0.01
-# With fewer, the server waits for the next one, and the rate is not what it can do.
-BURSTS_UNDER_WAY = 3
+# With fewer, the server waits for the next burst, and its rate is not the highest possible.
+BURSTS_IN_FLIGHT = 3
 
 
 class Measured(NamedTuple):
-    """What came of publishing in one way for a while."""
+    """The result of publishing in one mode for a while."""
 
     rate: float
-    """Deliveries a second."""
+    """Deliveries per second."""
     microseconds: float
-    """Of the server's processor time, for a delivery."""
+    """Processor time of the server per delivery."""
     server_share: float
-    """Of its core."""
+    """The share of its core that the server used."""
     disturbed_share: float
-    """Of the time, in which somebody else had the server's core while it could have run."""
+    """The share of the time in which the server was ready to run but had to wait for its core."""
     clients_share: float
-    """Of the other core, that clients, helpers and this process took."""
+    """The share of the other core that clients, helpers and this process used."""
 
 
 @dataclass
 class Match:
-    """A contender with its clients."""
+    """A server with its clients."""
 
     contender: Contender
     load: Load
     clients: int
     helpers: Sequence[int]
-    """Processes beside the clients that work on their core."""
+    """Ids of other processes on the core of the clients."""
     numbers: Iterator[int] = field(default_factory=lambda: count(FIRST_NUMBER))
     delivered: int = 0
 
     async def examine(self, messages: int) -> None:
-        """Publish so many, and see that every client gets just these."""
+        """Publish messages, and check that every client receives exactly these."""
         self.load.begin("examine", messages)
         numbers = await self._publish(messages)
         _, payloads = await self.load.end()
         assert [orjson.loads(text)["data"]["number"] for text in payloads] == numbers
 
     async def measure(self, messages: int, seconds: float) -> Measured:
-        """Publish so many at once, again and again for so long."""
+        """Publish `messages` at once, again and again for `seconds`."""
         repeat = self._one_by_one if messages == 1 else partial(self._in_bursts, messages)
         await repeat(WARMING_SECONDS)
         begun, server, others = time.monotonic(), self._server_time(), self._others_seconds()
@@ -97,7 +97,7 @@ class Match:
         )
 
     async def _one_by_one(self, seconds: float) -> float:
-        """Publish the next one after everybody has the former; return how long they were due."""
+        """Publish each message when all have the previous one; return the time without pauses."""
         taken = 0.0
         end = time.monotonic() + seconds
         while not taken or time.monotonic() < end:
@@ -109,19 +109,19 @@ class Match:
         return taken
 
     async def _in_bursts(self, messages: int, seconds: float) -> float:
-        """Publish the next ones before everybody has the former; return how long it took."""
+        """Publish bursts with several in flight; return the time until the last delivery."""
         begun = time.monotonic()
-        for _ in range(BURSTS_UNDER_WAY - 1):
+        for _ in range(BURSTS_IN_FLIGHT - 1):
             await self._begin_burst(messages)
         while time.monotonic() < begun + seconds:
             await self._begin_burst(messages)
             await self.load.end()
-        for _ in range(BURSTS_UNDER_WAY - 1):
+        for _ in range(BURSTS_IN_FLIGHT - 1):
             end, _ = await self.load.end()
         return end - begun
 
     async def _begin_burst(self, messages: int) -> None:
-        self.load.begin("expect", messages, messages * (BURSTS_UNDER_WAY - 1))
+        self.load.begin("expect", messages, messages * (BURSTS_IN_FLIGHT - 1))
         await self._publish(messages)
 
     async def _publish(self, messages: int) -> list[int]:
@@ -155,7 +155,7 @@ async def brain_contender(server: Server, notes: Notes, folder: Path) -> AsyncIt
 async def running_matches(
     server: Server, notes: Notes, clients: int, folder: Path, cores: Cores
 ) -> AsyncIterator[list[Match]]:
-    """Run all contenders that there are, each with so many clients, until the context ends."""
+    """Run all installed servers, each with its own clients, until the context ends."""
     starts: tuple[Callable[[], AbstractAsyncContextManager[Contender]], ...] = (
         lambda: running_bare(BARE, notes, clients),
         lambda: running_bare(JOINED, notes, clients, "--joins"),

@@ -1,18 +1,18 @@
 """
-What a client that is told nothing costs a server in memory.
+Measure the memory that an idle client costs a server.
 
     python -m bench.memory [--clients 5000] [--quiet-seconds 3]
 
-One server after the other, each in a process of its own: Brain with plain clients and with clients
-that get cursors, and beside it an endpoint on Starlette and uvicorn that does nothing but wait,
-without compression as Brain has it, and with compression, as uvicorn is when nothing is said and
-the client offers it. A hundred clients connect first, so that whatever is loaded or made once is
-there; then so many more. The memory before and after, each when all has been quiet for a while,
-divided by their number, is what one costs.
+The servers run one after the other, each in a separate process: Brain with plain clients and with
+clients that get cursors; and an endpoint on Starlette and uvicorn that only waits, once without
+compression, as in Brain, and once with compression, the default of uvicorn if the client offers it.
+A hundred clients connect first, so that everything is loaded that is loaded once; then CLIENTS more
+connect. The cost of one client is the difference of the memory before and after these, each read
+after some quiet seconds, divided by their number.
 
-It is the memory of the process: that which it shares with no other one (private pages of
-smaps_rollup), and the resident set. The kernel's part, its sockets and their buffers, is not in it,
-and is the same for every server.
+The memory is that of the process: its private memory, which it shares with no other process (the
+private pages of smaps_rollup), and its resident set. Sockets and their buffers in the kernel are
+not included; they are the same for every server.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from bench.usage import private_bytes
 
 FIRST_CLIENTS = 100
 
-# Nothing is published, so they are of no length.
+# Nothing is published, so the length does not matter.
 NOTES = Notes(frame_bytes=200)
 
 Running = AbstractAsyncContextManager[tuple[int, int]]
-"""A server; its port and its process."""
+"""A running server: yields its port and its process id."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A server and a kind of client, and the bytes that such a client took in each repetition."""
+    """A server, a kind of client, and the bytes per client in each repetition."""
 
     name: str
     start: Callable[[Server, Path], Running]
     path: str
     options: Sequence[str] = ()
-    """Of the clients."""
+    """Options of `bench.load`."""
     private: list[float] = field(default_factory=list)
     resident: list[float] = field(default_factory=list)
 
@@ -83,7 +83,7 @@ def rows() -> tuple[Row, ...]:
 
 
 async def measure(row: Row, running: Running, clients: int, quiet_seconds: float) -> None:
-    """Connect so many clients, and add what one of them took to the row."""
+    """Connect the clients, and add the bytes per client to the row."""
 
     async def used(process: int) -> tuple[int, int]:
         await asyncio.sleep(quiet_seconds)

@@ -1,11 +1,11 @@
 """
-What one writes first: a set of WebSockets, and a loop that sends to one after the other.
+The naive fan-out server: a set of WebSockets, and a loop that sends to one after the other.
 
     python -m bench.naive [--compresses]
 
-On Starlette and uvicorn, as they are installed for Brain. It prints its port when it is ready. What
-is posted to `/publish`, a JSON list of messages, is told to everybody who is connected to `/ws`.
-`--compresses` leaves uvicorn's compression on, as it is when nothing is said.
+It runs on the Starlette and uvicorn that are installed for Brain, and prints its port when it is
+ready. It sends each message of a JSON list that is posted to `/publish` to every client that is
+connected to `/ws`. `--compresses` leaves uvicorn's compression on, which is its default.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bench.usage import end
 
 BACKLOG = 2048
 
-# The clients that count answer no pings.
+# The clients of `bench.load` do not answer pings.
 PING_SECONDS = 3600
 
 
@@ -41,9 +41,9 @@ def create_app() -> Starlette:
         for message in await request.json():
             for websocket in list(clients):
                 await websocket.send_json(message)
-        return Response("told")
+        return Response("sent")
 
-    async def converse(websocket: WebSocket) -> None:
+    async def receive(websocket: WebSocket) -> None:
         await websocket.accept()
         clients.add(websocket)
         with suppress(WebSocketDisconnect):
@@ -52,13 +52,13 @@ def create_app() -> Starlette:
         clients.discard(websocket)
 
     return Starlette(
-        routes=[Route("/publish", publish, methods=["POST"]), WebSocketRoute("/ws", converse)]
+        routes=[Route("/publish", publish, methods=["POST"]), WebSocketRoute("/ws", receive)]
     )
 
 
 @asynccontextmanager
 async def running_naive(name: str, notes: Notes, *options: str) -> AsyncIterator[Contender]:
-    """Run it in a process of its own until the context ends."""
+    """Run the server in a separate process until the context ends."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.naive", *options), stdout=asyncio.subprocess.PIPE
     )
@@ -86,7 +86,7 @@ def main() -> None:
             timeout_keep_alive=PING_SECONDS,
             log_level="error",
         )
-        # Whoever connects before uvicorn accepts waits in the queue.
+        # Clients that connect before uvicorn accepts wait in the backlog.
         print(listening.getsockname()[1], flush=True)
         uvicorn.Server(config).run([listening])
 

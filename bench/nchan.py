@@ -1,4 +1,4 @@
-"""nginx with nchan, a module of pub/sub in C: `apt install nginx libnginx-mod-nchan` on Debian."""
+"""nginx with nchan, a pub/sub module in C: `apt install nginx libnginx-mod-nchan` on Debian."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bench.server import PATIENCE_SECONDS
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
-# One worker, as Brain is one process. It keeps messages for clients that lag, as Brain does.
+# One worker, as Brain is one process. Like Brain it keeps messages for lagging clients.
 CONFIGURATION = """\
 load_module {module};
 user {user};
@@ -57,11 +57,11 @@ http {{
 
 
 class NchanMissing(Exception):
-    """There is no nginx with nchan on this machine."""
+    """nginx or its nchan module is not installed on this machine."""
 
 
 def installed_nginx() -> str:
-    """Return where nginx is. Raises `NchanMissing`, whose text says what is missing."""
+    """Return the path of nginx. Raises `NchanMissing`, with a text that names what is missing."""
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin")
     if nginx is None or not MODULE.exists():
         missing = "nginx" if nginx is None else "the module libnginx-mod-nchan"
@@ -70,9 +70,9 @@ def installed_nginx() -> str:
 
 
 def version_of(nginx: str) -> str:
-    told = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=True).stderr
-    match = re.search(r"nginx/(\S+)", told)
-    assert match, told
+    output = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=True).stderr
+    match = re.search(r"nginx/(\S+)", output)
+    assert match, output
     return match[1]
 
 
@@ -81,7 +81,7 @@ async def running_nchan(
     name: str, notes: Notes, clients: int, folder: Path
 ) -> AsyncIterator[Contender]:
     """
-    Run it, in the foreground and in a folder of its own, until the context ends.
+    Run nginx in the foreground, with its files in `folder`, until the context ends.
 
     Raises `NchanMissing`.
     """
@@ -104,7 +104,7 @@ async def running_nchan(
             stderr=log,
         )
     try:
-        await answers(port, process)
+        await accepts(port, process)
         async with connected_poster(port) as poster:
 
             async def publish(numbers: Sequence[int]) -> None:
@@ -112,14 +112,14 @@ async def running_nchan(
 
             yield Contender(name, port, process.pid, publish, waits_for_clients=True)
     finally:
-        # The worker ends with it.
+        # The worker process ends with it.
         with suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
 
 
-async def answers(port: int, process: asyncio.subprocess.Process) -> None:
-    """Return once somebody listens on the port."""
+async def accepts(port: int, process: asyncio.subprocess.Process) -> None:
+    """Return once the port accepts connections."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while process.returncode is None:
             try:

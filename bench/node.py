@@ -1,4 +1,4 @@
-"""A Brain as the benchmarks measure it: in a process of its own, with a client that takes notes."""
+"""A Brain to measure: in a separate process, with a client that records its messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Node:
 
     @property
     def client_cpu_seconds(self) -> float:
-        """Of this process, in which the client is."""
+        """Processor time of this process, which is the client."""
         return cpu_seconds(os.getpid())
 
     @property

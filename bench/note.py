@@ -1,14 +1,14 @@
-"""What the fan-out benchmark publishes: numbered messages of one length."""
+"""The messages that the fan-out benchmark publishes: numbered, all of the same length."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Numbers of one length.
+# From here on all numbers have the same length.
 FIRST_NUMBER = 1_000_000_000
 
 HEADER_BYTES = 4
-"""Of a frame of 126 to 65,535 bytes from a server."""
+"""Header of a frame from a server, for payloads of 126 to 65,535 bytes."""
 
 DATA = '{{"text":"{padding}","number":{number}}}'
 MESSAGE = '{{"type":"note","data":{data},"timestamp":"2026-02-06T01:30:00.000Z"}}'
@@ -16,12 +16,12 @@ MESSAGE = '{{"type":"note","data":{data},"timestamp":"2026-02-06T01:30:00.000Z"}
 
 @dataclass(frozen=True)
 class Notes:
-    """Messages such as Brain renders them, whose frames have `frame_bytes` each."""
+    """Messages as Brain renders them; each frame has `frame_bytes`."""
 
     frame_bytes: int
 
     def data(self, number: int) -> str:
-        """Return as JSON what is published, from which Brain makes the whole message."""
+        """Return the data to publish, as JSON; Brain renders the whole message from it."""
         bare = MESSAGE.format(data=DATA.format(padding="", number=FIRST_NUMBER))
         padding = self.frame_bytes - HEADER_BYTES - len(bare)
         return DATA.format(padding="x" * padding, number=number)

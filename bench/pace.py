@@ -1,31 +1,32 @@
 """
-Whether a node should be rung for or look at a clock, at which rate of writes, and how often.
+Compare a node that waits for notifications with one that polls, at several rates of writes.
 
     python -m bench.pace [--seconds 2] [--repetitions 2] [--rates 50 100 ...]
 
-The measurement behind the defaults of BRAIN_BUSY_FROM_RATE, BRAIN_CALM_BELOW_RATE and
-BRAIN_BUSY_TICK_SECONDS. On one server that flushes its commits a Brain with one client runs in one
-of several modes that it cannot leave: parked, so that every transaction rings and each bell is
-answered at once; or busy, looking at a clock every 2, 3, 5 or 10 ms while nobody rings. pgbench
-updates one random task out of 10,000 per transaction with 8 connections, at each rate and then as
-fast as it can. The modes take turns within a repetition; a mode that was left is marked with "!".
+This measurement gives the defaults of BRAIN_BUSY_FROM_RATE, BRAIN_CALM_BELOW_RATE and
+BRAIN_BUSY_TICK_SECONDS. PostgreSQL flushes its commits. A Brain with one client runs in one of
+several modes that it cannot leave: parked, where every transaction sends NOTIFY and the node reads
+at each notification; or busy, where the node polls every 2, 3, 5 or 10 ms and no transaction sends
+NOTIFY. pgbench updates one random task out of 10,000 per transaction with 8 connections, at each
+rate and then as fast as it can. The modes take turns within a repetition. "!" marks a mode that the
+node did leave.
 
-Printed for each rate and mode, over all repetitions:
+The output shows for each rate and mode, over all repetitions:
 
-- the latency, from a clock that the UPDATE reads to the client's `recv()`, which takes in the
+- the latency from a clock that the UPDATE reads to the client's `recv()`, which includes the
   triggers and the commit;
-- the processor time of the node and of all processes of the server, in ms for a second.
+- the processor time of the node and of all processes of the server, in ms per second.
 
-How to read it. At low rates parked is quicker, as a clock makes a change wait for half a tick, and
-cheaper, as looks that find nothing cost as much as others: the node should be parked there. It
-should be busy from the rate on at which that no longer holds: BRAIN_BUSY_FROM_RATE lies between the
-rate where parked takes more processor time and the one where its p99 is the larger one, or where it
-no longer writes what was asked for. BRAIN_CALM_BELOW_RATE lies so far below that an even load does
-not cross both. "reads/s" are the reads that found something; they follow the writes only as long as
-there is one for each, and an overloaded machine makes fewer of them, which is why Brain counts
-changes. The tick is the longest one beyond
-which p50 grows and hardly any processor time is saved. The last lines are the highest rates: parked
-there shows what bells cost writers, who wait for each other.
+How to choose the settings. At low rates a node should be parked: that is faster, because with
+polling a change waits for half a tick, and cheaper, because a poll costs as much when it finds
+nothing. BRAIN_BUSY_FROM_RATE is the rate above which this no longer holds: between the rate where
+parked takes more processor time and the rate where parked has the larger p99 or no longer reaches
+the wanted rate of writes. BRAIN_CALM_BELOW_RATE is so far below that an even load does not cross
+both. BRAIN_BUSY_TICK_SECONDS is the tick beyond which p50 grows and hardly any processor time is
+saved. "reads/s" counts the reads that found something. They follow the writes only while there is
+one read per write, and an overloaded machine makes fewer of them; so Brain counts changes instead.
+The last lines are the highest rates: for parked they show the cost of NOTIFY to writers, which wait
+for each other.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def parked() -> Mode:
 
 
 def busy(milliseconds: int) -> Mode:
-    # Once it has found something, the estimate takes minutes to fall so low.
+    # After one change the estimate of the rate takes minutes to fall below this.
     lowest = {"BRAIN_BUSY_FROM_RATE": "1e-300", "BRAIN_CALM_BELOW_RATE": "1e-300"}
     seconds = str(milliseconds / 1000)
     return Mode(f"tick {milliseconds} ms", {**lowest, "BRAIN_BUSY_TICK_SECONDS": seconds})
@@ -75,23 +76,23 @@ MODES = (parked(), busy(2), busy(3), busy(5), busy(10))
 
 @dataclass
 class Cell:
-    """What was measured at one rate in one mode."""
+    """The measured values at one rate in one mode."""
 
     milliseconds: list[float] = field(default_factory=list)
     written: list[float] = field(default_factory=list)
     reads: list[float] = field(default_factory=list)
-    """Ticks a second that were cut, each for a read that found something."""
+    """Ticks cut per second, one for each read that found something."""
     node: list[float] = field(default_factory=list)
-    """Processor time in ms for a second."""
+    """Processor time in ms per second."""
     server: list[float] = field(default_factory=list)
     was_left: bool = False
-    """Whether the node was found in the other mode."""
+    """True if the node was seen in the other mode."""
 
 
 @asynccontextmanager
 async def node_in(mode: Mode, server: Server, folder: Path) -> AsyncIterator[Node]:
     async with running_node(server, folder, mode.settings) as node:
-        # It has to find something before it is busy.
+        # The node turns busy only after a change.
         await server.admin.execute("UPDATE tasks SET progress = progress + 1 WHERE id = '1'")
         await node.receiver.until(1)
         await asyncio.sleep(0.2)
@@ -101,7 +102,7 @@ async def node_in(mode: Mode, server: Server, folder: Path) -> AsyncIterator[Nod
 async def measure(
     server: Server, node: Node, mode: Mode, *, rate: int, seconds: int, cell: Cell
 ) -> None:
-    """Write at a rate for so many seconds, and add what was measured to the cell."""
+    """Write at a rate for `seconds`, and add the measured values to the cell."""
     await server.clear()
     begun, ticks = time.time(), await newest_tick(server)
     node_spent, server_spent = node.cpu_seconds, server.cpu_seconds
@@ -111,7 +112,7 @@ async def measure(
     cell.server.append((server.cpu_seconds - server_spent) / passed * 1000)
     cell.reads.append((await newest_tick(server) - ticks) / passed)
     cell.written.append(outcome.rate)
-    cell.was_left |= await server.somebody_sleeps() != mode.is_parked
+    cell.was_left |= await server.has_parked_node() != mode.is_parked
     cell.milliseconds.extend(
         (receipt.at - receipt.progress) * 1000
         for receipt in await node.receiver.until_quiet(outcome.transactions)
@@ -134,7 +135,7 @@ Results = dict[tuple[int, str], Cell]
 
 
 async def repeat(server: Server, folder: Path, arguments: argparse.Namespace) -> Results:
-    """Measure all rates in all modes; rate 0 is as fast as can be."""
+    """Measure all rates in all modes; rate 0 means as fast as possible."""
     results = {(rate, mode.name): Cell() for rate in (*arguments.rates, 0) for mode in MODES}
     for _ in range(arguments.repetitions):
         for mode in MODES:
@@ -175,7 +176,7 @@ def print_results(results: Results, rates: Sequence[int]) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip().partition("\n\n")[0])
-    parser.add_argument("--seconds", type=int, default=2, help="for each rate")
+    parser.add_argument("--seconds", type=int, default=2, help="per rate")
     parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--rates", type=int, nargs="+", default=list(RATES))
     arguments = parser.parse_args()

@@ -1,10 +1,10 @@
 """
-The least that tells a WebSocket client of a change by NOTIFY, for `bench.latency` to compare with.
+A minimal server that forwards notifications to WebSocket clients, as a baseline of `bench.latency`.
 
     python -m bench.peer postgresql://user@host/database
 
-Keeps no log, loses what is sent while its connection is down, and fails the writer above 8,000
-bytes. It prints its port when it is ready.
+It keeps no log, loses notifications that are sent while its connection is down, and makes the
+writer fail above 8,000 bytes. It prints its port when it is ready.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ CHANNEL = "changes"
 def create_app(url: str, port: int) -> Starlette:
     queues: set[asyncio.Queue[str]] = set()
 
-    def tell(*notification: object) -> None:
+    def forward(*notification: object) -> None:
         for queue in queues:
             queue.put_nowait(str(notification[-1]))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         connection = await asyncpg.connect(url)
-        await connection.add_listener(CHANNEL, tell)
+        await connection.add_listener(CHANNEL, forward)
         print(port, flush=True)
         yield
         await connection.close()
 
-    async def converse(websocket: WebSocket) -> None:
+    async def send(websocket: WebSocket) -> None:
         await websocket.accept()
         queue: asyncio.Queue[str] = asyncio.Queue()
         queues.add(queue)
@@ -47,12 +47,12 @@ def create_app(url: str, port: int) -> Starlette:
             while True:
                 await websocket.send_text(await queue.get())
 
-    return Starlette(routes=[WebSocketRoute("/ws", converse)], lifespan=lifespan)
+    return Starlette(routes=[WebSocketRoute("/ws", send)], lifespan=lifespan)
 
 
 @asynccontextmanager
 async def running_peer(url: str) -> AsyncIterator[int]:
-    """Run it in a process of its own until the context ends; yield its port."""
+    """Run the server in a separate process until the context ends; yield its port."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bench.peer", url), stdout=asyncio.subprocess.PIPE
     )
@@ -60,7 +60,7 @@ async def running_peer(url: str) -> AsyncIterator[int]:
         assert process.stdout
         yield int(await process.stdout.readline())
     finally:
-        # There is nothing that it would have to put in order.
+        # It has no state to clean up.
         process.kill()
         await process.wait()
 

@@ -1,4 +1,4 @@
-"""What the kernel says of a process: its processor time and its memory. Needs Linux."""
+"""Processor time and memory of a process, from /proc. Needs Linux."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(process: int) -> float:
-    """Return the processor time of a process so far, in steps of some 10 ms."""
+    """Return the processor time of a process so far, in steps of about 10 ms."""
     return sum(_ticks(process)[:2]) / TICKS_PER_SECOND
 
 
 def family_cpu_seconds(process: int) -> float:
-    """Return the processor time of a process, of its living children and of those that ended."""
+    """Return the processor time of a process and its children, living and ended."""
     children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
     living = sum(sum(_ticks(int(child))[:2]) for child in children)
     return (living + sum(_ticks(process))) / TICKS_PER_SECOND
 
 
 def cpu_nanoseconds(process: int) -> int:
-    """Return the processor time of a process of one thread so far; exact while it sleeps."""
+    """Return the processor time of a single-threaded process so far; exact while it sleeps."""
     return int(Path(f"/proc/{process}/schedstat").read_text().split()[0])
 
 
@@ -40,7 +40,7 @@ def _ticks(process: int) -> list[int]:
         text = Path(f"/proc/{process}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return [0, 0, 0, 0]
-    # The name of the program stands in brackets and may hold anything.
+    # The name of the program is in brackets and may contain any character.
     return [int(field) for field in text.rpartition(")")[2].split()[11:15]]
 
 

@@ -1,4 +1,4 @@
-"""Publishes while the benchmark of a storm looks at what becomes of it."""
+"""Publishes messages at an even rate during a reconnect storm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Publisher:
     connection: asyncpg.Connection
     interval_seconds: float
     published_at: dict[int, float] = field(default_factory=dict)
-    """When each was committed, by `time.monotonic()`."""
+    """When each message was committed, by `time.monotonic()`."""
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -33,7 +33,7 @@ class Publisher:
         return len(self.published_at)
 
     async def publish(self) -> None:
-        """Publish until it is over."""
+        """Publish until `is_over` is set."""
         due = asyncio.get_running_loop().time()
         while not self.is_over.is_set():
             number = self.last + 1
@@ -45,7 +45,7 @@ class Publisher:
                     await self.is_over.wait()
 
     def newest(self, at: float) -> int:
-        """Return the number of the message that was the newest one at some time."""
+        """Return the number of the newest message that was committed at a given time."""
         return max(number for number, then in self.published_at.items() if then <= at)
 
 

@@ -1,16 +1,18 @@
 """
-Many clients that come back with their cursor whenever they lose Brain, in a process of their own.
+Clients that reconnect with their cursor when they lose the connection, in a separate process.
 
     python -m bench.returners PORT CHANNEL CLIENTS JITTER_SECONDS
 
-Before each attempt to connect a client waits for a random time up to the jitter, and for no other
-reason: if it is refused, closed or told to come back, it does. The messages are numbered from 1. A
-client counts a number that it did not get before the next one as lost, and one that it gets again,
-or late, as doubled. It prints
-a line when all are greeted, and then answers lines of standard input, each with a line of JSON:
+Before each attempt to connect, a client waits for a random time up to the jitter. There is no other
+backoff: it tries again whenever it is refused, closed or asked to reconnect. Messages are numbered
+from 1. A client counts a number that is missing before the next one as lost, and a number that
+arrives again or late as doubled. The process prints a line when all clients have received the
+greeting. Then it reads commands from standard input, one a line, and answers each with a line of
+JSON:
 
-- `live`: when all are greeted, and have the newest message that any of them had by then;
-- `finish N`: the `Report`, when every client has the message with that number.
+- `live`: replies when all clients have received the greeting and the message that was then the
+  newest one at any of them;
+- `finish N`: replies with the `Report` when every client has received message N.
 """
 
 from __future__ import annotations
@@ -32,16 +34,16 @@ from tests.raw_websocket import CLOSE, after_handshake, handshake, split_frames
 # More than any burst.
 BUFFER_BYTES = 2**20
 
-# How long to wait where there is nothing to do.
-MOMENT_SECONDS = 0.02
+# How long to wait for events of sockets.
+POLL_SECONDS = 0.02
 
 CURSOR = b'"cursor":"'
 NUMBER = b'"number":'
 GREETING = b'{"type":"connected"'
 RESET = b'{"type":"reset"'
 
-# Of messages that have been read, which all clients get alike.
-REMEMBERED = 1000
+# How many parsed messages are cached; all clients receive the same ones.
+CACHED_MESSAGES = 1000
 
 
 @dataclass(eq=False)
@@ -49,28 +51,28 @@ class Client:
     index: int
     cursor: str = ""
     number: int = 0
-    """Of the last message."""
+    """The number of the last message that it received."""
     connection: socket.socket | None = None
     received: bytes = b""
-    """What is not a whole frame yet."""
+    """The bytes of a frame that is not complete."""
     is_upgraded: bool = False
     is_greeted: bool = False
 
 
-class Read:
-    """What a message says, each read once however many clients get it."""
+class Parser:
+    """Parses a message, once for all clients that receive it."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, tuple[str, int | None]] = {}
+        self._cache: dict[bytes, tuple[str, int | None]] = {}
 
     def __call__(self, payload: bytes) -> tuple[str, int | None]:
-        """Return the cursor, and the number if it has one."""
-        known = self._known.get(payload)
-        if known is None:
-            if len(self._known) > REMEMBERED:
-                self._known.clear()
-            known = self._known[payload] = cursor_in(payload), number_in(payload)
-        return known
+        """Return the cursor of a message, and its number if it has one."""
+        parsed = self._cache.get(payload)
+        if parsed is None:
+            if len(self._cache) > CACHED_MESSAGES:
+                self._cache.clear()
+            parsed = self._cache[payload] = cursor_in(payload), number_in(payload)
+        return parsed
 
 
 def cursor_in(payload: bytes) -> str:
@@ -83,7 +85,7 @@ def number_in(payload: bytes) -> int | None:
 
 
 class Returners:
-    """All the clients, and one epoll for them."""
+    """All clients, with one epoll."""
 
     def __init__(self, port: int, channel: str, clients: int, jitter_seconds: float) -> None:
         self._port = port
@@ -93,39 +95,39 @@ class Returners:
         self._epoll = select.epoll()
         self._connected: dict[int, Client] = {}
         self._waiting: list[tuple[float, int]] = []
-        """A heap of when clients try to connect, and their indices."""
+        """A heap of the times of the next attempts to connect, with the indices of the clients."""
         self._greeted = 0
-        """How many clients are connected and welcome."""
-        self._told: dict[int, int] = {}
-        """How many clients have a message."""
-        self._read = Read()
+        """How many connected clients have received the greeting."""
+        self._deliveries: dict[int, int] = {}
+        """For each message number, how many clients have received it."""
+        self._parse = Parser()
         self._cpu_seconds = 0.0
         """The processor time of this process when the first connection ended."""
         self.report = Report()
         for client in self._clients:
-            self._wait(client)
+            self._schedule_attempt(client)
 
     def run(self) -> None:
-        """Do what there is to do, or wait for it for a moment."""
+        """Start the attempts that are due, then handle the events of sockets."""
         self._connect_due()
-        for descriptor, event in self._epoll.poll(MOMENT_SECONDS, len(self._clients)):
-            self._attend(self._connected[descriptor], event)
+        for descriptor, event in self._epoll.poll(POLL_SECONDS, len(self._clients)):
+            self._handle_event(self._connected[descriptor], event)
 
     def all_are_greeted(self) -> bool:
         return self._greeted == len(self._clients)
 
     def newest(self) -> int:
-        """Return the number of the newest message that any client has; 0 without one."""
-        return max(self._told, default=0)
+        """Return the number of the newest message that any client has received, or 0."""
+        return max(self._deliveries, default=0)
 
     def all_have(self, number: int) -> bool:
-        return number == 0 or self._told.get(number, 0) == len(self._clients)
+        return number == 0 or self._deliveries.get(number, 0) == len(self._clients)
 
     def count_missing(self, number: int) -> None:
-        """Count as lost what has not come up to this message."""
+        """Count as lost the messages up to this one that clients have not received."""
         self.report.lost += sum(max(0, number - client.number) for client in self._clients)
 
-    def _wait(self, client: Client) -> None:
+    def _schedule_attempt(self, client: Client) -> None:
         at = time.monotonic() + random.uniform(0, self._jitter_seconds)
         heapq.heappush(self._waiting, (at, client.index))
 
@@ -140,22 +142,22 @@ class Returners:
         connection.setblocking(False)
         client.connection, client.received, client.is_upgraded = connection, b"", False
         self._connected[connection.fileno()] = client
-        # What comes of it the epoll tells, a refusal as well.
+        # The epoll reports the outcome, also a refusal.
         connection.connect_ex(("127.0.0.1", self._port))
         self._epoll.register(connection, select.EPOLLOUT)
 
-    def _attend(self, client: Client, event: int) -> None:
+    def _handle_event(self, client: Client, event: int) -> None:
         assert client.connection is not None
         try:
             if event & select.EPOLLOUT:
-                self._ask(client, client.connection)
+                self._send_request(client, client.connection)
             else:
                 self._receive(client, client.connection)
         except OSError as error:
-            self._lose(client, client.connection, error.strerror or str(error))
+            self._connection_lost(client, client.connection, error.strerror or str(error))
 
-    def _ask(self, client: Client, connection: socket.socket) -> None:
-        """Send the request on a connection that has come about."""
+    def _send_request(self, client: Client, connection: socket.socket) -> None:
+        """Send the handshake on a connection that is established."""
         path = f"/ws?channel={self._channel}&cursor={client.cursor}"
         connection.sendall(handshake(path))
         self._epoll.modify(connection, select.EPOLLIN)
@@ -175,19 +177,19 @@ class Returners:
             if frame.opcode == CLOSE:
                 code = int.from_bytes(frame.payload[:2], "big")
                 raise ConnectionError(f"closed with {code}")
-            self._take(client, frame.payload)
+            self._message_received(client, frame.payload)
 
-    def _take(self, client: Client, payload: bytes) -> None:
-        cursor, number = self._read(payload)
+    def _message_received(self, client: Client, payload: bytes) -> None:
+        cursor, number = self._parse(payload)
         client.cursor = cursor
         if number is not None:
             self._count(client, number)
         elif payload.startswith(GREETING):
-            self._welcome(client)
+            self._greeting_received(client)
         elif payload.startswith(RESET):
             self.report.resets += 1
 
-    def _welcome(self, client: Client) -> None:
+    def _greeting_received(self, client: Client) -> None:
         client.is_greeted = True
         self._greeted += 1
         self.report.greeted += 1
@@ -200,12 +202,12 @@ class Returners:
             return
         self.report.lost += number - client.number - 1
         client.number = number
-        self._told[number] = self._told.get(number, 0) + 1
+        self._deliveries[number] = self._deliveries.get(number, 0) + 1
         if self.all_have(number):
-            self.report.told_at[number] = time.monotonic()
+            self.report.delivered_at[number] = time.monotonic()
 
-    def _lose(self, client: Client, connection: socket.socket, reason: str) -> None:
-        """Have the client come back."""
+    def _connection_lost(self, client: Client, connection: socket.socket, reason: str) -> None:
+        """Count the lost connection, and schedule the next attempt of the client."""
         if not self.report.lost_first_at:
             self.report.lost_first_at = time.monotonic()
             self._cpu_seconds = time.process_time()
@@ -214,28 +216,28 @@ class Returners:
         connection.close()
         self._greeted -= client.is_greeted
         client.is_greeted = False
-        self._wait(client)
+        self._schedule_attempt(client)
 
 
-def is_asked() -> bool:
+def has_command() -> bool:
     return bool(select.select([sys.stdin], [], [], 0)[0])
 
 
 def run_until(returners: Returners, condition: Callable[[], bool]) -> None:
-    """Run until the condition holds, or patience is at its end."""
+    """Run until the condition holds or PATIENCE_SECONDS have passed."""
     end = time.monotonic() + PATIENCE_SECONDS
     while not condition() and time.monotonic() < end:
         returners.run()
 
 
-def answer(returners: Returners, asked: str) -> object:
-    verb, *numbers = asked.split()
+def execute(returners: Returners, command: str) -> object:
+    verb, *numbers = command.split()
     if verb == "live":
         run_until(returners, returners.all_are_greeted)
         newest = returners.newest()
         run_until(returners, lambda: returners.all_have(newest))
         return newest
-    assert verb == "finish", asked
+    assert verb == "finish", command
     (number,) = map(int, numbers)
     run_until(returners, lambda: returners.all_have(number))
     returners.count_missing(number)
@@ -251,12 +253,12 @@ def main() -> None:
     returners.report = Report()
     print(json.dumps(None), flush=True)
     while True:
-        while not is_asked():
+        while not has_command():
             returners.run()
-        asked = sys.stdin.readline()
-        if not asked:
+        command = sys.stdin.readline()
+        if not command:
             return
-        print(json.dumps(answer(returners, asked)), flush=True)
+        print(json.dumps(execute(returners, command)), flush=True)
 
 
 if __name__ == "__main__":

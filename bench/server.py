@@ -1,4 +1,4 @@
-"""What the benchmarks run on: a server that flushes its commits, with tasks to write to."""
+"""The PostgreSQL of the benchmarks: it flushes its commits, and has tasks to update."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from brain.database.migrations import migrate
 from brain.embedded.server import ROLE, EmbeddedServer, serve_embedded
 from tests.schemas import every_schema
 
-# How long anything may take that is waited for.
+# The timeout of every wait.
 PATIENCE_SECONDS = 60.0
 
 # How long a transaction stays open beside others.
 OPEN_SECONDS = 2.0
 
-# The rows that writers choose from.
+# Writers update random rows out of these.
 WRITTEN_ROWS = 10_000
 
 COUNTING = "UPDATE tasks SET progress = progress + 1 WHERE id = :id"
-# The clock of a change: read in the statement, since pgbench does not tell when it commits.
+# The time of a change: read in the statement, since pgbench does not report when it commits.
 STAMPING = "UPDATE tasks SET progress = date_part('epoch', clock_timestamp()) WHERE id = :id"
 
-# As JSON a row has some 600 bytes, 350 of them in its payload.
+# As JSON a row has about 600 bytes, 350 of them in its payload.
 TASKS = """
 INSERT INTO tasks (id, title, agent, payload)
 SELECT n::text, 'Task ' || n, 'dev', jsonb_build_object('log', repeat(md5(n::text), 10))
@@ -40,11 +40,11 @@ SELECT n::text, 'Task ' || n, 'dev', jsonb_build_object('log', repeat(md5(n::tex
 
 
 class Outcome(NamedTuple):
-    """What came of a run of pgbench."""
+    """The result of a run of pgbench."""
 
     transactions: int
     rate: float
-    """Transactions a second, the time to connect not counted."""
+    """Transactions per second, without the time to connect."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Server:
 
     embedded: EmbeddedServer
     admin: asyncpg.Connection
-    """Of a superuser; used by one at a time."""
+    """A connection of a superuser; not for concurrent use."""
 
     @property
     def url(self) -> str:
@@ -61,26 +61,26 @@ class Server:
 
     @property
     def cpu_seconds(self) -> float:
-        """The processor time of all its processes so far."""
+        """Processor time of all processes of the server so far."""
         return family_cpu_seconds(self.embedded.process_id)
 
     async def clear(self) -> None:
-        """Empty the log, and leave the next run nothing to tidy up."""
+        """Empty the log, vacuum and checkpoint, so that the next run starts clean."""
         await self.admin.execute("TRUNCATE brain.events")
         await self.admin.execute("VACUUM tasks")
         await self.admin.execute("CHECKPOINT")
 
     async def configure(self, settings: Mapping[str, str]) -> None:
-        """Have these settings, and no others, for every session that does not choose its own."""
+        """Set these settings, and reset all others, for sessions that do not set their own."""
         await self.admin.execute("ALTER SYSTEM RESET ALL")
         for name, value in settings.items():
             await self.admin.execute(f"ALTER SYSTEM SET {name} = '{value}'")
         await self.admin.execute("SELECT pg_reload_conf()")
-        # Nothing says when the postmaster has read it.
+        # PostgreSQL does not report when the postmaster has reloaded its settings.
         await asyncio.sleep(0.2)
 
-    async def somebody_sleeps(self) -> bool:
-        """Whether a node wants to be rung for."""
+    async def has_parked_node(self) -> bool:
+        """Return True if a node is parked: writers send NOTIFY."""
         query = """
             SELECT EXISTS (SELECT FROM pg_locks
                             WHERE locktype = 'advisory' AND classid = 5221 AND objid = 2
@@ -91,7 +91,7 @@ class Server:
     async def write(
         self, statement: str, *, writers: int, seconds: int, rate: int | None = None
     ) -> Outcome:
-        """Run the statement for random rows, by so many writers, at most `rate` times a second."""
+        """Run the statement on random rows over `writers` connections, `rate` a second at most."""
         script = self.embedded.folder.parent / "statement.sql"
         script.write_text(f"\\set id random(1, {WRITTEN_ROWS})\n{statement};\n")
         process = await asyncio.create_subprocess_exec(
@@ -115,13 +115,13 @@ class Server:
 
     @asynccontextmanager
     async def open_transactions(self) -> AsyncIterator[None]:
-        """Have one transaction after the other open that changed a task which no writer chooses."""
+        """Keep one transaction after the other open, each with a change that no writer makes."""
         writer = await asyncpg.connect(self.url)
 
         async def keep_open() -> None:
             while True:
                 async with writer.transaction():
-                    # Never mistaken for the clock of a writer.
+                    # Less than 1, so never mistaken for a time.
                     await writer.execute(
                         "UPDATE tasks SET progress = random() WHERE id = $1", str(WRITTEN_ROWS + 1)
                     )
@@ -143,7 +143,7 @@ def outcome(output: str) -> Outcome:
 
 @asynccontextmanager
 async def running_server(folder: Path, rows: int = WRITTEN_ROWS) -> AsyncIterator[Server]:
-    """Run a server with so many tasks, and an empty log, until the context ends."""
+    """Run a PostgreSQL with `rows` tasks and an empty log until the context ends."""
     with serve_embedded(folder / "database", superuser=True) as embedded:
         await migrate(embedded.url, every_schema())
         admin = await asyncpg.connect(embedded.url)

@@ -1,26 +1,26 @@
 """
-What happens when Brain is killed under thousands of clients, which all come back at once.
+Measure a reconnect storm: Brain is killed, and thousands of clients reconnect at once.
 
     python -m bench.storm [--clients 5000] [--rate 2] [--seconds 10] [--jitter-seconds 0.5]
 
-Clients follow a channel with cursors while messages are published to it at an even rate. Brain is
-killed (SIGKILL) and started again on the same port at once. Every client comes back with its last
-cursor as soon as it can, after a random time up to the jitter before each attempt, and messages go
-on meanwhile. Told, counted from the kill:
+Clients subscribe to a channel with cursors while messages are published to it at an even rate.
+Brain is killed (SIGKILL) and started again on the same port at once. Every client reconnects with
+its last cursor as soon as it can, after a random time up to the jitter before each attempt.
+Publishing continues meanwhile. The output shows, with times counted from the kill:
 
-- when Brain was ready again, when the last client was welcomed, and when all were live: each had
-  been told the message that was the newest one when the last of them was welcomed;
-- messages that were lost or doubled, which must be none: they are numbered;
-- the most memory that the second Brain took, beside that of the first one with the same clients
-  connected and nothing to tell;
-- the queries that it asked the database until all were live, but no less than so many seconds, as
-  pg_stat_statements counts them under a role that is Brain's alone; and how many of them are beyond
-  those that following takes, by their rate before the kill;
-- the processor time of the second Brain until then, and for how long somebody else had its core
-  while it could have run, which makes all times longer.
+- when Brain was ready again, when the last client received the greeting, and when all clients were
+  live: each had received the message that was the newest one at that greeting;
+- lost and doubled messages, both of which must be 0: messages are numbered;
+- the peak memory of the second Brain, and the memory of the first one with the same clients while
+  idle;
+- the queries of the second Brain until all clients were live, but for SECONDS at least, as
+  pg_stat_statements counts them under a role that only Brain uses; and how many of these exceed the
+  steady state of a Brain that reads the log, by the rate of queries before the kill;
+- the processor time of the second Brain until then, and the time in which it was ready to run while
+  another process used its core, which makes all times longer.
 
-The same with a tenth of the clients first: the last column shows what grows with them. The server
-has one core to itself, and the clients, PostgreSQL and this process the other.
+A run with a tenth of the clients comes first: the last column shows what grows with their number.
+The server has one core to itself; the clients, PostgreSQL and this process share the other one.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ QUIET_SECONDS = 3.0
 SETTLING_SECONDS = 1.0
 FOLLOWING_SECONDS = 4.0
 
-# Below those that the system gives to clients: one of them could connect to itself.
+# Below the ephemeral ports: a client with such a port could connect to itself.
 PORTS = range(20_000, 30_000)
 
-# So that what Brain asks can be told from what is asked here.
+# Other roles than that of Brain, so that its queries can be counted apart.
 ROLES = """
 CREATE EXTENSION pg_stat_statements;
 CREATE ROLE publisher LOGIN SUPERUSER;
@@ -71,7 +71,7 @@ SELECT coalesce(sum(calls), 0) FROM pg_stat_statements WHERE userid = $1::regrol
 
 
 class Outcome(NamedTuple):
-    """What came of one storm; times in seconds after the kill."""
+    """The result of one storm; times in seconds after the kill."""
 
     clients: int
     report: Report
@@ -79,27 +79,27 @@ class Outcome(NamedTuple):
     welcomed: float
     live: float
     published: int
-    """Messages, in the whole run."""
+    """Messages published in the whole run."""
     idle_bytes: int
     most_bytes: int
     counted: float
-    """For how long queries and processor time were counted."""
+    """How long queries and processor time were counted."""
     queries: int
     extra_queries: float
-    """Beyond those that following takes."""
+    """Queries above the steady state before the kill."""
     time: ProcessorTime
-    """Of the second Brain."""
+    """Processor time of the second Brain."""
 
     @property
     def clients_share(self) -> float:
-        """What coming back took of the clients' core."""
+        """The share of the clients' core that reconnecting used."""
         report = self.report
         return report.cpu_seconds / (report.greeted_last_at - report.lost_first_at)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where storms are made."""
+    """The PostgreSQL, the cores and the options of all storms."""
 
     server: EmbeddedServer
     observer: asyncpg.Connection
@@ -110,7 +110,7 @@ class Place:
     jitter_seconds: float
 
     async def storm(self, clients: int) -> Outcome:
-        """Have so many clients follow Brain, kill it, start it, and look at what comes of it."""
+        """Connect the clients, kill Brain, start it again, and return the measured values."""
         port = port_for_servers()
         async with AsyncExitStack() as stack:
             first = await self._brain(stack, port)
@@ -133,8 +133,8 @@ class Place:
                 processor_time = family_time(second.pid)
             report = await crowd.finish(publisher.last)
             newest = publisher.newest(report.greeted_last_at)
-            # It may have been told to all before the kill already.
-            live_at = max(report.told_at.get(newest, math.nan), report.greeted_last_at)
+            # All may have received this message before the kill.
+            live_at = max(report.delivered_at.get(newest, math.nan), report.greeted_last_at)
             return Outcome(
                 clients=clients,
                 report=report,
@@ -151,7 +151,7 @@ class Place:
             )
 
     async def _queries_following(self) -> float:
-        """Return how many queries a second Brain asks to follow; then count from 0."""
+        """Return Brain's queries per second in the steady state, then reset the counters."""
         await asyncio.sleep(SETTLING_SECONDS)
         await self.observer.execute("SELECT pg_stat_statements_reset()")
         await asyncio.sleep(FOLLOWING_SECONDS)
@@ -198,21 +198,21 @@ async def running_place(arguments: argparse.Namespace) -> AsyncIterator[Place]:
 
 
 def port_for_servers() -> int:
-    """Return a port that is free, and that no client is given."""
+    """Return a free port that the system gives to no client."""
     for port in PORTS:
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
     raise OSError("no port is free")
 
 
-# What is printed of a storm.
+# The lines of the output: label, value, format.
 LINES: tuple[tuple[str, Callable[[Outcome], float], str], ...] = (
     ("Brain was ready again after", lambda one: one.ready, "{:.2f} s"),
     ("the last client was welcomed after", lambda one: one.welcomed, "{:.2f} s"),
     ("all were live again after", lambda one: one.live, "{:.2f} s"),
     ("messages published", lambda one: one.published, "{:,.0f}"),
     ("messages lost, all clients together", lambda one: one.report.lost, "{:,.0f}"),
-    ("messages doubled", lambda one: one.report.doubled, "{:,.0f}"),
+    ("messages duplicated", lambda one: one.report.doubled, "{:,.0f}"),
     ("resets", lambda one: one.report.resets, "{:,.0f}"),
     ("attempts to connect", lambda one: one.report.attempts, "{:,.0f}"),
     ("of which were welcomed", lambda one: one.report.greeted, "{:,.0f}"),
@@ -223,7 +223,7 @@ LINES: tuple[tuple[str, Callable[[Outcome], float], str], ...] = (
     ("queries of the database", lambda one: one.queries, "{:,.0f}"),
     ("beyond those that following takes", lambda one: one.extra_queries, "{:,.0f}"),
     ("processor time of the second Brain", lambda one: one.time.spent, "{:.2f} s"),
-    ("somebody else had its core for", lambda one: one.time.waited, "{:.2f} s"),
+    ("waited for its core", lambda one: one.time.waited, "{:.2f} s"),
     ("of the clients' core coming back took", lambda one: one.clients_share, "{:.0%}"),
 )
 
@@ -235,7 +235,7 @@ def print_outcomes(fewer: Outcome, more: Outcome) -> None:
         ratio = f"{of(more) / of(fewer):.2f} x" if of(fewer) else ""
         print(f"{name:<42}{form.format(of(fewer)):>16}{form.format(of(more)):>16}{ratio:>16}")
     for outcome in (fewer, more):
-        print(f"\nwhy {outcome.clients:,} clients had to connect again:")
+        print(f"\nreasons why {outcome.clients:,} clients had to reconnect:")
         for reason, times in sorted(outcome.report.closed.items(), key=lambda item: -item[1]):
             print(f"  {times:>8,} x {reason}")
 

@@ -1,10 +1,10 @@
 """
-Which functions of Brain one row change, and one client frame, pass through.
+Print the functions of Brain that one row change, and one client frame, pass through.
 
     python -m bench.trace
 
-Counts distinct functions and methods of the package `brain`; comprehensions, lambdas and generator
-expressions count with the function that they are written in.
+It counts the distinct functions and methods of the package `brain`. Comprehensions, lambdas and
+generator expressions count as part of the function that contains them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROUNDS = 5
 
 
 class Trace:
-    """Notes functions of Brain, while it is on, in the order in which they are called first."""
+    """Records the functions of Brain that are called, in the order of their first calls."""
 
     def __init__(self) -> None:
         self.functions: dict[str, None] = {}
@@ -41,7 +41,7 @@ class Trace:
 
     def __enter__(self) -> Trace:
         self.functions, self.is_on = {}, True
-        # Again each time: compiled code that calls back now and then switches it off.
+        # Set it each time: compiled code that calls back sometimes switches it off.
         sys.setprofile(self.note)
         return self
 
@@ -59,7 +59,7 @@ class Trace:
 
 
 async def traced(trace: Trace, act: Callable[[], Awaitable[object]]) -> list[str]:
-    """Return the functions of the round that passes through most of them."""
+    """Run several rounds; return the functions of the round that calls most of them."""
     rounds = []
     for _ in range(ROUNDS):
         with trace:
@@ -93,9 +93,9 @@ async def measure(url: str, trace: Trace) -> None:
             await client.send('{"hello": "brain"}')
             await client.recv()
 
-        for what, act in (("one client frame", frame), ("one row change", change)):
+        for label, act in (("one client frame", frame), ("one row change", change)):
             functions = await traced(trace, act)
-            print(f"{what}: {len(functions)} functions")
+            print(f"{label}: {len(functions)} functions")
             for function in functions:
                 print(f"    {function}")
     await database.close()

@@ -1,4 +1,4 @@
-"""What a server used, its child processes included, and on which core; its end. Needs Linux."""
+"""Processor time and memory of a server, with its child processes, and its core. Needs Linux."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import NamedTuple
 
 
 class Cores(NamedTuple):
-    """The server has one to itself; clients, PostgreSQL and the benchmark share the other."""
+    """One core for the server; one for clients, PostgreSQL and the benchmark."""
 
     server: int
     clients: int
 
 
 def chosen_cores() -> Cores:
-    """Return two cores that this process may use; the same one twice if there are no two."""
+    """Return two cores that this process may use, or the same one twice if it has only one."""
     usable = sorted(os.sched_getaffinity(0))
     return Cores(server=usable[-1], clients=usable[0])
 
 
 @contextmanager
 def on_core(core: int) -> Iterator[None]:
-    """Run on this core until the context ends; processes that are started meanwhile stay there."""
+    """Run on this core until the context ends; processes started meanwhile stay on it."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -42,12 +42,12 @@ def family(process: int) -> list[int]:
 
 
 class ProcessorTime(NamedTuple):
-    """Of all threads of a process and its children so far, in seconds."""
+    """Seconds of all threads of a process and its children so far."""
 
     spent: float
-    """On a processor."""
+    """Running on a processor."""
     waited: float
-    """Ready to run, while somebody else had the processor."""
+    """Ready to run, while other processes used the processor."""
 
 
 def family_time(process: int) -> ProcessorTime:
@@ -61,13 +61,13 @@ def family_time(process: int) -> ProcessorTime:
 
 
 async def end(process: asyncio.subprocess.Process) -> None:
-    """Kill a process that has nothing to put in order; Ctrl-C may have ended it already."""
+    """Kill a process that needs no cleanup; Ctrl-C may have ended it already."""
     with suppress(ProcessLookupError):
         process.kill()
     await process.wait()
 
 
 def private_bytes(process: int) -> int:
-    """Return the memory that a process shares with nobody, as its page tables have it."""
+    """Return the private memory of a process, by its page tables."""
     text = Path(f"/proc/{process}/smaps_rollup").read_text()
     return sum(int(kib) for kib in re.findall(r"^Private_\w+:\s+(\d+) kB$", text, re.M)) * 1024

@@ -1,4 +1,4 @@
-"""What a writer may have to pay for: the ways of telling others that are compared."""
+"""The variants that `bench.writers` compares: triggers, and the program that they notify."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ CREATE TRIGGER bench_notify AFTER INSERT OR UPDATE OR DELETE ON tasks
     FOR EACH ROW EXECUTE FUNCTION bench_notify();
 """
 
-NEVER_BUSY = {"BRAIN_BUSY_FROM_RATE": "1e9", "BRAIN_CALM_BELOW_RATE": "1e9"}
+PARKED = {"BRAIN_BUSY_FROM_RATE": "1e9", "BRAIN_CALM_BELOW_RATE": "1e9"}
 
 
 @dataclass(frozen=True)
 class Variant:
     name: str
     triggers: str
-    """A regular expression for the names of those that are enabled."""
+    """A regular expression for the names of the enabled triggers."""
     listens: bool = False
-    """Whether a connection listens, as that of a program would which is told by NOTIFY."""
+    """True if a connection listens, as that of a program that relies on NOTIFY does."""
     node: Mapping[str, str] | None = field(default=None, hash=False)
-    """The settings of a Brain that follows the log, with one client; None for no Brain at all."""
+    """The settings of a Brain that runs with one client; None for no Brain."""
 
     async def enable(self, server: Server) -> None:
-        """Enable its triggers on `tasks`, and no others."""
+        """Enable the triggers of this variant on `tasks`, and disable all others."""
         rows = await server.admin.fetch(
             "SELECT tgname, tgname ~ $1 AS is_on FROM pg_trigger"
             " WHERE tgrelid = 'tasks'::regclass AND NOT tgisinternal",
@@ -57,7 +57,7 @@ class Variant:
 
     @asynccontextmanager
     async def in_effect(self, server: Server, folder: Path) -> AsyncIterator[None]:
-        """Have its triggers, and whoever hears of the changes, until the context ends."""
+        """Enable the triggers, and run the listener or Brain, until the context ends."""
         await self.enable(server)
         async with AsyncExitStack() as stack:
             if self.listens:
@@ -77,8 +77,8 @@ NOTHING = Variant("no trigger", "^$")
 EMPTY = Variant("empty trigger", "^bench_empty$")
 NOTIFY = Variant("pg_notify", "^bench_notify$", listens=True)
 BUSY = Variant("Brain, busy node", "^(!brain|brain_)", node={})
-SLEEPING = Variant("Brain, sleeping node", "^(!brain|brain_)", node=NEVER_BUSY)
+NEVER_BUSY = Variant("Brain, node never busy", "^(!brain|brain_)", node=PARKED)
 ALONE = Variant("Brain, no node", "^(!brain|brain_)")
-# Parts of Brain, by the names that brain.watch gives to its triggers.
+# Parts of Brain, by the names of the triggers that brain.watch makes.
 CAPTURE = Variant("  only capture", "^!brain")
 FILL_IN = Variant("  only fill-in", "^brain_complete_task$")

@@ -1,24 +1,24 @@
 """
-What writers pay for being heard: their rate, and the server's processor time for a change.
+Measure the cost of change capture for writers: their rate, and processor time per change.
 
     python -m bench.writers [--seconds 2] [--repetitions 3] [--writers 1 8 32]
 
-One run on one server. pgbench updates random rows out of 10,000, one to a transaction, beside:
+One run uses one PostgreSQL. pgbench updates random rows out of 10,000, one per transaction, with:
 
 - no trigger; an empty row trigger; a row trigger that sends the row as JSON by `pg_notify` while
-  one connection listens, as programs do that are told by NOTIFY;
-- Brain with a node of which one client hears everything, which the load makes busy; with one that
-  is never busy, so that every transaction rings; and without any node, which leaves the triggers.
+  one connection listens, as in programs that rely on NOTIFY;
+- Brain with a node that sends everything to one client and that the load makes busy; with a node
+  that is never busy, so that every transaction sends NOTIFY; and without a node: the triggers only.
 
-Each with the disk as it is, with a flush that takes 1 ms more (`commit_delay`, a stand-in for a
-disk in a network), and with `synchronous_commit` off. The variants take turns within a repetition.
-Printed are medians over the repetitions: the rate, in brackets its ratio to that without a trigger
-in the same repetition, and what all processes of the server spend on a change beyond what they
-spend without a trigger. pgbench, the node and the client share the machine with the server, so
-where that is the limit the ratio is about processor time and not about waiting.
+Each variant runs with the disk as it is, with a flush that takes 1 ms more (`commit_delay`, a
+stand-in for a network disk), and with `synchronous_commit` off. The variants take turns within a
+repetition. The output shows medians over the repetitions: the rate, in brackets its ratio to the
+rate without a trigger in the same repetition, and the processor time of all server processes per
+change beyond that without a trigger. pgbench, the node and the client share the machine with the
+server; where the processor is the bottleneck, the ratio reflects processor time, not waiting.
 
-The last table is more exact: the time on the processor of the one backend that makes a change,
-`synchronous_commit` off, with no node, and for parts of what Brain does.
+The last table is more exact: the processor time of the one backend that makes a change, with
+`synchronous_commit` off and without a node, also for parts of Brain.
 """
 
 from __future__ import annotations
@@ -50,28 +50,28 @@ from bench.variants import (
     CAPTURE,
     EMPTY,
     FILL_IN,
+    NEVER_BUSY,
     NOTHING,
     NOTIFY,
-    SLEEPING,
     TRIGGERS,
     Variant,
 )
 
 FLUSHES: Mapping[str, Mapping[str, str]] = {
     "synchronous_commit on": {},
-    "flush of 1 ms more": {"commit_delay": "1000", "commit_siblings": "0"},
+    "a flush takes 1 ms more": {"commit_delay": "1000", "commit_siblings": "0"},
     "synchronous_commit off": {"synchronous_commit": "off"},
 }
-VARIANTS = (NOTHING, EMPTY, NOTIFY, BUSY, SLEEPING, ALONE)
+VARIANTS = (NOTHING, EMPTY, NOTIFY, BUSY, NEVER_BUSY, ALONE)
 PARTS = (NOTHING, EMPTY, NOTIFY, ALONE, CAPTURE, FILL_IN)
 
-# Of Brain with a busy node, with this many writers.
+# The aims are for Brain with a busy node and this number of writers.
 AIMED_WRITERS = 32
 AIMS = {
     ("synchronous_commit on", NOTIFY): 4.0,
-    ("flush of 1 ms more", NOTIFY): 12.0,
+    ("a flush takes 1 ms more", NOTIFY): 12.0,
     ("synchronous_commit on", NOTHING): 0.5,
-    ("flush of 1 ms more", NOTHING): 0.5,
+    ("a flush takes 1 ms more", NOTHING): 0.5,
 }
 
 
@@ -84,26 +84,26 @@ class Load(NamedTuple):
 class Measured(NamedTuple):
     rate: float
     microseconds: float
-    """What the server spent on a transaction."""
-    was_asleep: bool
-    """Whether a node wanted to be rung for when three quarters of the time were over."""
+    """Processor time of the server per transaction."""
+    was_parked: bool
+    """True if a node was parked after three quarters of the time."""
 
 
 Results = dict[Load, list[Measured]]
 
 
 async def measure(server: Server, writers: int, seconds: int) -> Measured:
-    async def look() -> bool:
+    async def is_parked() -> bool:
         await asyncio.sleep(seconds * 0.75)
-        return await server.somebody_sleeps()
+        return await server.has_parked_node()
 
     await server.clear()
     spent = server.cpu_seconds
     async with asyncio.TaskGroup() as tasks:
-        looking = tasks.create_task(look())
+        checking = tasks.create_task(is_parked())
         outcome = await server.write(COUNTING, writers=writers, seconds=seconds)
     spent = server.cpu_seconds - spent
-    return Measured(outcome.rate, spent / outcome.transactions * 1e6, looking.result())
+    return Measured(outcome.rate, spent / outcome.transactions * 1e6, checking.result())
 
 
 async def repeat(server: Server, folder: Path, arguments: argparse.Namespace) -> Results:
@@ -121,7 +121,7 @@ async def repeat(server: Server, folder: Path, arguments: argparse.Namespace) ->
 
 
 def ratio(results: Results, load: Load, base: Variant) -> float:
-    """Return the median, over the repetitions, of the rate's ratio to that of another variant."""
+    """Return the median, over the repetitions, of the ratio of two variants' rates."""
     pairs = zip(results[load], results[load._replace(variant=base)], strict=True)
     return statistics.median(measured.rate / floor.rate for measured, floor in pairs)
 
@@ -129,8 +129,8 @@ def ratio(results: Results, load: Load, base: Variant) -> float:
 def cell(results: Results, load: Load) -> str:
     measured = results[load]
     rate = statistics.median(one.rate for one in measured)
-    # A node that should have been busy, and still had itself rung for.
-    odd = load.variant is BUSY and any(one.was_asleep for one in measured)
+    # The node should have been busy, but was parked.
+    odd = load.variant is BUSY and any(one.was_parked for one in measured)
     return (
         f"{rate:7.0f} ({ratio(results, load, NOTHING):4.2f})"
         f" {microseconds(results, load):>6} us{'*' if odd else ' '}"
@@ -138,7 +138,7 @@ def cell(results: Results, load: Load) -> str:
 
 
 def microseconds(results: Results, load: Load) -> str:
-    """Return what the server spends on a write, beyond what it spends without a trigger."""
+    """Return the server's processor time per write, beyond that without a trigger."""
     measured, floor = results[load], results[load._replace(variant=NOTHING)]
     if load.variant is NOTHING:
         return f"{statistics.median(one.microseconds for one in measured):.0f}"
@@ -147,7 +147,7 @@ def microseconds(results: Results, load: Load) -> str:
 
 
 def lines(results: Results, flush: str, all_writers: Sequence[int]) -> Iterator[str]:
-    """Print what was measured with one way of flushing."""
+    """Yield the lines of the table for one way of flushing."""
 
     def row(name: str, cells: Iterator[str], remark: str = "") -> str:
         return f"{name:<27}{''.join(f'{text:>28}' for text in cells)}   {remark}".rstrip()
@@ -180,7 +180,7 @@ async def print_costs(server: Server) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--seconds", type=int, default=2, help="for each rate")
+    parser.add_argument("--seconds", type=int, default=2, help="per measurement")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--writers", type=int, nargs="+", default=[1, 8, 32])
     arguments = parser.parse_args()
@@ -192,7 +192,7 @@ async def main() -> None:
                 f"PostgreSQL {server.embedded.binaries.version}, {os.cpu_count()} cores, median of"
                 f" {arguments.repetitions} x {arguments.seconds} s: writes a second, (ratio to no"
                 " trigger), processor time of the server per write beyond no trigger; * the node"
-                " slept under the load\n"
+                " was parked under the load\n"
             )
             for flush in FLUSHES:
                 print("\n".join(lines(results, flush, arguments.writers)))

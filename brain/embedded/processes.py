@@ -1,9 +1,9 @@
 """
 PostgreSQL's processes: their user, their lifetime, and which of them runs on a data folder.
 
-They refuse to run as root. Root has two ways: in a user namespace root has the id of `nobody`, no
-file changes its owner and no path is closed. Where namespaces are forbidden, as in Docker, root
-switches to the user `nobody`, which has to own the data and be able to reach the programs.
+They refuse to run as root. There are two ways around it. In a user namespace root has the id of
+`nobody`, no file changes its owner and no path is closed. Where namespaces are forbidden, as in
+Docker, root switches to the user `nobody`, which has to own the data and reach the programs.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ STATE = """
                       FROM (SELECT f.ignored_keys, brain.feed(f.name, $2) AS state
                               FROM brain.feeds f
                              WHERE f.name = $1 AND f.takes_argument = ($2::text IS NOT NULL)
-                            OFFSET 0) asked OFFSET 0) written OFFSET 0) measured
+                            OFFSET 0) result OFFSET 0) with_text OFFSET 0) with_length
 """
 
 

@@ -172,7 +172,7 @@ class BatchSource:
         return Batch(tuple(events), cursor, ticks=tuple(ticks))
 
     async def _rest(self, notifications: Notifications, log: Log, looked_at: float) -> bool:
-        """Wait until it is time to read again; return True if a notification said so."""
+        """Wait until it is time to read again; return True if a notification arrived."""
         if self._pace.is_busy:
             if notifications.is_parked:
                 await notifications.unpark()

@@ -14,7 +14,7 @@ CHANNEL = "brain"
 
 class Notifications:
     """
-    Wakes the batch source on notifications, and tells writers whether this node is parked.
+    Wakes the batch source on notifications, and shows writers whether this node is parked.
 
     A node is parked while it waits for notifications: it holds an advisory lock, which writers
     check before they notify. The connection is never in a transaction. A notification only sets a

@@ -138,7 +138,7 @@ class Session(ABC):
         """Give up everything that was begun; called once."""
 
     def _warn_of_rate(self) -> None:  # noqa: B027
-        """Tell the client that it is about to exceed its rate limit, where its format can."""
+        """Warn the client that it is about to exceed its rate limit, where its format can."""
 
     def _schedule_expiry(self) -> None:
         if self._expiry is not None:

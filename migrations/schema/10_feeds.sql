@@ -1,5 +1,5 @@
--- A feed is a query. Its whole result is sent to each client that connects, and again when the result
--- has changed. The query is run again after an event on one of the feed's channels.
+-- A feed is a query. Its result is sent in full to each client that connects, and again when it has
+-- changed. The query runs again after an event on one of the feed's channels.
 
 SET LOCAL ROLE brain_owner;
 
@@ -55,7 +55,7 @@ REVOKE ALL ON FUNCTION brain.result_type FROM PUBLIC;
 -- name: the part of the URLs /ws/<name> and /api/<name>; its messages have the type <name>_update, with _
 --     for -.
 -- query: returns the state, one value of type jsonb. Unqualified names are looked up in schema public.
--- channels: the query is run again after an event on one of them: of a watched table, or published.
+-- channels: the query runs again after an event on one of them: of a watched table, or published.
 -- takes_argument: the query has a $1, of type text, and a state for each: /ws/<name>/<argument>.
 -- argument_is_key: only events of the row with this primary key matter.
 -- ignored_keys: keys of the state, if it is an object: a change of these alone is not sent (times, counters).

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The live page. `/ws` tells what changes; `/api/brain/tasks` lists what is, and knows what no
- * message has: titles, the number of steps, the name of the present one.
+ * The live page. `/ws` sends changes; `/api/brain/tasks` lists the present tasks, with fields that no
+ * message has: title, number of steps, name of the current step.
  */
 
 /**
@@ -79,7 +79,7 @@ function applyMessage(tasks, { type, data }) {
 function applyRun(tasks, run) {
   const known = tasks.find(({ id }) => id === run.id);
   if (!known) return [{ ...run, isPartial: true }, ...tasks].slice(0, MOST_TASKS);
-  // Along with these two the payload is usually written, which no message tells of.
+  // The payload is usually written along with these two, and no message has it.
   const hasMoved = known.progress !== run.progress || known.status !== run.status;
   const changed = { ...known, ...run, isPartial: known.isPartial || hasMoved };
   return tasks.map((task) => (task === known ? changed : task));
@@ -301,7 +301,7 @@ async function fetchTasks(signal) {
     if (!response.ok) return null;
     /** @type {{ tasks: Task[] }} */
     const { tasks } = await response.json();
-    // A table that Brain did not create may have numbers for ids, which messages tell as text.
+    // A table that Brain did not create may have numbers for ids; messages have them as text.
     return tasks.map((task) => ({ ...task, id: String(task.id) }));
   } catch {
     return null;
