@@ -1,4 +1,4 @@
-"""Which processes there are."""
+"""Finds running processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def working_in(folder: Path) -> list[int]:
-    """Return the living processes that work in a folder, as PostgreSQL's do in their data."""
+    """Return the ids of the processes that run in a folder, as a PostgreSQL server does."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

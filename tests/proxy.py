@@ -1,4 +1,4 @@
-"""A TCP proxy that stands between two parties and breaks their connection."""
+"""A TCP proxy that interrupts connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def unchanged(data: bytes) -> bytes:
 
 
 class Proxy:
-    """Forwards to one address, unless it swallows."""
+    """Forwards bytes to one address, except between `swallow` and `restore`."""
 
     def __init__(self, host: str, port: int, change: Change) -> None:
         self._target = (host, port)
@@ -27,7 +27,7 @@ class Proxy:
         self.connections = 0
 
     def swallow(self) -> None:
-        """From now on let nothing through, without closing anything: a black hole."""
+        """Forward nothing from now on, without closing anything: a black hole."""
         self._flowing.clear()
 
     def restore(self) -> None:

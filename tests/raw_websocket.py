@@ -18,10 +18,10 @@ from typing import NamedTuple
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 NO_MASK = bytes(4)
-"""A mask like any other, under which a payload stays as it is."""
+"""A valid mask that leaves a payload unchanged."""
 SMALL_BUFFER_BYTES = 4096
 ESTABLISHED = 1
-"""A state of TCP, as Linux numbers them."""
+"""A TCP state, as numbered by Linux."""
 OPEN_SECONDS = 15.0
 RECEIVE_BYTES = 65536
 
@@ -45,7 +45,7 @@ HANDSHAKE_RESPONSE = (
 
 
 class HandshakeRefused(OSError):
-    """The response to a handshake was something else than 101, or none."""
+    """The response to a handshake was not 101, or there was none."""
 
 
 class Frame(NamedTuple):
@@ -147,7 +147,7 @@ def close_code(frame: Frame) -> int | None:
 
 
 class RawClient:
-    """A connection on which anything may be sent at any time, and which is read on request."""
+    """A connection that sends anything at any time, and reads only on request."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -159,7 +159,7 @@ class RawClient:
 
     @property
     def is_open(self) -> bool:
-        """Whether the other side has neither closed nor reset it, though nothing is read."""
+        """True until the other side closes or resets the connection; nothing is read."""
         information = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         return information[0] == ESTABLISHED
 
@@ -186,7 +186,7 @@ class RawClient:
         await self.send(client_frame(payload, opcode, is_final=is_final))
 
     async def receive(self, most_bytes: int = RECEIVE_BYTES) -> bytes:
-        """Return the bytes that have come; none at the end. Raises `OSError` at a reset."""
+        """Return the bytes that have arrived; none at the end. Raises `OSError` at a reset."""
         return await asyncio.get_running_loop().sock_recv(self._socket, most_bytes)
 
     async def receive_to_the_end(self) -> bytes:
@@ -241,7 +241,7 @@ class RawClient:
             pass  # the other side was faster
 
     def reset(self) -> None:
-        """Close it by a reset, as a program does that dies with unread data."""
+        """Close by a reset, as for a program that dies with unread data."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.close()
 
@@ -256,10 +256,10 @@ async def connected_to(port: int, receive_buffer_bytes: int = 0) -> AsyncIterato
     connection = socket.socket()
     try:
         connection.setblocking(False)
-        # So that what is sent in pieces arrives in pieces.
+        # Data that is sent in pieces arrives in pieces.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if receive_buffer_bytes:
-            # Before it connects: the window is agreed on there.
+            # Before the connect, which negotiates the TCP window.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         async with asyncio.timeout(OPEN_SECONDS):
             await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))

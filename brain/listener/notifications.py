@@ -24,7 +24,7 @@ class Notifications:
     def __init__(self, connection: asyncpg.Connection, timeout_seconds: float) -> None:
         self._connection = connection
         self._timeout_seconds = timeout_seconds
-        self._rang = asyncio.Event()
+        self._wake_up = asyncio.Event()
         self._was_woken = False
         self.is_parked = False
         """True while writers notify this node."""
@@ -45,12 +45,12 @@ class Notifications:
 
         Another session may hold this lock exclusively; then the node goes on polling.
         """
-        self.is_parked = bool(await self._ask("SELECT pg_try_advisory_lock_shared(5221, 2)"))
+        self.is_parked = bool(await self._query("SELECT pg_try_advisory_lock_shared(5221, 2)"))
 
     async def unpark(self) -> None:
         """Let writers commit without notifying."""
         self.is_parked = False
-        await self._ask("SELECT pg_advisory_unlock_shared(5221, 2)")
+        await self._query("SELECT pg_advisory_unlock_shared(5221, 2)")
 
     async def wait(self, seconds: float) -> bool:
         """
@@ -58,12 +58,12 @@ class Notifications:
 
         Raises `DatabaseUnreachable` if the connection is closed.
         """
-        timer = asyncio.get_running_loop().call_later(seconds, self._rang.set)
+        timer = asyncio.get_running_loop().call_later(seconds, self._wake_up.set)
         try:
-            await self._rang.wait()
+            await self._wake_up.wait()
         finally:
             timer.cancel()
-        self._rang.clear()
+        self._wake_up.clear()
         was_woken, self._was_woken = self._was_woken, False
         if self._connection.is_closed():
             raise DatabaseUnreachable("the listening connection was closed")
@@ -72,7 +72,7 @@ class Notifications:
     def wake(self, *_: object) -> None:
         """End `wait`: a callback for whatever event, which sets a flag and nothing else."""
         self._was_woken = True
-        self._rang.set()
+        self._wake_up.set()
 
     async def check(self) -> None:
         """
@@ -80,8 +80,8 @@ class Notifications:
 
         asyncpg does not notice a link that went dead silently; this query does.
         """
-        if await self._ask("SELECT count(*) FROM pg_listening_channels()") == 0:
+        if await self._query("SELECT count(*) FROM pg_listening_channels()") == 0:
             raise DatabaseUnreachable("the session no longer listens")
 
-    async def _ask(self, query: str) -> Any:
+    async def _query(self, query: str) -> Any:
         return await self._connection.fetchval(query, timeout=self._timeout_seconds)

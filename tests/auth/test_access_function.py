@@ -1,4 +1,4 @@
-"""An operator's own rule of who may hear what."""
+"""The operator's own access function, `brain.may_read`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tests.proxy import proxy_to
 pytestmark = pytest.mark.postgres_versions
 
 PATIENCE_SECONDS = 20.0
-ASKED = {"tasks", "news", "secret"}
+CHANNELS = {"tasks", "news", "secret"}
 
 
-def rule(body: str) -> str:
+def definition(body: str) -> str:
     return (
         "CREATE OR REPLACE FUNCTION brain.may_read(claims jsonb, channel text) RETURNS boolean"
         f" LANGUAGE plpgsql AS $$ BEGIN {body}; END $$"
     )
 
 
-# Notes down how often it was asked for which channel.
-BY_CLAIM = rule("INSERT INTO asked VALUES (channel); RETURN claims -> 'rooms' ? channel")
+# Records each call in the table `asked`.
+BY_CLAIM = definition("INSERT INTO asked VALUES (channel); RETURN claims -> 'rooms' ? channel")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def access_function(pool: asyncpg.Pool) -> AccessFunction:
 
 
 async def readable(access_function: AccessFunction, *rooms: str) -> set[str]:
-    return set(await access_function.channels({"sub": "ann", "rooms": rooms}, ASKED))
+    return set(await access_function.channels({"sub": "ann", "rooms": rooms}, CHANNELS))
 
 
 async def test_the_access_function_decides_while_it_exists(
@@ -106,7 +106,7 @@ async def test_the_access_function_decides_by_the_claims_for_every_channel(
 async def test_a_channel_is_unreadable_unless_the_function_returns_true(
     pool: asyncpg.Pool, caplog: pytest.LogCaptureFixture, body: str
 ) -> None:
-    await pool.execute(rule(body))
+    await pool.execute(definition(body))
 
     assert await readable(AccessFunction(0.5, pool)) == set()
     assert ("denies access" in caplog.text) == ("NULL" not in body)
@@ -135,7 +135,7 @@ async def test_a_function_with_another_signature_denies_everything(
 async def test_a_channel_or_claim_that_postgresql_cannot_hold_is_denied(
     pool: asyncpg.Pool, access_function: AccessFunction
 ) -> None:
-    await pool.execute(rule("RETURN true"))
+    await pool.execute(definition("RETURN true"))
 
     assert await access_function.channels({}, {"a\0b"}) == frozenset()
     assert await access_function.channels({}, {"a\ud800b"}) == frozenset()
@@ -152,14 +152,14 @@ async def test_a_result_is_cached_for_a_while(
     await pool.execute(BY_CLAIM)
     for _ in range(3):
         assert await readable(access_function, "tasks") == {"tasks"}
-    assert await asked(pool) == 3
+    assert await calls(pool) == 3
 
     assert await readable(access_function, "news") == {"news"}
-    assert await access_function.channels({"rooms": ["tasks"], "sub": "ann"}, ASKED) == {"tasks"}
+    assert await access_function.channels({"rooms": ["tasks"], "sub": "ann"}, CHANNELS) == {"tasks"}
     assert await access_function.channels({"rooms": ["tasks"], "sub": "ann"}, {"tasks"}) == {
         "tasks"
     }
-    assert await asked(pool) == 7
+    assert await calls(pool) == 7
 
 
 async def test_an_expired_result_is_queried_again(
@@ -170,18 +170,18 @@ async def test_an_expired_result_is_queried_again(
     for _ in range(3):
         await readable(access_function, "tasks")
 
-    assert await asked(pool) == 9
+    assert await calls(pool) == 9
 
 
 async def test_a_replaced_function_clears_the_cache(
     pool: asyncpg.Pool, access_function: AccessFunction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("brain.auth.access_function.KEEP_SECONDS", 1000.0)
-    await pool.execute(rule("RETURN true"))
+    await pool.execute(definition("RETURN true"))
     await access_function.look()
-    assert await readable(access_function) == ASKED
+    assert await readable(access_function) == CHANNELS
 
-    await pool.execute(rule("RETURN false"))
+    await pool.execute(definition("RETURN false"))
     await access_function.look()
     assert await readable(access_function) == set()
 
@@ -195,7 +195,7 @@ async def test_the_cache_is_bounded(
     for room in ("tasks", "news", "secret", "secret", "news", "tasks"):
         await readable(access_function, room)
 
-    assert await asked(pool) == 4 * len(ASKED)
+    assert await calls(pool) == 4 * len(CHANNELS)
 
 
 async def test_equal_questions_at_the_same_time_share_one_query(
@@ -205,29 +205,29 @@ async def test_equal_questions_at_the_same_time_share_one_query(
 
     answers = await asyncio.gather(*(readable(access_function, "tasks") for _ in range(50)))
     assert answers == [{"tasks"}] * 50
-    assert await asked(pool) == len(ASKED)
+    assert await calls(pool) == len(CHANNELS)
 
 
 async def test_a_slow_function_leaves_pool_connections_to_others(
     pool: asyncpg.Pool, database: str
 ) -> None:
-    await pool.execute(rule("PERFORM pg_advisory_xact_lock_shared(1); RETURN true"))
+    await pool.execute(definition("PERFORM pg_advisory_xact_lock_shared(1); RETURN true"))
     other = await asyncpg.connect(database)
     await other.execute("SELECT pg_advisory_lock(1)")
     access_function = AccessFunction(PATIENCE_SECONDS, pool)
-    asking = [asyncio.create_task(readable(access_function, str(number))) for number in range(20)]
+    reads = [asyncio.create_task(readable(access_function, str(number))) for number in range(20)]
 
     async with asyncio.timeout(PATIENCE_SECONDS / 2):
         assert await pool.fetchval("SELECT 1") == 1
         await asyncio.gather(*(pool.fetchval("SELECT pg_sleep(0.01)") for _ in range(4)))
     await other.close()
-    assert await asyncio.gather(*asking) == [ASKED] * 20
+    assert await asyncio.gather(*reads) == [CHANNELS] * 20
 
 
 async def test_without_the_database_nothing_is_readable_and_its_existence_stays_known(
     database: str, pool: asyncpg.Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await pool.execute(rule("RETURN true"))
+    await pool.execute(definition("RETURN true"))
     async with proxy_to(database) as (url, proxy), opened_pool(url) as cut_off:
         access_function = AccessFunction(0.5, cut_off)
         await access_function.look()
@@ -240,6 +240,6 @@ async def test_without_the_database_nothing_is_readable_and_its_existence_stays_
         proxy.restore()
 
 
-async def asked(pool: asyncpg.Pool) -> int:
-    """Return for how many channels the rule was asked."""
+async def calls(pool: asyncpg.Pool) -> int:
+    """Return the number of calls of the access function, one per channel."""
     return int(await pool.fetchval("SELECT count(*) FROM asked"))

@@ -227,7 +227,7 @@ def test_there_are_enough_bad_tokens() -> None:
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512", "none"])
 def test_a_public_key_is_not_accepted_as_a_secret(algorithm: str, tmp_path: Path) -> None:
-    """A token that is signed with the public key, as if that were a secret."""
+    """Refuse a token that is signed with the public key as an HMAC secret."""
     path = tmp_path / "key.pem"
     path.write_bytes(RSA_PUBLIC)
     header = base64url(json.dumps({"alg": algorithm, "typ": "JWT"}).encode())
@@ -301,7 +301,7 @@ def test_by_default_a_word_is_a_token_only_on_loopback_and_without_keys(
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("given", "message"),
     [
         ({"jwt_secret": "short"}, "at least 32 bytes"),
         ({"jwt_key_file": "key.pem"}, "set one of"),
@@ -312,8 +312,10 @@ def test_by_default_a_word_is_a_token_only_on_loopback_and_without_keys(
         ({"jwt_secret": None, "jwks_url": "file:///keys"}, "https://"),
     ],
 )
-def test_contradictory_settings_are_refused_with_a_reason(given: dict[str, Any], says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+def test_contradictory_settings_are_refused_with_a_reason(
+    given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
         authority_for(settings(**given))
 
 
@@ -405,7 +407,7 @@ def test_without_fetched_keys_every_token_is_refused() -> None:
 
 
 def test_a_channel_is_readable_exactly_if_a_pattern_matches_it() -> None:
-    """Ten thousand random claims and channels, against what the documentation says."""
+    """10,000 random claims and channels, against the documented rules."""
     chance = Random(5221)
     letters = "ab.:*?[]!"
     allowed = 0
@@ -423,7 +425,7 @@ def test_a_channel_is_readable_exactly_if_a_pattern_matches_it() -> None:
 
 
 def is_matched(pattern: str, channel: str) -> bool:
-    """`*` stands for any text and `?` for a character, all else for itself."""
+    """`*` matches any text and `?` one character; every other character matches itself."""
     if not pattern:
         return not channel
     if pattern[0] == "*":
@@ -433,13 +435,15 @@ def is_matched(pattern: str, channel: str) -> bool:
     )
 
 
-def naively(channel: str, pattern: str) -> bool:
-    """Whether a pattern means a channel, decided letter by letter."""
+def naive_match(channel: str, pattern: str) -> bool:
+    """Return True if a pattern matches a channel, compared character by character."""
     if not pattern:
         return not channel
     if pattern[0] == "*":
-        return any(naively(channel[start:], pattern[1:]) for start in range(len(channel) + 1))
-    return bool(channel) and pattern[0] in ("?", channel[0]) and naively(channel[1:], pattern[1:])
+        return any(naive_match(channel[start:], pattern[1:]) for start in range(len(channel) + 1))
+    return (
+        bool(channel) and pattern[0] in ("?", channel[0]) and naive_match(channel[1:], pattern[1:])
+    )
 
 
 def test_no_subscription_goes_beyond_the_claims() -> None:
@@ -454,14 +458,14 @@ def test_no_subscription_goes_beyond_the_claims() -> None:
         name = random.choice([word("ab:[]!-"), "brain.a", random.choice(patterns or ["a"])])
         identity = Identity("ann", 0.0, readable=tuple(patterns), publishable=tuple(patterns))
 
-        def means(channel: str, patterns: list[str] = patterns) -> bool:
+        def is_allowed(channel: str, patterns: list[str] = patterns) -> bool:
             is_own = channel.startswith("brain.")
-            return not is_own and any(naively(channel, pattern) for pattern in patterns)
+            return not is_own and any(naive_match(channel, pattern) for pattern in patterns)
 
-        assert identity.may_read(name) == identity.may_publish(name) == means(name)
+        assert identity.may_read(name) == identity.may_publish(name) == is_allowed(name)
         for topic in requested_topics(name, (), identity.may_read):
             allowed += 1
             whole = topic.channel if topic.key is None else f"{topic.channel}:{topic.key}"
-            # A client that may read all rows may read each of them.
-            assert means(whole) or (topic.key is not None and means(topic.channel))
+            # A client that may read a channel may read each of its rows.
+            assert is_allowed(whole) or (topic.key is not None and is_allowed(topic.channel))
     assert allowed > 1000

@@ -1,4 +1,4 @@
-"""Users whose tokens are revoked, from SQL to the decision on a token."""
+"""Revoking a user's tokens, from the SQL call to the check of a token."""
 
 from __future__ import annotations
 

@@ -21,16 +21,16 @@ from brain.transport.websocket import EXTENSION, TransportLimits, WebSocketProto
 from tests.transport.served import served
 
 EVERYTHING = ("*",)
-# Without compression, which Brain does not speak (12, 13), and the large messages (9).
+# Without compression (12, 13), which Brain does not support, and large messages (9).
 SHORT = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*")
 
-# What stock uvicorn fails too; RFC 6455 does not ask for it.
+# Stock uvicorn fails this case too; RFC 6455 does not require it.
 EXCUSED = frozenset({"7.1.5"})
 PASSED = frozenset({"OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED"})
 
 UNBOUNDED = 2**40
 
-# Some of what it needs is found by way of files that only a site folder may have.
+# Some dependencies are found through .pth files, which Python reads in site folders only.
 RUN = """
 import site, sys
 site.addsitedir(sys.argv.pop(1))
@@ -40,12 +40,12 @@ run()
 
 
 class Suite(NamedTuple):
-    """Where the test suite is installed."""
+    """The location of the test suite."""
 
     python: str
-    """A Python 2.7, which it needs."""
+    """The Python 2.7 that runs it."""
     folder: Path
-    """What `pip install --target` filled with `autobahntestsuite`."""
+    """The target folder of `pip install --target` with `autobahntestsuite`."""
 
 
 class Echo:
@@ -81,7 +81,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 @asynccontextmanager
 async def echo_server() -> AsyncIterator[int]:
-    """Serve the echo with everything allowed that a test may want; yield the port."""
+    """Serve the echo without limits; yield the port."""
     limits = TransportLimits(
         frames_per_second=UNBOUNDED, fragments=UNBOUNDED, unread_bytes=UNBOUNDED
     )
@@ -136,7 +136,7 @@ async def run_cases(suite: Suite, cases: Sequence[str], folder: Path) -> dict[st
 
 
 def failures(results: dict[str, str]) -> dict[str, str]:
-    """Return the cases that should not have ended as they did."""
+    """Return the cases that failed and are not excused."""
     return {
         case: result
         for case, result in results.items()

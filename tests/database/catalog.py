@@ -1,4 +1,4 @@
-"""What a database is made of, so that two can be compared."""
+"""The definitions of a database's objects, so that two databases can be compared."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ RELATIONS = """
 
 async def catalog(connection: asyncpg.Connection) -> dict[tuple[str, str], str]:
     """
-    Return what schema `brain` and the tables in `public` are made of: (kind, name) → definition.
+    Return the objects of schema `brain` and the tables in `public`: (kind, name) → definition.
 
-    The order of a table's columns is left out: a column that was added later stands last.
+    The order of a table's columns is left out: a column that was added later comes last.
     """
     found = {}
     for kind, query in KINDS.items():
@@ -106,5 +106,5 @@ async def catalog(connection: asyncpg.Connection) -> dict[tuple[str, str], str]:
 def differences(
     one: Mapping[tuple[str, str], str], other: Mapping[tuple[str, str], str]
 ) -> set[tuple[str, str]]:
-    """Return what one of the two lacks, or has in another way."""
+    """Return the objects that differ, or that one of the two lacks."""
     return {thing for thing in {*one, *other} if one.get(thing) != other.get(thing)}

@@ -1,4 +1,4 @@
-"""What the log has of statements."""
+"""The events that the log has for given statements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.database.log_reading import events_after, reading
 
 
 class Change(NamedTuple):
-    """An event, as far as most tests look at it."""
+    """The parts of an event that most tests compare."""
 
     operation: str
     key: list[Any] | None
@@ -19,7 +19,7 @@ class Change(NamedTuple):
 
 
 async def changes(database: str, connection: asyncpg.Connection, *statements: str) -> list[Change]:
-    """Return what the log has of `statements`, each a transaction of its own."""
+    """Return the logged changes of `statements`, each run in its own transaction."""
     return [
         Change(event.operation.value, event.key, event.data)
         for event in await logged_events(database, connection, *statements)
@@ -29,7 +29,7 @@ async def changes(database: str, connection: asyncpg.Connection, *statements: st
 async def logged_events(
     database: str, connection: asyncpg.Connection, *statements: str
 ) -> list[Event]:
-    """Return the whole events of `statements`, each a transaction of its own."""
+    """Return the logged events of `statements`, each run in its own transaction."""
     async with reading(database) as log:
         start = await log.tick()
         for statement in statements:
@@ -38,7 +38,7 @@ async def logged_events(
 
 
 async def rung(database: str, connection: asyncpg.Connection, *statements: str) -> list[bool]:
-    """Return for each of `statements`, each a transaction of its own, if it has notified."""
+    """Return for each of `statements`, each run in its own transaction, True if it notified."""
     notifications: list[str] = []
     sleeper = await asyncpg.connect(database)
     await sleeper.add_listener("brain", lambda *arguments: notifications.append(arguments[2]))

@@ -1,9 +1,9 @@
 """
-A history of changes with an oracle that does not look at Brain's bookkeeping.
+A history of changes, and an oracle for it that does not read Brain's bookkeeping.
 
-Every update of a task adds one to its progress, and every transaction signs what it changes. So the
-events of a task must count up without a gap, a replica made of them must come to equal the table,
-and a signature must lie in one tick.
+Every update adds one to a task's progress, and every transaction signs the rows it changes. So the
+events of a task must count up without a gap, a replica built from them must equal the table, and
+all events with one signature must be in one tick.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TickAt = Callable[[asyncpg.Connection, asyncpg.Connection], Awaitable[Cursor]]
 
 
 class RacedConnection(asyncpg.Connection):
-    """A connection around whose every question for a single value something else happens."""
+    """A connection that runs other coroutines around each call of fetchval."""
 
     before: Callable[[], Awaitable[None]] | None = None
     after: Callable[[], Awaitable[None]] | None = None
@@ -38,7 +38,7 @@ class RacedConnection(asyncpg.Connection):
 
 
 class Violation(AssertionError):
-    """The log has something that did not happen so."""
+    """The log differs from the changes that were made."""
 
 
 def must(holds: bool, violation: object) -> None:
@@ -47,15 +47,15 @@ def must(holds: bool, violation: object) -> None:
 
 
 class Replica:
-    """The tasks as far as they were read."""
+    """The tasks as of the last event that was read."""
 
     def __init__(self, progress: dict[str, float]) -> None:
         self.progress = progress
         self._tick_of: dict[str, int] = {}
-        """In which tick an event with a signature was read."""
+        """The tick of the events with each signature."""
 
     def apply(self, event: Event) -> None:
-        """Take in an event; raises `Violation` unless it joins what was read before."""
+        """Apply an event; raise `Violation` unless it follows from the events before it."""
         if event.key is None:
             self.progress.clear()
             return
@@ -73,31 +73,31 @@ class Replica:
 
 
 class Reader:
-    """A node that reads when a test calls it; its cursor may lie in the middle of a tick."""
+    """A node that reads when a test calls it; its cursor may be in the middle of a tick."""
 
     def __init__(
         self, log: Log, session: asyncpg.Connection, tables: RacedConnection, tick_at: TickAt
     ) -> None:
         self.log = log
         self.session = session
-        """What `log` reads over."""
+        """The connection of `log`."""
         self.tables = tables
         self.resyncs = 0
-        """How often the log said that it does not hold what follows."""
+        """The number of times the log did not hold the events after the cursor."""
         self.events_read: dict[tuple[int, int], str] = {}
-        """What was read at which place."""
+        """The events that were read, by place."""
         self._tick_at = tick_at
         self._cursor = Cursor(0, 0)
         self._replica = Replica({})
 
     async def begin(self) -> None:
-        """Begin with the tasks as they are, at the place in the log where they are so."""
+        """Load the tasks, and set the cursor to the place in the log that matches them."""
         async with self.tables.transaction(isolation="repeatable_read", readonly=True):
             self._cursor = await self._tick_at(self.session, self.tables)
             self._replica = Replica(await self._table())
 
     async def read(self, most: int | None = None, *, cut: bool = True) -> int:
-        """Take in what follows, or the first `most` events of it; return how many that were."""
+        """Apply the next events, at most `most` of them; return their number."""
         try:
             batch = await (self.log.newest if cut else self.log.after)(self._cursor)
         except CursorLost:
@@ -120,7 +120,7 @@ class Reader:
         return len(events)
 
     async def check(self) -> None:
-        """Read to the end while no session writes; raises `Violation` unless all was read."""
+        """Read to the end while no session writes; raise `Violation` if a change is missing."""
         while await self.read():
             pass
         table, replica = await self._table(), self._replica.progress

@@ -1,4 +1,4 @@
-"""What the tests read of the log: everything after a cursor."""
+"""Reading the log in tests: everything after a cursor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def reading(url: str) -> AsyncIterator[Log]:
 
 
 async def batches_after(log: Log, cursor: Cursor) -> list[tuple[Event, ...]]:
-    """Cut a tick, and return what lies between `cursor` and its end, a tuple per read."""
+    """Cut a tick, and return the events from `cursor` to its end, a tuple per read."""
     newest = await log.tick()
     batches = []
     while cursor != newest:

@@ -1,4 +1,4 @@
-"""Logs that each lack one thing that Brain's has, and the scene in which that shows."""
+"""Mutants of Brain's log: each has one defect, and the scene that detects it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Mutant:
     scene: Scene
     function: str = ""
     edits: tuple[tuple[str, str], ...] = ()
-    """Texts of `brain.function` with what takes their place."""
+    """Texts in `brain.function`, each with its replacement."""
     statement: str = ""
     new_log: NewLog = Log
     tick_at: TickAt = tick_at_snapshot
 
     async def put_on(self, session: asyncpg.Connection) -> None:
-        """Make the database of `session` the mutant's."""
+        """Apply the mutant to the database of `session`."""
         if self.function:
             await rewrite(session, self.function, *self.edits)
         if self.statement:

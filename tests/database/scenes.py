@@ -1,8 +1,8 @@
 """
-Orders of steps in which a log could go wrong, each as short as it can be.
+Minimal orders of steps in which a wrong log fails.
 
-A scene raises `Violation` if the log had something wrong. It is played with Brain's log, which
-must pass, and with wrong ones.
+A scene raises `Violation` if the log is wrong. The tests run it with Brain's log, which must pass,
+and with mutants of that log.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ async def a_change_is_committed_while_another_node_cuts_a_tick(stage: Stage) -> 
     reading = stage.start(reader.read())
     await stage.waits_or_is_done(reader.session, reading)
     await node.execute("COMMIT")
-    must(await reading == 1, "the node would sleep now though a change is committed")
+    must(await reading == 1, "the node would park now although a change is committed")
     await reader.check()
 
 

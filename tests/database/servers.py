@@ -1,4 +1,4 @@
-"""PostgreSQL servers of a test's own: with settings, copied from one another, and killed."""
+"""PostgreSQL servers for single tests: with settings, as standbys, and killed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SETTINGS = {
     "unix_socket_directories": "",
     "shared_buffers": "16MB",
     "max_connections": "50",
-    # What is thrown away need not survive a power cut; it does survive a killed server.
+    # Throwaway data need not survive a power cut. It does survive a killed server.
     "fsync": "off",
     "full_page_writes": "off",
 }
@@ -34,7 +34,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Server:
-    """A running server whose superuser `postgres` is let in from loopback, for replication too."""
+    """A running server; its superuser `postgres` may connect and replicate from loopback."""
 
     data: Path
     port: int
@@ -50,13 +50,13 @@ class Server:
         return f"postgresql://postgres@{self.address}/postgres"
 
     def die(self) -> None:
-        """Have it end at once, as in a power cut."""
+        """Stop the server at once, as in a power cut."""
         self.process.send_signal(signal.SIGQUIT)
         self.process.wait(PATIENCE_SECONDS)
 
 
 async def binaries_of(url: str) -> Binaries:
-    """Return the programs of the server under test where they lie on this machine, else others."""
+    """Return the programs of the server at `url` if they are on this machine, else others."""
     connection = await asyncpg.connect(url)
     try:
         folder = Path(
@@ -69,7 +69,7 @@ async def binaries_of(url: str) -> Binaries:
 
 @contextmanager
 def new_server(binaries: Binaries, settings: Mapping[str, str] = {}) -> Iterator[Server]:
-    """Run an empty server until the context is left."""
+    """Run an empty server until the context ends."""
     account = suitable_account()
     binaries = account.within_reach(binaries)
     with data_folder(account) as data:
@@ -82,7 +82,7 @@ def new_server(binaries: Binaries, settings: Mapping[str, str] = {}) -> Iterator
 
 @contextmanager
 def standby_of(primary: Server) -> Iterator[Server]:
-    """Run a server that streams from `primary`, and may be promoted, until the context is left."""
+    """Run a standby of `primary`, which may be promoted, until the context ends."""
     account = suitable_account()
     source = f"host=127.0.0.1 port={primary.port} user=postgres"
     with data_folder(account) as data:
@@ -95,7 +95,7 @@ def standby_of(primary: Server) -> Iterator[Server]:
 @contextmanager
 def data_folder(account: Account) -> Iterator[Path]:
     home = Path(tempfile.mkdtemp(prefix="brain-test-")).resolve()
-    # To be passed through only: the data within is its owner's alone.
+    # Others may only pass through; the data in it is private to its owner.
     home.chmod(0o711)
     data = home / "data"
     data.mkdir(mode=0o700)
@@ -140,7 +140,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], data: Path, log: Path) ->
 
 
 def run(binaries: Binaries, program: str, *arguments: str | Path) -> str:
-    """Run a client program to its end, and return what it printed."""
+    """Run a client program to its end, and return its output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     command = [binaries.folder / program, *arguments]
     done = subprocess.run(

@@ -1,7 +1,8 @@
 """
-Code that goes by the names of PostgreSQL's own and notes down with whose rights it runs.
+Functions, operators and types that shadow PostgreSQL's own and record the role that runs them.
 
-It does what its original does, so that only the notes give it away, which every role may write.
+Each behaves like the original, so only the table `notes` shows that it ran. Every role may insert
+into that table.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ NOTES = """
     $$ BEGIN INSERT INTO {schema}.notes VALUES (what, current_user); RETURN true; END $$;
 """
 
-# An operator of every signature over types that occur in the log, and over pairs of types for which
-# PostgreSQL has none of its own and converts: there one of the exact types wins from any schema.
+# One operator per signature over the types that occur in the log, and over pairs of types that
+# PostgreSQL has no operator for and converts: there an exact match wins, whatever its schema.
 OPERATORS = """
     DO $do$
     DECLARE
@@ -53,8 +54,8 @@ TYPES = (
     " 'xid8', 'oid', 'float8', 'record', 'text[]']::regtype[]"
 )
 
-# A function of every signature of those that Brain's functions could mean. Those of PostgreSQL that
-# take any number of arguments of any type give way to ones that take just what they are given.
+# One function per signature that a call in Brain's functions could resolve to. A variadic or "any"
+# function of PostgreSQL loses to one with exactly the argument types of the call.
 FUNCTIONS = """
     DO $do$
     DECLARE
@@ -107,7 +108,7 @@ DOMAINS = """
 """
 DOMAIN_NAMES = ("text", "jsonb", "int4", "int8", "timestamptz", "xid8", "bool", '"char"', "name")
 
-# Relations of a session, which are found before all others wherever pg_temp is not named last.
+# Temporary tables are found before all others unless the search path names pg_temp last.
 TEMPORARY = """
     CREATE TEMP TABLE watched (LIKE public.tasks);
     CREATE TEMP TABLE events_0 (LIKE public.tasks);
@@ -117,7 +118,7 @@ TEMPORARY = """
 
 
 async def cast_shadows(session: asyncpg.Connection, schema: str) -> None:
-    """Put the code into `schema`."""
+    """Create the shadows in `schema`."""
     await session.execute("SET search_path = pg_catalog")
     for source in (NOTES, OPERATORS, FUNCTIONS):
         await session.execute(source.replace("{schema}", schema).replace("{types}", TYPES))
@@ -127,6 +128,6 @@ async def cast_shadows(session: asyncpg.Connection, schema: str) -> None:
 
 
 async def notes(session: asyncpg.Connection, schema: str) -> set[tuple[str, str]]:
-    """Return what ran and with whose rights."""
+    """Return the names of the shadows that ran, each with the role that ran it."""
     rows = await session.fetch(f"SELECT what, role FROM {schema}.notes")
     return {(row["what"], row["role"]) for row in rows}

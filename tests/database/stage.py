@@ -26,7 +26,7 @@ GATE = (
 
 
 class Writer:
-    """An application. What it does in one transaction, or at once, bears one signature."""
+    """An application. All changes of one transaction have the same signature."""
 
     def __init__(self, session: asyncpg.Connection, number: int) -> None:
         self.session = session
@@ -44,7 +44,7 @@ class Writer:
             await self.session.execute(ADVANCE, id, self.signature)
 
     async def begin(self, *, early: bool = True) -> None:
-        """Begin a transaction; take its id before it writes anything if it is an `early` one."""
+        """Begin a transaction; an `early` one gets its id before it writes."""
         self._transactions += 1
         await self.session.execute("BEGIN; SELECT pg_current_xact_id()" if early else "BEGIN")
 
@@ -53,7 +53,7 @@ class Writer:
 
 
 class Stage:
-    """A migrated database in which `row` and `other` are tasks, and the sessions on it."""
+    """A migrated database with the tasks `row` and `other`, and the sessions on it."""
 
     def __init__(
         self, url: str, sessions: AsyncExitStack, new_log: NewLog, tick_at: TickAt
@@ -83,7 +83,7 @@ class Stage:
         return reader
 
     def start(self, steps: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run something that may have to wait; it is over before the stage is."""
+        """Start steps that may have to wait; they are cancelled when the stage ends."""
         task = asyncio.create_task(steps)
 
         async def end() -> None:
@@ -94,7 +94,7 @@ class Stage:
         return task
 
     async def waits_or_is_done(self, session: asyncpg.Connection, task: asyncio.Task[Any]) -> None:
-        """Return once `session` waits for another one, or the task did without."""
+        """Wait until another session blocks `session`, or the task is done."""
         async with connected(self.url) as observer, asyncio.timeout(PATIENCE_SECONDS):
             while not task.done() and not await observer.fetchval(
                 "SELECT cardinality(pg_blocking_pids($1)) > 0", session.get_server_pid()
@@ -106,7 +106,7 @@ class Stage:
 async def staged(
     url: str, new_log: NewLog = Log, tick_at: TickAt = tick_at_snapshot
 ) -> AsyncIterator[Stage]:
-    """Yield a stage; whatever it opened is closed afterwards."""
+    """Yield a stage, and close its sessions afterwards."""
     async with AsyncExitStack() as sessions:
         stage = Stage(url, sessions, new_log, tick_at)
         await (await stage.session()).execute("INSERT INTO tasks (id) VALUES ('row'), ('other')")
@@ -126,7 +126,7 @@ async def rewrite(session: asyncpg.Connection, function: str, *edits: tuple[str,
 
 @asynccontextmanager
 async def closed_gate(stage: Stage, function: str, before: str) -> AsyncIterator[None]:
-    """Have every caller of `function` stop before a text in it until the context ends."""
+    """Block every caller of `function` at the text `before` until the context ends."""
     session = await stage.session()
     await rewrite(session, function, (before, GATE + before))
     await session.execute("SELECT pg_advisory_lock(1)")

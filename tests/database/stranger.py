@@ -1,4 +1,4 @@
-"""A role that may write to watched tables and has no rights on the log, and what it may try."""
+"""A role that may write to watched tables and has no rights on the log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Stranger:
         self._sessions = AsyncExitStack()
 
     async def session(self) -> asyncpg.Connection:
-        """Return a session of the role that has done nothing yet."""
+        """Return a new session of the role."""
         return await self._connected(self.role)
 
     async def owner(self) -> asyncpg.Connection:
@@ -50,7 +50,7 @@ class Stranger:
         await self.admin.execute(PUBLISH.format(role=self.role))
 
     async def events(self, *statements: str) -> list[Event]:
-        """Return what the log has of `statements`, each in a new session of the role."""
+        """Return the logged events of `statements`, each run in a new session of the role."""
         async with reading(self.admin_url) as log:
             start = await log.tick()
             for statement in statements:
@@ -68,7 +68,7 @@ class Stranger:
 
 @asynccontextmanager
 async def strange(server: str, url: str) -> AsyncIterator[Stranger]:
-    """Yield a stranger to the database at `url`, gone without a trace afterwards."""
+    """Yield a stranger to the database at `url`, and drop its roles afterwards."""
     async with ordinary_role(server) as (owner, _), ordinary_role(server) as (role, _):
         admin = await asyncpg.connect(url)
         await admin.execute(THINGS.format(owner=owner) + GRANTS.format(role=role))

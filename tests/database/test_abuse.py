@@ -1,4 +1,4 @@
-"""What a role that may write to watched tables can do to nodes and to other writers: delay them."""
+"""A role that may write to watched tables can at most delay nodes and other writers."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.tasks import insert
 
 pytestmark = pytest.mark.postgres_versions
 
-RINGS = 10_000
+NOTIFICATIONS = 10_000
 LARGE_BYTES = 20_000_000
-# What no compression makes small.
+# A value that compression does not make small.
 LARGE = f"(SELECT string_agg(md5(n::text), '') FROM generate_series(1, {LARGE_BYTES // 32}) n)"
 
 
@@ -50,7 +50,7 @@ async def test_needless_notifications_send_nothing_and_cost_few_reads(
         for payload in ("", "tasks", '{"id": "forged"}'):
             await session.execute("SELECT pg_notify('brain', $1)", payload)
         await session.execute(
-            "SELECT pg_notify('brain', n::text) FROM generate_series(1, $1) n", RINGS
+            "SELECT pg_notify('brain', n::text) FROM generate_series(1, $1) n", NOTIFICATIONS
         )
         await insert(session, "first")
 
@@ -60,7 +60,7 @@ async def test_needless_notifications_send_nothing_and_cost_few_reads(
         await insert(session, "second")
         assert await node.keys(1) == ["second"]
         assert node.is_empty
-    assert reads < RINGS / 100
+    assert reads < NOTIFICATIONS / 100
 
 
 @pytest.mark.parametrize("lock", ["pg_advisory_lock", "pg_advisory_lock_shared"])

@@ -1,4 +1,4 @@
-"""Tables that are altered while others write to them."""
+"""Tables that are altered while other sessions write to them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_a_session_that_has_written_before_goes_on_writing_after_the_table
 async def test_the_next_slot_gets_its_turn_though_watched_tables_were_altered_or_dropped(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Otherwise nothing would ever be forgotten again."""
+    """Otherwise the log would never be trimmed again."""
     for table in ("things", "others", "gone"):
         await connection.execute(f"CREATE TABLE {table} (id int PRIMARY KEY, a text)")
         await connection.execute(f"SELECT brain.watch('{table}', '{table}', '{{id,a}}')")
@@ -102,7 +102,7 @@ async def test_the_rows_of_an_altered_table_are_still_read(
 
 
 async def experienced_writer(database: str) -> asyncpg.Connection:
-    """A session that has planned all that the trigger function does, generically by now."""
+    """Return a session with generic plans for all statements of the trigger function."""
     writer = await asyncpg.connect(database)
     for _ in range(7):
         await writer.execute("INSERT INTO things VALUES (1, 'a', 'b'), (2, 'c', 'd')")
@@ -113,7 +113,7 @@ async def experienced_writer(database: str) -> asyncpg.Connection:
 
 
 def statement(chance: random.Random, columns: list[str]) -> str:
-    """Something that is written to the table; {} stands for its name."""
+    """Return a random write to a table; {} stands for its name."""
     id, name = chance.randrange(6), chance.choice(columns)
     value = chance.choice(["NULL", "'1'", "'2'", "DEFAULT"])
     return chance.choice(
@@ -170,10 +170,10 @@ async def test_writers_get_the_same_results_as_with_an_unwatched_table(
             step, session = alteration(chance, columns), connection
         else:
             step, session = statement(chance, columns), chance.choice(writers)
-        fared = await outcome(session, step.format("things"))
-        assert fared == await outcome(session, step.format("twins")), step
+        result = await outcome(session, step.format("things"))
+        assert result == await outcome(session, step.format("twins")), step
         if chance.random() < 0.05:
-            # As it is done when another slot's turn comes.
+            # As when the log rotates to the next slot.
             await connection.execute("SELECT brain.write_capture(w) FROM brain.watched w")
     assert await rows(connection, "things") == await rows(connection, "twins")
     for writer in writers:

@@ -24,7 +24,7 @@ from tests.tasks import insert
 
 pytestmark = pytest.mark.postgres_versions
 
-# Begins and commits as many transactions as are said.
+# Begins and commits the given number of transactions.
 BURN = """
     DO $$ BEGIN FOR i IN 1..{} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$
 """
@@ -51,7 +51,7 @@ class Places(NamedTuple):
 
 
 class Servers(NamedTuple):
-    """Two URLs of one ordinary role; the second server has seen fewer transactions."""
+    """URLs of two servers for one ordinary role; `behind` has run fewer transactions."""
 
     ahead: str
     behind: str
@@ -128,8 +128,8 @@ async def test_what_was_watched_is_watched_after_a_restore(
         url,
         _,
     ):
-        looked = await brain("migrate", "--dry-run", "--database-url", url)
-        assert looked.stdout.strip() == "nothing to apply"
+        dry_run = await brain("migrate", "--dry-run", "--database-url", url)
+        assert dry_run.stdout.strip() == "nothing to apply"
         connection = await asyncpg.connect(url)
         watches = await connection.fetch("SELECT channel, problems FROM brain.watches ORDER BY 1")
         async with reading(url) as log:
@@ -181,7 +181,7 @@ async def test_a_client_of_the_former_history_gets_reset(tmp_path: Path, servers
 async def test_no_cursor_skips_events_if_the_transaction_ids_are_passed_before_the_first_read(
     tmp_path: Path, servers: Servers
 ) -> None:
-    """Events under ids that the former history had used are not taken for read."""
+    """Events with transaction ids that the former history used do not count as read."""
     async with (
         restored(servers, tmp_path / "dump", servers.ahead, servers.behind) as (url, places),
         reading(url) as log,

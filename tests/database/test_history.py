@@ -32,15 +32,15 @@ async def test_clients_that_resume_after_one_cursor_at_once_share_a_read(
     start = await log.tick()
     await insert(connection, "a")
     await log.tick()
-    asked, pool = counting_pool(database)
+    lent, pool = counting_pool(database)
     async with pool:
         history = HistoryReader(pool, 5)
         batches = await asyncio.gather(*(history.after(start) for _ in range(100)))
-        assert len(asked) == 1
+        assert len(lent) == 1
         assert {batch.events[0].key and batch.events[0].key[0] for batch in batches} == {"a"}
 
         await history.after(start)
-        assert len(asked) == 1
+        assert len(lent) == 1
 
 
 async def test_a_caller_that_is_cancelled_does_not_cancel_the_others(
@@ -84,20 +84,20 @@ async def test_a_page_serves_every_cursor_in_it(
         await connection.execute("SELECT brain.publish('a', 'b', '1') FROM generate_series(1, 3)")
         cursors.append(await log.tick())
     everything = (await log.after(cursors[0])).events
-    asked, pool = counting_pool(database)
+    lent, pool = counting_pool(database)
     async with pool:
         history = HistoryReader(pool, 5)
         for cursor in (*cursors[:-1], *(event.cursor for event in everything)):
             batch = await history.after(cursor)
             assert batch.events == tuple(e for e in everything if e.cursor.place > cursor.place)
             assert batch.cursor == cursors[-1]
-        assert len(asked) == 1
+        assert len(lent) == 1
 
         for unknown in (cursors[2].tick, 99):
             with pytest.raises(CursorLost):
                 await history.after(Cursor(unknown, 1))
         await history.after(cursors[-1])
-        assert len(asked) == 4
+        assert len(lent) == 4
 
 
 async def test_only_the_last_pages_are_kept(
@@ -109,15 +109,15 @@ async def test_only_the_last_pages_are_kept(
     for _ in range(MOST_PAGES + 1):
         await connection.execute("SELECT brain.publish('a', 'b', '1')")
         cursors.append(await log.tick())
-    asked, pool = counting_pool(database)
+    lent, pool = counting_pool(database)
     async with pool:
         history = HistoryReader(pool, 5)
         for cursor in cursors[:-1]:
             await history.after(cursor)
         await history.after(cursors[1])
-        assert len(asked) == MOST_PAGES + 1
+        assert len(lent) == MOST_PAGES + 1
         await history.after(cursors[0])
-        assert len(asked) == MOST_PAGES + 2
+        assert len(lent) == MOST_PAGES + 2
 
 
 async def test_large_pages_are_fewer(
@@ -130,15 +130,15 @@ async def test_large_pages_are_fewer(
     for _ in range(3):
         await connection.execute("SELECT brain.publish('a', 'b', to_jsonb(repeat('x', 50000)))")
         cursors.append(await log.tick())
-    asked, pool = counting_pool(database)
+    lent, pool = counting_pool(database)
     async with pool:
         history = HistoryReader(pool, 5)
         for cursor in cursors[:-1]:
             await history.after(cursor)
         for cursor, kept in ((cursors[2], True), (cursors[1], True), (cursors[0], False)):
-            before = len(asked)
+            before = len(lent)
             await history.after(cursor)
-            assert (len(asked) == before) == kept
+            assert (len(lent) == before) == kept
 
 
 async def test_a_page_is_no_longer_than_it_may_be(

@@ -150,7 +150,7 @@ async def test_ten_thousand_updates_in_one_transaction_are_read_page_by_page_in_
 async def test_many_ticks_are_one_batch_at_the_first_read(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """If each of them were planned anew, that would take longer than the database may."""
+    """Planning the query again for each tick would take longer than the database timeout."""
     async with reading(database) as log:
         start = await log.tick()
         for number in range(PAGE_EVENTS - 1):

@@ -1,4 +1,4 @@
-"""How schemas are applied to a database, and when that is refused."""
+"""Migrations: schemas are applied to a database, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RECORD = "SELECT schema, number, name FROM brain.schema_versions ORDER BY schema
 
 @pytest.fixture
 async def empty(postgres: str) -> AsyncIterator[str]:
-    """The URL of a database that Brain has never seen."""
+    """The URL of an empty database."""
     async with new_database(postgres) as url:
         yield url
 
@@ -54,7 +54,7 @@ def write(file: Path, sql: str) -> None:
     file.write_text(sql)
 
 
-async def asked(url: str, query: str) -> object:
+async def fetch_value(url: str, query: str) -> object:
     connection = await asyncpg.connect(url)
     try:
         return await connection.fetchval(query)
@@ -64,7 +64,7 @@ async def asked(url: str, query: str) -> object:
 
 async def runs(url: str) -> object:
     """Return how often the files of the toy schema were applied."""
-    return await asked(url, "SELECT count(*) FROM runs")
+    return await fetch_value(url, "SELECT count(*) FROM runs")
 
 
 async def test_an_empty_database_is_brought_up_to_date_once(empty: str) -> None:
@@ -96,7 +96,7 @@ async def test_asking_for_the_status_changes_nothing(empty: str) -> None:
         schema.name for schema in every_schema()
     ]
 
-    assert await asked(empty, "SELECT to_regnamespace('brain') IS NULL")
+    assert await fetch_value(empty, "SELECT to_regnamespace('brain') IS NULL")
 
 
 async def test_a_fresh_install_contains_the_upgrades_without_running_them(
@@ -121,7 +121,7 @@ async def test_an_upgrade_is_applied_once_and_then_the_files_again(empty: str, t
     assert [str(step) for step in pending] == ["toy 0002_second", "toy"]
     assert await migrate(empty, [toy]) == list(pending)
 
-    assert await asked(empty, "SELECT to_regclass('upgraded') IS NOT NULL")
+    assert await fetch_value(empty, "SELECT to_regclass('upgraded') IS NOT NULL")
     assert await runs(empty) == 2
     assert await migrate(empty, [toy]) == []
 
@@ -132,7 +132,7 @@ async def test_files_that_have_changed_are_applied_again(empty: str, toy: Schema
 
     assert [str(step) for step in await migrate(empty, [toy])] == ["toy"]
 
-    assert await asked(empty, "SELECT to_regclass('three') IS NOT NULL")
+    assert await fetch_value(empty, "SELECT to_regclass('three') IS NOT NULL")
     assert await runs(empty) == 2
 
 
@@ -163,7 +163,7 @@ async def test_of_files_that_fail_nothing_is_kept_and_other_schemas_are(
     ):
         await migrate(empty, [core_schema(), toy])
 
-    assert await asked(empty, "SELECT to_regclass('runs') IS NULL")
+    assert await fetch_value(empty, "SELECT to_regclass('runs') IS NULL")
     await require_current(empty, [core_schema()])
 
 
@@ -202,7 +202,7 @@ async def test_files_of_a_newer_version_are_refused_if_they_differ(
 async def test_the_core_is_applied_again_while_writers_have_open_transactions(
     database: str, tmp_path: Path
 ) -> None:
-    """It waits for none of them, so none of the others waits for it."""
+    """The migration waits for no writer, so no other session waits for the migration."""
     schema = copy_of(core_schema(), tmp_path)
     write(schema.folder / "schema/99_changed.sql", "SELECT 1")
     writer = await asyncpg.connect(database)
@@ -212,7 +212,7 @@ async def test_the_core_is_applied_again_while_writers_have_open_transactions(
         assert [str(step) for step in await migrate(database, [schema])] == ["brain"]
 
         await insert(writer, "after")
-    assert await asked(database, "SELECT count(*) FROM brain.events") == 2
+    assert await fetch_value(database, "SELECT count(*) FROM brain.events") == 2
     await writer.close()
 
 

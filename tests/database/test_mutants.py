@@ -1,7 +1,7 @@
 """
-Whether the checks of the log would notice if it were wrong.
+The checks of the log detect wrong versions of it (mutants).
 
-Two more wrong versions, of nodes that listen too late or go to sleep without waiting, are caught in
+Two more mutants, nodes that listen too late or park without waiting, are detected in
 tests/listener/test_notification_interleavings.py (`ListensAfterItsLastRead`, `SleepsAtOnce`).
 """
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.postgres_versions
 
 ROUNDS = 5
 
-# Those that are found without a test that steps the sessions.
+# Mutants that a random workload detects, without stepping the sessions.
 NOTICED_AT_RANDOM = [
     "events are ordered by transaction",
     "in the middle of a tick events are ordered by transaction",
@@ -58,7 +58,7 @@ def test_every_scene_has_a_log_that_fails_in_it() -> None:
 
 @pytest.fixture
 async def fast_loop() -> AsyncIterator[None]:
-    """What asyncio notes down of each call in debug mode takes longer than the call."""
+    """Turn off the debug mode of asyncio, which takes longer than the calls it records."""
     loop = asyncio.get_running_loop()
     loop.set_debug(False)
     yield

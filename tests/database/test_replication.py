@@ -1,4 +1,4 @@
-"""What logical replication applies to a watched table."""
+"""Changes that logical replication applies to a watched table."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ async def publisher(server: Server) -> AsyncIterator[asyncpg.Connection]:
 async def subscribed(
     publisher: asyncpg.Connection, connection: asyncpg.Connection
 ) -> AsyncIterator[None]:
-    """Have what is written at the publisher applied here until the context ends."""
+    """Apply the publisher's changes here until the context ends."""
     port = await publisher.fetchval("SELECT inet_server_port()")
     name = await publisher.fetchval("SELECT current_database()")
-    # Beforehand: in one server with the publisher, the subscription would wait for itself.
+    # Created beforehand: in the publisher's own server, CREATE SUBSCRIPTION would wait for itself.
     await publisher.execute(f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')")
     await connection.execute(
         f"CREATE SUBSCRIPTION {name} CONNECTION"
@@ -72,7 +72,7 @@ async def subscribed(
 
 @asynccontextmanager
 async def parked(database: str, notified: asyncio.Event) -> AsyncIterator[None]:
-    """A parked node that is notified."""
+    """Act as a parked node, and set `notified` on each notification."""
     sleeper = await asyncpg.connect(database)
     await sleeper.add_listener("brain", lambda *_: notified.set())
     await sleeper.execute("SELECT pg_advisory_lock_shared(5221, 2)")
@@ -81,7 +81,7 @@ async def parked(database: str, notified: asyncio.Event) -> AsyncIterator[None]:
 
 
 async def applied(publisher: asyncpg.Connection) -> None:
-    """Return once the subscriber has applied all that was committed at the publisher."""
+    """Wait until the subscriber has applied all changes committed at the publisher."""
     now = await publisher.fetchval("SELECT pg_current_wal_lsn()::text")
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not await publisher.fetchval(
@@ -158,7 +158,7 @@ async def test_the_rows_that_a_subscription_begins_with_are_logged_as_insertions
 async def test_changes_applied_to_partitions_are_logged(
     database: str, connection: asyncpg.Connection, publisher: asyncpg.Connection
 ) -> None:
-    """Of a partition that was attached after the table was watched, too."""
+    """Also changes of a partition that was created after the table was watched."""
     await connection.execute(
         """
         CREATE TABLE things (id int PRIMARY KEY, a text) PARTITION BY RANGE (id);
@@ -183,7 +183,7 @@ async def test_changes_applied_to_partitions_are_logged(
 async def test_deferred_events_of_another_owner_need_a_subscription_that_runs_as_its_own_owner(
     database: str, connection: asyncpg.Connection, publisher: asyncpg.Connection
 ) -> None:
-    """From PostgreSQL 16 on, a subscription else becomes the table's owner, who may not defer."""
+    """From PostgreSQL 16 on, it otherwise runs as the table's owner, which may not defer."""
     has_choice = connection.get_server_version().major >= 16
     role = f"owner_{connection.get_server_pid()}"
     await connection.execute(f"CREATE ROLE {role}; {TABLE}; ALTER TABLE things OWNER TO {role}")
@@ -203,7 +203,7 @@ async def test_deferred_events_of_another_owner_need_a_subscription_that_runs_as
 
 
 async def refused(connection: asyncpg.Connection) -> None:
-    """Return once something could not be applied here."""
+    """Wait until a change could not be applied here."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not await connection.fetchval(
             "SELECT bool_or(apply_error_count > 0) FROM pg_stat_subscription_stats"

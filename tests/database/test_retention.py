@@ -86,7 +86,7 @@ async def test_a_transaction_that_is_open_for_long_loses_nothing(
 async def test_a_page_that_is_trimmed_while_it_is_read_is_refused_instead_of_empty(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """TRUNCATE empties a table under the eyes of older snapshots: the check must come after."""
+    """TRUNCATE empties a table for older snapshots too: the check must follow the read."""
     source = await connection.fetchval("SELECT pg_get_functiondef('brain.read'::regproc)")
     between = "ELSIF place = 0 THEN"
     wait = "PERFORM pg_advisory_lock(1), pg_advisory_unlock(1);"
@@ -97,14 +97,14 @@ async def test_a_page_that_is_trimmed_while_it_is_read_is_refused_instead_of_emp
         await log.tick()
         await connection.execute(source.replace(between, f"{between} {wait}"))
         await connection.execute("SELECT pg_advisory_lock(1)")
-        asked = asyncio.create_task(log.after(start))
+        page = asyncio.create_task(log.after(start))
         await waits_for_a_lock(connection)
 
         assert await trim(connection) == 1
         await connection.execute("SELECT pg_advisory_unlock(1)")
 
         with pytest.raises(CursorLost):
-            await asked
+            await page
 
 
 async def test_writers_go_on_to_the_next_slot_when_half_of_the_time_has_passed(
@@ -133,12 +133,12 @@ async def test_writers_go_on_to_the_next_slot_when_half_of_the_time_has_passed(
             assert await trim(node, "1 hour") == 0
         await node.close()
 
-    # The first one is not empty yet when it would be its turn again.
+    # The first slot is not empty yet when its next turn comes.
     assert written == [f"brain.events_{number}" for number in (0, 1, 2, 3, 3, 3)]
 
 
 async def waits_for_a_lock(connection: asyncpg.Connection) -> None:
-    """Return once another session of this database waits for an advisory lock."""
+    """Wait until another session of this database waits for an advisory lock."""
     async with asyncio.timeout(20):
         while not await connection.fetchval(
             """
@@ -165,7 +165,7 @@ async def test_in_the_long_run_the_log_keeps_its_size_and_no_cursor_skips_anythi
         return count
 
     async def follow(log: Log, seconds: float) -> tuple[list[float], list[int]]:
-        """Return what was read, and the sizes of the log meanwhile."""
+        """Return the values that were read, and the sizes of the log meanwhile."""
         read: list[float] = []
         sizes: list[int] = []
         cursor = await log.tick()
@@ -192,7 +192,7 @@ async def test_in_the_long_run_the_log_keeps_its_size_and_no_cursor_skips_anythi
             await log.after(start)
 
     assert len(read) > 100
-    # The log holds what half a second and two slots of one second take, not all that was written.
+    # The log holds the events of the last seconds, not all that were written.
     assert max(sizes[len(sizes) // 2 :]) <= 1.5 * max(sizes[: len(sizes) // 2])
     ticks = await connection.fetchval("SELECT count(*) FROM brain.ticks")
     assert ticks < len(read) / 2

@@ -1,4 +1,4 @@
-"""What a role that may only write to watched tables gets of the log: nothing."""
+"""A role that may only write to watched tables has no access to the log."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_an_ordinary_role_has_no_rights_on_the_log(
     statements = [on.format(name) for on in ON_RELATIONS for name in relations]
     statements += [on.format(name) for on in ON_TABLES for name in tables]
     if may_publish:
-        # The name may be spoken then; to no avail.
+        # With USAGE on the schema the view can be created, but not read.
         await session.execute(VIEW)
         statements.append("SELECT * FROM own.log")
     else:

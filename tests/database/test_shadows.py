@@ -1,4 +1,4 @@
-"""Functions and operators named like those of PostgreSQL run with no rights but their author's."""
+"""Functions and operators that shadow PostgreSQL's run only with the rights of their author."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ INSERT = "INSERT INTO public.things VALUES (1, 2, 'a', '{\"b\": 3}', 'c', '2026-
 DATA = {"id": 1, "number": 2, "name": "a", "document": {"b": 3}, "letter": "c"}
 AT = {"at": "2026-01-01T00:00:00+00:00"}
 
-# Each of them by itself, and what it says to the log: operation, key, data, old.
-Match = tuple[Operation, object, object, object]
-CHANGES: dict[str, list[Match]] = {
+# Statements, each with the events that it logs: operation, key, data, old.
+EventParts = tuple[Operation, object, object, object]
+CHANGES: dict[str, list[EventParts]] = {
     INSERT: [(Operation.INSERT, [1], DATA | AT, None)],
     "UPDATE public.things SET number = 4, letter = 'd'": [
         (
@@ -53,7 +53,7 @@ async def stranger(postgres: str, database: str) -> AsyncIterator[Stranger]:
         yield stranger
 
 
-def matches_of(events: list[Event]) -> list[Match]:
+def parts_of(events: list[Event]) -> list[EventParts]:
     return [(event.operation, event.key, event.data, event.old) for event in events]
 
 
@@ -85,7 +85,7 @@ async def test_no_shadow_runs_for_the_event_of_a_change(stranger: Stranger, chan
     if change != INSERT:
         await stranger.admin.execute(INSERT)
 
-    assert matches_of(await stranger.events(HOSTILE + change)) == CHANGES[change]
+    assert parts_of(await stranger.events(HOSTILE + change)) == CHANGES[change]
     assert await notes(stranger.admin, "own") == set()
 
 
@@ -113,7 +113,7 @@ async def test_no_shadow_falls_on_a_table_that_was_altered(
     async with connected(stranger.admin_url) as connection:
         log = Log(connection, timeout_seconds=10)
         start = await log.tick()
-        # In a session that knew the table before, and in a new one.
+        # In a session that wrote to the table before, and in a new one.
         for writer in (session, await stranger.session()):
             await writer.execute(path + EACH)
         events = await events_after(log, start)
@@ -151,7 +151,7 @@ async def test_a_trigger_that_runs_with_the_writers_rights_has_only_these(
     assert {role for _, role in found} == {stranger.role}
 
 
-# Whoever leaves the type of an argument open gets the one that takes text.
+# A call with an argument of unknown type resolves to the overload that takes text.
 MAKE_INTERVAL = """
     CREATE FUNCTION public.make_interval(secs text) RETURNS interval LANGUAGE plpgsql AS
     $$ BEGIN PERFORM public.note('make_interval'); RETURN '1 day'; END $$;
@@ -183,7 +183,7 @@ async def test_brain_runs_nothing_that_others_put_into_public(
 
 
 async def read_and_watch(stranger: Stranger) -> None:
-    """Do everything once that Brain does over a connection of its own."""
+    """Run once each statement that Brain runs over a connection of its own."""
     async with connected(stranger.admin_url) as connection:
         log = Log(connection, timeout_seconds=10)
         start = await log.tick()

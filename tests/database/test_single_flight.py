@@ -8,7 +8,7 @@ from brain.database.single_flight import SingleFlight
 
 
 class Calls:
-    """Calls that end when the test says so, and are counted."""
+    """Calls that are counted, and end when the test sets `may_end`."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -83,7 +83,7 @@ async def test_a_caller_that_is_cancelled_does_not_cancel_the_others() -> None:
 
 
 async def test_a_call_whose_callers_are_all_cancelled_goes_on_and_its_error_is_retrieved() -> None:
-    """The next caller joins it; an error that no caller awaits is reported to no handler."""
+    """The next caller joins it; an error that no caller awaits reaches no exception handler."""
     reported: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     flight: SingleFlight[str, int] = SingleFlight("test")

@@ -101,7 +101,7 @@ async def writing(database: str) -> AsyncIterator[None]:
 async def test_rows_and_what_follows_them_join_without_a_seam(
     database: str, pool: asyncpg.Pool
 ) -> None:
-    """Writers count up in transactions that overlap; from each snapshot on, no step lacks."""
+    """Writers count up in overlapping transactions; after each snapshot, no step is missing."""
     chance = random.Random(5221)
     stop = asyncio.Event()
 

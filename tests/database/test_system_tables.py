@@ -1,4 +1,4 @@
-"""What the systems do to a database that has tables already: they watch them, and alter nothing."""
+"""Systems in a database with existing tables: they watch the tables, and alter nothing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ WATCH_TASKS = (
 
 @pytest.fixture
 async def empty(postgres: str) -> AsyncIterator[str]:
-    """The URL of a database that Brain has never seen."""
+    """The URL of an empty database."""
     async with new_database(postgres) as url:
         yield url
 
@@ -75,7 +75,7 @@ async def execute(url: str, statements: str) -> None:
 
 
 async def dump(url: str, *options: str) -> list[str]:
-    """Return the lines of pg_dump; newer ones begin with a key drawn for the occasion."""
+    """Return the lines of pg_dump, without the random key that newer versions print."""
     text = run(await binaries_of(url), "pg_dump", *options, "-d", url)
     return re.sub(r"^\\(un)?restrict .*$", "", text, flags=re.MULTILINE).splitlines()
 

@@ -1,4 +1,4 @@
-"""Transactions that are prepared, which NOTIFY forbids."""
+"""Two-phase commit: PostgreSQL cannot prepare a transaction that has executed NOTIFY."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def database(server: Server) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def sleeper(database: str) -> AsyncIterator[None]:
-    """A parked node, as writers see it."""
+    """Hold the lock of a parked node, which makes writers notify."""
     connection = await asyncpg.connect(database)
     await connection.execute("SELECT pg_advisory_lock_shared(5221, 2)")
     yield
@@ -138,7 +138,7 @@ async def test_a_parked_node_reads_prepared_changes_at_its_next_poll(
 
 
 async def asleep(connection: asyncpg.Connection) -> None:
-    """Return once the node sleeps."""
+    """Wait until the node is parked."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await connection.fetchval("SELECT pg_try_advisory_xact_lock(5221, 2)"):
             await asyncio.sleep(0.02)

@@ -1,4 +1,4 @@
-"""Whether an upgraded database is the same as a fresh one, and whether a difference would show."""
+"""An upgraded database equals a fresh one; the comparison detects each kind of difference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.tasks import insert
 
 pytestmark = pytest.mark.postgres_versions
 
-# What an older release had, as edits of today's files: today's text, the text of then, by file.
+# The schema of an older release, as edits of today's files: (text of today, older text), by file.
 OLDER = {
     "02_log.sql": [
         ("    recipient      text\n", "    recipient      varchar(50)\n"),
@@ -46,7 +46,7 @@ OLDER = {
         )
     ],
 }
-# What of that cannot be applied again.
+# For the differences that remain when the files are applied again.
 UPGRADES = {
     "0001_columns": """
         ALTER TABLE brain.events ALTER COLUMN recipient TYPE text;
@@ -112,7 +112,7 @@ def older(folder: Path) -> Schema:
 
 
 def newer(folder: Path) -> Schema:
-    """Return the schema of today with the upgrades that lead from the older release to it."""
+    """Return the schema of today with the upgrades from the older release."""
     for script in core_schema().current().scripts:
         (folder / "schema" / script.name).write_text(script.sql)
     (folder / "upgrades").mkdir()
@@ -145,7 +145,7 @@ async def test_an_upgrade_gives_the_same_database_as_a_fresh_install(
 
     today = await catalog_of(database)
     assert differences(upgraded, today) == set()
-    # The older release differed in what was upgraded, and in what was applied again.
+    # The older release differed in objects that an upgrade changes and that the files replace.
     assert {kind for kind, _ in differences(before, today)} == {
         "column",
         "comment",
@@ -196,7 +196,7 @@ async def test_applying_everything_again_changes_nothing(database: str) -> None:
 
 
 async def contents(connection: asyncpg.Connection) -> list[object]:
-    """Return the rows that the schemas insert, and the events that they must not."""
+    """Return the rows that the schemas insert, and the events, which they must not insert."""
     tables = [
         *("ticks", "origin", "current_slot", "watched", "feeds", "events"),
         *("system_tables", "system_feeds"),

@@ -325,15 +325,15 @@ async def test_writers_that_look_at_the_same_time_do_not_ring_for_each_other(
     database: str, connection: asyncpg.Connection
 ) -> None:
     notifications: list[object] = []
-    listener, looking = await asyncpg.connect(database), await asyncpg.connect(database)
+    listener, checking = await asyncpg.connect(database), await asyncpg.connect(database)
     await listener.add_listener("brain", lambda *arguments: notifications.append(arguments[3]))
-    await looking.execute("SELECT pg_advisory_lock(5221, 2)")  # as for a moment every writer does
+    await checking.execute("SELECT pg_advisory_lock(5221, 2)")  # as every writer does for a moment
 
     await connection.execute("INSERT INTO tasks (id) VALUES ('a')")
     await listener.execute("SELECT 1")
 
     assert notifications == []
-    await looking.close()
+    await checking.close()
     await listener.close()
 
 

@@ -1,4 +1,4 @@
-"""Which tables can be watched, and what is logged of them."""
+"""Kinds of tables that can be watched, and the events that are logged for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said to be wrong with a watch."""
+"""The problems that `brain.watches` reports for a watch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a table is watched, let go and looked after."""
+"""Watching and unwatching tables: timing of events, cleanup, and refused arguments."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ async def timing(connection: asyncpg.Connection) -> str:
     return name
 
 
-@pytest.mark.parametrize("asked", [None, "deferred", "immediate"])
+@pytest.mark.parametrize("requested", [None, "deferred", "immediate"])
 async def test_where_triggers_write_other_rows_the_last_event_of_each_shows_how_it_ended(
-    database: str, connection: asyncpg.Connection, asked: str | None
+    database: str, connection: asyncpg.Connection, requested: str | None
 ) -> None:
     """Row 1 changes row 2 between the statement's own change of row 2 and its event."""
     await connection.execute(
         f"{THINGS}; {DOMINO}; INSERT INTO things VALUES (1, 0), (2, 0), (3, 0)"
     )
-    await connection.execute(WATCH, asked)
-    is_deferred = asked != "immediate"
+    await connection.execute(WATCH, requested)
+    is_deferred = requested != "immediate"
     assert await timing(connection) == ("deferred" if is_deferred else "immediate")
 
     logged = await changes(database, connection, "UPDATE things SET a = a + 1")
 
     rows = await connection.fetch("SELECT id, a FROM things ORDER BY id")
     last = {change.data["id"]: change.data["a"] for change in logged}
-    # It is for this that they are deferred.
+    # Only deferred events show the final rows.
     assert (last == {row["id"]: row["a"] for row in rows}) is is_deferred
 
 
 async def test_a_change_of_a_table_without_row_triggers_of_its_own_is_logged_at_once(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Neither BEFORE triggers nor those for statements nor foreign keys defer it."""
+    """BEFORE triggers, statement triggers and foreign keys do not defer it."""
     await connection.execute(
         f"""
         {THINGS};
@@ -107,8 +107,8 @@ async def test_a_table_that_is_unwatched_keeps_nothing_of_the_watch(
     await connection.execute(THINGS)
     functions = "SELECT count(*) FROM pg_proc WHERE proname LIKE 'capture%'"
     before = await connection.fetchval(functions)
-    for asked in ("immediate", "deferred"):
-        await connection.execute(WATCH, asked)
+    for requested in ("immediate", "deferred"):
+        await connection.execute(WATCH, requested)
         async with reading(database) as log:
             start = await log.tick()
             await connection.execute("INSERT INTO things VALUES (1)")

@@ -1,4 +1,4 @@
-"""What must never be in the log."""
+"""Values that must never be in the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECRET = "hunter2"
 
 
 async def logged(connection: asyncpg.Connection, text: str) -> bool:
-    """Whether the log has the text anywhere."""
+    """Return True if the text occurs anywhere in the log."""
     found = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM brain.events e WHERE strpos(e::text, $1) > 0)", text
     )
@@ -106,7 +106,7 @@ async def test_a_large_value_is_not_logged_however_well_it_compresses(
 ) -> None:
     await connection.execute(f"CREATE TABLE things (id int PRIMARY KEY, a {type}, b int)")
     await connection.execute("SELECT brain.watch('things', 'things', '{id,a,b}')")
-    # What it comes to after some executions; until then values are decompressed for the planner.
+    # As PostgreSQL does after some executions; until then it decompresses values for the planner.
     await connection.execute("SET plan_cache_mode = force_generic_plan")
     letters = "x" * 300_000
     value = {"text": letters, "jsonb": f'"{letters}"', "text[]": f"{{{letters}}}"}[type]
@@ -128,7 +128,7 @@ async def test_a_large_value_is_not_logged_however_well_it_compresses(
 async def test_a_large_row_that_cannot_be_fetched_keeps_no_reader_from_reading_on(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Its json holds what jsonb cannot, and is too large for that to be noticed by the writer."""
+    """Its json is invalid as jsonb, and too large for the writer to convert it."""
     await connection.execute("CREATE TABLE things (id int PRIMARY KEY, content json)")
     await connection.execute("SELECT brain.watch('things', 'things', '{id,content}')")
     content = '{"a": "\\u0000", "b": "' + "x" * 300_000 + '"}'

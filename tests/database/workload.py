@@ -1,4 +1,4 @@
-"""Writers on hot rows, readers and a node that trims, all at random and at the same time."""
+"""A random concurrent workload: writers on hot rows, readers, and a node that trims."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UPSERT = """
 
 
 class Workload:
-    """What happens is chosen by the seed; in which order it meets is up to the machine."""
+    """The seed determines the steps of each session; their interleaving is up to the machine."""
 
     def __init__(self, stage: Stage, seed: str) -> None:
         self._stage = stage
@@ -32,10 +32,10 @@ class Workload:
 
     async def run(self, *, trims: bool = False) -> list[Reader]:
         """
-        Run to the end and check what the readers have read; return them.
+        Run to the end, check the events that the readers have read, and return the readers.
 
-        The last of them does not stay: it begins anew every now and then or, where old events are
-        forgotten, returns when its cursor is. Raises `Violation`.
+        The last reader does not follow the log: it begins again every now and then or, if the log
+        is trimmed, reads only once its cursor is lost. Raises `Violation`.
         """
         readers = [await self._stage.reader() for _ in range(3)]
         async with AsyncExitStack() as stack:
@@ -54,12 +54,12 @@ class Workload:
         return readers
 
     def _check_agreement(self, one: Reader, other: Reader, passing: Reader) -> None:
-        """They have read the same, except for what the log no longer held."""
+        """Check that all have read the same events, except those that the log no longer held."""
         if not one.resyncs and not other.resyncs:
             must(one.events_read == other.events_read, "two readers have read different events")
             must(
                 passing.events_read.items() <= one.events_read.items(),
-                "one has read what others have not",
+                "one reader has read events that another has not",
             )
         for place in one.events_read.keys() & other.events_read.keys():
             must(
@@ -75,7 +75,7 @@ class Workload:
         for _ in range(TRANSACTIONS):
             await writer.begin(early=random.random() < 0.3)
             await pause(random, 10)
-            # In one order, lest they wait for each other.
+            # In one order, so that writers do not deadlock.
             for id in sorted(random.sample(TASKS, random.randint(1, len(TASKS)))):
                 await self._change(writer, id, random)
                 await pause(random, 3)

@@ -1,4 +1,4 @@
-"""Ways of reading the log, and of taking a snapshot, that are not Brain's."""
+"""Wrong ways of reading the log and of taking a snapshot."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from brain.message.event import Batch
 
 
 class LogById(Log):
-    """Reads on after the highest id it has read."""
+    """Reads the events after the highest id that it has read."""
 
     async def newest(self, cursor: Cursor) -> Batch:
         place = cursor.event_id if not cursor.ends_tick else await self._highest(cursor)

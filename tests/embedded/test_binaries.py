@@ -18,7 +18,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A folder that every user can get to; pytest's own are closed."""
+    """A folder that every user can reach; those of pytest are private."""
     with tempfile.TemporaryDirectory(prefix="brain-test-") as name:
         Path(name).chmod(0o755)
         yield Path(name)

@@ -25,14 +25,14 @@ from tests.processes import working_in
 
 NOBODY = 65534
 IS_ROOT = os.geteuid() == 0
-# Brain, and the wheel with PostgreSQL in it, for another Python as well.
+# Lets another Python import Brain and the wheel with PostgreSQL.
 PYTHON_PATH = f"{Path(__file__).parents[2]}{os.pathsep}{Path(asyncpg.__file__).parents[1]}"
 
 root_only = pytest.mark.skipif(not IS_ROOT, reason="only root changes users")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends orphans itself")
 
-# Serves until standard input ends, and prints its process and URL; arguments: folder or nothing,
-# name of an account.
+# Serves until standard input ends, and prints the server's process id and folder. Arguments: a
+# folder or an empty string, and the name of a function that returns an account.
 OWNER = """
 import sys
 from pathlib import Path
@@ -53,7 +53,7 @@ except EmbeddedServerError as error:
 
 
 class Owner(NamedTuple):
-    """Another process that serves."""
+    """Another process that runs an embedded server."""
 
     process: subprocess.Popen[str]
     server_process_id: int
@@ -61,7 +61,7 @@ class Owner(NamedTuple):
 
 
 def interpreter() -> str:
-    """A Python that every user can run: that of a virtual environment may lie in a closed home."""
+    """Return a Python that every user can run; a virtual environment may be in a private home."""
     for candidate in (sys.executable, "/usr/bin/python3"):
         probe = [candidate, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         try:
@@ -76,7 +76,7 @@ def interpreter() -> str:
 def started(
     folder: Path | None, account: str, *, prefix: tuple[str, ...] = ()
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run OWNER; as root, with the account of an ordinary user, as the user nobody."""
+    """Run OWNER. If `account` is the ordinary one, root runs it as the user nobody."""
     becomes_nobody = IS_ROOT and account == "ordinary_account"
     python = interpreter() if becomes_nobody else sys.executable
     user = NOBODY if becomes_nobody else None
@@ -114,12 +114,12 @@ def owner(folder: Path | None, account: str) -> Iterator[Owner]:
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, "the condition stayed false"
         time.sleep(0.01)
 
 
 def psql(server: EmbeddedServer, sql: str, user: str = "cecelia", database: str = "cecelia") -> str:
-    """What psql prints, or its complaint; started as the seed starts it."""
+    """Return the output of psql, or its error; the command line is that of the seed."""
     where = ["-h", "localhost", "-p", str(server.port), "-U", user, database]
     command = [str(server.binaries.psql), "-XAt", *where, "-c", sql]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -127,7 +127,7 @@ def psql(server: EmbeddedServer, sql: str, user: str = "cecelia", database: str 
 
 
 def memory() -> str | None:
-    """Where a database is made three times as fast as on a disk, if there is such a place."""
+    """Return a folder in memory if there is one: initdb is three times as fast there."""
     place = "/dev/shm"
     roomy = os.path.isdir(place) and shutil.disk_usage(place).free > 1 << 30
     return place if roomy and not os.statvfs(place).f_flag & os.ST_NOEXEC else None
@@ -135,7 +135,7 @@ def memory() -> str | None:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    """A folder that every user can get to; pytest's own are closed."""
+    """A folder that every user can reach; those of pytest are private."""
     with tempfile.TemporaryDirectory(prefix="brain-test-", dir=memory()) as name:
         Path(name).chmod(0o755)
         yield Path(name).resolve()
@@ -143,7 +143,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def folder(place: Path) -> Path:
-    """A folder with data and without a server: every test leaves it so."""
+    """A folder with data and no running server; every test leaves it like that."""
     folder = place / "served"
     with serve_embedded(folder) as server:
         psql(server, "CREATE TABLE kept AS SELECT 1 AS number")
@@ -152,7 +152,7 @@ def folder(place: Path) -> Path:
 
 @pytest.fixture
 def home(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder, in which throwaway folders are made as well."""
+    """An empty folder, which is also the parent of throwaway folders."""
     with tempfile.TemporaryDirectory(dir=place) as name:
         Path(name).chmod(0o777)
         monkeypatch.setattr(tempfile, "tempdir", name)
@@ -171,9 +171,9 @@ def binaries(request: pytest.FixtureRequest) -> Binaries:
 
 @pytest.fixture(params=["ordinary_account", "namespace_account", "nobody_account"])
 def account(request: pytest.FixtureRequest) -> str:
-    """The name of a way to run PostgreSQL."""
+    """The name of a function that returns an account to run PostgreSQL."""
     if not IS_ROOT and request.param != "ordinary_account":
-        pytest.skip("only root has this way")
+        pytest.skip("only root can use this account")
     if request.param == "namespace_account":
         probe = subprocess.run([*processes.CALLED_NOBODY, "true"], capture_output=True)
         if probe.returncode:
@@ -235,7 +235,7 @@ def test_a_throwaway_server_may_have_a_superuser_and_settings(home: Path) -> Non
         assert psql(server, "SHOW synchronous_commit") == "on"
         assert server.folder.parent == home
         embedded._sweep()
-        assert server.folder.exists(), "it is in use"
+        assert server.folder.exists(), "a folder in use was removed"
     assert os.listdir(home) == []
 
 
@@ -282,7 +282,7 @@ def test_the_trace_of_a_dead_server_is_not_taken_for_a_server(folder: Path) -> N
         trace = (folder / "data" / "postmaster.pid").read_text()
     (folder / "data" / "postmaster.pid").write_text(trace)
     assert running_url(folder) is None
-    # This process is alive and no server: PostgreSQL by itself would refuse to start.
+    # This process is alive but is no server; PostgreSQL by itself would refuse to start.
     recycled = trace.replace(str(server.process_id), str(os.getpid()), 1)
     (folder / "data" / "postmaster.pid").write_text(recycled)
     assert running_url(folder) is None
@@ -307,7 +307,7 @@ def test_takes_the_next_port_when_one_is_lost_at_the_last_moment(
     with socket.create_server((address, 0), family=family) as taken:
         ports = [taken.getsockname()[1], next(embedded._free_ports())]
         monkeypatch.setattr(embedded, "_free_ports", lambda: iter(ports))
-        # With one of the two PostgreSQL itself would be content.
+        # PostgreSQL itself starts if it can listen on one of the two.
         both = {"listen_addresses": "127.0.0.1,::1"}
         with serve_embedded(folder, settings=both) as server:
             assert server.port == ports[1]
@@ -325,7 +325,7 @@ def test_fails_with_a_reason_when_no_port_is_free(
 def test_the_end_leaves_no_process(folder: Path) -> None:
     with serve_embedded(folder) as server:
         assert server.process_id in working_in(folder)
-        # A session of its own: Ctrl-C in Brain's terminal does not reach it.
+        # In its own session, Ctrl-C in Brain's terminal does not reach it.
         assert os.getsid(server.process_id) == server.process_id
     assert working_in(folder) == []
     assert not (folder / "data" / "postmaster.pid").exists()
@@ -345,7 +345,7 @@ def test_kill_9_of_brain_ends_the_server_and_the_next_brain_starts(
         assert second.server_process_id in working_in(folder)
         os.kill(second.process.pid, signal.SIGKILL)
         second.process.wait()
-        # At once: while the old server is still shutting down.
+        # Immediately, while the old server is still shutting down.
         with owner(folder, account) as third:
             assert third.server_process_id in working_in(folder)
 
@@ -476,8 +476,8 @@ def test_programs_that_the_user_nobody_cannot_reach_are_copied(folder: Path, hom
     for name in (package.name, f"{package.name}.libs"):
         (home / "closed" / name).symlink_to(package.with_name(name))
     closed = Binaries(home / "closed" / found.folder.relative_to(package.parent), found.version)
-    way = processes.nobody_account(home / "open")
-    with serve_embedded(folder, binaries=closed, account=way) as server:
+    nobody = processes.nobody_account(home / "open")
+    with serve_embedded(folder, binaries=closed, account=nobody) as server:
         assert server.binaries.folder.is_relative_to(home / "open")
         assert psql(server, "SELECT number FROM kept") == "1"
 

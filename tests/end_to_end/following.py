@@ -39,7 +39,7 @@ async def state_until(client: ClientConnection, last: Any) -> list[Any]:
 
 
 async def refusal(brain: RunningBrain, path: str, **options: Any) -> int:
-    """Return the status with which a client is refused."""
+    """Return the status with which a client is refused; 101 if it is not."""
     try:
         async with following(brain, path, **options):
             return 101
@@ -48,7 +48,7 @@ async def refusal(brain: RunningBrain, path: str, **options: Any) -> int:
 
 
 async def closing(client: ClientConnection) -> int:
-    """Return the code with which a client is closed, whatever it is sent before."""
+    """Receive until the connection is closed; return the close code."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
@@ -72,7 +72,7 @@ async def define(
 
 
 class Questions:
-    """A query that answers 1 and counts how often it was asked."""
+    """A query that returns 1 and counts how often it runs."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection

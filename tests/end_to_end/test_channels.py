@@ -1,4 +1,4 @@
-"""Other tables than `tasks`, published messages and snapshots, as a client gets them."""
+"""Other tables than `tasks`, published messages and snapshots, as clients receive them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def running(shared_brain: RunningBrain) -> RunningBrain:
 
 
 @asynccontextmanager
-async def asking(
-    running: RunningBrain, question: str
+async def connected(
+    running: RunningBrain, query: str
 ) -> AsyncIterator[tuple[ClientConnection, dict[str, Any]]]:
     """Connect to /ws with a query; yield the client and its greeting."""
-    url = f"ws://localhost:{running.port}/ws?{question}"
+    url = f"ws://localhost:{running.port}/ws?{query}"
     async with connect(url, proxy=None, max_queue=None) as client:
         yield client, await message(client)
 
@@ -48,7 +48,7 @@ async def test_a_table_watched_from_the_command_line_is_streamed_on_its_channel(
     done = await brain(*command, BRAIN_DATABASE_URL=database)
     assert (done.status, done.stdout) == (0, "orders is watched on the channel orders\n")
 
-    async with asking(running, "channel=orders") as (client, _), running.client() as plain:
+    async with connected(running, "channel=orders") as (client, _), running.client() as plain:
         await connection.execute("INSERT INTO orders VALUES (1, 9.5, 'quick', 'hidden')")
         await connection.execute("UPDATE orders SET note = 'slow'")
         await connection.execute("DELETE FROM orders")
@@ -107,7 +107,7 @@ async def test_a_table_that_cannot_be_watched_is_one_line_and_exit_2(
 async def test_published_messages_reach_the_subscribers_of_their_channel(
     running: RunningBrain, connection: asyncpg.Connection
 ) -> None:
-    async with asking(running, "channel=news&channel=tasks&cursor=") as (client, _):
+    async with connected(running, "channel=news&channel=tasks&cursor=") as (client, _):
         await connection.execute("""SELECT brain.publish('news', 'greeting', '{"text": "hi"}')""")
         await publish("other", "unheard", connection=connection)
         await insert(connection, "a")
@@ -117,7 +117,7 @@ async def test_published_messages_reach_the_subscribers_of_their_channel(
     assert (greeting["type"], greeting["data"]) == ("greeting", {"text": "hi"})
     assert (run["type"], run["data"]["id"]) == ("run_update", "a")
     assert (note["type"], note["data"]) == ("note", ["free", "form"])
-    async with asking(running, f"channel=news&channel=tasks&cursor={greeting['cursor']}") as (
+    async with connected(running, f"channel=news&channel=tasks&cursor={greeting['cursor']}") as (
         client,
         _,
     ):
@@ -128,7 +128,7 @@ async def test_a_snapshot_comes_first_and_then_its_changes(
     running: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     await insert(connection, "a")
-    async with asking(running, "snapshot") as (client, _):
+    async with connected(running, "snapshot") as (client, _):
         snapshot = await message(client)
         await connection.execute("UPDATE tasks SET progress = 1")
         run = await message(client)
@@ -138,7 +138,7 @@ async def test_a_snapshot_comes_first_and_then_its_changes(
     assert [row["id"] for row in snapshot["data"]["rows"]] == ["a"]
     assert snapshot["data"]["more"] is False
     assert (run["data"]["id"], run["data"]["progress"]) == ("a", 1)
-    async with asking(running, f"snapshot&cursor={snapshot['cursor']}") as (client, _):
+    async with connected(running, f"snapshot&cursor={snapshot['cursor']}") as (client, _):
         assert (await message(client))["data"]["progress"] == 1
 
 
@@ -146,7 +146,7 @@ async def test_after_a_reset_the_snapshot_comes_again(
     running: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     await insert(connection, "a")
-    async with asking(running, "snapshot&cursor=1.1.1") as (client, _):
+    async with connected(running, "snapshot&cursor=1.1.1") as (client, _):
         reset, snapshot = await messages(client, 2)
         await insert(connection, "b")
         run = await message(client)
@@ -168,7 +168,7 @@ async def test_rows_are_read_over_http_with_the_cursor_from_which_they_change(
     assert status == 200
     assert found["channel"] == "tasks"
     assert [row["id"] for row in found["rows"]] == ["a"]
-    async with asking(running, f"cursor={found['cursor']}") as (client, _):
+    async with connected(running, f"cursor={found['cursor']}") as (client, _):
         assert (await message(client))["data"]["id"] == "b"
 
 
@@ -188,7 +188,7 @@ async def test_tables_that_are_too_large_for_a_snapshot_are_refused_with_a_reaso
         status, body = await get(f"{running.http}/api/brain/snapshot/tasks")
         assert (status, "50 bytes" in body) == (413, True)
 
-        async with asking(running, "snapshot") as (client, _):
+        async with connected(running, "snapshot") as (client, _):
             with pytest.raises(ConnectionClosed) as closed:
                 await message(client)
         assert closed.value.rcvd is not None

@@ -43,12 +43,12 @@ async def nodes(
     await has_sent_everything(other_brain, shared_database)
     nodes = shared_brain, other_brain
     for node in nodes:
-        # The clients of earlier tests have left.
+        # Until the clients of earlier tests have left.
         await counts(node, "/api/ws/stats", total_connections=0)
     return nodes
 
 
-async def ask(brain: RunningBrain, path: str, body: Any = None, **headers: str) -> Response:
+async def request(brain: RunningBrain, path: str, body: Any = None, **headers: str) -> Response:
     async with AsyncClient(trust_env=False) as client:
         if body is None:
             return await client.get(brain.http + path, headers=headers)
@@ -60,10 +60,10 @@ def channel(brain: RunningBrain, name: str, query: str = "") -> connect:
 
 
 async def counts(brain: RunningBrain, path: str, **expected: Any) -> None:
-    """Return once the numbers at `path` are these; other nodes' come a moment later."""
+    """Return once the numbers at `path` are these; other nodes report theirs a moment later."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
-            found = (await ask(brain, path)).json()
+            found = (await request(brain, path)).json()
             if all(found[name] == value for name, value in expected.items()):
                 return
             await asyncio.sleep(0.05)
@@ -79,7 +79,7 @@ async def test_a_broadcast_reaches_the_channel_on_every_node(
         await counts(one, "/api/ws/channels/missions", subscribers=2)
 
         body = {"channel": "missions", "message": {"mission_id": "m"}, "type": "mission_update"}
-        answer = await ask(one, "/api/ws/broadcast", body)
+        answer = await request(one, "/api/ws/broadcast", body)
         assert answer.json() == {
             "status": "broadcasted",
             "channel": "missions",
@@ -101,7 +101,7 @@ async def test_a_broadcast_to_all_reaches_every_client_of_channels(
         for client in (near, far):
             await message(client)
         body = {"type": "system_announcement", "data": {"message": "maintenance"}}
-        answer = await ask(other, "/api/ws/broadcast/all", body)
+        answer = await request(other, "/api/ws/broadcast/all", body)
         assert answer.json()["status"] == "broadcasted"
         for client in (near, far):
             received = await message(client)
@@ -132,12 +132,12 @@ async def test_the_statistics_count_the_clients_of_all_nodes(
                 channels=expected,
             )
         ids = [(await message(client))["connection_id"] for client in (first, second)]
-        found = (await ask(one, "/api/ws/channels/missions")).json()
+        found = (await request(one, "/api/ws/channels/missions")).json()
         assert sorted(found["connection_ids"]) == sorted(ids)
         await second.close()
         await counts(one, "/api/ws/channels/missions", subscribers=1, connection_ids=ids[:1])
 
-        health = await ask(one, "/health")
+        health = await request(one, "/health")
         assert health.status_code == 200
         assert health.json()["websocket"] == {
             "status": "running",
@@ -148,7 +148,7 @@ async def test_the_statistics_count_the_clients_of_all_nodes(
 
 
 async def test_the_info_lists_the_endpoints(nodes: tuple[RunningBrain, RunningBrain]) -> None:
-    found = (await ask(nodes[0], "/api/ws/info")).json()
+    found = (await request(nodes[0], "/api/ws/info")).json()
     assert found["channels"] == ["missions", "agents", "system", "tasks", "audit", "metrics"]
     assert found["endpoints"]["connect"] == "/ws/connect"
 
@@ -167,14 +167,14 @@ async def test_the_info_lists_the_endpoints(nodes: tuple[RunningBrain, RunningBr
 async def test_an_invalid_broadcast_is_refused_with_a_reason(
     nodes: tuple[RunningBrain, RunningBrain], body: Any, status: int
 ) -> None:
-    answer = await ask(nodes[0], "/api/ws/broadcast", body)
+    answer = await request(nodes[0], "/api/ws/broadcast", body)
     assert (answer.status_code, list(answer.json())) in ((status, ["error"]), (401, ["error"]))
 
 
 async def test_a_body_that_is_too_large_is_refused(
     nodes: tuple[RunningBrain, RunningBrain],
 ) -> None:
-    answer = await ask(nodes[0], "/api/ws/broadcast", "x" * 2_000_000)
+    answer = await request(nodes[0], "/api/ws/broadcast", "x" * 2_000_000)
     assert (answer.status_code, answer.text) == (413, "Content Too Large")
 
 
@@ -182,7 +182,7 @@ async def test_a_page_of_another_host_may_not_broadcast(
     nodes: tuple[RunningBrain, RunningBrain],
 ) -> None:
     body = {"channel": "a", "message": {}}
-    answer = await ask(nodes[0], "/api/ws/broadcast", body, origin="http://evil.example")
+    answer = await request(nodes[0], "/api/ws/broadcast", body, origin="http://evil.example")
     assert answer.status_code == 403
     async with AsyncClient(trust_env=False) as client:
         headers = {"content-type": "text/plain"}
@@ -218,7 +218,7 @@ async def test_with_a_secret_a_token_has_to_allow_the_request(
             bearer("ann", publish=["news"], channels=["news"]),
             bearer("bob", publish="*"),
         )
-        asked = [
+        requests = [
             ("/api/ws/broadcast", message, {}, 401),
             ("/api/ws/broadcast", message, bearer("ann"), 403),
             ("/api/ws/broadcast", message, narrow, 200),
@@ -232,8 +232,11 @@ async def test_with_a_secret_a_token_has_to_allow_the_request(
             ("/api/ws/info", None, {}, 200),
             ("/api/brain/users/revoke", {"user": "eve"}, narrow, 403),
         ]
-        for path, body, headers, status in asked:
-            assert (await ask(brain, path, body, **headers)).status_code == status, (path, status)
+        for path, body, headers, status in requests:
+            assert (await request(brain, path, body, **headers)).status_code == status, (
+                path,
+                status,
+            )
 
 
 async def test_a_revoked_user_is_disconnected_from_every_node_and_refused(
@@ -255,12 +258,12 @@ async def test_a_revoked_user_is_disconnected_from_every_node_and_refused(
 
         async with follow(one, ann) as near, follow(other, ann) as far, follow(one, bearer("bob")):
             rights = bearer("root", publish=["users:revoke"])
-            answer = await ask(one, "/api/brain/users/revoke", {"user": "ann"}, **rights)
+            answer = await request(one, "/api/brain/users/revoke", {"user": "ann"}, **rights)
             assert answer.json() == {"status": "revoked", "user": "ann"}
             assert [await closed_with(near), await closed_with(far)] == [4503, 4503]
-            assert (await ask(other, "/api/brain/tasks", **ann)).status_code == 401
+            assert (await request(other, "/api/brain/tasks", **ann)).status_code == 401
             newer = bearer("ann", iat=time.time() + 2)
-            assert (await ask(other, "/api/brain/tasks", **newer)).status_code == 200
+            assert (await request(other, "/api/brain/tasks", **newer)).status_code == 200
 
         async with follow(other, newer) as again:
             await connection.execute("SELECT brain.revoke('ann')")
@@ -284,4 +287,4 @@ async def test_an_access_function_in_sql_decides_what_is_readable(
             for name, type in (("tasks", "error"), ("of bob", "error"), ("of ann", "subscribed")):
                 await client.send(f'{{"type": "subscribe", "channel": "{name}"}}')
                 assert (await message(client))["type"] == type
-        assert (await ask(brain, "/api/brain/tasks", **bearer("ann"))).status_code == 403
+        assert (await request(brain, "/api/brain/tasks", **bearer("ann"))).status_code == 403

@@ -1,4 +1,4 @@
-"""How many clients there are, asked from a backend."""
+"""The number of clients, queried by a backend."""
 
 from __future__ import annotations
 

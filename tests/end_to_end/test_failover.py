@@ -36,17 +36,17 @@ class Pair:
 
     @property
     def url(self) -> str:
-        """Leads to whichever of the two is the primary."""
+        """Names both servers; Brain connects to the one that is the primary."""
         return f"postgresql://postgres@{self.primary.address},{self.standby.address}/postgres"
 
     async def catch_up(self) -> None:
-        """Return once the standby has everything."""
+        """Return once the standby has replayed everything."""
         async with connected(self.primary) as primary, connected(self.standby) as standby:
             end = await primary.fetchval("SELECT pg_current_wal_lsn()::text")
             await until(standby, f"pg_last_wal_replay_lsn() >= '{end}'")
 
     async def part(self) -> None:
-        """Have the standby receive nothing more."""
+        """Stop the replication to the standby."""
         async with connected(self.standby) as standby:
             await standby.execute("ALTER SYSTEM SET primary_conninfo = ''")
             await standby.execute("SELECT pg_reload_conf()")
@@ -86,7 +86,7 @@ async def keys_after(log: Log, cursor: Cursor) -> list[Any]:
 
 
 async def cursors(server: Server, *ids: str) -> list[Cursor]:
-    """Insert tasks, and cut a tick after each."""
+    """Insert tasks, and cut a tick after each; return the cursors."""
     async with connected(server) as connection, reading(server.url) as log:
         found = []
         for id in ids:
@@ -123,7 +123,7 @@ async def test_after_a_failover_that_lost_nothing_every_cursor_goes_on(pair: Pai
 async def test_after_a_failover_that_lost_commits_only_their_cursors_are_refused(
     pair: Pair,
 ) -> None:
-    """Also once the new primary has counted as far as they had been."""
+    """Also once the ticks of the new primary have passed those cursors."""
     kept = await cursors(pair.primary, "a", "b")
     await pair.catch_up()
     await pair.part()

@@ -1,4 +1,4 @@
-"""Feeds as their clients see them."""
+"""Feeds, as their clients receive them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def brain(shared_brain: RunningBrain) -> RunningBrain:
     return shared_brain
 
 
-async def asked(brain: RunningBrain, path: str, **headers: str) -> Response:
+async def http_get(brain: RunningBrain, path: str, **headers: str) -> Response:
     async with AsyncClient(trust_env=False) as client:
         return await client.get(f"{brain.http}/api/{path}", headers=headers)
 
@@ -126,7 +126,7 @@ async def test_what_changes_nothing_sends_nothing(
             " updated_at = now() + interval '1 hour'",
         ):
             await connection.execute(statement)
-        # Once these have been sent, one after the other, every change before has been handled.
+        # Once these states have been sent, every earlier change has been handled.
         for number in range(1, 6):
             await connection.execute("INSERT INTO routes (path) VALUES ($1)", f"/{number}")
             assert len(await state(fence)) == number
@@ -252,7 +252,7 @@ async def test_a_feed_may_be_added_changed_and_dropped_while_brain_runs(
         assert await closing(client) == 4010
 
     assert await refusal(brain, "things") == 404
-    assert (await asked(brain, "things")).status_code == 404
+    assert (await http_get(brain, "things")).status_code == 404
 
 
 async def test_a_client_that_does_not_read_gets_the_newest_state_and_few_between(
@@ -296,7 +296,7 @@ async def test_two_nodes_send_the_same_states(
         await connection.execute("INSERT INTO phase_queue (issue_number, phase) VALUES ('1', 'p')")
         found = await state(here)
         assert found == await state(there)
-        tags = {(await asked(node, "queue")).headers["etag"] for node in (one, two)}
+        tags = {(await http_get(node, "queue")).headers["etag"] for node in (one, two)}
 
     assert found["total"] == 1
     assert len(tags) == 1
@@ -315,7 +315,7 @@ async def test_clients_stay_while_the_database_is_gone_and_get_the_state_that_it
                 await ready(brain.http, 503)
                 async with following(brain, "routes") as newcomer:
                     assert await closing(newcomer) == 4010
-                assert (await asked(brain, "routes")).status_code == 503
+                assert (await http_get(brain, "routes")).status_code == 503
                 assert await refusal(brain, "unreceived-of") == 503
 
                 with serve_embedded(data, settings={"port": str(server.port)}) as again:
@@ -338,7 +338,7 @@ async def test_a_query_that_fails_is_logged_once_and_nothing_false_is_sent(
         await becomes(lambda: "the feed things cannot be read" in brain.output.read_text())
         async with following(brain, "things") as newcomer:
             assert await closing(newcomer) == 4010
-        assert (await asked(brain, "things")).status_code == 503
+        assert (await http_get(brain, "things")).status_code == 503
         await connection.execute("ALTER TABLE elsewhere RENAME TO things")
         assert await state(client) == 1
 
@@ -356,7 +356,7 @@ async def test_a_state_that_is_too_large_closes_the_connection_with_4500(
             assert await state(client) == []
             await connection.execute("INSERT INTO routes (path) VALUES (repeat('long', 20))")
             assert await closing(client) == 4500
-        answer = await asked(brain, "routes")
+        answer = await http_get(brain, "routes")
 
     assert (answer.status_code, "50" in answer.json()["error"]) == (413, True)
 
@@ -365,20 +365,20 @@ async def test_over_http_the_bare_state_is_sent_only_if_it_has_changed(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     await connection.execute(ADW)
-    answer = await asked(brain, "adw-monitor")
+    answer = await http_get(brain, "adw-monitor")
     tag = answer.headers["etag"]
     await connection.execute("UPDATE adw_states SET updated_at = now() + interval '1 hour'")
-    again = await asked(brain, "adw-monitor", **{"if-none-match": f'"other", {tag}'})
+    again = await http_get(brain, "adw-monitor", **{"if-none-match": f'"other", {tag}'})
     await connection.execute("UPDATE adw_states SET status = 'failed'")
-    another = await asked(brain, "adw-monitor", **{"if-none-match": tag})
+    another = await http_get(brain, "adw-monitor", **{"if-none-match": tag})
 
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     assert answer.json()["summary"]["total"] == 1
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
     assert (another.status_code, another.json()["summary"]["failed"]) == (200, 1)
-    assert (await asked(brain, "adw-state/adw-1")).json()["adw_id"] == "adw-1"
-    assert (await asked(brain, "adw-state/none")).json() is None
+    assert (await http_get(brain, "adw-state/adw-1")).json()["adw_id"] == "adw-1"
+    assert (await http_get(brain, "adw-state/none")).json() is None
 
 
 @pytest.mark.parametrize(
@@ -387,7 +387,7 @@ async def test_over_http_the_bare_state_is_sent_only_if_it_has_changed(
 )
 async def test_an_unknown_feed_is_404(brain: RunningBrain, path: str) -> None:
     assert await refusal(brain, path) == 404
-    assert (await asked(brain, path)).status_code == 404
+    assert (await http_get(brain, path)).status_code == 404
 
 
 async def test_any_text_of_a_client_keeps_its_connection_open(
@@ -425,9 +425,9 @@ async def test_a_token_determines_the_readable_feeds(tmp_path: Path, database: s
         assert await refusal(brain, "nothing") == 403
         assert await refusal(brain, "routes") == 101
         assert await refusal(brain, "queue", additional_headers=bearer(channels="q*")) == 101
-        assert (await asked(brain, "queue")).status_code == 401
-        assert (await asked(brain, "queue", **bearer(channels=[]))).status_code == 403
-        assert (await asked(brain, "queue", **bearer())).status_code == 200
+        assert (await http_get(brain, "queue")).status_code == 401
+        assert (await http_get(brain, "queue", **bearer(channels=[]))).status_code == 403
+        assert (await http_get(brain, "queue", **bearer())).status_code == 200
 
         async with following(brain, "queue", additional_headers=bearer(seconds=2)) as client:
             assert json.dumps(await state(client))

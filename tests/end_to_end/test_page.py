@@ -20,7 +20,7 @@ from tests.end_to_end.brain import (
     running_brain,
 )
 
-# The first has no window of its own to draw, and costs a third.
+# The first draws no window, and costs a third of the others.
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 FLAGS = (
@@ -39,7 +39,7 @@ expect.set_options(timeout=PATIENCE_SECONDS * 1000)
 
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    """A browser for all tests: the tasks that playwright keeps are there before a test begins."""
+    """A browser for all tests: playwright's own tasks exist before a test begins."""
     executable = next(filter(None, map(shutil.which, BROWSERS)), None)
     if executable is None:
         pytest.skip(f"no browser in PATH: none of {', '.join(BROWSERS)}")
@@ -51,7 +51,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 def complaints() -> list[str]:
-    """What the browser found wrong with the page: errors, warnings, violations of its policy."""
+    """The errors and warnings of the page, including violations of its security policy."""
     return []
 
 
@@ -84,7 +84,7 @@ async def brain(
 
 @pytest.fixture
 async def live_page(page: Page, brain: RunningBrain, complaints: list[str]) -> AsyncIterator[Page]:
-    """The page, connected and with its tasks; nothing may be wrong with it to the end."""
+    """The page, connected and with its tasks; the browser may log no error to the end."""
     await page.goto(brain.http)
     await expect_live(page)
     await expect(page.get_by_role("listitem")).not_to_have_count(0)
@@ -147,7 +147,7 @@ async def test_a_changed_row_keeps_its_place(
          WHERE id = 'task-126'
         """
     )
-    # Only the list has it, and there it comes first now.
+    # Only the list has the step name, and the list has this task first now.
     await expect(row(live_page, "Deploy to staging")).to_contain_text("Once more")
     assert await titles.all_inner_texts() == before
 
@@ -169,7 +169,7 @@ async def test_a_task_without_a_number_of_steps_shows_how_many_are_done(
     )
     await expect(row(live_page, "Dig")).to_contain_text("3 steps")
     bar = row(live_page, "Dig").get_by_role("progressbar")
-    await expect(bar).to_have_js_property("position", -1)  # that is indeterminate
+    await expect(bar).to_have_js_property("position", -1)  # indeterminate
     await connection.execute("UPDATE tasks SET status = 'completed' WHERE title = 'Dig'")
     await expect(bar).to_have_js_property("position", 1)
 
@@ -220,7 +220,7 @@ async def test_many_new_tasks_are_shown_up_to_a_limit(
     )
     await expect(live_page.get_by_role("listitem")).to_have_count(200)
     titles = live_page.get_by_role("heading", name=re.compile(r"^Task \d"))
-    # Where reading the tasks takes long, the page waits twenty times as long before the next time.
+    # If reading the tasks takes long, the page waits twenty times as long before the next read.
     await expect(titles).to_have_count(200, timeout=2 * PATIENCE_SECONDS * 1000)
 
 

@@ -1,4 +1,4 @@
-"""Who is there, with many users on two nodes of which one is killed."""
+"""The presence of many users on two nodes, one of which is killed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def tab(brain: RunningBrain, user: str) -> connect:
 
 
 class Users:
-    """Their tabs, and the presence that is expected of them."""
+    """The tabs of all users, and the presence updates that are expected of them."""
 
     def __init__(self, nodes: tuple[RunningBrain, RunningBrain]) -> None:
         self._nodes = nodes
@@ -59,7 +59,7 @@ class Users:
         self.expected: Sequences = defaultdict(list)
 
     async def connect(self, number: int) -> None:
-        """Open three tabs, of most users on both nodes."""
+        """Open three tabs of a user: of every other pair of users on both nodes."""
         word = f"u{number}"
         nodes = (
             [self._nodes[number % 2]] * TABS if number % 4 < 2 else [*self._nodes, self._nodes[0]]
@@ -73,14 +73,14 @@ class Users:
             self.expected[user].append(status)
 
     async def close(self, user: str, leave: int = 0) -> None:
-        """Close all tabs of a user but some."""
+        """Close all tabs of a user but `leave`."""
         for socket in list(self.tabs[user])[leave:]:
             await socket.close()
             del self.tabs[user][socket]
         self._note_absence(user)
 
     def lose(self, node: RunningBrain) -> None:
-        """Take note that a node is gone with all its tabs."""
+        """Note that a node is gone with all its tabs."""
         for user, tabs in self.tabs.items():
             was_there = bool(tabs)
             self.tabs[user] = {socket: at for socket, at in tabs.items() if at is not node}

@@ -1,4 +1,4 @@
-"""Clients that ask for cursors, and come back with them."""
+"""Clients that request cursors, and resume with them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def resumed(
 ) -> AsyncIterator[tuple[ClientConnection, dict[str, Any]]]:
     """Connect with a cursor; yield the client and its greeting."""
     url = f"ws://localhost:{brain.port}/ws?cursor={quote(cursor)}"
-    # Unbounded: a client with a full queue does not read the answer to its close frame.
+    # Unbounded: a client with a full queue does not read the reply to its close frame.
     async with connect(url, proxy=None, max_queue=None) as client:
         yield client, await message(client)
 
@@ -209,7 +209,7 @@ async def test_a_gap_while_connected_is_a_reset_for_clients_with_cursors(
 
 
 class Hopper:
-    """A client that stays nowhere for long, and notes what it is sent of each task."""
+    """A client that reconnects often, and notes the messages of each task."""
 
     def __init__(self, brains: list[RunningBrain], cursor: str, chance: random.Random) -> None:
         self._brains = brains
@@ -225,7 +225,7 @@ class Hopper:
                 for _ in range(self._chance.randrange(20)):
                     self._note(await message(client))
 
-    async def hear_the_rest(self) -> None:
+    async def receive_the_rest(self) -> None:
         async with resumed(self._brains[0], self._cursor) as (client, _):
             while (each := await message(client))["type"] != "heartbeat":
                 self._note(each)
@@ -275,7 +275,7 @@ async def test_at_the_seam_between_history_and_live_nothing_is_lost_or_doubled(
             await asyncio.gather(*(hopper.hop(times=30) for hopper in hoppers))
             stop.set()
         for hopper in hoppers:
-            await hopper.hear_the_rest()
+            await hopper.receive_the_rest()
 
     for hopper in hoppers:
         assert hopper.received == {

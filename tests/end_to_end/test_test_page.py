@@ -31,7 +31,7 @@ def brain(shared_brain: RunningBrain) -> RunningBrain:
 
 @pytest.fixture
 def frames(page: Page) -> list[str]:
-    """What the server sends to the page."""
+    """The messages that the server sends to the page."""
     received: list[str] = []
 
     def follow(socket: WebSocket) -> None:
@@ -45,7 +45,7 @@ def frames(page: Page) -> list[str]:
 async def test_page(
     page: Page, brain: RunningBrain, frames: list[str], complaints: list[str]
 ) -> AsyncIterator[Page]:
-    """The page, connected; nothing may be wrong with it to the end."""
+    """The page, connected; the browser may log no error to the end."""
     await connect(page, brain)
     yield page
     assert complaints == []
@@ -137,7 +137,7 @@ async def test_pings_are_answered_automatically_unless_that_is_switched_off(
 ) -> None:
     await connect(page, impatient.brain)
     answers = lines(page, "sent").filter(has_text='{"type":"pong"}')
-    # A client that is still connected after so long is so only because it answered.
+    # By then, a client that had not answered would be disconnected.
     await expect(
         answers.nth(int((CLIENT_TIMEOUT_SECONDS + 1) / HEARTBEAT_SECONDS))
     ).to_be_attached()

@@ -1,4 +1,4 @@
-"""Where a token is never to be found."""
+"""Tokens appear in no log and in no response."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def token(number: int, secret: str = SECRET) -> str:
 
 
 async def come_and_go(brain: RunningBrain, number: int, given: str) -> str:
-    """Connect in one of the ways in which a token can be brought; return what was answered."""
+    """Connect in one of the ways to pass a token; return the response."""
     ways: list[tuple[str, dict[str, Any]]] = [
         (f"/ws?token={given}", {}),
         (f"/?token={given}", {}),
@@ -78,7 +78,7 @@ async def test_no_token_appears_in_a_log_or_a_response(tmp_path: Path) -> None:
                 answers.append(response.text + str(response.headers))
     output = "\n".join([brain.output.read_text(), *answers])
     assert len(answers) == CONNECTIONS + 80
-    # Also a part of one would do: of every token the payload and the signature differ.
+    # A part of a token must not appear either: each has its own payload and signature.
     found = [part for given in tokens for part in given.split(".")[1:] if part[:20] in output]
     assert found == []
 

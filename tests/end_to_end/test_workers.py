@@ -1,4 +1,4 @@
-"""Several processes on one port: what one of them does alone, they do together."""
+"""Several worker processes on one port, which together act as one Brain."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def running_workers(
 
 
 def started(brain: RunningBrain) -> list[int]:
-    """Return the process ids of all workers that ever were, in the order in which they started."""
+    """Return the process ids of all workers so far, in the order in which they started."""
     return [int(process_id) for _, process_id in STARTED.findall(brain.output.read_text())]
 
 
@@ -76,7 +76,7 @@ def is_alive(process_id: int) -> bool:
 
 
 async def counted(brain: RunningBrain, clients: int) -> None:
-    """Return once the status counts so many clients."""
+    """Return once the status counts this many clients."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             _, body = await get(brain.http + "/api/brain/status/ws")
@@ -112,7 +112,7 @@ async def closed_with_1012(clients: Sequence[ClientConnection]) -> None:
 
 
 async def flooded(brain: RunningBrain, connection: asyncpg.Connection) -> None:
-    """Return once all clients have been sent more than the network holds unread."""
+    """Send all clients more than the buffers of an unread connection hold."""
     async with brain.client() as client:
         for number in range(100):
             await insert_large(connection, str(number))
@@ -158,8 +158,8 @@ async def children(brain: RunningBrain) -> list[str]:
 
 
 @dataclass
-class FeedSubscriber:
-    """A client that comes back with its cursor, and notes what it is sent."""
+class ResumingClient:
+    """A client that resumes with its cursor, and notes the tasks that it receives."""
 
     port: int
     received: list[str] = field(default_factory=list)
@@ -167,7 +167,7 @@ class FeedSubscriber:
     returns: int = 0
 
     async def follow(self, last: str) -> None:
-        """Listen until `last` is received, however often the connection is lost."""
+        """Listen until `last` is received; reconnect whenever the connection is lost."""
         while last not in self.received:
             with suppress(ConnectionClosed, OSError):
                 url = f"ws://localhost:{self.port}/ws?cursor={quote(self.cursor)}"
@@ -187,7 +187,7 @@ class FeedSubscriber:
 async def test_the_clients_of_a_killed_worker_reconnect_and_lose_nothing(
     several: RunningBrain, connection: asyncpg.Connection
 ) -> None:
-    followers = [FeedSubscriber(several.port) for _ in range(CLIENTS)]
+    followers = [ResumingClient(several.port) for _ in range(CLIENTS)]
     async with asyncio.TaskGroup() as tasks:
         for follower in followers:
             tasks.create_task(follower.follow("299"))
@@ -226,7 +226,7 @@ async def test_every_client_is_closed_with_1012_and_all_processes_end(
 async def test_a_signal_to_supervisor_and_workers_counts_once(
     several: RunningBrain,
 ) -> None:
-    """As systemd does. Two different signals: while a process is stopped, equal ones are one."""
+    """As systemd does. The signals differ: equal ones to a suspended process become one."""
     async with many_clients(several, CLIENTS) as clients:
         workers = started(several)
         for process_id in workers:
@@ -275,7 +275,7 @@ async def test_a_second_signal_aborts_the_clients(
 async def test_workers_do_not_outlive_a_supervisor_that_is_killed(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
-    """However long their clients take."""
+    """Even if a client delays their shutdown."""
     patient = {"BRAIN_SHUTDOWN_SECONDS": "600"}
     async with running_workers(tmp_path, "--database-url", database, **patient) as brain:
         async with brain.client() as stalled, many_clients(brain, CLIENTS) as clients:

@@ -1,4 +1,4 @@
-"""The protocol's own lines, typed into the programs that it names."""
+"""The examples of the protocol, typed into wscat and psql."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from brain.embedded.binaries import find_binaries
 from brain.errors import EmbeddedServerError
 from tests.end_to_end.brain import PATIENCE_SECONDS, RunningBrain, ended, running, running_brain
 
-# A value that differs from one run to the next; all others are compared as they are.
+# Stands for all times, which differ between runs; other values are compared as they are.
 MOMENT = "2026-02-06T01:30:00.000Z"
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -34,7 +34,7 @@ DEV_TASK = {
 
 
 def printed_message(kind: str, data: dict[str, Any]) -> list[tuple[str, Any]]:
-    """What the protocol prints, with its keys in order."""
+    """Return a message as the protocol prints it, with its keys in order."""
     return ordered({"type": kind, "data": data, "timestamp": MOMENT})
 
 
@@ -54,7 +54,7 @@ class Wscat:
         self._read = 0
 
     async def message(self) -> list[tuple[str, Any]]:
-        """Return the next message that it prints, with its moments made alike."""
+        """Return the next message that it prints, with `MOMENT` for every time."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while len(lines := self._output.read_text().splitlines(keepends=True)) <= self._read:
                 assert self._process.returncode is None, lines
@@ -64,7 +64,7 @@ class Wscat:
                 lines = self._output.read_text().splitlines(keepends=True)
         line = lines[self._read]
         self._read += 1
-        # Where no terminal is, it leaves its prompt before the line.
+        # Without a terminal, wscat prints its prompt before the line.
         return ordered(json.loads(ISO.sub(MOMENT, line.removeprefix("> "))))
 
     def type(self, text: str) -> None:
@@ -98,7 +98,7 @@ async def wscat(brain: RunningBrain, tmp_path: Path) -> AsyncIterator[Wscat]:
         pytest.skip("wscat is not installed: npm install -g wscat")
     output = tmp_path / "wscat.log"
     command = (program, "-c", f"ws://localhost:{brain.port}/ws")
-    # It leaves as soon as there is nothing more to read: the pipe stays open.
+    # wscat exits at the end of its input: the pipe stays open.
     async with running(command, output, {}, stdin=asyncio.subprocess.PIPE) as process:
         yield Wscat(process, output)
 

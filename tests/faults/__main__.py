@@ -1,13 +1,13 @@
 """
-The fault battery: Brain under load, while everything around it and it itself is broken.
+The fault battery: break Brain, and everything around it, under load.
 
     python -m tests.faults [--seed 5221] [--short] [--only listener-terminated] [--binaries FOLDER]
 
-Nothing committed may be lost, sent twice, sent in another order than it was committed in for one
-task, or sent although it was rolled back or is private; and a client is reset where it has
-to be and nowhere else ("unexp." counts the others). Clients that misbehave, in the second table,
-have to be gone in time and may do no harm to others: whatever is printed with a bound has to keep
-it. The exit status is 1 unless all of that is so.
+No committed change may be lost, duplicated, or reordered within its task. Nothing may be sent that
+was rolled back or is private. A client receives a reset where it has to, and nowhere else ("unexp."
+counts the others). The clients of the second table misbehave: they have to be disconnected in time
+and may not harm others. Every figure that is printed with a bound has to be within it. The exit
+status is 0 if all of this holds, and 1 otherwise.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.faults.scene import Report, ScenarioFailed, Stage, connected
 from tests.faults.servers import DidNotStart, own_postgres
 
 LONGEST_SECONDS = 1800.0
-"""However a scenario fails, the next one follows."""
+"""The time limit of a scenario; the next one runs in any case."""
 FAILURES = (ScenarioFailed, LedgerBroken, DidNotStart, OSError, WebSocketException)
 
 
@@ -51,7 +51,7 @@ def arguments() -> argparse.Namespace:
 
 
 async def play(name: str, stage: Stage, *, is_short: bool) -> Report | Findings | None:
-    """Play one scenario and print its line; return None if it could not be played to its end."""
+    """Run one scenario and print its line; return None if it failed before its end."""
     begun = monotonic()
     scenario = SCENARIOS.get(name) or MISDEEDS[name]
     outcome: Report | Findings | None = None
@@ -82,7 +82,7 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 
 async def play_all(options: argparse.Namespace) -> int:
-    """Play what was chosen; return the exit status."""
+    """Run the chosen scenarios; return the exit status."""
     begun = monotonic()
     names = options.only or [*SCENARIOS, *MISDEEDS]
     print(f"seed {options.seed}", flush=True)
@@ -96,7 +96,7 @@ async def play_all(options: argparse.Namespace) -> int:
             if chosen:
                 print(heading, flush=True)
             for name in chosen:
-                # Its own seed, so that one scenario alone does what it does among the others.
+                # A seed per scenario: run alone, it does the same as among the others.
                 chance = Random(f"{options.seed} {name}")
                 stage = Stage(postgres.url, folder, chance, options.binaries)
                 outcomes.append(await play(name, stage, is_short=options.short))
@@ -128,7 +128,7 @@ def total(outcomes: Sequence[Report | Findings | None]) -> str:
 async def main() -> int:
     task = asyncio.current_task()
     assert task is not None
-    # So that nothing is left running; Ctrl-C does the same by itself.
+    # So that no process is left running. Ctrl-C cancels the task by default.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await play_all(arguments())
 

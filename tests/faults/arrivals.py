@@ -1,4 +1,4 @@
-"""Scenarios of clients that do not get beyond their handshake, and of many that come and go."""
+"""Scenarios of clients that do not finish their handshake, and of many that come and go."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ WARMING_CONNECTIONS = 64
 AT_ONCE = 32
 CONNECTED_SECONDS = 20.0
 MOST_SECOND_GROWTH_MEBIBYTES = 8.0
-"""After the first half of all connections, memory has been taken that is used again and again."""
+"""Growth in the second half of the connections, which reuses memory of the first half."""
 SETTLING_SECONDS = 15.0
-"""How long Brain may take to be rid of those who have gone."""
+"""How long Brain may take to drop clients that have left."""
 
 
 async def slow_handshakes(
@@ -37,7 +37,7 @@ async def slow_handshakes(
     limit_seconds: float,
     good_seconds: float,
 ) -> Findings:
-    """Many send nothing, or the beginning of a handshake and nothing more, or byte after byte."""
+    """Open sockets that send no handshake, or only its beginning, or one byte at a time."""
     allow_files(2 * sockets)
     settings = {"BRAIN_HANDSHAKE_TIMEOUT_SECONDS": str(handshake_timeout_seconds)}
     async with served(stage, settings) as node, AsyncExitStack() as stack:
@@ -63,11 +63,11 @@ async def slow_handshakes(
 
 
 async def dawdle(client: RawClient, chance: Random, patience_seconds: float) -> float:
-    """Begin a handshake in one of three ways; return how long the connection lived."""
+    """Begin a handshake in one of three ways; return how long the connection lasted."""
     begun = monotonic()
     sent = chance.choice((b"", b"", HANDSHAKE[: chance.randrange(len(HANDSHAKE) - 2)]))
     rest = HANDSHAKE[len(sent) : -2] if chance.random() < 0.5 else b""
-    talking = asyncio.create_task(talk(client, sent, rest))
+    dripping = asyncio.create_task(drip(client, sent, rest))
     try:
         async with asyncio.timeout(patience_seconds):
             while await client.receive():
@@ -77,13 +77,13 @@ async def dawdle(client: RawClient, chance: Random, patience_seconds: float) -> 
     except OSError:
         pass
     finally:
-        talking.cancel()
-        await asyncio.gather(talking, return_exceptions=True)
+        dripping.cancel()
+        await asyncio.gather(dripping, return_exceptions=True)
     return monotonic() - begun
 
 
-async def talk(client: RawClient, sent: bytes, rest: bytes) -> None:
-    """Say something, and then something else, a byte at a time."""
+async def drip(client: RawClient, sent: bytes, rest: bytes) -> None:
+    """Send the beginning at once, and the rest a byte at a time."""
     await client.send(sent)
     for byte in rest:
         await asyncio.sleep(DRIP_SECONDS)
@@ -91,7 +91,7 @@ async def talk(client: RawClient, sent: bytes, rest: bytes) -> None:
 
 
 async def good_connection(node: ObservedNode) -> float:
-    """Return how long it took until a client that behaves well was greeted."""
+    """Return how long a well-behaved client waits for its greeting."""
     begun = monotonic()
     async with well_connected(node.port) as connection:
         await connection.recv()
@@ -99,7 +99,7 @@ async def good_connection(node: ObservedNode) -> float:
 
 
 async def churn(stage: Stage, *, connections: int) -> Findings:
-    """Many come and go, politely or not; some vanish in the middle of their handshake."""
+    """Connect often and leave, with or without a close frame; some vanish in their handshake."""
     async with served(stage) as node, well_connected(node.port) as stays:
         await stays.recv()
         await connect_often(node, stage.chance, WARMING_CONNECTIONS)
@@ -123,7 +123,7 @@ async def churn(stage: Stage, *, connections: int) -> Findings:
 
 
 async def connect_often(node: ObservedNode, chance: Random, times: int) -> None:
-    """Have clients come so many times, several at once."""
+    """Connect this many times, several clients at once."""
     await some_at_once(
         [partial(come_and_go, node.port, Random(chance.random())) for _ in range(times)], AT_ONCE
     )
@@ -147,7 +147,7 @@ async def come_and_go(port: int, chance: Random) -> None:
 
 
 async def settled_files(node: ObservedNode, most: float) -> int:
-    """Return how many files are open once one client is left, and no more than so many files."""
+    """Wait until one client and at most `most` open files are left; return how many files."""
     begun = monotonic()
     before, files = -1, node.open_files()
     while await node.clients() > 1 or files > most or files != before:

@@ -1,4 +1,4 @@
-"""All scenarios, in full and in short, and how their reports are printed."""
+"""All scenarios, in a full and a short version, and the printing of their reports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Scenario(NamedTuple):
     full: Play
     short: Play
     deed: str
-    """What its faults are."""
+    """The name of its faults in the report."""
 
 
 QUICKLY = {"BRAIN_IDLE_POLL_SECONDS": "0.3", "BRAIN_DATABASE_TIMEOUT_SECONDS": "0.5"}
@@ -86,7 +86,7 @@ class Misdeed(NamedTuple):
     short: Callable[[Stage], Awaitable[Findings]]
 
 
-# As Brain is set by itself: a ping after 20 s, what is unread and the ring 60 s, handshakes 10 s.
+# Brain's defaults: a ping after 20 s, 60 s for unread data and the ring, 10 s for handshakes.
 FULL_READERS = partial(
     stopped_readers,
     rate=200,
@@ -164,7 +164,7 @@ LINE_WIDTH = 120
 
 
 def report_line(name: str, outcome: Report | Findings, seconds: float) -> str:
-    """Return a scenario's line of its table, or lines."""
+    """Return a scenario's row of its table, in one or more lines."""
     if isinstance(outcome, Findings):
         return misdeed_line(name, outcome, seconds)
     counts = "".join(

@@ -29,7 +29,7 @@ TERMINATE = """
 
 
 async def listener_terminated(stage: Stage, *, times: int, clients: int, rate: float) -> Report:
-    """All connections of Brain are terminated, again and again."""
+    """Terminate all database connections of Brain, again and again."""
     async with set_up(stage) as scene:
         await scene.serve()
         async with scene.followed(clients), scene.writing(rate):
@@ -42,7 +42,7 @@ async def listener_terminated(stage: Stage, *, times: int, clients: int, rate: f
 
 
 async def postgres_restart(stage: Stage, *, times: int, clients: int, rate: float) -> Report:
-    """PostgreSQL is stopped and started, by turns in order and without a checkpoint."""
+    """Restart PostgreSQL, by turns with a fast and an immediate shutdown."""
     async with own_postgres(stage.binaries) as postgres, set_up(stage, postgres.url) as scene:
         node = await scene.serve()
         async with scene.followed(clients), scene.writing(rate):
@@ -71,7 +71,7 @@ async def black_hole(
     rate: float,
     settings: Mapping[str, str] = {},
 ) -> Report:
-    """The link to the database goes dead without a word, and comes back."""
+    """Let the link to the database go dead without an error, and restore it."""
 
     async with set_up(stage) as scene, proxy_to(scene.database) as (url, proxy):
         node = await scene.serve(url, **settings)
@@ -80,7 +80,7 @@ async def black_hole(
                 await scene.every_client_receives()
                 proxy.swallow()
                 begun = monotonic()
-                await becomes_ready(node.port, is_to_be=False)
+                await becomes_ready(node.port, expected=False)
                 await asyncio.sleep(begun + seconds - monotonic())
                 proxy.restore()
                 scene.faults += 1
@@ -90,7 +90,7 @@ async def black_hole(
 
 
 async def server_killed(stage: Stage, *, times: int, clients: int, rate: float) -> Report:
-    """Brain is ended, by turns in order and at once, while its clients are coming back."""
+    """Restart Brain, by turns with SIGTERM and SIGKILL, while its clients are coming back."""
     async with set_up(stage) as scene:
         node = await scene.serve()
         async with scene.followed(clients), scene.writing(rate, batch=20):
@@ -102,7 +102,7 @@ async def server_killed(stage: Stage, *, times: int, clients: int, rate: float) 
                     raise ScenarioFailed(f"Brain exited with {status} after SIGTERM")
                 await node.start()
                 scene.faults += 1
-                # The others are ended while they are sent what they missed.
+                # The other clients are catching up when the next restart begins.
                 await some_have_received(foremost, scene.clients, stage.chance.uniform(0.2, 1))
             await scene.every_client_receives()
         return await scene.report()
@@ -111,15 +111,15 @@ async def server_killed(stage: Stage, *, times: int, clients: int, rate: float) 
 async def some_have_received(
     messages: int, clients: Sequence[Client[Replica]], share: float
 ) -> None:
-    """Return once a share of the clients were sent so many messages, and more."""
+    """Return once a share of the clients has received more than this many messages."""
     await becomes(
         lambda: sum(c.replica.deliveries > messages for c in clients) >= share * len(clients),
         "clients that come back",
     )
 
 
-async def becomes_ready(port: int, *, is_to_be: bool = True) -> None:
-    """Return once a Brain follows the database, or does not any more."""
+async def becomes_ready(port: int, *, expected: bool = True) -> None:
+    """Return once a Brain is ready; with `expected=False`, once it no longer is."""
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while await is_ready(port) is not is_to_be:
+        while await is_ready(port) is not expected:
             await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Programs that follow the tasks, and come back with their last cursor whenever they have to."""
+"""Clients that follow the tasks, and resume with their last cursor after a disconnect."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ LONGEST_PAUSE_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Lifetime:
-    """How long a client stays before it leaves of its own accord."""
+    """How long a client stays before it disconnects by itself."""
 
     messages: int
     seconds: float
     away_seconds: float
     is_polite: bool
-    """Sends a close frame, and does not just vanish."""
+    """True if the client sends a close frame, False if it just vanishes."""
 
 
 STAYING = Lifetime(messages=2**62, seconds=3600.0, away_seconds=0.0, is_polite=True)
@@ -41,7 +41,7 @@ def stay(_: Random) -> Lifetime:
 
 
 class Recipient(Protocol):
-    """Takes what a client is sent."""
+    """Takes the messages that a client receives."""
 
     has_received_the_end: bool
 
@@ -54,7 +54,7 @@ Recipients = TypeVar("Recipients", bound=Recipient)
 
 
 class Client(Generic[Recipients]):
-    """Connects to one of some ports at a time."""
+    """Connects to one of these ports at a time, chosen at random."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Client(Generic[Recipients]):
         self.replica = replica
         self.greetings = 0
         self.is_settled = False
-        """It has received the end, and then that nothing follows."""
+        """It has received the end, and a heartbeat after it."""
         self.is_ending = False
         """The end is written."""
         self._ports = ports
@@ -77,7 +77,7 @@ class Client(Generic[Recipients]):
         self._pause_seconds = FIRST_PAUSE_SECONDS
 
     async def follow(self) -> None:
-        """Connect again and again, until the end was received; once it is written, stay."""
+        """Reconnect until the end was received; once the end is written, stay connected."""
         while not self.is_settled:
             lifetime = STAYING if self.is_ending else self._lifetimes(self._chance)
             try:
@@ -87,7 +87,7 @@ class Client(Generic[Recipients]):
                 self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
 
     async def connect_for(self, lifetime: Lifetime) -> None:
-        """Connect once, and stay for a lifetime; raises what ends the connection before."""
+        """Connect once and stay for a lifetime; raise if the connection ends before."""
         async with opened(self._chance.choice(self._ports), self.cursor) as connection:
             async with asyncio.timeout(OPEN_SECONDS):
                 greeting = orjson.loads(await connection.recv(decode=False))
@@ -127,7 +127,7 @@ class Client(Generic[Recipients]):
 
 
 def opened(port: int, cursor: str) -> connect:
-    """Open a connection that asks for what follows a cursor."""
+    """Open a connection that resumes after a cursor."""
     return connect(
         f"ws://127.0.0.1:{port}/ws?cursor={quote(cursor, safe='')}",
         proxy=None,
@@ -135,7 +135,7 @@ def opened(port: int, cursor: str) -> connect:
         open_timeout=OPEN_SECONDS,
         close_timeout=1,
         ping_interval=None,
-        # Otherwise a lagging client does not read the reply to its close frame, and waits for it
-        # for as long as it takes to lag further.
+        # Otherwise a client with a full queue does not read the reply to its close frame, and waits
+        # for it in vain.
         max_queue=None,
     )

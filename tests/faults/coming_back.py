@@ -16,7 +16,7 @@ TINY_RING = {"BRAIN_RING_BYTES": "20000"}
 
 
 async def two_nodes(stage: Stage, *, hops: int, clients: int, rate: float) -> Report:
-    """Clients go from one Brain to another and back, at random, each `hops` times."""
+    """Let each client reconnect `hops` times, at random to one of two Brains."""
 
     def hop(chance: Random) -> Lifetime:
         return Lifetime(chance.randrange(60), 2, chance.uniform(0, 0.02), chance.random() < 0.5)
@@ -33,7 +33,7 @@ async def two_nodes(stage: Stage, *, hops: int, clients: int, rate: float) -> Re
 
 
 async def resume_race(stage: Stage, *, times: int, clients: int, rate: float) -> Report:
-    """Clients stay for a few messages or none, and come back at once or after a while."""
+    """Let clients receive a few messages or none, and resume at once or after a while."""
 
     def come_and_go(chance: Random) -> Lifetime:
         away_seconds = chance.choice((0, 0, 0, 0.01, chance.random() / 2))
@@ -50,7 +50,7 @@ async def resume_race(stage: Stage, *, times: int, clients: int, rate: float) ->
 
 
 async def retention_race(stage: Stage, *, times: int, clients: int, rate: float) -> Report:
-    """The log is forgotten many times a second while clients come back to it."""
+    """Trim the log many times a second while clients resume from it."""
 
     def come_and_go(chance: Random) -> Lifetime:
         away_seconds = chance.choice((0, 0.02, chance.random() / 2, chance.random()))
@@ -67,6 +67,6 @@ async def retention_race(stage: Stage, *, times: int, clients: int, rate: float)
                     await asyncio.sleep(stage.chance.uniform(0, 0.06))
         resets = sum(client.replica.resets for client in scene.clients)
         if not 0 < resets < sum(client.greetings for client in scene.clients):
-            # Then nothing raced, or no client was sent what it had missed.
+            # No resume met a trimmed log, or every one did: nothing raced.
             scene.verdict += Verdict(unexpected=1)
         return await scene.report(expects_resets=True)

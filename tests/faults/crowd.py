@@ -1,4 +1,4 @@
-"""A crowd of onlookers, as the scenario sees it that has sent them."""
+"""Starts and controls the process in which a crowd of onlookers runs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.faults.scene import PATIENCE_SECONDS, ScenarioFailed
 
 LOOK_SECONDS = 0.1
 RECEIVING_SECONDS = 40.0
-"""How long all of them may take to receive what has been sent already."""
+"""How long a crowd may take to receive everything that is published."""
 LONGEST_ANSWER_BYTES = 1 << 26
 SPARE_FILES = 100
 
 
 class Received(NamedTuple):
-    """What a crowd has received so far, all of it taken together."""
+    """The totals of a crowd so far."""
 
     gone: int
     """How many have lost their connection."""
@@ -56,22 +56,22 @@ class Crowd:
         ]
 
     async def stop(self) -> None:
-        """Have them read nothing more."""
+        """Let no client read any more."""
         await self._ask("stop")
 
     async def come_back(self) -> None:
-        """Have each come back with its last cursor."""
+        """Let each client reconnect with its last cursor."""
         await self._ask("return")
 
     async def receive_all(self, load: Load) -> Received:
-        """Return what they have received once that is all there is by now, or after too long."""
+        """Wait until all have received the newest message, or too long; return the totals."""
         newest, deadline = load.last, monotonic() + RECEIVING_SECONDS
         while (received := await self.received()).last < newest and monotonic() < deadline:
             await asyncio.sleep(LOOK_SECONDS)
         return received
 
     def freeze(self) -> None:
-        """Have the process stand still, with its sockets open."""
+        """Suspend the process, with its sockets open."""
         self._process.send_signal(signal.SIGSTOP)
 
     async def arrived(self) -> None:
@@ -83,7 +83,7 @@ class Crowd:
         async with asyncio.timeout(PATIENCE_SECONDS):
             line = await self._process.stdout.readline()
         if not line:
-            raise ScenarioFailed("the onlookers have ended; their error stands above")
+            raise ScenarioFailed("the onlookers' process has ended; its error is printed above")
         answer: dict[str, Any] = orjson.loads(line)
         return answer
 
@@ -101,7 +101,7 @@ async def crowd(
     receive_buffer_bytes: int = 0,
     source: str = "127.0.0.1",
 ) -> AsyncIterator[Crowd]:
-    """Send a crowd to a Brain, and yield it once all are connected."""
+    """Start a crowd, and yield it once all its clients are connected to a Brain."""
     allow_files(clients)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.faults.onlookers", str(port), str(clients)),
@@ -115,14 +115,14 @@ async def crowd(
         await found.arrived()
         yield found
     finally:
-        # Not by its input: it may be standing still.
+        # Not by closing its input: it may be suspended.
         if process.returncode is None:
             process.kill()
         await process.wait()
 
 
 def allow_files(count: int) -> None:
-    """Let this process, and those that it starts from now on, have so many open files and some."""
+    """Raise the limit of open files, for this process and later children, to `count` and some."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + SPARE_FILES
     if soft < wanted:

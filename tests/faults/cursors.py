@@ -1,4 +1,4 @@
-"""Scenarios of clients that come with a cursor that cannot be good, or with a snapshot."""
+"""Scenarios of clients that resume from an invalid cursor, or from a snapshot."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tests.faults.servers import Node
 
 CONNECTED_SECONDS = 20.0
 ATTEMPTS = 4
-"""How often a client that is closed reconnects before it counts as never served."""
+"""How often a client connects before it counts as never served."""
 NEARLY_CURSORS = ("1.2", "1.2.3.4", "-1.-1.-1", "1..3", " 1.2.3", "1.2.3\n", "+1.2.3", "1_0.2.3")
 LETTERS = "0123456789.-+eE_ \t\n\0'\"%&=#?/\\;{}[]xäß\u0661\uff12☃\U0001f9e0"
 
 
 async def cursors(stage: Stage, *, each: int, at_once: int, rate: float) -> Report:
-    """Cursors that are too old, of another history, from the future, and none at all."""
+    """Resume from cursors that are too old, of another history, from the future, or malformed."""
     async with set_up(stage) as scene:
         node = await scene.serve()
         async with scene.writing(rate):
             old = await collected(node, each)
-            await again(node)
-            await collected(node, 20)  # now there are ticks after all those
+            await restart(node)
+            await collected(node, 20)  # so that later ticks exist
         await forget_everything(scene, node)
         async with scene.followed(1), scene.writing(rate):
             bad = [*old, *forged(each, scene.clients[0].cursor, stage.chance)]
@@ -52,7 +52,7 @@ async def cursors(stage: Stage, *, each: int, at_once: int, rate: float) -> Repo
 
 
 async def snapshot_race(stage: Stage, *, times: int, at_once: int, rate: float) -> Report:
-    """Clients load a snapshot of all tasks and go on from its cursor, while tasks change."""
+    """Load snapshots of all tasks and resume from their cursors, while tasks change."""
     async with set_up(stage) as scene:
         node = await scene.serve(**SMALL_RING)
         loaded: list[Loaded] = []
@@ -76,7 +76,7 @@ async def snapshot_race(stage: Stage, *, times: int, at_once: int, rate: float) 
 async def load_and_follow(
     http: AsyncClient, node: Node, loaded: list[Loaded], chance: Random
 ) -> None:
-    """Load a snapshot, go on from its cursor for a few messages, and add what was received."""
+    """Load a snapshot, receive a few messages after its cursor, and add both to `loaded`."""
     response = await http.get("/api/brain/snapshot/tasks")
     if response.status_code != 200:
         raise ScenarioFailed(f"{response.request.url.path} answered {response.status_code}")
@@ -98,7 +98,7 @@ async def load_and_follow(
 
 
 async def come_twice(client: Client[Passing]) -> None:
-    """Come with a bad cursor for one message, and again with the good one given for it."""
+    """Connect with a bad cursor for one message, and again with the good one that it received."""
     for _ in range(ATTEMPTS):
         with suppress(OSError, WebSocketException):
             await client.connect_for(Lifetime(1, CONNECTED_SECONDS, 0, is_polite=False))
@@ -107,33 +107,33 @@ async def come_twice(client: Client[Passing]) -> None:
 
 
 async def some_at_once(work: list[Callable[[], Awaitable[None]]], at_once: int) -> None:
-    """Do all the work, so much of it at the same time."""
+    """Do all the work, `at_once` pieces at a time."""
     todo = iter(work)
 
-    async def labour() -> None:
+    async def worker() -> None:
         for piece in todo:
             await piece()
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(at_once):
-            tasks.create_task(labour())
+            tasks.create_task(worker())
 
 
 async def forget_everything(scene: Scene, node: Node) -> None:
-    """Empty the log, and the ring with it."""
+    """Empty the log, and the ring by a restart."""
     await node.end()
     async with connected(scene.database) as connection:
         await connection.execute("SELECT brain.trim('0 seconds')")
     await node.start()
 
 
-async def again(node: Node) -> None:
+async def restart(node: Node) -> None:
     await node.end()
     await node.start()
 
 
 async def collected(node: Node, count: int) -> list[str]:
-    """Return the cursors of so many messages."""
+    """Return the cursors of `count` messages."""
     client = Client([node.port], Passing(), Random())
     found = []
     for _ in range(count):
@@ -143,7 +143,7 @@ async def collected(node: Node, count: int) -> list[str]:
 
 
 def forged(count: int, genuine: str, chance: Random) -> Iterator[str]:
-    """Make cursors of each kind that are none, from a genuine one."""
+    """Yield invalid cursors, `count` of each kind, made from a genuine one."""
     newest = Cursor.parse(genuine)
     for _ in range(count):
         event = chance.choice((END_OF_TICK, 0, chance.randrange(10**6)))
@@ -155,7 +155,7 @@ def forged(count: int, genuine: str, chance: Random) -> Iterator[str]:
 
 
 def garbage(genuine: str, chance: Random) -> str:
-    """Return a text that is no cursor, though it may come near one."""
+    """Return a text that is not a cursor, but may resemble one."""
     match chance.randrange(4):
         case 0:
             return chance.choice(NEARLY_CURSORS)

@@ -1,4 +1,4 @@
-"""What a scenario of clients that misbehave has measured, and whether it may be so."""
+"""The figures that a scenario of misbehaving clients measures, and their bounds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import median
 from typing import NamedTuple
 
 Delays = Mapping[int, int]
-"""How many messages took so many tenths of a millisecond."""
+"""By tenths of a millisecond: how many messages had this delay."""
 
 
 class Figure(NamedTuple):
@@ -23,13 +23,13 @@ class Figure(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        # Not so if it is not a number at all.
+        # False for NaN.
         return self.least <= self.value <= self.most
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit and self.value < inf else ""
         text = f"{self.what} {shortened(self.value)}{unit}"
-        is_plain = self.holds and self.most in (0, inf)  # what is not to be, is not
+        is_plain = self.holds and self.most in (0, inf)  # a count that has to be 0, and is
         if is_plain and self.least == -inf:
             return text
         return f"{text} ({'' if self.holds else 'NOT '}{self._bounds()})"
@@ -57,7 +57,7 @@ class Findings(NamedTuple):
 
 
 def shortened(value: float) -> str:
-    """Return a number with three digits, or all of those before the point; for ever is `never`."""
+    """Return a number with three digits, or all before the point; infinity is `never`."""
     if value == inf:
         return "never"
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
@@ -75,7 +75,7 @@ def percentile(delays: Delays, share: float) -> float:
 
 
 def usual_percentile(spans: Sequence[Delays], share: float) -> float:
-    """Return the median over spans of time, which one bad moment of the machine does not move."""
+    """Return the median of the spans' percentiles, which one bad moment does not move."""
     found = [percentile(delays, share) for delays in spans if delays]
     return median(found) if found else float("nan")
 

@@ -17,7 +17,7 @@ from tests.faults.witness import witnessed
 from tests.raw_websocket import CONTINUATION, PING, PONG, TEXT, RawClient, client_frame, upgraded
 
 DOCUMENTED = {1000, 1002, 1003, 1007, 1008, 1009, 1011, *range(4000, 5000)}
-"""The close codes that a client may get for what it sends."""
+"""The close codes that a client may receive for what it sends."""
 PIECE_BYTES = 16384
 RATE = 50
 GOOD_SECONDS = 5.0
@@ -27,11 +27,11 @@ MOST_GROWTH_MEBIBYTES = 20.0
 
 class Flood(NamedTuple):
     frame: bytes
-    """What is sent again and again."""
+    """Sent again and again."""
     first: bytes = b""
-    """What is sent before."""
+    """Sent once, before it."""
     reads: bool = False
-    """Whether the answers are read."""
+    """True if the client reads the replies."""
 
 
 BEGINNING = client_frame(b"{", TEXT, is_final=False)
@@ -47,13 +47,13 @@ FLOODS: Mapping[str, Flood] = {
 
 class Ending(NamedTuple):
     seconds: float
-    """How long it took; for ever, if longer than was waited."""
+    """How long it took; infinity if the connection did not end in time."""
     code: int | None
-    """The close code, if the end was announced."""
+    """The close code, if there was a close frame."""
 
 
 async def floods(stage: Stage, *, limit_seconds: float, most_bytes: int) -> Findings:
-    """One flood after the other comes, while a good client listens."""
+    """Send one flood after the other, while a good client listens."""
     figures: list[Figure] = []
     undocumented = 0
     kinds = stage.chance.sample(sorted(FLOODS), len(FLOODS))
@@ -73,12 +73,12 @@ async def floods(stage: Stage, *, limit_seconds: float, most_bytes: int) -> Find
             ]
             undocumented += end.code is not None and end.code not in DOCUMENTED
         figures += [Figure("undocumented codes", undocumented, most=0)]
-        await witness.hears_more()
+        await witness.receives_more()
         return Findings((*figures, *witness.figures(GOOD_SECONDS)))
 
 
 async def flooded(client: RawClient, flood: Flood, limit_seconds: float, most_bytes: int) -> Ending:
-    """Flood until the server has had enough, or it has taken too long."""
+    """Flood until the server closes the connection, or too long."""
     begun = monotonic()
     tasks: set[asyncio.Task[object]] = {asyncio.create_task(pour(client, flood, most_bytes))}
     if flood.reads:
@@ -100,13 +100,13 @@ async def flooded(client: RawClient, flood: Flood, limit_seconds: float, most_by
 
 
 async def pour(client: RawClient, flood: Flood, most_bytes: int) -> None:
-    """Say it again and again; return once the other side has ended that."""
+    """Send the flood; return once the server has closed the connection."""
     piece = flood.frame * (PIECE_BYTES // len(flood.frame))
     with suppress(OSError):
         await client.send(flood.first)
         for _ in range(most_bytes // len(piece)):
             await client.send(piece)
-            # What can be sent at once is sent without giving any other task a turn.
+            # A send that does not have to wait gives no other task a turn.
             await asyncio.sleep(0)
     while client.is_open:
         await asyncio.sleep(LOOK_SECONDS)

@@ -1,4 +1,4 @@
-"""A scenario of clients that talk nonsense."""
+"""A scenario of clients that send broken frames and hostile texts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.raw_websocket import (
 
 AT_ONCE = 20
 MOST_IN_A_ROW = 4
-"""How many bad frames a connection sends; few survive the first one."""
+"""How many bad frames a connection sends; few connections survive the first one."""
 TALKERS = 10
 ANSWER_SECONDS = 20.0
 RATE = 20
@@ -42,22 +42,22 @@ GREETING, ECHO = b'{"type":"connected",', b'{"type":"echo",'
 
 
 class Tally:
-    """What became of the nonsense."""
+    """Counts how the connections ended, and which texts were echoed."""
 
     def __init__(self) -> None:
         self._codes: Counter[int] = Counter()
         self._foreign = 0
         self.hanging = 0
-        """Connections that were still there although both sides had been done with them."""
+        """Connections that were still open although both sides had ended them."""
         self.echoed = 0
         self.distorted = 0
-        """Echoes that are not what was sent."""
+        """Echoes that differ from what was sent."""
 
     def note_end(self, code: int | None, sent: bytes) -> None:
-        """Count how a connection was ended over which this had been sent."""
+        """Count the end of a connection over which `sent` was sent."""
         self._codes[code or 0] += 1
         if code is not None and code not in DOCUMENTED:
-            # A close frame is answered by its own code.
+            # The reply to a close frame repeats its code.
             self._foreign += code not in map(close_code, split_frames(sent)[0])
 
     def figures(self) -> Iterator[Figure]:
@@ -70,7 +70,7 @@ class Tally:
 
 
 async def nonsense(stage: Stage, *, frames: int, texts: int) -> Findings:
-    """Broken frames and hostile texts come by the thousand, while a good client listens."""
+    """Send broken frames and hostile texts by the thousand, while a good client listens."""
     tally, chance = Tally(), stage.chance
     async with (
         served(stage, TALKATIVE) as node,
@@ -79,15 +79,15 @@ async def nonsense(stage: Stage, *, frames: int, texts: int) -> Findings:
         watched_memory(node) as memory,
         load.flowing(RATE),
     ):
-        stumbling = [
-            partial(stumble, node.port, Random(chance.random()), tally, count)
+        framing = [
+            partial(send_frames, node.port, Random(chance.random()), tally, count)
             for count in counts(frames, chance)
         ]
-        talking = [
-            partial(talk, node.port, Random(chance.random()), tally, texts // TALKERS)
+        texting = [
+            partial(send_texts, node.port, Random(chance.random()), tally, texts // TALKERS)
             for _ in range(TALKERS)
         ]
-        await some_at_once([*talking, *stumbling], AT_ONCE)
+        await some_at_once([*texting, *framing], AT_ONCE)
         return Findings(
             (
                 Figure("bad frames", frames),
@@ -100,7 +100,7 @@ async def nonsense(stage: Stage, *, frames: int, texts: int) -> Findings:
 
 
 async def health(node: ObservedNode) -> Sequence[Figure]:
-    """See whether Brain is as it was."""
+    """Check that Brain is ready, answers, and has logged no error."""
     is_well = await is_ready(node.port) and await is_answered(node)
     complaints = node.complaints()
     first = f" ({complaints[0]})" if complaints else ""
@@ -111,14 +111,14 @@ async def health(node: ObservedNode) -> Sequence[Figure]:
 
 
 def counts(total: int, chance: Random) -> Iterator[int]:
-    """Yield how many frames each connection is to send."""
+    """Yield the number of frames that each connection sends."""
     while total:
         count = min(total, chance.randint(1, MOST_IN_A_ROW))
         total -= count
         yield count
 
 
-async def stumble(port: int, chance: Random, tally: Tally, count: int) -> None:
+async def send_frames(port: int, chance: Random, tally: Tally, count: int) -> None:
     """Send bad frames, and good ones between them, in pieces; then a close frame, and read."""
     sent = b""
     for _ in range(count):
@@ -138,7 +138,7 @@ async def stumble(port: int, chance: Random, tally: Tally, count: int) -> None:
 
 
 async def send_in_pieces(client: RawClient, sent: bytes, chance: Random) -> None:
-    """Say it, cut at a few places, wherever they are, and then no more."""
+    """Send bytes in a few pieces, cut at random places, and end the sending."""
     places = sorted(chance.choices(range(len(sent) + 1), k=chance.randrange(4)))
     with suppress(ConnectionError):  # it may be closed in the middle
         for start, end in pairwise((0, *places, len(sent))):
@@ -147,8 +147,8 @@ async def send_in_pieces(client: RawClient, sent: bytes, chance: Random) -> None
     client.end_sending()
 
 
-async def talk(port: int, chance: Random, tally: Tally, count: int) -> None:
-    """Send hostile texts and read the answers; reconnect whenever one closed the connection."""
+async def send_texts(port: int, chance: Random, tally: Tally, count: int) -> None:
+    """Send hostile texts and read the replies; reconnect whenever one closed the connection."""
     texts = [hostile_text(chance) for _ in range(count)]
     while texts:
         async with upgraded(port) as client:
@@ -157,7 +157,7 @@ async def talk(port: int, chance: Random, tally: Tally, count: int) -> None:
 
 
 async def is_echoed(client: RawClient, text: str, chance: Random, tally: Tally) -> bool:
-    """Say a text and take the answer; return False if the connection was closed instead."""
+    """Send a text and take the reply; return False if the connection was closed instead."""
     sent = client_frame(text.encode(), mask=chance.randbytes(4))
     async with asyncio.timeout(ANSWER_SECONDS):
         await client.send(sent)
@@ -175,17 +175,17 @@ async def is_echoed(client: RawClient, text: str, chance: Random, tally: Tally) 
 
 
 def echoes(answer: bytes, text: str) -> bool:
-    """Whether an answer is the echo of a text: as its message, or word by word."""
+    """Return True if a reply echoes a text, as its message or verbatim."""
     if not answer.startswith(ECHO):
         return False
-    with suppress(orjson.JSONDecodeError):  # as deep as Brain can read, and one deeper
+    with suppress(orjson.JSONDecodeError):  # one level deeper than the deepest that can be parsed
         if orjson.loads(answer)["data"] == {"message": text}:
             return True
     return text.startswith("{") and text.encode() in answer
 
 
 async def is_answered(node: ObservedNode) -> bool:
-    """Whether a client that behaves well is greeted and answered."""
+    """Return True if a well-behaved client is greeted and answered."""
     async with well_connected(node.port) as connection:
         await connection.recv()
         await connection.send('{"a": 1}')

@@ -1,4 +1,4 @@
-"""What no client should send: broken frames, and unexpected JSON."""
+"""Invalid input: broken frames, and unexpected JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RESERVED = (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)
 CODES = (0, 999, 1000, 1001, 1004, 1005, 1006, 1015, 1016, 2999, 3000, 4999, 5000, 65535)
 NOT_UTF8 = (b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"a\x80")
 HUGE = (65537, 2**31, 2**62, 2**63, 2**64 - 1)
-"""Lengths that are announced and not sent."""
+"""Lengths in a header, without a payload of that length."""
 
 LETTERS = "ab 0\t\n\0\x1b\"'\\/\u202e\u2028ß☃\U0001f9e0\ufffe"
 ATOMS = (
@@ -22,13 +22,13 @@ DEPTHS = (1, 20, 1023, 1024, 1025, 30_000)
 
 
 def bad_frame(chance: Random) -> bytes:
-    """Return a frame, or a few, with something wrong; some are just so right."""
+    """Return a frame, or a few, with something wrong; some are just within the rules."""
     kind = chance.choice((flipped, announced, misplaced, unfinished, ended, unreadable, noise))
     return kind(chance)
 
 
 def good_frame(chance: Random) -> bytes:
-    """Return a frame as a client may send it."""
+    """Return a valid frame of a client."""
     opcode = chance.choice((TEXT, TEXT, TEXT, PING, PONG, BINARY))
     return client_frame(
         b'{"number": %d}' % chance.randrange(10**9), opcode, mask=chance.randbytes(4)
@@ -36,17 +36,17 @@ def good_frame(chance: Random) -> bytes:
 
 
 def flipped(chance: Random) -> bytes:
-    """Return one of which bits are turned over: of its length, opcode, mask or payload."""
+    """Return a frame with flipped bits in its length, opcode, mask or payload."""
     frame = bytearray(good_frame(chance))
     for _ in range(chance.randint(1, 4)):
-        # Most often near the beginning, where there is most to be got wrong.
+        # Most often near the beginning, where most can go wrong.
         place = chance.randrange(chance.choice((2, 6, len(frame))))
         frame[place] ^= 1 << chance.randrange(8)
     return bytes(frame)
 
 
 def announced(chance: Random) -> bytes:
-    """Return one whose length is wrong, or written in more bytes than it needs."""
+    """Return a frame whose length is wrong, or encoded in more bytes than it needs."""
     head = bytes([0x80 | chance.choice((TEXT, BINARY, PING, CLOSE))])
     match chance.randrange(3):
         case 0:
@@ -59,7 +59,7 @@ def announced(chance: Random) -> bytes:
 
 
 def misplaced(chance: Random) -> bytes:
-    """Return one of a kind that may not come, or not there, or not so."""
+    """Return a frame whose opcode, position or form is not allowed."""
     mask = chance.randbytes(4)
     match chance.randrange(6):
         case 0:
@@ -83,7 +83,7 @@ def misplaced(chance: Random) -> bytes:
 
 
 def unfinished(chance: Random) -> bytes:
-    """Return one that breaks off, or a message of which more was to come."""
+    """Return a truncated frame, or a message without its final fragment."""
     frame = good_frame(chance)
     if chance.random() < 0.5:
         return frame[: chance.randrange(len(frame))]
@@ -100,7 +100,7 @@ def ended(chance: Random) -> bytes:
 
 
 def unreadable(chance: Random) -> bytes:
-    """Return a message that is no UTF-8, in one piece or in two."""
+    """Return a message that is not UTF-8, in one fragment or two."""
     payload, mask = b'{"a": "' + chance.choice(NOT_UTF8) + b'"}', chance.randbytes(4)
     middle = chance.randrange(len(payload))
     if chance.random() < 0.5:
@@ -114,7 +114,7 @@ def noise(chance: Random) -> bytes:
 
 
 def hostile_text(chance: Random) -> str:
-    """Return a text that is JSON, or nearly, and that a reader may stumble over."""
+    """Return JSON, or nearly JSON, that may break a parser."""
     atom = chance.choice(ATOMS)
     match chance.randrange(6):
         case 0:

@@ -1,9 +1,9 @@
 """
-What was really committed.
+The ledger: all changes that were really committed.
 
-Every change that the writers make is noted, in the transaction that makes it, in a table that
-Brain does not watch. Afterwards that table is the truth: what is not in it was rolled back. Nothing
-of Brain's own (its log, ticks, cursors) is ever used to decide what is right.
+The writers note each change in a table that Brain does not watch, in the transaction that makes the
+change. Afterwards that table is the truth: a change that it lacks was rolled back. Nothing of
+Brain's own (its log, ticks, cursors) is used to decide what is right.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 SECRET = "never-to-be-sent"
-"""Stands in everything that no client may ever see."""
+"""Contained in every value that no client may receive."""
 
 END = "the end"
 """The task that is inserted after everything else."""
@@ -31,22 +31,22 @@ TABLES = """
 
 
 class Fact(NamedTuple):
-    """One change of a task as a client has to be sent it."""
+    """One change of a task, as a client has to receive it."""
 
     task: str
     version: int
-    """Its progress, which begins at 1 and grows by 1 with each change; at a deletion one more."""
+    """Its progress, which grows by 1 with each change, from 1; for a deletion one more."""
     agent: str
     """The transaction that wrote the row last."""
     type: str
 
 
 class LedgerBroken(Exception):
-    """The ledger contradicts what the writers saw: not Brain is at fault, but the battery."""
+    """The ledger contradicts the writers: the battery is at fault, not Brain."""
 
 
 class Notes:
-    """What the writers themselves know of their transactions."""
+    """The writers' own record of their transactions."""
 
     def __init__(self) -> None:
         self.sent: dict[str, float] = {}
@@ -54,13 +54,13 @@ class Notes:
         self.committed: set[str] = set()
         self.rolled_back: set[str] = set()
         self.unknown: set[str] = set()
-        """Their connection broke before the COMMIT was answered; the ledger knows."""
+        """The connection broke before COMMIT returned: only the ledger has the outcome."""
         self.changes = 0
-        """Made so far, whatever became of them."""
+        """Made so far, committed or not."""
 
 
 class Truth:
-    """The contents of the ledger when everything is over."""
+    """The contents of the ledger at the end."""
 
     def __init__(self, rows: Iterable[tuple[Any, ...]], notes: Notes) -> None:
         self.facts: set[Fact] = set()
@@ -85,7 +85,7 @@ class Truth:
         return self._sent[fact]
 
     def leaked(self, received: Set[Fact]) -> int:
-        """Return how many of those that were received were never committed."""
+        """Return how many of the received changes were never committed."""
         return len(received - self.facts)
 
     def first_after(self, task: str, moment: float) -> int:
@@ -94,7 +94,7 @@ class Truth:
 
 
 class Order:
-    """The one order in which a client that stayed all the time was sent everything."""
+    """All changes, in the order in which a client that stayed connected received them."""
 
     def __init__(self, facts: Sequence[Fact], truth: Truth) -> None:
         self.facts = facts
@@ -110,7 +110,7 @@ class Order:
 
 
 async def prepare(connection: asyncpg.Connection, tasks: Sequence[str]) -> None:
-    """Make the ledger, and the tasks that are there from the beginning, at version 0."""
+    """Create the ledger, and the first tasks, at version 0."""
     await connection.execute(TABLES)
     await connection.execute(
         "INSERT INTO tasks (id, title, payload)"

@@ -11,7 +11,7 @@ from random import SystemRandom
 
 
 class CannotBePlayed(Exception):
-    """A scenario needs what this machine, or this user, does not have."""
+    """This machine or this user lacks something that a scenario needs."""
 
 
 class Link:
@@ -22,7 +22,7 @@ class Link:
         self._is_dead = False
 
     def die(self) -> None:
-        """From now on drop whatever is sent to the address."""
+        """Drop every packet to the address from now on."""
         change_route("add", self.address)
         self._is_dead = True
 
@@ -34,13 +34,13 @@ class Link:
 
 @contextmanager
 def link() -> Iterator[Link]:
-    """Yield a link that can die, and mend it. Raises `CannotBePlayed`."""
+    """Yield a link that can die, and mend it at the end; raise `CannotBePlayed`."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
-        raise CannotBePlayed("only root can have a link go dead, and with the command `ip`")
-    # Not by the seed: several batteries may run on one machine.
+        raise CannotBePlayed("a dead link needs root and the command `ip`")
+    # Not from the seed: several batteries may run on one machine.
     chosen = [SystemRandom().randrange(1, 255) for _ in range(3)]
     found = Link(".".join(map(str, (127, *chosen))))
-    # Here and not in the middle, where it would be too late to report that it is not allowed.
+    # Try it here: in the middle of a scenario it would be too late to skip it.
     found.die()
     found.mend()
     try:
@@ -50,7 +50,7 @@ def link() -> Iterator[Link]:
 
 
 def change_route(deed: str, address: str) -> None:
-    # In the table that is looked at first: all of 127.0.0.0/8 is local by an entry of it.
+    # In the table that is looked up first, which has all of 127.0.0.0/8 as local.
     command = ("ip", "route", deed, "blackhole", f"{address}/32", "table", "local")
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:

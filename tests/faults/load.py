@@ -23,9 +23,9 @@ PUBLISH = "SELECT brain.publish($1, 'note', data::jsonb) FROM unnest($2::text[])
 
 class Load:
     """
-    Messages with their number, counted from 1, and with the moment when they were sent.
+    Messages that contain their number, counted from 1, and the time when they were sent.
 
-    All are of one length, in which number and time stand at the same place.
+    All have the same length, with number and time at the same offsets.
     """
 
     def __init__(self, connection: asyncpg.Connection, channel: str, payload_bytes: int) -> None:
@@ -37,7 +37,7 @@ class Load:
 
     @asynccontextmanager
     async def flowing(self, rate: float) -> AsyncIterator[None]:
-        """Publish so many messages per second for as long as the context lasts."""
+        """Publish messages at a rate per second until the context ends."""
         async with asyncio.TaskGroup() as tasks:
             stop = asyncio.Event()
             tasks.create_task(self._flow(rate, stop))
@@ -53,7 +53,7 @@ class Load:
             if due < 1:
                 await asyncio.sleep(0.5 / rate)
                 continue
-            # Several if it has fallen behind, as when the machine does something else.
+            # Several if the load has fallen behind, as on a busy machine.
             await self.publish(min(due, MOST_AT_ONCE))
 
     async def publish(self, count: int = 1) -> None:
@@ -72,6 +72,6 @@ class Load:
 async def loaded(
     database: str, payload_bytes: int = 900, channel: str = CHANNEL
 ) -> AsyncIterator[Load]:
-    """Yield a load over a connection of its own; as yet nothing flows."""
+    """Yield a load with a connection of its own; it publishes nothing yet."""
     async with connected(database) as connection:
         yield Load(connection, channel, payload_bytes)

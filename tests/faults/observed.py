@@ -1,4 +1,4 @@
-"""A Brain that is looked at from outside: its memory, its open files, its clients, its log."""
+"""A Brain observed from outside: its memory, its open files, its clients, its log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ObservedNode(Node):
         return self._process.pid
 
     def memory_bytes(self) -> int:
-        """Return how much of its memory is resident."""
+        """Return the size of its resident memory."""
         pages = Path(f"/proc/{self.process_id}/statm").read_text().split()[1]
         return int(pages) * resource.getpagesize()
 
@@ -42,7 +42,7 @@ class ObservedNode(Node):
         return sum(1 for _ in Path(f"/proc/{self.process_id}/fd").iterdir())
 
     def complaints(self) -> list[str]:
-        """Return the lines of the log about what Brain did not foresee."""
+        """Return the lines of the log that show an unexpected error."""
         lines = self._log.read_text(errors="replace").splitlines()
         return [line for line in lines if any(word in line for word in COMPLAINTS)]
 
@@ -62,10 +62,10 @@ class ObservedNode(Node):
         self, leaving: int, staying: int, patience_seconds: float
     ) -> Sequence[float]:
         """
-        Return after how many seconds each of some clients was gone, in their order.
+        Return after how many seconds each leaving client was gone, in ascending order.
 
-        Of all that there are, so many are to leave and so many to stay. A client that has not left
-        when patience is at its end leaves never. Raises `ScenarioFailed` if there are others now.
+        It is infinity for a client that is still there after `patience_seconds`. Raise
+        `ScenarioFailed` if there are not `leaving + staying` clients at the beginning.
         """
         begun, found = monotonic(), list[float]()
         if (present := await self.clients()) != leaving + staying:
@@ -78,7 +78,7 @@ class ObservedNode(Node):
 
 
 class Memory:
-    """How much a process took at first, and at most since."""
+    """The memory of a process at first, and its maximum since."""
 
     def __init__(self, node: ObservedNode) -> None:
         self._node = node
@@ -96,7 +96,7 @@ class Memory:
 
 @asynccontextmanager
 async def watched_memory(node: ObservedNode) -> AsyncIterator[Memory]:
-    """Look at the memory of a Brain for as long as the context lasts."""
+    """Watch the memory of a Brain until the context ends."""
     memory = Memory(node)
     watching = asyncio.create_task(memory.watch())
     try:

@@ -1,13 +1,18 @@
 """
-Many clients in a process of their own, which does little else and so can time what they receive.
+Many clients in a process of their own, which does little else and so can time their messages.
 
     python -m tests.faults.onlookers PORT CLIENTS [--path PATH] [--source ADDRESS]
                                      [--receive-buffer BYTES]
 
-It prints `{"clients": n}` once all are connected. Then each line that it reads is a command, and is
-answered by a line of JSON: `report` by what was received, and `delays` by how long it took; `stop`,
-after which no client reads anything; `return`, at which each reads what had reached it, and comes
-back with its last cursor. The program ends with its input.
+It prints `{"clients": n}` once all are connected. Then it reads commands, one per line, and answers
+each with a line of JSON:
+
+    report    how many messages were received, lost and doubled
+    delays    how long the messages took
+    stop      no client reads any more
+    return    each client reads what has reached it, and reconnects with its last cursor
+
+The program ends with its input.
 """
 
 from __future__ import annotations
@@ -35,14 +40,14 @@ from tests.raw_websocket import (
 )
 
 BLOCK = 25
-"""Delays are counted for so many messages at a time."""
+"""Delays are counted per block of this many messages."""
 NOTE, RESET = b'{"type":"note",', b'{"type":"reset",'
 LONGEST_BEGINNING = 200
-"""Number and time come before the padding."""
+"""A message's number and time are within these bytes, before the padding."""
 NUMBER, SENT, CURSOR = b'"number":"', b'"sent":"', b'"cursor":"'
 
 Delays = defaultdict[int, Counter[int]]
-"""By block of numbers: how many messages took so many tenths of a millisecond."""
+"""By block of numbers and tenths of a millisecond: how many messages had this delay."""
 
 
 class Onlooker:
@@ -51,19 +56,19 @@ class Onlooker:
     def __init__(self, delays: Delays) -> None:
         self._delays = delays
         self.cursor = ""
-        """The place after what it has received, if it asked for cursors."""
+        """That of the newest message, if it connects with cursors."""
         self._rest = b""
-        """The beginning of a frame that is not whole yet."""
+        """The beginning of an incomplete frame."""
         self.last = 0
         """The number of the newest message; 0 before the first."""
         self.lost = self.doubled = self.resets = 0
         self.is_connected = False
 
     def connect(self, options: argparse.Namespace) -> None:
-        """Do the handshake, and come back with the cursor if there is one."""
+        """Connect, with the last cursor if there is one."""
         self.socket = socket.socket()
         if options.receive_buffer:
-            # Before it connects: the window is agreed on there.
+            # Before it connects, which negotiates the window.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.receive_buffer)
         self.socket.settimeout(OPEN_SECONDS)
         self.socket.bind((options.source, 0))
@@ -76,7 +81,7 @@ class Onlooker:
         self._take(rest)
 
     def receive(self) -> bool:
-        """Hear what has arrived; return whether it was anything."""
+        """Receive what has arrived; return True if there was anything."""
         try:
             data = self.socket.recv(RECEIVE_BYTES)
         except BlockingIOError:
@@ -92,7 +97,7 @@ class Onlooker:
         self.socket.close()
 
     def _take(self, data: bytes) -> None:
-        """Take in the frames of a server, without copying the payloads."""
+        """Handle the frames of a server, without copying the payloads."""
         now, place, newest = monotonic_ns() // 1000, 0, 0
         while (bounds := payload_at(data, place)) is not None:
             start, end = bounds
@@ -114,13 +119,13 @@ class Onlooker:
             self.resets += 1
 
     def _note(self, text: bytes, now: int) -> None:
-        """Note the number and the delay of a message of which this is the beginning."""
+        """Note the number and the delay of a message, given its beginning."""
         number = int(value(text, NUMBER))
         self._delays[number // BLOCK][(now - int(value(text, SENT))) // 100] += 1
         if number <= self.last:
             self.doubled += 1
             return
-        if self.last:  # where the first one finds it is where it begins
+        if self.last:  # the first message may have any number
             self.lost += number - self.last - 1
         self.last = number
 
@@ -131,7 +136,7 @@ def value(text: bytes, key: bytes) -> bytes:
 
 
 class Onlookers:
-    """All of them."""
+    """All clients of the process."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
@@ -141,8 +146,8 @@ class Onlookers:
         self._reading: dict[int, Onlooker] = {}
 
     def watch(self) -> None:
-        """Receive, and do what the input asks for, to the end of the input."""
-        self._come()
+        """Receive messages, and obey the commands of the input until it ends."""
+        self._connect()
         self._poll.register(sys.stdin.fileno(), select.EPOLLIN)
         while True:
             for place, _ in self._poll.poll():
@@ -153,7 +158,7 @@ class Onlookers:
                     for command in commands.split():
                         self._obey(command)
                 elif place in self._reading:
-                    self._hear(self._reading[place])
+                    self._receive(self._reading[place])
 
     def _obey(self, command: str) -> None:
         match command:
@@ -167,20 +172,20 @@ class Onlookers:
                     while client.is_connected and client.receive():
                         pass
                     client.leave()
-                self._come()
+                self._connect()
             case "report":
                 print_line(self._report())
             case "delays":
                 print_line(self._delays)
 
-    def _come(self) -> None:
+    def _connect(self) -> None:
         for client in self._clients:
             client.connect(self._options)
             self._reading[client.socket.fileno()] = client
             self._poll.register(client.socket.fileno(), select.EPOLLIN)
         print_line({"clients": len(self._clients)})
 
-    def _hear(self, client: Onlooker) -> None:
+    def _receive(self, client: Onlooker) -> None:
         client.receive()
         if not client.is_connected:
             del self._reading[client.socket.fileno()]

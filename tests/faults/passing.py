@@ -1,8 +1,8 @@
 """
-Clients that pass by: by the thousand, for a few messages each.
+Short-lived clients: thousands of them, for a few messages each.
 
-What such a client receives has to be one piece of what a client received that stayed all the time,
-and that was held against the ledger itself.
+The messages of such a client have to be a contiguous part of those of a client that stayed
+connected, which were compared with the ledger itself.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ ONE = "the one order"
 
 @dataclass
 class Passing:
-    """What one of them received, over all its connections."""
+    """The messages of one such client, over all its connections."""
 
     facts: list[Fact] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
-    """Of the resets that it got."""
+    """Those of the resets that it received."""
     has_received_the_end = False
     _since: float = 0.0
     """When it was last reset."""
@@ -43,7 +43,7 @@ class Passing:
         self._leaks += 1
 
     def verdict_after_reset(self, order: Order) -> Verdict:
-        """Judge one that came with a bad cursor: a reset, first and once, then all that happens."""
+        """Judge a client with a bad cursor: one reset, before all else, and then every change."""
         is_explained = len(self.reasons) == 1 and self.reasons[0] and self._received_before == 0
         chains, verdict = self._followed(order)
         if ONE not in chains.first:
@@ -52,7 +52,7 @@ class Passing:
         return verdict + Verdict(lost=skipped, unexpected=not is_explained)
 
     def _followed(self, order: Order) -> tuple[Chains, Verdict]:
-        """Follow the one order; return where in it the client was, and what was wrong with it."""
+        """Compare with the one order; return the client's places in it, and the verdict."""
         chains = Chains(None)
         leaked = self._leaks
         for fact in self.facts:
@@ -65,7 +65,7 @@ class Passing:
 
 @dataclass
 class Loaded(Passing):
-    """One that began with a snapshot of all tasks."""
+    """A client that began with a snapshot of all tasks."""
 
     rows: Mapping[str, tuple[int, str | None]] = field(default_factory=dict)
     """Version and agent of each task in it."""
@@ -91,7 +91,7 @@ class Loaded(Passing):
 
 
 def verdict_on_snapshots(everyone: Iterable[Loaded], order: Order) -> Verdict:
-    """Go through the one order once, and judge each where it joined."""
+    """Go through the one order once, and judge each client where it joined."""
     verdict = Verdict()
     state: dict[str, Fact] = {}
     passed = 0

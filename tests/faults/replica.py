@@ -1,7 +1,7 @@
 """
-What a client was sent, held against what was committed.
+The messages of a client, compared with what was committed.
 
-Nothing is stored per message: a chain per task shows at once whether the next version came.
+Nothing is stored per message: a chain per task shows at once if a version is missing or repeated.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Verdict(NamedTuple):
     duplicated: int = 0
     reordered: int = 0
     leaked: int = 0
-    """Rolled back, or private, and sent nevertheless."""
+    """Sent, although rolled back or private."""
     unexpected: int = 0
-    """Resets that came without need, or did not come."""
+    """Needless resets, and missing ones."""
 
     def __add__(self, other: object) -> Verdict:
         assert isinstance(other, Verdict)
@@ -32,10 +32,10 @@ class Verdict(NamedTuple):
 
 
 class Chains:
-    """Numbers that have to come one by one, a chain of them for each key."""
+    """Consecutive numbers, a chain of them for each key."""
 
     def __init__(self, known: Mapping[str, int] | None) -> None:
-        """Each chain begins after its `known` number, or 0; with None, at its first message."""
+        """Begin each chain after its `known` number, or 0; with None, at its first message."""
         self.known = known
         self.first: dict[str, int] = {}
         self.last: dict[str, int] = {}
@@ -65,7 +65,7 @@ class Chains:
 
 
 class Epoch:
-    """What came between two resets. After one, a client knows nothing of what was before."""
+    """The messages between two resets. A reset discards what the client had before."""
 
     def __init__(self, known: Mapping[str, int] | None) -> None:
         self.begun = monotonic()
@@ -73,7 +73,7 @@ class Epoch:
         self.is_last = True
 
     def verdict(self, truth: Truth) -> Verdict:
-        """Judge; what the last epoch lacks at its end is lost, and not made good by a reset."""
+        """Count as lost what the last epoch lacks at its end: no reset makes up for it."""
         lost = 0
         known = self.chains.known
         for task, final in truth.final.items():
@@ -89,13 +89,13 @@ class Epoch:
 
 
 class Replica:
-    """What one client has received, over all its connections."""
+    """The messages of one client, over all its connections."""
 
     def __init__(
         self, received: set[Fact], known: Mapping[str, int], order: list[Fact] | None = None
     ) -> None:
         """
-        Begin where everything up to the `known` versions is over.
+        Begin after the `known` version of each task.
 
         Facts are added to `received`, which all clients share, and in their order to `order`.
         """
@@ -108,7 +108,7 @@ class Replica:
         self.deliveries = 0
         self.resets = 0
         self.has_received_the_end = False
-        """Or was reset when it was written, and need not receive it."""
+        """Or was reset after the end was written, and need not receive it."""
 
     def receive(self, message: dict[str, Any]) -> None:
         fact = fact_of(message)
@@ -124,7 +124,7 @@ class Replica:
         self._leaked += 1
 
     def start_over(self, reason: str) -> None:
-        """Take a reset: from here on anything may come first."""
+        """Handle a reset: any change of a task may come first."""
         self.resets += 1
         self._epochs[-1].is_last = False
         self._epochs.append(Epoch(None))
@@ -132,7 +132,7 @@ class Replica:
         self._forgo_the_end()
 
     def note_end(self, since: float) -> None:
-        """Take note that the end was written, at some time since then."""
+        """Note that the end was written, at `since` or later."""
         self._end_since = since
         self._forgo_the_end()
 
@@ -147,6 +147,6 @@ class Replica:
 
 
 def fact_of(message: dict[str, Any]) -> Fact:
-    """Return what a message is about. No other kinds of runs are ever written."""
+    """Return the change that a message is about, which is one of those that writers make."""
     data, type = message["data"], message["type"]
     return Fact(data["id"], int(data["progress"]) + (type == DELETED), data["agent"], type)

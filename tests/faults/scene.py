@@ -1,10 +1,10 @@
 """
-What every scenario has: a database, Brains, writers, clients, and in the end a verdict.
+The parts of every scenario: a database, Brains, writers, clients, and a verdict at the end.
 
     async with set_up(stage) as scene:
         node = await scene.serve()
         async with scene.followed(clients=20), scene.writing(rate=500):
-            ...                             # harm is done here
+            ...                             # break something here
         return await scene.report()
 """
 
@@ -39,20 +39,20 @@ HEARTBEAT = {"BRAIN_HEARTBEAT_SECONDS": "0.5"}
 
 
 class ScenarioFailed(Exception):
-    """Something else than what the clients were sent was not as it should be."""
+    """A scenario failed, other than by the messages that its clients received."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a scenario is played."""
+    """The surroundings of a scenario."""
 
     postgres: str
-    """The URL of a server on which databases may be made."""
+    """The URL of a server on which databases may be created."""
     folder: Path
     """For the logs of the Brains."""
     chance: Random
     binaries: Path | None = None
-    """The programs for a PostgreSQL of a scenario's own."""
+    """The programs for a scenario that runs a PostgreSQL of its own."""
 
 
 class Report(NamedTuple):
@@ -60,7 +60,7 @@ class Report(NamedTuple):
     writes: int
     """Committed changes."""
     writes_per_second: float
-    """Attempted changes, also those that were rolled back, while the writers wrote."""
+    """Attempted changes, including those that were rolled back."""
     deliveries: int
     faults: int
     resets: int
@@ -68,7 +68,7 @@ class Report(NamedTuple):
 
 @dataclass
 class Scene:
-    """A scenario in progress. What it does besides following and writing, it counts itself."""
+    """A scenario in progress. The scenario itself counts its faults and its further clients."""
 
     stage: Stage
     database: str
@@ -87,7 +87,7 @@ class Scene:
     _writing_seconds: float = 0.0
 
     async def serve(self, url: str | None = None, **settings: str) -> Node:
-        """Start a Brain that lasts as long as the scene, on another URL of the database if any."""
+        """Start a Brain that runs as long as the scene, on another URL of the database if given."""
         node = Node(url or self.database, self.stage.folder, {**HEARTBEAT, **settings})
         self.stack.push_async_callback(node.close)
         await node.start()
@@ -98,7 +98,7 @@ class Scene:
     async def followed(
         self, clients: int, lifetimes: Callable[[Random], Lifetime] = stay
     ) -> AsyncIterator[None]:
-        """Have clients follow until they have received the end, which is written on leaving."""
+        """Run clients until they have received the end, which is written when the context ends."""
         known = await self._known()
         self.clients = [self._client(number, known, lifetimes) for number in range(clients)]
         async with asyncio.TaskGroup() as tasks:
@@ -117,7 +117,7 @@ class Scene:
 
     @asynccontextmanager
     async def writing(self, rate: float, batch: int = 8) -> AsyncIterator[None]:
-        """Have tasks changed at a rate per second, in transactions of up to about a batch."""
+        """Change tasks at a rate per second, in transactions of up to about `batch` changes."""
         stop, begun = asyncio.Event(), monotonic()
         async with asyncio.TaskGroup() as tasks:
             for number in range(WRITERS):
@@ -140,7 +140,7 @@ class Scene:
         return Random(self.stage.chance.random())
 
     async def every_client_receives(self) -> None:
-        """Return once every client was sent something from now on."""
+        """Return once every client has received another message."""
         before_now = [(client, client.replica.deliveries) for client in self.clients]
         await becomes(
             lambda: all(client.replica.deliveries > before for client, before in before_now),
@@ -165,20 +165,20 @@ class Scene:
         )
 
     async def true_order(self) -> Order:
-        """Return everything in the order in which the first client, which stayed, received it."""
+        """Return all changes in the order in which the first client received them."""
         truth = await self.truth()
         return Order([fact for fact in self.order if fact in truth.facts], truth)
 
     def _client(
         self, number: int, known: dict[str, int], lifetimes: Callable[[Random], Lifetime]
     ) -> Client[Replica]:
-        """The first client stays all the time, and notes the order of what it receives."""
+        """Make a client. The first one stays all the time, and notes the order of its messages."""
         replica = Replica(self.received, known, None if number else self.order)
         ports = [node.port for node in self.nodes]
         return Client(ports, replica, self.new_chance(), lifetimes if number else stay)
 
     async def _known(self) -> dict[str, int]:
-        """Return the versions that were committed before anybody follows."""
+        """Return the versions that were committed before any client connects."""
         async with connected(self.database) as connection:
             rows = await connection.fetch("SELECT task, max(version) FROM ledger GROUP BY task")
         return dict(map(tuple, rows))
@@ -186,7 +186,7 @@ class Scene:
 
 @asynccontextmanager
 async def set_up(stage: Stage, postgres: str | None = None) -> AsyncIterator[Scene]:
-    """Make a database with what the writers need, on the stage's server or on another one."""
+    """Create a database for the writers, on the stage's server or on another one."""
     server = postgres or stage.postgres
     name = f"faults_{uuid4().hex}"
     async with connected(server) as admin:
@@ -213,7 +213,7 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def becomes(condition: Callable[[], object], what: str) -> None:
-    """Return once `condition` holds; `what` was waited for otherwise."""
+    """Return once `condition` holds; `what` names it in the error."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not condition():

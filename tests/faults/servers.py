@@ -1,4 +1,4 @@
-"""The processes that are done harm to. Each is ended by its own handle."""
+"""The processes that scenarios stop and kill, each by its own handle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.end_to_end.brain import clean_environment
 
 START_SECONDS = 60.0
 END_SECONDS = 30.0
-# Below what systems give to connections, and above what Brain's own server takes.
+# Below the ephemeral ports, and above those of Brain's embedded server.
 PORTS = range(15000, 31000)
 
 POSTGRES_SETTINGS = {
@@ -56,26 +56,26 @@ class OwnPostgres:
         return f"postgresql://cecelia@127.0.0.1:{self._port}/postgres"
 
     async def make(self) -> None:
-        """Make the data folder; every local user may log in as the superuser `cecelia`."""
+        """Create the data folder; every local user may log in as the superuser `cecelia`."""
         self._data.mkdir(mode=0o700)
         self._account.give(self._data)
         options = "-U cecelia -A trust -E UTF8 --locale=C --no-sync".split()
-        await self._apart(
+        await self._in_thread(
             partial(self._account.run, self._binaries.initdb, "-D", self._data, *options)
         )
 
     async def start(self) -> None:
-        await self._apart(self._start)
+        await self._in_thread(self._start)
 
     async def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop it: by SIGINT fast, by SIGQUIT at once and without a checkpoint."""
+        """Stop it: SIGINT is a fast shutdown, SIGQUIT an immediate one, without a checkpoint."""
         process = self._process
         if process is not None:
             process.send_signal(how)
-            await self._apart(partial(process.wait, END_SECONDS))
+            await self._in_thread(partial(process.wait, END_SECONDS))
 
     def close(self) -> None:
-        """Stop it in whatever state it is."""
+        """Stop it, if it is running."""
         if self._process is not None and self._process.poll() is None:
             stop(self._process)
         self._thread.shutdown()
@@ -94,15 +94,15 @@ class OwnPostgres:
             sleep(0.01)
         raise DidNotStart(self._log.read_text(errors="replace"))
 
-    async def _apart(self, work: Callable[[], object]) -> None:
+    async def _in_thread(self, work: Callable[[], object]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
 @asynccontextmanager
 async def own_postgres(folder: Path | None = None) -> AsyncIterator[OwnPostgres]:
-    """Run a PostgreSQL of these programs, or of those that are found, until the context ends."""
+    """Run a PostgreSQL until the context ends, from the programs in `folder` or those found."""
     home = Path(tempfile.mkdtemp(prefix="brain-faults-")).resolve()
-    # To be passed through: the server may run as another user.
+    # Others may pass through it: the server may run as another user.
     home.chmod(0o711)
     server = OwnPostgres(home, find_binaries(folder))
     try:
@@ -115,7 +115,7 @@ async def own_postgres(folder: Path | None = None) -> AsyncIterator[OwnPostgres]
 
 
 class Node:
-    """A `brain serve` that comes back on the port that it had."""
+    """A `brain serve` that keeps its port when it is restarted."""
 
     def __init__(self, database: str, folder: Path, settings: Mapping[str, str]) -> None:
         self.port = free_port()
@@ -161,7 +161,7 @@ class Node:
 
 
 async def is_ready(port: int) -> bool:
-    """Whether the Brain on this port follows the database."""
+    """Return True if the Brain on this port follows the database."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
@@ -176,8 +176,8 @@ async def is_ready(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a port that is free, and that the system gives to no connection."""
-    # Not by the seed: several batteries may run on one machine.
+    """Return a free port that is not an ephemeral one."""
+    # Not from the seed: several batteries may run on one machine.
     while True:
         port = SystemRandom().choice(PORTS)
         with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""Scenarios of clients that fall silent without a word, with nothing or much on the way to them."""
+"""Scenarios of clients that go silent without a close, idle or under load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.raw_websocket import SMALL_BUFFER_BYTES
 
 BUSY, QUIET = f"/ws?channel={CHANNEL}", "/ws?channel=quiet"
 RATE, PAYLOAD_BYTES = 100, 10_000
-"""Fills whatever lies between Brain and a client within seconds."""
+"""Fills all buffers between Brain and a client within seconds."""
 MARGIN_SECONDS = 5.0
 PATIENCE_SECONDS = 5.0
 GOOD_SECONDS = 5.0
@@ -25,7 +25,7 @@ GOOD_SECONDS = 5.0
 async def stopped_processes(
     stage: Stage, *, ping_seconds: float, unread_timeout_seconds: float
 ) -> Findings:
-    """Two clients are stopped, one while it is sent much and one while it is sent nothing."""
+    """Suspend two clients, one under load and one that is sent nothing."""
 
     def freeze(clients: Sequence[Crowd]) -> None:
         for client in clients:
@@ -37,7 +37,7 @@ async def stopped_processes(
 async def half_open(
     stage: Stage, *, ping_seconds: float, unread_timeout_seconds: float
 ) -> Findings:
-    """The link to two clients goes dead, one of which is sent much and the other nothing."""
+    """Cut the link to two clients, one under load and one that is sent nothing."""
     with link() as dying:
         return await silenced(
             stage, lambda _: dying.die(), ping_seconds, unread_timeout_seconds, dying.address
@@ -51,7 +51,7 @@ async def silenced(
     unread_timeout_seconds: float,
     source: str = "127.0.0.1",
 ) -> Findings:
-    """Silence a busy and a quiet client, and see how long Brain takes to be rid of them."""
+    """Silence a busy and a quiet client, and measure how long Brain takes to drop them."""
     limit = max(2 * ping_seconds, unread_timeout_seconds) + MARGIN_SECONDS
     settings = {
         "BRAIN_PING_SECONDS": str(ping_seconds),

@@ -1,4 +1,4 @@
-"""Scenarios of clients that read slowly, or nothing any more."""
+"""Scenarios of slow consumers: clients that read slowly, or not any more."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from tests.raw_websocket import SMALL_BUFFER_BYTES, RawClient, upgraded
 FOLLOWING = f"/ws?channel={CHANNEL}"
 FOLLOWING_WITH_CURSOR = f"{FOLLOWING}&cursor="
 MARGIN_SECONDS = 5.0
-"""How much later than by its settings Brain may find a client to be gone."""
+"""How much later than its settings Brain may drop a client."""
 PATIENCE_SECONDS = 5.0
-"""How long beyond that it is waited for, to measure how late it was."""
+"""How much longer a scenario waits, to measure how late Brain is."""
 
 SHARE = 0.99
 MOST_TIMES_AS_LATE, MOST_TIMES_IN_ALL = 1.5, 3.0
-"""The aim is 1.1; a machine that does other things as well moves the delays by more than that."""
+"""The aim is 1.1, but a busy machine moves the delays by more than that."""
 AT_EASE_MILLISECONDS = 400.0
-"""A server whose messages take longer, at a steady rate, is falling behind."""
+"""A server whose messages take longer, at a steady rate, falls behind."""
 MOST_HALVINGS = 5
 
 SIP_BYTES = 2000
 FILLING_SECONDS = 3.0
 """How long it may take until the buffers between Brain and a client are full."""
 GOOD_SECONDS = 5.0
-"""How long a client that behaves well may be without a message."""
+"""How long a well-behaved client may wait for a message."""
 
 
 async def stopped_readers(
@@ -50,9 +50,9 @@ async def stopped_readers(
     slack_milliseconds: float,
 ) -> Findings:
     """
-    Some of many clients stop reading under a steady load, are cut, and come back.
+    Let some of many clients stop reading under a steady load; they are cut, and come back.
 
-    The load is as high as is wanted or, after a trial, as this machine carries without delay.
+    The load is at the given rate or, after a trial, at the rate that this machine sustains.
     """
     allow_files(stopped + others)
     limit = unread_timeout_seconds + MARGIN_SECONDS
@@ -82,7 +82,7 @@ async def stopped_readers(
 
 
 class Spans(NamedTuple):
-    """The numbers of the first and the last message of a time of calm, of none, and of calm."""
+    """The first and last message number before, while and after clients do not read."""
 
     before: tuple[int, int]
     between: tuple[int, int]
@@ -97,7 +97,7 @@ async def stop_and_return(
     calm_seconds: float,
     patience_seconds: float,
 ) -> tuple[Sequence[float], Spans]:
-    """Have some stop reading and come back; return when each was cut, and the times around it."""
+    """Let the sleepers stop reading and come back; return when each was cut, and the spans."""
     calm = load.last
     await asyncio.sleep(calm_seconds)
     stopped = load.last
@@ -115,16 +115,16 @@ async def carried_rate(
     load: Load, bystanders: Crowd, sleepers: Crowd, wanted: float, trial_seconds: float
 ) -> float:
     """
-    Return what is wanted if no client falls behind, else half of the rate at which none does.
+    Return the wanted rate if no client falls behind, else half of the rate at which none does.
 
-    At the very limit, delays show more of the machine than of clients that do not read.
+    At the limit, delays depend more on the machine than on clients that do not read.
     """
     rate = wanted
     for _ in range(MOST_HALVINGS):
         first = load.last
         async with load.flowing(rate):
             await asyncio.sleep(trial_seconds)
-        # Before the next one no client may lag.
+        # No client may lag when the next trial begins.
         await bystanders.receive_all(load)
         await sleepers.receive_all(load)
         delays = await bystanders.delays(first, load.last)
@@ -136,18 +136,18 @@ async def carried_rate(
 
 def delayed(spans: Sequence[Sequence[Delays]], slack_milliseconds: float) -> Iterator[Figure]:
     """
-    Hold the delays of the others, while some do not read, against those of before and after.
+    Compare the delays of the others, while some do not read, with those before and after.
 
-    Against the longer of both: it may be that the machine has more to do by and by. But no harm
-    may last; only the worst moments after it are not judged, in which those who have come back are
-    sent hundreds of megabytes by the same processors.
+    The bound follows from the longer of both: the load of the machine may change. No harm may last;
+    only the worst moments afterwards are not judged, when the same processors send hundreds of
+    megabytes to the clients that have come back.
     """
     for what, judged, times, times_after, slack in (
         (
             *("their usual p99", usual_percentile),
             *(MOST_TIMES_AS_LATE, MOST_TIMES_IN_ALL, slack_milliseconds),
         ),
-        # One bad moment of the machine is enough for this.
+        # One bad moment of the machine moves this.
         ("p99 of all", percentile_of_all, MOST_TIMES_IN_ALL, inf, 10 * slack_milliseconds),
     ):
         before, between, after = (judged(span, SHARE) for span in spans)
@@ -168,8 +168,8 @@ def of_crowd(who: str, received: Received, load: Load) -> Sequence[Figure]:
 async def slow_drinkers(
     stage: Stage, *, ring_seconds: float, rate: float, payload_bytes: int
 ) -> Findings:
-    """A client reads a byte a second, and another a little more, but less than it is sent."""
-    # To be cut by the age of what they have not received yet, before there is any other reason.
+    """Let one client read a byte a second, and another more, but less than it is sent."""
+    # So that they are cut for the age of their unsent messages, before any other reason.
     settings = {
         "BRAIN_RING_SECONDS": str(ring_seconds),
         "BRAIN_RING_BYTES": str(1 << 30),
@@ -199,7 +199,7 @@ async def slow_drinkers(
 
 @asynccontextmanager
 async def drinking(port: int, bytes_per_second: int) -> AsyncIterator[None]:
-    """Have a client read so much a second for as long as the context lasts."""
+    """Run a client that reads this much a second, until the context ends."""
     async with upgraded(port, FOLLOWING, SMALL_BUFFER_BYTES) as client:
         task = asyncio.create_task(drink(client, bytes_per_second))
         try:
@@ -210,7 +210,7 @@ async def drinking(port: int, bytes_per_second: int) -> AsyncIterator[None]:
 
 
 async def drink(client: RawClient, bytes_per_second: int) -> None:
-    """Read so much a second until there is nothing more to come."""
+    """Read this much a second until the connection ends."""
     try:
         while await client.receive(bytes_per_second):
             await asyncio.sleep(1)

@@ -1,4 +1,4 @@
-"""The fault battery in short: a few of everything. `python -m tests.faults` does more of it."""
+"""The short fault battery, and tests of its judge. `python -m tests.faults` runs the full one."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ async def test_an_onlooker_counts_lost_and_duplicated_messages() -> None:
             for n in (7, 8, 10, 10, 11)
         )
         frames = b"".join(b"\x81" + bytes([len(note)]) + note for note in notes)
-        # A piece of the first one with the answer to the handshake.
+        # The first frame begins together with the response to the handshake.
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n" + frames[:9])
         await writer.drain()
         writer.write(frames[9:])

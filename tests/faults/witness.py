@@ -1,4 +1,4 @@
-"""A client that behaves well while others do not, and shows whether it suffers from that."""
+"""A well-behaved client, which measures if clients that misbehave harm it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOOK_SECONDS = 0.02
 
 
 class Witness:
-    """What it has received of a load, and how long it had to wait at most."""
+    """Counts what it receives of a load, and measures its longest wait."""
 
     def __init__(self) -> None:
         self._chains = Chains(None)
@@ -37,14 +37,14 @@ class Witness:
         except (OSError, WebSocketException):
             self.has_been_cut = True
 
-    async def hears_more(self) -> None:
-        """Return once it has received something from now on, or after a while without."""
+    async def receives_more(self) -> None:
+        """Return once it has received another message, or after too long."""
         before, begun = self.received, monotonic()
         while self.received == before and monotonic() < begun + PATIENCE_SECONDS:
             await asyncio.sleep(LOOK_SECONDS)
 
     def figures(self, patience_seconds: float) -> Sequence[Figure]:
-        """Judge, if it is to have had a message at least so often."""
+        """Return its figures; it may wait `patience_seconds` for a message."""
         longest = max(self.longest_seconds, monotonic() - self._received_at)
         lost, doubled, _, _, _ = self._chains.verdict()
         return (
@@ -67,7 +67,7 @@ class Witness:
 
 @asynccontextmanager
 async def witnessed(port: int) -> AsyncIterator[Witness]:
-    """Have a good client listen to the load for as long as the context lasts."""
+    """Run a good client that listens to the load until the context ends."""
     async with well_connected(port, f"/ws?channel={CHANNEL}") as connection:
         witness = Witness()
         listening = asyncio.create_task(witness.listen(connection))
@@ -79,7 +79,7 @@ async def witnessed(port: int) -> AsyncIterator[Witness]:
 
 
 def well_connected(port: int, path: str = "/ws") -> connect:
-    """Connect as a program does that means well."""
+    """Connect as a well-behaved client."""
     return connect(
         f"ws://127.0.0.1:{port}{path}",
         proxy=None,

@@ -1,4 +1,4 @@
-"""Programs that change tasks at a given rate, in transactions that overlap, whatever happens."""
+"""Writers that change tasks at a given rate, in overlapping transactions, despite all faults."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ DELETE = f"""
     WITH changed AS (DELETE FROM tasks WHERE id = ANY ($1) RETURNING id, progress, agent)
     INSERT INTO ledger SELECT id, progress + 1, agent, '{DELETED}', $2 FROM changed
 """
-# What no client may receive: columns that are not watched, a table that no client subscribes to.
+# Changes that no client may receive: of columns that are not watched, or of a table without
+# subscribers.
 IN_SECRET = (
     f"UPDATE tasks SET title = '{SECRET} ' || clock_timestamp() WHERE id = $1",
     f"UPDATE tasks SET payload = payload || jsonb_build_object('{SECRET}', random()) WHERE id = $1",
@@ -54,17 +55,17 @@ IN_SECRET = (
 )
 
 LIFE = (INSERT, ADVANCE, FINISH, DELETE)
-"""What is done to a fresh task, one after the other."""
+"""The statements that change a fresh task, in this order."""
 
 
 @dataclass
 class Plan:
-    """What one transaction is going to do."""
+    """The content of one transaction."""
 
     steps: list[tuple[str, list[str]]]
-    """Statements, and the tasks that they are about."""
+    """Statements, each with the tasks that it changes."""
     fresh: list[tuple[str, int]]
-    """The short-lived tasks among them, with their stage in life before."""
+    """The short-lived tasks among them, with their stage before: an index of `LIFE`."""
     is_doomed: bool
     hold_seconds: float
 
@@ -76,13 +77,13 @@ class Plan:
 @dataclass
 class Writer:
     name: str
-    """No other writer of the database ever had it."""
+    """Unique among all writers of the database."""
     number: int
-    """Whose steady tasks it changes."""
+    """Selects the steady tasks that it changes."""
     rate: float
     """In changes per second."""
     batch: int
-    """How many changes it saves up for a transaction, at most."""
+    """How many changes it collects for a transaction, at most."""
     hold_seconds: float
     """How long a transaction may stay open."""
     notes: Notes
@@ -91,7 +92,7 @@ class Writer:
     _fresh: deque[tuple[str, int]] = field(default_factory=deque)
 
     async def write(self, url: str, stop: asyncio.Event) -> None:
-        """Write until asked to stop. A lost connection is replaced."""
+        """Write until `stop` is set. A lost connection is replaced."""
         while not stop.is_set():
             try:
                 connection = await asyncpg.connect(url, timeout=5, command_timeout=15)
@@ -119,7 +120,7 @@ class Writer:
 
     def _plan(self, changes: int) -> Plan:
         chance = self.chance
-        # Sorted: two writers never wait for each other.
+        # Sorted, so that two writers never deadlock.
         hot = sorted(chance.choices(range(HOT_TASKS), k=min(changes, chance.randint(1, 3))))
         advanced = [(ADVANCE, [f"hot {number}"]) for number in hot]
         steady = chance.sample(range(STEADY_TASKS), min(STEADY_TASKS, (changes - len(hot)) // 2))
@@ -134,7 +135,7 @@ class Writer:
         return Plan(others, fresh, chance.random() < ROLLBACK_SHARE, hold_seconds)
 
     def _some_fresh(self, most: int) -> list[tuple[str, int]]:
-        """Take short-lived tasks that have not come to their end, and new ones."""
+        """Take short-lived tasks that are not deleted yet, and new ones."""
         taken = []
         for number in range(max(0, most)):
             if len(self._fresh) >= FRESH_TASKS or (self._fresh and self.chance.random() < 0.7):
@@ -173,7 +174,7 @@ class Writer:
         self._live_on(plan, stages=1)
 
     def _live_on(self, plan: Plan, stages: int) -> None:
-        """Keep the tasks that are not deleted. After an unknown outcome they are not touched."""
+        """Keep the tasks that are not deleted. After an unknown outcome none is kept."""
         for id, stage in plan.fresh:
             lived = stage + stages
             if 0 < lived < len(LIFE):
@@ -181,7 +182,7 @@ class Writer:
 
 
 def prepared_tasks(writers: int) -> list[str]:
-    """Return the ids of the tasks that are there from the beginning: shared ones and own ones."""
+    """Return the ids of the first tasks: shared ones, and those of each writer."""
     hot = [f"hot {number}" for number in range(HOT_TASKS)]
     return hot + [f"steady {writer}.{n}" for writer in range(writers) for n in range(STEADY_TASKS)]
 

@@ -5,7 +5,7 @@ from brain.feeds.fanout import FeedFanout, FeedSubscriber
 
 
 class PlainFraming:
-    """Leaves texts as they are, and counts."""
+    """Leaves texts unchanged, and counts the frames."""
 
     def __init__(self, name: str = "plain") -> None:
         self.name = name
@@ -20,7 +20,7 @@ PLAIN = PlainFraming()
 
 
 class Client:
-    """A subscriber of a feed with its transport, which reads what it is sent, or does not."""
+    """A subscriber of a feed and its transport, which may stop reading."""
 
     def __init__(
         self, feed: FeedFanout, framing: PlainFraming = PLAIN, *, room: int | None = None
@@ -28,9 +28,9 @@ class Client:
         self.feed = feed
         self.received = b""
         self.frames: list[bytes] = []
-        """What was sent or written to it, call by call."""
+        """The argument of each call of `send_now` and `write`."""
         self.room = room
-        """How many more bytes it takes at once; without limit if None."""
+        """The number of bytes that `send_now` still accepts; None for no limit."""
         self.is_gone = False
         self.ended: list[ConnectionEnded] = []
         self.subscriber = FeedSubscriber(self, framing, self.ended.append)

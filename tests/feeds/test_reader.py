@@ -35,7 +35,6 @@ async def reader(database: str) -> AsyncIterator[FeedReader]:
 async def state_of(
     connection: asyncpg.Connection, name: str, argument: str | None = None
 ) -> object:
-    """Return the state of a feed."""
     text = await connection.fetchval("SELECT brain.feed($1, $2)", name, argument)
     return orjson.loads(text)
 

@@ -1,4 +1,4 @@
-"""What refreshes a feed and what does not, with batches that the test delivers."""
+"""When a feed is refreshed, with batches that the test delivers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COUNT = "SELECT to_jsonb(count(*)) FROM tasks"
 
 
 class Client:
-    """A subscriber of a feed, with its transport."""
+    """A subscriber of a feed and its transport."""
 
     def __init__(self, refresher: FeedRefresher, name: str, argument: str | None = None) -> None:
         self._refresher = refresher
@@ -33,7 +33,7 @@ class Client:
         self._live: LiveFeed = refresher.subscribe(name, argument, self._subscriber)
 
     async def received(self) -> str | ConnectionEnded:
-        """Return the next message, or why there will be none."""
+        """Return the next message, or the error that ended the subscription."""
         async with asyncio.timeout(10):
             return await self._received.get()
 
@@ -167,7 +167,7 @@ async def test_a_feed_without_subscribers_when_its_turn_comes_is_not_queried(
 async def test_a_later_subscriber_is_sent_no_old_state(
     refresher: FeedRefresher, connection: asyncpg.Connection
 ) -> None:
-    """Although no batch was delivered."""
+    """Even if no batch has announced the change."""
     await define(connection, "count", COUNT, "tasks")
     assert await refresher.knows("count", None)
     for number in range(3):

@@ -29,18 +29,18 @@ def event(id: int, key: str) -> Event:
 
 @dataclass
 class Keys:
-    """Returns the key of an event's row, none for the row `-`, and counts the calls."""
+    """Returns the key of an event's row, None for the row `-`, and records the calls."""
 
-    asked: list[int] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)
 
     def __call__(self, event: Event) -> str | None:
-        self.asked.append(event.id)
+        self.calls.append(event.id)
         assert event.key is not None
         return None if event.key == ["-"] else str(event.key[0])
 
 
 class Log:
-    """Events in a ring of a few."""
+    """A small ring of events and its conflation."""
 
     def __init__(self, most_events: int = 100) -> None:
         self.ring = Ring(most_events * EVENT_BYTES, capacity_seconds=60)
@@ -49,13 +49,13 @@ class Log:
         self.conflation = Conflation(self.ring, self.keys)
 
     def append(self, rows: str) -> None:
-        """Append an update of each of these rows, whose keys are letters."""
+        """Append an update of each row; the keys of rows are letters."""
         for row in rows:
             one = event(self.ring.head, row)
             self.ring.append(Batch((one,), one.cursor), now=0)
 
     def superseded(self) -> str:
-        """Return the rows of the events in the ring, those that are superseded in capitals."""
+        """Return the row of each event in the ring, in capitals if it is superseded."""
         rows = ""
         events = self.ring.since(self.ring.first, self.ring.head - self.ring.first)
         for number, one in enumerate(events, start=self.ring.first):
@@ -96,18 +96,18 @@ def test_an_event_that_is_superseded_later_is_superseded_from_then_on() -> None:
 def test_nothing_is_indexed_before_a_client_asks_and_then_each_event_once() -> None:
     log = Log()
     log.append("abcab")
-    assert log.keys.asked == []
+    assert log.keys.calls == []
 
-    def asked_for(number: int) -> list[int]:
-        """Return the events whose keys were looked up to answer for one."""
-        log.keys.asked.clear()
+    def reads_for(number: int) -> list[int]:
+        """Return the ids of the events from which a key is read to check one event."""
+        log.keys.calls.clear()
         log.conflation.is_superseded(log.ring.since(number, 1)[0], number)
-        return log.keys.asked.copy()
+        return log.keys.calls.copy()
 
-    assert asked_for(2) == [2, 0, 1, 2, 3, 4]
-    assert asked_for(3) == [3]
+    assert reads_for(2) == [2, 0, 1, 2, 3, 4]
+    assert reads_for(3) == [3]
     log.append("c")
-    assert asked_for(4) == [4, 5]
+    assert reads_for(4) == [4, 5]
 
 
 def test_an_event_without_a_key_is_answered_without_an_index() -> None:
@@ -115,7 +115,7 @@ def test_an_event_without_a_key_is_answered_without_an_index() -> None:
     log.append("a-")
 
     assert not log.conflation.is_superseded(log.ring.since(1, 1)[0], 1)
-    assert log.keys.asked == [1]
+    assert log.keys.calls == [1]
 
 
 def test_keys_of_events_that_have_left_the_ring_are_pruned(

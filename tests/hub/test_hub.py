@@ -50,7 +50,7 @@ def plain(heartbeat_seconds: float | None = None) -> Encoding:
 
 
 class Client:
-    """A subscriber with its transport, which reads what it is sent, or does not."""
+    """A subscriber and its transport, which may stop reading."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Client:
         self.received: list[str] = []
         self.writes = 0
         self.room: int | None = None
-        """How many more writes it takes before it buffers."""
+        """The number of writes until it pauses the hub; None for no limit."""
         self.gaps: list[ConnectionEnded] = []
         self.subscriber = hub.subscribe(
             plain(heartbeat_seconds),
@@ -84,7 +84,7 @@ class Client:
             self.hub.pause_writing(self.subscriber)
 
     def read(self, writes: int | None = None) -> None:
-        """Read on, without end or up to a number of writes."""
+        """Resume reading, up to a number of writes if one is given."""
         self.room = writes
         self.hub.resume_writing(self.subscriber)
 
@@ -103,7 +103,7 @@ class Client:
 
 
 class Outgoing:
-    """A transport of two functions."""
+    """A transport made of two functions."""
 
     def __init__(
         self, send_now: Callable[[bytes], int], write: Callable[[bytes], object] = print
@@ -151,7 +151,7 @@ def batch(*events: Event, follows: bool = True) -> Batch:
 
 
 class Turns:
-    """The event loop, turn by turn."""
+    """An event loop that runs one turn when the test asks for it."""
 
     def __init__(self) -> None:
         self._work: list[Callable[[], None]] = []
@@ -160,7 +160,7 @@ class Turns:
         self._work.append(work)
 
     def take(self) -> bool:
-        """Take a turn; return whether there was anything to do."""
+        """Run one turn; return False if there was nothing to run."""
         work, self._work = self._work, []
         assert len(work) <= 1
         for each in work:
@@ -313,7 +313,7 @@ def test_a_slow_subscriber_is_fed_as_it_reads() -> None:
 
 
 def far_behind(hub: Hub, count: int) -> list[Client]:
-    """Return clients that begin to read again when there are two chunks and a bit for each."""
+    """Return clients that resume reading when each is two chunks and a few events behind."""
     clients = [live(hub) for _ in range(count)]
     for client in clients:
         client.stop_reading()
@@ -732,10 +732,10 @@ def test_clients_of_a_format_with_an_interval_get_heartbeats_at_the_same_time() 
 
 def test_a_fan_out_to_many_gives_the_garbage_collector_nothing_to_do() -> None:
     hub = new_hub()
-    made: list[int] = []
+    gc_counts: list[int] = []
 
     def send_now(frames: bytes) -> int:
-        made.append(gc.get_count()[0])
+        gc_counts.append(gc.get_count()[0])
         return len(frames)
 
     encoding, outgoing = plain(), Outgoing(send_now)
@@ -748,5 +748,5 @@ def test_a_fan_out_to_many_gives_the_garbage_collector_nothing_to_do() -> None:
     finally:
         gc.enable()
 
-    assert len(made) == 1000
-    assert max(made) - before < 100
+    assert len(gc_counts) == 1000
+    assert max(gc_counts) - before < 100

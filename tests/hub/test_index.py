@@ -64,7 +64,7 @@ def random_event(random: Random) -> Event:
 
 
 def test_an_event_is_looked_up_under_every_subscription_that_it_may_concern() -> None:
-    """Against asking all cohorts, also after some of them were removed."""
+    """Compared with a scan of all cohorts, also after some of them were removed."""
     random = Random(5221)
     index = SubscriptionIndex()
     cohorts = [Cohort(ENCODING, random_subscriptions(random), 0.0) for _ in range(60)]
@@ -73,13 +73,13 @@ def test_an_event_is_looked_up_under_every_subscription_that_it_may_concern() ->
     matches = 0
     for _ in range(2):
         for _ in range(2000):
-            happened = random_event(random)
-            found = index.cohorts_of([happened])
+            sample = random_event(random)
+            found = index.cohorts_of([sample])
             assert found <= set(cohorts)
             for one in cohorts:
-                if one.subscriptions.match(happened):
+                if one.subscriptions.match(sample):
                     matches += 1
-                    assert one in found, (one.subscriptions.topics, happened)
+                    assert one in found, (one.subscriptions.topics, sample)
         for _ in range(30):
             index.remove(cohorts.pop(random.randrange(len(cohorts))))
     assert matches > 10_000

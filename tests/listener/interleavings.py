@@ -1,4 +1,4 @@
-"""Orders in which the steps of several can follow each other."""
+"""Interleavings: the orders in which the steps of several processes can follow each other."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tests.listener.notification_model import Model, World
 
 
 class Search:
-    """Every world that a model can reach, each by a shortest way; it ends at the first loss."""
+    """A breadth-first search of all worlds that a model can reach, up to the first loss."""
 
     def __init__(self, model: Model, writers: int, nodes: int) -> None:
         self.model = model
         self.loss: World | None = None
-        """A world in which all is quiet and a committed row is unread."""
+        """A quiet world in which a committed row is unread, if one was found."""
         self.moves = 0
         self._came_from: dict[World, tuple[World, str] | None] = {}
         self._before: dict[World, list[World]] = {}
@@ -25,7 +25,7 @@ class Search:
         return self._came_from.keys()
 
     def way_to(self, world: World) -> list[str]:
-        """Return in words what leads to `world`."""
+        """Return a shortest sequence of moves that leads to `world`."""
         way = []
         while (step := self._came_from[world]) is not None:
             world, move = step
@@ -33,7 +33,7 @@ class Search:
         return way[::-1]
 
     def stuck(self) -> set[World]:
-        """Return the worlds from which none is reached in which all is quiet and all is read."""
+        """Return the worlds from which no quiet world can be reached."""
         reaching = [world for world in self._came_from if self.model.is_quiet(world)]
         seen = set(reaching)
         while reaching:
@@ -60,7 +60,7 @@ class Search:
 
 
 def replayed(model: Model, writers: int, moves: Iterable[str]) -> set[World]:
-    """Return where the moves of one node and its writers lead, in the model's words."""
+    """Return the worlds to which these moves of one node and its writers lead."""
     worlds = {model.start(writers, 1)}
     for move in moves:
         worlds = {after for world in worlds for name, after in model.moves(world) if name == move}
@@ -68,7 +68,7 @@ def replayed(model: Model, writers: int, moves: Iterable[str]) -> set[World]:
 
 
 def merges(*sequences: str) -> Iterator[str]:
-    """Yield every string that has each of `sequences` in it, in its order, and nothing else."""
+    """Yield every interleaving of `sequences`; each of them keeps its order."""
     if not any(sequences):
         yield ""
     for number, sequence in enumerate(sequences):

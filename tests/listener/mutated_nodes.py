@@ -1,4 +1,4 @@
-"""Batch sources that each lack one rule of the protocol, with the names of the model's mutants."""
+"""Batch sources that each lack one rule of the protocol, named like the mutants of the model."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ListensAfterItsLastRead(SteppedSource):
 
 class NotificationsThatForget(SteppedNotifications):
     def fall_asleep(self) -> None:
-        self._rang.clear()
+        self._wake_up.clear()
         self._was_woken = False
         self.turns.taken.append(Step.PAUSE)
         super().fall_asleep()

@@ -1,25 +1,25 @@
 """
-A model of writers and of nodes that park: what may happen next, in any order.
+A model of writers and of nodes that park. It yields all steps that are possible next.
 
 A node's steps are the calls that `BatchSource._follow` makes, one name for each:
 
-    LISTEN, REGISTER    Notifications.listen: the server sends; asyncpg drops what comes until it
-                        registers
-    READ                BatchSource._read: the snapshot that Log.tick stores, then Log.after
+    LISTEN, REGISTER    Notifications.listen: the server sends notifications; asyncpg drops them
+                        until it registers its callback
+    READ                BatchSource._read: Log.newest, which stores a snapshot and reads up to it
     PARK, UNPARK        Notifications.park, .unpark: the shared lock that shows writers parked nodes
-    BEGIN, END          Log.begun_transaction: a transaction of its own, not over at once
-    CHECK               Log.oldest_transaction: have all ended that began before it?
-    PAUSE               Notifications.wait for a moment, as they have not
-    SLEEP               Notifications.wait until one comes; the poll that backs it up is left out
+    BEGIN, END          Log.begun_transaction: a transaction of its own, which takes some time
+    CHECK               Log.oldest_transaction: have all transactions before that one ended?
+    PAUSE               Notifications.wait for a moment, if they have not
+    SLEEP               Notifications.wait for a notification, without the fallback poll
 
-Which comes next is decided in `Model.rest`, as in `BatchSource._rest`. A writer takes a transaction
-id, writes a row (the first to need the id), looks for parked nodes (the WHEN of the statement
-trigger) and ends, by a commit or not. At a commit its row becomes visible, its id has ended, and
-its notification is on the way to the nodes that listen; it arrives at any time after. A node may
-turn busy at every read and may lose its connections at any time.
+`Model.rest` decides which step comes next, as `BatchSource._rest` does. A writer takes a
+transaction id (at the latest for its row), writes a row, looks for parked nodes (the last IF of the
+capture trigger) and commits or rolls back. A commit makes its row visible, ends its id, and sends
+its notification to the nodes that listen, where it arrives at any later time. A node may become
+busy at any read and may lose its connections at any time.
 
-Left out, since they only delay a node or wake it: the ids that ticks take, and two writers that try
-the lock at the same time, of which one notifies needlessly.
+Two things are left out, since they only delay a node or wake it: the ids that ticks take, and two
+writers that try the lock at the same time, one of which notifies needlessly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import NamedTuple, TypeVar
 
 
 class Step(StrEnum):
-    """What a node does next."""
+    """The next step of a node."""
 
     LISTEN = "sends LISTEN"
     REGISTER = "registers its callback"
@@ -68,15 +68,15 @@ class Node(NamedTuple):
     listens: bool = False
     is_registered: bool = False
     on_the_way: bool = False
-    """Whether a notification is between the server and the callback."""
+    """True while a notification is between the server and the callback."""
     is_notified: bool = False
     """The flag of `Notifications`."""
     unread: bool = False
-    """Whether a row is committed that was not yet read here."""
+    """True while a committed row has not been read here."""
 
 
 class World(NamedTuple):
-    """Everything that matters for what may happen next. Transaction ids count up from 1."""
+    """The state of all writers and nodes. Transaction ids count up from 1."""
 
     writers: tuple[Writer, ...]
     nodes: tuple[Node, ...]
@@ -89,7 +89,7 @@ class World(NamedTuple):
 
     @property
     def snapshot_xmin(self) -> int:
-        """All below it have ended; what has begun above the xmax is unknown to a snapshot."""
+        """All ids below it have ended; a snapshot does not know ids above its xmax."""
         open_ids = [one.id for one in self.writers] + [one.own_id for one in self.nodes]
         return min([id for id in open_ids if id] + [self.snapshot_xmax])
 
@@ -97,7 +97,7 @@ class World(NamedTuple):
         return self._replace(highest_ended=max(self.highest_ended, id))
 
     def renumbered(self) -> World:
-        """Return the same with the lowest ids possible: only their order matters."""
+        """Return the same world with the lowest ids possible: only their order matters."""
         ids = {0, self.next_id, self.highest_ended}
         ids.update(one.id for one in self.writers)
         ids.update(id for one in self.nodes for id in (one.own_id, one.settles_at))
@@ -112,7 +112,7 @@ class World(NamedTuple):
         return World(tuple(writers), tuple(nodes), rank[self.next_id], rank[self.highest_ended])
 
     def sorted(self) -> World:
-        """Return the same with writers and nodes in one order: which is which does not matter."""
+        """Return the same world with writers and nodes sorted: they are interchangeable."""
         return self._replace(writers=tuple(sorted(self.writers)), nodes=tuple(sorted(self.nodes)))
 
 
@@ -126,10 +126,10 @@ def replaced(parts: tuple[Part, ...], number: int, part: Part) -> tuple[Part, ..
 
 class Model:
     """
-    The protocol: for each step, what may come of it.
+    The protocol: the possible outcomes of each step.
 
-    A method that is named like a step of a node takes the world and the node before it, and yields
-    them as they may be after it; nothing if the step must wait.
+    A method that is named like a step of a node takes the world and the node before the step, and
+    yields both as they may be after it. It yields nothing while the step must wait.
     """
 
     first_step = Step.LISTEN
@@ -145,13 +145,13 @@ class Model:
         self._turns_busy = turns_busy
         self._loses_connections = loses_connections
         self._has_others = has_others
-        """Whether other transactions may keep a node from seeing that all have ended."""
+        """True if other transactions may keep a node from seeing that all have ended."""
 
     def start(self, writers: int, nodes: int) -> World:
         return World((Writer(),) * writers, (Node(self.first_step),) * nodes)
 
     def moves(self, world: World) -> Iterator[tuple[str, World]]:
-        """Yield what may happen next, in words, and what the world is like then."""
+        """Yield every possible move, in words, with the world after it."""
         for number in range(len(world.writers)):
             for move, after in self._writer_moves(world, number):
                 yield f"writer {number + 1} {move}", after.renumbered()
@@ -161,14 +161,14 @@ class Model:
                 yield f"node {number + 1} {move}", after._replace(nodes=nodes).renumbered()
 
     def is_quiet(self, world: World) -> bool:
-        """Whether nothing will happen any more."""
+        """Return True if writers have ended, nodes sleep and no notification is pending."""
         return all(one.steps_done == len(self.writer_steps) for one in world.writers) and all(
             one.next is Step.SLEEP and not one.is_notified and not one.on_the_way
             for one in world.nodes
         )
 
     def rest(self, node: Node) -> Step:
-        """`BatchSource._rest` of a node that is not busy."""
+        """Return the step that `BatchSource._rest` takes if the node is not busy."""
         if not node.is_parked:
             return Step.PARK
         return Step.CHECK if node.settles_at else Step.SLEEP

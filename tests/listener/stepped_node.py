@@ -1,4 +1,4 @@
-"""A real batch source on a real PostgreSQL that makes one call at a time, when the test asks."""
+"""A real batch source on a real PostgreSQL that makes one call at a time, when released."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ from tests.listener.notification_model import Step
 PATIENCE_SECONDS = 20.0
 FOR_EVER_SECONDS = 3600.0
 
-# Without the poll.
+# The fallback poll never happens.
 SETTINGS = Settings(idle_poll_seconds=FOR_EVER_SECONDS, busy_tick_seconds=0.0001)
 
 
 class Turns:
-    """Has one task stand before each of its steps until it is released."""
+    """Stops a task before each of its steps until the test releases it."""
 
     def __init__(self) -> None:
         self.taken: list[Step] = []
-        """The steps that are over."""
+        """The completed steps."""
         self.is_asleep = False
-        self._stands = asyncio.Event()
-        self._goes = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._released = asyncio.Event()
 
     @asynccontextmanager
     async def step(self, *steps: Step) -> AsyncIterator[None]:
-        """Take some steps in one when it is the task's turn."""
-        self._stands.set()
-        await self._goes.wait()
-        self._goes.clear()
+        """Wait until the task is released, then take these steps as one."""
+        self._stopped.set()
+        await self._released.wait()
+        self._released.clear()
         yield
         self.taken += steps
 
     def fall_asleep(self) -> None:
         self.is_asleep = True
-        self._stands.set()
+        self._stopped.set()
 
     async def arrive(self) -> None:
-        """Return when the task stands before a step or is asleep."""
-        await self._stands.wait()
+        """Return once the task is stopped before a step or asleep."""
+        await self._stopped.wait()
 
     async def release(self) -> None:
-        """Let it take a step, and return when it stands before the next one or is asleep."""
-        self._stands.clear()
-        self._goes.set()
+        """Let the task take a step; return once it is stopped before the next one or asleep."""
+        self._stopped.clear()
+        self._released.set()
         await self.arrive()
 
 
 class SteppedNotifications(Notifications):
-    """Notifications whose calls wait for their turn, and that never wait by the clock."""
+    """Notifications that wait for release before each call, and never for a timeout."""
 
     def __init__(self, connection: asyncpg.Connection, turns: Turns) -> None:
         super().__init__(connection, PATIENCE_SECONDS)
@@ -70,7 +70,7 @@ class SteppedNotifications(Notifications):
 
     @property
     def is_notified(self) -> bool:
-        """Whether one came since the last wait."""
+        """True if a notification has arrived since the last wait."""
         return self.count > self._count_seen
 
     async def listen(self) -> None:
@@ -106,7 +106,7 @@ class SteppedNotifications(Notifications):
 
 
 class SteppedLog(Log):
-    """A log whose calls wait for their turn, but for the one that says where to begin."""
+    """A log that waits for release before each call, except those that read the recent past."""
 
     def __init__(self, connection: asyncpg.Connection, turns: Turns) -> None:
         super().__init__(connection, PATIENCE_SECONDS)
@@ -126,7 +126,7 @@ class SteppedLog(Log):
 
 
 class PaceOfReads(Pace):
-    """Busy after the reads of given numbers, which count from 1."""
+    """A pace that is busy after the given reads, counted from 1."""
 
     def __init__(self, busy_reads: Collection[int]) -> None:
         super().__init__(1, 1)
@@ -139,7 +139,7 @@ class PaceOfReads(Pace):
 
 
 class SteppedSource(BatchSource):
-    """The real batch source, before its first step."""
+    """The real batch source with stepped notifications and a stepped log."""
 
     notifications_type: type[SteppedNotifications] = SteppedNotifications
     log_type: type[SteppedLog] = SteppedLog
@@ -169,12 +169,12 @@ class SteppedSource(BatchSource):
 
     async def receive(self) -> None:
         """Receive the notifications that were sent, and wake up."""
-        await self._listening.fetchval("SELECT 1")  # notifications come before the answer
+        await self._listening.fetchval("SELECT 1")  # notifications arrive before the result
         while self.turns.is_asleep and self.notifications.is_notified:
             await asyncio.sleep(0)
 
     def news(self) -> list[str]:
-        """Return what happened since the last call, in the words of the model."""
+        """Return the moves since the last call, in the words of the model."""
         notified = ["node 1 is notified"] if self.notifications.count > self._count_reported else []
         taken = [f"node 1 {step}" for step in self.turns.taken[self._taken_reported :]]
         self._count_reported, self._taken_reported = (
@@ -189,7 +189,7 @@ Stepped = TypeVar("Stepped", bound=SteppedSource)
 
 @asynccontextmanager
 async def following(source: Stepped, listening: asyncpg.Connection) -> AsyncIterator[Stepped]:
-    """Run a batch source to its first step; afterwards its connections are as new."""
+    """Run a batch source to its first step; reset its listening connection afterwards."""
     task = asyncio.create_task(source.follow())
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):

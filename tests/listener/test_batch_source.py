@@ -17,12 +17,12 @@ pytestmark = pytest.mark.postgres_versions
 
 PATIENCE_SECONDS = 20.0
 
-# Far beyond the patience: a test that passes by the poll alone does not pass.
+# Longer than the timeout of a test, so that no test passes by the fallback poll alone.
 RARELY = Settings(idle_poll_seconds=60)
 
 
 class Collected:
-    """The batches of a batch source so far."""
+    """Collects the batches of a batch source."""
 
     def __init__(self, source: BatchSource) -> None:
         self.source = source

@@ -20,8 +20,9 @@ from tests.tasks import insert
 
 pytestmark = pytest.mark.postgres_versions
 
-# A writer [b]egins with its transaction id, [w]rites and looks in one statement, and [c]ommits. The
-# statement of another has [s]tarted but is held up before its first row, and has no id so far.
+# A writer [b]egins by taking its transaction id, [w]rites and looks for parked nodes in one
+# statement, and [c]ommits. Another has [s]tarted its statement, which is held up before its first
+# row and has no id so far.
 WRITES, BEGINS_EARLY, IS_HELD_UP = "wc", "bwc", "swc"
 # The [n]ode listens, reads, parks, begins its transaction, reads, checks, reads, sleeps.
 ONCE_ASLEEP = "n" * 8
@@ -47,7 +48,7 @@ class Writer:
         self._statement: asyncio.Task[str] | None = None
 
     async def step(self, step: str, gatekeeper: asyncpg.Connection) -> list[str]:
-        """Take a step; return what it was in the words of the model."""
+        """Take a step; return its moves, in the words of the model."""
         change = f"UPDATE tasks SET progress = progress + 1 WHERE id = '{self._name}'"
         has_begun = self._session.is_in_transaction()
         moves: list[str] = []
@@ -82,14 +83,14 @@ class Writer:
 
 
 class Stage:
-    """A node and its writers, each with a session that serves one order of steps after another."""
+    """A node and its writers, with sessions that are reused for one order after another."""
 
     def __init__(self, *sessions: asyncpg.Connection) -> None:
         self._listening, self._reading, writing, older, self._gatekeeper = sessions
         self._writer, self._older = Writer(1, writing), Writer(2, older)
         self._log = Log(self._gatekeeper, timeout_seconds=10)
         self.moves: list[str] = []
-        """What happened in the last order, in the words of the model."""
+        """The moves of the last order, in the words of the model."""
 
     async def loses(
         self,
@@ -100,9 +101,10 @@ class Stage:
         beside_older: bool = False,
     ) -> bool:
         """
-        Go through one order; return whether the node then sleeps on what was committed.
+        Run one order; return True if the node then sleeps with a committed row unread.
 
-        An older transaction looks before all that and commits after it.
+        With `beside_older`, another transaction looks for parked nodes before the order and
+        commits after it.
         """
         self.moves = await self._older.step("w", self._gatekeeper) if beside_older else []
         source = node(self._listening, self._reading, busy_reads)
@@ -133,7 +135,7 @@ class Stage:
 @pytest.fixture
 async def stage(database: str, connection: asyncpg.Connection) -> AsyncIterator[Stage]:
     await insert(connection, "writer 1", "writer 2")
-    # What asyncio notes down of each call in debug mode takes longer than the call.
+    # The debug mode of asyncio takes longer for each call than the call itself.
     asyncio.get_running_loop().set_debug(False)
     async with AsyncExitStack() as stack:
         sessions = [await stack.enter_async_context(connected(database)) for _ in range(5)]
@@ -142,7 +144,7 @@ async def stage(database: str, connection: asyncpg.Connection) -> AsyncIterator[
 
 
 def model_loses(model: type[Model], moves: list[str]) -> bool:
-    """Whether the same steps lose a wake-up in the model, which must allow them all."""
+    """Return True if these moves, which the model must allow, lose a wake-up in it."""
     writers = 1 + any(move.startswith("writer 2") for move in moves)
     protocol = model(has_others=True)
     worlds = filter(protocol.is_quiet, replayed(protocol, writers, moves))

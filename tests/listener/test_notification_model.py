@@ -20,7 +20,7 @@ class SleepsAtOnce(Model):
 
 
 class TrustsTheXmax(Model):
-    """Takes the xmax of a snapshot for the id below which all lie that began before."""
+    """Assumes that transactions that began earlier have ids below the xmax of a snapshot."""
 
     def begin(self, world: World, node: Node) -> Iterator[Changed]:
         yield world, node._replace(settles_at=world.snapshot_xmax, next=Step.READ)
@@ -40,7 +40,7 @@ class BeginsBeforeItParks(Model):
 
 
 class DoesNotReadOnceMore(Model):
-    """Sleeps as soon as writers that looked before have ended, on what it had read earlier."""
+    """Sleeps as soon as writers that looked before have ended, without reading again."""
 
     def check(self, world: World, node: Node) -> Iterator[Changed]:
         for after, changed in super().check(world, node):
@@ -69,7 +69,7 @@ class ReadsBeforeItListens(Model):
 
 
 class ListensAfterItsLastRead(ReadsBeforeItListens):
-    """Has everything of the protocol but listens only when it is about to sleep."""
+    """Follows the protocol, but listens only when it is about to sleep."""
 
     def rest(self, node: Node) -> Step:
         following = Model.rest(self, node)

@@ -18,7 +18,7 @@ async def test_a_session_that_no_longer_listens_is_noticed(connection: asyncpg.C
     await notifications.listen()
     await notifications.check()
 
-    await connection.execute("UNLISTEN *")  # as a pooler does that lends the session to another
+    await connection.execute("UNLISTEN *")  # as a pooler that reuses the session does
 
     with pytest.raises(DatabaseUnreachable, match="no longer listens"):
         await notifications.check()

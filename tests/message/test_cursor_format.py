@@ -163,7 +163,7 @@ def test_all_else_is_as_in_the_plain_format() -> None:
     resumable = CursorFormat(OtherFormat())
 
     def never() -> Cursor:
-        raise AssertionError("the cursor is looked up for nothing")
+        raise AssertionError("the cursor was looked up needlessly")
 
     assert list(resumable.receive("tasks", AT, never)) == [Subscribe("tasks"), Refuse("reason")]
     assert resumable.heartbeat(AT, CURSOR) == f'{{"type":"ping","cursor":"{CURSOR}"}}'

@@ -113,10 +113,10 @@ def test_a_filter_is_evaluated_once_for_all_subscriptions_with_it(
         return matches(self, row)
 
     monkeypatch.setattr(Topic, "_matches", counting)
-    happened = event(Operation.INSERT, {"agent": "dev"})
+    inserted = event(Operation.INSERT, {"agent": "dev"})
     for name in ("tasks", "tasks", "other"):
         subscription_set(requested_topics(name, parse_filter({"agent": "dev"}), EVERYTHING)).match(
-            happened
+            inserted
         )
 
     assert evaluations == 1

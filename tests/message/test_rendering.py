@@ -34,7 +34,7 @@ TASK = inserted("tasks", {"id": "a"})
 
 
 class CountingFormat(WireFormat):
-    """Renders an event as its key, and counts."""
+    """Renders an event as its key, and counts the renderings."""
 
     def __init__(self, name: str = "counting") -> None:
         self.name = name
@@ -57,7 +57,7 @@ class CountingFormat(WireFormat):
 
 
 def fresh(event: Event) -> Event:
-    """Return an event that was not rendered yet."""
+    """Return a copy of an event that has not been rendered."""
     return replace(event, texts={}, frames={})
 
 

@@ -1,4 +1,4 @@
-"""Nodes that report who is connected to them, several of them in one process."""
+"""Nodes that report their clients to the database, several in one process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PUBLISHED = """
 
 
 class MortalCluster(Cluster):
-    """Has a public id, and may end without leaving."""
+    """A cluster with a public id, which a node may end without leaving."""
 
     leaves = True
 
@@ -34,7 +34,7 @@ class MortalCluster(Cluster):
         return self._id
 
     async def is_reachable(self) -> bool:
-        """Return True if the database answers; what was to be reported is reported before that."""
+        """Return True if the database replies; pending reports are sent first."""
         return await self._run_query((COUNTS, None)) is not None
 
     async def _leave(self, connection: asyncpg.Connection) -> None:
@@ -43,7 +43,7 @@ class MortalCluster(Cluster):
 
 
 class Node:
-    """A node, as far as presence is concerned."""
+    """The part of a node that reports presence."""
 
     def __init__(self, url: str, timeout_seconds: float) -> None:
         self.tracker = PresenceTracker()
@@ -53,13 +53,13 @@ class Node:
     def connect(
         self, user: str | None = None, channels: str = "", *, is_listed: bool = False
     ) -> ClientInfo:
-        """Add a client with these channels, which have spaces between them."""
+        """Add a client; `channels` are separated by spaces."""
         client = ClientInfo(uuid4(), user, is_listed, frozenset(channels.split()))
         self.tracker.add(client)
         return client
 
     async def reported(self) -> None:
-        """Return once everything that happened before is in the database."""
+        """Wait until all earlier changes are in the database."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not await self.cluster.is_reachable() or self.tracker.has_changed:
                 await asyncio.sleep(0.001)
@@ -89,7 +89,7 @@ async def running_node(
 
 
 async def becomes(call: Callable[[], Awaitable[object]], expected: object) -> None:
-    """Return once `call` returns what is expected."""
+    """Wait until `call` returns what is expected."""
     result = None
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -100,7 +100,7 @@ async def becomes(call: Callable[[], Awaitable[object]], expected: object) -> No
 
 
 async def last_seen(connection: asyncpg.Connection, node: UUID, seconds_ago: float) -> None:
-    """Set when a node has reported last."""
+    """Set the time of a node's last report."""
     await connection.execute(
         "UPDATE brain.nodes SET seen_at = clock_timestamp() - make_interval(secs => $2)"
         " WHERE id = $1",
@@ -110,5 +110,5 @@ async def last_seen(connection: asyncpg.Connection, node: UUID, seconds_ago: flo
 
 
 async def published(connection: asyncpg.Connection) -> list[tuple[str, str]]:
-    """Return which statuses of which users were published, from the first on."""
+    """Return the users and statuses that were published, oldest first."""
     return [(row[0], row[1]) for row in await connection.fetch(PUBLISHED)]

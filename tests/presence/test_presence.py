@@ -1,4 +1,4 @@
-"""What is published of users, exactly, whatever happens to the nodes that they are connected to."""
+"""The exact presence messages of users, also when nodes, connections or the server fail."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CRASH = "TRUNCATE brain.nodes, brain.node_users, brain.connections, brain.crash_
 async def report(
     connection: asyncpg.Connection, node: UUID, number: int, *changes: str, is_all: bool = False
 ) -> int | None:
-    """Report changes, each as in 'ann connected'; return None if the node is not known."""
+    """Report changes, each like 'ann connected'; return None if the report is rejected."""
     users, words = [], []
     for change in changes:
         user, _, word = change.partition(" ")
@@ -202,7 +202,7 @@ async def test_a_death_that_several_nodes_notice_at_the_same_moment_is_published
         await asyncio.gather(
             *(report(session, node, number) for session, node in zip(sessions, nodes, strict=True))
         )
-        # What was skipped is left to the next report.
+        # A node that was skipped is left to the next report.
         await report(connection, uuid4(), 1, is_all=True)
     for session in sessions:
         await session.close()
@@ -256,7 +256,7 @@ async def test_a_report_over_an_abandoned_connection_changes_nothing(
 async def test_a_link_that_swallows_reports_changes_nothing_in_the_end(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """What was swallowed comes out over the old connection when the new one is in use."""
+    """The swallowed reports arrive over the old connection after the new one is in use."""
     async with proxy_to(database) as (url, proxy), running_node(url, timeout_seconds=0.5) as node:
         client = node.connect("ann")
         node.tracker.set_status("ann", "busy")
@@ -304,7 +304,7 @@ async def test_after_a_lost_connection_only_what_is_new_is_published(
 async def test_a_crash_of_the_server_publishes_nothing_twice_and_leaves_no_user_online(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """What is not logged is empty afterwards, and connections are gone."""
+    """Unlogged tables are empty afterwards, and connections are lost."""
     async with running_node(database) as one, running_node(database) as dying:
         one.connect("ann")
         one.tracker.set_status("ann", "busy")
@@ -331,7 +331,7 @@ async def test_only_the_published_statuses_survive_a_crash_of_the_server(
     logged = await connection.fetch(
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND relpersistence = 'p'"
         "   AND relnamespace = 'brain'::regnamespace AND relname = ANY ($1) ORDER BY relname",
-        ["nodes", "node_users", "connections", "roll_call", "presence"],
+        ["nodes", "node_users", "connections", "crash_recovery", "presence"],
     )
 
     assert [row["relname"] for row in logged] == ["presence"]
@@ -403,7 +403,7 @@ async def test_no_node_waits_for_one_that_expires_dead_nodes(
 async def test_two_nodes_that_a_user_leaves_at_once_do_not_rely_on_each_other(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    """Either could still find him at the other. Here both have looked before one commits."""
+    """Each could still find the user at the other. Here both look before one commits."""
     one, other = uuid4(), uuid4()
     await report(connection, one, 1, "ann connected", "ann busy", is_all=True)
     await report(connection, other, 1, "ann connected", is_all=True)
@@ -430,7 +430,7 @@ def by_user(sequence: list[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 async def published_sorted(connection: asyncpg.Connection, *cuts: int) -> list[tuple[str, str]]:
-    """Return what was published, sorted by user between each two of `cuts`."""
+    """Return the published statuses, sorted by user within the parts between `cuts`."""
     sequence = await published(connection)
     ends = [0, *cuts, len(sequence)]
     return [item for start, end in pairwise(ends) for item in sorted_stably(sequence[start:end])]
@@ -443,24 +443,24 @@ def sorted_stably(sequence: list[tuple[str, str]]) -> list[tuple[str, str]]:
 class Crowd:
     """Many users who connect, set a status, and disconnect, at several nodes."""
 
-    def __init__(self, nodes: list[Node], chance: random.Random) -> None:
+    def __init__(self, nodes: list[Node], rng: random.Random) -> None:
         self._nodes = nodes
-        self._chance = chance
+        self._rng = rng
         self._connected: list[tuple[Node, ClientInfo]] = []
 
     def step(self) -> None:
         """Connect or disconnect a user, or set a status."""
-        chance = self._chance
-        node = chance.choice(self._nodes)
-        match chance.choice(("connect", "status", "status", "disconnect")):
+        rng = self._rng
+        node = rng.choice(self._nodes)
+        match rng.choice(("connect", "status", "status", "disconnect")):
             case "connect":
-                user = f"user {chance.randrange(30)}"
+                user = f"user {rng.randrange(30)}"
                 self._connected.append((node, node.connect(user)))
             case "status" if self._connected:
-                node, client = chance.choice(self._connected)
-                node.tracker.set_status(str(client.user), chance.choice(STATUSES))
+                node, client = rng.choice(self._connected)
+                node.tracker.set_status(str(client.user), rng.choice(STATUSES))
             case "disconnect" if self._connected:
-                node, client = self._connected.pop(chance.randrange(len(self._connected)))
+                node, client = self._connected.pop(rng.randrange(len(self._connected)))
                 node.tracker.remove(client)
 
     def disconnect_all(self) -> None:
@@ -481,17 +481,17 @@ async def test_each_user_of_a_crowd_is_offline_in_the_end_and_nothing_is_repeate
     with_faults: bool,
 ) -> None:
     monkeypatch.setattr("brain.presence.cluster.RETRY_SECONDS", 0.05)
-    chance = random.Random(5221)
+    rng = random.Random(5221)
     async with AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(running_node(database)) for _ in range(3)]
-        crowd = Crowd(nodes, chance)
+        crowd = Crowd(nodes, rng)
         for number in range(3000):
             crowd.step()
             if number % 5 == 0:
-                await asyncio.sleep(chance.choice((0, 0.001, 0.01)))
+                await asyncio.sleep(rng.choice((0, 0.001, 0.01)))
             if with_faults and number % 200 == 0:
-                await connection.execute(TERMINATE if chance.random() < 0.3 else "SELECT")
-                await last_seen(connection, chance.choice(nodes).cluster.id, 6)
+                await connection.execute(TERMINATE if rng.random() < 0.3 else "SELECT")
+                await last_seen(connection, rng.choice(nodes).cluster.id, 6)
         for node in nodes:
             await node.reported()
         now = {

@@ -1,4 +1,4 @@
-"""Who is connected: the tracker of one node, and the numbers of all nodes together."""
+"""The presence tracker of one node, and the counts of all nodes together."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def client(user: str | None = None, channels: str = "", *, is_listed: bool = Fal
 
 
 def reported_once() -> PresenceTracker:
-    """Return a tracker that has reported its whole state: that no client is connected."""
+    """Return a tracker that has reported its whole state, without clients."""
     tracker = PresenceTracker()
     assert tracker.take_update(0) == PresenceUpdate(True, {}, [], {})
     return tracker
@@ -191,7 +191,7 @@ def test_no_other_status_can_be_set() -> None:
 
 
 class Receiver:
-    """Keeps the state that the updates of a tracker describe."""
+    """Applies the updates of a tracker, and keeps the resulting state."""
 
     def __init__(self) -> None:
         self.users: set[str] = set()
@@ -233,7 +233,7 @@ class Receiver:
 
 
 class World:
-    """What happens to a tracker, and what is true."""
+    """A tracker, a receiver of its updates, and the true state."""
 
     def __init__(self) -> None:
         self.tracker = PresenceTracker()
@@ -303,7 +303,7 @@ def test_the_receiver_of_all_updates_has_the_state_in_the_end_whatever_gets_lost
     assert receiver.users == world.users
     assert +receiver.channels == Counter(name for one in clients for name in one.channels)
     assert receiver.connections == {c.connection_id: c.channels for c in clients if c.is_listed}
-    # A user whose going was not reported before his return keeps his reported status.
+    # A user who reconnects before the disconnection is reported keeps the reported status.
     assert world.statuses.items() <= receiver.statuses.items()
     assert receiver.statuses.keys() <= receiver.users
 
@@ -384,8 +384,8 @@ async def test_a_node_that_lost_its_connection_reports_everything(
         first = one.connect("ann", "news", is_listed=True)
         one.connect("bob", "tasks", is_listed=True)
         await one.reported()
-        for harm in ("", TERMINATE):
-            await connection.execute(f"TRUNCATE brain.nodes; {harm}")
+        for fault in ("", TERMINATE):
+            await connection.execute(f"TRUNCATE brain.nodes; {fault}")
             one.tracker.remove(first)
             await becomes(other.cluster.counts, ClusterCounts(1, 1, 1, {"tasks": 1}))
             assert len((await other.cluster.subscribers("tasks"))[1]) == 1
@@ -394,7 +394,7 @@ async def test_a_node_that_lost_its_connection_reports_everything(
 async def test_a_node_that_lost_its_connection_during_a_query_reports_everything(
     database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There may be another server behind the next one."""
+    """The next connection may reach another server."""
     monkeypatch.setattr("brain.presence.cluster.REPORT_SECONDS", 1000.0)
     monkeypatch.setattr("brain.presence.cluster.RETRY_SECONDS", 0.2)
     async with running_node(database) as node:
@@ -433,7 +433,7 @@ async def test_beyond_the_limit_of_waiting_queries_a_node_has_its_own_numbers(
 
 
 async def test_reports_leave_no_garbage_that_stays(connection: asyncpg.Connection) -> None:
-    """What autovacuum does later is done at once where it is always the same row."""
+    """Repeated updates of one row reuse its space at once (HOT), without autovacuum."""
     report = (
         "SELECT brain.report_node("
         "$1, 'a host of ordinary length', $2, $3, $4, 0, $5, '{}', '{}', '{}')"

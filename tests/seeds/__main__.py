@@ -1,10 +1,10 @@
 """
-The five systems' clients, beside each other, while one SQL script runs.
+The five systems' clients, side by side, while one SQL script runs.
 
     python -m tests.seeds
 
-A server is started on a new database, and a client for each of the documents. Then the statements
-of demonstration.sql are run, and what each client receives is printed in its column.
+The program starts a server on a new database, and a client for each of the documents. Then it runs
+the statements of demonstration.sql, and prints the messages of each client in its column.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.end_to_end.brain import running_brain
 SCRIPT = Path(__file__).with_name("demonstration.sql")
 STATEMENT = re.compile(r"^-- (?P<title>.+)\n(?P<sql>(?:(?!-- ).*\n?)+)", re.MULTILINE)
 
-# A state that changes is sent once a second.
+# The state of a feed is sent at most once a second.
 QUIET_SECONDS = 1.5
 LEAST_WIDTH = 28
 
@@ -81,7 +81,7 @@ def clients() -> list[DocumentedClient]:
 
 
 def rows(cells: Sequence[Sequence[str]], width: int) -> Iterator[str]:
-    """Yield the lines of a row of a table, whose cells are texts below each other."""
+    """Yield the lines of a table row, in which each cell has its texts below each other."""
     wrapped = [
         [text[start : start + width] for text in cell for start in range(0, len(text), width)]
         for cell in cells

@@ -1,4 +1,4 @@
-"""Clients of the tests' own."""
+"""WebSocket clients for the tests of the protocols."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.seeds.heartbeats import next_message
 
 
 def client(served: Served, path: str, **options: Any) -> connect:
-    """Connect to `path`, which may greet the client or not."""
+    """Connect to `path`, without waiting for a greeting."""
     return connect(f"ws://{served.address}{path}", proxy=None, **options)
 
 
 async def received(connection: ClientConnection, count: int) -> list[dict[str, Any]]:
-    """Return the next messages, heartbeats apart."""
+    """Return the next messages, without heartbeats."""
     return [await next_message(connection) for _ in range(count)]
 
 
@@ -27,7 +27,7 @@ def bearer(token: str) -> dict[str, dict[str, str]]:
 
 
 def values(messages: Sequence[dict[str, Any]], *path: str) -> list[Any]:
-    """Return what each message has under keys within keys."""
+    """Return the value of each message at a path of keys."""
     found: list[Any] = list(messages)
     for key in path:
         found = [one[key] for one in found]

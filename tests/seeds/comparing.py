@@ -1,4 +1,4 @@
-"""When a message is as a document prints it."""
+"""Comparison of received messages with those that a document prints."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ LEAST_SECONDS, MOST_SECONDS = 1e9, 1e10
 
 def comparable(message: Any) -> str:
     """
-    Return JSON that is the same for messages with the same keys in the same order.
+    Return JSON that is equal for messages with equal values and the same keys in the same order.
 
-    What differs from one run to the next is replaced by the name of its format: moments and ids of
-    connections. All other values are left.
+    Times and ids of connections differ from one run to the next: the names of their formats replace
+    them. All other values are left.
     """
     return json.dumps(each_value(message, format_of), indent=2)
 
 
 def is_as_printed(received: Any, printed: Any) -> bool:
-    """Return True; fails with the difference where there is one."""
+    """Return True if they are equal; fail with the difference if not."""
     found, wanted = comparable(received), comparable(printed)
     lines = unified_diff(
         wanted.splitlines(), found.splitlines(), "printed", "received", lineterm=""
@@ -36,7 +36,7 @@ def is_as_printed(received: Any, printed: Any) -> bool:
 
 
 def kinds(message: Any) -> str:
-    """Return the same where values may differ: of each only its type, or its format, is left."""
+    """Return JSON that has the type or the format of each value in its place."""
     return json.dumps(each_value(each_value(message, format_of), type_of), indent=2)
 
 

@@ -1,4 +1,4 @@
-"""Brains that the documents' clients speak with, and what these run in."""
+"""Brains that the documents' clients connect to, and the environments of these clients."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TABLES = ("tasks", "agents", "sessions", "messages", "missions")
 
 @dataclass(frozen=True)
 class Served:
-    """A Brain that several tests speak with, and the URL of the database that it follows."""
+    """A Brain that several tests share, and the URL of its database."""
 
     brain: RunningBrain
     database: str
@@ -46,7 +46,7 @@ class Served:
 
 
 def token(seconds: float = 60, secret: str = SECRET, **claims: Any) -> str:
-    """Return a token of ann's for a Brain where tokens are signed, valid for so long."""
+    """Return a signed token of the user ann, valid for this many seconds."""
     return jwt.encode({"sub": "ann", "exp": time.time() + seconds, **claims}, secret, "HS256")
 
 
@@ -63,14 +63,14 @@ def curl() -> None:
 
 @pytest.fixture(scope="session")
 def origin() -> Iterator[str]:
-    """Where the page comes from."""
+    """The origin of the page."""
     with page_server() as origin:
         yield origin
 
 
 @pytest.fixture
 async def front_end(browser: Browser, origin: str) -> AsyncIterator[FrontEnd]:
-    """A page without scripts; whatever it runs must not fail."""
+    """A page without scripts; the scripts that it runs may raise no error."""
     context = await browser.new_context()
     front_end = FrontEnd(await context.new_page())
     await front_end.page.goto(f"{origin}/")
@@ -83,7 +83,7 @@ async def front_end(browser: Browser, origin: str) -> AsyncIterator[FrontEnd]:
 async def served(
     postgres: str, template: str, origin: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Served]:
-    """A Brain for all tests, where any word is a token."""
+    """A Brain for all tests that accepts any word as a token."""
     folder = tmp_path_factory.mktemp("served")
     environment = {"BRAIN_ALLOWED_ORIGINS": origin, **QUICKLY}
     async with (
@@ -97,7 +97,7 @@ async def served(
 async def guarded(
     served: Served, origin: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Served]:
-    """Another that follows the same database, where tokens are signed."""
+    """A second Brain on the same database, which requires signed tokens."""
     folder = tmp_path_factory.mktemp("guarded")
     options = ("--database-url", served.database)
     environment = {"BRAIN_ALLOWED_ORIGINS": origin, "BRAIN_JWT_SECRET": SECRET}
@@ -107,7 +107,7 @@ async def guarded(
 
 @pytest.fixture
 def own_brain(origin: str, database: str, tmp_path: Path) -> OwnBrain:
-    """Runs a Brain of the test's own, which may be restarted, on a given port or a free one."""
+    """Return a function that runs a Brain for this test alone, on a given port or a free one."""
 
     def own_brain(port: int = 0) -> AbstractAsyncContextManager[RunningBrain]:
         options = ("--database-url", database, "--port", str(port))
@@ -118,7 +118,7 @@ def own_brain(origin: str, database: str, tmp_path: Path) -> OwnBrain:
 
 @pytest.fixture
 async def sql(served: Served) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to the database; its tables are empty, and Brain has sent that."""
+    """A connection to the database, whose tables are empty; Brain has sent the deletions."""
     connection = await asyncpg.connect(served.database)
     for table in TABLES:
         await connection.execute(f"DELETE FROM {table}")
@@ -129,13 +129,13 @@ async def sql(served: Served) -> AsyncIterator[asyncpg.Connection]:
 
 @pytest.fixture
 async def guarded_sql(guarded: Served, sql: asyncpg.Connection) -> asyncpg.Connection:
-    """The same, once the guarded Brain has sent it, too."""
+    """The same, once the guarded Brain has sent the deletions, too."""
     await has_sent_so_far(guarded, sql, f"/ws?cursor=&channel=emptied&token={token()}")
     return sql
 
 
 async def has_sent_so_far(served: Served, connection: asyncpg.Connection, path: str) -> None:
-    """Return when a Brain has sent everything so far."""
+    """Return once a Brain has sent every change so far."""
     async with served.brain.client(path) as client:
         await connection.execute("SELECT brain.publish('emptied', 'now', '{}')")
         while (await message(client))["type"] != "now":

@@ -1,4 +1,4 @@
-"""A page as the documents have it, in a browser."""
+"""A front end as the documents describe it, in a browser."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def page_server() -> Iterator[str]:
 
 
 class FrontEnd:
-    """The page, what it logs on its console, and what goes over its WebSockets."""
+    """The page, the lines of its console, and the messages of its WebSockets."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.sockets: list[WebSocket] = []
         self.sent: list[Any] = []
         self.received: list[Any] = []
-        """What it was sent, heartbeats apart."""
+        """All that it received except heartbeats."""
         self.heartbeats: list[Any] = []
         self.errors: list[str] = []
         self._logged: list[ConsoleMessage] = []
@@ -69,7 +69,7 @@ class FrontEnd:
         page.on("websocket", self._follow)
 
     async def run(self, script: str) -> None:
-        """Run a script as if the page had it; the next one finds what this one declares."""
+        """Run a script in the page; later scripts see its declarations."""
         await self.page.add_script_tag(content=script)
 
     async def mount(self, packages: Packages, *code: str) -> None:
@@ -77,7 +77,7 @@ class FrontEnd:
         await self.run(await packages.bundled("\n".join(code)))
 
     async def next_logged(self) -> list[Any]:
-        """Return what is passed to `console.log` or the like next."""
+        """Return the arguments of the next call of `console.log` or the like."""
         await becomes(lambda: len(self._logged) > self._logs_read)
         self._logs_read += 1
         logged = [await value.json_value() for value in self._logged[self._logs_read - 1].args]
@@ -95,7 +95,7 @@ class FrontEnd:
         await self.page.wait_for_function(expression, timeout=PATIENCE_SECONDS * 1000)
 
     def _note(self, message: ConsoleMessage) -> None:
-        if message.args:  # otherwise the browser logs it
+        if message.args:  # without, the browser itself logs it
             self._logged.append(message)
 
     def _follow(self, socket: WebSocket) -> None:

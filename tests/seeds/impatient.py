@@ -1,5 +1,5 @@
 """
-Brain, which sends a heartbeat every quarter of a second instead of every half minute.
+Brain with a heartbeat every quarter of a second instead of every half minute.
 
     python -m tests.seeds.impatient serve ...
 

@@ -1,4 +1,4 @@
-"""What the documents' clients are written with, from npm."""
+"""The npm packages that the documents' clients use."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ INSTALL_SECONDS = 100
 
 
 class Packages:
-    """Those in package.json, in a folder."""
+    """The packages of package.json, installed in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.environment = {"NODE_PATH": str(folder / "node_modules")}
-        """By which node and esbuild find them from anywhere."""
+        """Lets node and esbuild find the packages from any folder."""
 
     def command(self, name: str) -> str:
         return str(self._folder / "node_modules" / ".bin" / name)
@@ -45,9 +45,9 @@ class Packages:
 
 def installed(folder: Path) -> Packages:
     """
-    Return the packages, installed in a folder; skips where that cannot be.
+    Install the packages in a folder; skip the test if that is not possible.
 
-    Where NODE_PACKAGES names a folder they are there already.
+    If NODE_PACKAGES names a folder, they are installed there already.
     """
     if given := os.environ.get("NODE_PACKAGES"):
         return Packages(Path(given))

@@ -1,4 +1,4 @@
-"""What the documents print that Brain's clients were written by."""
+"""The messages, code and lists that the documents print."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.seeds.snippets import FOLDER, parts
 
 
 def snippets(document: str, language: str) -> list[str]:
-    """Return the blocks of a document that are in a language."""
+    """Return the code blocks of a document that are in a language."""
     return [dedent(part["code"]) for part in parts(document) if part["language"] == language]
 
 
@@ -22,7 +22,7 @@ def printed(document: str, type: str) -> list[dict[str, Any]]:
         try:
             message = json.loads(snippet)
         except json.JSONDecodeError:
-            continue  # with dots in it
+            continue  # abridged by dots
         if message.get("type") == type:
             found.append(message)
     assert found, f"{document} prints no {type}"

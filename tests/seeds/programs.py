@@ -13,7 +13,7 @@ from tests.end_to_end.brain import PATIENCE_SECONDS, running
 from tests.seeds.heartbeats import is_heartbeat
 from tests.seeds.packages import Packages
 
-# What is logged is printed by node in a form that cannot be read back.
+# By default, node prints logged values in a form that cannot be parsed.
 AS_JSON = "console.log = (...values) => process.stdout.write(JSON.stringify(values) + '\\n');\n"
 
 # Not through a proxy that the environment may name.
@@ -21,7 +21,7 @@ DIRECTLY = {"no_proxy": "localhost", "NO_PROXY": "localhost"}
 
 
 class Program:
-    """A running program; it is read line by line."""
+    """A running program, whose output is read line by line."""
 
     def __init__(self, process: asyncio.subprocess.Process, output: Path) -> None:
         self._process = process
@@ -38,13 +38,13 @@ class Program:
         return self._lines()[self._read - 1]
 
     async def next_logged(self) -> list[Any]:
-        """Return what a program under node logs next, heartbeats apart."""
+        """Return the values that a program under node logs next, except heartbeats."""
         values: list[Any] = json.loads(await self.line())
         return await self.next_logged() if is_heartbeat(values[-1]) else values
 
     async def message(self) -> dict[str, Any]:
-        """Return the next message that wscat prints, heartbeats apart."""
-        # Where no terminal is, it leaves its prompt before the line.
+        """Return the next message that wscat prints, except heartbeats."""
+        # Without a terminal, wscat prints its prompt before the line.
         message: dict[str, Any] = json.loads((await self.line()).removeprefix("> "))
         return await self.message() if is_heartbeat(message) else message
 
@@ -63,7 +63,7 @@ async def program(
 ) -> AsyncIterator[Program]:
     """Run a program until the context ends."""
     output = folder / "program.log"
-    # wscat leaves as soon as there is nothing more to read: the pipe stays open.
+    # wscat exits at the end of its input: the pipe stays open.
     pipe = asyncio.subprocess.PIPE
     async with running(command, output, {**DIRECTLY, **environment}, stdin=pipe) as process:
         yield Program(process, output)
@@ -81,7 +81,7 @@ async def under_node(folder: Path, packages: Packages, code: str) -> AsyncIterat
 
 @asynccontextmanager
 async def wscat(folder: Path, packages: Packages, session: str) -> AsyncIterator[Program]:
-    """Begin a session: the line that begins with the program's name, with nothing typed yet."""
+    """Run the `wscat` command of a session, without typing anything yet."""
     line = next(line for line in session.splitlines() if line.startswith("wscat "))
     command = ("bash", "-c", f"exec {packages.command('wscat')} {line.removeprefix('wscat ')}")
     async with program(folder, command, {}) as running:
@@ -89,5 +89,5 @@ async def wscat(folder: Path, packages: Packages, session: str) -> AsyncIterator
 
 
 def typed(session: str) -> list[str]:
-    """Return what is typed in a session with wscat, after its prompt."""
+    """Return the lines that are typed after the prompt in a session with wscat."""
     return [line.removeprefix("> ") for line in session.splitlines() if line.startswith("> ")]

@@ -1,4 +1,4 @@
-"""The code that the documents print, as it stands there."""
+"""The code that the documents print, verbatim."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parts(document: str) -> Iterator[re.Match[str]]:
 
 
 class Document:
-    """One of the documents, and the address of the server in it, as `localhost:8000`."""
+    """One of the documents, and the address of the server in it, such as `localhost:8000`."""
 
     def __init__(self, name: str, address: str) -> None:
         self.name = name
@@ -42,7 +42,7 @@ class Document:
         return list(self._blocks)
 
     def code(self, heading: str, number: int = 1) -> str:
-        """Return a block of those under a heading; raises `LookupError` if it is not there."""
+        """Return one of the blocks under a heading; raise `LookupError` if it is not there."""
         if heading not in self._blocks:
             raise LookupError(f"{self.name} has no heading {heading!r}")
         blocks = self._blocks[heading]
@@ -56,10 +56,10 @@ class Document:
         self, heading: str, number: int = 1, *, at: str, fill_in: dict[str, str] | None = None
     ) -> str:
         """
-        Return a block for the server at an address, as `localhost:5221`; nothing else is changed.
+        Return a block with the server's address replaced by `at`, such as `localhost:5221`.
 
-        Other than what a reader has to `fill_in`, by what is printed for it. What is to be replaced
-        and is not printed raises `LookupError`.
+        Also replace what a reader has to fill in: `fill_in` maps each printed text to its value.
+        Raise `LookupError` if the block lacks the address or one of these texts.
         """
         code = self.code(heading, number)
         for printed, actual in {self._address: at, **(fill_in or {})}.items():

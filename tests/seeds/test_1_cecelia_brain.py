@@ -1,4 +1,4 @@
-"""The clients that Cecelia Brain's document prints, as they stand there."""
+"""The clients that Cecelia Brain's document prints, verbatim."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ async def test_the_status_is_as_printed(front_end: FrontEnd, served: Served) -> 
     await front_end.next_message()
     async with served.brain.client():
         answer: dict[str, Any] = {}
-        while answer != printed:  # until those of other tests are gone
+        while answer != printed:  # until the clients of other tests are gone
             answer = json.loads((await ended(("bash", "-c", command), DIRECTLY)).stdout)
             assert is_as_printed(answer | {"websocket": printed["websocket"]}, printed)
         assert is_as_printed(answer, printed)

@@ -41,14 +41,14 @@ def alternatives(key: str) -> set[str]:
 
 
 def argument(pattern: str) -> str:
-    """Return what the printed calls pass."""
+    """Return an argument that the printed calls pass."""
     found = re.search(pattern, CALLS)
     assert found, pattern
     return found[1]
 
 
 async def life_of_a_task(served: Served, sql: asyncpg.Connection) -> list[dict[str, Any]]:
-    """Return what a client is sent of a task that is queued, runs, completes, runs and fails."""
+    """Return all messages about a task that is queued, runs, completes, runs and fails."""
     async with client(served, "/ws") as connection:
         messages = await received(connection, 1)
         for statement in (QUEUE, RUN, COMPLETE, RUN, FAIL):
@@ -79,7 +79,7 @@ async def test_a_task_is_sent_with_its_start_its_end_and_its_error(
     _, queued, begun, completed, again, failed, _ = await life_of_a_task(served, sql)
 
     def moments(message: dict[str, Any]) -> tuple[str, ...]:
-        """Return which of the three have a value; a moment has to be as the interface says."""
+        """Return which of the three have a value; check the format of the times."""
         data = message["data"]
         for name in ("started_at", "completed_at"):
             assert data[name] is None or ISO.fullmatch(data[name])

@@ -1,4 +1,4 @@
-"""The clients that the document of the BRAiN WebSocket system prints, as they stand there."""
+"""The clients that the document of the BRAiN WebSocket system prints, verbatim."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def test_a_subscriber_is_sent_the_channel_until_it_unsubscribes(
     async with served.brain.client("/ws/channel/missions") as another:
 
         async def change(statement: str) -> None:
-            """Change a mission, and return once every subscriber has been sent that."""
+            """Change a mission, and return once the change has been sent to every subscriber."""
             await sql.execute(statement)
             await next_message(another)
 
@@ -201,7 +201,7 @@ async def test_the_react_dashboard_lists_what_missions_do(
 
     await sql.execute(CREATE)
     await sql.execute(DEPLOYED)
-    # What concerns the channel is listed, and so is that it was subscribed to, which has no data.
+    # The list has the messages of the channel, and the reply to its subscription, without data.
     created = json.dumps(CREATED["data"], separators=(",", ":"))
     await expect(front_end.page.get_by_role("listitem")).to_have_text(
         ["subscribed:", f"mission_created: {created}", 'mission_update: {"status":"deployed"}']
@@ -251,7 +251,7 @@ async def python_client(folder: Path, at: str) -> AsyncIterator[Program]:
 
 
 async def received(client: Program, *, is_a_heartbeat: bool = False) -> dict[str, Any]:
-    """Return the next message that the client in Python prints, which it does as a dictionary."""
+    """Return the next message that the client in Python prints, as a dictionary."""
     found: dict[str, Any] = ast.literal_eval((await client.line()).removeprefix("Received: "))
     return (
         found
@@ -297,7 +297,7 @@ async def test_the_reconnecting_client_is_back_after_a_restart(
     assert await front_end.next_logged() == ["Disconnected, reconnecting..."]
     async with own_brain(first.port):
         while (logged := await front_end.next_logged()) != ["Connected"]:
-            # Before the server is there again.
+            # Until the server is back.
             assert logged == ["Disconnected, reconnecting..."]
         await front_end.run(
             "client.handleMessage = message => console.log(message);"
@@ -373,7 +373,7 @@ async def test_a_broadcast_to_all_is_sent_to_clients_without_subscriptions(serve
 async def test_the_subscribers_of_a_channel_are_counted_and_listed_as_printed(
     served: Served,
 ) -> None:
-    # It is printed with dots in it, for further ids.
+    # The dots stand for further ids.
     printed = DOCUMENT.code("HTTP API Endpoints", 9).replace(", ...", "")
     url = f"http://{served.address}/api/ws/channels/audit"
     async with served.brain.client("/ws/channel/audit"), AsyncClient() as http:

@@ -39,7 +39,7 @@ CHANNELS: dict[str, list[str]] = {
 
 SUBSCRIBED = DOCUMENT.message("Subscribing to Channels", 2)
 
-# What an event is emitted with, where the document prints no call of its emitter as well.
+# Arguments for the emitter of each event; the document does not print a call of every one.
 EMITTED: dict[str, tuple[Any, ...]] = {
     "mission_created": ("m", {"name": "Deploy Application"}),
     "mission_started": ("m",),
@@ -82,7 +82,7 @@ ROWS = {
     ),
 }
 
-# The manager that is called after this is printed as what not to do.
+# The code after this is printed as a bad example.
 BAD = "# ❌ BAD"
 
 
@@ -98,24 +98,24 @@ def printed_calls() -> list[str]:
     blocks = [DOCUMENT.code("Backend Event Emitters", number) for number in range(1, 6)]
     pattern = DOCUMENT.code("Server-Side").partition(BAD)
     assert pattern[1]
-    # A dict with dots in it stands for any.
+    # A dict with dots stands for any dict.
     whole = "\n".join(blocks).replace('"checks": {...}', '"checks": {}')
     return [whole, DOCUMENT.code("Custom Events"), pattern[0]]
 
 
 class Emitters:
-    """Stands for the printed module: calls Brain's emitters, and notes with what."""
+    """Replaces the printed module: calls Brain's emitters, and records the calls."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self.calls: list[tuple[str, dict[str, Any]]] = []
-        """Of each call the type and the data that are to be sent."""
+        """The type and the data that each call has to send."""
         self.names: dict[str, Any] = {"time": time, "EventChannel": events.EventChannel}
         for name, emitter in vars(events).items():
             if name.startswith("emit_"):
                 self.names[name] = self._noted(name, emitter, connection)
 
     async def run(self, code: str) -> None:
-        """Run statements with `await` between them."""
+        """Run statements that may contain `await`."""
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         running = eval(compile(code, "the document", "exec", flags=flags), dict(self.names))
         if inspect.isawaitable(running):

@@ -1,4 +1,4 @@
-"""What documents/3-tac-webbuilder.md prints, against a Brain that runs."""
+"""The examples in documents/3-tac-webbuilder.md, against a running Brain."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.end_to_end.following import QUICKLY, following, state
 
 DOCUMENT = (Path(__file__).parent / "documents" / "3-tac-webbuilder.md").read_text()
 
-# Where each hook listens, and where in the data what it returns is found; the rest of what it
-# returns (isConnected, connectionQuality, lastUpdated, reconnectAttempts) the client makes itself.
+# The path of each hook, and for each of its return values the key in the data. The client makes
+# the others itself (isConnected, connectionQuality, lastUpdated, reconnectAttempts).
 HOOKS: dict[str, tuple[str, dict[str, str]]] = {
     "useWorkflowsWebSocket": ("workflows", {"workflows": ""}),
     "useRoutesWebSocket": ("routes", {"routes": ""}),
@@ -78,7 +78,7 @@ def snippets(language: str, containing: str, text: str = DOCUMENT) -> list[str]:
 
 
 def section(hook: str) -> str:
-    """Return what the document prints of a hook."""
+    """Return the document's section about a hook."""
     found = re.search(rf"### \d\. {hook}\(\)\n(.*?)\n---\n", DOCUMENT, re.DOTALL)
     assert found is not None
     return found[1]
@@ -104,7 +104,7 @@ def interface(name: str) -> dict[str, tuple[str, bool]]:
 
 
 def is_of(type: str, value: Any) -> bool:
-    """Whether a value is of a TypeScript type, as far as the document uses them."""
+    """Return True if a value is of a TypeScript type, of those that the document uses."""
     match type:
         case "any":
             return True
@@ -120,7 +120,7 @@ def is_of(type: str, value: Any) -> bool:
 
 
 def fits(declared: dict[str, tuple[str, bool]], value: dict[str, Any]) -> bool:
-    """Whether an object has the fields that were declared."""
+    """Return True if an object has the declared fields."""
     return all(
         is_of(type, value[name]) if name in value else is_optional
         for name, (type, is_optional) in declared.items()
@@ -128,7 +128,7 @@ def fits(declared: dict[str, tuple[str, bool]], value: dict[str, Any]) -> bool:
 
 
 def holds(real: Any, printed: Any) -> bool:
-    """Whether all that is printed is there: each key, and of each list the elements in front."""
+    """Return True if all that is printed is there: each key, and the beginning of each list."""
     if isinstance(printed, dict):
         return isinstance(real, dict) and all(
             key in real and holds(real[key], value) for key, value in printed.items()
@@ -324,7 +324,7 @@ def test_the_backend_test_of_the_document_passes(
         def started(app: Any) -> testclient.TestClient:
             return stack.enter_context(testclient.TestClient(app))
 
-        # FastAPI's is Starlette's; an application that has something to start is started by it.
+        # FastAPI's client is Starlette's; as a context, it runs the lifespan of the application.
         stand_in = types.ModuleType("fastapi.testclient")
         stand_in.__dict__["TestClient"] = started
         monkeypatch.setitem(sys.modules, "fastapi", types.ModuleType("fastapi"))
@@ -338,7 +338,7 @@ def test_the_backend_test_of_the_document_passes(
 async def test_the_service_of_the_document_broadcasts_by_updating_the_database(
     brain: RunningBrain, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clients are sent what it passes to `manager.broadcast`, even if it never calls that."""
+    """Clients receive what it passes to `manager.broadcast`, although that sends nothing here."""
     (snippet,) = snippets("python", "async def update_workflow_status")
     broadcasts: list[Any] = []
 

@@ -25,7 +25,7 @@ ROUTE = "INSERT INTO routes (path, method) VALUES ($1, 'GET')"
 
 
 class Socket:
-    """A WebSocket as the printed test has it."""
+    """A WebSocket as the printed test uses it."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
@@ -35,7 +35,7 @@ class Socket:
 
 
 class TestClient:
-    """Stands for FastAPI's: the application is the address of a running Brain."""
+    """Replaces FastAPI's: the application is the address of a running Brain."""
 
     __test__ = False
 

@@ -1,4 +1,4 @@
-"""The clients that Mission Control's document prints, as they stand there."""
+"""The clients that Mission Control's document prints, verbatim."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ HEARTBEAT = DOCUMENT.message("`heartbeat`")
 
 AGENT = "INSERT INTO agents (id, status) VALUES ('agent-abc-123', 'online')"
 TURN = "UPDATE agents SET status = $1 WHERE id = 'agent-abc-123'"
-SAY = """
+ADD_SESSION = """
 INSERT INTO sessions (id, agent_id, last_message)
 VALUES ('session-xyz-789', 'agent-abc-123', 'Processing user request...')
 """
@@ -59,7 +59,7 @@ async def test_a_client_under_node_is_admitted_by_its_header(
         assert await client.next_logged() == ["open"]
         await guarded_sql.execute(AGENT)
         assert is_as_printed(await client.next_logged(), [ONLINE])
-        await guarded_sql.execute(SAY)
+        await guarded_sql.execute(ADD_SESSION)
         assert is_as_printed(await client.next_logged(), [ACTIVITY])
 
 
@@ -98,7 +98,7 @@ async def test_the_example_for_browsers_logs_agents_and_sessions(
     assert await front_end.next_logged() == ["Agent agent-abc-123 is now offline"]
     await sql.execute(TURN, "error")
     assert await front_end.next_logged() == ["Agent agent-abc-123 is now error"]
-    await sql.execute(SAY)
+    await sql.execute(ADD_SESSION)
     assert await front_end.next_logged() == ["New activity in session session-xyz-789"]
 
     assert is_as_printed(front_end.received[0], ONLINE)

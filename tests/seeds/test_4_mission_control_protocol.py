@@ -28,7 +28,7 @@ async def test_an_agent_is_sent_with_each_status_of_the_document_when_it_turns_t
     async with client(served, PATH) as connection:
         await sql.execute(AGENT)
         for change in (
-            "status = 'working'",  # which is online as well
+            "status = 'working'",  # is sent as online, too
             "progress = 5, current_task = 'deploy', heartbeat_at = now()",
             "status = 'stopped'",
             "status = 'offline'",
@@ -54,7 +54,7 @@ async def test_a_session_is_sent_when_there_is_new_activity_in_it(
     async with client(served, PATH) as connection:
         await sql.execute(SESSION)
         await sql.execute("UPDATE sessions SET last_message = $1", activity)
-        await sql.execute("UPDATE sessions SET agent_id = 'agent-2'")  # which is no activity
+        await sql.execute("UPDATE sessions SET agent_id = 'agent-2'")  # not an activity
         await sql.execute("UPDATE sessions SET last_message = 'Done'")
         new, activity, last = await received(connection, 3)
     assert is_as_printed(activity, ACTIVITY)
@@ -76,7 +76,7 @@ async def test_nothing_is_sent_before_and_between_agents_and_sessions(
     )
 
     async def happen() -> None:
-        """Do what concerns clients of other kinds."""
+        """Make changes that only other kinds of clients receive."""
         for statement in others:
             await sql.execute(statement)
         await emit_agent_started("agent-abc-123", connection=sql)

@@ -1,4 +1,4 @@
-"""The clients that the document of Code Cloud Agents prints, as they stand there."""
+"""The clients that the document of Code Cloud Agents prints, verbatim."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ function Mounted() { window.hook = useWebSocket('abc123'); }
 root.render(<Mounted />);
 """
 
-# What the example for browsers refers to and does not define.
+# Names that the example for browsers uses and does not define.
 AROUND = """
 document.body.insertAdjacentHTML('beforeend', '<p id="agent-status"></p>');
 const showToast = (level, message) => console.log('toast', level, message);
@@ -54,7 +54,7 @@ PING, PONG = printed("(`ping`, `pong`)"), printed("(`ping`, `pong`)", 2)
 AGENT_STATUS = printed("(`agent_status`)")
 CHAT_MESSAGE = printed("(`chat_message`)")
 NOTIFICATION = printed("(`notification`)")
-PRESENCE, PRESENCE_TOLD = printed("(`user_presence`)"), printed("(`user_presence`)", 2)
+PRESENCE, PRESENCE_UPDATE = printed("(`user_presence`)"), printed("(`user_presence`)", 2)
 ERROR = printed("(`error`)")
 
 WORK = """
@@ -79,7 +79,7 @@ def auth(user: str) -> dict[str, Any]:
 
 
 def presence(user: str, status: str = "online") -> dict[str, Any]:
-    return PRESENCE_TOLD | {"data": {"userId": user, "status": status}}
+    return PRESENCE_UPDATE | {"data": {"userId": user, "status": status}}
 
 
 def gone(user: str) -> dict[str, Any]:
@@ -96,7 +96,7 @@ async def connected(front_end: FrontEnd, served: Served, sql: asyncpg.Connection
 
 @asynccontextmanager
 async def onlooker(served: Served, leaving: str = "") -> AsyncIterator[ClientConnection]:
-    """Another client, which stays until it is sent that `leaving` is offline, if that is given."""
+    """Run another client, in the end until it receives that `leaving`, if given, is offline."""
     async with served.brain.client("/ws?token=ann") as client:
         assert (await next_message(client))["type"] == "auth"
         yield client
@@ -131,8 +131,8 @@ async def test_presence_is_sent_to_every_client_as_printed(
 ) -> None:
     async with onlooker(served) as another:
         await send(connected, PRESENCE)
-        assert is_as_printed(await next_message(another), PRESENCE_TOLD)
-        assert is_as_printed(await connected.next_message(), PRESENCE_TOLD)
+        assert is_as_printed(await next_message(another), PRESENCE_UPDATE)
+        assert is_as_printed(await connected.next_message(), PRESENCE_UPDATE)
         await connected.run("ws.close()")
         assert is_as_printed(await next_message(another), gone("user_abc123"))
 
@@ -231,7 +231,7 @@ async def test_the_class_for_browsers_sends_a_ping_every_half_minute(
 async def test_the_class_for_browsers_is_back_after_a_restart(
     front_end: FrontEnd, own_brain: OwnBrain, connection: asyncpg.Connection
 ) -> None:
-    # Stopped, lest the client comes back before Brain has.
+    # Stop the clock: the client may not reconnect before Brain is back.
     await front_end.page.clock.install(time=0)
     await front_end.page.clock.pause_at(1)
     await front_end.run(AROUND)
@@ -289,7 +289,7 @@ async def test_the_react_hook_states_a_presence(
     assert await is_welcome(front_end, "user_abc123")
     async with onlooker(served, leaving="user_abc123"):
         await front_end.page.evaluate("hook.sendPresence('online')")
-        assert is_as_printed(await front_end.next_message(), PRESENCE_TOLD)
+        assert is_as_printed(await front_end.next_message(), PRESENCE_UPDATE)
         await front_end.page.evaluate("unmount()")
 
 

@@ -48,7 +48,7 @@ MALFORMED = (
 
 @pytest.fixture
 async def connection(served: Served, sql: asyncpg.Connection) -> AsyncIterator[ClientConnection]:
-    """A client by the token `ann`, which has received how it was authenticated."""
+    """A client with the token `ann`, which has received the result of its authentication."""
     async with served.brain.client("/ws?token=ann") as connection:
         assert (await next_message(connection))["data"] == {"success": True, "userId": "user_ann"}
         yield connection
@@ -136,6 +136,6 @@ async def test_a_malformed_message_is_answered_as_printed_and_the_connection_liv
     for text in MALFORMED:
         await connection.send(text)
         assert is_as_printed(await next_message(connection), ERROR)
-    await connection.send(json.dumps({"type": "pong"}))  # which has no answer
+    await connection.send(json.dumps({"type": "pong"}))  # has no reply
     await connection.send(json.dumps(PING))
     assert is_as_printed(await next_message(connection), PONG)

@@ -1,4 +1,4 @@
-"""What the five documents say of connections: their number, tokens, rates and heartbeats."""
+"""The limits of connections in the five documents: number, tokens, rates and heartbeats."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TASK = "INSERT INTO tasks (id) VALUES ($1)"
 async def strict(
     postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Served]:
-    """A Brain with low limits, where tokens are signed."""
+    """A Brain with low limits, which requires signed tokens."""
     folder = tmp_path_factory.mktemp("strict")
     environment = {
         "BRAIN_JWT_SECRET": SECRET,
@@ -67,7 +67,7 @@ async def sql(strict: Served) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def counts(served: Served) -> tuple[int, int]:
-    """Return how many clients the status of Cecelia Brain and Mission Control's health have."""
+    """Return the numbers of clients in Cecelia Brain's status and Mission Control's health."""
     async with AsyncClient(trust_env=False) as http:
         status = (await http.get(f"{served.brain.http}/api/brain/status/ws")).json()
         health = (await http.get(f"{served.brain.http}/health")).json()
@@ -75,7 +75,7 @@ async def counts(served: Served) -> tuple[int, int]:
 
 
 async def has_clients(served: Served, count: int) -> None:
-    """Return when both have so many."""
+    """Return once both numbers are `count`."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while await counts(served) != (count, count):
             await asyncio.sleep(0.02)
@@ -139,7 +139,7 @@ async def test_a_client_whose_token_expires_has_to_reconnect_with_another_one(
 
 
 def bad_tokens() -> dict[str, str]:
-    """Return what is no valid token, by what is wrong with it."""
+    """Return invalid tokens, by their fault."""
     claims = {"sub": "ann", "exp": time.time() + 60}
     return {
         "signature": token(secret="another secret, of thirty-two bytes"),

@@ -1,4 +1,4 @@
-"""The documents are what they were, and their code is found in them."""
+"""The documents are unchanged, and their code is found in them."""
 
 from __future__ import annotations
 

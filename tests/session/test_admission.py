@@ -1,4 +1,4 @@
-"""Which clients are admitted, by token, origin and quota, over real sockets."""
+"""Admission of clients by token, origin and quota, over real sockets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def follow(port: int, query: str = "", **options: Any) -> connect:
 
 
 async def readable(hub: Hub, port: int, query: str = "", **options: Any) -> bool:
-    """Return True if a client gets a task."""
+    """Return True if a client receives a task."""
     async with follow(port, query, **options) as connection, asyncio.timeout(10):
         assert orjson.loads(await connection.recv())["type"] == "connected"
         tick = hub.cursor.tick + 1
@@ -107,7 +107,7 @@ async def test_a_bad_token_is_refused_where_one_is_needed() -> None:
         for name, bad in BAD_TOKENS.items():
             given = bad()
             if len(given) > MOST_HEAD_BYTES:
-                continue  # the connection is cut before anything can be answered
+                continue  # the connection is aborted before a response can be sent
             with pytest.raises(InvalidStatus) as refused:
                 await connect(f"ws://127.0.0.1:{port}/?token={quote(given)}", proxy=None)
             assert refused.value.response.status_code == (414 if name == "too long" else 401)

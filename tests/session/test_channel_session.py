@@ -1,4 +1,4 @@
-"""A channel session over the ASGI transport, as under any server but uvicorn."""
+"""A channel session over the ASGI transport, which serves under any server but uvicorn."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_connection_above_the_quota_is_refused_before_the_handshake(hub: Hub) 
 
 
 class PoolOfASlowLog:
-    """Lends a connection over which the log knows every tick; the hub moves on meanwhile."""
+    """Lends a connection that knows every tick; meanwhile the hub receives a batch."""
 
     def __init__(self, hub: Hub, meanwhile: Batch) -> None:
         self._hub = hub
@@ -159,7 +159,7 @@ def test_events_that_reach_the_hub_while_a_cursor_ahead_of_it_is_looked_up_are_s
 
 
 class PoolThatCancels:
-    """Lends a connection that still handles the cancellation of its last user."""
+    """Lends a connection on which every query raises `CancelledError`."""
 
     @asynccontextmanager
     async def acquire(self, **_: object) -> AsyncIterator[PoolThatCancels]:
@@ -170,7 +170,7 @@ class PoolThatCancels:
 
 
 def test_a_client_whose_catch_up_is_cancelled_from_elsewhere_is_closed_with_4010(hub: Hub) -> None:
-    """It would stay connected otherwise, and get nothing any more."""
+    """Otherwise it would stay connected and receive nothing."""
     with TestClient(application(hub, PoolThatCancels())) as client:
         with client.websocket_connect(f"/ws?cursor={Cursor(2, 5)}") as websocket:
             websocket.receive_json()

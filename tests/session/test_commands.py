@@ -1,4 +1,4 @@
-"""What clients send, over the ASGI transport."""
+"""Commands of clients, over the ASGI transport."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def with_secret(**others: Any) -> Settings:
 
 
 class RunningApplication:
-    """An application with clients, to whose hub the test delivers."""
+    """An application with clients, and the hub to which the test delivers."""
 
     def __init__(self, client: TestClient, hub: Hub, registry: SessionRegistry) -> None:
         self.client = client
@@ -149,8 +149,8 @@ def test_a_subscription_that_is_not_allowed_is_refused_and_the_connection_lives(
 def test_the_number_of_subscriptions_is_limited() -> None:
     with running(Settings(max_subscriptions=2)) as app, app.connected() as client:
         client.receive_json()
-        answers = [send(client, type="subscribe", channel=c)["type"] for c in ("a", "b", "c", "a")]
-        assert answers == ["subscribed", "subscribed", "error", "subscribed"]
+        replies = [send(client, type="subscribe", channel=c)["type"] for c in ("a", "b", "c", "a")]
+        assert replies == ["subscribed", "subscribed", "error", "subscribed"]
         send(client, type="unsubscribe", channel="b")
         assert send(client, type="subscribe", channel="c")["type"] == "subscribed"
 
@@ -208,7 +208,7 @@ def test_a_client_that_exceeds_the_byte_rate_is_warned_and_then_closed() -> None
 
 
 class SlowAccessFunction(AccessFunction):
-    """Replies when the test lets it."""
+    """Returns once the test has set `may_reply`."""
 
     is_replaced = True
 
@@ -235,8 +235,8 @@ def test_commands_that_wait_for_a_decision_are_executed_in_order() -> None:
         client.send_json({"type": "subscribe", "channel": "agents"})
         app.call(access_function.may_reply.set)
 
-        answers = [client.receive_json()["type"] for _ in range(4)]
-        assert answers == ["subscribed", "unsubscribed", "pong", "error"]
+        replies = [client.receive_json()["type"] for _ in range(4)]
+        assert replies == ["subscribed", "unsubscribed", "pong", "error"]
 
 
 def test_a_client_with_too_many_waiting_commands_is_closed() -> None:
@@ -254,19 +254,19 @@ def test_a_client_with_too_many_waiting_commands_is_closed() -> None:
 
 
 def test_a_silent_client_is_closed_only_where_its_format_has_a_client_timeout() -> None:
-    with running() as app, app.connected() as asked, app.connected("/ws") as unasked:
-        asked.receive_json()
-        unasked.receive_json()
+    with running() as app, app.connected() as timed, app.connected("/ws") as untimed:
+        timed.receive_json()
+        untimed.receive_json()
         app.call(app.registry.close_silent)
-        assert send(asked, type="ping")["type"] == "pong"
+        assert send(timed, type="ping")["type"] == "pong"
         for session in app.registry._open.values():
             session.received_at = -math.inf  # type: ignore[misc]
         app.call(app.registry.close_silent)
 
         with pytest.raises(WebSocketDisconnect) as closed:
-            asked.receive_json()
+            timed.receive_json()
         assert closed.value.code == CloseCode.CLIENT_TIMEOUT
-        assert send(unasked, still="here")["type"] == "echo"
+        assert send(untimed, still="here")["type"] == "echo"
 
 
 def test_only_sessions_of_a_user_whose_tokens_are_revoked_are_closed() -> None:

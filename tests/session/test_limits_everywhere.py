@@ -23,7 +23,7 @@ LIMITS = {
 class Address(NamedTuple):
     path: str
     greetings: int
-    """How many messages a client is sent when it connects."""
+    """The number of messages that a client receives when it connects."""
 
 
 ADDRESSES = (

@@ -1,4 +1,4 @@
-"""A system of another package: one wire format, one route."""
+"""A system as another package would add it: one wire format, one route."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from brain.web.websocket_endpoint import open_channels
 
 
 class ShortFormat(WireFormat):
-    """Says of an event no more than its operation and its key."""
+    """Renders only the operation and the key of an event."""
 
     name = "short"
 

@@ -1,4 +1,4 @@
-"""What is sent of the tables that several systems show."""
+"""Messages about the tables that several systems share."""
 
 from __future__ import annotations
 

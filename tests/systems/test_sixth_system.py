@@ -1,4 +1,4 @@
-"""A package of its own adds a system, without a change in Brain."""
+"""A separate package adds a system, without a change in Brain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A transport of a test's own: lines of text over a plain socket."""
+"""A transport for tests: lines of text over a plain socket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LineFraming:
 
 
 class LineTransport(asyncio.Protocol):
-    """Opens a session by the first line of a client, and gives it all others."""
+    """Opens a session for the first line of a client, and passes all later lines to it."""
 
     framing = LineFraming()
 

@@ -1,4 +1,4 @@
-"""Brain's endpoints over real sockets, with a hub that the test feeds by hand."""
+"""Brain's endpoints over real sockets, with a hub to which the test delivers batches."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def application(
     limiter: ConnectionLimiter | None = None,
 ) -> Starlette:
     """
-    Return the endpoints of all systems but feeds, over a pool that they may query.
+    Return an application with the endpoints of all systems, without feeds.
 
-    `app.state.registry` is the registry of its sessions.
+    `pool` is used to catch up; `app.state.registry` is the registry of its sessions.
     """
     chosen = settings or Settings(max_message_depth=10)
     systems = list(installed_systems().values())

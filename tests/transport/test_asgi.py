@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
+import pytest
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from starlette.applications import Starlette
@@ -77,10 +78,9 @@ async def test_hypercorn_serves_a_fast_and_a_slow_client() -> None:
                 assert received == [str(n) for n in range(1, 1501)]
 
             await good.send(b"\x00")
-            try:
+            with pytest.raises(ConnectionClosed) as closed:
                 await good.recv()
-            except ConnectionClosed as closed:
-                assert closed.rcvd is not None
-                assert closed.rcvd.code == 1003
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1003
         while hub.statistics().subscribers:
             await asyncio.sleep(0.01)

@@ -55,13 +55,13 @@ async def port(database: str) -> AsyncIterator[int]:
     async with app.router.lifespan_context(app) as state:
         assert state is not None
 
-        def session_for(transport: LineTransport, asked: Any) -> Session:
+        def session_for(transport: LineTransport, opening: Any) -> Session:
             identity = services.authority.anonymous()
             admitted = Admitted(transport, identity, services.handshake.admission.limiter.admit(""))
-            if "feed" in asked:
-                address = asked["feed"], None
+            if "feed" in opening:
+                address = opening["feed"], None
                 return FeedSession(admitted, services.sessions, state["feeds"], address)
-            request = SessionRequest(wire_format, asked["channels"], after=asked.get("cursor"))
+            request = SessionRequest(wire_format, opening["channels"], after=opening.get("cursor"))
             return ChannelSession(
                 admitted, services.sessions, state["sources"], request, identity.may_read
             )
@@ -74,9 +74,9 @@ async def port(database: str) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def client(port: int, **asked: Any) -> AsyncIterator[Client]:
+async def client(port: int, **opening: Any) -> AsyncIterator[Client]:
     one = Client(*await asyncio.open_connection("127.0.0.1", port))
-    one.send(asked)
+    one.send(opening)
     try:
         yield one
     finally:

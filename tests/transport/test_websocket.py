@@ -61,7 +61,7 @@ async def becomes(condition: object) -> None:
 
 
 def batches(count: int, text: str = "") -> list[Batch]:
-    """Return so many, of one task each."""
+    """Return this number of batches, each of one task."""
     return [Batch((a_task(str(n), n, text=text),), Cursor(n, 5)) for n in range(1, count + 1)]
 
 
@@ -260,7 +260,7 @@ async def test_a_message_in_too_many_fragments_closes_the_connection() -> None:
 
 @pytest.mark.parametrize("opcode", [TEXT, PING])
 async def test_a_client_that_does_not_read_replies_is_aborted(opcode: int) -> None:
-    """The answers would be buffered without limit otherwise."""
+    """Otherwise the replies would be buffered without limit."""
     hub = new_hub()
     limits = TransportLimits(frames_per_second=10**9, close_seconds=0.3)
     unlimited = Settings(messages_per_second=10**9, bytes_per_second=10**12)
@@ -293,7 +293,7 @@ async def test_a_client_that_sends_its_second_head_too_slowly_is_aborted() -> No
     async with served(application(new_hub()), limits) as (port, _), connected_to(port) as raw:
         await raw.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b" 404 " in await raw.receive()
-        await asyncio.sleep(0.4)  # kept alive, and not cut for the first one
+        await asyncio.sleep(0.4)  # kept alive: the timeout of the first head is over
         with pytest.raises(OSError):
             for _ in range(100):
                 await raw.send(b"G" if _ == 0 else b"E")
@@ -376,7 +376,7 @@ async def test_clients_are_closed_with_a_code_when_the_server_stops(path: str, c
 
 
 async def test_an_application_that_fails_ends_the_connection() -> None:
-    """The log has the reason; the client gets an answer all the same."""
+    """The client receives a response; the reason is logged."""
 
     async def failing(scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("a mistake")

@@ -1,4 +1,4 @@
-"""Which HTTP requests are allowed, without a database."""
+"""Authorization of HTTP requests, without a database."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SECRET = "0123456789abcdef0123456789abcdef"
 
 
 def web(**settings: Any) -> TestClient:
-    async def answer(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
         return PlainTextResponse("the rows")
 
     authority = authority_for(Settings.model_validate(settings))
-    route = Route("/{channel}", readable_by(authority, "channel", answer))
+    route = Route("/{channel}", readable_by(authority, "channel", endpoint))
     return TestClient(Starlette(routes=[route], exception_handlers=dict(EXCEPTION_HANDLERS)))
 
 
@@ -41,16 +41,16 @@ def test_without_a_secret_every_request_is_allowed() -> None:
 
 
 def test_with_a_secret_an_anonymous_request_is_answered_with_401() -> None:
-    answer = web(jwt_secret=SECRET).get("/tasks")
-    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    response = web(jwt_secret=SECRET).get("/tasks")
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
     assert web(jwt_secret=SECRET, public_channels="tasks").get("/tasks").status_code == 200
 
 
 @pytest.mark.parametrize("given", ["abc123", "a.b.c", ""])
 def test_a_bad_token_is_answered_with_401_and_not_echoed(given: str) -> None:
-    answer = web(jwt_secret=SECRET).get("/tasks", headers={"authorization": f"Bearer {given}"})
-    assert answer.status_code == 401
-    assert answer.json() == {"error": "the token is not valid"}
+    response = web(jwt_secret=SECRET).get("/tasks", headers={"authorization": f"Bearer {given}"})
+    assert response.status_code == 401
+    assert response.json() == {"error": "the token is not valid"}
 
 
 def test_a_token_allows_its_channels() -> None:

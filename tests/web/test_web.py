@@ -53,7 +53,7 @@ def services_of(url: str, *, is_live: bool) -> Services:
 
 @pytest.fixture
 def web() -> Web:
-    """Make a client of an application whose batch source is live or not."""
+    """Return a function that makes a client of an application, with a live source or not."""
 
     def make(*, is_live: bool = True, has_page: bool = True) -> TestClient:
         services = services_of("postgresql://localhost/brain", is_live=is_live)
@@ -72,9 +72,9 @@ def web() -> Web:
 
 def test_the_status_shows_whether_the_database_is_followed(web: Web) -> None:
     for is_live in (True, False):
-        answer = web(is_live=is_live).get("/api/brain/status/ws").json()
+        body = web(is_live=is_live).get("/api/brain/status/ws").json()
 
-        assert answer == {
+        assert body == {
             "success": True,
             "websocket": {"active": is_live, "connected_clients": 4, "endpoint": "/ws"},
         }
@@ -95,28 +95,28 @@ def test_responses_are_not_cached(web: Web) -> None:
     "accept", ["text/html", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"]
 )
 def test_a_browser_gets_the_page_with_its_content_security_policy(web: Web, accept: str) -> None:
-    answer = web().get("/", headers={"accept": accept})
+    response = web().get("/", headers={"accept": accept})
 
-    assert answer.headers["content-type"].startswith("text/html")
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert answer.headers["vary"] == "Accept"
+    assert response.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+    assert response.headers["vary"] == "Accept"
     script = web().get("/tasks.js")
     assert script.headers["content-type"].startswith("text/javascript")
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", ""])
 def test_clients_that_are_no_browser_get_a_short_summary(web: Web, accept: str) -> None:
-    answer = web().get("/", headers={"accept": accept})
+    response = web().get("/", headers={"accept": accept})
 
-    assert answer.json()["service"] == "brain"
-    assert answer.headers["vary"] == "Accept"
+    assert response.json()["service"] == "brain"
+    assert response.headers["vary"] == "Accept"
 
 
 def test_a_browser_gets_the_summary_too_where_no_system_has_a_page(web: Web) -> None:
-    answer = web(has_page=False).get("/", headers={"accept": "text/html"})
+    response = web(has_page=False).get("/", headers={"accept": "text/html"})
 
-    assert answer.json()["service"] == "brain"
-    assert answer.json()["links"]["tasks"] == "/api/brain/tasks"
+    assert response.json()["service"] == "brain"
+    assert response.json()["links"]["tasks"] == "/api/brain/tasks"
 
 
 def test_an_unknown_path_is_not_found_and_an_unknown_method_not_allowed(web: Web) -> None:
@@ -148,9 +148,9 @@ def test_the_health_shows_whether_the_database_is_followed_and_no_password(
     response = TestClient(Starlette(routes=routes)).get("/health")
 
     assert response.status_code == (200 if is_live else 503)
-    answer = response.json()
-    assert list(answer) == ["status", "timestamp", "gateway", "websocket", "config"]
-    assert answer["status"] == ("ok" if is_live else "degraded")
-    assert answer["gateway"] == ("connected" if is_live else "disconnected")
-    assert answer["websocket"] == {"status": "running", "connections": 5, "connectedUsers": 3}
-    assert answer["config"] == {"gatewayUrl": shown, "useMockData": False}
+    body = response.json()
+    assert list(body) == ["status", "timestamp", "gateway", "websocket", "config"]
+    assert body["status"] == ("ok" if is_live else "degraded")
+    assert body["gateway"] == ("connected" if is_live else "disconnected")
+    assert body["websocket"] == {"status": "running", "connections": 5, "connectedUsers": 3}
+    assert body["config"] == {"gatewayUrl": shown, "useMockData": False}

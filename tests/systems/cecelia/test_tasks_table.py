@@ -13,7 +13,7 @@ PAST = "'2020-01-01 00:00+00'"
 
 
 async def row(connection: asyncpg.Connection, *statements: str) -> dict[str, Any]:
-    """Return the one task there is, after `statements`, each a transaction of its own."""
+    """Run `statements`, each in its own transaction, and return the only task."""
     for statement in statements:
         await connection.execute(statement)
     (record,) = await connection.fetch(

@@ -29,9 +29,9 @@ DOCUMENT = "2-brain-websocket-system.md"
 
 
 def calls() -> list[str]:
-    """Return the calls of emitters as they are printed, the import's path apart."""
+    """Return the calls of emitters as the document prints them, but for the import path."""
     emitting = [snippet for snippet in snippets(DOCUMENT, "python") if "emit_" in snippet]
-    # What follows is printed as what not to do.
+    # The rest of a snippet is an example of what not to do.
     good = [snippet.partition("# ❌ BAD")[0] for snippet in emitting]
     return [
         snippet.replace("backend.app.core.events", "brain.systems.channels.publishing").replace(
@@ -42,7 +42,7 @@ def calls() -> list[str]:
 
 
 async def run(snippet: str, names: dict[str, Any]) -> None:
-    """Run statements with `await` between them."""
+    """Run statements that may use `await` at the top level."""
     code = compile(snippet, "printed", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     running = eval(code, names)
     if inspect.isawaitable(running):
@@ -108,7 +108,7 @@ async def test_the_printed_calls_run_as_they_stand(
 
 @asynccontextmanager
 async def published(database: str) -> AsyncIterator[list[Event]]:
-    """Yield a list that holds, after the block, what was published in it."""
+    """Yield a list that holds, after the block, the events that were published in it."""
     found: list[Event] = []
     async with reading(database) as log:
         start = await log.tick()

@@ -61,7 +61,7 @@ TASK = {
 
 
 def parsed(text: str | None) -> dict[str, Any]:
-    """Return a message, which has to be of a model."""
+    """Return a message; fail if it is of no model."""
     assert text is not None
     SERVER_MESSAGE.validate_json(text)
     message: dict[str, Any] = json.loads(text)
@@ -131,10 +131,10 @@ def test_a_part_of_a_channel_is_named_by_columns_in_one_order() -> None:
 
 
 def test_a_ping_of_the_client_is_answered() -> None:
-    answer = received({"type": "ping"})
+    reply = received({"type": "ping"})
 
-    assert isinstance(answer, Reply)
-    assert parsed(answer.text) == {"type": "pong", "timestamp": AT.timestamp()}
+    assert isinstance(reply, Reply)
+    assert parsed(reply.text) == {"type": "pong", "timestamp": AT.timestamp()}
 
 
 def test_another_token_is_accepted_and_confirmed() -> None:

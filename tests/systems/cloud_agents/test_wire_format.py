@@ -49,7 +49,7 @@ TASK = {"id": "task-123", "agent": "dev", "status": "running", "progress": 5}
 
 
 def parsed(text: str | None) -> dict[str, Any]:
-    """Return a message of these clients' own, which has to be of a model."""
+    """Return a message of this format's own; fail if it is of no model."""
     assert text is not None
     OWN_MESSAGE.validate_json(text)
     message: dict[str, Any] = json.loads(text)
@@ -105,10 +105,10 @@ def test_the_heartbeat_comes_every_thirty_seconds_and_silence_may_last_sixty() -
 def test_a_ping_is_answered_as_printed_and_a_pong_is_not() -> None:
     (ping,), (expected,) = printed(DOCUMENT, "ping"), printed(DOCUMENT, "pong")
 
-    (answer,) = FORMAT.receive(json.dumps(ping), THEN, lambda: HERE)
+    (reply,) = FORMAT.receive(json.dumps(ping), THEN, lambda: HERE)
 
-    assert isinstance(answer, Reply)
-    require_same(parsed(answer.text), expected)
+    assert isinstance(reply, Reply)
+    require_same(parsed(reply.text), expected)
     assert received({"type": "pong", "timestamp": "?"}) is None
 
 

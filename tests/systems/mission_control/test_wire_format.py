@@ -39,7 +39,7 @@ SESSION = {
 
 
 def parsed(text: str | None) -> dict[str, Any]:
-    """Return a message, which has to be of a model."""
+    """Return a message; fail if it is of no model."""
     assert text is not None
     SERVER_MESSAGE.validate_json(text)
     message: dict[str, Any] = json.loads(text)
