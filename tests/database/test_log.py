@@ -147,6 +147,7 @@ async def test_ten_thousand_updates_in_one_transaction_are_read_page_by_page_in_
         assert {e.data["progress"] for e in events if e.data} == set(range(1, 10_001))
 
 
+@pytest.mark.one_version
 async def test_many_ticks_are_one_batch_at_the_first_read(
     database: str, connection: asyncpg.Connection
 ) -> None:

@@ -7,9 +7,6 @@ tests/listener/test_notification_interleavings.py (`ListensAfterItsLastRead`, `S
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-
 import pytest
 
 from tests.database.history import Violation
@@ -17,8 +14,6 @@ from tests.database.mutants import MUTANTS, Mutant
 from tests.database.scenes import SCENES, Scene
 from tests.database.stage import staged
 from tests.database.workload import Workload
-
-pytestmark = pytest.mark.postgres_versions
 
 ROUNDS = 5
 
@@ -37,6 +32,7 @@ NOTICED_AT_RANDOM = [
 ]
 
 
+@pytest.mark.postgres_versions
 @pytest.mark.parametrize("scene", SCENES)
 async def test_the_log_holds_in_every_scene(database: str, scene: Scene) -> None:
     async with staged(database) as stage:
@@ -56,20 +52,9 @@ def test_every_scene_has_a_log_that_fails_in_it() -> None:
     assert {mutant.scene for mutant in MUTANTS} == set(SCENES)
 
 
-@pytest.fixture
-async def fast_loop() -> AsyncIterator[None]:
-    """Turn off the debug mode of asyncio, which takes longer than the calls it records."""
-    loop = asyncio.get_running_loop()
-    loop.set_debug(False)
-    yield
-    loop.set_debug(True)
-
-
 @pytest.mark.parametrize("seed", range(ROUNDS))
 @pytest.mark.parametrize("trims", [False, True], ids=["untrimmed", "trimmed"])
-async def test_the_log_is_right_at_random(
-    database: str, fast_loop: None, trims: bool, seed: int
-) -> None:
+async def test_the_log_is_right_at_random(database: str, trims: bool, seed: int) -> None:
     async with staged(database) as stage:
         one, other, passing = await Workload(stage, f"seed {seed}").run(trims=trims)
 
@@ -78,7 +63,7 @@ async def test_the_log_is_right_at_random(
 
 
 @pytest.mark.parametrize("name", NOTICED_AT_RANDOM)
-async def test_a_wrong_log_is_found_at_random(database: str, fast_loop: None, name: str) -> None:
+async def test_a_wrong_log_is_found_at_random(database: str, name: str) -> None:
     (mutant,) = [mutant for mutant in MUTANTS if mutant.name == name]
     async with staged(database, mutant.new_log, mutant.tick_at) as stage:
         await mutant.put_on(await stage.session())

@@ -150,6 +150,7 @@ async def waits_for_a_lock(connection: asyncpg.Connection) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.one_version
 async def test_in_the_long_run_the_log_keeps_its_size_and_no_cursor_skips_anything(
     database: str, connection: asyncpg.Connection
 ) -> None:

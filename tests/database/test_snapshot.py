@@ -98,6 +98,7 @@ async def writing(database: str) -> AsyncIterator[None]:
         await task
 
 
+@pytest.mark.one_version
 async def test_rows_and_what_follows_them_join_without_a_seam(
     database: str, pool: asyncpg.Pool
 ) -> None:
@@ -133,6 +134,7 @@ async def test_rows_and_what_follows_them_join_without_a_seam(
             assert replica == final
 
 
+@pytest.mark.one_version
 async def test_callers_at_the_same_time_share_one_snapshot(
     pool: asyncpg.Pool, connection: asyncpg.Connection
 ) -> None:
@@ -143,6 +145,7 @@ async def test_callers_at_the_same_time_share_one_snapshot(
     assert await reader.read(pool, TASKS) is not one
 
 
+@pytest.mark.one_version
 async def test_a_caller_that_is_cancelled_does_not_cancel_the_others(
     pool: asyncpg.Pool, connection: asyncpg.Connection
 ) -> None:

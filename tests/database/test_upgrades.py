@@ -204,6 +204,7 @@ async def contents(connection: asyncpg.Connection) -> list[object]:
     return [await connection.fetch(f"SELECT * FROM brain.{table} ORDER BY 1") for table in tables]
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("harm", HARM)
 async def test_a_difference_shows(database: str, harm: str) -> None:
     fresh = await catalog_of(database)
@@ -216,5 +217,6 @@ async def test_a_difference_shows(database: str, harm: str) -> None:
     assert harm.split()[0] in kinds
 
 
+@pytest.mark.one_version
 def test_a_difference_of_every_kind_is_tried() -> None:
     assert {harm.split()[0] for harm in HARM} == set(KINDS)

@@ -144,6 +144,7 @@ async def test_after_a_failover_that_lost_commits_only_their_cursors_are_refused
         assert await keys_after(log, kept[1]) == [["c"], ["d"], ["e"]]
 
 
+@pytest.mark.one_version
 async def test_brain_follows_to_the_new_primary_and_no_client_is_reset_needlessly(
     tmp_path: Path, pair: Pair
 ) -> None:
@@ -159,6 +160,7 @@ async def test_brain_follows_to_the_new_primary_and_no_client_is_reset_needlessl
             assert [await next_task(each) for each in (plain, client)] == ["b", "b"]
 
 
+@pytest.mark.one_version
 async def test_brain_follows_to_a_primary_that_lacks_commits_and_sends_reset(
     tmp_path: Path, pair: Pair
 ) -> None:

@@ -18,8 +18,6 @@ from tests.listener.notification_model import Model, WriterStep
 from tests.listener.stepped_node import SteppedSource, following
 from tests.tasks import insert
 
-pytestmark = pytest.mark.postgres_versions
-
 # A writer [b]egins by taking its transaction id, [w]rites and looks for parked nodes in one
 # statement, and [c]ommits. Another has [s]tarted its statement, which is held up before its first
 # row and has no id so far.
@@ -135,12 +133,9 @@ class Stage:
 @pytest.fixture
 async def stage(database: str, connection: asyncpg.Connection) -> AsyncIterator[Stage]:
     await insert(connection, "writer 1", "writer 2")
-    # The debug mode of asyncio takes longer for each call than the call itself.
-    asyncio.get_running_loop().set_debug(False)
     async with AsyncExitStack() as stack:
         sessions = [await stack.enter_async_context(connected(database)) for _ in range(5)]
         yield Stage(*sessions)
-    asyncio.get_running_loop().set_debug(True)
 
 
 def model_loses(model: type[Model], moves: list[str]) -> bool:
@@ -181,6 +176,7 @@ async def test_no_order_of_a_write_and_a_node_that_was_busy_in_between_loses_it(
         assert not model_loses(Model, stage.moves)
 
 
+@pytest.mark.postgres_versions
 async def test_no_order_of_a_statement_that_is_held_up_and_a_node_that_parks_loses_it(
     stage: Stage, connection: asyncpg.Connection
 ) -> None:

@@ -212,6 +212,7 @@ async def test_a_death_that_several_nodes_notice_at_the_same_moment_is_published
     assert all(sequence == ["busy", "offline"] * 10 for sequence in sequences.values())
 
 
+@pytest.mark.one_version
 async def test_the_users_of_a_node_that_was_taken_for_dead_are_published_again_and_once(
     database: str, connection: asyncpg.Connection
 ) -> None:
@@ -253,6 +254,7 @@ async def test_a_report_over_an_abandoned_connection_changes_nothing(
     assert await published(connection) == [("ann", "busy")]
 
 
+@pytest.mark.one_version
 async def test_a_link_that_swallows_reports_changes_nothing_in_the_end(
     database: str, connection: asyncpg.Connection
 ) -> None:
@@ -274,6 +276,7 @@ async def test_a_link_that_swallows_reports_changes_nothing_in_the_end(
         assert await connection.fetchval("SELECT status FROM brain.presence") == "busy"
 
 
+@pytest.mark.one_version
 async def test_after_a_lost_connection_only_what_is_new_is_published(
     database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -472,6 +475,7 @@ class Crowd:
         return {str(client.user) for _, client in self._connected}
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("with_faults", [False, True], ids=["undisturbed", "with faults"])
 async def test_each_user_of_a_crowd_is_offline_in_the_end_and_nothing_is_repeated(
     database: str,

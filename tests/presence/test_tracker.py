@@ -26,8 +26,6 @@ from brain.presence.tracker import (
 from tests.presence.reporting import TERMINATE, becomes, last_seen, running_node
 from tests.proxy import proxy_to
 
-pytestmark = pytest.mark.postgres_versions
-
 SIZE = """
     SELECT sum(pg_relation_size(c)) FROM unnest('{brain.nodes,brain.nodes_pkey,brain.node_users,
         brain.connections,brain.crash_recovery}'::regclass[]) c
@@ -308,6 +306,7 @@ def test_the_receiver_of_all_updates_has_the_state_in_the_end_whatever_gets_lost
     assert receiver.statuses.keys() <= receiver.users
 
 
+@pytest.mark.postgres_versions
 async def test_every_node_counts_the_clients_users_and_channels_of_all(database: str) -> None:
     async with AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(running_node(database)) for _ in range(3)]
@@ -338,6 +337,7 @@ async def test_the_result_has_the_own_clients_of_a_node_at_once(database: str) -
             assert (count, len(ids)) == (clients, clients)
 
 
+@pytest.mark.postgres_versions
 async def test_the_subscribers_of_a_channel_are_counted_and_those_listed_that_may_be(
     database: str,
 ) -> None:
