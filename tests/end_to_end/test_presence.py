@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -66,11 +66,13 @@ class Users:
         )
         self.tabs[f"user_{word}"] = {await tab(node, word): node for node in nodes}
 
-    async def set_status(self, user: str, status: str) -> None:
+    async def set_statuses(self, user: str, *statuses: str) -> None:
+        """Set one status after the other in one tab: nodes do not order those of several tabs."""
         socket = self._random.choice(list(self.tabs[user]))
-        await socket.send(json.dumps({"type": "user_presence", "data": status}))
-        if self.expected[user][-1:] != [status]:
-            self.expected[user].append(status)
+        for status in statuses:
+            await socket.send(json.dumps({"type": "user_presence", "data": status}))
+            if self.expected[user][-1:] != [status]:
+                self.expected[user].append(status)
 
     async def close(self, user: str, leave: int = 0) -> None:
         """Close all tabs of a user but `leave`."""
@@ -91,8 +93,12 @@ class Users:
         if not self.tabs[user]:
             self.expected[user].append("offline")
 
-    def received_by(self, observer: Observer) -> bool:
-        return observer.received == self.expected
+    async def are_received_by(self, *observers: Observer) -> None:
+        """Wait until the observers have received all that is expected; fail with what differs."""
+        with suppress(TimeoutError):
+            await becomes(lambda: all(one.received == self.expected for one in observers))
+        for observer in observers:
+            assert observer.received == self.expected
 
 
 async def in_turns(some: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -117,20 +123,20 @@ async def test_a_client_sees_each_user_connect_change_status_and_disconnect(
             await in_turns(users.connect(number) for number in range(USERS))
             names = list(users.tabs)
 
-            for status in ("online", "online", "away", "busy"):
-                await in_turns(users.set_status(name, status) for name in names)
-                await becomes(lambda: all(map(users.received_by, observers)))
+            for statuses in (["online"], ["online", "away"], ["busy"]):
+                await in_turns(users.set_statuses(name, *statuses) for name in names)
+                await users.are_received_by(*observers)
             await in_turns(users.close(name) for name in names[::5])
             await in_turns(users.close(name, leave=1) for name in names[1::5])
-            await becomes(lambda: all(map(users.received_by, observers)))
+            await users.are_received_by(*observers)
 
             killed.process.kill()
             await killed.process.wait()
             users.lose(killed)
-            await becomes(lambda: users.received_by(observers[1]))
+            await users.are_received_by(observers[1])
             assert any(users.tabs.values())
 
             await in_turns(users.close(name) for name in names if users.tabs[name])
-            await becomes(lambda: users.received_by(observers[1]))
+            await users.are_received_by(observers[1])
         assert {sequence[-1] for sequence in observers[1].received.values()} == {"offline"}
         assert len(observers[1].received) == USERS
