@@ -6,19 +6,19 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 
 from brain.database.connection import DISCONNECTIONS, first_line
 from brain.errors import BrainError
 from brain.web.responses import json_response
 
-Handler = Callable[[Request, Exception], Awaitable[Response]]
+Handler = Callable[[HTTPConnection, Exception], Awaitable[Response]]
 
 logger = logging.getLogger(__name__)
 
 
-async def http_error(request: Request, error: Exception) -> Response:
+async def http_error(connection: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     response = json_response({"error": error.detail}, error.status_code)
     response.headers.update(error.headers or {})
@@ -27,13 +27,17 @@ async def http_error(request: Request, error: Exception) -> Response:
     return response
 
 
-async def brain_error(request: Request, error: Exception) -> Response:
+async def brain_error(connection: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, BrainError)
     return json_response({"error": str(error)}, error.http_status)
 
 
-async def database_error(request: Request, error: Exception) -> Response:
-    logger.warning("%s %s failed: %s", request.method, request.url.path, first_line(error))
+async def database_error(connection: HTTPConnection, error: Exception) -> Response:
+    if not isinstance(connection, Request):
+        # Of a WebSocket: that its client has vanished is an OSError, too, which uvicorn expects.
+        raise error
+    method, path = connection.method, connection.url.path
+    logger.warning("%s %s failed: %s", method, path, first_line(error))
     return json_response({"error": "the database cannot be reached, try again later"}, 503)
 
 
