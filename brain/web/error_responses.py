@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+import asyncpg
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
@@ -14,6 +15,15 @@ from brain.errors import BrainError
 from brain.web.responses import json_response
 
 Handler = Callable[[HTTPConnection, Exception], Awaitable[Response]]
+
+# PostgreSQL's own words for not being there, in place of the result of a query.
+REFUSED_CONNECTIONS = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +43,26 @@ async def brain_error(connection: HTTPConnection, error: Exception) -> Response:
 
 
 async def database_error(connection: HTTPConnection, error: Exception) -> Response:
+    return unavailable(connection, error, "the database cannot be reached, try again later")
+
+
+async def query_error(connection: HTTPConnection, error: Exception) -> Response:
+    return unavailable(connection, error, "the query failed")
+
+
+def unavailable(connection: HTTPConnection, error: Exception, reason: str) -> Response:
     if not isinstance(connection, Request):
         # Of a WebSocket: that its client has vanished is an OSError, too, which uvicorn expects.
         raise error
     method, path = connection.method, connection.url.path
     logger.warning("%s %s failed: %s", method, path, first_line(error))
-    return json_response({"error": "the database cannot be reached, try again later"}, 503)
+    return json_response({"error": reason}, 503)
 
 
 EXCEPTION_HANDLERS: Mapping[type[Exception], Handler] = {
     BrainError: brain_error,
-    **dict.fromkeys(DISCONNECTIONS, database_error),
+    **dict.fromkeys((*DISCONNECTIONS, *REFUSED_CONNECTIONS), database_error),
+    asyncpg.PostgresError: query_error,
+    asyncpg.QueryCanceledError: query_error,
     HTTPException: http_error,
 }

@@ -31,7 +31,9 @@ def readable_by(authority: Authority, parameter: str, endpoint: Endpoint) -> End
 
 
 async def require_readable(request: Request, authority: Authority, channel: str) -> None:
-    """Raise `HTTPException` unless the client may read a channel."""
+    """Raise `HTTPException` unless the client may read a channel, which PostgreSQL can name."""
+    if "\0" in channel:
+        raise HTTPException(404, "no channel has such a name")
     identity = await authenticate(request, authority)
     authorize(identity, (await authority.read_predicate(identity, [channel]))(channel))
 

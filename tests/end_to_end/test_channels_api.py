@@ -171,6 +171,16 @@ async def test_an_invalid_broadcast_is_refused_with_a_reason(
     assert (answer.status_code, list(answer.json())) in ((status, ["error"]), (401, ["error"]))
 
 
+@pytest.mark.parametrize(
+    "body", [{}, {"user": ""}, {"user": "a\0b"}, {"user": "ann", "reason": "\0"}]
+)
+async def test_an_invalid_revocation_is_refused_with_a_reason(
+    nodes: tuple[RunningBrain, RunningBrain], body: Any
+) -> None:
+    answer = await request(nodes[0], "/api/brain/users/revoke", body)
+    assert (answer.status_code, list(answer.json())) == (422, ["error"])
+
+
 async def test_a_body_that_is_too_large_is_refused(
     nodes: tuple[RunningBrain, RunningBrain],
 ) -> None:

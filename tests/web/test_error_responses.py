@@ -5,14 +5,52 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import asyncpg
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
+from brain.errors import DatabaseUnreachable
 from brain.web.error_responses import EXCEPTION_HANDLERS
 from tests.raw_websocket import connected_to, handshake
 from tests.transport.served import served
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConnectionRefusedError("nothing listens"), "the database cannot be reached"),
+        (TimeoutError(), "the database cannot be reached"),
+        (DatabaseUnreachable("nothing listens"), "the database cannot be reached"),
+        (asyncpg.InterfaceError("the pool is closed"), "the database cannot be reached"),
+        (asyncpg.ConnectionDoesNotExistError("closed"), "the database cannot be reached"),
+        (asyncpg.AdminShutdownError("terminating"), "the database cannot be reached"),
+        (asyncpg.CannotConnectNowError("starting up"), "the database cannot be reached"),
+        (asyncpg.TooManyConnectionsError("too many"), "the database cannot be reached"),
+        (asyncpg.InvalidPasswordError("no"), "the database cannot be reached"),
+        (asyncpg.UndefinedTableError("no such table"), "the query failed"),
+        (asyncpg.QueryCanceledError("statement timeout"), "the query failed"),
+        (asyncpg.DivisionByZeroError("division by zero"), "the query failed"),
+    ],
+)
+def test_a_failed_query_is_told_from_a_database_that_cannot_be_reached(
+    error: Exception, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def endpoint(request: Request) -> Response:
+        raise error
+
+    app = Starlette(
+        routes=[Route("/api/sales", endpoint)], exception_handlers=dict(EXCEPTION_HANDLERS)
+    )
+    response = TestClient(app).get("/api/sales")
+
+    assert response.status_code == 503
+    assert response.json()["error"].startswith(reason)
+    assert "GET /api/sales failed: " in caplog.text
 
 
 async def test_a_client_that_vanishes_during_the_handshake_is_no_error(
