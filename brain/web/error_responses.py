@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import asyncpg
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from brain.database.connection import DISCONNECTIONS, first_line
@@ -42,6 +42,11 @@ async def brain_error(connection: HTTPConnection, error: Exception) -> Response:
     return json_response({"error": str(error)}, error.http_status)
 
 
+async def client_disconnected(connection: HTTPConnection, error: Exception) -> Response:
+    """Return what nobody reads any more: the client left before it had sent its request."""
+    return Response(status_code=400)
+
+
 async def database_error(connection: HTTPConnection, error: Exception) -> Response:
     return unavailable(connection, error, "the database cannot be reached, try again later")
 
@@ -65,4 +70,5 @@ EXCEPTION_HANDLERS: Mapping[type[Exception], Handler] = {
     asyncpg.PostgresError: query_error,
     asyncpg.QueryCanceledError: query_error,
     HTTPException: http_error,
+    ClientDisconnect: client_disconnected,
 }

@@ -159,7 +159,7 @@ async def test_the_info_lists_the_endpoints(nodes: tuple[RunningBrain, RunningBr
         ({"channel": "a"}, 422),
         ({"channel": "", "message": {}}, 422),
         ({"channel": "a" * 300, "message": {}}, 422),
-        ({"channel": "brain.revocations", "message": {"user": "ann"}}, 403),
+        ({"channel": "brain.revocations", "message": {"user": "ann"}}, 401),
         ({"channel": "a", "message": "x" * 300_000}, 413),
         ([], 422),
     ],
@@ -168,7 +168,7 @@ async def test_an_invalid_broadcast_is_refused_with_a_reason(
     nodes: tuple[RunningBrain, RunningBrain], body: Any, status: int
 ) -> None:
     answer = await request(nodes[0], "/api/ws/broadcast", body)
-    assert (answer.status_code, list(answer.json())) in ((status, ["error"]), (401, ["error"]))
+    assert (answer.status_code, list(answer.json())) == (status, ["error"])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import logging
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,10 +15,17 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
+from brain.app import create_app
 from brain.errors import DatabaseUnreachable
+from brain.settings import Settings
+from brain.system import installed_systems
+from brain.web import revocations
 from brain.web.error_responses import EXCEPTION_HANDLERS
+from brain.web.requests import parse_body
+from brain.web.revocations import Revocation
+from brain.web.services import Services
 from tests.raw_websocket import connected_to, handshake
-from tests.transport.served import served
+from tests.transport.served import NO_DATABASE, served
 
 
 @pytest.mark.parametrize(
@@ -77,4 +85,60 @@ async def test_a_client_that_vanishes_during_the_handshake_is_no_error(
         while server.server_state.tasks:
             await asyncio.sleep(0.01)
 
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not warnings(caplog)
+
+
+async def test_a_client_that_vanishes_while_it_sends_a_body_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reached = asyncio.Event()
+
+    async def endpoint(request: Request) -> Response:
+        reached.set()
+        await parse_body(request, Revocation, ())
+        raise AssertionError("the body is complete")
+
+    app = Starlette(
+        routes=[Route("/", endpoint, methods=["POST"])], exception_handlers=dict(EXCEPTION_HANDLERS)
+    )
+    async with served(app) as (port, server), asyncio.timeout(10):
+        async with connected_to(port) as raw:
+            await raw.send(post("/", content_length=100) + b'{"user": ')
+            await reached.wait()
+            raw.reset()
+        while server.server_state.connections or server.server_state.tasks:
+            await asyncio.sleep(0.01)
+
+    assert not warnings(caplog)
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/brain/users/revoke", "/api/ws/broadcast", "/api/ws/broadcast/all"]
+)
+async def test_a_client_without_a_right_is_refused_before_it_has_sent_its_body(path: str) -> None:
+    settings = Settings(jwt_secret=SecretStr("0123456789abcdef0123456789abcdef"))
+    systems = list(installed_systems().values())
+    services: Services = create_app(NO_DATABASE, settings).state.services
+    app = Starlette(
+        routes=[
+            *revocations.routes(services),
+            *(route for system in systems for route in system.routes(services)),
+        ],
+        exception_handlers=dict(EXCEPTION_HANDLERS),
+    )
+    async with served(app) as (port, _), connected_to(port) as raw, asyncio.timeout(10):
+        await raw.send(post(path, content_length=1_000_000))
+
+        assert (await raw.receive()).startswith(b"HTTP/1.1 401 ")
+
+
+def post(path: str, content_length: int) -> bytes:
+    """Return the head of a request."""
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {content_length}\r\n\r\n"
+    ).encode()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
