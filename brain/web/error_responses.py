@@ -42,6 +42,11 @@ async def brain_error(connection: HTTPConnection, error: Exception) -> Response:
     return json_response({"error": str(error)}, error.http_status)
 
 
+async def unexpected_error(connection: HTTPConnection, error: Exception) -> Response:
+    """Return what tells nothing: the server logs the error with its traceback."""
+    return json_response({"error": "an internal error"}, 500)
+
+
 async def client_disconnected(connection: HTTPConnection, error: Exception) -> Response:
     """Return what nobody reads any more: the client left before it had sent its request."""
     return Response(status_code=400)
@@ -71,4 +76,5 @@ EXCEPTION_HANDLERS: Mapping[type[Exception], Handler] = {
     asyncpg.QueryCanceledError: query_error,
     HTTPException: http_error,
     ClientDisconnect: client_disconnected,
+    Exception: unexpected_error,
 }

@@ -181,11 +181,22 @@ async def test_an_invalid_revocation_is_refused_with_a_reason(
     assert (answer.status_code, list(answer.json())) == (422, ["error"])
 
 
+@pytest.mark.parametrize("is_chunked", [False, True])
 async def test_a_body_that_is_too_large_is_refused(
-    nodes: tuple[RunningBrain, RunningBrain],
+    nodes: tuple[RunningBrain, RunningBrain], is_chunked: bool
 ) -> None:
-    answer = await request(nodes[0], "/api/ws/broadcast", "x" * 2_000_000)
-    assert (answer.status_code, answer.text) == (413, "Content Too Large")
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 100_000
+
+    async with AsyncClient(trust_env=False) as client:
+        answer = await client.post(
+            f"{nodes[0].http}/api/ws/broadcast",
+            content=chunks() if is_chunked else b"x" * 2_000_000,
+            headers={"content-type": "application/json"},
+        )
+    assert answer.status_code == 413
+    assert answer.json() == {"error": "a body may have 1048576 bytes"}
 
 
 async def test_a_page_of_another_host_may_not_broadcast(

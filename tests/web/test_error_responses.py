@@ -61,6 +61,16 @@ def test_a_failed_query_is_told_from_a_database_that_cannot_be_reached(
     assert "GET /api/sales failed: " in caplog.text
 
 
+def test_an_unexpected_error_is_answered_with_json_that_does_not_show_it() -> None:
+    async def endpoint(request: Request) -> Response:
+        raise RuntimeError("a secret")
+
+    app = Starlette(routes=[Route("/", endpoint)], exception_handlers=dict(EXCEPTION_HANDLERS))
+    response = TestClient(app, raise_server_exceptions=False).get("/")
+
+    assert (response.status_code, response.json()) == (500, {"error": "an internal error"})
+
+
 async def test_a_client_that_vanishes_during_the_handshake_is_no_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
