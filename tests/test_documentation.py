@@ -18,7 +18,6 @@ from brain.settings import Settings
 from brain.systems.cecelia.run_messages import RunTruncated, RunType
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 SEEDS = (ROOT / "docs" / "seeds.md").read_text()
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
