@@ -1,4 +1,4 @@
-"""Who sends a request, whether that is allowed, and what its body asks for."""
+"""Authenticates and authorises HTTP requests, and parses their bodies."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ async def parse_body(request: Request, model: type[Body], allowed_origins: tuple
     """
     Return the JSON body of a request as `model`.
 
-    Raises `HTTPException`, also for a page of another host: without a content type that makes the
-    browser ask first, it would send what such a page writes.
+    Raises `HTTPException`, also for a page of another host. Requiring application/json makes a
+    browser send a CORS preflight, which is refused.
     """
     headers = request.headers
     if not is_allowed_origin(headers.get("origin"), headers.get("host"), allowed_origins):
