@@ -12,7 +12,6 @@ from typing import Any, Protocol, TypedDict
 
 import asyncpg
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 
 from brain.auth.access_function import AccessFunction
 from brain.auth.policy import authority_for
@@ -40,12 +39,12 @@ from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
 from brain.web import pages, revocations, snapshot, status, websocket_endpoint
-from brain.web.body_limit import BodyLimit
 from brain.web.error_responses import EXCEPTION_HANDLERS
 from brain.web.services import Services
 
 # How long to wait for the database before serving without it.
 STARTUP_SECONDS = 5.0
+MAX_BODY_BYTES = 1024 * 1024
 
 logger = logging.getLogger(__name__)
 
@@ -168,8 +167,8 @@ def create_app(
             *pages.routes(front_page, {k: v for s in systems for k, v in s.links.items()}),
             *feeds.routes(services),
         ],
-        middleware=[Middleware(BodyLimit)],
         exception_handlers=dict(EXCEPTION_HANDLERS),
+        max_body_size=MAX_BODY_BYTES,
         lifespan=lifespan,
     )
     app.state.failure = None

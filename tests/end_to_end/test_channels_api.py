@@ -195,8 +195,7 @@ async def test_a_body_that_is_too_large_is_refused(
             content=chunks() if is_chunked else b"x" * 2_000_000,
             headers={"content-type": "application/json"},
         )
-    assert answer.status_code == 413
-    assert answer.json() == {"error": "a body may have 1048576 bytes"}
+    assert (answer.status_code, "Content Too Large" in answer.text) == (413, True)
 
 
 async def test_a_page_of_another_host_may_not_broadcast(
