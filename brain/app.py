@@ -99,20 +99,18 @@ def create_app(
     source = BatchSource(url, settings, before_gap=revoked.load_again)
     authority = authority_for(settings, access_function, revoked)
     cluster = Cluster(url, presence, settings.database_timeout_seconds)
+    admission = Admission(authority, ConnectionLimiter(quotas(settings)), settings.allowed_origins)
     services = Services(
-        settings,
-        url,
-        schemas,
-        source,
-        authority,
-        Handshake(
-            Admission(authority, ConnectionLimiter(quotas(settings)), settings.allowed_origins),
-            settings.unread_timeout_seconds,
-        ),
-        SessionContext(authority, registry, limits(settings), settings.jwt_leeway_seconds),
-        presence,
-        cluster,
-        SnapshotReader(settings.snapshot_bytes),
+        settings=settings,
+        database_url=url,
+        schemas=schemas,
+        source=source,
+        authority=authority,
+        handshake=Handshake(admission, settings.unread_timeout_seconds),
+        sessions=SessionContext(authority, registry, limits(settings), settings.jwt_leeway_seconds),
+        presence=presence,
+        cluster=cluster,
+        snapshots=SnapshotReader(settings.snapshot_bytes),
     )
 
     @asynccontextmanager
@@ -164,9 +162,7 @@ def create_app(
             *websocket_endpoint.routes(services, [p for s in systems for p in s.profiles(schemas)]),
             *(route for system in systems for route in system.routes(services)),
             *revocations.routes(services),
-            *status.routes(
-                lambda: presence.counts().clients, source.statistics, cluster.clients_elsewhere
-            ),
+            *status.routes(services),
             *snapshot.routes(services),
             *pages.routes(front_page, {k: v for s in systems for k, v in s.links.items()}),
             *feeds.routes(services),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from click import Context
 
 from brain import errors
 from brain.cli.main import commands
@@ -17,11 +18,11 @@ from brain.settings import Settings
 from brain.systems.cecelia.run_messages import RunTruncated, RunType
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 SEEDS = (ROOT / "docs" / "seeds.md").read_text()
 OPERATING = (ROOT / "docs" / "operating.md").read_text()
-DOCUMENTS = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+LIFE = (ROOT / "docs" / "life-of-a-change.md").read_text()
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -85,15 +86,43 @@ def test_the_tree_at_the_top_of_the_errors_is_the_tree() -> None:
     assert sorted(drawn) == sorted(real)
 
 
-def test_every_command_is_documented() -> None:
-    for name in commands.commands:
-        assert f"brain {name} " in OPERATING
+def test_the_operating_page_lists_every_command_and_no_other() -> None:
+    listed = re.findall(r"^brain ([a-z]+) ", OPERATING, re.MULTILINE)
+
+    assert sorted(listed) == sorted(commands.list_commands(Context(commands)))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_every_path_in_a_document_exists(document: Path) -> None:
+    text = document.read_text()
+    paths = re.findall(r"(?<![\w/.])(?:brain|tests|bench|docs|migrations)/[\w./<>-]*", text)
+
+    assert [
+        path for path in paths if "<" not in path and not (ROOT / path.rstrip(".")).exists()
+    ] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_a_link_that_reads_like_a_file_leads_to_that_file(document: Path) -> None:
+    links = re.findall(r"\[([\w./-]+\.(?:py|sql|md))\]\(([^)#:]+)", document.read_text())
+
+    assert [link for link in links if Path(link[0]).name != Path(link[1]).name] == []
+
+
+def test_every_hop_of_a_change_names_a_file() -> None:
+    hops = [row for row in LIFE.splitlines() if re.match(r"\| \d+ \|", row)]
+
+    assert len(hops) == 18
+    for hop in hops:
+        targets = re.findall(r"\]\(([^)]+)\)", hop)
+        assert targets, hop
+        assert all((ROOT / "docs" / target).is_file() for target in targets), hop
 
 
 def test_every_make_target_that_the_documents_name_exists() -> None:

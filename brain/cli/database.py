@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import shutil
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -41,8 +41,17 @@ def read_settings(**flags: Any) -> Settings:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        name = "_".join(str(part) for part in first["loc"]).upper().removeprefix("BRAIN_")
-        raise UsageError(f"the setting {name} is wrong: {first['msg']}") from error
+        name = given_as(str(first["loc"][0]), flags)
+        raise UsageError(f"{name} is wrong: {first['msg']}") from error
+
+
+def given_as(name: str, flags: Mapping[str, Any]) -> str:
+    """Return the option or the environment variables that a setting is given by."""
+    if flags.get(name) is not None:
+        return f"--{name.replace('_', '-')}"
+    if name.startswith("BRAIN_"):  # one that has a plain variable, too
+        return f"{name} or {name.removeprefix('BRAIN_')}"
+    return f"BRAIN_{name.upper()}"
 
 
 class Database(NamedTuple):
@@ -80,7 +89,7 @@ def database(settings: Settings, *, may_share: bool = False) -> Iterator[Databas
 
 @contextmanager
 def naming_the_folder(folder: Path) -> Iterator[None]:
-    """Raise of an embedded database that cannot be upgraded which folder to remove."""
+    """If the embedded database cannot be upgraded, name the folder to remove in the error."""
     try:
         yield
     except MigrationUnsupported as error:

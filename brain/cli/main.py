@@ -61,6 +61,6 @@ class LazyCommands(click.Group):
 def commands() -> None:
     """Brain pushes PostgreSQL row changes to WebSocket clients.
 
-    Every option can also be set in the environment, under the name in brackets: BRAIN_PORT=5222 is
-    --port 5222. An option overrides BRAIN_PORT, which overrides PORT.
+    Options with a name in brackets can also be set in the environment: BRAIN_PORT=5222 is --port
+    5222. An option overrides BRAIN_PORT, which overrides PORT.
     """

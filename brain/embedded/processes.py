@@ -2,8 +2,8 @@
 PostgreSQL's processes: their user, their lifetime, and which of them runs on a data folder.
 
 They refuse to run as root. There are two ways around it. In a user namespace root has the id of
-`nobody`, no file changes its owner and no path is closed. Where namespaces are forbidden, as in
-Docker, root switches to the user `nobody`, which has to own the data and reach the programs.
+`nobody`, files keep their owner, and every path stays reachable. Where namespaces are forbidden, as
+in Docker, root switches to the user `nobody`, which has to own the data and reach the programs.
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ class Account:
         )
 
     def give(self, folder: Path) -> None:
-        """Make the account the owner of a data folder, which root's other way may have owned."""
+        """
+        Make the account the owner of a data folder.
+
+        An earlier run with the other account may own it.
+        """
         present = folder.stat().st_uid
         if present == self.owner:
             return
@@ -214,7 +218,8 @@ def _forget_recycled_process(data: Path) -> None:
     """
     Remove the pid file of a dead server if another program has its process id now.
 
-    PostgreSQL would take that program for a server. A merely stale pid file it removes itself.
+    PostgreSQL would take that program for a server. PostgreSQL itself removes a pid file that is
+    merely stale.
     """
     if postmaster := read_postmaster(data):
         with suppress(ProcessLookupError, PermissionError):

@@ -19,7 +19,7 @@ class FeedSubscriber:
     end: Callable[[ConnectionEnded], None]
     """Closes its connection; it unsubscribes meanwhile."""
     sent_etag: str | None = None
-    """That of the state that it was sent last."""
+    """The etag of the last state it was sent."""
     is_paused: bool = False
 
 
@@ -36,16 +36,12 @@ class FeedFanout:
         self._frames: dict[str, bytes] = {}
         """The state as a frame, per framing."""
         self._etag: str | None = None
+        """None as long as there is no state."""
         self._subscribers: set[FeedSubscriber] = set()
 
     @property
     def has_subscribers(self) -> bool:
         return bool(self._subscribers)
-
-    @property
-    def etag(self) -> str | None:
-        """That of the newest state; None as long as there is none."""
-        return self._etag
 
     def add(self, subscriber: FeedSubscriber) -> None:
         """Add a subscriber, and send it the state if there is one."""

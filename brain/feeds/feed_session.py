@@ -9,7 +9,11 @@ from brain.session.session import Session, SessionContext
 
 
 class FeedSession(Session):
-    """One client of a feed. What it sends is only counted: feeds have no client frames."""
+    """
+    One client of a feed.
+
+    What the client sends counts towards its limits and is otherwise ignored.
+    """
 
     def __init__(
         self,

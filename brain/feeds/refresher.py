@@ -216,7 +216,7 @@ class FeedRefresher:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            # Not this task was cancelled: the connection was closed under the query.
+            # This task was not cancelled: the query was, because its connection was closed.
             self._fail(live, error)
         except Exception as error:
             self._fail(live, error)
@@ -224,7 +224,7 @@ class FeedRefresher:
             live.failure = None
             if state is None:
                 self._end(live, LogUnavailable(f"the feed {name} is gone"))
-            elif state.etag != live.fanout.etag:
+            else:
                 live.fanout.publish(update_message(name, state), state.etag)
 
     def _fail(self, live: LiveFeed, error: BaseException) -> None:

@@ -1,7 +1,7 @@
 """
 Several worker processes on one port, and the supervisor that restarts them.
 
-uvicorn's own supervisor does not do: when it is killed its workers live on and hold the port, a
+uvicorn's own supervisor is not enough: when it is killed its workers live on and hold the port, a
 worker that dies is restarted at once and for ever, SIGHUP restarts all, its exit status is always
 0, and it does not report when all workers are ready. Workers are forked: they share the memory of
 what has been imported, and the next one listens a moment after the last one has died.

@@ -5,20 +5,30 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+import asyncpg
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
 from brain.database.connection import DISCONNECTIONS, first_line
 from brain.errors import BrainError
 from brain.web.responses import json_response
 
-Handler = Callable[[Request, Exception], Awaitable[Response]]
+Handler = Callable[[HTTPConnection, Exception], Awaitable[Response]]
+
+# PostgreSQL's own words for not being there, in place of the result of a query.
+REFUSED_CONNECTIONS = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
 
 logger = logging.getLogger(__name__)
 
 
-async def http_error(request: Request, error: Exception) -> Response:
+async def http_error(connection: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     response = json_response({"error": error.detail}, error.status_code)
     response.headers.update(error.headers or {})
@@ -27,18 +37,44 @@ async def http_error(request: Request, error: Exception) -> Response:
     return response
 
 
-async def brain_error(request: Request, error: Exception) -> Response:
+async def brain_error(connection: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, BrainError)
     return json_response({"error": str(error)}, error.http_status)
 
 
-async def database_error(request: Request, error: Exception) -> Response:
-    logger.warning("%s %s failed: %s", request.method, request.url.path, first_line(error))
-    return json_response({"error": "the database cannot be reached, try again later"}, 503)
+async def unexpected_error(connection: HTTPConnection, error: Exception) -> Response:
+    """Return what tells nothing: the server logs the error with its traceback."""
+    return json_response({"error": "an internal error"}, 500)
+
+
+async def client_disconnected(connection: HTTPConnection, error: Exception) -> Response:
+    """Return what nobody reads any more: the client left before it had sent its request."""
+    return Response(status_code=400)
+
+
+async def database_error(connection: HTTPConnection, error: Exception) -> Response:
+    return unavailable(connection, error, "the database cannot be reached, try again later")
+
+
+async def query_error(connection: HTTPConnection, error: Exception) -> Response:
+    return unavailable(connection, error, "the query failed")
+
+
+def unavailable(connection: HTTPConnection, error: Exception, reason: str) -> Response:
+    if not isinstance(connection, Request):
+        # Of a WebSocket: that its client has vanished is an OSError, too, which uvicorn expects.
+        raise error
+    method, path = connection.method, connection.url.path
+    logger.warning("%s %s failed: %s", method, path, first_line(error))
+    return json_response({"error": reason}, 503)
 
 
 EXCEPTION_HANDLERS: Mapping[type[Exception], Handler] = {
     BrainError: brain_error,
-    **dict.fromkeys(DISCONNECTIONS, database_error),
+    **dict.fromkeys((*DISCONNECTIONS, *REFUSED_CONNECTIONS), database_error),
+    asyncpg.PostgresError: query_error,
+    asyncpg.QueryCanceledError: query_error,
     HTTPException: http_error,
+    ClientDisconnect: client_disconnected,
+    Exception: unexpected_error,
 }

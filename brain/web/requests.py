@@ -1,4 +1,4 @@
-"""Who sends a request, whether that is allowed, and what its body asks for."""
+"""Authenticates and authorises HTTP requests, and parses their bodies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ def readable_by(authority: Authority, parameter: str, endpoint: Endpoint) -> End
 
 
 async def require_readable(request: Request, authority: Authority, channel: str) -> None:
-    """Raise `HTTPException` unless the client may read a channel."""
+    """Raise `HTTPException` unless the client may read a channel, which PostgreSQL can name."""
+    if "\0" in channel:
+        raise HTTPException(404, "no channel has such a name")
     identity = await authenticate(request, authority)
     authorize(identity, (await authority.read_predicate(identity, [channel]))(channel))
 
@@ -59,8 +61,8 @@ async def parse_body(request: Request, model: type[Body], allowed_origins: tuple
     """
     Return the JSON body of a request as `model`.
 
-    Raises `HTTPException`, also for a page of another host: without a content type that makes the
-    browser ask first, it would send what such a page writes.
+    Raises `HTTPException`, also for a page of another host. Requiring application/json makes a
+    browser send a CORS preflight, which is refused.
     """
     headers = request.headers
     if not is_allowed_origin(headers.get("origin"), headers.get("host"), allowed_origins):

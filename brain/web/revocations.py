@@ -14,6 +14,9 @@ from brain.web.requests import authenticate, authorize, parse_body
 from brain.web.responses import json_response
 from brain.web.services import Services
 
+# PostgreSQL has no text with a NUL.
+WITHOUT_NUL = r"^[^\x00]*$"
+
 # A token that may publish on this channel may revoke.
 RIGHT = "users:revoke"
 
@@ -21,8 +24,8 @@ RIGHT = "users:revoke"
 class Revocation(BaseModel):
     """The user, and why."""
 
-    user: Annotated[str, Field(min_length=1, max_length=255)]
-    reason: Annotated[str, Field(max_length=1000)] | None = None
+    user: Annotated[str, Field(min_length=1, max_length=255, pattern=WITHOUT_NUL)]
+    reason: Annotated[str, Field(max_length=1000, pattern=WITHOUT_NUL)] | None = None
 
 
 def routes(services: Services) -> list[Route]:
@@ -30,8 +33,8 @@ def routes(services: Services) -> list[Route]:
 
     async def revoke_tokens(request: Request) -> Response:
         identity = await authenticate(request, services.authority)
-        body = await parse_body(request, Revocation, services.settings.allowed_origins)
         authorize(identity, identity.may_publish(RIGHT))
+        body = await parse_body(request, Revocation, services.settings.allowed_origins)
         await revoke(request.state.pool, body.user, body.reason)
         return json_response({"status": "revoked", "user": body.user})
 

@@ -15,12 +15,13 @@ from brain.settings import Settings
 from brain.transport.handshake import Handshake
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Services:
     """
     The parts of a running Brain that the routes of the core and of the systems share.
 
-    What depends on a running event loop is in the request's state: `pool`, `sources`, `feeds`.
+    What depends on a running event loop is in the request's state: `pool`, `sources`, `feeds`,
+    `feed_reader`.
     """
 
     settings: Settings

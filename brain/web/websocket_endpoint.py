@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from starlette.datastructures import QueryParams
@@ -35,6 +36,11 @@ class Profile:
     parameter: str | None = None
     """The query parameter that selects the profile; None: it is the default."""
 
+    @cached_property
+    def with_cursor(self) -> CursorFormat:
+        """The wire format for clients that resume."""
+        return CursorFormat(self.wire_format)
+
 
 def routes(services: Services, profiles: Sequence[Profile]) -> list[WebSocketRoute]:
     """Return `/ws` with the registered profiles; without a default one, it has Brain's own."""
@@ -48,9 +54,6 @@ class Endpoint:
     def __init__(self, services: Services, profiles: Sequence[Profile]) -> None:
         self._services = services
         self._profiles = profiles
-        self._with_cursor = {
-            profile.wire_format.name: CursorFormat(profile.wire_format) for profile in profiles
-        }
 
     async def serve(self, websocket: WebSocket) -> None:
         subprotocol = next(
@@ -67,15 +70,13 @@ class Endpoint:
         """Return what a URL asks for. Raises `ValueError`, with what is wrong."""
         profile = self._profile(query)
         wants_snapshot = "snapshot" in query
-        wire_format = profile.wire_format
-        if "cursor" in query or wants_snapshot or wants_cursors:
-            wire_format = self._with_cursor[wire_format.name]
+        has_cursors = "cursor" in query or wants_snapshot or wants_cursors
         names = query.getlist("channel") or profile.channels
         where = parse_filter_parameter(query.get("where"))
         if wants_snapshot and (where or any(":" in name for name in names)):
             raise ValueError("a snapshot is of whole channels")
         return SessionRequest(
-            wire_format,
+            profile.with_cursor if has_cursors else profile.wire_format,
             names,
             where,
             after=query.get("cursor"),

@@ -20,10 +20,10 @@ REVOKE ALL ON FUNCTION brain.insert_statement FROM PUBLIC;
 
 -- The expression for "NOTIFY is needed". A parked node holds the advisory lock in shared mode. A writer
 -- that gets the lock alone knows that no node is parked and leaves out NOTIFY, which serialises commits.
--- A writer that does not get it in shared mode either has met another writer that is looking, which
--- could get it alone. To be evaluated after the event has been written: a node that parks waits for
--- all transactions that have an id by then. A role with transactions that are prepared for
--- two-phase commit, which NOTIFY forbids, sets brain.notify to off; nodes then find its changes when they poll.
+-- If not even the shared lock is free, another writer holds it exclusively for its own check: no node is
+-- parked. To be evaluated after the event has been written: a node that parks waits for all transactions
+-- that have an id by then. A role with transactions that are prepared for two-phase commit, which NOTIFY
+-- forbids, sets brain.notify to off; nodes then find its changes when they poll.
 CREATE OR REPLACE FUNCTION brain.node_is_parked() RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT '(CASE WHEN pg_catalog.pg_try_advisory_lock(5221, 2)'
            ' THEN NOT pg_catalog.pg_advisory_unlock(5221, 2)'
@@ -64,13 +64,13 @@ CREATE OR REPLACE FUNCTION brain.publish(channel text, type text, data jsonb DEF
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF coalesce(channel, '') = '' THEN
-        RAISE EXCEPTION 'a message is published on a channel' USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'a message needs a channel' USING ERRCODE = 'invalid_parameter_value';
     ELSIF starts_with(channel, 'brain.') THEN
         RAISE EXCEPTION 'the channel % is Brain''s own', channel USING ERRCODE = 'invalid_parameter_value';
     ELSIF coalesce(type, '') = '' THEN
-        RAISE EXCEPTION 'a message has a type' USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'a message needs a type' USING ERRCODE = 'invalid_parameter_value';
     ELSIF length(recipient) NOT BETWEEN 1 AND 255 THEN
-        RAISE EXCEPTION 'the recipient of a message is a user; a user name has 1 to 255 characters'
+        RAISE EXCEPTION 'the recipient of a message is a user; the user name must have 1 to 255 characters'
               USING ERRCODE = 'invalid_parameter_value';
     ELSIF pg_column_size(data) > 262144 THEN
         RAISE EXCEPTION 'the data of a message is at most 262144 bytes, not %', pg_column_size(data)

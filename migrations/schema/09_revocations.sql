@@ -17,7 +17,7 @@ CREATE OR REPLACE FUNCTION brain.revoke(user_id text, reason text DEFAULT NULL) 
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF coalesce(length(user_id), 0) NOT BETWEEN 1 AND 255 THEN
-        RAISE EXCEPTION 'a user has a name of 1 to 255 characters'
+        RAISE EXCEPTION 'the user name must have 1 to 255 characters'
               USING ERRCODE = 'invalid_parameter_value';
     END IF;
     INSERT INTO brain.revocations AS r VALUES (user_id, clock_timestamp(), reason)

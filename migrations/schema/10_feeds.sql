@@ -69,7 +69,7 @@ DECLARE
     type text;
 BEGIN
     IF name IS NULL OR name !~ '^[a-z][a-z0-9]*(-[a-z0-9]+)*$' OR length(name) > 63 THEN
-        RAISE EXCEPTION 'a feed is named in at most 63 small letters and digits with - between them, not %',
+        RAISE EXCEPTION 'a feed name has at most 63 lower-case letters and digits, with - between words, not %',
               coalesce(quote_literal(name), 'NULL') USING ERRCODE = 'invalid_name';
     ELSIF name IN ('brain', 'channel', 'connect') THEN
         RAISE EXCEPTION 'no feed can be named %: that address is taken', name
@@ -87,7 +87,7 @@ BEGIN
         RAISE EXCEPTION 'the feed % takes no argument that could be a key', name
               USING ERRCODE = 'invalid_parameter_value';
     ELSIF ignored_keys IS NULL OR array_position(ignored_keys, NULL) IS NOT NULL THEN
-        RAISE EXCEPTION 'ignored_keys lists names of keys' USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'ignored_keys must not contain NULL' USING ERRCODE = 'invalid_parameter_value';
     END IF;
     type := brain.result_type(statement, takes_argument);
     IF type <> 'jsonb' THEN

@@ -172,6 +172,18 @@ async def test_rows_are_read_over_http_with_the_cursor_from_which_they_change(
         assert (await message(client))["data"]["id"] == "b"
 
 
+@pytest.mark.parametrize("path", ["brain/snapshot/a%00b", "ws/channels/a%00b", "a%00b"])
+async def test_a_name_that_postgresql_cannot_hold_is_not_found(
+    running: RunningBrain, path: str
+) -> None:
+    logged = len(running.output.read_text())
+
+    status, body = await get(f"{running.http}/api/{path}")
+
+    assert (status, list(json.loads(body))) == (404, ["error"])
+    assert "WARNING" not in running.output.read_text()[logged:]
+
+
 async def test_a_channel_without_a_table_has_no_rows(running: RunningBrain) -> None:
     status, body = await get(f"{running.http}/api/brain/snapshot/nowhere")
 

@@ -315,7 +315,9 @@ async def test_clients_stay_while_the_database_is_gone_and_get_the_state_that_it
                 await ready(brain.http, 503)
                 async with following(brain, "routes") as newcomer:
                     assert await closing(newcomer) == 4010
-                assert (await http_get(brain, "routes")).status_code == 503
+                answer = await http_get(brain, "routes")
+                assert answer.status_code == 503
+                assert answer.json()["error"].startswith("the database cannot be reached")
                 assert await refusal(brain, "unreceived-of") == 503
 
                 with serve_embedded(data, settings={"port": str(server.port)}) as again:
@@ -338,13 +340,15 @@ async def test_a_query_that_fails_is_logged_once_and_nothing_false_is_sent(
         await becomes(lambda: "the feed things cannot be read" in brain.output.read_text())
         async with following(brain, "things") as newcomer:
             assert await closing(newcomer) == 4010
-        assert (await http_get(brain, "things")).status_code == 503
+        answer = await http_get(brain, "things")
+        assert (answer.status_code, answer.json()) == (503, {"error": "the query failed"})
         await connection.execute("ALTER TABLE elsewhere RENAME TO things")
         assert await state(client) == 1
 
     lines = brain.output.read_text().splitlines()
     (warning,) = [line for line in lines if "brain.feeds.refresher" in line]
     assert 'relation "things" does not exist' in warning
+    assert 'GET /api/things failed: relation "things" does not exist' in brain.output.read_text()
 
 
 async def test_a_state_that_is_too_large_closes_the_connection_with_4500(
@@ -383,7 +387,15 @@ async def test_over_http_the_bare_state_is_sent_only_if_it_has_changed(
 
 @pytest.mark.parametrize(
     "path",
-    ["nothing", "adw-state", "workflows/a", "adw-state/a%00b", "adw-state/" + "a" * 256, "Queue"],
+    [
+        "nothing",
+        "adw-state",
+        "workflows/a",
+        "a%00b",
+        "adw-state/a%00b",
+        "adw-state/" + "a" * 256,
+        "Queue",
+    ],
 )
 async def test_an_unknown_feed_is_404(brain: RunningBrain, path: str) -> None:
     assert await refusal(brain, path) == 404

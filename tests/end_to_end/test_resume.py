@@ -68,7 +68,16 @@ async def test_a_subprotocol_requests_cursors_too(brain: RunningBrain) -> None:
         proxy=None,
     ) as client:
         assert client.subprotocol == "brain.cursor"
-        assert "cursor" in await message(client)
+        greeting = await message(client)
+    assert "cursor" in greeting
+    assert greeting["data"] == {"message": "Connected to Cecelia Brain"}
+
+
+@pytest.mark.parametrize("query", ["", "?cursor=", "?snapshot", "?latest=1"])
+async def test_every_client_of_a_profile_is_greeted_by_it(brain: RunningBrain, query: str) -> None:
+    async with connect(f"ws://localhost:{brain.port}/ws{query}", proxy=None) as client:
+        greeting = await message(client)
+    assert greeting["data"] == {"message": "Connected to Cecelia Brain"}
 
 
 async def test_a_plain_client_sees_three_keys_and_no_heartbeat(

@@ -42,13 +42,13 @@ async def state_of(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ("NULL, $$SELECT jsonb '1'$$, '{a}'", "named in at most 63 small letters"),
-        ("'', $$SELECT jsonb '1'$$, '{a}'", "named in at most 63 small letters"),
+        ("NULL, $$SELECT jsonb '1'$$, '{a}'", "at most 63 lower-case letters"),
+        ("'', $$SELECT jsonb '1'$$, '{a}'", "at most 63 lower-case letters"),
         ("'Queue', $$SELECT jsonb '1'$$, '{a}'", "not 'Queue'"),
         ("'a/b', $$SELECT jsonb '1'$$, '{a}'", "not 'a/b'"),
         ("'a_b', $$SELECT jsonb '1'$$, '{a}'", "not 'a_b'"),
-        ("E'a\nb', $$SELECT jsonb '1'$$, '{a}'", "named in at most 63 small letters"),
-        ("repeat('a', 64), $$SELECT jsonb '1'$$, '{a}'", "named in at most 63 small letters"),
+        ("E'a\nb', $$SELECT jsonb '1'$$, '{a}'", "at most 63 lower-case letters"),
+        ("repeat('a', 64), $$SELECT jsonb '1'$$, '{a}'", "at most 63 lower-case letters"),
         ("'channel', $$SELECT jsonb '1'$$, '{a}'", "that address is taken"),
         ("'x', $$SELECT jsonb '1'$$, '{}'", "at least one channel"),
         ("'x', $$SELECT jsonb '1'$$, NULL", "at least one channel"),
@@ -67,7 +67,7 @@ async def state_of(
         ("'x', $$SELECT jsonb '1'$$, '{a}', true", "does not use \\$1"),
         ("'x', 'SELECT to_jsonb($2)', '{a}', true", "does not use \\$1"),
         ("'x', $$SELECT jsonb '1'$$, '{a}', argument_is_key => true", "no argument that could be"),
-        ("'x', $$SELECT jsonb '1'$$, '{a}', ignored_keys => NULL", "lists names of keys"),
+        ("'x', $$SELECT jsonb '1'$$, '{a}', ignored_keys => NULL", "must not contain NULL"),
     ],
 )
 async def test_an_invalid_definition_is_refused_with_the_reason(

@@ -84,16 +84,16 @@ def application(
         authority, limiter or ConnectionLimiter(quotas(chosen)), chosen.allowed_origins
     )
     services = Services(
-        chosen,
-        NO_DATABASE,
-        schemas,
-        BatchSource(NO_DATABASE, chosen),
-        authority,
-        Handshake(admission, chosen.unread_timeout_seconds),
-        SessionContext(authority, registry, limits(chosen), chosen.jwt_leeway_seconds),
-        presence,
-        Cluster(NO_DATABASE, presence, chosen.database_timeout_seconds),
-        SnapshotReader(10_000),
+        settings=chosen,
+        database_url=NO_DATABASE,
+        schemas=schemas,
+        source=BatchSource(NO_DATABASE, chosen),
+        authority=authority,
+        handshake=Handshake(admission, chosen.unread_timeout_seconds),
+        sessions=SessionContext(authority, registry, limits(chosen), chosen.jwt_leeway_seconds),
+        presence=presence,
+        cluster=Cluster(NO_DATABASE, presence, chosen.database_timeout_seconds),
+        snapshots=SnapshotReader(10_000),
     )
 
     @asynccontextmanager

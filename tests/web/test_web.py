@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
+from uuid import uuid4
 
 import pytest
 from starlette.applications import Starlette
@@ -13,6 +14,7 @@ from starlette.testclient import TestClient
 from brain.app import create_app
 from brain.listener.batch_source import BatchSource, BatchSourceStatistics
 from brain.presence.cluster import Cluster, ClusterCounts
+from brain.presence.tracker import ClientInfo
 from brain.settings import Settings
 from brain.system import installed_systems
 from brain.systems.mission_control import health
@@ -43,7 +45,9 @@ class CountedCluster:
 
 
 def services_of(url: str, *, is_live: bool) -> Services:
+    """Return the services of an application that has one client, of four in all."""
     services: Services = create_app(url, Settings()).state.services
+    services.presence.add(ClientInfo(uuid4(), None, False, frozenset()))
     return replace(
         services,
         source=cast(BatchSource, Source(is_live)),
@@ -59,9 +63,7 @@ def web() -> Web:
         services = services_of("postgresql://localhost/brain", is_live=is_live)
         cecelia = installed_systems()["cecelia"]
         routes = [
-            *status.routes(
-                lambda: 1, services.source.statistics, services.cluster.clients_elsewhere
-            ),
+            *status.routes(services),
             *pages.routes(cecelia.front_page if has_page else None, cecelia.links),
             *cecelia.routes(services),
         ]

@@ -63,6 +63,8 @@ class ChannelsApi:
     async def _broadcast(self, request: Request) -> Response:
         services = self.services
         identity = await authenticate(request, services.authority)
+        # Without any right, nothing is read of what it sends.
+        authorize(identity, bool(identity.publishable))
         body = await parse_body(request, Broadcast, services.settings.allowed_origins)
         authorize(identity, identity.may_publish(body.channel))
         await publish(request.state.pool, body.channel, body.type, body.message)
@@ -74,9 +76,9 @@ class ChannelsApi:
     async def _broadcast_to_all(self, request: Request) -> Response:
         services = self.services
         identity = await authenticate(request, services.authority)
-        body = await parse_body(request, BroadcastToAll, services.settings.allowed_origins)
         # No narrower right covers all clients.
         authorize(identity, "*" in identity.publishable)
+        body = await parse_body(request, BroadcastToAll, services.settings.allowed_origins)
         await broadcast(request.state.pool, body.type, body.data)
         count, _ = await services.cluster.subscribers(EVERYONE)
         return json_response({"status": "broadcasted", "connections": count})

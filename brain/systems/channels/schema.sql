@@ -31,7 +31,7 @@ CREATE OR REPLACE FUNCTION brain.broadcast(type text, data jsonb DEFAULT '{}') R
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF coalesce(type, '') = '' THEN
-        RAISE EXCEPTION 'a message has a type' USING ERRCODE = 'invalid_parameter_value';
+        RAISE EXCEPTION 'a message needs a type' USING ERRCODE = 'invalid_parameter_value';
     ELSIF pg_column_size(data) > 262144 THEN
         RAISE EXCEPTION 'the data of a message is at most 262144 bytes, not %', pg_column_size(data)
               USING ERRCODE = 'program_limit_exceeded';

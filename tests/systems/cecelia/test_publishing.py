@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from brain.errors import DatabaseUnreachable, UnknownStatus, UnknownTask
+from brain.errors import UnknownStatus, UnknownTask
 from brain.systems.cecelia.publishing import update_task_progress, update_task_status
 from tests.database.log_reading import events_after, reading
 
@@ -62,14 +62,3 @@ async def test_an_unknown_task_or_status_is_refused(connection: asyncpg.Connecti
         await update_task_progress("no-such-task", current_step=1, connection=connection)
     with pytest.raises(UnknownStatus, match="not 'finished'"):
         await update_task_status("no-such-task", "finished", connection=connection)
-
-
-async def test_without_a_database_the_error_says_what_to_set(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    for name in ("BRAIN_DATABASE_URL", "DATABASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("empty")))
-
-    with pytest.raises(DatabaseUnreachable, match="set BRAIN_DATABASE_URL"):
-        await update_task_progress("a", current_step=1)
