@@ -163,8 +163,6 @@ class Hub:
             for number, event in enumerate(batch.events, start=1):
                 size += event.size_bytes
                 if size >= SLICE_BYTES or number == len(batch.events):
-                    self._next += number - start
-                    self._cursor = event.cursor
                     self._fan_out(batch.events[start:number])
                     start, size = number, 0
             self._cursor = batch.cursor
@@ -242,6 +240,9 @@ class Hub:
         now = self._clock()
         for recipient, run in groupby(events, key=lambda event: event.recipient):
             some = tuple(run)
+            # Before it is sent: a subscriber that pauses meanwhile goes on after this run.
+            self._next += len(some)
+            self._cursor = some[-1].cursor
             if recipient is not None:
                 self._send_to_user(recipient, some)
                 continue

@@ -637,6 +637,20 @@ def test_a_private_message_goes_to_all_connections_of_its_recipient_alone_and_in
     assert anonymous.received == ["1", "3", "5"]
 
 
+@pytest.mark.parametrize("writes", [1, 2, 3])
+def test_a_client_that_pauses_between_private_and_other_messages_misses_none(writes: int) -> None:
+    hub = new_hub()
+    ann = live(hub, user="ann")
+    ann.stop_reading(after_writes=writes)
+    hub.deliver(batch(event(1), private("ann", 2), event(3)))
+    assert ann.received == ids(1, writes + 1)
+    assert hub.cursor_of(ann.subscriber) == event(writes).cursor
+
+    ann.read()
+    assert ann.received == ids(1, 4)
+    assert hub.cursor_of(ann.subscriber) == hub.cursor
+
+
 def test_a_private_message_goes_to_its_recipient_from_the_ring_too() -> None:
     hub = new_hub()
     ann, bob = live(hub, user="ann"), live(hub, user="bob")
