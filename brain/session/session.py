@@ -75,6 +75,9 @@ class Session(ABC):
             self._start()
         except ConnectionEnded as reason:
             self.end(reason)
+        except BaseException:
+            self.connection_lost()
+            raise
 
     def message_received(self, message: str | bytes) -> None:
         """Handle a message of the client, within its limits."""

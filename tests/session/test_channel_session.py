@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,9 +11,14 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
 from brain.hub.hub import Hub
+from brain.message.base_format import BaseFormat
+from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
+from brain.message.wire_format import Welcome
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
+from brain.system import System
+from brain.web.websocket_endpoint import Profile
 from tests.transport.served import a_task, application, new_hub
 
 
@@ -111,6 +116,34 @@ def test_a_session_that_has_ended_leaves_nothing_behind(hub: Hub) -> None:
             assert (hub.statistics().subscribers, limiter.count()) == (1, 1)
 
         assert (hub.statistics().subscribers, limiter.count()) == (0, 0)
+
+
+class FormatThatFails(BaseFormat):
+    name = "fails"
+
+    def greet(self, welcome: Welcome) -> Iterable[str]:
+        raise RuntimeError("no greeting")
+
+
+class SystemThatFails(System):
+    """Serves `/ws` with a format that cannot greet."""
+
+    name = "fails"
+
+    def profiles(self, schemas: ChannelSchemas) -> Sequence[Profile]:
+        return [Profile(FormatThatFails(schemas))]
+
+
+def test_a_session_that_fails_to_begin_leaves_nothing_behind(hub: Hub) -> None:
+    limiter = ConnectionLimiter(ConnectionQuotas(10, 10, 10, 10))
+    app = application(hub, limiter=limiter, systems=[SystemThatFails()])
+    with TestClient(app) as client:
+        with pytest.raises(RuntimeError, match="no greeting"):
+            with client.websocket_connect("/ws"):
+                pass
+
+    clients = app.state.registry.presence.counts().clients
+    assert (hub.statistics().subscribers, limiter.count(), clients) == (0, 0, 0)
 
 
 def test_a_connection_above_the_quota_is_refused_before_the_handshake(hub: Hub) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -32,7 +32,7 @@ from brain.session.connection_limiter import ConnectionLimiter
 from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext
 from brain.settings import Settings
-from brain.system import installed_systems
+from brain.system import System, installed_systems
 from brain.transport.handshake import Handshake
 from brain.transport.websocket import HttpProtocol, TransportLimits, WebSocketProtocol
 from brain.web import websocket_endpoint as endpoint
@@ -68,14 +68,16 @@ def application(
     settings: Settings | None = None,
     access_function: AccessFunction | None = None,
     limiter: ConnectionLimiter | None = None,
+    systems: Sequence[System] | None = None,
 ) -> Starlette:
     """
-    Return an application with the endpoints of all systems, without feeds.
+    Return an application with the endpoints of all systems, or of those given, without feeds.
 
     `pool` is used to catch up; `app.state.registry` is the registry of its sessions.
     """
     chosen = settings or Settings(max_message_depth=10)
-    systems = list(installed_systems().values())
+    if systems is None:
+        systems = list(installed_systems().values())
     schemas = ChannelSchemas(schema for system in systems for schema in system.channel_schemas)
     presence = PresenceTracker()
     registry = SessionRegistry(presence)
