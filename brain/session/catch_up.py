@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -63,12 +64,14 @@ class CatchUp:
 
     def resume(self) -> None:
         """Go on after the subscriber's cursor: from the ring, or from the log until there."""
+        self.cancel()
         if not self._sources.hub.resume(self._subscriber):
-            self._start(self._read_log())
+            self._start(self._read_log)
 
     def send_rows(self) -> None:
         """Send the rows of the tables, and then what happens after that."""
-        self._start(self._send_snapshot())
+        self.cancel()
+        self._start(self._send_snapshot)
 
     def resume_writing(self) -> None:
         """Go on: the client has read what was written."""
@@ -76,41 +79,42 @@ class CatchUp:
             self._resumed.set_result(None)
 
     def cancel(self) -> None:
+        """Give up what is being sent: from now on its outcome makes no difference."""
         if self._task is not None:
             self._task.cancel()
+            self._task = None
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._task = asyncio.create_task(self._run(work), name="catch-up")
 
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """
         Do the work; any failure closes the connection.
 
-        Also a cancellation that is not this task's own, for instance of a database connection that
-        the pool lent to another client before: it would leave this client connected and deaf.
+        A `CancelledError` that was not requested of this task does so too (the pool may lend a
+        connection whose former query was cancelled); otherwise the client would get nothing more.
         """
-        task = self._task
+        task = asyncio.current_task()
         assert task is not None
+        finish: Callable[[], None] | None = None
         try:
-            await work
+            await work()
         except CursorLost as lost:
-            self._task = None
-            self._on_gap(lost)
+            finish = partial(self._on_gap, lost)
         except ConnectionEnded as reason:
-            self._task = None
-            self._close(reason.close_code, str(reason))
+            finish = partial(self._close, reason.close_code, str(reason))
         except asyncio.CancelledError as error:
             if task.cancelling():
                 raise
             logger.warning("a catch-up was cancelled from elsewhere", exc_info=error)
-            self._task = None
-            self._close(CloseCode.LOG_UNAVAILABLE, "the log cannot be read at the moment")
+            finish = partial(self._close, CloseCode.LOG_UNAVAILABLE, "the log cannot be read at the moment")
         except Exception:
             logger.exception("a catch-up failed")
+            finish = partial(self._close, CloseCode.INTERNAL_ERROR, "internal error")
+        if self._task is task:
             self._task = None
-            self._close(CloseCode.INTERNAL_ERROR, "internal error")
-        else:
-            self._task = None
+            if finish is not None:
+                finish()
 
     async def _read_log(self) -> None:
         """
