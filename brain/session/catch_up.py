@@ -107,7 +107,9 @@ class CatchUp:
             if task.cancelling():
                 raise
             logger.warning("a catch-up was cancelled from elsewhere", exc_info=error)
-            finish = partial(self._close, CloseCode.LOG_UNAVAILABLE, "the log cannot be read at the moment")
+            finish = partial(
+                self._close, CloseCode.LOG_UNAVAILABLE, "the log cannot be read at the moment"
+            )
         except Exception:
             logger.exception("a catch-up failed")
             finish = partial(self._close, CloseCode.INTERNAL_ERROR, "internal error")

@@ -69,9 +69,9 @@ class ChannelSession(Session):
         self._wire_format = request.wire_format
         self.client_timeout_seconds = request.wire_format.client_timeout_seconds
         self.going_away_code = request.wire_format.going_away_code
-        self._subscriptions = Subscriptions(request.implied, context.limits.max_subscriptions)
-        for name in request.names:
-            self._subscriptions.add(name, request.where)
+        self._subscriptions = Subscriptions(
+            request.implied, request.names, request.where, context.limits.max_subscriptions
+        )
         self._may_read = may_read
         self._subscriber: Subscriber | None = None
         self._catch_up: CatchUp | None = None

@@ -70,7 +70,11 @@ class Endpoint:
         wire_format = profile.wire_format
         if "cursor" in query or wants_snapshot or wants_cursors:
             wire_format = self._with_cursor[wire_format.name]
-        names = query.getlist("channel") or profile.channels
+        named = query.getlist("channel")
+        most = self._services.settings.max_subscriptions
+        if len(set(named)) > most:
+            raise ValueError(f"more than {most} subscriptions")
+        names = named or profile.channels
         where = parse_filter_parameter(query.get("where"))
         if wants_snapshot and (where or any(":" in name for name in names)):
             raise ValueError("a snapshot is of whole channels")

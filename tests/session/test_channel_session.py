@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -121,7 +121,7 @@ def test_a_session_that_has_ended_leaves_nothing_behind(hub: Hub) -> None:
 class FormatThatFails(BaseFormat):
     name = "fails"
 
-    def greet(self, welcome: Welcome) -> Iterable[str]:
+    def greet(self, welcome: Welcome) -> Iterator[str]:
         raise RuntimeError("no greeting")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import jwt
 import pytest
-from starlette.testclient import TestClient, WebSocketTestSession
+from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
 from brain.auth.access_function import AccessFunction
@@ -153,6 +153,18 @@ def test_the_number_of_subscriptions_is_limited() -> None:
         assert replies == ["subscribed", "subscribed", "error", "subscribed"]
         send(client, type="unsubscribe", channel="b")
         assert send(client, type="subscribe", channel="c")["type"] == "subscribed"
+
+
+def test_a_url_with_too_many_subscriptions_is_refused() -> None:
+    path = "/ws?channel=a&channel=b&channel=b"
+    with running(Settings(max_subscriptions=2)) as app:
+        with app.connected(path) as client:
+            client.receive_json()
+        with pytest.raises(WebSocketDenialResponse) as refused:
+            with app.connected(f"{path}&channel=c"):
+                pass
+    assert refused.value.status_code == 400
+    assert "more than 2 subscriptions" in refused.value.text
 
 
 def test_a_client_that_connects_without_a_token_may_authenticate_later() -> None:
