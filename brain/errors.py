@@ -23,6 +23,7 @@ BrainError
 │   └── MessageTooLarge             413
 ├── TooManyConnections              429 or 503: a WebSocket is refused
 ├── TokenRefused                    a token is invalid, expired or revoked
+├── AccessUndecided                 503: the access function could not be called
 ├── TaskError                       a publishing call for tasks was refused
 │   ├── UnknownTask
 │   └── UnknownStatus
@@ -144,6 +145,12 @@ class TooManyConnections(BrainError):
 
 class TokenRefused(BrainError):
     """A token is invalid, expired or revoked. The client does not learn which."""
+
+
+class AccessUndecided(BrainError):
+    """The operator's access function could not be called, or did not return in time."""
+
+    http_status = 503
 
 
 class TaskError(BrainError):

@@ -8,7 +8,14 @@ from datetime import UTC, datetime
 
 from brain.auth.identity import Identity
 from brain.close_codes import CloseCode
-from brain.errors import ConnectionEnded, CursorLost, HistoryLost, SlowConsumer, TokenRefused
+from brain.errors import (
+    AccessUndecided,
+    ConnectionEnded,
+    CursorLost,
+    HistoryLost,
+    SlowConsumer,
+    TokenRefused,
+)
 from brain.hub.subscriber import Subscriber
 from brain.message.commands import (
     Command,
@@ -166,13 +173,16 @@ class ChannelSession(Session):
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     async def _execute(self, command: Command) -> None:
-        match command:
-            case Subscribe():
-                await self._subscribe(command)
-            case Reauthenticate():
-                await self._reauthenticate(command)
-            case _:
-                self._execute_now(command)
+        try:
+            match command:
+                case Subscribe():
+                    await self._subscribe(command)
+                case Reauthenticate():
+                    await self._reauthenticate(command)
+                case _:
+                    self._execute_now(command)
+        except AccessUndecided as error:
+            self._refuse(str(error))
 
     def _execute_now(self, command: Command) -> None:
         match command:

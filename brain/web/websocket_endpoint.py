@@ -12,6 +12,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from brain.auth.identity import Identity
+from brain.errors import AccessUndecided
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
 from brain.message.matching import Filter, parse_filter
@@ -101,7 +102,11 @@ async def open_channels(
 ) -> None:
     """Admit a client of channels, and open its session."""
     who = identity or await services.handshake.admission.identify(websocket)
-    may_read = await services.authority.read_predicate(who, request.names)
+    try:
+        may_read = await services.authority.read_predicate(who, request.names)
+    except AccessUndecided as error:
+        await refuse(websocket, error.http_status, str(error))
+        return
 
     def session_for(admitted: Admitted) -> ChannelSession:
         sources = websocket.state.sources
