@@ -47,7 +47,7 @@ class BrainError(Exception):
 
     exit_code: ClassVar[int] = 1
     """Of a command that ends with it."""
-    http_status: ClassVar[int] = 500
+    http_status: int = 500
     """Of the response to a request that ends with it."""
 
 
@@ -138,9 +138,9 @@ class MessageTooLarge(MessageRefused):
 class TooManyConnections(BrainError):
     """A quota of connections is used up: in all, of an address, or of a user."""
 
-    def __init__(self, text: str, status_code: int) -> None:
+    def __init__(self, text: str, http_status: int) -> None:
         super().__init__(text)
-        self.status_code = status_code
+        self.http_status = http_status
 
 
 class TokenRefused(BrainError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
@@ -12,7 +12,7 @@ from brain.auth.origin import is_allowed_origin
 from brain.auth.policy import Authority
 from brain.auth.token_verifier import token_in
 from brain.errors import TokenRefused
-from brain.session.connection_limiter import ConnectionLimiter
+from brain.session.connection_limiter import ConnectionLimiter, CountedConnection
 from brain.session.transport_protocol import Transport
 
 
@@ -22,8 +22,8 @@ class Admitted:
 
     transport: Transport
     identity: Identity
-    release: Callable[[], None]
-    """To be called when the connection has ended; may be called again."""
+    counted: CountedConnection
+    """To be released when the connection has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Admission:
         headers = connection.headers
         return is_allowed_origin(headers.get("origin"), headers.get("host"), self.allowed_origins)
 
-    def admit(self, connection: HTTPConnection, identity: Identity) -> Callable[[], None]:
-        """Count a connection; return what releases it. Raises `TooManyConnections`."""
+    def admit(self, connection: HTTPConnection, identity: Identity) -> CountedConnection:
+        """Count a connection, until it is released. Raises `TooManyConnections`."""
         address = connection.client.host if connection.client else ""
         return self.limiter.admit(address, identity.user)

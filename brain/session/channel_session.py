@@ -15,6 +15,7 @@ from brain.errors import (
     HistoryLost,
     SlowConsumer,
     TokenRefused,
+    TooManyConnections,
 )
 from brain.hub.subscriber import Subscriber
 from brain.message.commands import (
@@ -226,7 +227,14 @@ class ChannelSession(Session):
         if self._identity.user not in (None, identity.user):
             self._refuse("The token is of another user")
             return
-        self._may_read = await authority.read_predicate(identity, self._subscriptions.names)
+        may_read = await authority.read_predicate(identity, self._subscriptions.names)
+        if self._identity.user is None and identity.user is not None:
+            try:
+                self._counted.assign_user(identity.user)
+            except TooManyConnections as error:
+                self._refuse(str(error))
+                return
+        self._may_read = may_read
         self._become(identity)
         self._change_subscriptions()
         self._confirm(command)

@@ -59,7 +59,7 @@ class Session(ABC):
         """`is_listed`: others may see the id of this connection."""
         self._transport = admitted.transport
         self._identity = admitted.identity
-        self._release = admitted.release
+        self._counted = admitted.counted
         self._context = context
         self._expiry: asyncio.TimerHandle | None = None
         self._rate_limiter: RateLimiter | None = None
@@ -117,7 +117,7 @@ class Session(ABC):
         if self._expiry is not None:
             self._expiry.cancel()
         self._context.registry.remove(self)
-        self._release()
+        self._counted.release()
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close the connection."""

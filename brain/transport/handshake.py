@@ -51,9 +51,9 @@ class Handshake:
             await refuse(websocket, 403, "this origin is not allowed: see BRAIN_ALLOWED_ORIGINS")
             return
         try:
-            release = self.admission.admit(websocket, identity)
+            counted = self.admission.admit(websocket, identity)
         except TooManyConnections as refusal:
-            await refuse(websocket, refusal.status_code, str(refusal))
+            await refuse(websocket, refusal.http_status, str(refusal))
             return
         is_adopted = False
         try:
@@ -62,7 +62,7 @@ class Handshake:
                 EXTENSION
             )
             transport = connection or AsgiTransport(websocket, self.unread_timeout_seconds)
-            session = session_for(Admitted(transport, identity, release))
+            session = session_for(Admitted(transport, identity, counted))
             session.open()
             if isinstance(transport, AsgiTransport):
                 await transport.run(session)
@@ -71,7 +71,7 @@ class Handshake:
                 is_adopted = True
         finally:
             if not is_adopted:
-                release()
+                counted.release()
 
 
 async def refuse(websocket: WebSocket, status_code: int, reason: str) -> None:

@@ -179,6 +179,20 @@ def test_a_client_that_connects_without_a_token_may_authenticate_later() -> None
         assert client.receive_json()["data"] == {"number": 1}
 
 
+def test_a_client_that_authenticates_later_is_counted_as_one_of_its_user() -> None:
+    settings = with_secret(max_connections_per_user=1, max_anonymous_connections=1)
+    with running(settings) as app, app.connected() as first:
+        first.receive_json()
+        assert send(first, type="auth", token=token())["type"] == "authenticated"
+        with app.connected() as second:
+            second.receive_json()
+            refusal = send(second, type="auth", token=token())
+            assert refusal["type"] == "error"
+            assert "too many connections of this user" in str(refusal)
+            assert send(second, type="subscribe", channel="missions")["type"] == "error"
+            assert send(second, type="auth", token=token("bob"))["type"] == "authenticated"
+
+
 def test_another_token_of_the_same_user_keeps_the_connection_and_changes_its_rights() -> None:
     with running(with_secret(jwt_leeway_seconds=0)) as app:
         path = f"/ws/channel/tasks?token={token(seconds=2)}"
