@@ -191,6 +191,7 @@ def quotas(settings: Settings) -> ConnectionQuotas:
 
 def limits(settings: Settings) -> SessionLimits:
     return SessionLimits(
+        max_message_bytes=settings.max_message_bytes,
         max_message_depth=settings.max_message_depth,
         max_subscriptions=settings.max_subscriptions,
         messages_per_second=settings.messages_per_second,

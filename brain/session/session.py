@@ -24,6 +24,7 @@ from brain.session.registry import SessionRegistry
 class SessionLimits:
     """What one client may do, whatever its transport."""
 
+    max_message_bytes: int = 65536
     max_message_depth: int = 64
     max_subscriptions: int = 100
     messages_per_second: float = 100.0
@@ -84,7 +85,10 @@ class Session(ABC):
         if not self._is_open:
             return
         self.received_at = time.monotonic()
-        if isinstance(message, bytes):
+        size = size_bytes(message)
+        if size > self._context.limits.max_message_bytes:
+            self.close(CloseCode.MESSAGE_TOO_BIG, "the message is too long")
+        elif isinstance(message, bytes):
             self.close(CloseCode.UNSUPPORTED_DATA, "text messages only")
         elif is_deeper(message, self._context.limits.max_message_depth):
             self.close(CloseCode.NESTED_TOO_DEEPLY, "nested too deeply")
@@ -94,7 +98,7 @@ class Session(ABC):
                 limits = self._context.limits
                 limiter = RateLimiter(limits.messages_per_second, limits.bytes_per_second)
                 self._rate_limiter = limiter
-            if not limiter.allows(message, self.received_at):
+            if not limiter.allows(size, self.received_at):
                 self.close(CloseCode.RATE_LIMITED, "rate limit exceeded")
                 return
             if limiter.is_warning_due:
@@ -156,3 +160,10 @@ class Session(ABC):
         """Go on with another identity, which has expiry and rights of its own."""
         self._identity = identity
         self._schedule_expiry()
+
+
+def size_bytes(message: str | bytes) -> int:
+    """Return the size of a message, of text in UTF-8."""
+    if isinstance(message, bytes) or message.isascii():
+        return len(message)
+    return len(message.encode())

@@ -17,6 +17,7 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from brain.message.wire_format import Welcome
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
+from brain.settings import Settings
 from brain.system import System
 from brain.web.websocket_endpoint import Profile
 from tests.transport.served import a_task, application, new_hub
@@ -46,12 +47,28 @@ def test_a_client_gets_a_greeting_events_and_replies(hub: Hub, client: TestClien
 
 
 @pytest.mark.parametrize("size", [10, 125, 126, 65535, 65536, 100_000])
-def test_a_message_of_any_length_arrives_whole(hub: Hub, client: TestClient, size: int) -> None:
+def test_a_message_of_any_length_arrives_whole(hub: Hub, size: int) -> None:
+    client = TestClient(application(hub, settings=Settings(max_message_bytes=1_000_000)))
     with client, client.websocket_connect("/ws") as websocket:
         websocket.receive_json()
         websocket.send_text("é" * size)
 
         assert websocket.receive_json()["data"] == {"message": "é" * size}
+
+
+@pytest.mark.parametrize("character", ["x", "é"])
+def test_a_message_that_is_too_long_closes_the_connection(hub: Hub, character: str) -> None:
+    most = 1000 // len(character.encode())
+    client = TestClient(application(hub, settings=Settings(max_message_bytes=1000)))
+    with client, client.websocket_connect("/ws") as websocket:
+        websocket.receive_json()
+        websocket.send_text(character * most)
+        assert websocket.receive_json()["type"] == "echo"
+
+        websocket.send_text(character * (most + 1))
+        with pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_json()
+        assert closed.value.code == 1009
 
 
 def test_a_binary_message_closes_the_connection(client: TestClient) -> None:

@@ -221,13 +221,15 @@ def test_a_client_that_exceeds_the_message_rate_is_warned_and_then_closed() -> N
         assert (received, closed.value.code) == (["error"], 4029)
 
 
-def test_a_client_that_exceeds_the_byte_rate_is_warned_and_then_closed() -> None:
+@pytest.mark.parametrize("character", ["x", "é"])
+def test_a_client_that_exceeds_the_byte_rate_is_warned_and_then_closed(character: str) -> None:
+    padding = character * (700 // len(character.encode()))
     with running(Settings(bytes_per_second=1024)) as app, app.connected() as client:
         client.receive_json()
         received = []
         with pytest.raises(WebSocketDisconnect) as closed:
             for _ in range(4):
-                client.send_json({"type": "pong", "padding": "x" * 700})
+                client.send_text(f'{{"type": "pong", "padding": "{padding}"}}')
             while True:
                 received.append(client.receive_json()["type"])
         assert (received, closed.value.code) == (["error"], 4029)
