@@ -182,14 +182,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self._is_adopted and self.close_timer is None:
             self.transport.close()
 
-    def handle_text(self, event: Frame) -> None:
-        if not self.close_sent:
-            super().handle_text(event)
-
-    def handle_bytes(self, event: Frame) -> None:
-        if not self.close_sent:
-            super().handle_bytes(event)
-
     def handle_cont(self, event: Frame) -> None:
         if not self._is_within_rate():
             return
