@@ -199,7 +199,7 @@ class Cluster:
             str(id): None if channels is None else sorted(filter(is_text, channels))
             for id, channels in update.connections.items()
         }
-        elsewhere = await connection.fetchval(
+        is_known: bool = await connection.fetchval(
             REPORT,
             self._id,
             self._name,
@@ -212,7 +212,7 @@ class Cluster:
             orjson.dumps(connections).decode(),
             timeout=self._timeout_seconds,
         )
-        return elsewhere is not None
+        return is_known
 
     async def _fetch(self, connection: asyncpg.Connection, query: Query) -> asyncpg.Record | None:
         statement, argument = query
