@@ -542,6 +542,35 @@ def test_a_subscriber_that_is_ahead_keeps_up_once_the_node_has_reached_its_curso
     assert hub.statistics().lagging == 0
 
 
+def test_a_subscriber_that_is_ahead_may_stop_reading_meanwhile() -> None:
+    hub = new_hub()
+    client = Client(hub, after=event(2).cursor)
+    hub.resume_once_reached(client.subscriber)
+    client.stop_reading()
+    hub.deliver(batch(event(1)))
+    client.read()
+    hub.deliver(batch(event(2)))
+    client.stop_reading()
+    hub.deliver(batch(event(3)))
+    assert client.received == []
+
+    client.read()
+    assert client.received == ["3"]
+    assert hub.statistics().lagging == 0
+
+
+def test_a_batch_visits_no_lagging_subscriber_but_those_that_are_ahead() -> None:
+    hub = new_hub()
+    ahead, slow = Client(hub, after=event(2).cursor), live(hub)
+    hub.resume_once_reached(ahead.subscriber)
+    slow.stop_reading()
+    assert hub._slow.lagging == {ahead.subscriber, slow.subscriber}
+    assert hub._slow.ahead == {ahead.subscriber}
+
+    hub.deliver(batch(event(1), event(2)))
+    assert hub._slow.ahead == set()
+
+
 def test_the_cursor_of_a_subscriber_that_gets_nothing_advances() -> None:
     hub = new_hub()
     client = live(hub)
