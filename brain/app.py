@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol, TypedDict
 
 import asyncpg
@@ -142,7 +143,7 @@ def create_app(
                 history = HistoryReader(pool, settings.database_timeout_seconds)
                 yield {
                     "pool": pool,
-                    "sources": Sources(hub, pool, history, services.snapshots),
+                    "sources": Sources(hub, history, partial(services.snapshots.read, pool)),
                     "feeds": refresher,
                     "feed_reader": reader,
                 }

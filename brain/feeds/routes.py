@@ -47,7 +47,7 @@ class Feeds:
         argument = websocket.path_params.get("argument")
         refresher: FeedRefresher = websocket.state.feeds
         handshake, authority = self._services.handshake, self._services.authority
-        identity = await handshake.admission.identify(websocket)
+        identity = await handshake.identify(websocket)
         try:
             may_read = await authority.read_predicate(identity, [name])
         except AccessUndecided as error:

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import asyncpg
-
 from brain.close_codes import CloseCode
-from brain.database.connection import DISCONNECTIONS, first_line
 from brain.database.history import HistoryReader
-from brain.database.snapshot import SnapshotReader
-from brain.errors import ConnectionEnded, CursorLost, LogUnavailable
+from brain.errors import ConnectionEnded, CursorLost
 from brain.hub.hub import CHUNK_BYTES, Hub
 from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
+from brain.message.snapshot import Snapshot
 from brain.session.transport_protocol import Transport
 
 logger = logging.getLogger(__name__)
@@ -31,9 +28,9 @@ class Sources:
     """Where the messages come from."""
 
     hub: Hub
-    pool: asyncpg.Pool
     history: HistoryReader
-    snapshots: SnapshotReader
+    read_snapshot: Callable[[frozenset[str]], Awaitable[Snapshot]]
+    """Reads the tables of channels. Raises `SnapshotTooLarge` and `LogUnavailable`."""
 
 
 class CatchUp:
@@ -154,12 +151,8 @@ class CatchUp:
             raise CursorLost(f"the log does not know {self._subscriber.cursor}")
 
     async def _send_snapshot(self) -> None:
-        sources, subscriber = self._sources, self._subscriber
-        try:
-            snapshot = await sources.snapshots.read(sources.pool, subscriber.subscriptions.channels)
-        except DISCONNECTIONS as error:
-            logger.warning("cannot read a snapshot for a client: %s", first_line(error))
-            raise LogUnavailable("the tables cannot be read at the moment") from error
+        subscriber = self._subscriber
+        snapshot = await self._sources.read_snapshot(subscriber.subscriptions.channels)
         for frame in subscriber.encoding.encode_snapshot(snapshot, datetime.now(UTC)):
             await self._write([frame], subscriber.cursor)
         subscriber.cursor = snapshot.cursor

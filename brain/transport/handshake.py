@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
 from brain.auth.identity import Identity
+from brain.auth.token_verifier import token_in
 from brain.errors import TooManyConnections
 from brain.session.admission import Admission, Admitted
 from brain.session.transport_protocol import Receiver
@@ -34,6 +35,12 @@ class Handshake:
     admission: Admission
     unread_timeout_seconds: float
 
+    async def identify(self, websocket: WebSocket) -> Identity:
+        """Return who a client is, by the token of its handshake."""
+        subprotocols = websocket.scope.get("subprotocols", ())
+        token = token_in(websocket.headers, subprotocols, websocket.query_params)
+        return await self.admission.identify(token)
+
     async def accept(
         self,
         websocket: WebSocket,
@@ -47,11 +54,13 @@ class Handshake:
         Under Brain's own protocol class this returns at once: the connection calls the session.
         Under any other server it serves the connection until its end.
         """
-        if not self.admission.allows_origin(websocket):
+        origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
+        if not self.admission.allows_origin(origin, host):
             await refuse(websocket, 403, "this origin is not allowed: see BRAIN_ALLOWED_ORIGINS")
             return
+        address = websocket.client.host if websocket.client else ""
         try:
-            counted = self.admission.admit(websocket, identity)
+            counted = self.admission.admit(address, identity)
         except TooManyConnections as refusal:
             await refuse(websocket, refusal.http_status, str(refusal))
             return

@@ -101,7 +101,7 @@ async def open_channels(
     subprotocol: str | None = None,
 ) -> None:
     """Admit a client of channels, and open its session."""
-    who = identity or await services.handshake.admission.identify(websocket)
+    who = identity or await services.handshake.identify(websocket)
     try:
         may_read = await services.authority.read_predicate(who, request.names)
     except AccessUndecided as error:

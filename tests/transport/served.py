@@ -101,7 +101,7 @@ def application(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         history = HistoryReader(pool, timeout_seconds=1)
-        yield {"sources": Sources(hub, pool, history, services.snapshots)}
+        yield {"sources": Sources(hub, history, partial(services.snapshots.read, pool))}
 
     profiles = [profile for system in systems for profile in system.profiles(schemas)]
     app = Starlette(
