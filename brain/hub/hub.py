@@ -29,8 +29,6 @@ CHUNK_EVENTS = 256
 # Events take several times as much memory as their frames have bytes.
 SLICE_BYTES = 4 * CHUNK_BYTES
 
-RING_SECONDS = 60.0
-
 
 class HubStatistics(NamedTuple):
     subscribers: int
@@ -59,7 +57,7 @@ class Hub:
     def __init__(
         self,
         ring_bytes: int,
-        ring_seconds: float = RING_SECONDS,
+        ring_seconds: float,
         schemas: ChannelSchemas | None = None,
         clock: Callable[[], float] = time.monotonic,
         later: Callable[[Callable[[], None]], None] = in_next_turn,

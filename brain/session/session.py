@@ -24,11 +24,11 @@ from brain.session.registry import SessionRegistry
 class SessionLimits:
     """What one client may do, whatever its transport."""
 
-    max_message_bytes: int = 65536
-    max_message_depth: int = 64
-    max_subscriptions: int = 100
-    messages_per_second: float = 100.0
-    bytes_per_second: float = 1024 * 1024
+    max_message_bytes: int
+    max_message_depth: int
+    max_subscriptions: int
+    messages_per_second: float
+    bytes_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class SessionContext:
 
     authority: Authority
     registry: SessionRegistry
-    limits: SessionLimits = SessionLimits()
-    leeway_seconds: float = 0.0
+    limits: SessionLimits
+    leeway_seconds: float
     """For how long an expired token is still good."""
 
 

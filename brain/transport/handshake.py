@@ -20,7 +20,7 @@ from brain.transport.websocket import EXTENSION, WebSocketProtocol
 RETRY_AFTER_SECONDS = 5
 
 
-class OpenSession(Receiver, Protocol):
+class NewSession(Receiver, Protocol):
     """A session that has not begun."""
 
     def open(self) -> None:
@@ -44,7 +44,7 @@ class Handshake:
     async def accept(
         self,
         websocket: WebSocket,
-        session_for: Callable[[Admitted], OpenSession],
+        session_for: Callable[[Admitted], NewSession],
         identity: Identity,
         subprotocol: str | None = None,
     ) -> None:

@@ -458,11 +458,11 @@ def test_a_batch_that_does_not_follow_is_a_gap_for_every_subscriber() -> None:
 
 def test_a_hub_takes_no_subscriber_before_its_first_batch() -> None:
     with pytest.raises(NotReady):
-        Client(Hub(10_000))
+        Client(Hub(10_000, ring_seconds=60))
 
 
 def test_a_subscriber_resumes_in_the_first_batch_after_a_cursor_that_the_batch_spans() -> None:
-    hub = Hub(10_000)
+    hub = Hub(10_000, ring_seconds=60)
     ticks = (Cursor(1, 5), Cursor(2, 7), Cursor(3, 5))
     hub.deliver(Batch((event(11), event(21)), Cursor(3, 5), ticks=ticks))
 

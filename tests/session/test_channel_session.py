@@ -117,7 +117,7 @@ def test_a_client_with_a_cursor_is_reset_instead_and_goes_on(hub: Hub, client: T
 
 
 def test_a_client_that_connects_before_the_database_is_followed_is_closed_with_1013() -> None:
-    client = TestClient(application(Hub(1000)))
+    client = TestClient(application(Hub(1000, ring_seconds=60)))
     with client, client.websocket_connect("/ws") as websocket:
         with pytest.raises(WebSocketDisconnect) as closed:
             websocket.receive_json()

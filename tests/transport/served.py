@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
@@ -26,6 +27,7 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
+from brain.process.server import transport_limits
 from brain.session.admission import Admission
 from brain.session.catch_up import Sources
 from brain.session.connection_limiter import ConnectionLimiter
@@ -56,7 +58,7 @@ def a_task(id: str, tick: int = 1, number: int = 1, text: str = "") -> Event:
 
 
 def new_hub(ring_bytes: int = 10_000_000) -> Hub:
-    hub = Hub(ring_bytes)
+    hub = Hub(ring_bytes, ring_seconds=60)
     hub.deliver(Batch((), Cursor(0, 5)))
     return hub
 
@@ -115,17 +117,22 @@ def application(
     return app
 
 
+def limited(**changed: Any) -> TransportLimits:
+    """Return the default limits of a transport, with some changed."""
+    return replace(transport_limits(Settings()), **changed)
+
+
 @asynccontextmanager
 async def served(
-    app: ASGIApp, transport_limits: TransportLimits | None = None, **settings: Any
+    app: ASGIApp, limits: TransportLimits | None = None, **settings: Any
 ) -> AsyncIterator[tuple[int, uvicorn.Server]]:
     """Serve `app` by Brain's protocol classes; yield the port and the server."""
-    chosen = transport_limits or TransportLimits()
+    limits = limits or limited()
     config = uvicorn.Config(
         app,
         port=0,
-        ws=cast(type[asyncio.Protocol], partial(WebSocketProtocol, limits=chosen)),
-        http=cast(type[asyncio.Protocol], partial(HttpProtocol, limits=chosen)),
+        ws=cast(type[asyncio.Protocol], partial(WebSocketProtocol, limits=limits)),
+        http=cast(type[asyncio.Protocol], partial(HttpProtocol, limits=limits)),
         ws_per_message_deflate=False,
         log_config=None,
         timeout_graceful_shutdown=2,
