@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol, TypedDict
 
 import asyncpg
@@ -140,7 +141,7 @@ def create_app(
                 history = HistoryReader(pool, settings.database_timeout_seconds)
                 yield {
                     "pool": pool,
-                    "sources": Sources(hub, pool, history, services.snapshots),
+                    "sources": Sources(hub, history, partial(services.snapshots.read, pool)),
                     "feeds": refresher,
                     "feed_reader": reader,
                 }
@@ -187,6 +188,7 @@ def quotas(settings: Settings) -> ConnectionQuotas:
 
 def limits(settings: Settings) -> SessionLimits:
     return SessionLimits(
+        max_message_bytes=settings.max_message_bytes,
         max_message_depth=settings.max_message_depth,
         max_subscriptions=settings.max_subscriptions,
         messages_per_second=settings.messages_per_second,

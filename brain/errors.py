@@ -23,6 +23,7 @@ BrainError
 │   └── MessageTooLarge             413
 ├── TooManyConnections              429 or 503: a WebSocket is refused
 ├── TokenRefused                    a token is invalid, expired or revoked
+├── AccessUndecided                 503: the access function could not be called
 ├── TaskError                       a publishing call for tasks was refused
 │   ├── UnknownTask
 │   └── UnknownStatus
@@ -46,7 +47,7 @@ class BrainError(Exception):
 
     exit_code: ClassVar[int] = 1
     """Of a command that ends with it."""
-    http_status: ClassVar[int] = 500
+    http_status: int = 500
     """Of the response to a request that ends with it."""
 
 
@@ -137,13 +138,19 @@ class MessageTooLarge(MessageRefused):
 class TooManyConnections(BrainError):
     """A quota of connections is used up: in all, of an address, or of a user."""
 
-    def __init__(self, text: str, status_code: int) -> None:
+    def __init__(self, text: str, http_status: int) -> None:
         super().__init__(text)
-        self.status_code = status_code
+        self.http_status = http_status
 
 
 class TokenRefused(BrainError):
     """A token is invalid, expired or revoked. The client does not learn which."""
+
+
+class AccessUndecided(BrainError):
+    """The operator's access function could not be called, or did not return in time."""
+
+    http_status = 503
 
 
 class TaskError(BrainError):

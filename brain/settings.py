@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     """Rate limit per client, in messages, and of pings, pongs and fragments beside them; burst of
     twice that, then 4029."""
     bytes_per_second: float = Field(default=1024 * 1024, ge=1024)
-    """Rate limit per client, in characters; burst of twice that, then 4029."""
+    """Rate limit per client, in bytes; burst of twice that, then 4029."""
     max_subscriptions: int = Field(default=100, gt=0)
     """How many channels, rows and filters a client may subscribe to."""
     max_message_depth: int = Field(default=64, gt=0)

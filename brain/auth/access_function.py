@@ -14,6 +14,7 @@ import orjson
 
 from brain.database.connection import DISCONNECTIONS, first_line
 from brain.database.single_flight import SingleFlight
+from brain.errors import AccessUndecided
 
 # How often Brain looks for the function, and for how long a result of it is kept.
 LOOK_SECONDS = 3.0
@@ -33,7 +34,18 @@ FIND = """
 """
 ASK = "SELECT c FROM unnest($2::text[]) c WHERE brain.may_read($1::text::jsonb, c)"
 
-NO_ANSWER = "brain.may_read fails, which denies access: %s"
+# Errors of the server and not of the function, which may not have been called.
+SERVER_ERRORS = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.PostgresSystemError,
+)
+
+FAILS = "brain.may_read fails, which denies access: %s"
+UNDECIDED = "brain.may_read cannot be called, which refuses clients: %s"
 
 logger = logging.getLogger(__name__)
 
@@ -48,21 +60,22 @@ class AccessFunction:
     """
     Calls the function `brain.may_read(claims jsonb, channel text)`, if the database has one.
 
-    A channel is readable if it returns true. It is not if the function returns anything else,
-    fails, or takes longer than `timeout_seconds`.
+    A channel is readable if it returns true. It is not if the function returns anything else, or
+    fails. Nothing is decided if it cannot be called, or takes longer than `timeout_seconds`.
     """
 
     def __init__(self, timeout_seconds: float, pool: asyncpg.Pool | None = None) -> None:
         self._timeout_seconds = timeout_seconds
         self._pool = pool
-        """None until there is one: before that, everything is denied."""
+        """None until there is one: before that, nothing is decided."""
         self._is_known = asyncio.Event()
         self._version: str | None = None
         """Identifies the present definition of the function; None if there is none."""
         self._turn = asyncio.Semaphore(MOST_AT_ONCE)
-        self._shared: SingleFlight[Query, frozenset[str]] = SingleFlight("access function")
-        self._kept: dict[Query, tuple[float, frozenset[str]]] = {}
-        """Until when a result is kept, by time.monotonic(), and the result; the oldest first."""
+        self._shared: SingleFlight[Query, frozenset[str] | None] = SingleFlight("access function")
+        self._kept: dict[Query, tuple[float, frozenset[str] | None]] = {}
+        """Until when a result is kept, by time.monotonic(), and the result; the oldest first.
+        None: nothing was decided."""
         self._warned_at = -BETWEEN_WARNINGS_SECONDS
 
     @property
@@ -82,7 +95,7 @@ class AccessFunction:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def known(self) -> None:
-        """Return once it is known whether the function exists: until then all access is denied."""
+        """Return once it is known whether the function exists: until then it is called."""
         await self._is_known.wait()
 
     async def look(self) -> None:
@@ -101,7 +114,11 @@ class AccessFunction:
         self._is_known.set()
 
     async def channels(self, claims: Mapping[str, Any], channels: Iterable[str]) -> frozenset[str]:
-        """Return those of `channels` that a client with these claims may read."""
+        """
+        Return those of `channels` that a client with these claims may read.
+
+        Raises `AccessUndecided`.
+        """
         try:
             query = Query(
                 orjson.dumps(dict(claims), option=orjson.OPT_SORT_KEYS).decode(),
@@ -110,31 +127,37 @@ class AccessFunction:
         except TypeError as error:
             self._warn("brain.may_read cannot be called: %s", error)
             return frozenset()
-        holds_until, result = self._kept.get(query, (0.0, frozenset[str]()))
-        if time.monotonic() < holds_until:
-            return result
-        if self._pool is None:
-            return frozenset()
-        try:
-            # A connection that is being given up must not keep the caller waiting.
-            async with asyncio.timeout(self._timeout_seconds):
-                return await self._shared.run(query, partial(self._call, self._pool, query))
-        except TimeoutError as error:
-            self._warn(NO_ANSWER, error)
-            return frozenset()
+        holds_until, result = self._kept.get(query, (0.0, None))
+        if time.monotonic() >= holds_until and self._pool is not None:
+            try:
+                # A connection that is being given up must not keep the caller waiting.
+                async with asyncio.timeout(self._timeout_seconds):
+                    result = await self._shared.run(query, partial(self._call, self._pool, query))
+            except TimeoutError as error:
+                self._warn(UNDECIDED, error)
+                result = None
+        if result is None:
+            raise AccessUndecided("access cannot be decided at the moment, try again later")
+        return result
 
-    async def _call(self, pool: asyncpg.Pool, query: Query) -> frozenset[str]:
-        result: frozenset[str] = frozenset()
+    async def _call(self, pool: asyncpg.Pool, query: Query) -> frozenset[str] | None:
+        result: frozenset[str] | None = None
         try:
             async with asyncio.timeout(self._timeout_seconds), self._turn:
                 rows = await pool.fetch(ASK, query.claims, list(query.channels))
             result = frozenset(row["c"] for row in rows)
         except DISCONNECTIONS as error:
-            self._warn(NO_ANSWER, error)
+            # asyncpg raises a ValueError for a text that PostgreSQL cannot hold.
+            is_denied = isinstance(error, asyncpg.PostgresError | ValueError)
+            if is_denied and not isinstance(error, SERVER_ERRORS):
+                self._warn(FAILS, error)
+                result = frozenset()
+            else:
+                self._warn(UNDECIDED, error)
         self._keep(query, result)
         return result
 
-    def _keep(self, query: Query, result: frozenset[str]) -> None:
+    def _keep(self, query: Query, result: frozenset[str] | None) -> None:
         self._kept.pop(query, None)
         self._kept[query] = (time.monotonic() + KEEP_SECONDS, result)
         if len(self._kept) > MOST_KEPT:

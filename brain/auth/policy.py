@@ -53,7 +53,7 @@ class Authority:
         Return a predicate: may this identity read the channel, or row of a channel, that is named?
 
         This is the one place where it is decided, for subscriptions, snapshots and everything else.
-        The predicate answers for `names` only.
+        The predicate answers for `names` only. Raises `AccessUndecided`.
         """
         function = self._access_function
         if identity.is_unlimited or function is None or not function.is_replaced:

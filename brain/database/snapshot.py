@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
 from typing import Any
 
 import asyncpg
 import orjson
 
+from brain.database.connection import DISCONNECTIONS, first_line
 from brain.database.log import Lent
 from brain.database.single_flight import SingleFlight
-from brain.errors import SnapshotTooLarge
+from brain.errors import LogUnavailable, SnapshotTooLarge
 from brain.message.cursor import Cursor
 from brain.message.snapshot import Snapshot
 
 PAGE_ROWS = 1000
+
+logger = logging.getLogger(__name__)
 
 
 class SnapshotReader:
@@ -36,9 +40,13 @@ class SnapshotReader:
         """
         Return the rows of the tables that are watched on `channels`.
 
-        Raises `SnapshotTooLarge`.
+        Raises `SnapshotTooLarge` and `LogUnavailable`.
         """
-        return await self._shared.run(channels, partial(self._read, pool, channels))
+        try:
+            return await self._shared.run(channels, partial(self._read, pool, channels))
+        except DISCONNECTIONS as error:
+            logger.warning("cannot read a snapshot for a client: %s", first_line(error))
+            raise LogUnavailable("the tables cannot be read at the moment") from error
 
     async def _read(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Snapshot:
         async with (

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from brain.database.connection import DISCONNECTIONS, first_line
+from brain.errors import AccessUndecided
 from brain.feeds.feed_session import FeedSession
 from brain.feeds.reader import FeedReader
 from brain.feeds.refresher import FeedRefresher
@@ -46,8 +47,13 @@ class Feeds:
         argument = websocket.path_params.get("argument")
         refresher: FeedRefresher = websocket.state.feeds
         handshake, authority = self._services.handshake, self._services.authority
-        identity = await handshake.admission.identify(websocket)
-        if not (await authority.read_predicate(identity, [name]))(name):
+        identity = await handshake.identify(websocket)
+        try:
+            may_read = await authority.read_predicate(identity, [name])
+        except AccessUndecided as error:
+            await refuse(websocket, error.http_status, str(error))
+            return
+        if not may_read(name):
             await refuse(websocket, 403, "a token that allows this feed is needed")
             return
         try:

@@ -31,8 +31,8 @@ class Cohort:
             return
         self.sent_at = now
         size = len(frames)
-        # What `send` does, without a call for each: every delivery passes here. And
-        # without a pair for each, which would make the garbage collector traverse everything.
+        # This inlines `send`, to save a call per delivery. Two lists instead of pairs: many new
+        # tuples would trigger the garbage collector.
         for subscriber, send_now in zip([*self.members], [*self.members.values()], strict=True):
             try:
                 sent = send_now(frames)

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import NamedTuple
 
-from brain.errors import ConnectionEnded, HistoryLost, NotReady, SlowConsumer
+from brain.errors import ConnectionEnded, HistoryLost, NotReady
 from brain.hub.cohort import Cohort
 from brain.hub.conflation import Conflation
 from brain.hub.outgoing import Outgoing
@@ -28,8 +28,6 @@ CHUNK_BYTES = 64 * 1024
 CHUNK_EVENTS = 256
 # Events take several times as much memory as their frames have bytes.
 SLICE_BYTES = 4 * CHUNK_BYTES
-
-RING_SECONDS = 60.0
 
 
 class HubStatistics(NamedTuple):
@@ -59,7 +57,7 @@ class Hub:
     def __init__(
         self,
         ring_bytes: int,
-        ring_seconds: float = RING_SECONDS,
+        ring_seconds: float,
         schemas: ChannelSchemas | None = None,
         clock: Callable[[], float] = time.monotonic,
         later: Callable[[Callable[[], None]], None] = in_next_turn,
@@ -163,14 +161,11 @@ class Hub:
             for number, event in enumerate(batch.events, start=1):
                 size += event.size_bytes
                 if size >= SLICE_BYTES or number == len(batch.events):
-                    self._next += number - start
-                    self._cursor = event.cursor
                     self._fan_out(batch.events[start:number])
                     start, size = number, 0
             self._cursor = batch.cursor
-            if self._slow.lagging:
-                for subscriber in self._slow.waiting_for_node():
-                    self._feed(subscriber)
+            for subscriber in list(self._slow.ahead):
+                self._feed(subscriber)
         else:
             self._begin_at(batch)
 
@@ -197,8 +192,7 @@ class Hub:
         """
         moment = self._clock()
         self._ring.expire(moment)
-        for subscriber in self._slow.fallen_off(self._ring.first):
-            self._drop_slow_consumer(subscriber)
+        self._slow.drop_fallen_off(self._ring.first)
         cohorts = list(self._cohorts.values())
         formats = {cohort.encoding.wire_format for cohort in cohorts}
         due = {one.name for one in formats if self._is_heartbeat_due(one, moment)}
@@ -242,6 +236,9 @@ class Hub:
         now = self._clock()
         for recipient, run in groupby(events, key=lambda event: event.recipient):
             some = tuple(run)
+            # Before it is sent: a subscriber that pauses meanwhile goes on after this run.
+            self._next += len(some)
+            self._cursor = some[-1].cursor
             if recipient is not None:
                 self._send_to_user(recipient, some)
                 continue
@@ -262,7 +259,7 @@ class Hub:
         self._slow.suspend(subscriber)
         if subscriber.position < self._next and not subscriber.is_paused:
             if subscriber.position < self._ring.first:
-                self._drop_slow_consumer(subscriber)
+                self._slow.drop(subscriber)
                 return
             frames = b"".join(self._next_frames(subscriber))
             if frames:
@@ -272,7 +269,7 @@ class Hub:
         elif subscriber.position < self._next:
             self._slow.add(subscriber, is_ready=True)
         elif subscriber.cursor.place > self.cursor.place:
-            self._slow.add(subscriber)
+            self._slow.add(subscriber, is_ahead=True)
         else:
             self._join_cohort(subscriber)
 
@@ -301,10 +298,6 @@ class Hub:
         # The next event of a row that has left a filter may not match, and so would not say it.
         leaves = subscriber.subscriptions.match(event) is Match.LEAVES
         return not leaves and self._conflation.is_superseded(event, number)
-
-    def _drop_slow_consumer(self, subscriber: Subscriber) -> None:
-        self._detach(subscriber)
-        subscriber.on_gap(SlowConsumer("the client reads more slowly than messages come"))
 
     def _detach(self, subscriber: Subscriber) -> None:
         self._leave_cohort(subscriber)

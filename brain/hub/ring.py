@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event
 
-# Of so many ticks the nonce is kept, so that a cursor which is in the ring can be recognised.
+# How many nonces are kept, to recognise cursors in the ring.
 MOST_TICKS = 20_000
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from brain.hub.subscriber import Subscriber
+from brain.errors import SlowConsumer
+from brain.hub.subscriber import CATCHING_UP, Subscriber
 
 
 def in_next_turn(work: Callable[[], None]) -> None:
@@ -31,13 +32,19 @@ class SlowConsumers:
         self._later = later
         self.lagging: set[Subscriber] = set()
         """All of them; to be changed by the methods alone."""
+        self.ahead: set[Subscriber] = set()
+        """Of these, those whose cursor lies ahead of this node; to be changed likewise."""
         self._ready: dict[Subscriber, None] = {}
         """In the order of their turns."""
         self._has_next_turn = False
 
-    def add(self, subscriber: Subscriber, *, is_ready: bool = False) -> None:
-        """Add a subscriber; one that is ready gets a turn."""
+    def add(
+        self, subscriber: Subscriber, *, is_ready: bool = False, is_ahead: bool = False
+    ) -> None:
+        """Add a subscriber; one that is ready gets a turn, one that is ahead waits for the node."""
         self.lagging.add(subscriber)
+        if is_ahead:
+            self.ahead.add(subscriber)
         if is_ready:
             self._ready[subscriber] = None
             self._take_next_turn()
@@ -45,18 +52,22 @@ class SlowConsumers:
     def suspend(self, subscriber: Subscriber) -> None:
         """Take a subscriber out for as long as it is fed; it keeps its turn, if it has one."""
         self.lagging.discard(subscriber)
+        self.ahead.discard(subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
-        self.lagging.discard(subscriber)
+        self.suspend(subscriber)
         self._ready.pop(subscriber, None)
 
-    def waiting_for_node(self) -> list[Subscriber]:
-        """Return those that lag because their cursor lies ahead of this node."""
-        return [one for one in self.lagging if not one.is_paused and one not in self._ready]
+    def drop_fallen_off(self, first: int) -> None:
+        """Drop those that the ring has left behind: its oldest event has the number `first`."""
+        for subscriber in [one for one in self.lagging if one.position < first]:
+            self.drop(subscriber)
 
-    def fallen_off(self, first: int) -> list[Subscriber]:
-        """Return those that the ring has moved past: its oldest event has the number `first`."""
-        return [one for one in self.lagging if one.position < first]
+    def drop(self, subscriber: Subscriber) -> None:
+        """Stop feeding a subscriber, and have its client closed."""
+        self.remove(subscriber)
+        subscriber.position = CATCHING_UP
+        subscriber.on_gap(SlowConsumer("the client reads more slowly than messages come"))
 
     def _feed_next(self) -> None:
         """Feed one ready subscriber; the next one waits for a turn of its own."""

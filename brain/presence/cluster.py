@@ -18,7 +18,7 @@ import orjson
 from brain.database.connection import DISCONNECTIONS, connected, first_line
 from brain.presence.tracker import PresenceTracker, PresenceUpdate, is_text
 
-# brain.is_recent takes a process for dead that has not reported for five seconds.
+# brain.is_recent treats a process as dead once it has not reported for five seconds.
 REPORT_SECONDS = 2.0
 # How often the counts are compared, and the shortest time between two reports.
 COMPARE_SECONDS = 0.2
@@ -44,6 +44,14 @@ logger = logging.getLogger(__name__)
 
 Query = tuple[str, object]
 """An SQL statement, and its argument."""
+
+
+class PendingQuery(NamedTuple):
+    """A query that callers wait for."""
+
+    future: asyncio.Future[asyncpg.Record | None]
+    awaited_until: float
+    """When the last of them gives up, by `time.monotonic()`."""
 
 
 class ClusterCounts(NamedTuple):
@@ -80,8 +88,7 @@ class Cluster:
         self._reported_at = -math.inf
         self._wanted = asyncio.Event()
         """Set when a query waits, or something should be reported soon."""
-        self._queries: dict[Query, asyncio.Future[asyncpg.Record | None]] = {}
-        """The results that callers wait for."""
+        self._queries: dict[Query, PendingQuery] = {}
         tracker.on_urgent = self._wanted.set
 
     async def clients_elsewhere(self) -> int:
@@ -140,8 +147,12 @@ class Cluster:
                 try:
                     if self._is_due(bool(queries)):
                         await self._report(connection)
-                    for query, future in queries.items():
-                        future.set_result(await self._fetch(connection, query))
+                    for query, pending in queries.items():
+                        # Many queries must not make this process look dead.
+                        if self._is_due(False):
+                            await self._report(connection)
+                        if time.monotonic() < pending.awaited_until:
+                            pending.future.set_result(await self._fetch(connection, query))
                 finally:
                     self._resolve_empty(queries)
                 self._is_cut_off = False
@@ -188,7 +199,7 @@ class Cluster:
             str(id): None if channels is None else sorted(filter(is_text, channels))
             for id, channels in update.connections.items()
         }
-        elsewhere = await connection.fetchval(
+        is_known: bool = await connection.fetchval(
             REPORT,
             self._id,
             self._name,
@@ -201,7 +212,7 @@ class Cluster:
             orjson.dumps(connections).decode(),
             timeout=self._timeout_seconds,
         )
-        return elsewhere is not None
+        return is_known
 
     async def _fetch(self, connection: asyncpg.Connection, query: Query) -> asyncpg.Record | None:
         statement, argument = query
@@ -210,25 +221,25 @@ class Cluster:
 
     async def _run_query(self, query: Query) -> asyncpg.Record | None:
         """Return the result of a query; None if the database does not answer promptly."""
-        future = self._queries.get(query)
-        if self._is_cut_off or (future is None and len(self._queries) >= MOST_QUERIES):
+        pending = self._queries.get(query)
+        if self._is_cut_off or (pending is None and len(self._queries) >= MOST_QUERIES):
             return None
-        if future is None:
-            future = self._queries[query] = asyncio.get_running_loop().create_future()
-            self._wanted.set()
+        future = pending.future if pending else asyncio.get_running_loop().create_future()
+        self._queries[query] = PendingQuery(future, time.monotonic() + RESULT_SECONDS)
+        self._wanted.set()
         await asyncio.wait([future], timeout=RESULT_SECONDS)
         return future.result() if future.done() else None
 
-    def _take_queries(self) -> dict[Query, asyncio.Future[asyncpg.Record | None]]:
+    def _take_queries(self) -> dict[Query, PendingQuery]:
         """Return the queries to run now; later callers start new ones."""
         queries, self._queries = self._queries, {}
         self._wanted.clear()
         return queries
 
-    def _resolve_empty(self, queries: dict[Query, asyncio.Future[asyncpg.Record | None]]) -> None:
-        for future in queries.values():
-            if not future.done():
-                future.set_result(None)
+    def _resolve_empty(self, queries: dict[Query, PendingQuery]) -> None:
+        for pending in queries.values():
+            if not pending.future.done():
+                pending.future.set_result(None)
 
     async def _leave(self, connection: asyncpg.Connection) -> None:
         """Report that this process ends, if the database is reachable."""

@@ -81,7 +81,8 @@ class PresenceTracker:
         self._is_all_unreported = True
         self._changes: deque[tuple[str, str]] = deque()
         self._unreported: set[str] = set()
-        """While everything is unreported: the users with a status that may have got lost."""
+        """While everything is unreported: users with a status that may not have reached the
+        database."""
         self._changed_channels: set[str] = set()
         self._changed_clients: set[UUID] = set()
 

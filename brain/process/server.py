@@ -105,12 +105,7 @@ def uvicorn_config(
     app: Starlette, settings: Settings, *, is_worker: bool = False
 ) -> uvicorn.Config:
     """Return how uvicorn serves `app`: by Brain's protocol classes, within the limits."""
-    limits = TransportLimits(
-        handshake_timeout_seconds=settings.handshake_timeout_seconds,
-        unread_timeout_seconds=settings.unread_timeout_seconds,
-        close_seconds=settings.shutdown_seconds,
-        frames_per_second=settings.messages_per_second,
-    )
+    limits = transport_limits(settings)
     return uvicorn.Config(
         app,
         ws=cast(type[asyncio.Protocol], partial(WebSocketProtocol, limits=limits)),
@@ -125,4 +120,13 @@ def uvicorn_config(
         log_config=WORKERS_LOGGING if is_worker else LOGGING,
         access_log=False,
         server_header=False,
+    )
+
+
+def transport_limits(settings: Settings) -> TransportLimits:
+    return TransportLimits(
+        handshake_timeout_seconds=settings.handshake_timeout_seconds,
+        unread_timeout_seconds=settings.unread_timeout_seconds,
+        close_seconds=settings.shutdown_seconds,
+        frames_per_second=settings.messages_per_second,
     )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-from starlette.requests import HTTPConnection
 
 from brain.auth.identity import Identity
 from brain.auth.origin import is_allowed_origin
 from brain.auth.policy import Authority
-from brain.auth.token_verifier import token_in
 from brain.errors import TokenRefused
-from brain.session.connection_limiter import ConnectionLimiter
+from brain.session.connection_limiter import ConnectionLimiter, CountedConnection
 from brain.session.transport_protocol import Transport
 
 
@@ -22,8 +19,8 @@ class Admitted:
 
     transport: Transport
     identity: Identity
-    release: Callable[[], None]
-    """To be called when the connection has ended; may be called again."""
+    counted: CountedConnection
+    """To be released when the connection has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +31,8 @@ class Admission:
     limiter: ConnectionLimiter
     allowed_origins: Sequence[str] = ()
 
-    async def identify(self, connection: HTTPConnection) -> Identity:
+    async def identify(self, token: str | None) -> Identity:
         """Return who a client is: without a token, or with an invalid one, it is anonymous."""
-        subprotocols = connection.scope.get("subprotocols", ())
-        token = token_in(connection.headers, subprotocols, connection.query_params)
         if token is None:
             return self.authority.anonymous()
         try:
@@ -45,12 +40,10 @@ class Admission:
         except TokenRefused:
             return self.authority.unauthenticated()
 
-    def allows_origin(self, connection: HTTPConnection) -> bool:
-        """Return False for a web page of another host that is not allowed."""
-        headers = connection.headers
-        return is_allowed_origin(headers.get("origin"), headers.get("host"), self.allowed_origins)
+    def allows_origin(self, origin: str | None, host: str | None) -> bool:
+        """Return False for a web page of another host than `host` that is not allowed."""
+        return is_allowed_origin(origin, host, self.allowed_origins)
 
-    def admit(self, connection: HTTPConnection, identity: Identity) -> Callable[[], None]:
-        """Count a connection; return what releases it. Raises `TooManyConnections`."""
-        address = connection.client.host if connection.client else ""
+    def admit(self, address: str, identity: Identity) -> CountedConnection:
+        """Count a connection, until it is released. Raises `TooManyConnections`."""
         return self.limiter.admit(address, identity.user)

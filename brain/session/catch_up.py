@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
-import asyncpg
-
 from brain.close_codes import CloseCode
-from brain.database.connection import DISCONNECTIONS, first_line
 from brain.database.history import HistoryReader
-from brain.database.snapshot import SnapshotReader
-from brain.errors import ConnectionEnded, CursorLost, LogUnavailable
+from brain.errors import ConnectionEnded, CursorLost
 from brain.hub.hub import CHUNK_BYTES, Hub
 from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
+from brain.message.snapshot import Snapshot
 from brain.session.transport_protocol import Transport
 
 logger = logging.getLogger(__name__)
@@ -30,9 +28,9 @@ class Sources:
     """Where the messages come from."""
 
     hub: Hub
-    pool: asyncpg.Pool
     history: HistoryReader
-    snapshots: SnapshotReader
+    read_snapshot: Callable[[frozenset[str]], Awaitable[Snapshot]]
+    """Reads the tables of channels. Raises `SnapshotTooLarge` and `LogUnavailable`."""
 
 
 class CatchUp:
@@ -63,12 +61,14 @@ class CatchUp:
 
     def resume(self) -> None:
         """Go on after the subscriber's cursor: from the ring, or from the log until there."""
+        self.cancel()
         if not self._sources.hub.resume(self._subscriber):
-            self._start(self._read_log())
+            self._start(self._read_log)
 
     def send_rows(self) -> None:
         """Send the rows of the tables, and then what happens after that."""
-        self._start(self._send_snapshot())
+        self.cancel()
+        self._start(self._send_snapshot)
 
     def resume_writing(self) -> None:
         """Go on: the client has read what was written."""
@@ -76,41 +76,44 @@ class CatchUp:
             self._resumed.set_result(None)
 
     def cancel(self) -> None:
+        """Give up what is being sent: from now on its outcome makes no difference."""
         if self._task is not None:
             self._task.cancel()
+            self._task = None
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._task = asyncio.create_task(self._run(work), name="catch-up")
 
-    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """
         Do the work; any failure closes the connection.
 
-        Also a cancellation that is not this task's own, for instance of a database connection that
-        the pool lent to another client before: it would leave this client connected and deaf.
+        A `CancelledError` that was not requested of this task does so too (the pool may lend a
+        connection whose former query was cancelled); otherwise the client would get nothing more.
         """
-        task = self._task
+        task = asyncio.current_task()
         assert task is not None
+        finish: Callable[[], None] | None = None
         try:
-            await work
+            await work()
         except CursorLost as lost:
-            self._task = None
-            self._on_gap(lost)
+            finish = partial(self._on_gap, lost)
         except ConnectionEnded as reason:
-            self._task = None
-            self._close(reason.close_code, str(reason))
+            finish = partial(self._close, reason.close_code, str(reason))
         except asyncio.CancelledError as error:
             if task.cancelling():
                 raise
             logger.warning("a catch-up was cancelled from elsewhere", exc_info=error)
-            self._task = None
-            self._close(CloseCode.LOG_UNAVAILABLE, "the log cannot be read at the moment")
+            finish = partial(
+                self._close, CloseCode.LOG_UNAVAILABLE, "the log cannot be read at the moment"
+            )
         except Exception:
             logger.exception("a catch-up failed")
+            finish = partial(self._close, CloseCode.INTERNAL_ERROR, "internal error")
+        if self._task is task:
             self._task = None
-            self._close(CloseCode.INTERNAL_ERROR, "internal error")
-        else:
-            self._task = None
+            if finish is not None:
+                finish()
 
     async def _read_log(self) -> None:
         """
@@ -148,12 +151,8 @@ class CatchUp:
             raise CursorLost(f"the log does not know {self._subscriber.cursor}")
 
     async def _send_snapshot(self) -> None:
-        sources, subscriber = self._sources, self._subscriber
-        try:
-            snapshot = await sources.snapshots.read(sources.pool, subscriber.subscriptions.channels)
-        except DISCONNECTIONS as error:
-            logger.warning("cannot read a snapshot for a client: %s", first_line(error))
-            raise LogUnavailable("the tables cannot be read at the moment") from error
+        subscriber = self._subscriber
+        snapshot = await self._sources.read_snapshot(subscriber.subscriptions.channels)
         for frame in subscriber.encoding.encode_snapshot(snapshot, datetime.now(UTC)):
             await self._write([frame], subscriber.cursor)
         subscriber.cursor = snapshot.cursor

@@ -8,7 +8,15 @@ from datetime import UTC, datetime
 
 from brain.auth.identity import Identity
 from brain.close_codes import CloseCode
-from brain.errors import ConnectionEnded, CursorLost, HistoryLost, SlowConsumer, TokenRefused
+from brain.errors import (
+    AccessUndecided,
+    ConnectionEnded,
+    CursorLost,
+    HistoryLost,
+    SlowConsumer,
+    TokenRefused,
+    TooManyConnections,
+)
 from brain.hub.subscriber import Subscriber
 from brain.message.commands import (
     Command,
@@ -69,9 +77,9 @@ class ChannelSession(Session):
         self._wire_format = request.wire_format
         self.client_timeout_seconds = request.wire_format.client_timeout_seconds
         self.going_away_code = request.wire_format.going_away_code
-        self._subscriptions = Subscriptions(request.implied, context.limits.max_subscriptions)
-        for name in request.names:
-            self._subscriptions.add(name, request.where)
+        self._subscriptions = Subscriptions(
+            request.implied, request.names, request.where, context.limits.max_subscriptions
+        )
         self._may_read = may_read
         self._subscriber: Subscriber | None = None
         self._catch_up: CatchUp | None = None
@@ -166,13 +174,16 @@ class ChannelSession(Session):
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     async def _execute(self, command: Command) -> None:
-        match command:
-            case Subscribe():
-                await self._subscribe(command)
-            case Reauthenticate():
-                await self._reauthenticate(command)
-            case _:
-                self._execute_now(command)
+        try:
+            match command:
+                case Subscribe():
+                    await self._subscribe(command)
+                case Reauthenticate():
+                    await self._reauthenticate(command)
+                case _:
+                    self._execute_now(command)
+        except AccessUndecided as error:
+            self._refuse(str(error))
 
     def _execute_now(self, command: Command) -> None:
         match command:
@@ -216,7 +227,14 @@ class ChannelSession(Session):
         if self._identity.user not in (None, identity.user):
             self._refuse("The token is of another user")
             return
-        self._may_read = await authority.read_predicate(identity, self._subscriptions.names)
+        may_read = await authority.read_predicate(identity, self._subscriptions.names)
+        if self._identity.user is None and identity.user is not None:
+            try:
+                self._counted.assign_user(identity.user)
+            except TooManyConnections as error:
+                self._refuse(str(error))
+                return
+        self._may_read = may_read
         self._become(identity)
         self._change_subscriptions()
         self._confirm(command)

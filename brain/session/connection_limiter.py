@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import NamedTuple
 
 from brain.errors import TooManyConnections
+
+ANONYMOUS = ("anonymous", "")
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,16 @@ class ConnectionQuotas:
     """Of clients without a user."""
 
 
+class Limit(NamedTuple):
+    """How many connections of one kind there may be."""
+
+    key: tuple[str, str]
+    """The kind, and the address or user."""
+    most: int
+    http_status: int
+    reason: str
+
+
 class ConnectionLimiter:
     """Counts connections, and refuses those above a quota."""
 
@@ -29,41 +42,61 @@ class ConnectionLimiter:
         self._quotas = quotas
         self._open: Counter[tuple[str, str]] = Counter()
 
-    def admit(self, address: str, user: str | None = None) -> Callable[[], None]:
-        """
-        Count a connection; return what releases it, which may be called more than once.
-
-        Raises `TooManyConnections`.
-        """
+    def admit(self, address: str, user: str | None = None) -> CountedConnection:
+        """Count a connection, until it is released. Raises `TooManyConnections`."""
         quotas = self._quotas
-        counted = [("all", "", quotas.in_all, 503, "the connection limit is reached")]
+        limits = [Limit(("all", ""), quotas.in_all, 503, "the connection limit is reached")]
         if not is_loopback(address):
-            what = "too many connections from this address"
-            counted.append(("address", address, quotas.per_address, 429, what))
+            reason = "too many connections from this address"
+            limits.append(Limit(("address", address), quotas.per_address, 429, reason))
         if user is None:
-            what = "the limit of connections without a user is reached"
-            counted.append(("anonymous", "", quotas.anonymous, 503, what))
+            reason = "the limit of connections without a user is reached"
+            limits.append(Limit(ANONYMOUS, quotas.anonymous, 503, reason))
         else:
-            what = "too many connections of this user"
-            counted.append(("user", user, quotas.per_user, 429, what))
-        for kind, name, most, status, what in counted:
-            if self._open[kind, name] >= most:
-                raise TooManyConnections(what, status)
-        keys = [(kind, name) for kind, name, *_ in counted]
-        self._open.update(keys)
-
-        def release() -> None:
-            self._open.subtract(keys)
-            for key in keys:
-                if not self._open[key]:
-                    del self._open[key]
-            keys.clear()
-
-        return release
+            limits.append(self._of_user(user))
+        self._add(limits)
+        return CountedConnection(self, [limit.key for limit in limits])
 
     def count(self) -> int:
         """Return how many connections are open."""
         return self._open["all", ""]
+
+    def _of_user(self, user: str) -> Limit:
+        reason = "too many connections of this user"
+        return Limit(("user", user), self._quotas.per_user, 429, reason)
+
+    def _add(self, limits: Sequence[Limit]) -> None:
+        for limit in limits:
+            if self._open[limit.key] >= limit.most:
+                raise TooManyConnections(limit.reason, limit.http_status)
+        self._open.update(limit.key for limit in limits)
+
+    def _remove(self, keys: Sequence[tuple[str, str]]) -> None:
+        self._open.subtract(keys)
+        for key in keys:
+            if not self._open[key]:
+                del self._open[key]
+
+
+class CountedConnection:
+    """A connection that has been admitted."""
+
+    def __init__(self, limiter: ConnectionLimiter, keys: list[tuple[str, str]]) -> None:
+        self._limiter = limiter
+        self._keys = keys
+
+    def assign_user(self, user: str) -> None:
+        """Count an anonymous connection as one of `user`. Raises `TooManyConnections`."""
+        limit = self._limiter._of_user(user)
+        self._limiter._add([limit])
+        self._limiter._remove([ANONYMOUS])
+        self._keys.remove(ANONYMOUS)
+        self._keys.append(limit.key)
+
+    def release(self) -> None:
+        """Stop counting it; may be called again."""
+        self._limiter._remove(self._keys)
+        self._keys = []
 
 
 def is_loopback(address: str) -> bool:

@@ -16,14 +16,14 @@ class RateLimiter:
         self._messages = TokenBucket(messages_per_second)
         self._bytes = TokenBucket(bytes_per_second)
         self._half = messages_per_second, bytes_per_second
-        """Below what is left of the burst the client is warned."""
+        """The client is warned once less than this is left."""
         self._warned_at = float("-inf")
         self.is_warning_due = False
         """True if the client should be warned now that it is about to exceed the limit."""
 
-    def allows(self, message: str, now: float) -> bool:
+    def allows(self, message_bytes: int, now: float) -> bool:
         """Count a message at `now`, in seconds; return False if it exceeds the limit."""
-        messages, size = self._messages.take(now), self._bytes.take(now, len(message))
+        messages, size = self._messages.take(now), self._bytes.take(now, message_bytes)
         is_low = messages < self._half[0] or size < self._half[1]
         self.is_warning_due = is_low and now >= self._warned_at + BETWEEN_WARNINGS_SECONDS
         if self.is_warning_due:

@@ -24,10 +24,11 @@ from brain.session.registry import SessionRegistry
 class SessionLimits:
     """What one client may do, whatever its transport."""
 
-    max_message_depth: int = 64
-    max_subscriptions: int = 100
-    messages_per_second: float = 100.0
-    bytes_per_second: float = 1024 * 1024
+    max_message_bytes: int
+    max_message_depth: int
+    max_subscriptions: int
+    messages_per_second: float
+    bytes_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,8 @@ class SessionContext:
 
     authority: Authority
     registry: SessionRegistry
-    limits: SessionLimits = SessionLimits()
-    leeway_seconds: float = 0.0
+    limits: SessionLimits
+    leeway_seconds: float
     """For how long an expired token is still good."""
 
 
@@ -59,7 +60,7 @@ class Session(ABC):
         """`is_listed`: others may see the id of this connection."""
         self._transport = admitted.transport
         self._identity = admitted.identity
-        self._release = admitted.release
+        self._counted = admitted.counted
         self._context = context
         self._expiry: asyncio.TimerHandle | None = None
         self._rate_limiter: RateLimiter | None = None
@@ -75,13 +76,19 @@ class Session(ABC):
             self._start()
         except ConnectionEnded as reason:
             self.end(reason)
+        except BaseException:
+            self.connection_lost()
+            raise
 
     def message_received(self, message: str | bytes) -> None:
         """Handle a message of the client, within its limits."""
         if not self._is_open:
             return
         self.received_at = time.monotonic()
-        if isinstance(message, bytes):
+        size = size_bytes(message)
+        if size > self._context.limits.max_message_bytes:
+            self.close(CloseCode.MESSAGE_TOO_BIG, "the message is too long")
+        elif isinstance(message, bytes):
             self.close(CloseCode.UNSUPPORTED_DATA, "text messages only")
         elif is_deeper(message, self._context.limits.max_message_depth):
             self.close(CloseCode.NESTED_TOO_DEEPLY, "nested too deeply")
@@ -91,7 +98,7 @@ class Session(ABC):
                 limits = self._context.limits
                 limiter = RateLimiter(limits.messages_per_second, limits.bytes_per_second)
                 self._rate_limiter = limiter
-            if not limiter.allows(message, self.received_at):
+            if not limiter.allows(size, self.received_at):
                 self.close(CloseCode.RATE_LIMITED, "rate limit exceeded")
                 return
             if limiter.is_warning_due:
@@ -114,7 +121,7 @@ class Session(ABC):
         if self._expiry is not None:
             self._expiry.cancel()
         self._context.registry.remove(self)
-        self._release()
+        self._counted.release()
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close the connection."""
@@ -153,3 +160,10 @@ class Session(ABC):
         """Go on with another identity, which has expiry and rights of its own."""
         self._identity = identity
         self._schedule_expiry()
+
+
+def size_bytes(message: str | bytes) -> int:
+    """Return the size of a message, of text in UTF-8."""
+    if isinstance(message, bytes) or message.isascii():
+        return len(message)
+    return len(message.encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from brain.message.matching import (
     Filter,
@@ -16,10 +16,13 @@ from brain.message.matching import (
 class Subscriptions:
     """Names of channels, or of rows of channels, with filters; whether readable or not."""
 
-    def __init__(self, implied: frozenset[Topic], most: int) -> None:
+    def __init__(
+        self, implied: frozenset[Topic], names: Iterable[str], where: Filter, most: int
+    ) -> None:
+        """Begin with `names`, however many; no more than `most` can be reached by adding."""
         self._implied = implied
         self._most = most
-        self._requested: dict[tuple[str, Filter], None] = {}
+        self._requested: dict[tuple[str, Filter], None] = {(name, where): None for name in names}
 
     @property
     def names(self) -> tuple[str, ...]:

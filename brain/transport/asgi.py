@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
@@ -14,6 +13,9 @@ from brain.session.transport_protocol import Receiver
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING, texts_of
 
 HIGH_WATER_BYTES = 64 * 1024
+
+# With which a connection ends: the client has gone, or did not read in time.
+ENDS = (WebSocketDisconnect, WebSocketDisconnected, TimeoutError)
 
 
 class AsgiTransport:
@@ -56,20 +58,22 @@ class AsgiTransport:
         self._receiver = receiver
         if self._is_paused:
             receiver.pause_writing()
-        receiving = asyncio.create_task(self._receive(receiver), name="receiving")
-        sending = asyncio.create_task(self._send(receiver), name="sending")
+        tasks = (
+            asyncio.create_task(self._receive(receiver), name="receiving"),
+            asyncio.create_task(self._send(receiver), name="sending"),
+        )
         try:
-            await asyncio.wait((receiving, sending), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._receiver = None
             receiver.connection_lost()
-            for task in (receiving, sending):
+            for task in tasks:
                 task.cancel()
-                # A client that does not read has had its time.
-                with suppress(
-                    asyncio.CancelledError, WebSocketDisconnect, WebSocketDisconnected, TimeoutError
-                ):
-                    await task
+            await asyncio.wait(tasks)
+        for task in tasks:
+            failure = None if task.cancelled() else task.exception()
+            if failure is not None and not isinstance(failure, ENDS):
+                raise failure
 
     async def _receive(self, receiver: Receiver) -> None:
         while True:
@@ -86,13 +90,17 @@ class AsgiTransport:
             while self._unsent:
                 frames = self._unsent.popleft()
                 for text in texts_of(frames):
-                    async with asyncio.timeout(self._unread_timeout_seconds):
+                    async with self._time_to_read():
                         await self._websocket.send_text(text)
                 self._unsent_bytes -= len(frames)
             if self._closing is not None:
-                await self._websocket.close(*self._closing)
+                async with self._time_to_read():
+                    await self._websocket.close(*self._closing)
                 return
             self._wake.clear()
             if self._is_paused:
                 self._is_paused = False
                 receiver.resume_writing()
+
+    def _time_to_read(self) -> asyncio.Timeout:
+        return asyncio.timeout(self._unread_timeout_seconds)

@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
 from brain.auth.identity import Identity
+from brain.auth.token_verifier import token_in
 from brain.errors import TooManyConnections
 from brain.session.admission import Admission, Admitted
 from brain.session.transport_protocol import Receiver
@@ -19,7 +20,7 @@ from brain.transport.websocket import EXTENSION, WebSocketProtocol
 RETRY_AFTER_SECONDS = 5
 
 
-class OpenSession(Receiver, Protocol):
+class NewSession(Receiver, Protocol):
     """A session that has not begun."""
 
     def open(self) -> None:
@@ -34,10 +35,16 @@ class Handshake:
     admission: Admission
     unread_timeout_seconds: float
 
+    async def identify(self, websocket: WebSocket) -> Identity:
+        """Return who a client is, by the token of its handshake."""
+        subprotocols = websocket.scope.get("subprotocols", ())
+        token = token_in(websocket.headers, subprotocols, websocket.query_params)
+        return await self.admission.identify(token)
+
     async def accept(
         self,
         websocket: WebSocket,
-        session_for: Callable[[Admitted], OpenSession],
+        session_for: Callable[[Admitted], NewSession],
         identity: Identity,
         subprotocol: str | None = None,
     ) -> None:
@@ -47,13 +54,15 @@ class Handshake:
         Under Brain's own protocol class this returns at once: the connection calls the session.
         Under any other server it serves the connection until its end.
         """
-        if not self.admission.allows_origin(websocket):
+        origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
+        if not self.admission.allows_origin(origin, host):
             await refuse(websocket, 403, "this origin is not allowed: see BRAIN_ALLOWED_ORIGINS")
             return
+        address = websocket.client.host if websocket.client else ""
         try:
-            release = self.admission.admit(websocket, identity)
+            counted = self.admission.admit(address, identity)
         except TooManyConnections as refusal:
-            await refuse(websocket, refusal.status_code, str(refusal))
+            await refuse(websocket, refusal.http_status, str(refusal))
             return
         is_adopted = False
         try:
@@ -62,7 +71,7 @@ class Handshake:
                 EXTENSION
             )
             transport = connection or AsgiTransport(websocket, self.unread_timeout_seconds)
-            session = session_for(Admitted(transport, identity, release))
+            session = session_for(Admitted(transport, identity, counted))
             session.open()
             if isinstance(transport, AsgiTransport):
                 await transport.run(session)
@@ -71,7 +80,7 @@ class Handshake:
                 is_adopted = True
         finally:
             if not is_adopted:
-                release()
+                counted.release()
 
 
 async def refuse(websocket: WebSocket, status_code: int, reason: str) -> None:

@@ -44,16 +44,16 @@ FLOODS = (CloseCode.RATE_LIMITED, CloseCode.MESSAGE_TOO_BIG)
 class TransportLimits:
     """What one client may do to its connection, whatever the session."""
 
-    handshake_timeout_seconds: float = 10.0
+    handshake_timeout_seconds: float
     """How long it may take to send the head of a request."""
-    unread_timeout_seconds: float = 60.0
+    unread_timeout_seconds: float
     """How long it may leave unread what was written to it."""
+    close_seconds: float
+    """How long it may take to answer a close frame."""
+    frames_per_second: float
+    """Rate limit of pings, pongs and fragments; burst of twice that. A session limits messages."""
     unread_bytes: int = 1024 * 1024
     """How much may be unread when the client makes the server answer."""
-    close_seconds: float = 10.0
-    """How long it may take to answer a close frame."""
-    frames_per_second: float = 100.0
-    """Rate limit of pings, pongs and fragments; burst of twice that. A session limits messages."""
     fragments: int = 128
     """Of one message."""
 
@@ -181,14 +181,6 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._is_adopted = False
         if not self._is_adopted and self.close_timer is None:
             self.transport.close()
-
-    def handle_text(self, event: Frame) -> None:
-        if not self.close_sent:
-            super().handle_text(event)
-
-    def handle_bytes(self, event: Frame) -> None:
-        if not self.close_sent:
-            super().handle_bytes(event)
 
     def handle_cont(self, event: Frame) -> None:
         if not self._is_within_rate():

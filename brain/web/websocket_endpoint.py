@@ -13,6 +13,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from brain.auth.identity import Identity
+from brain.errors import AccessUndecided
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
 from brain.message.matching import Filter, parse_filter
@@ -71,7 +72,11 @@ class Endpoint:
         profile = self._profile(query)
         wants_snapshot = "snapshot" in query
         has_cursors = "cursor" in query or wants_snapshot or wants_cursors
-        names = query.getlist("channel") or profile.channels
+        named = query.getlist("channel")
+        most = self._services.settings.max_subscriptions
+        if len(set(named)) > most:
+            raise ValueError(f"more than {most} subscriptions")
+        names = named or profile.channels
         where = parse_filter_parameter(query.get("where"))
         if wants_snapshot and (where or any(":" in name for name in names)):
             raise ValueError("a snapshot is of whole channels")
@@ -97,8 +102,12 @@ async def open_channels(
     subprotocol: str | None = None,
 ) -> None:
     """Admit a client of channels, and open its session."""
-    who = identity or await services.handshake.admission.identify(websocket)
-    may_read = await services.authority.read_predicate(who, request.names)
+    who = identity or await services.handshake.identify(websocket)
+    try:
+        may_read = await services.authority.read_predicate(who, request.names)
+    except AccessUndecided as error:
+        await refuse(websocket, error.http_status, str(error))
+        return
 
     def session_for(admitted: Admitted) -> ChannelSession:
         sources = websocket.state.sources

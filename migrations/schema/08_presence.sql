@@ -175,9 +175,8 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION brain.apply_presence FROM PUBLIC;
 
--- Stores a node's report: that it serves, and what has changed there. Returns how many clients the other
--- nodes have, or null if the node is not known (any more): then nothing was stored, and the node has to
--- report everything.
+-- Stores a node's report: that it serves, and what has changed there. Returns false if the node is not
+-- known (any more): then nothing was stored, and the node has to report everything.
 --
 -- report_number: counts the node's reports. A late one, over an abandoned connection, is ignored.
 -- is_all: true if this is the whole state instead of what has changed.
@@ -187,7 +186,7 @@ REVOKE ALL ON FUNCTION brain.apply_presence FROM PUBLIC;
 CREATE OR REPLACE FUNCTION brain.report_node(node uuid, name text, report_number bigint, is_all boolean,
                                              clients integer, authenticated integer, channels jsonb,
                                              users text[], changes text[], connections jsonb)
-RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 -- A plan may be made while there are few rows.
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
 DECLARE
@@ -208,7 +207,7 @@ BEGIN
         ON CONFLICT DO NOTHING;
     END IF;
     IF NOT FOUND THEN
-        RETURN NULL;
+        RETURN false;
     END IF;
 
     INSERT INTO brain.crash_recovery DEFAULT VALUES ON CONFLICT DO NOTHING;
@@ -245,7 +244,7 @@ BEGIN
         LOCK TABLE brain.presence_lock IN EXCLUSIVE MODE;
         PERFORM brain.publish_offline(NULL);
     END IF;
-    RETURN brain.clients_on_other_nodes(node);
+    RETURN true;
 END $$;
 REVOKE ALL ON FUNCTION brain.report_node FROM PUBLIC;
 

@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 
 from brain.auth.access_function import AccessFunction
-from brain.database.connection import opened_pool
+from brain.database.connection import connected, opened_pool
+from brain.errors import AccessUndecided
 from tests.proxy import proxy_to
 
 pytestmark = pytest.mark.postgres_versions
@@ -99,17 +100,34 @@ async def test_the_access_function_decides_by_the_claims_for_every_channel(
         "RETURN NULLIF(channel, 'tasks') = 'tasks'",
         "RETURN 1 / 0 = 1",
         "IF channel = 'news' THEN RAISE 'no'; END IF; RETURN true",
-        "PERFORM pg_sleep(60); RETURN true",
     ],
-    ids=["null", "null for one", "an error", "an error for one of them", "no answer in time"],
+    ids=["null", "null for one", "an error", "an error for one of them"],
 )
 async def test_a_channel_is_unreadable_unless_the_function_returns_true(
     pool: asyncpg.Pool, caplog: pytest.LogCaptureFixture, body: str
 ) -> None:
     await pool.execute(definition(body))
 
-    assert await readable(AccessFunction(0.5, pool)) == set()
+    assert await readable(AccessFunction(PATIENCE_SECONDS, pool)) == set()
     assert ("denies access" in caplog.text) == ("NULL" not in body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["PERFORM pg_sleep(60); RETURN true", "SET lock_timeout = 1; LOCK asked; RETURN true"],
+    ids=["no answer in time", "an error of the server"],
+)
+async def test_nothing_is_decided_while_the_function_cannot_be_called_to_its_end(
+    pool: asyncpg.Pool, database: str, caplog: pytest.LogCaptureFixture, body: str
+) -> None:
+    await pool.execute(definition(body))
+    async with connected(database) as other, other.transaction():
+        await other.execute("LOCK TABLE asked")
+
+        for _ in range(2):
+            with pytest.raises(AccessUndecided):
+                await readable(AccessFunction(0.5, pool))
+    assert "refuses clients" in caplog.text
 
 
 async def test_a_function_with_another_signature_denies_everything(
@@ -224,7 +242,7 @@ async def test_a_slow_function_leaves_pool_connections_to_others(
     assert await asyncio.gather(*reads) == [CHANNELS] * 20
 
 
-async def test_without_the_database_nothing_is_readable_and_its_existence_stays_known(
+async def test_without_the_database_nothing_is_decided_and_its_existence_stays_known(
     database: str, pool: asyncpg.Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
     await pool.execute(definition("RETURN true"))
@@ -233,10 +251,11 @@ async def test_without_the_database_nothing_is_readable_and_its_existence_stays_
         await access_function.look()
         proxy.swallow()
 
-        assert await readable(access_function) == set()
+        with pytest.raises(AccessUndecided):
+            await readable(access_function)
         await access_function.look()
         assert access_function.is_replaced
-        assert "denies access" in caplog.text
+        assert "refuses clients" in caplog.text
         proxy.restore()
 
 

@@ -17,8 +17,8 @@ from starlette.types import Receive, Scope, Send
 from websockets.frames import Frame, Opcode
 
 from brain.close_codes import CloseCode
-from brain.transport.websocket import EXTENSION, TransportLimits, WebSocketProtocol
-from tests.transport.served import served
+from brain.transport.websocket import EXTENSION, WebSocketProtocol
+from tests.transport.served import limited, served
 
 EVERYTHING = ("*",)
 # Without compression (12, 13), which Brain does not support, and large messages (9).
@@ -82,9 +82,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 @asynccontextmanager
 async def echo_server() -> AsyncIterator[int]:
     """Serve the echo without limits; yield the port."""
-    limits = TransportLimits(
-        frames_per_second=UNBOUNDED, fragments=UNBOUNDED, unread_bytes=UNBOUNDED
-    )
+    limits = limited(frames_per_second=UNBOUNDED, fragments=UNBOUNDED, unread_bytes=UNBOUNDED)
     async with served(echo, limits, lifespan="off", ws_max_size=2**26) as (port, _):
         yield port
 

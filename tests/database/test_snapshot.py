@@ -10,7 +10,7 @@ import pytest
 
 from brain.database.connection import opened_pool
 from brain.database.snapshot import SnapshotReader
-from brain.errors import SnapshotTooLarge
+from brain.errors import LogUnavailable, SnapshotTooLarge
 from tests.database.log_reading import events_after, reading
 from tests.tasks import insert
 
@@ -165,3 +165,10 @@ async def test_tables_that_are_too_large_are_refused(
 
     with pytest.raises(SnapshotTooLarge, match="more than 100 bytes"):
         await SnapshotReader(100).read(pool, TASKS)
+
+
+async def test_without_the_database_the_log_is_unavailable(database: str) -> None:
+    async with opened_pool(database) as pool:
+        pass
+    with pytest.raises(LogUnavailable):
+        await SnapshotReader(10_000).read(pool, TASKS)

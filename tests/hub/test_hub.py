@@ -458,11 +458,11 @@ def test_a_batch_that_does_not_follow_is_a_gap_for_every_subscriber() -> None:
 
 def test_a_hub_takes_no_subscriber_before_its_first_batch() -> None:
     with pytest.raises(NotReady):
-        Client(Hub(10_000))
+        Client(Hub(10_000, ring_seconds=60))
 
 
 def test_a_subscriber_resumes_in_the_first_batch_after_a_cursor_that_the_batch_spans() -> None:
-    hub = Hub(10_000)
+    hub = Hub(10_000, ring_seconds=60)
     ticks = (Cursor(1, 5), Cursor(2, 7), Cursor(3, 5))
     hub.deliver(Batch((event(11), event(21)), Cursor(3, 5), ticks=ticks))
 
@@ -540,6 +540,35 @@ def test_a_subscriber_that_is_ahead_keeps_up_once_the_node_has_reached_its_curso
     hub.deliver(Batch((), Cursor(4, 5)))
 
     assert hub.statistics().lagging == 0
+
+
+def test_a_subscriber_that_is_ahead_may_stop_reading_meanwhile() -> None:
+    hub = new_hub()
+    client = Client(hub, after=event(2).cursor)
+    hub.resume_once_reached(client.subscriber)
+    client.stop_reading()
+    hub.deliver(batch(event(1)))
+    client.read()
+    hub.deliver(batch(event(2)))
+    client.stop_reading()
+    hub.deliver(batch(event(3)))
+    assert client.received == []
+
+    client.read()
+    assert client.received == ["3"]
+    assert hub.statistics().lagging == 0
+
+
+def test_a_batch_visits_no_lagging_subscriber_but_those_that_are_ahead() -> None:
+    hub = new_hub()
+    ahead, slow = Client(hub, after=event(2).cursor), live(hub)
+    hub.resume_once_reached(ahead.subscriber)
+    slow.stop_reading()
+    assert hub._slow.lagging == {ahead.subscriber, slow.subscriber}
+    assert hub._slow.ahead == {ahead.subscriber}
+
+    hub.deliver(batch(event(1), event(2)))
+    assert hub._slow.ahead == set()
 
 
 def test_the_cursor_of_a_subscriber_that_gets_nothing_advances() -> None:
@@ -635,6 +664,20 @@ def test_a_private_message_goes_to_all_connections_of_its_recipient_alone_and_in
     assert ann.received == also_ann.received == ["1", "2", "3", "5"]
     assert bob.received == ["1", "3", "4", "5"]
     assert anonymous.received == ["1", "3", "5"]
+
+
+@pytest.mark.parametrize("writes", [1, 2, 3])
+def test_a_client_that_pauses_between_private_and_other_messages_misses_none(writes: int) -> None:
+    hub = new_hub()
+    ann = live(hub, user="ann")
+    ann.stop_reading(after_writes=writes)
+    hub.deliver(batch(event(1), private("ann", 2), event(3)))
+    assert ann.received == ids(1, writes + 1)
+    assert hub.cursor_of(ann.subscriber) == event(writes).cursor
+
+    ann.read()
+    assert ann.received == ids(1, 4)
+    assert hub.cursor_of(ann.subscriber) == hub.cursor
 
 
 def test_a_private_message_goes_to_its_recipient_from_the_ring_too() -> None:

@@ -34,15 +34,15 @@ CRASH = "TRUNCATE brain.nodes, brain.node_users, brain.connections, brain.crash_
 
 async def report(
     connection: asyncpg.Connection, node: UUID, number: int, *changes: str, is_all: bool = False
-) -> int | None:
-    """Report changes, each like 'ann connected'; return None if the report is rejected."""
+) -> bool:
+    """Report changes, each like 'ann connected'; return False if the report is rejected."""
     users, words = [], []
     for change in changes:
         user, _, word = change.partition(" ")
         users.append(user)
         words.append(word)
-    elsewhere: int | None = await connection.fetchval(REPORT, node, number, is_all, users, words)
-    return elsewhere
+    is_known: bool = await connection.fetchval(REPORT, node, number, is_all, users, words)
+    return is_known
 
 
 async def test_a_status_is_published_for_all(database: str, connection: asyncpg.Connection) -> None:
@@ -247,9 +247,9 @@ async def test_a_report_over_an_abandoned_connection_changes_nothing(
     await report(connection, node, 1, "ann connected", "ann busy", is_all=True)
     await report(connection, node, 3, "ann connected", "ann restated busy", is_all=True)
 
-    assert await report(connection, node, 2, "ann disconnected") is None
-    assert await report(connection, node, 2, is_all=True) is None
-    assert await report(connection, node, 3, "ann away") is None
+    assert not await report(connection, node, 2, "ann disconnected")
+    assert not await report(connection, node, 2, is_all=True)
+    assert not await report(connection, node, 3, "ann away")
 
     assert await published(connection) == [("ann", "busy")]
 
@@ -376,10 +376,10 @@ async def test_a_large_node_that_comes_back_while_it_is_being_expired_has_to_rep
     await last_seen(connection, back, 6)
     await report(connection, alive, 2)
 
-    assert await report(connection, back, 2, "0 disconnected") is None
+    assert not await report(connection, back, 2, "0 disconnected")
     here = [f"{user} connected" for user in users]
-    assert await report(connection, back, 3, *here, is_all=True) is not None
-    assert await report(connection, alive, 3) is not None
+    assert await report(connection, back, 3, *here, is_all=True)
+    assert await report(connection, alive, 3)
     assert await connection.fetchval("SELECT count(*) FROM brain.node_users") == 6000
 
 
@@ -395,7 +395,7 @@ async def test_no_node_waits_for_one_that_expires_dead_nodes(
         await other.execute("SELECT FROM brain.nodes WHERE id = $1 FOR UPDATE", dead)
 
         await connection.execute("SET lock_timeout = '100ms'")
-        assert await report(connection, alive, 2, "bob busy") is not None
+        assert await report(connection, alive, 2, "bob busy")
         assert await published(connection) == [("ann", "busy"), ("bob", "busy")]
     await other.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -11,9 +11,15 @@ from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
 from brain.hub.hub import Hub
+from brain.message.base_format import BaseFormat
+from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
+from brain.message.wire_format import Welcome
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
+from brain.settings import Settings
+from brain.system import System
+from brain.web.websocket_endpoint import Profile
 from tests.transport.served import a_task, application, new_hub
 
 
@@ -41,12 +47,28 @@ def test_a_client_gets_a_greeting_events_and_replies(hub: Hub, client: TestClien
 
 
 @pytest.mark.parametrize("size", [10, 125, 126, 65535, 65536, 100_000])
-def test_a_message_of_any_length_arrives_whole(hub: Hub, client: TestClient, size: int) -> None:
+def test_a_message_of_any_length_arrives_whole(hub: Hub, size: int) -> None:
+    client = TestClient(application(hub, settings=Settings(max_message_bytes=1_000_000)))
     with client, client.websocket_connect("/ws") as websocket:
         websocket.receive_json()
         websocket.send_text("é" * size)
 
         assert websocket.receive_json()["data"] == {"message": "é" * size}
+
+
+@pytest.mark.parametrize("character", ["x", "é"])
+def test_a_message_that_is_too_long_closes_the_connection(hub: Hub, character: str) -> None:
+    most = 1000 // len(character.encode())
+    client = TestClient(application(hub, settings=Settings(max_message_bytes=1000)))
+    with client, client.websocket_connect("/ws") as websocket:
+        websocket.receive_json()
+        websocket.send_text(character * most)
+        assert websocket.receive_json()["type"] == "echo"
+
+        websocket.send_text(character * (most + 1))
+        with pytest.raises(WebSocketDisconnect) as closed:
+            websocket.receive_json()
+        assert closed.value.code == 1009
 
 
 def test_a_binary_message_closes_the_connection(client: TestClient) -> None:
@@ -95,7 +117,7 @@ def test_a_client_with_a_cursor_is_reset_instead_and_goes_on(hub: Hub, client: T
 
 
 def test_a_client_that_connects_before_the_database_is_followed_is_closed_with_1013() -> None:
-    client = TestClient(application(Hub(1000)))
+    client = TestClient(application(Hub(1000, ring_seconds=60)))
     with client, client.websocket_connect("/ws") as websocket:
         with pytest.raises(WebSocketDisconnect) as closed:
             websocket.receive_json()
@@ -111,6 +133,34 @@ def test_a_session_that_has_ended_leaves_nothing_behind(hub: Hub) -> None:
             assert (hub.statistics().subscribers, limiter.count()) == (1, 1)
 
         assert (hub.statistics().subscribers, limiter.count()) == (0, 0)
+
+
+class FormatThatFails(BaseFormat):
+    name = "fails"
+
+    def greet(self, welcome: Welcome) -> Iterator[str]:
+        raise RuntimeError("no greeting")
+
+
+class SystemThatFails(System):
+    """Serves `/ws` with a format that cannot greet."""
+
+    name = "fails"
+
+    def profiles(self, schemas: ChannelSchemas) -> Sequence[Profile]:
+        return [Profile(FormatThatFails(schemas))]
+
+
+def test_a_session_that_fails_to_begin_leaves_nothing_behind(hub: Hub) -> None:
+    limiter = ConnectionLimiter(ConnectionQuotas(10, 10, 10, 10))
+    app = application(hub, limiter=limiter, systems=[SystemThatFails()])
+    with TestClient(app) as client:
+        with pytest.raises(RuntimeError, match="no greeting"):
+            with client.websocket_connect("/ws"):
+                pass
+
+    clients = app.state.registry.presence.counts().clients
+    assert (hub.statistics().subscribers, limiter.count(), clients) == (0, 0, 0)
 
 
 def test_a_connection_above_the_quota_is_refused_before_the_handshake(hub: Hub) -> None:

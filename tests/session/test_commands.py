@@ -12,7 +12,7 @@ from typing import Any
 
 import jwt
 import pytest
-from starlette.testclient import TestClient, WebSocketTestSession
+from starlette.testclient import TestClient, WebSocketDenialResponse, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
 
 from brain.auth.access_function import AccessFunction
@@ -155,6 +155,18 @@ def test_the_number_of_subscriptions_is_limited() -> None:
         assert send(client, type="subscribe", channel="c")["type"] == "subscribed"
 
 
+def test_a_url_with_too_many_subscriptions_is_refused() -> None:
+    path = "/ws?channel=a&channel=b&channel=b"
+    with running(Settings(max_subscriptions=2)) as app:
+        with app.connected(path) as client:
+            client.receive_json()
+        with pytest.raises(WebSocketDenialResponse) as refused:
+            with app.connected(f"{path}&channel=c"):
+                pass
+    assert refused.value.status_code == 400
+    assert "more than 2 subscriptions" in refused.value.text
+
+
 def test_a_client_that_connects_without_a_token_may_authenticate_later() -> None:
     with running(with_secret()) as app, app.connected() as client:
         client.receive_json()
@@ -165,6 +177,20 @@ def test_a_client_that_connects_without_a_token_may_authenticate_later() -> None
         app.deliver(replace(published("missions"), recipient="bob"))
         app.deliver(replace(published("missions", number=1), recipient="ann"))
         assert client.receive_json()["data"] == {"number": 1}
+
+
+def test_a_client_that_authenticates_later_is_counted_as_one_of_its_user() -> None:
+    settings = with_secret(max_connections_per_user=1, max_anonymous_connections=1)
+    with running(settings) as app, app.connected() as first:
+        first.receive_json()
+        assert send(first, type="auth", token=token())["type"] == "authenticated"
+        with app.connected() as second:
+            second.receive_json()
+            refusal = send(second, type="auth", token=token())
+            assert refusal["type"] == "error"
+            assert "too many connections of this user" in str(refusal)
+            assert send(second, type="subscribe", channel="missions")["type"] == "error"
+            assert send(second, type="auth", token=token("bob"))["type"] == "authenticated"
 
 
 def test_another_token_of_the_same_user_keeps_the_connection_and_changes_its_rights() -> None:
@@ -195,13 +221,15 @@ def test_a_client_that_exceeds_the_message_rate_is_warned_and_then_closed() -> N
         assert (received, closed.value.code) == (["error"], 4029)
 
 
-def test_a_client_that_exceeds_the_byte_rate_is_warned_and_then_closed() -> None:
+@pytest.mark.parametrize("character", ["x", "é"])
+def test_a_client_that_exceeds_the_byte_rate_is_warned_and_then_closed(character: str) -> None:
+    padding = character * (700 // len(character.encode()))
     with running(Settings(bytes_per_second=1024)) as app, app.connected() as client:
         client.receive_json()
         received = []
         with pytest.raises(WebSocketDisconnect) as closed:
             for _ in range(4):
-                client.send_json({"type": "pong", "padding": "x" * 700})
+                client.send_text(f'{{"type": "pong", "padding": "{padding}"}}')
             while True:
                 received.append(client.receive_json()["type"])
         assert (received, closed.value.code) == (["error"], 4029)

@@ -17,17 +17,17 @@ def connection_limiter(
 def refusal(limiter: ConnectionLimiter, address: str, user: str | None = None) -> int:
     with pytest.raises(TooManyConnections) as refused:
         limiter.admit(address, user)
-    return refused.value.status_code
+    return refused.value.http_status
 
 
 def test_the_connections_of_a_process_are_limited_and_released() -> None:
     limiter = connection_limiter(in_all=2)
-    release = limiter.admit(A)
+    connection = limiter.admit(A)
     limiter.admit(B)
     assert refusal(limiter, A) == 503
 
-    release()
-    release()  # called twice, counted once
+    connection.release()
+    connection.release()  # called twice, counted once
     assert limiter.count() == 1
     limiter.admit(A)
     assert refusal(limiter, A) == 503
@@ -35,11 +35,11 @@ def test_the_connections_of_a_process_are_limited_and_released() -> None:
 
 def test_the_connections_from_one_address_are_limited() -> None:
     limiter = connection_limiter(per_address=1)
-    release = limiter.admit(A)
+    connection = limiter.admit(A)
     assert refusal(limiter, A) == 429
     limiter.admit(B)
 
-    release()
+    connection.release()
     limiter.admit(A)
 
 
@@ -74,3 +74,19 @@ def test_a_refused_connection_is_not_counted() -> None:
 
     assert limiter.count() == 1
     limiter.admit(A, "ann")
+
+
+def test_an_anonymous_connection_that_becomes_one_of_a_user_is_counted_as_such() -> None:
+    limiter = connection_limiter(per_user=1, anonymous=2)
+    first, second = limiter.admit(A), limiter.admit(A)
+    first.assign_user("ann")
+    limiter.admit(A)
+    with pytest.raises(TooManyConnections):
+        second.assign_user("ann")
+    assert refusal(limiter, A) == 503
+
+    first.release()
+    second.assign_user("ann")
+    limiter.admit(A)
+    assert refusal(limiter, A) == 503
+    assert limiter.count() == 3

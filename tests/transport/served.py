@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
@@ -26,13 +27,14 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
+from brain.process.server import transport_limits
 from brain.session.admission import Admission
 from brain.session.catch_up import Sources
 from brain.session.connection_limiter import ConnectionLimiter
 from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext
 from brain.settings import Settings
-from brain.system import installed_systems
+from brain.system import System, installed_systems
 from brain.transport.handshake import Handshake
 from brain.transport.websocket import HttpProtocol, TransportLimits, WebSocketProtocol
 from brain.web import websocket_endpoint as endpoint
@@ -56,7 +58,7 @@ def a_task(id: str, tick: int = 1, number: int = 1, text: str = "") -> Event:
 
 
 def new_hub(ring_bytes: int = 10_000_000) -> Hub:
-    hub = Hub(ring_bytes)
+    hub = Hub(ring_bytes, ring_seconds=60)
     hub.deliver(Batch((), Cursor(0, 5)))
     return hub
 
@@ -68,14 +70,16 @@ def application(
     settings: Settings | None = None,
     access_function: AccessFunction | None = None,
     limiter: ConnectionLimiter | None = None,
+    systems: Sequence[System] | None = None,
 ) -> Starlette:
     """
-    Return an application with the endpoints of all systems, without feeds.
+    Return an application with the endpoints of all systems, or of those given, without feeds.
 
     `pool` is used to catch up; `app.state.registry` is the registry of its sessions.
     """
     chosen = settings or Settings(max_message_depth=10)
-    systems = list(installed_systems().values())
+    if systems is None:
+        systems = list(installed_systems().values())
     schemas = ChannelSchemas(schema for system in systems for schema in system.channel_schemas)
     presence = PresenceTracker()
     registry = SessionRegistry(presence)
@@ -99,7 +103,7 @@ def application(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
         history = HistoryReader(pool, timeout_seconds=1)
-        yield {"sources": Sources(hub, pool, history, services.snapshots)}
+        yield {"sources": Sources(hub, history, partial(services.snapshots.read, pool))}
 
     profiles = [profile for system in systems for profile in system.profiles(schemas)]
     app = Starlette(
@@ -113,17 +117,22 @@ def application(
     return app
 
 
+def limited(**changed: Any) -> TransportLimits:
+    """Return the default limits of a transport, with some changed."""
+    return replace(transport_limits(Settings()), **changed)
+
+
 @asynccontextmanager
 async def served(
-    app: ASGIApp, transport_limits: TransportLimits | None = None, **settings: Any
+    app: ASGIApp, limits: TransportLimits | None = None, **settings: Any
 ) -> AsyncIterator[tuple[int, uvicorn.Server]]:
     """Serve `app` by Brain's protocol classes; yield the port and the server."""
-    chosen = transport_limits or TransportLimits()
+    limits = limits or limited()
     config = uvicorn.Config(
         app,
         port=0,
-        ws=cast(type[asyncio.Protocol], partial(WebSocketProtocol, limits=chosen)),
-        http=cast(type[asyncio.Protocol], partial(HttpProtocol, limits=chosen)),
+        ws=cast(type[asyncio.Protocol], partial(WebSocketProtocol, limits=limits)),
+        http=cast(type[asyncio.Protocol], partial(HttpProtocol, limits=limits)),
         ws_per_message_deflate=False,
         log_config=None,
         timeout_graceful_shutdown=2,

@@ -13,13 +13,72 @@ import pytest
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from starlette.applications import Starlette
+from starlette.types import Message
+from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from brain.close_codes import CloseCode
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from brain.settings import Settings
+from brain.transport.asgi import AsgiTransport
 from tests.transport.served import a_task, application, new_hub
+
+
+class Client:
+    """A receiver that may fail, and the ASGI server's side of its connection."""
+
+    going_away_code = CloseCode.SERVICE_RESTART
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self._failure = failure
+        self._incoming: asyncio.Queue[Message] = asyncio.Queue()
+        self._incoming.put_nowait({"type": "websocket.connect"})
+        self.reads_close = True
+        self.is_lost = False
+
+    async def websocket(self) -> WebSocket:
+        websocket = WebSocket({"type": "websocket"}, self._incoming.get, self._send)
+        await websocket.accept()
+        return websocket
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "websocket.close" and not self.reads_close:
+            await asyncio.Event().wait()
+
+    def send(self, text: str) -> None:
+        self._incoming.put_nowait({"type": "websocket.receive", "text": text})
+
+    def message_received(self, message: str | bytes) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+    def connection_lost(self) -> None:
+        self.is_lost = True
+
+
+async def test_a_client_that_does_not_read_the_close_frame_is_given_up() -> None:
+    client = Client()
+    client.reads_close = False
+    transport = AsgiTransport(await client.websocket(), unread_timeout_seconds=0.05)
+    transport.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
+    async with asyncio.timeout(10):
+        await transport.run(client)
+    assert client.is_lost
+
+
+async def test_a_connection_whose_session_fails_ends_with_that_error_and_without_a_task() -> None:
+    client = Client(RuntimeError("a session failed"))
+    transport = AsgiTransport(await client.websocket(), unread_timeout_seconds=10)
+    client.send("{}")
+    with pytest.raises(RuntimeError, match="a session failed"):
+        await transport.run(client)
+    assert client.is_lost
 
 
 def follow(port: int, max_queue: int | None = None, **options: Any) -> connect:

@@ -18,7 +18,7 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
 from brain.settings import Settings
-from brain.transport.websocket import MOST_HEAD_BYTES, TransportLimits, require_uvicorn
+from brain.transport.websocket import MOST_HEAD_BYTES, require_uvicorn
 from tests.raw_websocket import (
     BINARY,
     CLOSE,
@@ -33,7 +33,7 @@ from tests.raw_websocket import (
     handshake,
     upgraded,
 )
-from tests.transport.served import a_task, application, new_hub, served
+from tests.transport.served import a_task, application, limited, new_hub, served
 
 
 def client(port: int, path: str = "/ws") -> connect:
@@ -105,7 +105,7 @@ async def test_a_message_sent_before_the_endpoint_is_reached_is_answered() -> No
 
 async def test_a_client_that_stops_reading_is_aborted_and_the_others_get_everything() -> None:
     hub = new_hub(ring_bytes=100_000_000)
-    limits = TransportLimits(unread_timeout_seconds=0.5)
+    limits = limited(unread_timeout_seconds=0.5)
     async with (
         served(application(hub), limits) as (port, _),
         upgraded(port, receive_buffer_bytes=SMALL_BUFFER_BYTES) as raw,
@@ -154,7 +154,7 @@ async def test_a_client_that_does_not_answer_a_ping_is_aborted_even_with_unread_
 
 async def test_a_client_that_does_not_answer_a_close_frame_is_aborted() -> None:
     hub = new_hub()
-    limits = TransportLimits(close_seconds=0.3)
+    limits = limited(close_seconds=0.3)
     async with (
         served(application(hub), limits) as (port, server),
         upgraded(port) as raw,
@@ -168,7 +168,7 @@ async def test_a_client_that_does_not_answer_a_close_frame_is_aborted() -> None:
 
 async def test_a_client_that_sends_a_close_frame_and_reads_nothing_is_aborted() -> None:
     hub = new_hub(ring_bytes=100_000_000)
-    limits = TransportLimits(close_seconds=0.3)
+    limits = limited(close_seconds=0.3)
     async with (
         served(application(hub), limits) as (port, server),
         upgraded(port, receive_buffer_bytes=SMALL_BUFFER_BYTES) as raw,
@@ -225,7 +225,7 @@ async def test_a_message_that_cannot_be_accepted_closes_the_connection_with_a_co
 async def test_a_client_that_exceeds_the_rate_limit_is_closed_with_4029(opcode: int) -> None:
     """The session counts messages, and the transport pings, pongs and fragments."""
     app = application(new_hub(), settings=Settings(messages_per_second=10))
-    limits = TransportLimits(frames_per_second=10, fragments=1000)
+    limits = limited(frames_per_second=10, fragments=1000)
     async with served(app, limits) as (port, _), upgraded(port) as raw:
         if opcode == CONTINUATION:
             await raw.send_frame(TEXT, is_final=False)
@@ -240,7 +240,7 @@ async def test_a_client_that_goes_on_flooding_is_aborted(
     opcode: int,
 ) -> None:
     app = application(new_hub(), settings=Settings(messages_per_second=10))
-    limits = TransportLimits(frames_per_second=10, close_seconds=1000)
+    limits = limited(frames_per_second=10, close_seconds=1000)
     async with served(app, limits) as (port, server), upgraded(port) as raw:
         with pytest.raises(OSError):
             while True:
@@ -249,7 +249,7 @@ async def test_a_client_that_goes_on_flooding_is_aborted(
 
 
 async def test_a_message_in_too_many_fragments_closes_the_connection() -> None:
-    limits = TransportLimits(frames_per_second=1000, fragments=10)
+    limits = limited(frames_per_second=1000, fragments=10)
     async with served(application(new_hub()), limits) as (port, _), upgraded(port) as raw:
         await raw.send_frame(TEXT, is_final=False)
         for _ in range(20):
@@ -262,7 +262,7 @@ async def test_a_message_in_too_many_fragments_closes_the_connection() -> None:
 async def test_a_client_that_does_not_read_replies_is_aborted(opcode: int) -> None:
     """Otherwise the replies would be buffered without limit."""
     hub = new_hub()
-    limits = TransportLimits(frames_per_second=10**9, close_seconds=0.3)
+    limits = limited(frames_per_second=10**9, close_seconds=0.3)
     unlimited = Settings(messages_per_second=10**9, bytes_per_second=10**12)
     async with (
         served(application(hub, settings=unlimited), limits) as (port, _),
@@ -277,7 +277,7 @@ async def test_a_client_that_does_not_read_replies_is_aborted(opcode: int) -> No
 
 @pytest.mark.parametrize("beginning", [b"", b"GET /ws HTTP/1.1\r\nHost: local"])
 async def test_a_client_that_sends_no_complete_head_is_aborted(beginning: bytes) -> None:
-    limits = TransportLimits(handshake_timeout_seconds=0.3)
+    limits = limited(handshake_timeout_seconds=0.3)
     async with (
         served(application(new_hub()), limits) as (port, server),
         connected_to(port) as raw,
@@ -289,7 +289,7 @@ async def test_a_client_that_sends_no_complete_head_is_aborted(beginning: bytes)
 
 
 async def test_a_client_that_sends_its_second_head_too_slowly_is_aborted() -> None:
-    limits = TransportLimits(handshake_timeout_seconds=0.3)
+    limits = limited(handshake_timeout_seconds=0.3)
     async with served(application(new_hub()), limits) as (port, _), connected_to(port) as raw:
         await raw.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b" 404 " in await raw.receive()

@@ -32,7 +32,7 @@ class MissionControl(System):
         wire_format = MissionControlFormat()
 
         async def connect(websocket: WebSocket) -> None:
-            identity = await services.handshake.admission.identify(websocket)
+            identity = await services.handshake.identify(websocket)
             if identity.user is None:
                 await refuse(websocket, 401, "a valid token is needed")
             else:
