@@ -19,7 +19,7 @@ from brain.cli.systems import fits, systems_of, systems_option
 from brain.database import migrations
 from brain.database.connection import check_url, connected, require_own_session
 from brain.database.log import Log
-from brain.database.tables_of_systems import table_problems
+from brain.database.tables_of_systems import system_problems
 from brain.errors import EmbeddedServerError
 from brain.process.log_config import WORKERS_LOGGING
 from brain.process.server import serve
@@ -133,17 +133,16 @@ async def prepare(url: str, settings: Settings, systems: list[System], samples: 
     """Check that the database at `url` can serve, and migrate it."""
     await require_own_session(url)
     schemas = schemas_of(systems)
-    applied: list[migrations.Step] = []
     if settings.migrate:
-        applied = await migrations.migrate(url, schemas)
+        await migrations.migrate(url, schemas)
     else:
         await migrations.require_current(url, schemas)
     async with connected(url) as connection:
         # A role without the rights of the listener would be refused again and again in the
         # background: it fails here instead.
         await Log(connection, settings.database_timeout_seconds).tick()
-        if not applied:  # otherwise the migration has warned of the same
-            for problem in await table_problems(connection, schemas):
+        if not settings.migrate:  # otherwise the migration has warned of the same
+            for problem in await system_problems(connection, schemas):
                 click.echo(f"brain: {problem}", err=True)
         for line in await fits(connection, systems):
             click.echo(f"brain: {line}", err=True)

@@ -13,7 +13,7 @@ from brain.database.tables_of_systems import (
     SystemTable,
     declared_tables,
     fitting_tables,
-    table_problems,
+    system_problems,
 )
 from brain.settings import Settings
 from brain.system import System, installed_systems, schemas_of, select_systems
@@ -48,7 +48,7 @@ def systems_command(**flags: Any) -> None:
 
     async def report(connection: asyncpg.Connection) -> list[str]:
         return [
-            *await table_problems(connection, schemas_of(on)),
+            *await system_problems(connection, schemas_of(on)),
             *await fits(connection, on),
         ]
 

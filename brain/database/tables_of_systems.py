@@ -24,8 +24,7 @@ FITTING = """
      ORDER BY n
 """
 PROBLEMS = """
-    SELECT problem FROM brain.system_table_status
-     WHERE schema = ANY ($1) AND problem IS NOT NULL ORDER BY relation
+    SELECT problem FROM brain.system_problems WHERE schema = ANY ($1) ORDER BY schema, name
 """
 
 
@@ -76,7 +75,7 @@ async def fitting_tables(connection: Queryable, tables: Sequence[SystemTable]) -
     return [tables[row["n"] - 1] for row in rows]
 
 
-async def table_problems(connection: Queryable, schemas: Sequence[Schema]) -> list[str]:
-    """Return a line per table of `schemas` that is not, or not wholly, watched: with a way out."""
+async def system_problems(connection: Queryable, schemas: Sequence[Schema]) -> list[str]:
+    """Return a line per table of `schemas` that is not, or not wholly, watched, and per feed."""
     rows = await connection.fetch(PROBLEMS, [schema.name for schema in schemas])
     return [row["problem"] for row in rows]
