@@ -51,8 +51,13 @@ class System:
         """Return its own addresses."""
         return ()
 
-    async def insert_samples(self, connection: asyncpg.Connection) -> None:
-        """Insert a few rows to look at, unless there are any."""
+    async def insert_samples(self, connection: asyncpg.Connection) -> str | None:
+        """
+        Insert a few rows to look at, unless there are any.
+
+        Into tables that Brain created and into no others; returns why not, in a line.
+        """
+        return None
 
 
 def installed_systems() -> dict[str, System]:

@@ -63,7 +63,11 @@ from brain.transport.websocket import require_uvicorn
     help="How many processes serve, all on the same port.  [BRAIN_WORKERS; default: 1]",
 )
 @systems_option
-@click.option("--samples", is_flag=True, help="Insert a few rows to look at, if there are none.")
+@click.option(
+    "--samples",
+    is_flag=True,
+    help="Insert a few rows to look at, into empty tables that Brain created.",
+)
 def serve_command(samples: bool, **flags: Any) -> None:
     """Serve the changes of a database to WebSocket clients."""
     settings = read_settings(**flags)
@@ -148,7 +152,8 @@ async def prepare(url: str, settings: Settings, systems: list[System], samples: 
             click.echo(f"brain: {line}", err=True)
         if samples:
             for system in systems:
-                await system.insert_samples(connection)
+                if reason := await system.insert_samples(connection):
+                    click.echo(f"brain: {reason}", err=True)
 
 
 def examples_of(systems: list[System], has_samples: bool) -> dict[str, str]:

@@ -349,6 +349,38 @@ async def test_every_start_reports_each_problem_once(
         assert sorted(reported) == sorted(expected)
 
 
+@pytest.mark.parametrize("columns", ["title text, ours int", "agent text"])
+async def test_no_samples_are_inserted_into_an_existing_table(
+    core_database: str, capsys: pytest.CaptureFixture[str], columns: str
+) -> None:
+    await execute(
+        core_database, f"CREATE TABLE tasks (id text PRIMARY KEY, status text, {columns})"
+    )
+    on = select_systems(["cecelia"], installed_systems())
+
+    await prepare(core_database, Settings(), on, samples=True)
+
+    assert capsys.readouterr().err == (
+        "brain: no sample tasks: public.tasks is not a table that Brain created\n"
+    )
+    connection = await asyncpg.connect(core_database)
+    assert await connection.fetchval("SELECT count(*) FROM tasks") == 0
+    await connection.close()
+
+
+async def test_no_samples_are_inserted_into_a_table_that_was_altered(
+    database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await execute(database, "ALTER TABLE tasks DROP COLUMN title")
+    on = select_systems(["all"], installed_systems())
+
+    await prepare(database, Settings(), on, samples=True)
+
+    assert 'brain: no sample tasks: public.tasks was altered: column "title"' in (
+        capsys.readouterr().err
+    )
+
+
 async def test_a_table_of_another_owner_is_a_warning(
     postgres: str, core_database: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -55,5 +55,5 @@ class Cecelia(System):
             static_route("/tasks.js", STATIC / "tasks.js", "text/javascript"),
         ]
 
-    async def insert_samples(self, connection: asyncpg.Connection) -> None:
-        await insert_samples(connection)
+    async def insert_samples(self, connection: asyncpg.Connection) -> str | None:
+        return await insert_samples(connection)
