@@ -25,7 +25,8 @@ BrainError
 ├── TokenRefused                    a token is invalid, expired or revoked
 ├── TaskError                       a publishing call for tasks was refused
 │   ├── UnknownTask
-│   └── UnknownStatus
+│   ├── UnknownStatus
+│   └── ColumnMissing
 └── ConnectionEnded                 Brain closes a WebSocket
     ├── NotReady                    1013, reconnect
     ├── SlowConsumer                4008, reconnect
@@ -156,6 +157,10 @@ class UnknownTask(TaskError):
 
 class UnknownStatus(TaskError):
     """A task cannot have this status."""
+
+
+class ColumnMissing(TaskError):
+    """The table of tasks, which Brain did not create, lacks a column that is to be set."""
 
 
 class ConnectionEnded(BrainError):
