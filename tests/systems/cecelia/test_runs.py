@@ -226,8 +226,13 @@ def test_a_large_row_that_is_gone_when_it_is_fetched_is_not_sent() -> None:
 def test_a_row_with_an_unknown_status_is_logged_and_not_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert rendered(changed({"status": "queued"}, status="cancelled")) is None
-    assert "task-123" in caplog.text
+    schema = RunSchema()
+    for _ in range(3):
+        assert schema.render(changed({"status": "queued"}, status="cancelled")) is None
+    assert [record.message for record in caplog.records] == [
+        "a row of tasks is not sent to clients of base: status: "
+        "Input should be 'queued', 'in_progress', 'completed' or 'failed'"
+    ]
 
 
 def test_a_numeric_key_is_sent_as_text() -> None:
@@ -312,5 +317,11 @@ def test_a_row_is_shown_in_a_snapshot_as_in_a_message() -> None:
 def test_a_row_with_an_unknown_status_is_logged_and_not_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert RunSchema().show_row(ROW | {"status": "cancelled"}) is None
-    assert "task-123" in caplog.text
+    schema = RunSchema()
+    rows = [ROW | {"status": "cancelled\nnow"}, ROW, ROW | {"status": None}]
+
+    assert ChannelSchemas([schema]).show_rows("tasks", rows) == [schema.show_row(ROW)]
+    assert [record.message for record in caplog.records] == [
+        "a row of tasks is not sent to clients of base: status: "
+        "Input should be 'queued', 'in_progress', 'completed' or 'failed'"
+    ]

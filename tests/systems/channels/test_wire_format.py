@@ -356,8 +356,13 @@ def test_a_task_that_keeps_its_status_is_updated_and_a_removed_one_is_deleted() 
 def test_a_task_with_an_unknown_status_is_logged_and_not_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert FORMAT.render(inserted("tasks", {**TASK, "status": "cancelled"})) is None
-    assert "task_abc123" in caplog.text
+    wire_format = ChannelsFormat()
+    for _ in range(3):
+        assert wire_format.render(inserted("tasks", {**TASK, "status": "cancelled"})) is None
+    assert [record.message for record in caplog.records] == [
+        "a row of tasks is not sent to clients of channels: status: "
+        "Input should be 'queued', 'in_progress', 'completed' or 'failed'"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -155,8 +155,13 @@ def test_no_other_event_is_sent(event: Event) -> None:
 def test_a_row_that_cannot_be_shown_is_logged_and_not_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert FORMAT.render(inserted("sessions", {**SESSION, "agent_id": None})) is None
-    assert "session-xyz-789" in caplog.text
+    wire_format = MissionControlFormat()
+    for _ in range(3):
+        assert wire_format.render(inserted("sessions", {**SESSION, "agent_id": None})) is None
+    assert [record.message for record in caplog.records] == [
+        "a row of sessions is not sent to clients of mission_control: agentId: "
+        "Input should be a valid string"
+    ]
 
 
 def test_a_message_published_for_these_clients_gets_a_timestamp_if_it_has_none() -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Literal
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
 from brain.message.event import Event, Operation
 from brain.message.wire_model import ColumnTimestamp, WireModel
@@ -13,8 +12,6 @@ from brain.message.wire_model import ColumnTimestamp, WireModel
 CHANNEL = "tasks"
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
-
-logger = logging.getLogger(__name__)
 
 
 class TaskData(WireModel):
@@ -70,12 +67,3 @@ def task_data(row: dict[str, Any] | None) -> TaskData:
             "task_id": row.get("id"),
         }
     )
-
-
-def show_task(row: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a row as a snapshot shows it; None, with a warning, if it cannot be shown."""
-    try:
-        return task_data(row).model_dump(mode="json")
-    except ValidationError as error:
-        logger.warning("the task %s cannot be shown: %s", row.get("id"), error)
-        return None
