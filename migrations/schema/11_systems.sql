@@ -77,8 +77,12 @@ BEGIN
         BEGIN
             EXECUTE definition;
             created := to_regclass(relation);
-        EXCEPTION WHEN duplicate_object OR duplicate_table OR invalid_schema_name THEN
-            failure := SQLERRM;
+        EXCEPTION
+            WHEN duplicate_object OR duplicate_table OR invalid_schema_name THEN
+                failure := SQLERRM;
+            WHEN insufficient_privilege THEN
+                failure := format('%s (an administrator can allow it with GRANT CREATE ON SCHEMA %I TO %I)',
+                                  SQLERRM, split_part(relation, '.', 1), current_user);
         END;
     END IF;
     INSERT INTO brain.system_tables AS t

@@ -400,6 +400,26 @@ async def test_a_table_of_another_owner_is_a_warning(
     ]
 
 
+async def test_a_table_that_may_not_be_created_is_a_warning_that_names_the_right(
+    postgres: str, core_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await execute(core_database, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    async with ordinary_role(postgres) as (role, admin):
+        await admin.execute(f"GRANT brain_owner TO {role}")
+
+        await migrate(as_role(core_database, role), [core_schema(), TASKS])
+
+        right = f"GRANT CREATE ON SCHEMA public TO {role}"
+        assert warnings(caplog) == [
+            "public.tasks does not exist: permission denied for schema public (an administrator can"
+            f" allow it with {right}): fix that, then run: brain migrate"
+        ]
+        await execute(core_database, right)
+        await migrate(as_role(core_database, role), [core_schema(), TASKS])
+        assert await problems(core_database) == {}
+        await execute(core_database, f"DROP OWNED BY {role} CASCADE")
+
+
 async def test_nothing_is_wrong_with_tables_that_brain_created(
     connection: asyncpg.Connection,
 ) -> None:
