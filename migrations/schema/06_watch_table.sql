@@ -116,6 +116,8 @@ BEGIN
         RAISE EXCEPTION 'no column of % is listed', relation;
     ELSIF coalesce(channel, '') = '' THEN
         RAISE EXCEPTION 'the channel for % has no name', relation;
+    ELSIF starts_with(channel, 'brain.') THEN
+        RAISE EXCEPTION 'the channel % is Brain''s own', channel;
     ELSIF taken IS NOT NULL THEN
         RAISE EXCEPTION 'the channel % is that of table %', channel, taken;
     ELSIF strange IS NOT NULL THEN
