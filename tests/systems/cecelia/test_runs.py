@@ -16,7 +16,7 @@ from brain.message.commands import Reply
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.wire_format import Welcome
-from brain.systems.cecelia.run_messages import RunSchema
+from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from tests.message.models import SERVER_MESSAGE
 
 HERE = Cursor(7, 8, 9)

@@ -14,8 +14,8 @@ from brain.message.channel_schema import ChannelSchemas
 from brain.message.commands import Command, Reauthenticate, Refuse, Reply, SetPresence, Subscribe
 from brain.message.event import Event
 from brain.message.wire_format import Welcome, WireFormat
-from brain.systems.cecelia.run_messages import RunSchema
 from brain.systems.cloud_agents.wire_format import OWN_MESSAGE, CloudAgentsFormat
+from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from tests.message.rows import AT, HERE, deleted, gone, inserted, published, truncated, updated
 from tests.seeds.printed import printed
 
