@@ -8,15 +8,25 @@ from typing import Any
 import asyncpg
 import click
 
-from brain.cli.database import database_option, on_database, read_settings
+from brain.cli.database import (
+    database,
+    database_option,
+    has_database,
+    read_settings,
+    run,
+)
+from brain.database import migrations
+from brain.database.connection import connected
 from brain.database.tables_of_systems import (
     SystemTable,
+    applied_schemas,
     declared_tables,
     fitting_tables,
     system_problems,
 )
+from brain.process.signals import end_on_signals
 from brain.settings import Settings
-from brain.system import System, installed_systems, schemas_of, select_systems
+from brain.system import System, installed_systems, select_systems
 
 
 def systems_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -39,22 +49,38 @@ def systems_of(settings: Settings) -> list[System]:
 @database_option
 def systems_command(**flags: Any) -> None:
     """List the systems, which of them are on, and what keeps their tables from being watched."""
-    on = systems_of(read_settings(**flags))
+    settings = read_settings(**flags)
+    on = systems_of(settings)
     names = {system.name for system in on}
     for system in installed_systems().values():
         click.echo(
             f"{'on ' if system.name in names else 'off'}  {system.name:<16} {system.summary}"
         )
+    if not has_database(settings):
+        return
+    end_on_signals()
+    with database(settings, may_share=True) as (url, *_):
+        for line in run(url, report(url, on)):
+            click.echo(f"    {line}")
 
-    async def report(connection: asyncpg.Connection) -> list[str]:
+
+async def report(url: str, on: Sequence[System]) -> list[str]:
+    """Return what a database has of systems, and their problems; nothing if it has no Brain."""
+    async with connected(url) as connection:
+        if await connection.fetchval("SELECT to_regclass('brain.schema_versions') IS NULL"):
+            return []
+        await migrations.require_current(url, [migrations.core_schema()])
+        applied = await applied_schemas(connection)
+        present = [
+            system.name
+            for system in installed_systems().values()
+            if system.schemas and applied.issuperset(schema.name for schema in system.schemas)
+        ]
         return [
-            *await system_problems(connection, schemas_of(on)),
+            *([f"this database has the tables of {', '.join(present)}"] if present else []),
+            *await system_problems(connection),
             *await fits(connection, on),
         ]
-
-    flags.pop("systems")
-    for line in on_database(report, **flags):
-        click.echo(f"    {line}")
 
 
 async def fits(connection: asyncpg.Connection, on: Sequence[System]) -> list[str]:

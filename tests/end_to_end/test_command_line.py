@@ -328,6 +328,46 @@ async def test_migrate_prints_what_it_would_apply_what_it_applies_and_what_is_ap
     assert await printed("--dry-run") == "nothing to apply\n"
 
 
+async def test_systems_shows_what_a_database_has_and_lacks_whichever_systems_are_on(
+    empty: str,
+) -> None:
+    async def printed() -> list[str]:
+        ended = await brain("systems", "--database-url", empty)
+        assert (ended.status, ended.stderr) == (0, "")
+        lines = ended.stdout.splitlines()
+        assert [line[:3] for line in lines[:5]] == ["off"] * 5
+        return [line.strip() for line in lines[5:]]
+
+    assert await printed() == [], "it has no schema of Brain's"
+    connection = await asyncpg.connect(empty)
+    await connection.execute("CREATE TABLE workflows (id text PRIMARY KEY)")
+    await connection.close()
+    migrated = await brain("migrate", "--database-url", empty, "--systems", "cecelia,workflows")
+    assert migrated.status == 0
+
+    first, *problems = await printed()
+
+    assert first == "this database has the tables of cecelia, workflows"
+    assert [line.partition(", ")[0] for line in problems[:3]] == [
+        "public.workflows lacks name",
+        "the feed workflows is not defined",
+        "public.tasks fits cecelia: --systems cecelia",
+    ]
+
+
+@own_data_only
+async def test_without_a_url_systems_makes_no_database_and_shows_the_problems_of_an_existing_one(
+    home: dict[str, str], kept_home: dict[str, str]
+) -> None:
+    fresh, kept = await asyncio.gather(brain("systems", **home), brain("systems", **kept_home))
+
+    assert (fresh.status, fresh.stderr) == (kept.status, kept.stderr) == (0, "")
+    *listed, found = kept.stdout.splitlines()
+    assert fresh.stdout.splitlines() == listed
+    assert found.startswith("    this database has the tables of cecelia, ")
+    assert not Path(home["XDG_DATA_HOME"]).exists()
+
+
 @own_data_only
 async def test_without_a_url_migrate_works_on_brains_own_server_whether_it_runs_or_not(
     tmp_path: Path, kept_home: dict[str, str], kept: Path
