@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging.config
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ from brain.process.signals import end_on_signals, ignore_signals
 from brain.process.sockets import listening_sockets
 from brain.process.supervisor import Supervisor, Worker
 from brain.settings import Settings
-from brain.system import System, schemas_of
+from brain.system import System, installed_systems, schemas_of
 from brain.transport.websocket import require_uvicorn
 
 
@@ -75,14 +75,15 @@ def serve_command(samples: bool, **flags: Any) -> None:
     keys_of(settings)
     if settings.database_url is not None:
         check_url(settings.database_url)
-    systems = systems_of(settings)
+    installed = installed_systems()
+    systems = systems_of(settings, installed)
     sockets = listening_sockets(
         settings.host, settings.port, settings.unread_timeout_seconds, settings.workers
     )
     port = sockets[0][0].getsockname()[1]
     end_on_signals()
     with database(settings) as (url, psql, server):
-        run(url, prepare(url, settings, systems, samples))
+        run(url, prepare(url, settings, systems, installed, samples=samples))
         status = serve_database(
             url,
             settings,
@@ -133,7 +134,14 @@ def serve_database(
     ).run()
 
 
-async def prepare(url: str, settings: Settings, systems: list[System], samples: bool) -> None:
+async def prepare(
+    url: str,
+    settings: Settings,
+    systems: Sequence[System],
+    installed: Mapping[str, System],
+    *,
+    samples: bool,
+) -> None:
     """Check that the database at `url` can serve, and migrate it."""
     await require_own_session(url)
     schemas = schemas_of(systems)
@@ -148,7 +156,7 @@ async def prepare(url: str, settings: Settings, systems: list[System], samples: 
         if not settings.migrate:  # otherwise the migration has warned of the same
             for problem in await system_problems(connection, schemas):
                 click.echo(f"brain: {problem}", err=True)
-        for line in await fits(connection, systems):
+        for line in await fits(connection, systems, installed):
             click.echo(f"brain: {line}", err=True)
         if samples:
             for system in systems:

@@ -342,7 +342,7 @@ async def test_every_start_reports_each_problem_once(
         caplog.clear()
         capsys.readouterr()
 
-        await prepare(core_database, Settings(migrate=migrates), on, samples=False)
+        await prepare(core_database, Settings(migrate=migrates), on, installed, samples=False)
 
         printed = capsys.readouterr().err.splitlines()
         reported = [*warnings(caplog), *(line.removeprefix("brain: ") for line in printed)]
@@ -356,9 +356,10 @@ async def test_no_samples_are_inserted_into_an_existing_table(
     await execute(
         core_database, f"CREATE TABLE tasks (id text PRIMARY KEY, status text, {columns})"
     )
-    on = select_systems(["cecelia"], installed_systems())
+    installed = installed_systems()
+    on = select_systems(["cecelia"], installed)
 
-    await prepare(core_database, Settings(), on, samples=True)
+    await prepare(core_database, Settings(), on, installed, samples=True)
 
     assert capsys.readouterr().err == (
         "brain: no sample tasks: public.tasks is not a table that Brain created\n"
@@ -372,9 +373,10 @@ async def test_no_samples_are_inserted_into_a_table_that_was_altered(
     database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await execute(database, "ALTER TABLE tasks DROP COLUMN title")
-    on = select_systems(["all"], installed_systems())
+    installed = installed_systems()
+    on = select_systems(["all"], installed)
 
-    await prepare(database, Settings(), on, samples=True)
+    await prepare(database, Settings(), on, installed, samples=True)
 
     assert 'brain: no sample tasks: public.tasks was altered: column "title"' in (
         capsys.readouterr().err
