@@ -256,6 +256,3 @@ $$, '{system_status}');
 SELECT brain.adopt_feed('workflows', 'webhook-status', $$
     SELECT details || jsonb_build_object('status', status) FROM public.webhook_status
 $$, '{webhook_status}');
-
--- On a log that no node has read yet, the events of these definitions are not the beginning.
-DELETE FROM brain.events WHERE channel = 'brain.feeds' AND NOT EXISTS (SELECT FROM brain.ticks WHERE id > 0);
