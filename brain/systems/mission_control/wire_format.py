@@ -145,8 +145,7 @@ def message_of(event: Event) -> WireModel | None:
     """
     Return the message for `event`; None if there is none.
 
-    Raises pydantic's `ValidationError` for a row that only a table can hold which Brain did not
-    create.
+    Raises pydantic's `ValidationError` for a row with values that Brain's own tables refuse.
     """
     if event.operation is Operation.PUBLISH:
         return published(event)
@@ -160,7 +159,7 @@ def message_of(event: Event) -> WireModel | None:
 
 
 def agent_status(event: Event) -> AgentStatusMessage | None:
-    status = agents.status_turn(event)
+    status = agents.changed_status(event)
     row = row_after(event)
     if status is None or row is None:
         return None

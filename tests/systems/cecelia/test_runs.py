@@ -223,12 +223,21 @@ def test_a_large_row_that_is_gone_when_it_is_fetched_is_not_sent() -> None:
     assert rendered(event(Operation.UPDATE, data=None, old={"status": "queued"})) is None
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        changed({"status": "queued"}, status="cancelled"),
+        changed({"status": "queued"}, status=None),
+        event(Operation.INSERT, data=ROW | {"status": None}),
+    ],
+    ids=["set to another", "set to null", "inserted as null"],
+)
 def test_a_row_with_an_unknown_status_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, first: Event
 ) -> None:
     schema = RunSchema()
     for _ in range(3):
-        assert schema.render(changed({"status": "queued"}, status="cancelled")) is None
+        assert schema.render(first) is None
     assert [record.message for record in caplog.records] == [
         "a row of tasks is not sent to clients of base: status: "
         "Input should be 'queued', 'in_progress', 'completed' or 'failed'"

@@ -164,6 +164,23 @@ def test_a_row_that_cannot_be_shown_is_logged_and_not_sent(
     ]
 
 
+@pytest.mark.parametrize("status", ["asleep", None])
+def test_an_agent_with_an_unknown_status_is_logged_and_not_sent(
+    caplog: pytest.LogCaptureFixture, status: str | None
+) -> None:
+    wire_format = MissionControlFormat()
+    row = {**AGENT, "status": status}
+
+    assert wire_format.render(inserted("agents", row)) is None
+    assert [record.message for record in caplog.records] == [
+        "a row of agents is not sent to clients of mission_control: status: "
+        "Input should be 'online', 'offline' or 'error'"
+    ]
+    assert wire_format.render(updated("agents", row, progress=5)) is None
+    back = wire_format.render(updated("agents", AGENT, status=status))
+    assert back is not None and parsed(back)["payload"]["status"] == "online"
+
+
 def test_a_message_published_for_these_clients_gets_a_timestamp_if_it_has_none() -> None:
     for type, channel in (("agent:status", "agents"), ("session:activity", "sessions")):
         (expected,) = printed(DOCUMENT, type)

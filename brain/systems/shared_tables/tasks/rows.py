@@ -32,15 +32,15 @@ class TaskData(WireModel):
 SHOWN: dict[Any, str] = {"running": "in_progress"}
 """How clients see a status that they have another word for."""
 
-Change = Literal["queued", "in_progress", "completed", "failed", "updated", "deleted"]
+Change = Literal["queued", "in_progress", "completed", "failed", "updated", "deleted", "unknown"]
 
 
 def visible_change(event: Event) -> Change | Any | None:
     """
     Return the status that a task turns to, or `updated` or `deleted`; None if clients see nothing.
 
-    A task that is inserted turns to its first status. Nothing is to be seen when `running` becomes
-    `in_progress`.
+    A task that is inserted turns to its first status; a status that is null is `unknown`. Nothing
+    is to be seen when `running` becomes `in_progress`.
     """
     if event.operation is Operation.DELETE:
         return "deleted"
@@ -54,7 +54,7 @@ def visible_change(event: Event) -> Change | Any | None:
             return "updated"
         if status == SHOWN.get(old["status"], old["status"]):
             return "updated" if len(old) > 1 else None
-    return status
+    return "unknown" if status is None else status
 
 
 def task_data(row: dict[str, Any] | None) -> TaskData:
