@@ -160,10 +160,10 @@ async def test_a_large_row_of_a_table_that_was_unwatched_is_read_without_its_dat
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("NULL, 'x', '{id}'", "<NULL> is not a table that others can see"),
-        ("'view', 'x', '{id}'", "view is not a table that others can see"),
-        ("'passing', 'x', '{id}'", "passing is not a table that others can see"),
-        ("'brain.ticks', 'x', '{id}'", "brain.ticks is not a table that others can see"),
+        ("NULL, 'x', '{id}'", "<NULL> cannot be watched: it is"),
+        ("'view', 'x', '{id}'", "view cannot be watched: it is"),
+        ("'passing', 'x', '{id}'", "passing cannot be watched: it is"),
+        ("'brain.ticks', 'x', '{id}'", "brain.ticks cannot be watched: it is"),
         ("'keyless', 'x', '{id}'", "table public.keyless has no primary key"),
         ("'things', 'x', '{id,wrong,a,bad}'", "table public.things has no column wrong, bad"),
         ("'things', 'x', '{id,NULL}'", "table public.things has no column NULL"),

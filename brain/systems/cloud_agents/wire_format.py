@@ -234,13 +234,13 @@ def agent_status(event: Event, row: dict[str, Any]) -> str | None:
     before = row_before(event)
     if event.operation is Operation.DELETE:
         row = {**row, "status": "stopped"}
-    elif before is not None and seen(before) == seen(row):
+    elif before is not None and shown_agent(before) == shown_agent(row):
         return None
-    data = AgentStatusData.model_validate(seen(row))
+    data = AgentStatusData.model_validate(shown_agent(row))
     return AgentStatus(data=data, timestamp=event.at).model_dump_json(exclude_none=True)
 
 
-def seen(row: dict[str, Any]) -> dict[str, Any]:
+def shown_agent(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of `agents` as these clients see it; one without a name by its id."""
     return {
         "agentName": row.get("id") if row.get("name") is None else row["name"],
