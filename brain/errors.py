@@ -26,7 +26,8 @@ BrainError
 ├── AccessUndecided                 503: the access function could not be called
 ├── TaskError                       a publishing call for tasks was refused
 │   ├── UnknownTask
-│   └── UnknownStatus
+│   ├── UnknownStatus
+│   └── ColumnMissing
 └── ConnectionEnded                 Brain closes a WebSocket
     ├── NotReady                    1013, reconnect
     ├── SlowConsumer                4008, reconnect
@@ -163,6 +164,10 @@ class UnknownTask(TaskError):
 
 class UnknownStatus(TaskError):
     """A task cannot have this status."""
+
+
+class ColumnMissing(TaskError):
+    """The table of tasks, which Brain did not create, lacks a column that is to be set."""
 
 
 class ConnectionEnded(BrainError):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import ClassVar
 
 import asyncpg
 from starlette.routing import BaseRoute
@@ -27,8 +26,9 @@ class System:
     or a subclass; `BRAIN_SYSTEMS` switches it on by its name.
     """
 
-    name: ClassVar[str]
-    summary: ClassVar[str] = ""
+    name: str
+    """That of its entry point."""
+    summary: str = ""
     """What it serves, in a line."""
     schemas: Sequence[Schema] = ()
     """The SQL of its tables and feeds, applied in this order when it is switched on."""
@@ -51,31 +51,66 @@ class System:
         """Return its own addresses."""
         return ()
 
-    async def insert_samples(self, connection: asyncpg.Connection) -> None:
-        """Insert a few rows to look at, unless there are any."""
+    async def insert_samples(self, connection: asyncpg.Connection) -> str | None:
+        """
+        Insert a few rows to look at, unless there are any.
+
+        Into tables that Brain created and into no others; returns why not, in a line.
+        """
+        return None
+
+
+class BrokenSystem(System):
+    """An entry point that yields no system; it can be listed, and not switched on."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name = name
+        self.summary = f"cannot be loaded: {problem}"
 
 
 def installed_systems() -> dict[str, System]:
     """Return every installed system by its name, in the order of names."""
-    found = {}
-    for entry_point in sorted(entry_points(group=ENTRY_POINTS), key=lambda one: one.name):
-        system = entry_point.load()
-        found[entry_point.name] = system() if isinstance(system, type) else system
-    return found
+    found = sorted(entry_points(group=ENTRY_POINTS), key=lambda one: one.name)
+    return {entry_point.name: load_system(entry_point) for entry_point in found}
+
+
+def load_system(entry_point: EntryPoint) -> System:
+    """Load a system; a plug-in that fails must not stop those that want another one."""
+    try:
+        loaded = entry_point.load()
+        system = loaded() if isinstance(loaded, type) else loaded
+        if not isinstance(system, System):
+            problem = f"{entry_point.value} is no System"
+        elif system.name != entry_point.name:
+            problem = f"{entry_point.value} is named {system.name}"
+        else:
+            return system
+    except Exception as error:
+        first, *_ = str(error).splitlines() or [""]
+        problem = f"{type(error).__name__}: {first}"
+    return BrokenSystem(entry_point.name, problem)
 
 
 def select_systems(names: Iterable[str], installed: Mapping[str, System]) -> list[System]:
-    """Return the systems with these names, or all; raises `UsageError` for an unknown name."""
+    """
+    Return the systems with these names; with `all` among them, every one that can be loaded.
+
+    Raises `UsageError` for an unknown name, and for a system that cannot be loaded.
+    """
     wanted = list(dict.fromkeys(names))
-    if wanted == ["all"]:
-        return list(installed.values())
-    unknown = [name for name in wanted if name not in installed]
+    unknown = [name for name in wanted if name not in installed and name != "all"]
     if unknown:
         raise UsageError(
-            f"there is no system {', '.join(unknown)}: BRAIN_SYSTEMS knows all, or some of "
+            f"unknown system {', '.join(unknown)}: BRAIN_SYSTEMS is `all`, or names out of "
             f"{', '.join(installed)}"
         )
-    return [installed[name] for name in wanted]
+    selected = [installed[name] for name in wanted if name != "all"]
+    for system in selected:
+        if isinstance(system, BrokenSystem):
+            raise UsageError(f"the system {system.name} {system.summary}")
+    if "all" in wanted:
+        return [one for one in installed.values() if not isinstance(one, BrokenSystem)]
+    return selected
 
 
 def schemas_of(systems: Iterable[System]) -> list[Schema]:

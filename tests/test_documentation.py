@@ -15,7 +15,7 @@ from brain.close_codes import CloseCode
 from brain.message.base_format import Connected, Echo, SnapshotPart
 from brain.message.cursor_format import Heartbeat, Reset
 from brain.settings import Settings
-from brain.systems.cecelia.run_messages import RunTruncated, RunType
+from brain.systems.shared_tables.tasks.run_messages import RunTruncated, RunType
 
 ROOT = Path(__file__).parent.parent
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()

@@ -18,7 +18,7 @@ from brain.database import migrations
 from brain.database.connection import connected, shown, translating_errors
 from brain.embedded.binaries import find_binaries
 from brain.embedded.server import EmbeddedServer, default_folder, running_url, serve_embedded
-from brain.errors import MigrationUnsupported, UsageError
+from brain.errors import EmbeddedServerError, MigrationUnsupported, UsageError
 from brain.process.signals import end_on_signals
 from brain.settings import Settings
 
@@ -85,6 +85,17 @@ def database(settings: Settings, *, may_share: bool = False) -> Iterator[Databas
         psql = "psql" if shutil.which("psql") else shlex.quote(str(server.binaries.psql))
         port = "" if server.port == 5432 else f" -p {server.port}"
         yield Database(server.url, f"{psql} -h localhost{port} -U cecelia cecelia", server)
+
+
+def has_database(settings: Settings) -> bool:
+    """Return True if the settings name a database, or the embedded server has one already."""
+    if settings.database_url is not None:
+        return True
+    try:
+        folder = default_folder(find_binaries().major)
+    except EmbeddedServerError:
+        return False
+    return not settings.ephemeral and (folder / "data").exists()
 
 
 @contextmanager

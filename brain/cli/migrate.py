@@ -11,7 +11,7 @@ from brain.cli.systems import systems_of, systems_option
 from brain.database import migrations
 from brain.database.connection import require_own_session, shown
 from brain.process.signals import end_on_signals
-from brain.system import schemas_of
+from brain.system import installed_systems, schemas_of
 
 
 @click.command("migrate")
@@ -22,7 +22,7 @@ from brain.system import schemas_of
 def migrate_command(status: bool, dry_run: bool, **flags: Any) -> None:
     """Migrate a database."""
     settings = read_settings(**flags)
-    wanted = schemas_of(systems_of(settings))
+    wanted = schemas_of(systems_of(settings, installed_systems()))
     end_on_signals()
     with database(settings, may_share=True) as (url, *_):
         if status or dry_run:

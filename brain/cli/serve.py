@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging.config
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from brain.cli.systems import fits, systems_of, systems_option
 from brain.database import migrations
 from brain.database.connection import check_url, connected, require_own_session
 from brain.database.log import Log
-from brain.database.tables_of_systems import table_problems
+from brain.database.tables_of_systems import system_problems
 from brain.errors import EmbeddedServerError
 from brain.process.log_config import WORKERS_LOGGING
 from brain.process.server import serve
@@ -27,7 +27,7 @@ from brain.process.signals import end_on_signals, ignore_signals
 from brain.process.sockets import listening_sockets
 from brain.process.supervisor import Supervisor, Worker
 from brain.settings import Settings
-from brain.system import System, schemas_of
+from brain.system import System, installed_systems, schemas_of
 from brain.transport.websocket import require_uvicorn
 
 
@@ -63,7 +63,11 @@ from brain.transport.websocket import require_uvicorn
     help="How many processes serve, all on the same port.  [BRAIN_WORKERS; default: 1]",
 )
 @systems_option
-@click.option("--samples", is_flag=True, help="Insert a few rows to look at, if there are none.")
+@click.option(
+    "--samples",
+    is_flag=True,
+    help="Insert a few rows to look at, into empty tables that Brain created.",
+)
 def serve_command(samples: bool, **flags: Any) -> None:
     """Serve the changes of a database to WebSocket clients."""
     settings = read_settings(**flags)
@@ -71,14 +75,15 @@ def serve_command(samples: bool, **flags: Any) -> None:
     keys_of(settings)
     if settings.database_url is not None:
         check_url(settings.database_url)
-    systems = systems_of(settings)
+    installed = installed_systems()
+    systems = systems_of(settings, installed)
     sockets = listening_sockets(
         settings.host, settings.port, settings.unread_timeout_seconds, settings.workers
     )
     port = sockets[0][0].getsockname()[1]
     end_on_signals()
     with database(settings) as (url, psql, server):
-        run(url, prepare(url, settings, systems, samples))
+        run(url, prepare(url, settings, systems, installed, samples=samples))
         status = serve_database(
             url,
             settings,
@@ -129,27 +134,34 @@ def serve_database(
     ).run()
 
 
-async def prepare(url: str, settings: Settings, systems: list[System], samples: bool) -> None:
+async def prepare(
+    url: str,
+    settings: Settings,
+    systems: Sequence[System],
+    installed: Mapping[str, System],
+    *,
+    samples: bool,
+) -> None:
     """Check that the database at `url` can serve, and migrate it."""
     await require_own_session(url)
     schemas = schemas_of(systems)
-    applied: list[migrations.Step] = []
     if settings.migrate:
-        applied = await migrations.migrate(url, schemas)
+        await migrations.migrate(url, schemas)
     else:
         await migrations.require_current(url, schemas)
     async with connected(url) as connection:
         # A role without the rights of the listener would be refused again and again in the
         # background: it fails here instead.
         await Log(connection, settings.database_timeout_seconds).tick()
-        if not applied:  # otherwise the migration has warned of the same
-            for problem in await table_problems(connection, schemas):
+        if not settings.migrate:  # otherwise the migration has warned of the same
+            for problem in await system_problems(connection, schemas):
                 click.echo(f"brain: {problem}", err=True)
-        for line in await fits(connection, systems):
+        for line in await fits(connection, systems, installed):
             click.echo(f"brain: {line}", err=True)
         if samples:
             for system in systems:
-                await system.insert_samples(connection)
+                if reason := await system.insert_samples(connection):
+                    click.echo(f"brain: {reason}", err=True)
 
 
 def examples_of(systems: list[System], has_samples: bool) -> dict[str, str]:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
 import click
 
-from brain.cli.database import database_option, on_database, read_settings
+from brain.cli.database import (
+    database,
+    database_option,
+    has_database,
+    read_settings,
+    run,
+)
+from brain.database import migrations
+from brain.database.connection import connected
 from brain.database.tables_of_systems import (
     SystemTable,
+    applied_schemas,
     declared_tables,
     fitting_tables,
-    table_problems,
+    system_problems,
 )
+from brain.process.signals import end_on_signals
 from brain.settings import Settings
-from brain.system import System, installed_systems, schemas_of, select_systems
+from brain.system import BrokenSystem, System, installed_systems, select_systems
 
 
 def systems_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -28,10 +38,15 @@ def systems_option(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
-def systems_of(settings: Settings) -> list[System]:
+def systems_of(settings: Settings, installed: Mapping[str, System]) -> list[System]:
     """Return the systems that are on: unless set, all with the embedded server, else none."""
-    default = () if settings.database_url else ("all",)
-    return select_systems(settings.systems or default, installed_systems())
+    names = settings.systems or (() if settings.database_url else ("all",))
+    selected = select_systems(names, installed)
+    if "all" in names:
+        for system in installed.values():
+            if isinstance(system, BrokenSystem):
+                click.echo(f"brain: the system {system.name} {system.summary}", err=True)
+    return selected
 
 
 @click.command("systems")
@@ -39,29 +54,48 @@ def systems_of(settings: Settings) -> list[System]:
 @database_option
 def systems_command(**flags: Any) -> None:
     """List the systems, which of them are on, and what keeps their tables from being watched."""
-    on = systems_of(read_settings(**flags))
+    settings = read_settings(**flags)
+    installed = installed_systems()
+    on = systems_of(settings, installed)
     names = {system.name for system in on}
-    for system in installed_systems().values():
+    for system in installed.values():
         click.echo(
             f"{'on ' if system.name in names else 'off'}  {system.name:<16} {system.summary}"
         )
+    if not has_database(settings):
+        return
+    end_on_signals()
+    with database(settings, may_share=True) as (url, *_):
+        for line in run(url, report(url, on, installed)):
+            click.echo(f"    {line}")
 
-    async def report(connection: asyncpg.Connection) -> list[str]:
+
+async def report(url: str, on: Sequence[System], installed: Mapping[str, System]) -> list[str]:
+    """Return what a database has of systems, and their problems; nothing if it has no Brain."""
+    async with connected(url) as connection:
+        if await connection.fetchval("SELECT to_regclass('brain.schema_versions') IS NULL"):
+            return []
+        await migrations.require_current(url, [migrations.core_schema()])
+        applied = await applied_schemas(connection)
+        present = [
+            system.name
+            for system in installed.values()
+            if system.schemas and applied.issuperset(schema.name for schema in system.schemas)
+        ]
         return [
-            *await table_problems(connection, schemas_of(on)),
-            *await fits(connection, on),
+            *([f"this database has the tables of {', '.join(present)}"] if present else []),
+            *await system_problems(connection),
+            *await fits(connection, on, installed),
         ]
 
-    flags.pop("systems")
-    for line in on_database(report, **flags):
-        click.echo(f"    {line}")
 
-
-async def fits(connection: asyncpg.Connection, on: Sequence[System]) -> list[str]:
+async def fits(
+    connection: asyncpg.Connection, on: Sequence[System], installed: Mapping[str, System]
+) -> list[str]:
     """Return a line per table of the user's that would fit a system which is off."""
     served = {table.relation for system in on for table in tables_of(system)}
     on_names = {system.name for system in on}
-    off = [system for system in installed_systems().values() if system.name not in on_names]
+    off = [system for system in installed.values() if system.name not in on_names]
     names: dict[str, str] = {}
     tables: list[SystemTable] = []
     for system in off:

@@ -153,10 +153,10 @@ def check_url(url: str) -> None:
         )
 
 
-def shown(url: str) -> str:
+def shown(url: str, *, with_user: bool = True) -> str:
     """Return `url` for printing: without its password and its parameters."""
     parts = urlsplit(url)
-    user = f"{parts.username}@" if parts.username else ""
+    user = f"{parts.username}@" if parts.username and with_user else ""
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{user}{host}{parts.path}"
 

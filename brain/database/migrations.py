@@ -51,6 +51,7 @@ RECORD = """
            milliseconds = excluded.milliseconds
      WHERE schema_versions.number = 0
 """
+UNFINISHED = "SELECT DISTINCT schema FROM brain.system_problems"
 # Until the files have been applied again, they are pending.
 OUTDATE = "UPDATE brain.schema_versions SET sha256 = '' WHERE schema = $1 AND number = 0"
 
@@ -159,12 +160,14 @@ async def require_current(url: str, schemas: Sequence[Schema]) -> None:
 
 async def migrate(url: str, schemas: Sequence[Schema]) -> list[Step]:
     """
-    Apply what is pending, each step in its transaction; return what was applied.
+    Apply what is pending, each step in its transaction; return what was pending.
 
-    Warnings of the database, of tables that a system cannot watch, are logged.
+    Schemas with a table that could not be watched, or a feed that could not be defined, are applied
+    again. What is still missing then is logged as a warning, each once.
     """
     async with connected(url) as connection:
-        if not (await compare(connection, url, schemas)).pending:
+        is_current = not (await compare(connection, url, schemas)).pending
+        if is_current and not await unfinished(connection, schemas):
             return []
         await lock(connection)
         await prepare(connection)
@@ -173,7 +176,18 @@ async def migrate(url: str, schemas: Sequence[Schema]) -> list[Step]:
         with warnings_logged(connection):
             for step in pending:
                 await apply(connection, step, upgrades[step.schema])
+            for step in await unfinished(connection, schemas):
+                if step not in pending:
+                    await apply(connection, step, upgrades[step.schema])
         return list(pending)
+
+
+async def unfinished(connection: asyncpg.Connection, schemas: Sequence[Schema]) -> list[Step]:
+    """Return the files of those schemas that are applied, but not all of whose tables and feeds."""
+    if not await connection.fetchval("SELECT to_regclass('brain.system_problems') IS NOT NULL"):
+        return []
+    names = {row["schema"] for row in await connection.fetch(UNFINISHED)}
+    return [schema.current() for schema in schemas if schema.name in names]
 
 
 async def compare(connection: asyncpg.Connection, url: str, schemas: Sequence[Schema]) -> Status:

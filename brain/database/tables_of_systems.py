@@ -24,8 +24,8 @@ FITTING = """
      ORDER BY n
 """
 PROBLEMS = """
-    SELECT problem FROM brain.system_table_status
-     WHERE schema = ANY ($1) AND problem IS NOT NULL ORDER BY relation
+    SELECT problem FROM brain.system_problems
+     WHERE $1::text[] IS NULL OR schema = ANY ($1) ORDER BY schema, name
 """
 
 
@@ -76,7 +76,15 @@ async def fitting_tables(connection: Queryable, tables: Sequence[SystemTable]) -
     return [tables[row["n"] - 1] for row in rows]
 
 
-async def table_problems(connection: Queryable, schemas: Sequence[Schema]) -> list[str]:
-    """Return a line per table of `schemas` that is not, or not wholly, watched: with a way out."""
-    rows = await connection.fetch(PROBLEMS, [schema.name for schema in schemas])
-    return [row["problem"] for row in rows]
+async def system_problems(
+    connection: Queryable, schemas: Sequence[Schema] | None = None
+) -> list[str]:
+    """Return a line per table that is not, or not wholly, watched, and per feed; of all schemas."""
+    names = None if schemas is None else [schema.name for schema in schemas]
+    return [row["problem"] for row in await connection.fetch(PROBLEMS, names)]
+
+
+async def applied_schemas(connection: Queryable) -> set[str]:
+    """Return the names of the schemas that were applied to the database."""
+    rows = await connection.fetch("SELECT DISTINCT schema FROM brain.schema_versions")
+    return {row["schema"] for row in rows}

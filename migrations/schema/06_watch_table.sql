@@ -87,15 +87,16 @@ RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $watch$
 DECLARE
     keys CONSTANT text[] := brain.primary_key(relation);
     unknown CONSTANT text := brain.missing_columns(relation, columns);
-    strange CONSTANT text := (
+    invalid_types CONSTANT text := (
         SELECT string_agg(name, ', ') FROM jsonb_each(types) t (name, value)
          WHERE name NOT IN ('insert', 'update', 'delete', 'truncate')
             OR jsonb_typeof(value) <> 'string' OR value = '""');
     is_deferred CONSTANT boolean := coalesce(timing = 'deferred', brain.has_row_triggers(relation));
-    taken CONSTANT regclass := (SELECT w.relation FROM brain.watched w
-                                 WHERE w.channel = watch.channel AND w.relation <> watch.relation
-                                   AND EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relation));
-    computed CONSTANT text := (
+    channel_owner CONSTANT regclass := (
+        SELECT w.relation FROM brain.watched w
+         WHERE w.channel = watch.channel AND w.relation <> watch.relation
+           AND EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relation));
+    virtual_columns CONSTANT text := (
         SELECT string_agg(a.attname, ', ') FROM pg_attribute a
          WHERE a.attrelid = relation AND a.attname = ANY (columns) AND a.attgenerated = 'v');
     kind "char";
@@ -105,21 +106,24 @@ BEGIN
     SELECT c.relkind INTO kind FROM pg_class c
      WHERE c.oid = relation AND c.relpersistence <> 't' AND c.relnamespace <> 'brain'::regnamespace;
     IF kind IS NULL OR kind NOT IN ('r', 'p') THEN
-        RAISE EXCEPTION '% is not a table that others can see', relation;
+        RAISE EXCEPTION '% cannot be watched: it is a view, a foreign or temporary table, or one of Brain''s own',
+              relation;
     ELSIF keys IS NULL THEN
         RAISE EXCEPTION 'table % has no primary key', relation;
     ELSIF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'table % has no column %', relation, unknown;
-    ELSIF computed IS NOT NULL THEN
-        RAISE EXCEPTION 'triggers do not see the virtual column % of %', computed, relation;
+    ELSIF virtual_columns IS NOT NULL THEN
+        RAISE EXCEPTION 'triggers do not see the virtual column % of %', virtual_columns, relation;
     ELSIF coalesce(cardinality(columns), 0) = 0 THEN
         RAISE EXCEPTION 'no column of % is listed', relation;
     ELSIF coalesce(channel, '') = '' THEN
         RAISE EXCEPTION 'the channel for % has no name', relation;
-    ELSIF taken IS NOT NULL THEN
-        RAISE EXCEPTION 'the channel % is that of table %', channel, taken;
-    ELSIF strange IS NOT NULL THEN
-        RAISE EXCEPTION 'types names messages for insert, update, delete and truncate; not %', strange;
+    ELSIF starts_with(channel, 'brain.') THEN
+        RAISE EXCEPTION 'the channel % is Brain''s own', channel;
+    ELSIF channel_owner IS NOT NULL THEN
+        RAISE EXCEPTION 'the channel % is that of table %', channel, channel_owner;
+    ELSIF invalid_types IS NOT NULL THEN
+        RAISE EXCEPTION 'types names messages for insert, update, delete and truncate; not %', invalid_types;
     ELSIF timing NOT IN ('immediate', 'deferred') THEN
         RAISE EXCEPTION 'timing is immediate or deferred, not %', timing;
     END IF;

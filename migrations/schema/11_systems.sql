@@ -1,7 +1,7 @@
 -- Tables and feeds of the systems that are switched on. A system's schema declares them with
 -- brain.adopt_table and brain.adopt_feed, which are called again whenever the schema is applied. They
 -- never alter a table or a feed that is not their own, and never fail because of one: what they leave
--- out is a warning, which brain.system_table_status shows later.
+-- out is a warning, which brain.system_problems shows later, and is tried again at each migration.
 
 SET LOCAL ROLE brain_owner;
 
@@ -20,7 +20,10 @@ CREATE TABLE IF NOT EXISTS brain.system_tables (
 CREATE OR REPLACE VIEW brain.system_table_status AS
 SELECT s.schema, s.relation, s.channel, s.required, s.wanted, s.table_exists, s.created_by_brain,
        s.has_primary_key, s.missing_required, s.missing_wanted, s.is_watched,
-       CASE WHEN NOT s.table_exists THEN concat_ws(': ', s.relation || ' does not exist', s.failure)
+       CASE WHEN NOT s.table_exists AND s.failure IS NULL
+                THEN format('%s does not exist; this creates it: brain migrate', s.relation)
+            WHEN NOT s.table_exists
+                THEN format('%s does not exist: %s: fix that, then run: brain migrate', s.relation, s.failure)
             WHEN s.relkind NOT IN ('r', 'p') THEN format('%s is not a table, so it is not watched', s.relation)
             WHEN NOT s.has_primary_key
                 THEN format('%s has no primary key, so it is not watched: add one, then: %s', s.relation,
@@ -32,7 +35,7 @@ SELECT s.schema, s.relation, s.channel, s.required, s.wanted, s.table_exists, s.
                 THEN format('%s is watched on the channel %s and not on %s; this changes it: %s', s.relation,
                             s.watched_channel, s.channel, s.command)
             WHEN NOT s.is_watched
-                THEN concat_ws(': ', s.relation || ' is not watched', s.failure, 'mend that, then', s.command)
+                THEN concat_ws(': ', s.relation || ' is not watched', s.failure, 'fix that, then run', s.command)
             WHEN s.missing_wanted <> '{}'
                 THEN format('%s is watched without %s: add what is missing, then: %s', s.relation,
                             array_to_string(s.missing_wanted, ', '), s.full_command)
@@ -74,8 +77,12 @@ BEGIN
         BEGIN
             EXECUTE definition;
             created := to_regclass(relation);
-        EXCEPTION WHEN duplicate_object OR duplicate_table OR invalid_schema_name THEN
-            failure := SQLERRM;
+        EXCEPTION
+            WHEN duplicate_object OR duplicate_table OR invalid_schema_name THEN
+                failure := SQLERRM;
+            WHEN insufficient_privilege THEN
+                failure := format('%s (an administrator can allow it with GRANT CREATE ON SCHEMA %I TO %I)',
+                                  SQLERRM, split_part(relation, '.', 1), current_user);
         END;
     END IF;
     INSERT INTO brain.system_tables AS t
@@ -118,35 +125,56 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION brain.set_updated_at FROM PUBLIC;
 
--- The feeds of systems as they were defined last.
+-- The feeds that systems declare.
 CREATE TABLE IF NOT EXISTS brain.system_feeds (
     name       text  PRIMARY KEY,
-    definition jsonb NOT NULL     -- its row of brain.feeds
+    schema     text  NOT NULL,    -- the schema that declares it
+    definition jsonb,             -- its row of brain.feeds as it was defined last
+    problem    text               -- why it is not defined as declared, with the way out
 );
 
 -- Declares a feed of a system, with the arguments of brain.define_feed. A feed that the operator has
 -- defined, replaced or dropped stays as it is, and so does one with tables that are not watched.
-CREATE OR REPLACE FUNCTION brain.adopt_feed(name text, query text, channels text[],
+CREATE OR REPLACE FUNCTION brain.adopt_feed(schema text, name text, query text, channels text[],
                                             takes_argument boolean DEFAULT false,
                                             argument_is_key boolean DEFAULT false,
                                             ignored_keys text[] DEFAULT '{}')
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    known CONSTANT jsonb := (SELECT s.definition FROM brain.system_feeds s WHERE s.name = adopt_feed.name);
+    known jsonb := (SELECT s.definition FROM brain.system_feeds s WHERE s.name = adopt_feed.name);
     former CONSTANT jsonb := (SELECT to_jsonb(f) FROM brain.feeds f WHERE f.name = adopt_feed.name);
     wanted CONSTANT jsonb := jsonb_build_object(
         'name', name, 'query', regexp_replace(query, '[\s;]+$', ''), 'channels', channels,
         'takes_argument', takes_argument, 'argument_is_key', argument_is_key, 'ignored_keys', ignored_keys);
+    unwatched CONSTANT text := (
+        SELECT string_agg(c, ', ') FROM unnest(channels) c
+         WHERE c NOT IN (SELECT s.channel FROM brain.system_table_status s WHERE s.is_watched));
+    problem text;
 BEGIN
-    IF former IS DISTINCT FROM known OR wanted = known
-       OR EXISTS (SELECT FROM unnest(channels) c
-                   WHERE c NOT IN (SELECT s.channel FROM brain.system_table_status s WHERE s.is_watched)) THEN
-        RETURN;
+    IF former IS DISTINCT FROM known OR wanted = known THEN
+        NULL;  -- the operator's, or as declared
+    ELSIF unwatched IS NOT NULL THEN
+        problem := format('the feed %s is not defined, because no table is watched on %s: when one is, run: '
+                          'brain migrate', name, unwatched);
+    ELSE
+        BEGIN
+            PERFORM brain.define_feed(name, query, channels, takes_argument, argument_is_key, ignored_keys);
+            known := wanted;
+        EXCEPTION WHEN OTHERS THEN
+            problem := format('the feed %s is not defined: %s: fix that, then run: brain migrate', name, SQLERRM);
+        END;
     END IF;
-    PERFORM brain.define_feed(name, query, channels, takes_argument, argument_is_key, ignored_keys);
-    INSERT INTO brain.system_feeds AS s VALUES (name, wanted)
-    ON CONFLICT ON CONSTRAINT system_feeds_pkey DO UPDATE SET definition = excluded.definition;
-EXCEPTION WHEN OTHERS THEN
-    RAISE WARNING 'there is no feed %: %', name, SQLERRM;
+    INSERT INTO brain.system_feeds AS s VALUES (name, schema, known, problem)
+    ON CONFLICT ON CONSTRAINT system_feeds_pkey DO UPDATE
+       SET schema = excluded.schema, definition = excluded.definition, problem = excluded.problem;
+    IF problem IS NOT NULL THEN
+        RAISE WARNING '%', problem;
+    END IF;
 END $$;
 REVOKE ALL ON FUNCTION brain.adopt_feed FROM PUBLIC;
+
+-- What is missing of the declared tables and feeds, each with the way out.
+CREATE OR REPLACE VIEW brain.system_problems AS
+SELECT schema, relation AS name, problem FROM brain.system_table_status WHERE problem IS NOT NULL
+ UNION ALL
+SELECT schema, name, problem FROM brain.system_feeds WHERE problem IS NOT NULL;

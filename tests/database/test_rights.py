@@ -35,7 +35,7 @@ OWNERS = """
         UNION ALL SELECT pronamespace, proowner FROM pg_proc) o (namespace, owner)
      WHERE namespace = 'brain'::regnamespace
 """
-VIEWS = {"brain.watches", "brain.system_table_status"}
+VIEWS = {"brain.watches", "brain.system_problems", "brain.system_table_status"}
 ON_RELATIONS = [
     "SELECT FROM {}",
     "SELECT * FROM {}",

@@ -9,8 +9,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from brain.cli.serve import prepare
 from brain.database.migrations import Schema, core_schema, migrate
 from brain.database.tables_of_systems import SystemTable, declared_tables, fitting_tables
+from brain.settings import Settings
+from brain.system import installed_systems, schemas_of, select_systems
 from brain.systems.shared_tables.schemas import TASKS
 from tests.database.changes import changes
 from tests.database.servers import binaries_of, run
@@ -51,7 +54,7 @@ EVERY_KIND = """
     INSERT INTO agents VALUES (1, 'idle', '2026-05-01');
 """
 STATUS = """
-    SELECT relation, problem FROM brain.system_table_status WHERE problem IS NOT NULL ORDER BY 1
+    SELECT name, problem FROM brain.system_problems ORDER BY 1
 """
 WATCH_TASKS = (
     "brain watch public.tasks --channel tasks --columns "
@@ -87,7 +90,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def problems(url: str) -> dict[str, str]:
     connection = await asyncpg.connect(url)
     try:
-        return {row["relation"]: row["problem"] for row in await connection.fetch(STATUS)}
+        return {row["name"]: row["problem"] for row in await connection.fetch(STATUS)}
     finally:
         await connection.close()
 
@@ -164,7 +167,7 @@ CASES = {
         " started_at date, completed_at date); CREATE TABLE chores (id int PRIMARY KEY);"
         " SELECT brain.watch('chores', 'tasks', '{id}')",
         "public.tasks is not watched: the channel tasks is that of table public.chores: "
-        f"mend that, then: {WATCH_TASKS}",
+        f"fix that, then run: {WATCH_TASKS}",
         "SELECT brain.unwatch('chores')",
     ),
     "is watched on another channel": (
@@ -214,7 +217,8 @@ async def test_what_is_left_out_is_one_warning_with_the_way_out(
         ),
         (
             "CREATE DOMAIN tasks AS int",
-            'public.tasks does not exist: type "tasks" already exists',
+            'public.tasks does not exist: type "tasks" already exists: fix that, then run: '
+            "brain migrate",
         ),
         (
             "CREATE TABLE tasks (id int PRIMARY KEY, status text, agent text, progress int,"
@@ -223,7 +227,7 @@ async def test_what_is_left_out_is_one_warning_with_the_way_out(
             " AS $$ BEGIN IF tg_tag = 'CREATE TRIGGER' THEN RAISE 'none here'; END IF; END $$;"
             " CREATE EVENT TRIGGER refuse ON ddl_command_end WHEN tag IN ('CREATE TRIGGER')"
             " EXECUTE FUNCTION refuse()",
-            f"public.tasks is not watched: none here: mend that, then: {WATCH_TASKS}",
+            f"public.tasks is not watched: none here: fix that, then run: {WATCH_TASKS}",
         ),
     ],
     ids=["a view", "a type", "a refusal"],
@@ -240,6 +244,145 @@ async def test_what_cannot_be_watched_is_one_warning(
         assert await problems(url) == {"public.tasks": problem}
 
 
+INCOMPLETE = "CREATE TABLE workflows (id text PRIMARY KEY, name text, status text, start_time date)"
+
+
+async def test_after_the_printed_way_out_the_feed_of_a_table_is_defined(
+    core_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await execute(core_database, INCOMPLETE)
+    schemas = every_schema()
+
+    await migrate(core_database, schemas)
+
+    found = await problems(core_database)
+    assert sorted(found) == ["public.workflows", "workflows"]
+    assert sorted(warnings(caplog)) == sorted(found.values())
+    assert found["workflows"] == (
+        "the feed workflows is not defined, because no table is watched on workflows: when one is,"
+        " run: brain migrate"
+    )
+    await execute(
+        core_database,
+        "ALTER TABLE workflows ADD details jsonb; SELECT brain.watch("
+        "'public.workflows', 'workflows', '{id,name,status,start_time,details}')",
+    )
+    assert sorted(await problems(core_database)) == ["workflows"]
+    caplog.clear()
+    assert await migrate(core_database, schemas) == []
+    assert await problems(core_database) == {}
+    assert warnings(caplog) == []
+    connection = await asyncpg.connect(core_database)
+    assert await connection.fetchval("SELECT brain.feed('workflows')") == "[]"
+    await connection.close()
+
+
+async def test_a_table_that_was_dropped_is_created_again(database: str) -> None:
+    await execute(database, "DROP TABLE tasks")
+    assert await problems(database) == {
+        "public.tasks": "public.tasks does not exist; this creates it: brain migrate"
+    }
+
+    await migrate(database, every_schema())
+
+    assert await problems(database) == {}
+    connection = await asyncpg.connect(database)
+    assert len(await changes(database, connection, "INSERT INTO tasks DEFAULT VALUES")) == 1
+    await connection.close()
+
+
+async def test_a_table_that_could_not_be_watched_at_the_first_start_is_watched_at_a_later_one(
+    core_database: str,
+) -> None:
+    columns = "id int PRIMARY KEY, status text, agent text, progress int, error text"
+    await execute(
+        core_database,
+        f"CREATE TABLE tasks ({columns}, started_at date, completed_at date);"
+        " CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN IF tg_tag = 'CREATE TRIGGER' THEN RAISE 'none here'; END IF; END $$;"
+        " CREATE EVENT TRIGGER refuse ON ddl_command_end WHEN tag IN ('CREATE TRIGGER')"
+        " EXECUTE FUNCTION refuse()",
+    )
+    await migrate(core_database, [core_schema(), TASKS])
+    assert "none here" in (await problems(core_database))["public.tasks"]
+    await execute(core_database, "DROP EVENT TRIGGER refuse")
+
+    await migrate(core_database, [core_schema(), TASKS])
+
+    assert await problems(core_database) == {}
+
+
+@pytest.mark.parametrize("migrates", [True, False], ids=["migrating", "not migrating"])
+async def test_every_start_reports_each_problem_once(
+    core_database: str,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    migrates: bool,
+) -> None:
+    await execute(core_database, f"CREATE TABLE tasks (id int PRIMARY KEY); {INCOMPLETE}")
+    installed = installed_systems()
+    tasks, *of_workflows = [
+        "public.tasks lacks status, so it is not watched: add what is missing, then: "
+        "brain watch public.tasks --channel tasks --columns id,status",
+        "public.workflows lacks details, so it is not watched: add what is missing, then: brain "
+        "watch public.workflows --channel workflows --columns id,name,status,start_time,details",
+        "the feed workflows is not defined, because no table is watched on workflows: when one is,"
+        " run: brain migrate",
+    ]
+    starts = [
+        (["cecelia"], [tasks]),
+        (["cecelia", "workflows"], [tasks, *of_workflows]),
+        (["cecelia", "workflows"], [tasks, *of_workflows]),
+        (["workflows"], of_workflows),
+    ]
+    for names, expected in starts:
+        on = select_systems(names, installed)
+        if not migrates:
+            await migrate(core_database, schemas_of(on))
+        caplog.clear()
+        capsys.readouterr()
+
+        await prepare(core_database, Settings(migrate=migrates), on, installed, samples=False)
+
+        printed = capsys.readouterr().err.splitlines()
+        reported = [*warnings(caplog), *(line.removeprefix("brain: ") for line in printed)]
+        assert sorted(reported) == sorted(expected)
+
+
+@pytest.mark.parametrize("columns", ["title text, ours int", "agent text"])
+async def test_no_samples_are_inserted_into_an_existing_table(
+    core_database: str, capsys: pytest.CaptureFixture[str], columns: str
+) -> None:
+    await execute(
+        core_database, f"CREATE TABLE tasks (id text PRIMARY KEY, status text, {columns})"
+    )
+    installed = installed_systems()
+    on = select_systems(["cecelia"], installed)
+
+    await prepare(core_database, Settings(), on, installed, samples=True)
+
+    assert capsys.readouterr().err == (
+        "brain: no sample tasks: public.tasks is not a table that Brain created\n"
+    )
+    connection = await asyncpg.connect(core_database)
+    assert await connection.fetchval("SELECT count(*) FROM tasks") == 0
+    await connection.close()
+
+
+async def test_no_samples_are_inserted_into_a_table_that_was_altered(
+    database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await execute(database, "ALTER TABLE tasks DROP COLUMN title")
+    installed = installed_systems()
+    on = select_systems(["all"], installed)
+
+    await prepare(database, Settings(), on, installed, samples=True)
+
+    assert 'brain: no sample tasks: public.tasks was altered: column "title"' in (
+        capsys.readouterr().err
+    )
+
+
 async def test_a_table_of_another_owner_is_a_warning(
     postgres: str, core_database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -254,9 +397,29 @@ async def test_a_table_of_another_owner_is_a_warning(
         await migrate(as_role(core_database, role), [core_schema(), TASKS])
 
     assert warnings(caplog) == [
-        "public.tasks is not watched: permission denied for table tasks: mend that, then: "
+        "public.tasks is not watched: permission denied for table tasks: fix that, then run: "
         + WATCH_TASKS
     ]
+
+
+async def test_a_table_that_may_not_be_created_is_a_warning_that_names_the_right(
+    postgres: str, core_database: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await execute(core_database, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    async with ordinary_role(postgres) as (role, admin):
+        await admin.execute(f"GRANT brain_owner TO {role}")
+
+        await migrate(as_role(core_database, role), [core_schema(), TASKS])
+
+        right = f"GRANT CREATE ON SCHEMA public TO {role}"
+        assert warnings(caplog) == [
+            "public.tasks does not exist: permission denied for schema public (an administrator can"
+            f" allow it with {right}): fix that, then run: brain migrate"
+        ]
+        await execute(core_database, right)
+        await migrate(as_role(core_database, role), [core_schema(), TASKS])
+        assert await problems(core_database) == {}
+        await execute(core_database, f"DROP OWNED BY {role} CASCADE")
 
 
 async def test_nothing_is_wrong_with_tables_that_brain_created(
@@ -330,7 +493,7 @@ async def test_a_table_that_fits_a_system_that_is_off_is_found(core_database: st
 
 def with_feed(folder: Path, query: str) -> Schema:
     (folder / "schema.sql").write_text(
-        f"-- A feed. \nSELECT brain.adopt_feed('counted', $$ {query} $$, '{{tasks}}')"
+        f"-- A feed. \nSELECT brain.adopt_feed('counting', 'counted', $$ {query} $$, '{{tasks}}')"
     )
     return Schema("counting", folder)
 
@@ -380,4 +543,9 @@ async def test_a_feed_whose_query_fails_is_a_warning(
     await migrate(database, [with_feed(tmp_path, "SELECT jsonb '1' FROM nowhere")])
 
     assert await feed(database) is None
-    assert warnings(caplog) == ['there is no feed counted: relation "nowhere" does not exist']
+    problem = (
+        'the feed counted is not defined: relation "nowhere" does not exist: fix that, then run: '
+        "brain migrate"
+    )
+    assert warnings(caplog) == [problem]
+    assert await problems(database) == {"counted": problem}

@@ -232,7 +232,7 @@ async def test_a_missing_right_is_named_in_one_line_and_status_1(
             f"GRANT USAGE ON SCHEMA brain TO {role};"
             f" GRANT SELECT ON brain.schema_versions TO {role}"
         )
-        line = await refused(*serve, weak, status=1)
+        line = await refused(*serve, weak, "--no-migrate", status=1)
         assert "permission denied for function tick" in line, "it would be refused for ever"
 
         await connection.execute(f"GRANT brain_owner TO {role}")
@@ -328,6 +328,46 @@ async def test_migrate_prints_what_it_would_apply_what_it_applies_and_what_is_ap
     assert await printed() == f"{empty} is up to date\n"
     assert await printed("--status") == lines("applied")
     assert await printed("--dry-run") == "nothing to apply\n"
+
+
+async def test_systems_shows_what_a_database_has_and_lacks_whichever_systems_are_on(
+    empty: str,
+) -> None:
+    async def printed() -> list[str]:
+        ended = await brain("systems", "--database-url", empty)
+        assert (ended.status, ended.stderr) == (0, "")
+        lines = ended.stdout.splitlines()
+        assert [line[:3] for line in lines[:5]] == ["off"] * 5
+        return [line.strip() for line in lines[5:]]
+
+    assert await printed() == [], "it has no schema of Brain's"
+    connection = await asyncpg.connect(empty)
+    await connection.execute("CREATE TABLE workflows (id text PRIMARY KEY)")
+    await connection.close()
+    migrated = await brain("migrate", "--database-url", empty, "--systems", "cecelia,workflows")
+    assert migrated.status == 0
+
+    first, *problems = await printed()
+
+    assert first == "this database has the tables of cecelia, workflows"
+    assert [line.partition(", ")[0] for line in problems[:3]] == [
+        "public.workflows lacks name",
+        "the feed workflows is not defined",
+        "public.tasks fits cecelia: --systems cecelia",
+    ]
+
+
+@own_data_only
+async def test_without_a_url_systems_makes_no_database_and_shows_the_problems_of_an_existing_one(
+    home: dict[str, str], kept_home: dict[str, str]
+) -> None:
+    fresh, kept = await asyncio.gather(brain("systems", **home), brain("systems", **kept_home))
+
+    assert (fresh.status, fresh.stderr) == (kept.status, kept.stderr) == (0, "")
+    *listed, found = kept.stdout.splitlines()
+    assert fresh.stdout.splitlines() == listed
+    assert found.startswith("    this database has the tables of cecelia, ")
+    assert not Path(home["XDG_DATA_HOME"]).exists()
 
 
 @own_data_only

@@ -17,7 +17,7 @@ from brain.message.event import Batch, Event, Operation
 from brain.message.matching import SubscriptionSet, Topic, parse_filter, subscription_set
 from brain.message.rendering import Encoding, encoding_of
 from brain.message.wire_format import WireFormat
-from brain.systems.cecelia.run_messages import RunSchema
+from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING, texts_of
 from tests.subscription_sets import in_channels
 

@@ -127,7 +127,7 @@ async def test_the_recent_past_comes_first_and_in_one_piece(
     async with listening(database) as later:
         assert later.past is not None
         assert collected.past is not None
-        assert keys_of(later.past) == ["a", "b"]
+        assert [key for key in keys_of(later.past) if key] == ["a", "b"]
         assert collected.past.cursor in later.past.ticks
         assert {event.cursor.tick for event in later.past.events} < {
             cursor.tick for cursor in later.past.ticks

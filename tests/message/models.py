@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter
 from brain.message.base_format import Connected, Echo, SnapshotPart
 from brain.message.cursor_format import Heartbeat, Reset
 from brain.message.row_messages import Left, Message
-from brain.systems.cecelia.run_messages import Run, RunTruncated
+from brain.systems.shared_tables.tasks.run_messages import Run, RunTruncated
 
 OwnMessage = Annotated[
     Connected | Run | RunTruncated | Left | Echo | Heartbeat | Reset | SnapshotPart,

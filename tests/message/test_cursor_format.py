@@ -17,7 +17,7 @@ from brain.message.cursor_format import CursorFormat
 from brain.message.event import Event
 from brain.message.snapshot import Snapshot
 from brain.message.wire_format import Welcome
-from brain.systems.cecelia.run_messages import RunSchema
+from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from tests.message.models import SERVER_MESSAGE
 from tests.message.rows import gone, inserted, truncated, updated
 

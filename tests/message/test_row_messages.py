@@ -14,7 +14,7 @@ from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.row_messages import Message
-from brain.systems.cecelia.run_messages import RunSchema
+from brain.systems.shared_tables.tasks.run_messages import RunSchema
 
 AT = datetime(2026, 2, 6, 1, 30, 15, tzinfo=UTC)
 PRINTED_AT = "2026-02-06T01:30:15.000Z"

@@ -13,10 +13,10 @@ from brain.database.migrations import core_schema, migrate
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.event import Event
 from brain.message.wire_format import WireFormat
-from brain.systems.cecelia.run_messages import RunSchema
 from brain.systems.channels.wire_format import ChannelsFormat
 from brain.systems.cloud_agents.wire_format import CloudAgentsFormat
 from brain.systems.mission_control.wire_format import MissionControlFormat
+from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from tests.database.changes import changes, logged_events
 from tests.postgres import new_database
 from tests.schemas import every_schema

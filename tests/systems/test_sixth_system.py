@@ -38,20 +38,26 @@ async def test_its_clients_are_served_beside_those_of_the_core(
         assert '"tasks_inserted"' in str(await plain.recv())
 
 
-def test_an_installed_package_registers_it_by_an_entry_point(tmp_path: Path) -> None:
-    metadata = tmp_path / "sixth-1.0.dist-info"
-    metadata.mkdir()
+def brain(folder: Path, *arguments: str, **entry_points: str) -> subprocess.CompletedProcess[str]:
+    """Run `brain` where a package is installed that has these entry points."""
+    metadata = folder / "sixth-1.0.dist-info"
+    metadata.mkdir(exist_ok=True)
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: sixth\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text(
-        "[brain.systems]\nsixth = tests.systems.sixth_system:Sixth\n"
-    )
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
-    listed = subprocess.run(
-        [sys.executable, "-m", "brain", "systems", "--systems", "sixth,cecelia"],
+    lines = [f"{name} = {value}\n" for name, value in entry_points.items()]
+    (metadata / "entry_points.txt").write_text("".join(["[brain.systems]\n", *lines]))
+    path = os.pathsep.join([str(folder), str(ROOT)])
+    return subprocess.run(
+        [sys.executable, "-m", "brain", *arguments],
         env={**os.environ, "PYTHONPATH": path, "BRAIN_DATABASE_URL": "postgresql://nowhere/db"},
         capture_output=True,
         text=True,
         timeout=60,
+    )
+
+
+def test_an_installed_package_registers_it_by_an_entry_point(tmp_path: Path) -> None:
+    listed = brain(
+        tmp_path, "systems", "--systems", "sixth,cecelia", sixth="tests.systems.sixth_system:Sixth"
     )
 
     lines = listed.stdout.splitlines()
@@ -59,6 +65,30 @@ def test_an_installed_package_registers_it_by_an_entry_point(tmp_path: Path) -> 
         ["on", "cecelia"],
         ["on", "sixth"],
     ]
+
+
+BROKEN = {
+    "raises": ("tests.systems.no_such_module:Sixth", "ModuleNotFoundError: No module named"),
+    "number": ("sys:maxsize", "sys:maxsize is no System"),
+    "seventh": ("tests.systems.sixth_system:Sixth", "tests.systems.sixth_system:Sixth is named"),
+}
+
+
+def test_a_broken_package_stops_only_those_who_switch_its_system_on(tmp_path: Path) -> None:
+    entry_points = {name: value for name, (value, _) in BROKEN.items()}
+
+    ended = brain(tmp_path, "systems", "--systems", "all", **entry_points)
+
+    listed, errors = ended.stdout.splitlines(), ended.stderr
+    assert len([line for line in listed if line.startswith("on ")]) == len(installed_systems())
+    for name, (_, problem) in BROKEN.items():
+        (line,) = [line for line in listed if line.startswith(f"off  {name} ")]
+        assert f"cannot be loaded: {problem}" in line
+        assert f"brain: the system {name} cannot be loaded: {problem}" in errors
+        refused = brain(tmp_path, "migrate", "--systems", f"cecelia,{name}", **entry_points)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr.startswith(f"brain: the system {name} cannot be loaded: {problem}")
+        assert len(refused.stderr.splitlines()) == 1
 
 
 def test_an_unknown_system_is_refused_with_the_names_that_there_are() -> None:
@@ -69,5 +99,7 @@ def test_an_unknown_system_is_refused_with_the_names_that_there_are() -> None:
         installed["workflows"],
         installed["cecelia"],
     ]
-    with pytest.raises(UsageError, match=r"no system cecilia: .*cecelia"):
-        select_systems(["cecilia"], installed)
+    assert select_systems(["all", "cecelia"], installed) == [*installed.values()]
+    for names in (["cecilia"], ["all", "cecilia"]):
+        with pytest.raises(UsageError, match=r"unknown system cecilia: .*cecelia"):
+            select_systems(names, installed)

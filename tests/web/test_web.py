@@ -136,10 +136,10 @@ def test_an_unknown_path_is_not_found_and_an_unknown_method_not_allowed(web: Web
         ("postgresql://localhost/brain", "postgresql://localhost/brain"),
         (
             "postgresql:///brain?host=/run/postgresql&password=secret",
-            "postgresql://localhost/brain",
+            "postgresql:///brain",
         ),
         ("postgresql://ann:secret@[::1]:5432/brain", "postgresql://[::1]:5432/brain"),
-        ("postgresql://ann:secret@a:1,b:2/brain", "postgresql://…/brain"),
+        ("postgresql://ann:secret@a:1,b:2/brain", "postgresql://a:1,b:2/brain"),
     ],
 )
 @pytest.mark.parametrize("is_live", [True, False])

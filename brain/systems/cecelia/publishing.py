@@ -36,7 +36,8 @@ async def update_task_status(
     Set the status of a task, and merge `payload` into its payload.
 
     Raises `UnknownTask`, and `UnknownStatus` for what is not queued, running, in_progress,
-    completed or failed.
+    completed or failed. In a table that Brain did not create, a `payload` or an `error` for which
+    there is no column raises `ColumnMissing`.
     """
     async with chosen(connection) as database:
         await change_status(database, task_id, status, payload, error)
@@ -48,7 +49,8 @@ async def update_task_progress(
     """
     Set the progress of a task: merge `current_step` and `details` into its payload.
 
-    The task's progress becomes `current_step`. Raises `UnknownTask`.
+    The task's progress becomes `current_step`, in a table that Brain created. Raises `UnknownTask`,
+    and `ColumnMissing` for a table without a column `payload`.
     """
     async with chosen(connection) as database:
         await merge_payload(database, task_id, {"current_step": current_step, **details})

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncpg
 
+from brain.database.connection import first_line
+
+CREATED_BY_BRAIN = """
+    SELECT created_by_brain FROM brain.system_table_status WHERE relation = 'public.tasks'
+"""
 # `task-123` is the one in the protocol's examples.
 SAMPLES = """
     INSERT INTO public.tasks (id, title, agent, status, progress, payload, error)
@@ -20,6 +25,16 @@ SAMPLES = """
 """
 
 
-async def insert_samples(connection: asyncpg.Connection) -> None:
-    """Insert the sample tasks, unless there are tasks already."""
-    await connection.execute(SAMPLES)
+async def insert_samples(connection: asyncpg.Connection) -> str | None:
+    """
+    Insert the sample tasks, unless there are tasks already.
+
+    Returns why not, if the table is not as Brain created it.
+    """
+    if not await connection.fetchval(CREATED_BY_BRAIN):
+        return "no sample tasks: public.tasks is not a table that Brain created"
+    try:
+        await connection.execute(SAMPLES)
+    except (asyncpg.UndefinedColumnError, asyncpg.IntegrityConstraintViolationError) as error:
+        return f"no sample tasks: public.tasks was altered: {first_line(error)}"
+    return None

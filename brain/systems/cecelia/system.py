@@ -12,10 +12,10 @@ from brain.message.base_format import BaseFormat
 from brain.message.channel_schema import ChannelSchemas
 from brain.system import System
 from brain.systems.cecelia import api
-from brain.systems.cecelia.run_messages import RunSchema
 from brain.systems.cecelia.samples import insert_samples
 from brain.systems.shared_tables.schemas import TASKS
 from brain.systems.shared_tables.tasks.rows import CHANNEL
+from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from brain.web.pages import static_route
 from brain.web.services import Services
 from brain.web.websocket_endpoint import Profile
@@ -55,5 +55,5 @@ class Cecelia(System):
             static_route("/tasks.js", STATIC / "tasks.js", "text/javascript"),
         ]
 
-    async def insert_samples(self, connection: asyncpg.Connection) -> None:
-        await insert_samples(connection)
+    async def insert_samples(self, connection: asyncpg.Connection) -> str | None:
+        return await insert_samples(connection)

@@ -1,28 +1,46 @@
-"""Reads the table `tasks` for the page, and changes it for a backend."""
+"""
+Reads the table `tasks` for the page, and changes it for a backend.
+
+Of an existing table that Brain did not create, only the columns `id` and `status` are certain.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+import asyncpg
 import orjson
 
-from brain.database.connection import Queryable
-from brain.errors import UnknownStatus, UnknownTask
+from brain.database.connection import Queryable, first_line
+from brain.errors import ColumnMissing, UnknownStatus, UnknownTask
 
 STATUSES = ("queued", "running", "in_progress", "completed", "failed")
+MERGE_PAYLOAD = "payload = coalesce(payload::jsonb, '{{}}') || ${}::text::jsonb"
 
 
 async def recent_tasks(connection: Queryable, most: int) -> list[dict[str, Any]]:
-    """Return the tasks that were updated last, newest first, with the columns of the page."""
+    """
+    Return the tasks that were updated last, newest first, with the columns of the page.
+
+    A column that the table lacks is null.
+    """
+    # In the subquery, `updated_at` is the table's column where it has one, else that of `missing`.
     text = await connection.fetchval(
         """
-        SELECT coalesce(jsonb_agg(to_jsonb(t) ORDER BY t.updated_at DESC, t.id), '[]')
-          FROM (SELECT id::text, title, agent, status, progress,
-                       payload -> 'total_steps' AS total_steps, payload -> 'step_name' AS step_name,
-                       started_at, completed_at, updated_at, error
-                  FROM public.tasks
-                 ORDER BY updated_at DESC, id LIMIT $1) t
+        SELECT coalesce(jsonb_agg(jsonb_build_object(
+                   'id', row ->> 'id', 'title', row -> 'title', 'agent', row -> 'agent',
+                   'status', row -> 'status', 'progress', row -> 'progress',
+                   'total_steps', row -> 'payload' -> 'total_steps',
+                   'step_name', row -> 'payload' -> 'step_name',
+                   'started_at', row -> 'started_at', 'completed_at', row -> 'completed_at',
+                   'updated_at', row -> 'updated_at', 'error', row -> 'error')
+                   ORDER BY place), '[]')
+          FROM (SELECT NULL::timestamptz AS updated_at) missing,
+               LATERAL (SELECT to_jsonb(t) AS row,
+                               row_number() OVER (ORDER BY updated_at DESC NULLS LAST, id) AS place
+                          FROM public.tasks t
+                         ORDER BY updated_at DESC NULLS LAST, id LIMIT $1) newest
         """,
         most,
     )
@@ -40,36 +58,31 @@ async def change_status(
     """
     Set a task's status, and its error if one is given; merge `payload` into its payload.
 
-    Raises `UnknownStatus` and `UnknownTask`.
+    Raises `UnknownStatus`, `UnknownTask`, and `ColumnMissing` for what the table cannot store.
     """
     if status not in STATUSES:
         raise UnknownStatus(f"a task's status is one of {', '.join(STATUSES)}, not {status!r}")
-    found = await connection.fetchval(
-        """
-        UPDATE public.tasks
-           SET status = $2, payload = payload || $3::text::jsonb, error = coalesce($4, error)
-         WHERE id = $1 RETURNING true
-        """,
-        task_id,
-        status,
-        orjson.dumps(payload).decode(),
-        error,
-    )
-    require(found, task_id)
+    changes = {"status = $2": status}
+    if payload:
+        changes[MERGE_PAYLOAD.format(3)] = orjson.dumps(payload).decode()
+    if error is not None:
+        changes[f"error = ${len(changes) + 2}"] = error
+    await change(connection, task_id, changes)
 
 
 async def merge_payload(connection: Queryable, task_id: str, payload: Mapping[str, Any]) -> None:
-    """Merge `payload` into a task's payload. Raises `UnknownTask`."""
-    found = await connection.fetchval(
-        """
-        UPDATE public.tasks SET payload = payload || $2::text::jsonb WHERE id = $1 RETURNING true
-        """,
-        task_id,
-        orjson.dumps(payload).decode(),
-    )
-    require(found, task_id)
+    """Merge `payload` into a task's payload. Raises `UnknownTask` and `ColumnMissing`."""
+    await change(connection, task_id, {MERGE_PAYLOAD.format(2): orjson.dumps(payload).decode()})
 
 
-def require(found: bool | None, task_id: str) -> None:
+async def change(connection: Queryable, task_id: str, changes: Mapping[str, str]) -> None:
+    """Change a task by assignments, each with the value of its parameter, from $2 upwards."""
+    statement = f"""
+        UPDATE public.tasks SET {", ".join(changes)} WHERE id::text = $1 RETURNING true
+    """  # noqa: S608
+    try:
+        found = await connection.fetchval(statement, task_id, *changes.values())
+    except asyncpg.UndefinedColumnError as problem:
+        raise ColumnMissing(f"public.tasks cannot store this: {first_line(problem)}") from problem
     if not found:
         raise UnknownTask(f"there is no task {task_id!r}")

@@ -52,7 +52,7 @@ MISSION_TYPES: Mapping[Any, MissionType] = {
     "completed": "mission_completed",
     "failed": "mission_failed",
 }
-AGENT_TYPES: Mapping[agents.Shown, AgentType] = {
+AGENT_TYPES: Mapping[Any, AgentType] = {
     "online": "agent_started",
     "offline": "agent_stopped",
     "error": "agent_error",
@@ -125,7 +125,7 @@ class AgentEvent(ChannelEvent):
 
 
 class AgentHeartbeat(ChannelEvent):
-    """Something of an agent changed that is not its status."""
+    """A column of an agent other than its status changed."""
 
     type: Literal["agent_heartbeat"] = "agent_heartbeat"
     data: HeartbeatData
@@ -142,8 +142,7 @@ def channel_event(event: Event) -> ChannelEvent | None:
     """
     Return the message for `event`; None if there is none.
 
-    Raises pydantic's `ValidationError` for a row that only a table can hold which Brain did not
-    create.
+    Raises pydantic's `ValidationError` for a row with values that Brain's own tables refuse.
     """
     row = row_after(event)
     if event.type is None and row is not None:
@@ -183,17 +182,18 @@ def mission_event(event: Event, row: dict[str, Any]) -> MissionEvent:
 
 def agent_event(event: Event, row: dict[str, Any]) -> AgentEvent | AgentHeartbeat:
     data = AgentData.model_validate(fields(AgentData, "agent_id", row))
-    turn = agents.status_turn(event)
-    if turn is None and data.status == "error" and "error" in (event.old or {}):
-        turn = "error"  # another one
-    if turn is None:
+    status = agents.changed_status(event)
+    if status is None and data.status == "error" and "error" in (event.old or {}):
+        status = "error"  # another one
+    type = AGENT_TYPES.get(status)
+    if type is None:
         rest = data.model_dump(mode="json", exclude={"agent_id"})
         return AgentHeartbeat(
             channel=event.channel,
             data=HeartbeatData(agent_id=data.agent_id, status=rest),
             timestamp=event.at,
         )
-    return AgentEvent(type=AGENT_TYPES[turn], channel=event.channel, data=data, timestamp=event.at)
+    return AgentEvent(type=type, channel=event.channel, data=data, timestamp=event.at)
 
 
 def fields(model: type[WireModel], key: str, row: dict[str, Any]) -> dict[str, Any]:

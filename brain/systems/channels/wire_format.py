@@ -8,7 +8,6 @@ are two client frames: `"where": {"agent": "dev"}` in a `subscribe`, for a part 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Literal, assert_never
@@ -21,6 +20,7 @@ from brain.message.commands import Command, Reauthenticate, Refuse, Reply, Subsc
 from brain.message.cursor import Cursor
 from brain.message.event import Event
 from brain.message.matching import INTERNAL, parse_filter
+from brain.message.skipped_rows import SkippedRows
 from brain.message.wire_format import Welcome, WireFormat
 from brain.message.wire_model import WireModel
 from brain.systems.channels.messages import (
@@ -34,8 +34,6 @@ from brain.systems.channels.messages import (
     channel_event,
     left_event,
 )
-
-logger = logging.getLogger(__name__)
 
 
 class Connected(WireModel):
@@ -122,6 +120,9 @@ class ChannelsFormat(WireFormat):
     heartbeat_seconds = HEARTBEAT_SECONDS
     client_timeout_seconds = CLIENT_TIMEOUT_SECONDS
 
+    def __init__(self) -> None:
+        self._skipped = SkippedRows(self.name)
+
     def greet(self, welcome: Welcome) -> Iterator[str]:
         yield Connected(
             connection_id=welcome.connection_id, timestamp=welcome.now
@@ -132,7 +133,7 @@ class ChannelsFormat(WireFormat):
             message = channel_event(event)
         except ValidationError as error:
             # Only a table that Brain did not create can hold such a row.
-            logger.warning("%s of %s cannot be shown: %s", event.key, event.channel, error)
+            self._skipped.warn(event.channel, error)
             return None
         if message is None:
             return None

@@ -10,6 +10,7 @@ from brain.message.channel_schema import ChannelSchemas
 from brain.system import System
 from brain.systems.cloud_agents.wire_format import CloudAgentsFormat
 from brain.systems.shared_tables.schemas import AGENTS, TASKS
+from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from brain.web.websocket_endpoint import Profile
 
 CHANNELS = ("tasks", "agents", "messages", "notifications", "presence")
@@ -20,6 +21,7 @@ class CloudAgents(System):
 
     name = "cloud_agents"
     summary = "agents, chats, notifications and presence on /ws?token=…"
+    channel_schemas = (RunSchema(),)
     schemas = (TASKS, AGENTS, Schema("cloud_agents", Path(__file__).parent))
 
     def profiles(self, schemas: ChannelSchemas) -> Sequence[Profile]:

@@ -7,7 +7,6 @@ tests/seeds/documents/5-code-cloud-agents.md.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, assert_never
@@ -15,16 +14,16 @@ from typing import Annotated, Any, Literal, assert_never
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from brain.message.base_format import BaseFormat
+from brain.message.channel_schema import ChannelSchemas
 from brain.message.client_frames import UNKNOWN_FORMAT, AuthFrame, ClientFrame, HeartbeatFrame
 from brain.message.commands import Command, Reauthenticate, Refuse, Reply, SetPresence
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.row_messages import row_after, row_before
+from brain.message.skipped_rows import SkippedRows
 from brain.message.wire_format import Welcome
 from brain.message.wire_model import ColumnTimestamp, Timestamp, WireModel
 from brain.systems.shared_tables.agents import rows as agents
-
-logger = logging.getLogger(__name__)
 
 Level = Literal["info", "success", "warning", "error"]
 Presence = Literal["online", "away", "busy", "offline"]
@@ -158,6 +157,12 @@ class CloudAgentsFormat(BaseFormat):
     heartbeat_seconds = 30.0
     client_timeout_seconds = 60.0
 
+    def __init__(
+        self, schemas: ChannelSchemas | None = None, greeting: str = "Connected to Brain"
+    ) -> None:
+        super().__init__(schemas, greeting)
+        self._skipped = SkippedRows(self.name)
+
     def greet(self, welcome: Welcome) -> Iterator[str]:
         yield from super().greet(welcome)
         yield auth(welcome.user is not None, welcome.user, welcome.now)
@@ -176,7 +181,7 @@ class CloudAgentsFormat(BaseFormat):
                     return super().render(event)
         except ValidationError as error:
             # Only a table that Brain did not create can hold such a row.
-            logger.warning("%s of %s cannot be shown: %s", event.key, event.channel, error)
+            self._skipped.warn(event.channel, error)
             return None
 
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
@@ -229,13 +234,13 @@ def agent_status(event: Event, row: dict[str, Any]) -> str | None:
     before = row_before(event)
     if event.operation is Operation.DELETE:
         row = {**row, "status": "stopped"}
-    elif before is not None and seen(before) == seen(row):
+    elif before is not None and shown_agent(before) == shown_agent(row):
         return None
-    data = AgentStatusData.model_validate(seen(row))
+    data = AgentStatusData.model_validate(shown_agent(row))
     return AgentStatus(data=data, timestamp=event.at).model_dump_json(exclude_none=True)
 
 
-def seen(row: dict[str, Any]) -> dict[str, Any]:
+def shown_agent(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of `agents` as these clients see it; one without a name by its id."""
     return {
         "agentName": row.get("id") if row.get("name") is None else row["name"],

@@ -7,12 +7,12 @@ Source: the documentation of Mission Control, "Health Check".
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from brain.database.connection import shown
 from brain.message.timestamps import iso_milliseconds
 from brain.web.responses import json_response
 from brain.web.services import Services
@@ -22,7 +22,7 @@ def routes(services: Services) -> list[Route]:
     """
     Return the endpoint.
 
-    What the documentation calls a gateway, from which the changes come, is the database.
+    The document's gateway, the source of the changes, is the database here.
     """
 
     async def health(request: Request) -> Response:
@@ -39,7 +39,7 @@ def routes(services: Services) -> list[Route]:
                     "connectedUsers": found.users,
                 },
                 "config": {
-                    "gatewayUrl": without_secrets(services.database_url),
+                    "gatewayUrl": shown(services.database_url, with_user=False),
                     "useMockData": False,
                 },
             },
@@ -47,14 +47,3 @@ def routes(services: Services) -> list[Route]:
         )
 
     return [Route("/health", health)]
-
-
-def without_secrets(url: str) -> str:
-    """Return the address of a database without user, password and options."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"
-    try:
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:  # several hosts
-        return f"{parts.scheme}://…{parts.path}"
-    return f"{parts.scheme}://{host}{port}{parts.path}"

@@ -6,7 +6,6 @@ Source: Mission Control's WebSocket API, tests/seeds/documents/4-mission-control
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -19,6 +18,7 @@ from brain.message.commands import Command, Reauthenticate, Refuse
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.row_messages import row_after, row_before
+from brain.message.skipped_rows import SkippedRows
 from brain.message.timestamps import epoch_milliseconds
 from brain.message.wire_format import WireFormat
 from brain.message.wire_model import WireModel
@@ -28,8 +28,6 @@ PUBLISHED = {agents.CHANNEL: "agent:status", "sessions": "session:activity"}
 """What is published for these clients, by channel."""
 KEYS = ("agentId", "sessionId", "status", "lastMessage", "timestamp")
 """In the order in which they are sent."""
-
-logger = logging.getLogger(__name__)
 
 EpochMilliseconds = Annotated[
     datetime, PlainSerializer(epoch_milliseconds, return_type=int, when_used="json")
@@ -118,12 +116,15 @@ class MissionControlFormat(WireFormat):
     heartbeat_seconds = 30.0
     going_away_code = CloseCode.GOING_AWAY
 
+    def __init__(self) -> None:
+        self._skipped = SkippedRows(self.name)
+
     def render(self, event: Event) -> str | None:
         try:
             message = message_of(event)
         except ValidationError as error:
             # Only a table that Brain did not create can hold such a row.
-            logger.warning("%s of %s cannot be shown: %s", event.key, event.channel, error)
+            self._skipped.warn(event.channel, error)
             return None
         return None if message is None else message.model_dump_json()
 
@@ -144,8 +145,7 @@ def message_of(event: Event) -> WireModel | None:
     """
     Return the message for `event`; None if there is none.
 
-    Raises pydantic's `ValidationError` for a row that only a table can hold which Brain did not
-    create.
+    Raises pydantic's `ValidationError` for a row with values that Brain's own tables refuse.
     """
     if event.operation is Operation.PUBLISH:
         return published(event)
@@ -159,7 +159,7 @@ def message_of(event: Event) -> WireModel | None:
 
 
 def agent_status(event: Event) -> AgentStatusMessage | None:
-    status = agents.status_turn(event)
+    status = agents.changed_status(event)
     row = row_after(event)
     if status is None or row is None:
         return None

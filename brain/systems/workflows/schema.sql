@@ -178,14 +178,14 @@ CREATE TRIGGER brain_set_updated_at BEFORE UPDATE ON public.webhook_status
     FOR EACH ROW EXECUTE FUNCTION brain.set_updated_at();
 $table$);
 
-SELECT brain.adopt_feed('workflows', $$
+SELECT brain.adopt_feed('workflows', 'workflows', $$
     SELECT coalesce(jsonb_agg(details || jsonb_build_object(
                'id', id, 'name', name, 'status', status, 'start_time', brain.iso_time(start_time))
                ORDER BY start_time DESC, id), '[]')
       FROM public.workflows WHERE status IN ('queued', 'running', 'paused')
 $$, '{workflows}');
 
-SELECT brain.adopt_feed('routes', $$
+SELECT brain.adopt_feed('workflows', 'routes', $$
     SELECT coalesce(jsonb_agg(details || jsonb_build_object('path', path, 'method', method)
                ORDER BY path, method), '[]')
       FROM public.routes
@@ -193,7 +193,7 @@ $$, '{routes}');
 
 -- The hundred newest workflows, and the failures among them. The success rate is a percentage of those
 -- that succeeded or failed.
-SELECT brain.adopt_feed('workflow-history', $$
+SELECT brain.adopt_feed('workflows', 'workflow-history', $$
     SELECT jsonb_build_object('workflows', n.workflows, 'total_count', a.total_count, 'analytics',
                to_jsonb(a) || jsonb_build_object('recent_failures', n.failures))
       FROM (SELECT count(*) AS total_count,
@@ -208,7 +208,7 @@ SELECT brain.adopt_feed('workflow-history', $$
               FROM (SELECT * FROM public.workflow_history ORDER BY ended_at DESC, id LIMIT 100) newest) n
 $$, '{workflow_history}');
 
-SELECT brain.adopt_feed('adw-state', $$
+SELECT brain.adopt_feed('workflows', 'adw-state', $$
     SELECT details || jsonb_strip_nulls(jsonb_build_object(
                'adw_id', adw_id, 'issue_number', issue_number, 'status', status,
                'branch_name', branch_name, 'plan_file', plan_file, 'issue_class', issue_class,
@@ -219,7 +219,7 @@ SELECT brain.adopt_feed('adw-state', $$
       FROM public.adw_states WHERE adw_id = $1
 $$, '{adw_states}', takes_argument => true, argument_is_key => true);
 
-SELECT brain.adopt_feed('adw-monitor', $$
+SELECT brain.adopt_feed('workflows', 'adw-monitor', $$
     SELECT jsonb_build_object(
                'workflows', coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
                    'adw_id', adw_id, 'status', status, 'issue_number', issue_number,
@@ -236,7 +236,7 @@ SELECT brain.adopt_feed('adw-monitor', $$
       FROM public.adw_states
 $$, '{adw_states}', ignored_keys => '{last_updated}');
 
-SELECT brain.adopt_feed('queue', $$
+SELECT brain.adopt_feed('workflows', 'queue', $$
     SELECT jsonb_build_object(
                'phases', coalesce(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
                        'queue_id', queue_id, 'issue_number', issue_number, 'parent_issue', parent_issue,
@@ -249,13 +249,10 @@ SELECT brain.adopt_feed('queue', $$
       FROM public.phase_queue
 $$, '{phase_queue,phase_queue_state}');
 
-SELECT brain.adopt_feed('system-status', $$
+SELECT brain.adopt_feed('workflows', 'system-status', $$
     SELECT details || jsonb_build_object('overall_status', overall_status) FROM public.system_status
 $$, '{system_status}');
 
-SELECT brain.adopt_feed('webhook-status', $$
+SELECT brain.adopt_feed('workflows', 'webhook-status', $$
     SELECT details || jsonb_build_object('status', status) FROM public.webhook_status
 $$, '{webhook_status}');
-
--- On a log that no node has read yet, the events of these definitions are not the beginning.
-DELETE FROM brain.events WHERE channel = 'brain.feeds' AND NOT EXISTS (SELECT FROM brain.ticks WHERE id > 0);

@@ -16,7 +16,7 @@ from brain.message.commands import Reply
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.wire_format import Welcome
-from brain.systems.cecelia.run_messages import RunSchema
+from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from tests.message.models import SERVER_MESSAGE
 
 HERE = Cursor(7, 8, 9)
@@ -223,11 +223,25 @@ def test_a_large_row_that_is_gone_when_it_is_fetched_is_not_sent() -> None:
     assert rendered(event(Operation.UPDATE, data=None, old={"status": "queued"})) is None
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        changed({"status": "queued"}, status="cancelled"),
+        changed({"status": "queued"}, status=None),
+        event(Operation.INSERT, data=ROW | {"status": None}),
+    ],
+    ids=["set to another", "set to null", "inserted as null"],
+)
 def test_a_row_with_an_unknown_status_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, first: Event
 ) -> None:
-    assert rendered(changed({"status": "queued"}, status="cancelled")) is None
-    assert "task-123" in caplog.text
+    schema = RunSchema()
+    for _ in range(3):
+        assert schema.render(first) is None
+    assert [record.message for record in caplog.records] == [
+        "a row of tasks is not sent to clients of base: status: "
+        "Input should be 'queued', 'in_progress', 'completed' or 'failed'"
+    ]
 
 
 def test_a_numeric_key_is_sent_as_text() -> None:
@@ -312,5 +326,11 @@ def test_a_row_is_shown_in_a_snapshot_as_in_a_message() -> None:
 def test_a_row_with_an_unknown_status_is_logged_and_not_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert RunSchema().show_row(ROW | {"status": "cancelled"}) is None
-    assert "task-123" in caplog.text
+    schema = RunSchema()
+    rows = [ROW | {"status": "cancelled\nnow"}, ROW, ROW | {"status": None}]
+
+    assert ChannelSchemas([schema]).show_rows("tasks", rows) == [schema.show_row(ROW)]
+    assert [record.message for record in caplog.records] == [
+        "a row of tasks is not sent to clients of base: status: "
+        "Input should be 'queued', 'in_progress', 'completed' or 'failed'"
+    ]

@@ -6,7 +6,7 @@ from datetime import datetime
 import asyncpg
 import pytest
 
-from brain.errors import UnknownStatus, UnknownTask
+from brain.errors import ColumnMissing, UnknownStatus, UnknownTask
 from brain.systems.cecelia.samples import insert_samples
 from brain.systems.cecelia.task_queries import change_status, merge_payload, recent_tasks
 
@@ -80,6 +80,38 @@ async def test_the_tasks_touched_last_come_first_and_no_more_than_asked_for(
     assert (tasks[0]["title"], tasks[0]["total_steps"]) == ("Task 1", 9)
     assert "payload" not in tasks[0]
     assert datetime.fromisoformat(tasks[0]["updated_at"]).tzinfo is not None
+
+
+@pytest.mark.parametrize(
+    ("columns", "tasks"),
+    [
+        ("id int PRIMARY KEY, status text", ["1", "2", "3"]),
+        ("id bigint PRIMARY KEY, status text, updated_at date, payload text", ["2", "3", "1"]),
+    ],
+)
+async def test_a_table_with_only_the_required_columns_is_listed_and_changed(
+    core_database: str, columns: str, tasks: list[str]
+) -> None:
+    connection = await asyncpg.connect(core_database)
+    await connection.execute(f"CREATE TABLE tasks ({columns}); INSERT INTO tasks VALUES (1, 'new')")
+    if "updated_at" in columns:
+        rows = "(2, 'new', '2026-02-02'), (3, 'new', '2026-02-01')"
+    else:
+        rows = "(2, 'new'), (3, 'new')"
+    await connection.execute(f"INSERT INTO tasks VALUES {rows}")
+
+    await change_status(connection, "2", "running", {}, None)
+
+    listed = await recent_tasks(connection, 200)
+    assert [task["id"] for task in listed] == tasks
+    changed = listed[tasks.index("2")]
+    assert (changed["status"], changed["title"], changed["step_name"]) == ("running", None, None)
+    with pytest.raises(ColumnMissing, match='column "error"'):
+        await change_status(connection, "2", "failed", {}, "Build failed")
+    if "payload" not in columns:
+        with pytest.raises(ColumnMissing, match='column "payload"'):
+            await merge_payload(connection, "2", {"current_step": 5})
+    await connection.close()
 
 
 async def test_there_are_no_tasks_in_an_empty_table(connection: asyncpg.Connection) -> None:

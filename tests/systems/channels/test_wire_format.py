@@ -314,6 +314,8 @@ def test_a_mission_ends_once_and_then_changes() -> None:
         "status": "success"
     }
     assert sent(updated("missions", done, name="?"))["type"] == "mission_updated"
+    unknown = {**done, "status": "paused"}
+    assert sent(updated("missions", unknown, status="started"))["type"] == "mission_updated"
     assert sent(updated("missions", done, id="mission_1"))["type"] == "mission_updated"
     assert sent(deleted("missions", done))["type"] == "mission_deleted"
 
@@ -356,8 +358,13 @@ def test_a_task_that_keeps_its_status_is_updated_and_a_removed_one_is_deleted() 
 def test_a_task_with_an_unknown_status_is_logged_and_not_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert FORMAT.render(inserted("tasks", {**TASK, "status": "cancelled"})) is None
-    assert "task_abc123" in caplog.text
+    wire_format = ChannelsFormat()
+    for status in ("cancelled", None):
+        assert wire_format.render(inserted("tasks", {**TASK, "status": status})) is None
+    assert [record.message for record in caplog.records] == [
+        "a row of tasks is not sent to clients of channels: status: "
+        "Input should be 'queued', 'in_progress', 'completed' or 'failed'"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -372,6 +379,9 @@ def test_a_task_with_an_unknown_status_is_logged_and_not_sent(
         ("working", "error", "agent_error"),
         ("idle", "working", "agent_heartbeat"),
         ("stopped", "offline", "agent_heartbeat"),
+        (None, "asleep", "agent_heartbeat"),
+        ("idle", "asleep", "agent_heartbeat"),
+        ("asleep", "idle", "agent_started"),
     ],
 )
 def test_an_agent_has_the_type_of_its_shown_status(old: str | None, new: str, type: str) -> None:

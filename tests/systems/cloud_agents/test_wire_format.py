@@ -14,8 +14,8 @@ from brain.message.channel_schema import ChannelSchemas
 from brain.message.commands import Command, Reauthenticate, Refuse, Reply, SetPresence, Subscribe
 from brain.message.event import Event
 from brain.message.wire_format import Welcome, WireFormat
-from brain.systems.cecelia.run_messages import RunSchema
 from brain.systems.cloud_agents.wire_format import OWN_MESSAGE, CloudAgentsFormat
+from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from tests.message.rows import AT, HERE, deleted, gone, inserted, published, truncated, updated
 from tests.seeds.printed import printed
 
@@ -290,8 +290,13 @@ def test_any_other_event_is_sent_as_in_the_base_format(event: Event) -> None:
 def test_a_row_that_cannot_be_shown_is_logged_and_not_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert FORMAT.render(inserted("agents", {**AGENT, "status": "asleep"})) is None
-    assert "agent-1" in caplog.text
+    wire_format = CloudAgentsFormat()
+    for status in ("asleep", "away", None):
+        assert wire_format.render(inserted("agents", {**AGENT, "status": status})) is None
+    assert [record.message for record in caplog.records] == [
+        "a row of agents is not sent to clients of cloud_agents: state: "
+        "Input should be 'idle', 'working' or 'stopped'"
+    ]
 
 
 def test_a_row_that_leaves_a_filter_is_named_by_its_key() -> None:

@@ -155,8 +155,30 @@ def test_no_other_event_is_sent(event: Event) -> None:
 def test_a_row_that_cannot_be_shown_is_logged_and_not_sent(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert FORMAT.render(inserted("sessions", {**SESSION, "agent_id": None})) is None
-    assert "session-xyz-789" in caplog.text
+    wire_format = MissionControlFormat()
+    for _ in range(3):
+        assert wire_format.render(inserted("sessions", {**SESSION, "agent_id": None})) is None
+    assert [record.message for record in caplog.records] == [
+        "a row of sessions is not sent to clients of mission_control: agentId: "
+        "Input should be a valid string"
+    ]
+
+
+@pytest.mark.parametrize("status", ["asleep", None])
+def test_an_agent_with_an_unknown_status_is_logged_and_not_sent(
+    caplog: pytest.LogCaptureFixture, status: str | None
+) -> None:
+    wire_format = MissionControlFormat()
+    row = {**AGENT, "status": status}
+
+    assert wire_format.render(inserted("agents", row)) is None
+    assert [record.message for record in caplog.records] == [
+        "a row of agents is not sent to clients of mission_control: status: "
+        "Input should be 'online', 'offline' or 'error'"
+    ]
+    assert wire_format.render(updated("agents", row, progress=5)) is None
+    back = wire_format.render(updated("agents", AGENT, status=status))
+    assert back is not None and parsed(back)["payload"]["status"] == "online"
 
 
 def test_a_message_published_for_these_clients_gets_a_timestamp_if_it_has_none() -> None:

@@ -41,12 +41,16 @@ STATES: Mapping[Any, State] = {
 }
 
 
-def status_turn(event: Event) -> Shown | None:
-    """Return the status that an agent is shown with since `event`; None if it was before."""
+def changed_status(event: Event) -> Shown | Literal["unknown"] | None:
+    """Return the shown status if this event changed it, else None."""
     if event.operation is Operation.DELETE:
         return "offline"
     row, before = row_after(event), row_before(event)
     if row is None:
         return None  # gone by now, which a later event says
-    shown = SHOWN.get(row.get("status"))
-    return None if before is not None and SHOWN.get(before.get("status")) == shown else shown
+    shown = shown_status(row)
+    return None if before is not None and shown_status(before) == shown else shown
+
+
+def shown_status(row: Mapping[str, Any]) -> Shown | Literal["unknown"]:
+    return SHOWN.get(row.get("status"), "unknown")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Literal
 
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict
 
 from brain.message.event import Event, Operation
 from brain.message.wire_model import ColumnTimestamp, WireModel
@@ -13,8 +12,6 @@ from brain.message.wire_model import ColumnTimestamp, WireModel
 CHANNEL = "tasks"
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
-
-logger = logging.getLogger(__name__)
 
 
 class TaskData(WireModel):
@@ -35,15 +32,15 @@ class TaskData(WireModel):
 SHOWN: dict[Any, str] = {"running": "in_progress"}
 """How clients see a status that they have another word for."""
 
-Change = Literal["queued", "in_progress", "completed", "failed", "updated", "deleted"]
+Change = Literal["queued", "in_progress", "completed", "failed", "updated", "deleted", "unknown"]
 
 
 def visible_change(event: Event) -> Change | Any | None:
     """
     Return the status that a task turns to, or `updated` or `deleted`; None if clients see nothing.
 
-    A task that is inserted turns to its first status. Nothing is to be seen when `running` becomes
-    `in_progress`.
+    A task that is inserted turns to its first status; a status that is null is `unknown`. Nothing
+    is to be seen when `running` becomes `in_progress`.
     """
     if event.operation is Operation.DELETE:
         return "deleted"
@@ -57,7 +54,7 @@ def visible_change(event: Event) -> Change | Any | None:
             return "updated"
         if status == SHOWN.get(old["status"], old["status"]):
             return "updated" if len(old) > 1 else None
-    return status
+    return "unknown" if status is None else status
 
 
 def task_data(row: dict[str, Any] | None) -> TaskData:
@@ -70,12 +67,3 @@ def task_data(row: dict[str, Any] | None) -> TaskData:
             "task_id": row.get("id"),
         }
     )
-
-
-def show_task(row: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a row as a snapshot shows it; None, with a warning, if it cannot be shown."""
-    try:
-        return task_data(row).model_dump(mode="json")
-    except ValidationError as error:
-        logger.warning("the task %s cannot be shown: %s", row.get("id"), error)
-        return None

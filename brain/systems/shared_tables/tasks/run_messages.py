@@ -7,19 +7,18 @@ Source: the protocol of Cecelia Brain, tests/seeds/documents/1-cecelia-brain.md.
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from brain.message.base_format import Text
+from brain.message.base_format import BaseFormat, Text
 from brain.message.channel_schema import ChannelSchema
 from brain.message.event import Event, Operation
+from brain.message.skipped_rows import SkippedRows
 from brain.message.wire_model import Timestamp, WireModel
 from brain.systems.shared_tables.tasks.rows import (
     CHANNEL,
     TaskData,
-    show_task,
     task_data,
     visible_change,
 )
@@ -31,8 +30,6 @@ TYPES: dict[Any, RunType] = {
     "failed": "run_failed",
     "deleted": "run_deleted",
 }
-
-logger = logging.getLogger(__name__)
 
 
 class Run(WireModel):
@@ -56,6 +53,7 @@ class RunSchema(ChannelSchema):
 
     def __init__(self) -> None:
         super().__init__(CHANNEL)
+        self._skipped = SkippedRows(BaseFormat.name)
 
     def render(self, event: Event) -> str | None:
         if event.operation is Operation.TRUNCATE:
@@ -69,12 +67,16 @@ class RunSchema(ChannelSchema):
             run = Run(type=type, data=task_data(row), timestamp=event.at)
         except ValidationError as error:
             # Only a table that Brain did not create can hold such a row.
-            logger.warning("the task %s cannot be shown: %s", event.key, error)
+            self._skipped.warn(CHANNEL, error)
             return None
         return run.model_dump_json()
 
     def show_row(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        return show_task(row)
+        try:
+            return task_data(row).model_dump(mode="json")
+        except ValidationError as error:
+            self._skipped.warn(CHANNEL, error)
+            return None
 
     def superseded_key(self, event: Event) -> str | None:
         """Every `run_update` is superseded by the next; a task's end never is."""

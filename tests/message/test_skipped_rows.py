@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from brain.message.skipped_rows import PAUSE_SECONDS, SkippedRows
+
+
+class Row(BaseModel):
+    a: int
+    b: int = 0
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def refused(**values: object) -> ValidationError:
+    with pytest.raises(ValidationError) as caught:
+        Row.model_validate(values)
+    return caught.value
+
+
+def test_a_warning_names_the_channel_and_the_key_and_no_value(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    SkippedRows("base").warn("tasks", refused(a="secret\nvalue"))
+
+    assert [record.message for record in caplog.records] == [
+        "a row of tasks is not sent to clients of base: a: "
+        "Input should be a valid integer, unable to parse string as an integer"
+    ]
+
+
+def test_a_channel_and_key_are_warned_of_once_a_minute_with_the_number_of_the_rest(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = Clock()
+    skipped = SkippedRows("base", clock)
+    for _ in range(1000):
+        skipped.warn("tasks", refused(a="x"))
+    assert len(caplog.records) == 1
+
+    skipped.warn("tasks", refused(a=1, b="x"))
+    skipped.warn("agents", refused(a="x"))
+    assert len(caplog.records) == 3
+
+    clock.now = PAUSE_SECONDS
+    skipped.warn("tasks", refused(a="x"))
+    skipped.warn("tasks", refused(a="x"))
+    clock.now = 2 * PAUSE_SECONDS
+    skipped.warn("tasks", refused(a="x"))
+
+    assert [record.message.partition("integer (")[2] for record in caplog.records[3:]] == [
+        "999 more since the last warning)",
+        "1 more since the last warning)",
+    ]
