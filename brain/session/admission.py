@@ -38,12 +38,10 @@ class Admission:
         """Return who a client is: without a token, or with an invalid one, it is anonymous."""
         subprotocols = connection.scope.get("subprotocols", ())
         token = token_in(connection.headers, subprotocols, connection.query_params)
-        if token is None:
-            return self.authority.anonymous()
         try:
-            return await self.authority.identify(token)
+            return await self.authority.identify_client(token)
         except TokenRefused:
-            return self.authority.unauthenticated()
+            return self.authority.anonymous()
 
     def allows_origin(self, connection: HTTPConnection) -> bool:
         """Return False for a web page of another host that is not allowed."""
