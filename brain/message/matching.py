@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 from brain.message.event import Event, Operation
 
@@ -140,7 +140,13 @@ class SubscriptionSet:
         return hash(self.topics)
 
 
-@lru_cache(maxsize=4096)
+SETS: WeakValueDictionary[frozenset[Topic], SubscriptionSet] = WeakValueDictionary()
+"""Those of the clients that are there: a set goes with the last client that has it."""
+
+
 def subscription_set(topics: frozenset[Topic]) -> SubscriptionSet:
     """Return the one set for all clients with these topics."""
-    return SubscriptionSet(topics)
+    found = SETS.get(topics)
+    if found is None:
+        found = SETS[topics] = SubscriptionSet(topics)
+    return found

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import quote
+from weakref import ref
 
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse
@@ -13,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 from brain.hub.hub import Hub
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
+from brain.message.matching import SETS, Topic, parse_filter
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
 from tests.transport.served import a_task, application, new_hub
 
@@ -111,6 +116,25 @@ def test_a_session_that_has_ended_leaves_nothing_behind(hub: Hub) -> None:
             assert (hub.statistics().subscribers, limiter.count()) == (1, 1)
 
         assert (hub.statistics().subscribers, limiter.count()) == (0, 0)
+
+
+def test_equal_subscriptions_are_one_object_which_goes_with_the_last_client(
+    client: TestClient,
+) -> None:
+    topics = frozenset({Topic("tasks", where=parse_filter({"agent": "a" * 1000}))})
+    url = f"/ws?where={quote(json.dumps({'agent': 'a' * 1000}))}"
+    with client:
+        with client.websocket_connect(url) as one:
+            one.receive_json()
+            first = ref(SETS[topics])
+            with client.websocket_connect(url) as other:
+                other.receive_json()
+                assert SETS[topics] is first()
+            gc.collect()
+            assert SETS[topics] is first()
+        gc.collect()
+        assert topics not in SETS
+        assert first() is None
 
 
 def test_a_connection_above_the_quota_is_refused_before_the_handshake(hub: Hub) -> None:
