@@ -17,6 +17,9 @@ Filter = tuple[tuple[str, Any, bool], ...]
 """Columns in alphabetical order, each with the value that a row must have, and whether that is
 `true` or `false`, which equal 1 and 0 in Python."""
 
+NOT_YET = object()
+"""In place of the result for an event that was not matched yet."""
+
 
 class Match(Enum):
     """How an event concerns a subscription."""
@@ -48,9 +51,9 @@ class Topic:
         if not self.where:
             return Match.MATCHES
         # Once for all subscriptions with an equal filter.
-        if self not in event.matches:
-            event.matches[self] = self._filtered(event)
-        match: Match | None = event.matches[self]
+        match: Match | None = event.matches.get(self, NOT_YET)
+        if match is NOT_YET:
+            match = event.matches[self] = self._filtered(event)
         return match
 
     def _is_about_row(self, event: Event) -> bool:
