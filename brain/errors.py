@@ -1,5 +1,5 @@
 """
-What can go wrong.
+What can go wrong; a system may add errors of its own.
 
 BrainError
 ├── UsageError                      a wrong option, argument or setting: exit 2
@@ -23,9 +23,6 @@ BrainError
 │   └── MessageTooLarge             413
 ├── TooManyConnections              429 or 503: a WebSocket is refused
 ├── TokenRefused                    a token is invalid, expired or revoked
-├── TaskError                       a publishing call for tasks was refused
-│   ├── UnknownTask
-│   └── UnknownStatus
 └── ConnectionEnded                 Brain closes a WebSocket
     ├── NotReady                    1013, reconnect
     ├── SlowConsumer                4008, reconnect
@@ -144,18 +141,6 @@ class TooManyConnections(BrainError):
 
 class TokenRefused(BrainError):
     """A token is invalid, expired or revoked. The client does not learn which."""
-
-
-class TaskError(BrainError):
-    """A publishing call for tasks was refused."""
-
-
-class UnknownTask(TaskError):
-    """There is no task with this id."""
-
-
-class UnknownStatus(TaskError):
-    """A task cannot have this status."""
 
 
 class ConnectionEnded(BrainError):

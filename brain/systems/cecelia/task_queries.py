@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from brain.database.connection import Queryable
-from brain.errors import UnknownStatus, UnknownTask
+from brain.systems.cecelia.errors import UnknownStatus, UnknownTask
 
 STATUSES = ("queued", "running", "in_progress", "completed", "failed")
 
