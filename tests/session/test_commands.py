@@ -111,6 +111,27 @@ def test_a_client_may_subscribe_to_one_row_or_to_rows_that_match_a_filter() -> N
         assert [received[0]["data"]["id"], received[2]["data"]["key"]] == ["b", ["c"]]
 
 
+def test_confirmations_and_refusals_have_the_cursor_for_clients_that_ask_for_it() -> None:
+    with running() as app, app.connected("/ws?token=ann&cursor=") as client:
+        for _ in range(2):
+            client.receive_json()
+        app.deliver(a_task("a"))
+        cursor = client.receive_json()["cursor"]
+        for message, type in (
+            ({"type": "nothing"}, "error"),
+            ({"type": "auth", "token": "bob"}, "error"),
+            ({"type": "auth", "token": "ann"}, "auth"),
+            ({"type": "ping"}, "pong"),
+        ):
+            answer = send(client, **message)
+            assert answer["type"] == type
+            assert Cursor.parse(answer["cursor"]) >= Cursor.parse(cursor)
+    with running() as app, app.connected("/ws?token=ann") as client:
+        for _ in range(2):
+            client.receive_json()
+        assert "cursor" not in send(client, type="nothing")
+
+
 def test_the_url_may_name_a_row_or_a_filter() -> None:
     with running() as app:
         with app.connected("/ws?channel=tasks:b") as client:
