@@ -25,7 +25,7 @@ class Revocations:
     """
     Knows which users were revoked, and when; the SQL function brain.revoke revokes one.
 
-    Complete is what is loaded while the log is followed, together with all batches from there on.
+    What `load` reads while the log is followed, plus every later batch, is complete.
     After a batch that does not follow the one before, it has to be loaded again.
 
     Nothing is dropped: how long a token may live is not known here.

@@ -45,7 +45,7 @@ NEWEST = """
 
 OPERATIONS = {operation.value.encode(): operation for operation in Operation}
 
-Lent = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+LogConnection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 """A connection, or one that a pool lends."""
 
 
@@ -56,7 +56,7 @@ class Log:
     Every call raises `TimeoutError` if the server does not answer within `timeout_seconds`.
     """
 
-    def __init__(self, connection: Lent, timeout_seconds: float) -> None:
+    def __init__(self, connection: LogConnection, timeout_seconds: float) -> None:
         self._connection = connection
         self._timeout_seconds = timeout_seconds
 

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import orjson
 
-from brain.database.log import Lent
+from brain.database.log import LogConnection
 from brain.database.single_flight import SingleFlight
 from brain.errors import SnapshotTooLarge
 from brain.message.cursor import Cursor
@@ -51,7 +51,7 @@ class SnapshotReader:
             return Snapshot(await self._tables(reading, channels), cursor, channels)
 
     async def _tables(
-        self, connection: Lent, channels: frozenset[str]
+        self, connection: LogConnection, channels: frozenset[str]
     ) -> dict[str, list[dict[str, Any]]]:
         tables: dict[str, list[dict[str, Any]]] = {}
         room = self._most_bytes
@@ -70,7 +70,7 @@ class SnapshotReader:
         return tables
 
 
-async def tick_at_snapshot(ticking: Lent, reading: Lent) -> Cursor:
+async def tick_at_snapshot(ticking: LogConnection, reading: LogConnection) -> Cursor:
     """Cut a tick at the snapshot of the transaction of `reading`, which has run no query yet."""
     async with ticking.transaction():
         await ticking.execute(
@@ -85,7 +85,7 @@ async def tick_at_snapshot(ticking: Lent, reading: Lent) -> Cursor:
     return Cursor(row["id"], row["nonce"])
 
 
-async def watched(connection: Lent, channels: frozenset[str]) -> list[str]:
+async def watched(connection: LogConnection, channels: frozenset[str]) -> list[str]:
     """Return those of `channels` on which a table is watched."""
     records = await connection.fetch(
         "SELECT channel FROM brain.watched WHERE channel = ANY ($1) ORDER BY channel",

@@ -25,8 +25,8 @@ class Event:
     """
     One change of one row, a TRUNCATE, or a published message.
 
-    All subscribers share it, and nothing changes it. It is not frozen: creating a frozen one takes
-    four times as long.
+    All subscribers share it, and nothing changes it but the caches at its end. It is not frozen:
+    creating a frozen one takes four times as long.
     """
 
     cursor: Cursor
