@@ -8,6 +8,9 @@ from typing import Annotated
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+# The oldest major version of PostgreSQL that Brain works with.
+OLDEST_POSTGRESQL = 14
+
 
 def words(text: str) -> list[str]:
     return text.replace(",", " ").split()

@@ -40,7 +40,7 @@ class TokenVerifier:
         self._settings = settings
         self._revocations = revocations
         setting = settings.development_tokens
-        is_alone = keys is None and is_loopback(settings.host)
+        is_alone = keys is None and listens_on_loopback(settings.host)
         self._accepts_words = is_alone if setting is None else setting
 
     @property
@@ -135,7 +135,7 @@ def token_in(
     return query.get("token")
 
 
-def is_loopback(host: str) -> bool:
+def listens_on_loopback(host: str) -> bool:
     """Return True if only this machine can connect to `host`."""
     try:
         return ip_address(host).is_loopback

@@ -18,6 +18,7 @@ from brain.errors import (
     RightsMissing,
     WrongDatabaseUrl,
 )
+from brain.settings import OLDEST_POSTGRESQL
 
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
@@ -59,8 +60,6 @@ SESSION = """
     SET tcp_keepalives_count = 3;
     SET application_name = 'brain';
 """
-
-OLDEST_MAJOR = 14
 
 # Several hosts with commas between them, one of which is to be the primary.
 HOST = r"([^/@:,\[\]]*|\[[0-9a-fA-F:.]+\])(:\d{1,5})?"
@@ -117,10 +116,10 @@ async def connect(url: str) -> asyncpg.Connection:
         )
         try:
             major = connection.get_server_version().major
-            if major < OLDEST_MAJOR:
+            if major < OLDEST_POSTGRESQL:
                 raise DatabaseTooOld(
                     f"PostgreSQL {major} at {shown(url)} is too old: "
-                    f"Brain needs {OLDEST_MAJOR} or newer"
+                    f"Brain needs {OLDEST_POSTGRESQL} or newer"
                 )
             await connection.execute(SESSION)
         except BaseException:
