@@ -1,5 +1,5 @@
 """
-What can go wrong.
+What can go wrong; a system may add errors of its own.
 
 BrainError
 ├── UsageError                      a wrong option, argument or setting: exit 2
@@ -24,10 +24,6 @@ BrainError
 ├── TooManyConnections              429 or 503: a WebSocket is refused
 ├── TokenRefused                    a token is invalid, expired or revoked
 ├── AccessUndecided                 503: the access function could not be called
-├── TaskError                       a publishing call for tasks was refused
-│   ├── UnknownTask
-│   ├── UnknownStatus
-│   └── ColumnMissing
 └── ConnectionEnded                 Brain closes a WebSocket
     ├── NotReady                    1013, reconnect
     ├── SlowConsumer                4008, reconnect
@@ -152,22 +148,6 @@ class AccessUndecided(BrainError):
     """The operator's access function could not be called, or did not return in time."""
 
     http_status = 503
-
-
-class TaskError(BrainError):
-    """A publishing call for tasks was refused."""
-
-
-class UnknownTask(TaskError):
-    """There is no task with this id."""
-
-
-class UnknownStatus(TaskError):
-    """A task cannot have this status."""
-
-
-class ColumnMissing(TaskError):
-    """The table of tasks, which Brain did not create, lacks a column that is to be set."""
 
 
 class ConnectionEnded(BrainError):

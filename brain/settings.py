@@ -8,6 +8,9 @@ from typing import Annotated
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+# The oldest major version of PostgreSQL that Brain works with.
+OLDEST_POSTGRESQL = 14
+
 
 def words(text: str) -> list[str]:
     return text.replace(",", " ").split()
@@ -86,7 +89,8 @@ class Settings(BaseSettings):
     ring_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """How many bytes of recent events are kept in memory, for lagging clients and resumes."""
     ring_seconds: float = Field(default=60.0, gt=0)
-    """How long they are kept; a client that lags further behind is closed with 4008."""
+    """How long recent events are kept in memory; a client that lags further behind is closed with
+    4008."""
     snapshot_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """The largest snapshot, and the largest state of a feed."""
     feed_interval_seconds: float = Field(default=1.0, gt=0)

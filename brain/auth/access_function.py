@@ -25,7 +25,7 @@ MOST_KEPT = 1000
 MOST_AT_ONCE = 2
 
 # Clients must not be able to fill the disk with warnings.
-BETWEEN_WARNINGS_SECONDS = 1.0
+BETWEEN_FAILURE_WARNINGS_SECONDS = 1.0
 
 # Any function of that name: one with other arguments is a mistake, and denies everything.
 FIND = """
@@ -76,7 +76,7 @@ class AccessFunction:
         self._kept: dict[Query, tuple[float, frozenset[str] | None]] = {}
         """Until when a result is kept, by time.monotonic(), and the result; the oldest first.
         None: nothing was decided."""
-        self._warned_at = -BETWEEN_WARNINGS_SECONDS
+        self._warned_at = -BETWEEN_FAILURE_WARNINGS_SECONDS
 
     @property
     def is_replaced(self) -> bool:
@@ -164,6 +164,6 @@ class AccessFunction:
             del self._kept[next(iter(self._kept))]
 
     def _warn(self, message: str, error: Exception) -> None:
-        if time.monotonic() - self._warned_at >= BETWEEN_WARNINGS_SECONDS:
+        if time.monotonic() - self._warned_at >= BETWEEN_FAILURE_WARNINGS_SECONDS:
             self._warned_at = time.monotonic()
             logger.warning(message, first_line(error))

@@ -7,22 +7,31 @@ Source: RFC 7517 (JSON Web Key) and RFC 8725 (JWT best current practices).
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import jwt
 
+from brain.database.connection import first_line
 from brain.errors import UsageError
 from brain.settings import Settings
 
 LEAST_SECRET_BYTES = 32
 
-KEYS_SECONDS = 300.0
+# Keys are fetched again after this time, and are still served meanwhile.
+REFRESH_SECONDS = 300.0
+
+# Older keys are served only if a fetch has just failed: they may have been withdrawn.
+STALE_SECONDS = 600.0
 
 # Tokens with invented key ids must not make Brain fetch the keys again and again.
 BETWEEN_FETCHES_SECONDS = 60.0
+AFTER_FAILURE_SECONDS = 10.0
 
 FETCH_SECONDS = 5.0
 
@@ -33,6 +42,8 @@ FAMILIES = {
         *("ES256", "ES384", "ES512", "EdDSA"),
     ),
 }
+
+logger = logging.getLogger(__name__)
 
 
 class Keys(Protocol):
@@ -57,28 +68,52 @@ class StaticKey:
 
 
 class JwksKeys:
-    """The public keys at a JWKS URL, by their ids (RFC 7517)."""
+    """
+    The public keys at a JWKS URL, by their ids (RFC 7517).
+
+    A token whose key is known does not wait for a fetch; while the URL does not answer, the keys
+    that were fetched last stay valid.
+    """
 
     def __init__(self, url: str, algorithms: Sequence[str]) -> None:
-        self._client = jwt.PyJWKClient(url, lifespan=KEYS_SECONDS, timeout=FETCH_SECONDS)
+        self._client = jwt.PyJWKClient(url, timeout=FETCH_SECONDS)
         self.algorithms = algorithms
         self._keys: dict[str, Any] = {}
-        self._fetched_at = -KEYS_SECONDS
-        self._fetching = asyncio.Lock()
+        self._fetched_at = -math.inf
+        self._tried_at = -math.inf
+        self._has_failed = False
+        self._fetching: asyncio.Task[None] | None = None
 
     async def key_of(self, token: str) -> Any:
         key_id = jwt.get_unverified_header(token).get("kid")
         if not isinstance(key_id, str):
             raise jwt.InvalidTokenError("no key id")
-        async with self._fetching:
-            age = time.monotonic() - self._fetched_at
-            if age >= KEYS_SECONDS or (key_id not in self._keys and age >= BETWEEN_FETCHES_SECONDS):
-                self._fetched_at = time.monotonic()
-                found = await asyncio.to_thread(self._client.get_signing_keys, refresh=True)
-                self._keys = {key.key_id: key for key in found if key.key_id}
+        now = time.monotonic()
+        is_unknown = key_id not in self._keys
+        age = now - self._fetched_at
+        is_due = is_unknown or age >= REFRESH_SECONDS
+        pause = AFTER_FAILURE_SECONDS if self._has_failed else BETWEEN_FETCHES_SECONDS
+        if is_due and self._fetching is None and now - self._tried_at >= pause:
+            self._fetching = asyncio.create_task(self._fetch(), name="keys of tokens")
+        if self._fetching is not None and (is_unknown or age >= STALE_SECONDS):
+            await asyncio.shield(self._fetching)
         if key_id not in self._keys:
             raise jwt.InvalidTokenError("unknown key id")
         return self._keys[key_id]
+
+    async def _fetch(self) -> None:
+        self._tried_at, self._has_failed = time.monotonic(), True
+        try:
+            async with asyncio.timeout(FETCH_SECONDS):
+                found = await asyncio.to_thread(self._client.get_signing_keys, refresh=True)
+        # The last three: PyJWT raises them for JSON that is no key set.
+        except (jwt.PyJWTError, OSError, ValueError, TypeError, AttributeError) as error:
+            logger.warning("cannot fetch the keys at BRAIN_JWKS_URL: %s", first_line(error))
+        else:
+            self._keys = {key.key_id: key for key in found if key.key_id}
+            self._fetched_at, self._has_failed = self._tried_at, False
+        finally:
+            self._fetching = None
 
 
 def keys_of(settings: Settings) -> Keys | None:
@@ -100,10 +135,22 @@ def keys_of(settings: Settings) -> Keys | None:
             public_key(settings.jwt_key_file), allowed_algorithms(settings, "public key")
         )
     if settings.jwks_url is not None:
-        if not settings.jwks_url.startswith(("https://", "http://127.0.0.1", "http://[::1]")):
+        if not is_safe(settings.jwks_url):
             raise UsageError("BRAIN_JWKS_URL must begin with https://")
         return JwksKeys(settings.jwks_url, allowed_algorithms(settings, "public key"))
     return None
+
+
+def is_safe(url: str) -> bool:
+    """Return True if nobody on the way can replace what is fetched from `url`."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError:
+        return False
+    if parts.scheme == "http":
+        return host in ("127.0.0.1", "::1")
+    return parts.scheme == "https" and bool(host)
 
 
 def allowed_algorithms(settings: Settings, family: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from brain.auth.identity import Identity
 from brain.auth.keys import keys_of
 from brain.auth.revocations import Revocations
 from brain.auth.token_verifier import TokenVerifier
+from brain.errors import TokenRefused
 from brain.message.matching import INTERNAL
 from brain.settings import Settings
 
@@ -36,15 +37,26 @@ class Authority:
         """Return the identity of a client without a token."""
         if self.is_open:
             return Identity(None, math.inf, readable=("*",), publishable=("*",), is_unlimited=True)
-        return self.unauthenticated()
-
-    def unauthenticated(self) -> Identity:
-        """Return the identity of a client with an invalid token."""
         return Identity(None, math.inf, readable=self._settings.public_channels, publishable=())
 
     async def identify(self, token: str) -> Identity:
         """Return the identity of a token. Raises `TokenRefused`, without a reason."""
         return await self._verifier.identify(token)
+
+    async def identify_client(self, token: str | None) -> Identity:
+        """
+        Return the identity of a client with this token, or without one.
+
+        Where no token is needed, an invalid one is ignored; elsewhere it raises `TokenRefused`.
+        """
+        if token is None:
+            return self.anonymous()
+        try:
+            return await self.identify(token)
+        except TokenRefused:
+            if self.is_open:
+                return self.anonymous()
+            raise
 
     async def read_predicate(
         self, identity: Identity, names: Iterable[str]

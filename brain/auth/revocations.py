@@ -11,7 +11,7 @@ from brain.database.backoff import delays
 from brain.database.connection import DISCONNECTIONS, Queryable, first_line
 from brain.message.event import Batch, Operation
 
-CHANNEL = "brain.revocations"
+REVOCATIONS_CHANNEL = "brain.revocations"
 TYPE = "revoked"
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Revocations:
     """
     Knows which users were revoked, and when; the SQL function brain.revoke revokes one.
 
-    Complete is what is loaded while the log is followed, together with all batches from there on.
+    What `load` reads while the log is followed, plus every later batch, is complete.
     After a batch that does not follow the one before, it has to be loaded again.
 
     Nothing is dropped: how long a token may live is not known here.
@@ -63,7 +63,7 @@ class Revocations:
         """Add the users that `batch` revokes, and report each once."""
         users: dict[str, None] = {}
         for event in batch.events:
-            if event.channel == CHANNEL and event.operation is Operation.PUBLISH:
+            if event.channel == REVOCATIONS_CHANNEL and event.operation is Operation.PUBLISH:
                 if event.type == TYPE:
                     user: str = event.data["user"]
                     self._add(user, event.at)

@@ -40,7 +40,7 @@ class TokenVerifier:
         self._settings = settings
         self._revocations = revocations
         setting = settings.development_tokens
-        is_alone = keys is None and is_loopback(settings.host)
+        is_alone = keys is None and listens_on_loopback(settings.host)
         self._accepts_words = is_alone if setting is None else setting
 
     @property
@@ -55,10 +55,9 @@ class TokenVerifier:
         if self._keys is None or len(token) > MOST_TOKEN_BYTES:
             raise TokenRefused
         try:
-            claims = await self._claims(token, self._keys)
+            return self._identity(await self._claims(token, self._keys))
         except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
             raise TokenRefused from error
-        return self._identity(claims)
 
     async def _claims(self, token: str, keys: Keys) -> dict[str, Any]:
         header = jwt.get_unverified_header(token)
@@ -82,15 +81,12 @@ class TokenVerifier:
         )
 
     def _identity(self, claims: dict[str, Any]) -> Identity:
-        user, expires_at = claims["sub"], claims["exp"]
-        if not isinstance(user, str) or not 0 < len(user) <= LONGEST_SUBJECT:
-            raise TokenRefused
-        if isinstance(expires_at, bool) or not isinstance(expires_at, int | float):
-            raise TokenRefused
-        self._refuse_revoked(user, claims.get("iat"))
+        times = {name: seconds(claims[name]) for name in ("exp", "iat", "nbf") if name in claims}
+        user = subject(claims["sub"])
+        self._refuse_revoked(user, times.get("iat"))
         return Identity(
             user,
-            float(expires_at),
+            times["exp"],
             readable=patterns(claims.get("channels"), self._settings.default_channels),
             publishable=patterns(claims.get("publish"), ()),
             claims=claims,
@@ -104,6 +100,21 @@ class TokenVerifier:
         user = f"user_{token}"
         self._refuse_revoked(user, None)
         return Identity(user, math.inf, readable=("*",), publishable=("*",))
+
+
+def seconds(claim: Any) -> float:
+    """Return the seconds since the epoch in a claim: PyJWT accepts texts and booleans as well."""
+    if isinstance(claim, bool) or not isinstance(claim, int | float):
+        raise TokenRefused
+    return float(claim)
+
+
+def subject(claim: Any) -> str:
+    """Return the user in a claim: one that PostgreSQL and JSON can hold."""
+    if not isinstance(claim, str) or not 0 < len(claim) <= LONGEST_SUBJECT or "\0" in claim:
+        raise TokenRefused
+    claim.encode()
+    return claim
 
 
 def token_in(
@@ -124,7 +135,7 @@ def token_in(
     return query.get("token")
 
 
-def is_loopback(host: str) -> bool:
+def listens_on_loopback(host: str) -> bool:
     """Return True if only this machine can connect to `host`."""
     try:
         return ip_address(host).is_loopback

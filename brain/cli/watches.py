@@ -106,7 +106,11 @@ def translating_refusals() -> Iterator[None]:
         yield
     except (
         asyncpg.RaiseError,
+        asyncpg.DataError,
         asyncpg.UndefinedTableError,
+        asyncpg.InvalidSchemaNameError,
         asyncpg.InvalidNameError,
+        asyncpg.FeatureNotSupportedError,  # the name of another database
+        asyncpg.PostgresSyntaxError,
     ) as error:
         raise UsageError(first_line(error)) from error

@@ -18,6 +18,7 @@ from brain.errors import (
     RightsMissing,
     WrongDatabaseUrl,
 )
+from brain.settings import OLDEST_POSTGRESQL
 
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
@@ -36,6 +37,14 @@ DRIVER_ERRORS = (
 )
 DISCONNECTIONS = (*DRIVER_ERRORS, DatabaseError)
 
+# Those of PostgreSQL's own errors after which the connection is closed.
+LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+
 # Set after connecting and not as start-up parameters, which PgBouncer refuses to pass on.
 # The few queries run for ever with parameters that do not change their best plan: planned once, a
 # read takes two thirds of the time. Keepalives make the server notice a dead node, and release
@@ -51,8 +60,6 @@ SESSION = """
     SET tcp_keepalives_count = 3;
     SET application_name = 'brain';
 """
-
-OLDEST_MAJOR = 14
 
 # Several hosts with commas between them, one of which is to be the primary.
 HOST = r"([^/@:,\[\]]*|\[[0-9a-fA-F:.]+\])(:\d{1,5})?"
@@ -100,7 +107,7 @@ async def close(connection: asyncpg.Connection) -> None:
 async def connect(url: str) -> asyncpg.Connection:
     """Open a connection with Brain's session settings."""
     check_url(url)
-    with translating_errors(url):
+    with translating_connect_errors(url):
         connection: asyncpg.Connection = await asyncpg.connect(
             url,
             timeout=CONNECT_SECONDS,
@@ -109,10 +116,10 @@ async def connect(url: str) -> asyncpg.Connection:
         )
         try:
             major = connection.get_server_version().major
-            if major < OLDEST_MAJOR:
+            if major < OLDEST_POSTGRESQL:
                 raise DatabaseTooOld(
                     f"PostgreSQL {major} at {shown(url)} is too old: "
-                    f"Brain needs {OLDEST_MAJOR} or newer"
+                    f"Brain needs {OLDEST_POSTGRESQL} or newer"
                 )
             await connection.execute(SESSION)
         except BaseException:
@@ -167,30 +174,49 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def translating_errors(url: str) -> Iterator[None]:
+def translating_connect_errors(url: str) -> Iterator[None]:
     """Turn what asyncpg raises while connecting into Brain's own errors."""
     try:
         yield
-    except asyncpg.ProtocolViolationError as error:
-        raise PoolerInTheWay(
-            f"{shown(url)} does not speak plain PostgreSQL: {first_line(error)}"
-        ) from error
-    except (asyncpg.DuplicatePreparedStatementError, asyncpg.InvalidSQLStatementNameError) as error:
-        raise PoolerInTheWay(
-            f"{shown(url)} is a pooler in transaction mode, which loses prepared statements: "
-            "give Brain a direct connection, or one in session mode"
-        ) from error
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise RightsMissing(
-            f"the role at {shown(url)} lacks rights: {first_line(error)}"
-        ) from error
-    except (asyncpg.exceptions.ClientConfigurationError, ValueError, OverflowError) as error:
-        raise WrongDatabaseUrl(
-            f"the database URL {shown(url)} is wrong: {first_line(error)}"
-        ) from error
-    except TimeoutError as error:
-        raise DatabaseUnreachable(
-            f"{shown(url)} did not answer within {CONNECT_SECONDS:g} s"
-        ) from error
-    except DRIVER_ERRORS as error:
+    except (*DRIVER_ERRORS, ValueError, OverflowError) as error:
+        if (known := known_error(url, error)) is not None:
+            raise known from error
+        if isinstance(error, ValueError | OverflowError):
+            raise WrongDatabaseUrl(
+                f"the database URL {shown(url)} is wrong: {first_line(error)}"
+            ) from error
         raise DatabaseUnreachable(f"cannot connect to {shown(url)}: {first_line(error)}") from error
+
+
+@contextmanager
+def translating_errors(url: str) -> Iterator[None]:
+    """Turn what asyncpg raises for queries over a connection into Brain's own errors."""
+    try:
+        yield
+    except DRIVER_ERRORS as error:
+        if (known := known_error(url, error)) is not None:
+            raise known from error
+        is_lost = isinstance(error, LOST) or not isinstance(error, asyncpg.PostgresError)
+        what = f"the connection to {shown(url)} was lost" if is_lost else f"{shown(url)} reports"
+        kind = DatabaseUnreachable if is_lost else DatabaseError
+        raise kind(f"{what}: {first_line(error)}") from error
+
+
+def known_error(url: str, error: Exception) -> DatabaseError | None:
+    """Return what an error means whether Brain was connecting or connected; None: that matters."""
+    match error:
+        case asyncpg.ProtocolViolationError():
+            return PoolerInTheWay(
+                f"{shown(url)} does not speak plain PostgreSQL: {first_line(error)}"
+            )
+        case asyncpg.DuplicatePreparedStatementError() | asyncpg.InvalidSQLStatementNameError():
+            return PoolerInTheWay(
+                f"{shown(url)} is a pooler in transaction mode, which loses prepared statements: "
+                "give Brain a direct connection, or one in session mode"
+            )
+        case asyncpg.InsufficientPrivilegeError():
+            return RightsMissing(f"the role at {shown(url)} lacks rights: {first_line(error)}")
+        case TimeoutError():
+            return DatabaseUnreachable(f"{shown(url)} did not answer within {CONNECT_SECONDS:g} s")
+        case _:
+            return None

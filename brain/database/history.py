@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 # How long a client that resumes may wait for its turn to read the log.
 ACQUIRE_SECONDS = 30.0
 
-# How much of them is kept; at least the last one.
+# Limits of the page cache; the newest page always stays.
 MOST_PAGES = 16
 MOST_BYTES = 32 * 1024 * 1024
 
@@ -68,7 +68,7 @@ class HistoryReader:
         """
         Return the page that follows `cursor`.
 
-        Raises `CursorLost` and `LogUnreachable`.
+        Raises `CursorLost` and `LogUnavailable`.
         """
         for page in self._pages:
             batch = page.after(cursor)

@@ -236,21 +236,23 @@ async def read_record(
 
 
 def refuse_unknown(current: Step, upgrades: list[Step], rows: dict[int, Recorded]) -> None:
-    """Raise an error if this version of Brain, or an older one, has not recorded these rows."""
+    """Raise an error if a newer Brain recorded a row, or an applied upgrade was edited."""
     known = {step.number: step for step in upgrades}
     for number, row in rows.items():
-        if number == REPLAYED:
-            is_ahead = row.sha256 != current.sha256 and version(row.brain_version) > version(
-                brain.__version__
-            )
-        else:
-            is_ahead = number not in known
-        if is_ahead:
+        is_known = row.sha256 == current.sha256 if number == REPLAYED else number in known
+        if not is_known and version(row.brain_version) > version(brain.__version__):
             raise MigrationUnknown(
-                f"the database is ahead of this version of Brain, {brain.__version__}: its "
-                f"{current.schema} {row.name} is of version {row.brain_version}: install that one"
+                f"the database was migrated by Brain {row.brain_version}, which is newer than this "
+                f"one ({brain.__version__}): install Brain {row.brain_version}"
             )
-        if number != REPLAYED and known[number].sha256 != row.sha256:
+        if number == REPLAYED:
+            continue
+        if not is_known:
+            raise MigrationUnknown(
+                f"the database has {current.schema} {row.name}, which this installation lacks: "
+                "install what applied it"
+            )
+        if known[number].sha256 != row.sha256:
             raise MigrationChanged(
                 f"{known[number]} was changed after it had been applied: "
                 "restore the file and put the change into a new one"

@@ -11,7 +11,7 @@ import asyncpg
 import orjson
 
 from brain.database.connection import DISCONNECTIONS, first_line
-from brain.database.log import Lent
+from brain.database.log import LogConnection
 from brain.database.single_flight import SingleFlight
 from brain.errors import LogUnavailable, SnapshotTooLarge
 from brain.message.cursor import Cursor
@@ -59,7 +59,7 @@ class SnapshotReader:
             return Snapshot(await self._tables(reading, channels), cursor, channels)
 
     async def _tables(
-        self, connection: Lent, channels: frozenset[str]
+        self, connection: LogConnection, channels: frozenset[str]
     ) -> dict[str, list[dict[str, Any]]]:
         tables: dict[str, list[dict[str, Any]]] = {}
         room = self._most_bytes
@@ -78,7 +78,7 @@ class SnapshotReader:
         return tables
 
 
-async def tick_at_snapshot(ticking: Lent, reading: Lent) -> Cursor:
+async def tick_at_snapshot(ticking: LogConnection, reading: LogConnection) -> Cursor:
     """Cut a tick at the snapshot of the transaction of `reading`, which has run no query yet."""
     async with ticking.transaction():
         await ticking.execute(
@@ -93,7 +93,7 @@ async def tick_at_snapshot(ticking: Lent, reading: Lent) -> Cursor:
     return Cursor(row["id"], row["nonce"])
 
 
-async def watched(connection: Lent, channels: frozenset[str]) -> list[str]:
+async def watched(connection: LogConnection, channels: frozenset[str]) -> list[str]:
     """Return those of `channels` on which a table is watched."""
     records = await connection.fetch(
         "SELECT channel FROM brain.watched WHERE channel = ANY ($1) ORDER BY channel",

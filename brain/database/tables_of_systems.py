@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from brain.database.connection import Queryable
 from brain.database.migrations import Schema
+from brain.errors import MigrationError
 
 ADOPT_TABLE = re.compile(
     r"""brain\.adopt_table\(\s*'(?P<schema>\w+)',\s*'(?P<relation>[\w.]+)',\s*
@@ -16,6 +17,8 @@ ADOPT_TABLE = re.compile(
         wanted\s=>\s'\{(?P<wanted>[\w\s,]*)\}',""",
     re.VERBOSE,
 )
+
+CALL = re.compile(r"(?<!FUNCTION )brain\.adopt_table\s*\(", re.IGNORECASE)
 
 FITTING = """
     SELECT n FROM unnest($1::text[], $2::text[]) WITH ORDINALITY t (relation, required, n)
@@ -47,9 +50,10 @@ def declared_tables(schema: Schema) -> list[SystemTable]:
     Return the tables that a schema declares, read from its calls of `brain.adopt_table`.
 
     The SQL is where they are declared. It is read here, because a system that is off has left
-    nothing in the database.
+    nothing in the database. Raises `MigrationError` for a call that cannot be read.
     """
-    return [
+    scripts = schema.current().scripts
+    tables = [
         SystemTable(
             found["schema"],
             found["relation"],
@@ -57,9 +61,15 @@ def declared_tables(schema: Schema) -> list[SystemTable]:
             columns(found["required"]),
             columns(found["wanted"]),
         )
-        for script in schema.current().scripts
+        for script in scripts
         for found in ADOPT_TABLE.finditer(script.sql)
     ]
+    if len(tables) < sum(len(CALL.findall(script.sql)) for script in scripts):
+        raise MigrationError(
+            f"a call of brain.adopt_table in {schema.folder} cannot be read: "
+            "it must name channel, required and wanted in this order"
+        )
+    return tables
 
 
 def columns(text: str) -> tuple[str, ...]:

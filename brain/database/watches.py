@@ -12,7 +12,7 @@ import orjson
 
 from brain.database.connection import DISCONNECTIONS, Queryable, first_line
 
-PAUSE_SECONDS = 60.0
+CHECK_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -90,4 +90,4 @@ async def warn_of_problems(pool: asyncpg.Pool) -> None:
             for channel, problem in sorted(found - known):
                 logger.warning("the table on channel %s: %s", channel, problem)
             known = found
-        await asyncio.sleep(PAUSE_SECONDS)
+        await asyncio.sleep(CHECK_SECONDS)

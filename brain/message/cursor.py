@@ -30,7 +30,7 @@ class Cursor(NamedTuple):
         match = TEXT.fullmatch(text)
         numbers = [int(number) for number in match.groups()] if match else []
         if not numbers or max(numbers) > END_OF_TICK:
-            raise CursorLost("this is no cursor")
+            raise CursorLost("the cursor is malformed")
         return cls(*numbers)
 
     @property

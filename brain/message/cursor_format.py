@@ -77,6 +77,9 @@ class CursorFormat(WireFormat):
     def refuse(self, reason: str, now: datetime) -> str | None:
         return self._plain.refuse(reason, now)
 
+    def add_cursor(self, text: str, cursor: Callable[[], Cursor]) -> str:
+        return with_cursor(text, cursor())
+
     def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
         text = self._plain.heartbeat(now, cursor) or Heartbeat(timestamp=now).model_dump_json()
         return with_cursor(text, cursor)

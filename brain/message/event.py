@@ -25,8 +25,8 @@ class Event:
     """
     One change of one row, a TRUNCATE, or a published message.
 
-    All subscribers share it, and nothing changes it. It is not frozen: creating a frozen one takes
-    four times as long.
+    All subscribers share it, and nothing changes it but the caches at its end. It is not frozen:
+    creating a frozen one takes four times as long.
     """
 
     cursor: Cursor
@@ -41,15 +41,13 @@ class Event:
     old: dict[str, Any] | None
     """After an update, the former values of what changed; of a deleted row, all watched ones."""
     size_bytes: int
-    """How much memory it takes, roughly, once it is rendered."""
+    """How much memory it takes, roughly, with a frame of one encoding."""
     type: str | None = None
     """The type of its message, where that is given; otherwise the wire format decides."""
     recipient: str | None = None
     """The only user who gets it; None: all subscribers of the channel."""
-    texts: dict[str, str | None] = field(default_factory=dict, compare=False, repr=False)
-    """Its message per wire format; None where the format has none."""
     frames: dict[str, bytes | None] = field(default_factory=dict, compare=False, repr=False)
-    """Its message as a frame, per encoding."""
+    """Its message as a frame, per encoding; None where the wire format has none."""
     matches: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """Whether it matches each `Topic` with a filter that was asked so far."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 from brain.message.event import Event, Operation
 
@@ -16,6 +16,9 @@ INTERNAL = "brain."
 Filter = tuple[tuple[str, Any, bool], ...]
 """Columns in alphabetical order, each with the value that a row must have, and whether that is
 `true` or `false`, which equal 1 and 0 in Python."""
+
+NOT_YET = object()
+"""In place of the result for an event that was not matched yet."""
 
 
 class Match(Enum):
@@ -48,9 +51,9 @@ class Topic:
         if not self.where:
             return Match.MATCHES
         # Once for all subscriptions with an equal filter.
-        if self not in event.matches:
-            event.matches[self] = self._filtered(event)
-        match: Match | None = event.matches[self]
+        match: Match | None = event.matches.get(self, NOT_YET)
+        if match is NOT_YET:
+            match = event.matches[self] = self._filtered(event)
         return match
 
     def _is_about_row(self, event: Event) -> bool:
@@ -140,7 +143,13 @@ class SubscriptionSet:
         return hash(self.topics)
 
 
-@lru_cache(maxsize=4096)
+SETS: WeakValueDictionary[frozenset[Topic], SubscriptionSet] = WeakValueDictionary()
+"""Those of the clients that are there: a set goes with the last client that has it."""
+
+
 def subscription_set(topics: frozenset[Topic]) -> SubscriptionSet:
     """Return the one set for all clients with these topics."""
-    return SubscriptionSet(topics)
+    found = SETS.get(topics)
+    if found is None:
+        found = SETS[topics] = SubscriptionSet(topics)
+    return found

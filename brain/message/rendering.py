@@ -1,4 +1,4 @@
-"""One text per event and format, one frame per event, format and kind of transport."""
+"""One frame per event, format and kind of transport."""
 
 from __future__ import annotations
 
@@ -50,15 +50,10 @@ class Encoding:
         name = self._leaving_name if leaves else self.name
         if name in event.frames:
             return event.frames[name]
-        wire_format, texts = self.wire_format, event.texts
+        wire_format = self.wire_format
         frame = None
         try:
-            if leaves:
-                text = wire_format.render_leaving(event)
-            elif wire_format.name in texts:
-                text = texts[wire_format.name]
-            else:
-                text = texts[wire_format.name] = wire_format.render(event)
+            text = wire_format.render_leaving(event) if leaves else wire_format.render(event)
             if text is not None:
                 frame = self.framing.frame(text)
         except Exception:

@@ -72,6 +72,10 @@ class WireFormat(ABC):
         """Return the message that a frame was malformed or not allowed."""
         return None
 
+    def add_cursor(self, text: str, cursor: Callable[[], Cursor]) -> str:
+        """Return a confirmation or refusal with the cursor, if messages of this format have one."""
+        return text
+
     def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
         """Return the message that the connection is alive."""
         return None

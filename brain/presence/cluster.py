@@ -29,9 +29,9 @@ LEAVE_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 
 # How many changes of users one report has, beside the list of users.
-MOST_CHANGES = 5000
+MOST_REPORTED_CHANGES = 5000
 # How many different queries may wait. A further one is answered for this process alone.
-MOST_QUERIES = 1000
+MOST_WAITING_QUERIES = 1000
 
 REPORT = (
     "SELECT brain.report_node($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10::text::jsonb)"
@@ -42,7 +42,7 @@ SUBSCRIBERS = "SELECT clients, ids FROM brain.subscribers($1)"
 
 logger = logging.getLogger(__name__)
 
-Query = tuple[str, object]
+CountQuery = tuple[str, object]
 """An SQL statement, and its argument."""
 
 
@@ -88,7 +88,8 @@ class Cluster:
         self._reported_at = -math.inf
         self._wanted = asyncio.Event()
         """Set when a query waits, or something should be reported soon."""
-        self._queries: dict[Query, PendingQuery] = {}
+        self._queries: dict[CountQuery, PendingQuery] = {}
+        """The results that callers wait for."""
         tracker.on_urgent = self._wanted.set
 
     async def clients_elsewhere(self) -> int:
@@ -180,7 +181,7 @@ class Cluster:
                     await self._wanted.wait()
 
     async def _report(self, connection: asyncpg.Connection) -> None:
-        counts, update = self._counted(), self._tracker.take_update(MOST_CHANGES)
+        counts, update = self._counted(), self._tracker.take_update(MOST_REPORTED_CHANGES)
         self._reported, self._reported_at = counts, time.monotonic()
         try:
             is_known = await self._send_report(connection, counts, update)
@@ -214,15 +215,17 @@ class Cluster:
         )
         return is_known
 
-    async def _fetch(self, connection: asyncpg.Connection, query: Query) -> asyncpg.Record | None:
+    async def _fetch(
+        self, connection: asyncpg.Connection, query: CountQuery
+    ) -> asyncpg.Record | None:
         statement, argument = query
         arguments = () if argument is None else (argument,)
         return await connection.fetchrow(statement, *arguments, timeout=self._timeout_seconds)
 
-    async def _run_query(self, query: Query) -> asyncpg.Record | None:
+    async def _run_query(self, query: CountQuery) -> asyncpg.Record | None:
         """Return the result of a query; None if the database does not answer promptly."""
         pending = self._queries.get(query)
-        if self._is_cut_off or (pending is None and len(self._queries) >= MOST_QUERIES):
+        if self._is_cut_off or (pending is None and len(self._queries) >= MOST_WAITING_QUERIES):
             return None
         future = pending.future if pending else asyncio.get_running_loop().create_future()
         self._queries[query] = PendingQuery(future, time.monotonic() + RESULT_SECONDS)
@@ -230,13 +233,13 @@ class Cluster:
         await asyncio.wait([future], timeout=RESULT_SECONDS)
         return future.result() if future.done() else None
 
-    def _take_queries(self) -> dict[Query, PendingQuery]:
+    def _take_queries(self) -> dict[CountQuery, PendingQuery]:
         """Return the queries to run now; later callers start new ones."""
         queries, self._queries = self._queries, {}
         self._wanted.clear()
         return queries
 
-    def _resolve_empty(self, queries: dict[Query, PendingQuery]) -> None:
+    def _resolve_empty(self, queries: dict[CountQuery, PendingQuery]) -> None:
         for pending in queries.values():
             if not pending.future.done():
                 pending.future.set_result(None)

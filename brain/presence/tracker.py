@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
-STATUSES = ("online", "away", "busy")
+PRESENCE_STATUSES = ("online", "away", "busy")
 """What a user may set."""
 
 CONNECTED = "connected"
@@ -156,10 +156,10 @@ class PresenceTracker:
         """
         Set the status of a user who is connected.
 
-        Raises `ValueError` if that is not one of `STATUSES`.
+        Raises `ValueError` if that is not one of `PRESENCE_STATUSES`.
         """
-        if status not in STATUSES:
-            raise ValueError(f"a status is one of {', '.join(STATUSES)}, not {status!r}")
+        if status not in PRESENCE_STATUSES:
+            raise ValueError(f"a status is one of {', '.join(PRESENCE_STATUSES)}, not {status!r}")
         if user in self._connections:
             self._statuses[user] = status
             self._note(user, status)
@@ -195,7 +195,7 @@ class PresenceTracker:
     def report_everything(self, lost: PresenceUpdate | None = None) -> None:
         """Report the whole state next; `lost` is the update that may not have arrived."""
         changes = chain(lost.changes if lost else (), self._changes)
-        self._unreported.update(user for user, change in changes if change in STATUSES)
+        self._unreported.update(user for user, change in changes if change in PRESENCE_STATUSES)
         self._is_all_unreported = True
         self._changes.clear()
         self._changed_channels.clear()
@@ -207,7 +207,7 @@ class PresenceTracker:
             self._changes.append((user, change))
             if len(self._changes) > MOST_CHANGES:
                 self.report_everything()
-        elif change in STATUSES:
+        elif change in PRESENCE_STATUSES:
             self._unreported.add(user)
         else:
             self._unreported.discard(user)

@@ -24,7 +24,7 @@ from typing import NoReturn
 
 from brain.database.backoff import delays
 
-LOOK_SECONDS = 0.1
+POLL_SECONDS = 0.1
 # A worker that has served for so long did not fail at start-up.
 STEADY_SECONDS = 5.0
 # How often in a row every worker may fail before the supervisor gives up.
@@ -177,7 +177,7 @@ class Supervisor:
     def _look(self) -> None:
         """Wait a moment for workers to become ready or to end."""
         pipes = [slot.pipe for slot in self._slots if slot.process_id is not None]
-        for pipe in select.select(pipes, [], [], LOOK_SECONDS)[0]:
+        for pipe in select.select(pipes, [], [], POLL_SECONDS)[0]:
             (slot,) = (each for each in self._slots if each.pipe == pipe)
             if os.read(pipe, 1):
                 slot.ready_at = time.monotonic()

@@ -36,9 +36,9 @@ class Admission:
         if token is None:
             return self.authority.anonymous()
         try:
-            return await self.authority.identify(token)
+            return await self.authority.identify_client(token)
         except TokenRefused:
-            return self.authority.unauthenticated()
+            return self.authority.anonymous()
 
     def allows_origin(self, origin: str | None, host: str | None) -> bool:
         """Return False for a web page of another host than `host` that is not allowed."""

@@ -255,14 +255,14 @@ class ChannelSession(Session):
             self._context.registry.presence.change(self.client, subscriptions.channels)
 
     def _confirm(self, command: Command) -> None:
-        text = self._wire_format.confirm(command, datetime.now(UTC))
-        if text is not None:
-            self._send(text)
+        self._answer(self._wire_format.confirm(command, datetime.now(UTC)))
 
     def _refuse(self, reason: str) -> None:
-        text = self._wire_format.refuse(reason, datetime.now(UTC))
+        self._answer(self._wire_format.refuse(reason, datetime.now(UTC)))
+
+    def _answer(self, text: str | None) -> None:
         if text is not None:
-            self._send(text)
+            self._send(self._wire_format.add_cursor(text, self._cursor))
 
     # What the client is sent.
 

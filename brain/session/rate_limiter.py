@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from brain.session.token_bucket import TokenBucket
 
-BETWEEN_WARNINGS_SECONDS = 1.0
+BETWEEN_RATE_WARNINGS_SECONDS = 1.0
 
 
 class RateLimiter:
@@ -25,7 +25,7 @@ class RateLimiter:
         """Count a message at `now`, in seconds; return False if it exceeds the limit."""
         messages, size = self._messages.take(now), self._bytes.take(now, message_bytes)
         is_low = messages < self._half[0] or size < self._half[1]
-        self.is_warning_due = is_low and now >= self._warned_at + BETWEEN_WARNINGS_SECONDS
+        self.is_warning_due = is_low and now >= self._warned_at + BETWEEN_RATE_WARNINGS_SECONDS
         if self.is_warning_due:
             self._warned_at = now
         return messages >= 0 and size >= 0

@@ -41,10 +41,8 @@ async def require_readable(request: Request, authority: Authority, channel: str)
 async def authenticate(request: Request, authority: Authority) -> Identity:
     """Return who sends a request. Raises `HTTPException` for an invalid token."""
     token = token_in(request.headers, (), request.query_params)
-    if token is None or authority.is_open:
-        return authority.anonymous()
     try:
-        return await authority.identify(token)
+        return await authority.identify_client(token)
     except TokenRefused:
         raise HTTPException(401, "the token is not valid") from None
 

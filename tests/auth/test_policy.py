@@ -179,11 +179,20 @@ BAD: dict[str, Callable[[], str]] = {
     "exp a word": lambda: by_hand(HEADER, claims(exp="tomorrow")),
     "exp true": lambda: by_hand(HEADER, claims(exp=True)),
     "exp a list": lambda: by_hand(HEADER, claims(exp=[NOW + 60])),
+    "exp 10**400": lambda: by_hand(HEADER, claims(exp=10**400)),
     "exp negative": lambda: by_hand(HEADER, claims(exp=-1)),
     "exp 1e400": lambda: by_hand(HEADER, b'{"sub": "ann", "exp": 1e400}'),
     "exp NaN": lambda: by_hand(HEADER, b'{"sub": "ann", "exp": NaN}'),
     "nbf in the future": lambda: token(nbf=NOW + 3600),
     "nbf a text": lambda: by_hand(HEADER, claims(nbf="soon")),
+    "nbf a number as text": lambda: by_hand(HEADER, claims(nbf="1")),
+    "nbf true": lambda: by_hand(HEADER, claims(nbf=True)),
+    "nbf -10**400": lambda: by_hand(HEADER, claims(nbf=-(10**400))),
+    "nbf null": lambda: by_hand(HEADER, claims(nbf=None)),
+    "iat a number as text": lambda: by_hand(HEADER, claims(iat="1")),
+    "iat true": lambda: by_hand(HEADER, claims(iat=True)),
+    "iat -10**400": lambda: by_hand(HEADER, claims(iat=-(10**400))),
+    "iat a list": lambda: by_hand(HEADER, claims(iat=[1])),
     "iat in the future": lambda: token(iat=NOW + 3600),
     "iat a text": lambda: by_hand(HEADER, claims(iat="today")),
     "no sub": lambda: token(sub=...),
@@ -191,6 +200,8 @@ BAD: dict[str, Callable[[], str]] = {
     "sub null": lambda: by_hand(HEADER, claims(sub=None)),
     "sub a number": lambda: by_hand(HEADER, claims(sub=7)),
     "sub a list": lambda: by_hand(HEADER, claims(sub=["ann"])),
+    "sub with NUL": lambda: token(sub="ann\0"),
+    "sub half a character": lambda: token(sub="ann\ud800"),
     "sub too long": lambda: token(sub="a" * 256),
     "payload a list": lambda: by_hand(HEADER, b'["sub"]'),
     "payload no JSON": lambda: by_hand(HEADER, b"sub=ann"),
@@ -211,6 +222,9 @@ BAD: dict[str, Callable[[], str]] = {
     "channels a number": lambda: token(channels=7),
     "channels of numbers": lambda: token(channels=[7]),
     "channels an object": lambda: token(channels={"tasks": True}),
+    "channels of lists": lambda: token(channels=[["tasks"]]),
+    "publish an object": lambda: token(publish={"tasks": True}),
+    "publish of null": lambda: token(publish=[None]),
     "publish a number": lambda: token(publish=7),
     "a tester's": lambda: "test-123",
 }
@@ -309,6 +323,10 @@ def test_by_default_a_word_is_a_token_only_on_loopback_and_without_keys(
         ({"jwt_algorithms": "none"}, "with a secret"),
         ({"jwt_secret": None, "jwt_key_file": "nowhere.pem"}, "cannot read the key"),
         ({"jwt_secret": None, "jwks_url": "http://example.org/keys"}, "https://"),
+        ({"jwt_secret": None, "jwks_url": "http://127.0.0.1.example.org/keys"}, "https://"),
+        ({"jwt_secret": None, "jwks_url": "http://127.0.0.1@example.org/keys"}, "https://"),
+        ({"jwt_secret": None, "jwks_url": "http://[::1/keys"}, "https://"),
+        ({"jwt_secret": None, "jwks_url": "https:///keys"}, "https://"),
         ({"jwt_secret": None, "jwks_url": "file:///keys"}, "https://"),
     ],
 )
@@ -331,19 +349,28 @@ def test_the_secret_is_not_shown() -> None:
 
 
 class KeySet:
-    """A key server that counts its requests."""
+    """A key server that counts its requests, and answers while `may_answer` is set."""
 
     def __init__(self) -> None:
         self.requests = 0
         self.keys: dict[str, Any] = {"first": RSA_KEY}
+        self.status_code = 200
+        self.may_answer = threading.Event()
+        self.may_answer.set()
 
     def document(self) -> bytes:
         self.requests += 1
+        assert self.may_answer.wait(60)
         keys = []
         for key_id, key in self.keys.items():
             described = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
             keys.append({**described, "kid": key_id, "use": "sig"})
         return json.dumps({"keys": keys}).encode()
+
+    async def requested(self, times: int) -> None:
+        async with asyncio.timeout(20):
+            while self.requests < times:
+                await asyncio.sleep(0.01)
 
 
 @contextmanager
@@ -353,7 +380,7 @@ def served_keys() -> Iterator[tuple[KeySet, str]]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             document = keys.document()
-            self.send_response(200)
+            self.send_response(keys.status_code)
             self.send_header("content-type", "application/json")
             self.end_headers()
             self.wfile.write(document)
@@ -367,8 +394,90 @@ def served_keys() -> Iterator[tuple[KeySet, str]]:
         try:
             yield keys, f"http://127.0.0.1:{server.server_port}/keys"
         finally:
+            keys.may_answer.set()
             server.shutdown()
             thread.join()
+
+
+@pytest.fixture
+def fetched_at_every_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REFRESH_SECONDS", "BETWEEN_FETCHES_SECONDS", "AFTER_FAILURE_SECONDS"):
+        monkeypatch.setattr(f"brain.auth.keys.{name}", 0.0)
+
+
+FIRST = {"kid": "first"}
+
+
+@pytest.mark.usefixtures("fetched_at_every_chance")
+async def test_a_token_with_a_known_key_waits_for_no_fetch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with served_keys() as (keys, url):
+        authority = authority_for(settings(jwt_secret=None, jwks_url=url))
+        good = token(RSA_KEY, "RS256", FIRST)
+        assert (await authority.identify(good)).user == "ann"
+
+        keys.may_answer.clear()
+        assert (await authority.identify(good)).user == "ann"
+        await keys.requested(2)
+        keys.keys["second"] = OTHER_RSA_KEY
+        other = asyncio.create_task(
+            authority.identify(token(OTHER_RSA_KEY, "RS256", {"kid": "second"}))
+        )
+        assert (await authority.identify(good)).user == "ann"
+        assert not other.done()
+        monkeypatch.setattr("brain.auth.keys.REFRESH_SECONDS", 1000.0)
+        keys.may_answer.set()
+        assert (await other).user == "ann"
+        assert keys.requests == 2
+
+
+@pytest.mark.usefixtures("fetched_at_every_chance")
+async def test_keys_that_cannot_be_fetched_again_stay_valid_and_the_failure_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("brain.auth.keys.STALE_SECONDS", 0.0)
+    with served_keys() as (keys, url):
+        authority = authority_for(settings(jwt_secret=None, jwks_url=url))
+        good = token(RSA_KEY, "RS256", FIRST)
+        assert (await authority.identify(good)).user == "ann"
+        assert caplog.messages == []
+
+        monkeypatch.setattr("brain.auth.keys.AFTER_FAILURE_SECONDS", 1000.0)
+        keys.status_code = 500
+        for _ in range(3):
+            assert (await authority.identify(good)).user == "ann"
+        assert keys.requests == 2
+        (message,) = caplog.messages
+        assert "cannot fetch the keys at BRAIN_JWKS_URL" in message
+        assert "500" in message
+
+
+@pytest.mark.parametrize("document", [b"no JSON", b"[]", b"{}", b'{"keys": [7]}', b"\xff"])
+async def test_an_answer_that_is_no_key_set_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, document: bytes
+) -> None:
+    with served_keys() as (keys, url):
+        monkeypatch.setattr(keys, "document", lambda: document)
+        authority = authority_for(settings(jwt_secret=None, jwks_url=url))
+        with pytest.raises(TokenRefused):
+            await authority.identify(token(RSA_KEY, "RS256", FIRST))
+        assert "cannot fetch the keys at BRAIN_JWKS_URL" in caplog.text
+
+
+@pytest.mark.usefixtures("fetched_at_every_chance")
+async def test_a_token_whose_key_was_withdrawn_long_ago_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("brain.auth.keys.STALE_SECONDS", 0.0)
+    with served_keys() as (keys, url):
+        authority = authority_for(settings(jwt_secret=None, jwks_url=url))
+        good = token(RSA_KEY, "RS256", FIRST)
+        assert (await authority.identify(good)).user == "ann"
+
+        keys.keys = {"second": OTHER_RSA_KEY}
+        with pytest.raises(TokenRefused):
+            await authority.identify(good)
 
 
 def test_keys_are_fetched_again_for_a_new_key_id_but_not_for_every_invented_one(

@@ -6,8 +6,20 @@ import socket
 import asyncpg
 import pytest
 
-from brain.database.connection import check_url, connected, require_own_session, shown
-from brain.errors import DatabaseTooOld, DatabaseUnreachable, PoolerInTheWay, WrongDatabaseUrl
+from brain.database.connection import (
+    check_url,
+    connected,
+    require_own_session,
+    shown,
+    translating_errors,
+)
+from brain.errors import (
+    DatabaseError,
+    DatabaseTooOld,
+    DatabaseUnreachable,
+    PoolerInTheWay,
+    WrongDatabaseUrl,
+)
 from tests.pgbouncer import pgbouncer_to
 from tests.postgres import as_role, named
 from tests.proxy import proxy_to
@@ -64,6 +76,30 @@ async def test_an_error_names_the_address_where_no_server_listens() -> None:
     ):
         async with connected(f"postgresql://me:secret@127.0.0.1:{port}/db"):
             pass
+
+
+async def test_an_error_of_a_query_is_not_one_of_connecting(postgres: str) -> None:
+    async def failing(query: str) -> None:
+        with translating_errors(postgres):
+            async with connected(postgres) as connection:
+                await connection.execute(query)
+
+    for query in ("SELECT 1 / 0", "SELECT nextval('nowhere')", "SELECT 'x'::int"):
+        with pytest.raises(DatabaseError, match=r"^postgresql://.* reports: ") as failed:
+            await failing(query)
+        assert type(failed.value) is DatabaseError
+    with pytest.raises(DatabaseUnreachable, match=r"^the connection to postgresql://.* was lost: "):
+        await failing("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(60)")
+    with pytest.raises(ValueError, match="a mistake"), translating_errors(postgres):
+        raise ValueError("a mistake")
+
+
+async def test_a_connection_that_was_closed_on_the_way_was_lost(postgres: str) -> None:
+    async with proxy_to(postgres) as (url, proxy):
+        with pytest.raises(DatabaseUnreachable, match="was lost: "), translating_errors(url):
+            async with connected(url) as connection:
+                await proxy.close()
+                await connection.execute("SELECT 1")
 
 
 async def test_an_error_names_an_unknown_host() -> None:

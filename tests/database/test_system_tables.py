@@ -12,6 +12,7 @@ import pytest
 from brain.cli.serve import prepare
 from brain.database.migrations import Schema, core_schema, migrate
 from brain.database.tables_of_systems import SystemTable, declared_tables, fitting_tables
+from brain.errors import MigrationError
 from brain.settings import Settings
 from brain.system import installed_systems, schemas_of, select_systems
 from brain.systems.shared_tables.schemas import TASKS
@@ -466,6 +467,32 @@ async def test_python_reads_what_the_sql_declares(connection: asyncpg.Connection
     declared = {table for unit in every_schema() for table in declared_tables(unit)}
 
     assert declared == in_the_database
+
+
+@pytest.mark.one_version
+@pytest.mark.parametrize(
+    "written",
+    [
+        "brain.adopt_table('x', 'public.y', required => '{id}', channel => 'y', wanted => '{}')",
+        "brain.adopt_table('x', $$public.y$$, channel => 'y', required => '{id}', wanted => '{}')",
+        "Brain.Adopt_Table ('x', 'public.y', 'y', '{id}', '{}', '')",
+    ],
+)
+def test_a_call_of_adopt_table_that_cannot_be_read_is_an_error(
+    tmp_path: Path, written: str
+) -> None:
+    readable = (
+        "SELECT brain.adopt_table('x', 'public.x',\n"
+        " channel => 'x', required => '{id}', wanted => '{}', '');"
+    )
+    (tmp_path / "schema.sql").write_text(readable)
+    assert [table.relation for table in declared_tables(Schema("x", tmp_path))] == ["public.x"]
+
+    (tmp_path / "schema.sql").write_text(f"{readable} SELECT {written};")
+    with pytest.raises(
+        MigrationError, match=re.escape(f"adopt_table in {tmp_path} cannot be read")
+    ):
+        declared_tables(Schema("x", tmp_path))
 
 
 async def test_a_table_that_fits_a_system_that_is_off_is_found(core_database: str) -> None:

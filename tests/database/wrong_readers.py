@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncpg
 
-from brain.database.log import PAGE_EVENTS, Log
+from brain.database.log import PAGE_EVENTS, Log, event_in
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
 
@@ -24,7 +24,7 @@ class LogById(Log):
             place,
             PAGE_EVENTS,
         )
-        events = tuple([await self._event(row) for row in rows])
+        events = tuple([event_in(row) for row in rows])
         return Batch(events, events[-1].cursor if events else cursor)
 
     async def _highest(self, cursor: Cursor) -> int:

@@ -81,6 +81,12 @@ async def test_the_command_line_lists_watches_and_stops_them(
     ("arguments", "why"),
     [
         (("watch", "nowhere", "--columns", "id"), 'relation "nowhere" does not exist'),
+        (("watch", "nosuch.orders", "--columns", "id"), 'schema "nosuch" does not exist'),
+        (("watch", "nosuch.public.orders", "--columns", "id"), "nosuch.public.orders"),
+        (("watch", "a.b.c.orders", "--columns", "id"), "a.b.c.orders"),
+        (("watch", "", "--columns", "id"), "invalid name syntax"),
+        (("watch", b"\xff".decode(errors="surrogateescape"), "--columns", "id"), "invalid input"),
+        (("unwatch", "nosuch.orders"), 'schema "nosuch" does not exist'),
         (("watch", "orders", "--columns", "id,wrong"), "orders has no column wrong"),
         (
             ("watch", "orders", "--columns", "id", "--channel", "tasks"),
@@ -102,6 +108,20 @@ async def test_a_table_that_cannot_be_watched_is_one_line_and_exit_2(
     assert done.stderr.startswith("brain: ")
     assert why in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+async def test_a_table_that_is_locked_is_one_line_and_exit_1(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(ORDERS)
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE orders")
+        done = await brain("watch", "orders", "--columns", "id", BRAIN_DATABASE_URL=database)
+
+    assert done.status == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("brain: postgresql://")
+    assert line.endswith(" reports: canceling statement due to lock timeout")
 
 
 async def test_published_messages_reach_the_subscribers_of_their_channel(

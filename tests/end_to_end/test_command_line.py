@@ -280,7 +280,7 @@ async def test_migrations_that_do_not_match_are_one_line_and_status_1(
         refused(*serve, database, "--no-migrate", status=1),
         refused("migrate", "--database-url", database, status=1),
     )
-    assert all("its brain 9000_new is of version 9.0: install that one" in line for line in newer)
+    assert all(line.endswith(": install Brain 9.0") for line in newer)
 
     await connection.execute(BEFORE_THE_FIRST_RELEASE)
     old = await asyncio.gather(

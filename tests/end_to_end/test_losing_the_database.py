@@ -141,7 +141,7 @@ async def test_a_server_that_is_suspended_is_noticed(tmp_path: Path) -> None:
                 os.kill(pid, signal.SIGSTOP)
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    while "lost the database" not in brain.output.read_text():
+                    while "cannot follow the log" not in brain.output.read_text():
                         await asyncio.sleep(0.02)
             finally:
                 for pid in backends:

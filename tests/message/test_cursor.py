@@ -38,7 +38,7 @@ def test_a_cursor_without_an_event_ends_its_tick() -> None:
     ],
 )
 def test_any_other_text_is_no_cursor(text: str) -> None:
-    with pytest.raises(CursorLost, match="no cursor"):
+    with pytest.raises(CursorLost, match="the cursor is malformed"):
         Cursor.parse(text)
 
 

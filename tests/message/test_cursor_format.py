@@ -153,10 +153,10 @@ class OtherFormat(BaseFormat):
         return '{"type":"ping"}'
 
     def confirm(self, command: Command, now: datetime) -> str | None:
-        return "confirmed"
+        return '{"type":"confirmed"}'
 
     def refuse(self, reason: str, now: datetime) -> str | None:
-        return "refused"
+        return '{"type":"refused"}'
 
 
 def test_all_else_is_as_in_the_plain_format() -> None:
@@ -167,8 +167,11 @@ def test_all_else_is_as_in_the_plain_format() -> None:
 
     assert list(resumable.receive("tasks", AT, never)) == [Subscribe("tasks"), Refuse("reason")]
     assert resumable.heartbeat(AT, CURSOR) == f'{{"type":"ping","cursor":"{CURSOR}"}}'
-    assert resumable.confirm(Subscribe("tasks"), AT) == "confirmed"
-    assert resumable.refuse("reason", AT) == "refused"
+    assert resumable.confirm(Subscribe("tasks"), AT) == '{"type":"confirmed"}'
+    assert resumable.refuse("reason", AT) == '{"type":"refused"}'
+    with_cursor = f'{{"type":"refused","cursor":"{CURSOR}"}}'
+    assert resumable.add_cursor('{"type":"refused"}', lambda: CURSOR) == with_cursor
+    assert OtherFormat().add_cursor('{"type":"refused"}', never) == '{"type":"refused"}'
     assert (resumable.heartbeat_seconds, resumable.client_timeout_seconds) == (30, 60)
     assert resumable.name != OtherFormat.name
 

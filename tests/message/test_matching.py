@@ -140,3 +140,23 @@ def test_a_channel_that_may_not_be_read_is_no_topic() -> None:
     }
     assert requested_topics("brain.revocations", (), EVERYTHING) == frozenset()
     assert requested_topics("brain.revocations:a", (), EVERYTHING) == frozenset()
+
+
+def test_the_result_for_an_event_is_cached_by_one_look_at_the_filter() -> None:
+    class Hashed(str):
+        """Counts its hashes."""
+
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            hashes.append(self)
+            return super().__hash__()
+
+    hashes: list[str] = []
+    topic = Topic("tasks", where=((Hashed("agent"), "dev", False),))
+    for row, expected in (({"agent": "ops"}, None), ({"agent": "dev"}, Match.MATCHES)):
+        one = event(Operation.INSERT, row)
+        assert topic.match(one) is expected
+        hashes.clear()
+        assert topic.match(one) is expected
+        assert len(hashes) == 1

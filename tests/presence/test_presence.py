@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from brain.presence.tracker import STATUSES, ClientInfo
+from brain.presence.tracker import PRESENCE_STATUSES, ClientInfo
 from tests.database.changes import logged_events
 from tests.presence.reporting import (
     PATIENCE_SECONDS,
@@ -461,7 +461,7 @@ class Crowd:
                 self._connected.append((node, node.connect(user)))
             case "status" if self._connected:
                 node, client = rng.choice(self._connected)
-                node.tracker.set_status(str(client.user), rng.choice(STATUSES))
+                node.tracker.set_status(str(client.user), rng.choice(PRESENCE_STATUSES))
             case "disconnect" if self._connected:
                 node, client = self._connected.pop(rng.randrange(len(self._connected)))
                 node.tracker.remove(client)

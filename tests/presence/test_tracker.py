@@ -17,8 +17,8 @@ from brain.presence.cluster import ClusterCounts
 from brain.presence.tracker import (
     CONNECTED,
     DISCONNECTED,
+    PRESENCE_STATUSES,
     RESTATED,
-    STATUSES,
     ClientInfo,
     PresenceTracker,
     PresenceUpdate,
@@ -150,7 +150,7 @@ def test_the_whole_state_is_reported_if_too_many_changes_wait(
     tracker = reported_once()
     tracker.add(client("ann"))
     for number in range(10_000):
-        tracker.set_status("ann", STATUSES[number % 3])
+        tracker.set_status("ann", PRESENCE_STATUSES[number % 3])
 
     update = tracker.take_update(100)
     assert update.is_all
@@ -280,7 +280,9 @@ STEPS = st.one_of(
     st.tuples(st.just(World.disconnect), NUMBERS),
     st.tuples(st.just(World.change), NUMBERS, CHANNELS),
     st.tuples(
-        st.just(World.set_status), st.sampled_from(["ann", "bob"]), st.sampled_from(STATUSES)
+        st.just(World.set_status),
+        st.sampled_from(["ann", "bob"]),
+        st.sampled_from(PRESENCE_STATUSES),
     ),
     st.tuples(st.just(World.report), st.integers(1, 3)),
     st.tuples(st.just(World.report_and_lose_the_reply), st.integers(1, 3), st.booleans()),
@@ -428,7 +430,7 @@ async def test_beyond_the_limit_of_waiting_queries_a_node_has_its_own_numbers(
         node.connect(None, "news")
         assert await node.cluster.subscribers("news") == (2, [])
 
-        monkeypatch.setattr("brain.presence.cluster.MOST_QUERIES", 0)
+        monkeypatch.setattr("brain.presence.cluster.MOST_WAITING_QUERIES", 0)
         assert await node.cluster.subscribers("news") == (1, [])
 
 

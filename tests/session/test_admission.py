@@ -10,6 +10,7 @@ from urllib.parse import quote
 import jwt
 import orjson
 import pytest
+from httpx2 import AsyncClient, Response
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -54,6 +55,23 @@ async def test_without_a_secret_every_client_reads_everything() -> None:
     async with served(application(hub)) as (port, _):
         assert await readable(hub, port)
         assert await readable(hub, port, "?token=whatever")
+
+
+async def test_where_no_token_is_needed_an_invalid_one_is_ignored() -> None:
+    hub = new_hub()
+    settings = Settings(development_tokens=False)
+    async with served(application(hub, settings=settings)) as (port, _):
+        for given in ("whatever", "", token()):
+            assert await readable(hub, port, f"?token={given}")
+            response = await request_without_a_type(port, given)
+            assert response.status_code == 415  # refused for its content type, not its token
+    async with served(application(hub, settings=with_secret())) as (port, _):
+        assert (await request_without_a_type(port, "whatever")).status_code == 401
+
+
+async def request_without_a_type(port: int, given: str) -> Response:
+    async with AsyncClient(trust_env=False) as client:
+        return await client.post(f"http://127.0.0.1:{port}/api/ws/broadcast?token={given}")
 
 
 async def test_with_a_secret_an_anonymous_client_connects_and_reads_public_channels() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from urllib.parse import quote
+from weakref import ref
 
 import pytest
 from starlette.testclient import TestClient, WebSocketDenialResponse
@@ -15,6 +19,7 @@ from brain.message.base_format import BaseFormat
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
+from brain.message.matching import SETS, Topic, parse_filter
 from brain.message.wire_format import Welcome
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
 from brain.settings import Settings
@@ -161,6 +166,25 @@ def test_a_session_that_fails_to_begin_leaves_nothing_behind(hub: Hub) -> None:
 
     clients = app.state.registry.presence.counts().clients
     assert (hub.statistics().subscribers, limiter.count(), clients) == (0, 0, 0)
+
+
+def test_equal_subscriptions_are_one_object_which_goes_with_the_last_client(
+    client: TestClient,
+) -> None:
+    topics = frozenset({Topic("tasks", where=parse_filter({"agent": "a" * 1000}))})
+    url = f"/ws?where={quote(json.dumps({'agent': 'a' * 1000}))}"
+    with client:
+        with client.websocket_connect(url) as one:
+            one.receive_json()
+            first = ref(SETS[topics])
+            with client.websocket_connect(url) as other:
+                other.receive_json()
+                assert SETS[topics] is first()
+            gc.collect()
+            assert SETS[topics] is first()
+        gc.collect()
+        assert topics not in SETS
+        assert first() is None
 
 
 def test_a_connection_above_the_quota_is_refused_before_the_handshake(hub: Hub) -> None:

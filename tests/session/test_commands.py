@@ -47,7 +47,7 @@ class RunningApplication:
     def deliver(self, *events: Event) -> None:
         self._tick += 1
         placed = [
-            replace(event, cursor=Cursor(self._tick, 5, number), texts={}, frames={}, matches={})
+            replace(event, cursor=Cursor(self._tick, 5, number), frames={}, matches={})
             for number, event in enumerate(events, 1)
         ]
         self.call(self.hub.deliver, Batch(tuple(placed), Cursor(self._tick, 5)))
@@ -109,6 +109,27 @@ def test_a_client_may_subscribe_to_one_row_or_to_rows_that_match_a_filter() -> N
         received = [client.receive_json() for _ in range(3)]
         assert [message["type"] for message in received] == ["task_queued", "task_failed", "left"]
         assert [received[0]["data"]["id"], received[2]["data"]["key"]] == ["b", ["c"]]
+
+
+def test_confirmations_and_refusals_have_the_cursor_for_clients_that_ask_for_it() -> None:
+    with running() as app, app.connected("/ws?token=ann&cursor=") as client:
+        for _ in range(2):
+            client.receive_json()
+        app.deliver(a_task("a"))
+        cursor = client.receive_json()["cursor"]
+        for message, type in (
+            ({"type": "nothing"}, "error"),
+            ({"type": "auth", "token": "bob"}, "error"),
+            ({"type": "auth", "token": "ann"}, "auth"),
+            ({"type": "ping"}, "pong"),
+        ):
+            answer = send(client, **message)
+            assert answer["type"] == type
+            assert Cursor.parse(answer["cursor"]) >= Cursor.parse(cursor)
+    with running() as app, app.connected("/ws?token=ann") as client:
+        for _ in range(2):
+            client.receive_json()
+        assert "cursor" not in send(client, type="nothing")
 
 
 def test_the_url_may_name_a_row_or_a_filter() -> None:

@@ -13,7 +13,7 @@ import asyncpg
 import orjson
 
 from brain.database.connection import Queryable, first_line
-from brain.errors import ColumnMissing, UnknownStatus, UnknownTask
+from brain.systems.cecelia.errors import ColumnMissing, UnknownStatus, UnknownTask
 
 STATUSES = ("queued", "running", "in_progress", "completed", "failed")
 MERGE_PAYLOAD = "payload = coalesce(payload::jsonb, '{{}}') || ${}::text::jsonb"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from brain.errors import UnknownStatus, UnknownTask
+from brain.systems.cecelia.errors import UnknownStatus, UnknownTask
 from brain.systems.cecelia.publishing import update_task_progress, update_task_status
 from tests.database.log_reading import events_after, reading
 

@@ -6,7 +6,7 @@ from datetime import datetime
 import asyncpg
 import pytest
 
-from brain.errors import ColumnMissing, UnknownStatus, UnknownTask
+from brain.systems.cecelia.errors import ColumnMissing, UnknownStatus, UnknownTask
 from brain.systems.cecelia.samples import insert_samples
 from brain.systems.cecelia.task_queries import change_status, merge_payload, recent_tasks
 
