@@ -103,4 +103,11 @@ async def nothing_goes_wrong_out_of_sight() -> AsyncIterator[None]:
     loop.set_exception_handler(None)
     left = asyncio.all_tasks() - before - {asyncio.current_task()}
     assert not left, f"tasks left behind: {left}"
-    assert not unseen, f"exceptions that were not raised in the test: {unseen}"
+    wrong = [context for context in unseen if not is_harmless(context)]
+    assert not wrong, f"exceptions that were not raised in the test: {wrong}"
+
+
+def is_harmless(context: dict[str, Any]) -> bool:
+    """Return True for what asyncpg leaves behind if connecting is cancelled as the socket opens."""
+    exception = context.get("exception")
+    return isinstance(exception, ConnectionError) and "unexpected connection_lost" in str(exception)
