@@ -71,7 +71,7 @@ class JwksKeys:
     """
     The public keys at a JWKS URL, by their ids (RFC 7517).
 
-    A token whose key is known does not wait for a fetch; while the URL does not answer, the keys
+    A token with a known key does not wait for a fetch; while the URL does not answer, the keys
     that were fetched last stay valid.
     """
 
@@ -142,7 +142,7 @@ def keys_of(settings: Settings) -> Keys | None:
 
 
 def is_safe(url: str) -> bool:
-    """Return True if nobody on the way can replace what is fetched from `url`."""
+    """Return True if what is fetched from `url` cannot be replaced on the way."""
     try:
         parts = urlsplit(url)
         host = parts.hostname

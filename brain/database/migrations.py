@@ -183,7 +183,7 @@ async def migrate(url: str, schemas: Sequence[Schema]) -> list[Step]:
 
 
 async def unfinished(connection: asyncpg.Connection, schemas: Sequence[Schema]) -> list[Step]:
-    """Return the files of those schemas that are applied, but not all of whose tables and feeds."""
+    """Return the files of applied schemas that have a table or a feed with a problem."""
     if not await connection.fetchval("SELECT to_regclass('brain.system_problems') IS NOT NULL"):
         return []
     names = {row["schema"] for row in await connection.fetch(UNFINISHED)}

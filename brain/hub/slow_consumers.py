@@ -33,7 +33,7 @@ class SlowConsumers:
         self.lagging: set[Subscriber] = set()
         """All of them; to be changed by the methods alone."""
         self.ahead: set[Subscriber] = set()
-        """Of these, those whose cursor lies ahead of this node; to be changed likewise."""
+        """Of these, those with a cursor ahead of this node; to be changed likewise."""
         self._ready: dict[Subscriber, None] = {}
         """In the order of their turns."""
         self._has_next_turn = False

@@ -88,8 +88,8 @@ class CatchUp:
         """
         Do the work; any failure closes the connection.
 
-        A `CancelledError` that was not requested of this task does so too (the pool may lend a
-        connection whose former query was cancelled); otherwise the client would get nothing more.
+        A `CancelledError` that was not requested of this task does so too: a connection of the pool
+        may raise it for its former query. Otherwise the client would get nothing more.
         """
         task = asyncio.current_task()
         assert task is not None

@@ -48,7 +48,7 @@ async def unexpected_error(connection: HTTPConnection, error: Exception) -> Resp
 
 
 async def client_disconnected(connection: HTTPConnection, error: Exception) -> Response:
-    """Return what nobody reads any more: the client left before it had sent its request."""
+    """Return an empty response: the client left before it had sent its request."""
     return Response(status_code=400)
 
 
