@@ -1,8 +1,9 @@
-"""The models of everything that `/ws` sends, for tests that validate rendered messages."""
+"""Validates rendered messages; the models of everything that `/ws` sends."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
@@ -18,3 +19,11 @@ OwnMessage = Annotated[
 ServerMessage = Annotated[OwnMessage | Message, Field(union_mode="left_to_right")]
 
 SERVER_MESSAGE: TypeAdapter[ServerMessage] = TypeAdapter(ServerMessage)
+
+
+def parsed_as(models: TypeAdapter[Any], text: str | None) -> dict[str, Any]:
+    """Return a message; fail if there is none, or if it is of none of the models."""
+    assert text is not None
+    models.validate_json(text)
+    message: dict[str, Any] = json.loads(text)
+    return message

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from brain.message.matching import parse_filter
 from brain.message.snapshot import Snapshot
 from brain.message.wire_format import Welcome, WireFormat
 from brain.systems.channels.wire_format import SERVER_MESSAGE, ChannelsFormat
+from tests.message.models import parsed_as
 from tests.message.rows import AT, HERE, deleted, gone, inserted, published, truncated, updated
 from tests.seeds.printed import printed
 
@@ -30,6 +32,7 @@ DOCUMENT = "2-brain-websocket-system.md"
 THEN = datetime.fromtimestamp(1703001234.56, UTC)
 
 FORMAT: WireFormat = ChannelsFormat()
+parsed = partial(parsed_as, SERVER_MESSAGE)
 
 MISSION = {
     "id": "mission_123",
@@ -58,14 +61,6 @@ TASK = {
     "completed_at": None,
     "error": None,
 }
-
-
-def parsed(text: str | None) -> dict[str, Any]:
-    """Return a message; fail if it is of no model."""
-    assert text is not None
-    SERVER_MESSAGE.validate_json(text)
-    message: dict[str, Any] = json.loads(text)
-    return message
 
 
 def sent(event: Event) -> dict[str, Any]:

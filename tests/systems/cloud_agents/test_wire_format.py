@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from brain.message.event import Event
 from brain.message.wire_format import Welcome, WireFormat
 from brain.systems.cloud_agents.wire_format import OWN_MESSAGE, CloudAgentsFormat
 from brain.systems.shared_tables.tasks.run_messages import RunSchema
+from tests.message.models import parsed_as
 from tests.message.rows import AT, HERE, deleted, gone, inserted, published, truncated, updated
 from tests.seeds.printed import printed
 
@@ -27,6 +29,7 @@ SCHEMAS = ChannelSchemas([RunSchema()])
 GREETING = "Connected to Cecelia Brain"
 BASE = BaseFormat(SCHEMAS, GREETING)
 FORMAT: WireFormat = CloudAgentsFormat(SCHEMAS, GREETING)
+parsed = partial(parsed_as, OWN_MESSAGE)
 
 AGENT = {
     "id": "agent-1",
@@ -46,14 +49,6 @@ MESSAGE = {
     "created_at": "2025-12-26T14:00:00+01:00",
 }
 TASK = {"id": "task-123", "agent": "dev", "status": "running", "progress": 5}
-
-
-def parsed(text: str | None) -> dict[str, Any]:
-    """Return a message of this format's own; fail if it is of no model."""
-    assert text is not None
-    OWN_MESSAGE.validate_json(text)
-    message: dict[str, Any] = json.loads(text)
-    return message
 
 
 def sent(event: Event) -> dict[str, Any]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from brain.message.commands import Reauthenticate, Refuse, Subscribe
 from brain.message.event import Event
 from brain.message.wire_format import Welcome, WireFormat
 from brain.systems.mission_control.wire_format import SERVER_MESSAGE, MissionControlFormat
+from tests.message.models import parsed_as
 from tests.message.rows import AT, HERE, deleted, gone, inserted, published, truncated, updated
 from tests.seeds.printed import printed
 
@@ -20,6 +22,7 @@ DOCUMENT = "4-mission-control.md"
 THEN = datetime.fromtimestamp(1707163200, UTC)
 
 FORMAT: WireFormat = MissionControlFormat()
+parsed = partial(parsed_as, SERVER_MESSAGE)
 
 AGENT: dict[str, Any] = {
     "id": "agent-abc-123",
@@ -36,14 +39,6 @@ SESSION = {
     "agent_id": "agent-abc-123",
     "last_message": "Processing user request...",
 }
-
-
-def parsed(text: str | None) -> dict[str, Any]:
-    """Return a message; fail if it is of no model."""
-    assert text is not None
-    SERVER_MESSAGE.validate_json(text)
-    message: dict[str, Any] = json.loads(text)
-    return message
 
 
 def sent(event: Event) -> dict[str, Any]:
