@@ -102,9 +102,7 @@ class ResettableDatabase:
         connection = await asyncpg.connect(url)
         try:
             rows = {
-                table: await connection.fetchval(
-                    f"SELECT coalesce(jsonb_agg(t), '[]') FROM {table} t"
-                )
+                table: await connection.fetchval(ROWS.format(table))
                 for table in await names(connection, TABLES)
             }
             sequences, feeds = await names(connection, SEQUENCES), await names(connection, FEEDS)

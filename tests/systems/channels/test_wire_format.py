@@ -24,7 +24,7 @@ from brain.message.matching import parse_filter
 from brain.message.snapshot import Snapshot
 from brain.message.wire_format import Welcome, WireFormat
 from brain.systems.channels.wire_format import SERVER_MESSAGE, ChannelsFormat
-from tests.message.models import parsed_as
+from tests.message.models import command_in, parsed_as
 from tests.message.rows import AT, HERE, deleted, gone, inserted, published, truncated, updated
 from tests.seeds.printed import printed
 
@@ -68,11 +68,7 @@ def sent(event: Event) -> dict[str, Any]:
 
 
 def received(frame: Any) -> Command | None:
-    """Return the one command in a client frame, if any."""
-    text = frame if isinstance(frame, str) else json.dumps(frame)
-    commands = FORMAT.receive(text, AT, lambda: HERE)
-    assert len(commands) <= 1
-    return commands[0] if commands else None
+    return command_in(FORMAT, frame)
 
 
 def test_the_greeting_is_the_printed_one() -> None:

@@ -17,7 +17,7 @@ from brain.message.event import Event
 from brain.message.wire_format import Welcome, WireFormat
 from brain.systems.cloud_agents.wire_format import OWN_MESSAGE, CloudAgentsFormat
 from brain.systems.shared_tables.tasks.run_messages import RunSchema
-from tests.message.models import parsed_as
+from tests.message.models import command_in, parsed_as
 from tests.message.rows import AT, HERE, deleted, gone, inserted, published, truncated, updated
 from tests.seeds.printed import printed
 
@@ -56,11 +56,7 @@ def sent(event: Event) -> dict[str, Any]:
 
 
 def received(frame: Any) -> Command | None:
-    """Return the one command in a client frame, if any."""
-    text = frame if isinstance(frame, str) else json.dumps(frame)
-    commands = FORMAT.receive(text, AT, lambda: HERE)
-    assert len(commands) <= 1
-    return commands[0] if commands else None
+    return command_in(FORMAT, frame)
 
 
 def require_same(message: dict[str, Any], expected: dict[str, Any]) -> None:
