@@ -17,14 +17,19 @@ def unchanged(data: bytes) -> bytes:
 class Proxy:
     """Forwards bytes to one address, except between `swallow` and `restore`."""
 
-    def __init__(self, host: str, port: int, change: Change) -> None:
-        self._target = (host, port)
+    def __init__(self, url: str, change: Change) -> None:
+        self.lead_to(url)
         self._change = change
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.connections = 0
+
+    def lead_to(self, url: str) -> None:
+        """Forward new connections to the server of this URL."""
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "localhost", parts.port or 5432)
 
     def swallow(self) -> None:
         """Forward nothing from now on, without closing anything: a black hole."""
@@ -72,7 +77,7 @@ class Proxy:
 async def proxy_to(url: str, change: Change = unchanged) -> AsyncIterator[tuple[str, Proxy]]:
     """Yield a URL that leads to `url` through a proxy, and the proxy."""
     parts = urlsplit(url)
-    proxy = Proxy(parts.hostname or "localhost", parts.port or 5432, change)
+    proxy = Proxy(url, change)
     server = await asyncio.start_server(proxy.forward, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
     credentials, at, _ = parts.netloc.rpartition("@")

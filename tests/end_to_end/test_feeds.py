@@ -27,6 +27,7 @@ from tests.end_to_end.following import (
     state_until,
 )
 from tests.end_to_end.test_losing_the_database import ready, writing
+from tests.proxy import proxy_to
 
 ADW = "INSERT INTO adw_states (adw_id, status) VALUES ('adw-1', 'running')"
 COUNT = "SELECT to_jsonb(count(*)) FROM things"
@@ -308,7 +309,11 @@ async def test_clients_stay_while_the_database_is_gone_and_get_the_state_that_it
     data = tmp_path / "data"
     with ExitStack() as first:
         server = first.enter_context(serve_embedded(data))
-        async with running_brain(tmp_path, "--database-url", server.url, **QUICKLY) as brain:
+        # A restarted server may get another port.
+        async with (
+            proxy_to(server.url) as (url, proxy),
+            running_brain(tmp_path, "--database-url", url, **QUICKLY) as brain,
+        ):
             async with following(brain, "workflows") as client:
                 assert await state(client) == []
                 first.close()
@@ -320,7 +325,8 @@ async def test_clients_stay_while_the_database_is_gone_and_get_the_state_that_it
                 assert answer.json()["error"].startswith("the database cannot be reached")
                 assert await refusal(brain, "unreceived-of") == 503
 
-                with serve_embedded(data, settings={"port": str(server.port)}) as again:
+                with serve_embedded(data) as again:
+                    proxy.lead_to(again.url)
                     async with writing(again.url) as connection:
                         await connection.execute("INSERT INTO workflows (name) VALUES ('x')")
                     assert len(await state(client)) == 1
