@@ -19,6 +19,7 @@ BrainError
 │   ├── MigrationUnknown
 │   └── MigrationUnsupported
 ├── CursorLost                      the log does not hold what follows a cursor
+├── RowNotShown                     a wire format cannot show a row
 ├── MessageRefused                  422: what was published is no message
 │   └── MessageTooLarge             413
 ├── TooManyConnections              429 or 503: a WebSocket is refused
@@ -114,6 +115,10 @@ class MigrationUnknown(MigrationError):
 
 class MigrationUnsupported(MigrationError):
     """The database holds a schema from before the first release, which cannot be upgraded."""
+
+
+class RowNotShown(BrainError):
+    """A row has a value that a wire format cannot show."""
 
 
 class CursorLost(BrainError):

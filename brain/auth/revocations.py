@@ -65,9 +65,10 @@ class Revocations:
         for event in batch.events:
             if event.channel == REVOCATIONS_CHANNEL and event.operation is Operation.PUBLISH:
                 if event.type == TYPE:
-                    user: str = event.data["user"]
-                    self._add(user, event.at)
-                    users[user] = None
+                    user = event.row.string("user") if event.row is not None else None
+                    if user is not None:
+                        self._add(user, event.at)
+                        users[user] = None
         for user in users:
             self._on_revoke(user)
 

@@ -5,23 +5,50 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import asyncpg
-import orjson
 
 from brain.errors import CursorLost
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
+from brain.problems import Problems
 
+# Limits of a page. One event may go beyond that of bytes.
 PAGE_EVENTS = 1000
+PAGE_BYTES = 4 * 1024 * 1024
 
-# An event of `tasks` with its frame takes 1.7 kB by tracemalloc; its texts have 200 bytes and are
-# there twice, parsed and in the frame. Each further encoding in use takes 0.3 kB for its frame.
-OBJECT_BYTES = 1300
+# An event of `tasks` with its frame takes 1.3 kB by tracemalloc; its texts have 330 bytes, and are
+# there twice with the frame. Each further encoding in use takes 0.3 kB for its frame.
+OBJECT_BYTES = 700
 
+AS_WRITTEN = """
+    r.at_tick, r.at_nonce, r.id, r.at, r.channel, r.type, r.operation, r.key, r.data, r.old,
+    r.recipient, r.omitted
+"""
+# No client can ask for a channel whose name has no equivalent in UTF-8.
+REPAIRED = """
+    r.at_tick, r.at_nonce, r.id, r.at,
+    CASE brain.repaired(r.channel) WHEN r.channel THEN r.channel ELSE left(r.channel, 0) END
+        AS channel,
+    brain.repaired(r.type) AS type, r.operation, brain.repaired(r.key) AS key,
+    brain.repaired(r.data) AS data, brain.repaired(r.old) AS old,
+    brain.repaired(r.recipient) AS recipient, brain.repaired(r.omitted::text)::text[] AS omitted,
+    (brain.repaired(r.data), brain.repaired(r.old), brain.repaired(r.key))
+        IS DISTINCT FROM (r.data, r.old, r.key) AS is_repaired
+"""
+# In place of an event that cannot be read, its clients load the state again.
+AS_RESET = """
+    r.at_tick, r.at_nonce, r.id, r.at,
+    CASE brain.repaired(r.channel) WHEN r.channel THEN r.channel ELSE left(r.channel, 0) END
+        AS channel,
+    NULL AS type, CASE WHEN r.channel IS NOT NULL THEN 'R'::"char" END AS operation, NULL AS key,
+    '"a change cannot be read from the log"' AS data, NULL AS old,
+    brain.repaired(r.recipient) AS recipient, NULL::text[] AS omitted
+"""
 # A page ends at a tick with a round number, so that clients share pages.
 AFTER = """
-    SELECT at_tick, at_nonce, id, at, channel, type, operation, key, data, old, recipient
+    SELECT {columns}
       FROM brain.read($1, $2, $3,
-                      least((SELECT max(id) FROM brain.ticks), ($1::bigint / 1024 + 1) * 1024), $4)
+                      least((SELECT max(id) FROM brain.ticks), ($1::bigint / 1024 + 1) * 1024),
+                      $4, $5) r
 """
 # From the last tick before that time, or from the one after which there are few enough events.
 RECENT = """
@@ -38,10 +65,19 @@ RECENT = """
 """
 # Nothing that is read here is sent before this statement, and with it the tick, is committed.
 NEWEST = """
-    SELECT at_tick, at_nonce, r.id, at, channel, type, operation, key, data, old, recipient
+    SELECT {columns}
       FROM brain.tick() t,
-           LATERAL brain.read($1, $2, $3, t.id, $4) r
+           LATERAL brain.read($1, $2, $3, t.id, $4, $5) r (at_tick, at_nonce, event_id, ...)
 """
+
+# What PostgreSQL says of a text without an equivalent in UTF-8, and of damaged data.
+UNREADABLE = (
+    asyncpg.UntranslatableCharacterError,
+    asyncpg.CharacterNotInRepertoireError,
+    asyncpg.DataCorruptedError,
+    asyncpg.ProgramLimitExceededError,
+    UnicodeDecodeError,
+)
 
 OPERATIONS = {operation.value.encode(): operation for operation in Operation}
 
@@ -56,9 +92,13 @@ class Log:
     Every call raises `TimeoutError` if the server does not answer within `timeout_seconds`.
     """
 
-    def __init__(self, connection: LogConnection, timeout_seconds: float) -> None:
+    def __init__(
+        self, connection: LogConnection, timeout_seconds: float, problems: Problems | None = None
+    ) -> None:
+        """`problems` gets what was repaired."""
         self._connection = connection
         self._timeout_seconds = timeout_seconds
+        self._problems = problems or Problems()
 
     def when_closed(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the connection is found to be closed."""
@@ -73,13 +113,13 @@ class Log:
         """
         Cut a tick if anything is new, and return what follows `cursor`.
 
-        At most `PAGE_EVENTS` events, otherwise all there is. Raises `CursorLost` like `after`.
+        A page like that of `after`; it is all there is if it ends with a tick.
         """
         return await self._read(NEWEST, cursor)
 
     async def after(self, cursor: Cursor) -> Batch:
         """
-        Return a page of what follows `cursor`: at most `PAGE_EVENTS` events.
+        Return a page of what follows `cursor`: at most `PAGE_EVENTS` events, of some `PAGE_BYTES`.
 
         There is more as long as the batch's cursor lies before the newest tick.
 
@@ -122,24 +162,53 @@ class Log:
         return int(row["id"])
 
     async def _read(self, query: str, cursor: Cursor) -> Batch:
+        """
+        Read a page, whatever is in it.
+
+        A page that does not come in time is asked for in halves. Of one that cannot be read, texts
+        are repaired; if a single event cannot be read even so, its channel gets a reset.
+        """
+        columns, most = AS_WRITTEN, PAGE_EVENTS
+        while True:
+            try:
+                return await self._page(query, columns, cursor, most)
+            except TimeoutError:
+                if most == 1:
+                    raise
+                most //= 2
+            except UNREADABLE as error:
+                if columns is AS_WRITTEN:
+                    columns = REPAIRED
+                elif most > 1:
+                    most //= 2
+                elif columns is REPAIRED:
+                    columns = AS_RESET
+                else:
+                    raise
+                self._problems.report(
+                    "log", f"what follows {cursor} cannot be read as it is: {error}"
+                )
+
+    async def _page(self, query: str, columns: str, cursor: Cursor, most: int) -> Batch:
         rows = await self._connection.fetch(
-            query,
+            query.format(columns=columns),
             cursor.tick,
             cursor.nonce,
             cursor.event_id,
-            PAGE_EVENTS,
+            most,
+            PAGE_BYTES * most // PAGE_EVENTS,
             timeout=self._timeout_seconds,
         )
         end = rows.pop() if rows else None
-        if end is None or end["id"] is not None:
+        if end is None or end["channel"] is not None:
             raise CursorLost(f"the log does not hold what follows {cursor}")
+        if columns is not AS_WRITTEN:
+            for row in rows:
+                if row.get("is_repaired", True):
+                    address = f"log {row['channel']} {row['key']}"
+                    self._problems.report(address, "the event was repaired, or cannot be read")
         events = tuple([event_in(row) for row in rows])
-        for event, row in zip(events, rows, strict=True):
-            if event.data is None and event.operation in (Operation.INSERT, Operation.UPDATE):
-                await self._load_row(event, row["key"])
-        if len(events) == PAGE_EVENTS:
-            return Batch(events, events[-1].cursor)
-        return Batch(events, Cursor(end["at_tick"], end["at_nonce"]))
+        return Batch(events, Cursor(end["at_tick"], end["at_nonce"], end["id"]))
 
     async def _rows(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         return await self._connection.fetch(query, *arguments, timeout=self._timeout_seconds)
@@ -148,29 +217,28 @@ class Log:
         (row,) = await self._rows(query, *arguments)
         return row
 
-    async def _load_row(self, event: Event, key: str) -> None:
-        """Fetch the row of an event that was too large for the log, unless it is gone by now."""
-        row: str | None = await self._connection.fetchval(
-            "SELECT brain.current_row($1, $2)", event.channel, key, timeout=self._timeout_seconds
-        )
-        if row is not None:
-            event.data = orjson.loads(row)
-            event.size_bytes += 2 * len(row)
-
 
 def event_in(row: asyncpg.Record) -> Event:
     """Return the event in a row of the log."""
-    key, data, old = row["key"], row["data"], row["old"]
+    key, data, old, omitted = row["key"], row["data"], row["old"], row["omitted"]
     return Event(
         cursor=Cursor(row["at_tick"], row["at_nonce"], row["id"]),
         at=row["at"],
         channel=row["channel"],
         operation=OPERATIONS[row["operation"]],
-        key=None if key is None else orjson.loads(key),
-        data=None if data is None else orjson.loads(data),
-        old=None if old is None else orjson.loads(old),
-        # Of each text there are two copies: parsed, and in the frame.
+        key=key,
+        data=None if data is None else one_line(data),
+        old=None if old is None else one_line(old),
+        # The texts are there, and in the frame.
         size_bytes=OBJECT_BYTES + 2 * sum([len(text) for text in (key, data, old) if text]),
         type=row["type"],
         recipient=row["recipient"],
+        omitted=() if omitted is None else tuple(omitted),
     )
+
+
+def one_line(text: str) -> str:
+    """Return JSON without the line breaks that a column of type json may have between its parts."""
+    if text is None or ("\n" not in text and "\r" not in text):
+        return text
+    return text.replace("\n", " ").replace("\r", " ")

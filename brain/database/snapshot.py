@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import Any
 
 import asyncpg
-import orjson
 
 from brain.database.connection import DISCONNECTIONS, first_line
-from brain.database.log import LogConnection
+from brain.database.log import LogConnection, one_line
 from brain.database.single_flight import SingleFlight
 from brain.errors import LogUnavailable, SnapshotTooLarge
 from brain.message.cursor import Cursor
@@ -60,8 +58,8 @@ class SnapshotReader:
 
     async def _tables(
         self, connection: LogConnection, channels: frozenset[str]
-    ) -> dict[str, list[dict[str, Any]]]:
-        tables: dict[str, list[dict[str, Any]]] = {}
+    ) -> dict[str, list[str]]:
+        tables: dict[str, list[str]] = {}
         room = self._most_bytes
         for channel in await watched(connection, channels):
             rows = tables[channel] = []
@@ -74,7 +72,7 @@ class SnapshotReader:
                         f"the tables take more than {self._most_bytes} bytes, which is as much as"
                         " BRAIN_SNAPSHOT_BYTES allows"
                     )
-                rows.append(orjson.loads(record["r"]))
+                rows.append(one_line(record["r"]))
         return tables
 
 

@@ -13,7 +13,6 @@ from brain.feeds.fanout import FeedFanout, FeedSubscriber
 from brain.feeds.reader import CHANNEL, FeedDefinition, FeedReader, is_possible
 from brain.feeds.state import update_message
 from brain.message.event import Batch, Event
-from brain.message.matching import key_text
 
 # How many queries of feeds run at a time: other readers need the few connections, too.
 MOST_QUERIES = 2
@@ -258,7 +257,7 @@ class FeedRefresher:
         if event.key is None:  # no single row is meant
             changed: set[LiveFeed] = set().union(*by_key.values())
         else:
-            changed = by_key.get(None, set()) | by_key.get(key_text(event.key), set())
+            changed = by_key.get(None, set()) | by_key.get(event.key_text, set())
         for live in changed:
             live.changed.set()
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from brain.hub.cohort import Cohort
 from brain.message.event import Event, Operation
-from brain.message.matching import key_text
 
 
 class ChannelIndex:
@@ -55,8 +54,8 @@ class SubscriptionIndex:
                 continue
             found |= channel.whole
             if channel.rows and event.operation is not Operation.PUBLISH:
-                if event.key is None:  # all rows at once
+                if event.key_text is None:  # all rows at once
                     found.update(*channel.rows.values())
                 else:
-                    found |= channel.rows.get(key_text(event.key), set())
+                    found |= channel.rows.get(event.key_text, set())
         return found

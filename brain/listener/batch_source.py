@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from brain.database.backoff import delays
 from brain.database.connection import DISCONNECTIONS, connected, first_line
-from brain.database.log import PAGE_EVENTS, Log
+from brain.database.log import Log
 from brain.errors import CursorLost
 from brain.listener.notifications import Notifications
 from brain.listener.pace import Pace
@@ -146,7 +146,7 @@ class BatchSource:
                 batch = Batch((), newest, follows=False)
                 if self._before_gap is not None:
                     await self._before_gap()
-            is_more = len(batch.events) == PAGE_EVENTS
+            is_more = not batch.cursor.ends_tick
             if batch.cursor != self._cursor:
                 self._cursor = batch.cursor
                 yield batch

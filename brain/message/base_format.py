@@ -16,7 +16,8 @@ from brain.message.channel_schema import DEFAULT, ChannelSchemas
 from brain.message.commands import Command, Reply
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
-from brain.message.row_messages import render_left
+from brain.message.json_text import dumps
+from brain.message.row_messages import row_reference
 from brain.message.snapshot import Snapshot
 from brain.message.timestamps import iso_milliseconds
 from brain.message.wire_format import Welcome, WireFormat
@@ -24,6 +25,7 @@ from brain.message.wire_model import Timestamp, WireModel
 
 # 500 rows of `tasks` take some 100 KB: many clients refuse a message of more than a megabyte.
 PART_ROWS = 500
+PART_CHARACTERS = 256 * 1024
 
 
 class Text(WireModel):
@@ -86,15 +88,16 @@ class BaseFormat(WireFormat):
         return self._schemas[event.channel].render(event)
 
     def render_leaving(self, event: Event) -> str | None:
-        return render_left(event)
+        left = {"type": "left", "data": row_reference(event)}
+        return dumps(left | {"timestamp": iso_milliseconds(event.at)})
 
     def render_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterator[str]:
         """Yield the rows in messages of a bounded size."""
-        parts = list(parts_of(snapshot))
+        parts = list(parts_of(snapshot, self._schemas))
         for number, (channel, rows) in enumerate(parts, start=1):
-            shown = self._schemas.show_rows(channel, rows)
-            data = Rows(channel=channel, rows=shown, more=number < len(parts))
-            yield SnapshotPart(data=data, timestamp=now).model_dump_json()
+            shown = [orjson.Fragment(row) for row in rows]
+            data = {"channel": channel, "rows": shown, "more": number < len(parts)}
+            yield dumps({"type": "snapshot", "data": data, "timestamp": iso_milliseconds(now)})
 
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
         """Echo an object as it was written; any other text as its `message`."""
@@ -110,9 +113,18 @@ class BaseFormat(WireFormat):
         return (Reply(orjson.dumps(echo).decode()),)
 
 
-def parts_of(snapshot: Snapshot) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield so many rows at a time, every table at least once; without tables one empty part."""
+def parts_of(snapshot: Snapshot, schemas: ChannelSchemas) -> Iterator[tuple[str, list[str]]]:
+    """Yield a few rows at a time, every table at least once; without tables one empty part."""
     tables = snapshot.tables or {min(snapshot.channels, default=""): []}
     for channel, rows in tables.items():
-        for start in range(0, max(len(rows), 1), PART_ROWS):
-            yield channel, rows[start : start + PART_ROWS]
+        part: list[str] = []
+        size = 0
+        is_first = True
+        for row in schemas.show_rows(channel, rows):
+            if part and (len(part) == PART_ROWS or size + len(row) > PART_CHARACTERS):
+                yield channel, part
+                part, size, is_first = [], 0, False
+            part.append(row)
+            size += len(row)
+        if part or is_first:
+            yield channel, part

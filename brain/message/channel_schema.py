@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
-
-import orjson
 
 from brain.message.event import Event, Operation
-from brain.message.row_messages import type_and_data
+from brain.message.json_text import dumps
+from brain.message.row_messages import omitted, type_and_data
 from brain.message.timestamps import iso_milliseconds
-
-Row = dict[str, Any]
 
 
 class ChannelSchema:
@@ -22,7 +18,7 @@ class ChannelSchema:
 
     def render(self, event: Event) -> str | None:
         """
-        Return the message for `event`; None if it has none, as for a row that is gone by now.
+        Return the message for `event`; None if it has none.
 
         Without a model: where messages are rare, making one takes longer than ten deliveries.
         """
@@ -31,10 +27,10 @@ class ChannelSchema:
             return None
         type, data = found
         message = {"type": type, "data": data, "timestamp": iso_milliseconds(event.at)}
-        return orjson.dumps(message).decode()
+        return dumps(message | omitted(event))
 
-    def show_row(self, row: Row) -> Row | None:
-        """Return a row as a snapshot shows it; None if it cannot be shown."""
+    def show_row(self, row: str) -> str | None:
+        """Return a row, as JSON, as a snapshot shows it; None if it cannot be shown."""
         return row
 
     def superseded_key(self, event: Event) -> str | None:
@@ -63,7 +59,7 @@ class ChannelSchemas(dict[str, ChannelSchema]):
         """Return what `ChannelSchema.superseded_key` says of the event's channel."""
         return self[event.channel].superseded_key(event)
 
-    def show_rows(self, channel: str, rows: Iterable[Row]) -> list[Row]:
+    def show_rows(self, channel: str, rows: Iterable[str]) -> list[str]:
         """Return the rows that can be shown, as a snapshot shows them."""
         show_row = self[channel].show_row
         return [shown for row in rows if (shown := show_row(row)) is not None]

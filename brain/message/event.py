@@ -8,6 +8,8 @@ from enum import Enum
 from typing import Any
 
 from brain.message.cursor import Cursor
+from brain.message.json_text import key_text
+from brain.message.row import Row
 
 
 class Operation(Enum):
@@ -18,15 +20,18 @@ class Operation(Enum):
     DELETE = "D"
     TRUNCATE = "T"
     PUBLISH = "P"
+    RESET = "R"
+    """What happened to the channel is not in the log: its clients load the state again."""
 
 
 @dataclass(slots=True)
 class Event:
     """
-    One change of one row, a TRUNCATE, or a published message.
+    One change of one row, a TRUNCATE, a published message, or a reset.
 
     All subscribers share it, and nothing changes it but the caches at its end. It is not frozen:
-    creating a frozen one takes four times as long.
+    creating a frozen one takes four times as long. JSON stays the text that PostgreSQL wrote, and
+    is parsed only by what has to look inside.
     """
 
     cursor: Cursor
@@ -34,26 +39,65 @@ class Event:
     at: datetime
     channel: str
     operation: Operation
-    key: list[Any] | None
-    """The values of the primary key; None where no row is meant."""
-    data: Any
-    """The watched columns as they are now, or what was published; None once the row is gone."""
-    old: dict[str, Any] | None
-    """After an update, the former values of what changed; of a deleted row, all watched ones."""
+    key: str | None
+    """The values of the primary key, as a JSON array; None where no row is meant."""
+    data: str | None
+    """The watched columns as they are now, what was published, or the reason of a reset; JSON."""
+    old: str | None
+    """Of an updated or deleted row, the watched columns as they were before; JSON."""
     size_bytes: int
     """How much memory it takes, roughly, with a frame of one encoding."""
     type: str | None = None
     """The type of its message, where that is given; otherwise the wire format decides."""
     recipient: str | None = None
     """The only user who gets it; None: all subscribers of the channel."""
+    omitted: tuple[str, ...] = ()
+    """The watched columns that the row lacks, because they are too large or unreadable."""
     frames: dict[str, bytes | None] = field(default_factory=dict, compare=False, repr=False)
     """Its message as a frame, per encoding; None where the wire format has none."""
     matches: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """Whether it matches each `Topic` with a filter that was asked so far."""
+    _key_text: str | None = field(default=None, compare=False, repr=False)
+    _row: Row | None = field(default=None, compare=False, repr=False)
+    _former: Row | None = field(default=None, compare=False, repr=False)
 
     @property
     def id(self) -> int:
         return self.cursor.event_id
+
+    @property
+    def key_text(self) -> str | None:
+        """The name of the row in topics; None where no row is meant."""
+        if self._key_text is None and self.key is not None:
+            self._key_text = key_text(self.key)
+        return self._key_text
+
+    @property
+    def row(self) -> Row | None:
+        """The row after the event, a deleted one as it was; None where no row is meant."""
+        if self._row is None:
+            text = self.old if self.operation is Operation.DELETE else self.data
+            self._row = None if text is None else Row(text)
+        return self._row
+
+    @property
+    def former(self) -> Row | None:
+        """The row before the event; None if there was none."""
+        if self._former is None and self.old is not None:
+            self._former = Row(self.old)
+        return self._former
+
+    def has_changed(self, column: str) -> bool:
+        """Return True if a column of an updated row has another value, or may have."""
+        row, former = self.row, self.former
+        if row is None or former is None:
+            return False
+        return column in self.omitted or row.text(column) != former.text(column)
+
+    def changed_columns(self) -> list[str]:
+        """Return the watched columns of an updated row for which `has_changed` is true."""
+        names = [] if self.row is None else [*self.row.names(), *self.omitted]
+        return [name for name in names if self.has_changed(name)]
 
 
 @dataclass(frozen=True, slots=True)

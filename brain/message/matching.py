@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
+from math import isfinite
 from typing import Any
 from weakref import WeakValueDictionary
 
+from brain.errors import RowNotShown
 from brain.message.event import Event, Operation
+from brain.message.json_text import equals
+from brain.message.row import Row
 
 INTERNAL = "brain."
 """The prefix of channels that no client may read."""
 
-Filter = tuple[tuple[str, Any, bool], ...]
+LONGEST_VALUE = 1000
+"""Of a string in a filter, in characters. Columns that may be omitted from events are longer."""
+
+FilterValue = str | int | Decimal | bool | None
+Filter = tuple[tuple[str, FilterValue, bool], ...]
 """Columns in alphabetical order, each with the value that a row must have, and whether that is
 `true` or `false`, which equal 1 and 0 in Python."""
 
@@ -35,7 +44,7 @@ class Topic:
 
     channel: str
     key: str | None = None
-    """That of one row, as text: the values of its primary key, joined by `:`."""
+    """That of one row, as `key_text` returns it."""
     where: Filter = ()
 
     @property
@@ -59,42 +68,54 @@ class Topic:
     def _is_about_row(self, event: Event) -> bool:
         if event.operation is Operation.PUBLISH:
             return False
-        return event.key is None or key_text(event.key) == self.key
+        return event.key is None or event.key_text == self.key
 
     def _filtered(self, event: Event) -> Match | None:
-        if event.operation is Operation.TRUNCATE:
+        if event.operation in (Operation.TRUNCATE, Operation.RESET):
             return Match.MATCHES
-        if event.operation is Operation.DELETE:
-            return Match.MATCHES if self._matches(event.old) else None
-        if self._matches(event.data):
+        if self._matches(event.row):
             return Match.MATCHES
-        is_update = event.operation is Operation.UPDATE and isinstance(event.data, dict)
-        if is_update and self._matches({**event.data, **(event.old or {})}):
+        if event.operation is Operation.UPDATE and self._matches(event.former):
             return Match.LEAVES
         return None
 
-    def _matches(self, row: Any) -> bool:
-        return isinstance(row, dict) and all(
-            name in row and row[name] == value and isinstance(row[name], bool) is is_boolean
-            for name, value, is_boolean in self.where
-        )
+    def _matches(self, row: Row | None) -> bool:
+        """Return True if every column has its value; an omitted one is longer than any of them."""
+        if row is None:
+            return False
+        try:
+            return all(
+                name in row and equals(row.text(name), value) for name, value, _ in self.where
+            )
+        except RowNotShown:
+            return False  # what was published is no object
 
 
 def parse_filter(columns: Any) -> Filter:
     """
     Return the filter for a JSON object of columns and values.
 
-    Raises `ValueError` unless the values are strings, numbers, booleans or null.
+    Raises `ValueError` unless the values are strings of at most `LONGEST_VALUE` characters,
+    numbers, booleans or null.
     """
     if not isinstance(columns, dict):
         raise ValueError("where must be a JSON object of columns and values")
-    if not all(value is None or isinstance(value, str | int | float) for value in columns.values()):
-        raise ValueError("a value in where must be a string, a number, a boolean or null")
-    return tuple((name, columns[name], isinstance(columns[name], bool)) for name in sorted(columns))
+    return tuple(
+        (name, filter_value(name, columns[name]), isinstance(columns[name], bool))
+        for name in sorted(columns)
+    )
 
 
-def key_text(key: Iterable[Any]) -> str:
-    return ":".join(map(str, key))
+def filter_value(name: str, value: Any) -> FilterValue:
+    match value:
+        case str() if len(value) > LONGEST_VALUE:
+            raise ValueError(f"where: the value of {name} has more than {LONGEST_VALUE} characters")
+        case None | bool() | int() | str() | Decimal():
+            return value
+        case float() if isfinite(value):
+            return Decimal(repr(value))
+        case _:
+            raise ValueError("a value in where must be a string, a number, a boolean or null")
 
 
 def requested_topics(name: str, where: Filter, may_read: Callable[[str], bool]) -> frozenset[Topic]:

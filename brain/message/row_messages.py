@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import orjson
+from pydantic import Field
+
 from brain.message.event import Event, Operation
 from brain.message.wire_model import Timestamp, WireModel
 
@@ -25,6 +28,8 @@ class Message(WireModel):
     type: str
     data: Any
     timestamp: Timestamp
+    omitted: list[str] = Field(default_factory=list)
+    """The columns that `data` lacks, if there are any: too large, or unreadable."""
 
 
 class RowReference(WireModel):
@@ -43,43 +48,22 @@ class Left(WireModel):
     timestamp: Timestamp
 
 
-def row_reference(event: Event) -> RowReference:
-    """Return which row `event` is about."""
-    return RowReference(channel=event.channel, key=event.key or [])
-
-
-def render_left(event: Event) -> str:
-    """Return the `Left` for `event` as JSON."""
-    return Left(data=row_reference(event), timestamp=event.at).model_dump_json()
+def row_reference(event: Event) -> dict[str, Any]:
+    """Return a `RowReference` to the row that `event` is about, for `dumps`."""
+    return {"channel": event.channel, "key": orjson.Fragment(event.key or "[]")}
 
 
 def type_and_data(event: Event) -> tuple[str, Any] | None:
-    """Return the type and the data of the message; None for a row that is gone by now."""
-    if event.operation is Operation.PUBLISH:
-        assert event.type is not None
-        return event.type, event.data
+    """Return the type and the data of the message, for `dumps`; None for a reset."""
+    if event.operation is Operation.RESET:
+        return None
     type = event.type or f"{event.channel}_{TYPES[event.operation]}"
     if event.operation is Operation.TRUNCATE:
         return type, {}
     data = event.old if event.operation is Operation.DELETE else event.data
-    return None if data is None else (type, data)
+    return type, orjson.Fragment(data or "null")
 
 
-def row_after(event: Event) -> dict[str, Any] | None:
-    """Return the row after `event`, a deleted one as it was; None if it is not known."""
-    row: dict[str, Any] | None = event.old if event.operation is Operation.DELETE else event.data
-    return row
-
-
-def row_before(event: Event) -> dict[str, Any] | None:
-    """
-    Return the row as it was before `event`; None if there was none.
-
-    After a change of its id a row is new: the log has it as deleted under the former id.
-    """
-    old = event.old or {}
-    if event.operation is Operation.DELETE:
-        return old
-    if event.operation is Operation.INSERT or "id" in old:
-        return None
-    return {**(event.data or {}), **old}
+def omitted(event: Event) -> dict[str, list[str]]:
+    """Return the member of a message that names the columns which `data` lacks, if any."""
+    return {"omitted": list(event.omitted)} if event.omitted else {}

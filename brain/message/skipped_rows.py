@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from pydantic import ValidationError
+from brain.errors import RowNotShown
 
 PAUSE_SECONDS = 60.0
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 class SkippedRows:
     """
-    Warns of the rows that a wire format skips: of each channel and key once a minute at most.
+    Warns of the rows that a wire format skips: of each channel and reason once a minute at most.
 
     A warning is one line without values of the row, and counts those that were left out before it.
     """
@@ -26,18 +26,17 @@ class SkippedRows:
         self._warned: dict[tuple[str, str], float] = {}
         self._left_out: dict[tuple[str, str], int] = {}
 
-    def warn(self, channel: str, error: ValidationError) -> None:
+    def warn(self, channel: str, error: RowNotShown) -> None:
         """Warn that a row of `channel` was skipped because of `error`."""
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        key = ".".join(map(str, first["loc"][:1]))
+        reason = str(error)
         now = self._clock()
-        if now - self._warned.get((channel, key), -PAUSE_SECONDS) < PAUSE_SECONDS:
-            self._left_out[channel, key] = self._left_out.get((channel, key), 0) + 1
+        if now - self._warned.get((channel, reason), -PAUSE_SECONDS) < PAUSE_SECONDS:
+            self._left_out[channel, reason] = self._left_out.get((channel, reason), 0) + 1
             return
-        more = self._left_out.pop((channel, key), 0)
-        self._warned[channel, key] = now
+        more = self._left_out.pop((channel, reason), 0)
+        self._warned[channel, reason] = now
         logger.warning(
-            "a row of %s is not sent to clients of %s: %s: %s%s",
-            *(channel, self._wire_format, key, first["msg"]),
+            "a row of %s is not sent to clients of %s: %s%s",
+            *(channel, self._wire_format, reason),
             f" ({more} more since the last warning)" if more else "",
         )

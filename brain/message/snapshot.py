@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from brain.message.cursor import Cursor
 
@@ -12,8 +11,8 @@ from brain.message.cursor import Cursor
 class Snapshot:
     """Rows of watched tables, and the place in the log after which they change."""
 
-    tables: dict[str, list[dict[str, Any]]]
-    """Per channel the watched columns of every row, in no particular order."""
+    tables: dict[str, list[str]]
+    """Per channel the watched columns of every row, as JSON, in no particular order."""
     cursor: Cursor
     channels: frozenset[str] = frozenset()
     """That were asked for, whether a table is watched on them or not."""

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError
 
-from brain.message.timestamps import iso_milliseconds, parse_timestamp
+from brain.errors import RowNotShown
+from brain.message.timestamps import iso_milliseconds
 
 Timestamp = Annotated[
     datetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")
 ]
 """A moment, printed as `2026-02-06T01:30:00.000Z`."""
-
-ColumnTimestamp = Annotated[
-    Timestamp | None,
-    BeforeValidator(lambda value: parse_timestamp(value) if isinstance(value, str) else value),
-]
-"""A timestamp that PostgreSQL wrote into JSON."""
 
 
 class WireModel(BaseModel):
@@ -27,3 +23,13 @@ class WireModel(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, json_schema_serialization_defaults_required=True
     )
+
+    @classmethod
+    def from_row(cls, values: Mapping[str, Any]) -> Self:
+        """Return the model with these values of a row. Raises `RowNotShown`."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            name = ".".join(map(str, first["loc"][:1]))
+            raise RowNotShown(f"{name}: {first['msg']}") from error

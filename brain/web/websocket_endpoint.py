@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -121,7 +122,7 @@ def parse_filter_parameter(text: str | None) -> Filter:
     if text is None:
         return ()
     try:
-        columns: Any = json.loads(text)
-    except ValueError:
+        columns: Any = json.loads(text, parse_float=Decimal)
+    except (ValueError, RecursionError):
         raise ValueError("where must be a JSON object of columns and values") from None
     return parse_filter(columns)

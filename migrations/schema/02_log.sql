@@ -6,6 +6,8 @@
 SET LOCAL ROLE brain_owner;
 
 -- CACHE must stay 1: an id is drawn while the row is locked, so the ids of one row follow its changes.
+-- Bits 36 and 37 of an id say which slot the event is in. So writers find the slot without looking into a
+-- table, and brain.rotate_slot moves all of them by setting the sequence.
 CREATE SEQUENCE IF NOT EXISTS brain.event_id CACHE 1;
 
 CREATE TABLE IF NOT EXISTS brain.events (
@@ -14,13 +16,17 @@ CREATE TABLE IF NOT EXISTS brain.events (
     at             timestamptz NOT NULL,
     channel        text        NOT NULL,
     operation      "char"      NOT NULL,
-    key            jsonb,                 -- [primary key ...]; null for T
-    data           jsonb,                 -- the watched columns; null for D and T, and where too large
-    old            jsonb,                 -- U: the former values of what changed; D: of all watched columns
+    key            text,                  -- [primary key ...]; null for T, P and R
+    data           text,                  -- the watched columns; null for D and T
+    old            text,                  -- U and D: the watched columns as they were before
     type           text,                  -- the message's type; null: the wire format derives one
-    recipient      text
+    recipient      text,
+    omitted        text[]                 -- the watched columns that are too large or cannot be shown
 );
-COMMENT ON COLUMN brain.events.operation IS 'I(nsert), U(pdate), D(elete), T(runcate), P(ublish)';
+COMMENT ON COLUMN brain.events.operation IS
+    'I(nsert), U(pdate), D(elete), T(runcate), P(ublish), R(eset: what happened is not in the log)';
+COMMENT ON COLUMN brain.events.data IS
+    'JSON as PostgreSQL''s json functions write it; text, so that nothing is rounded or refused';
 COMMENT ON COLUMN brain.events.recipient IS
     'the only user who receives the message; null: every subscriber; the empty text: no client';
 
@@ -69,11 +75,9 @@ INSERT INTO brain.origin
 SELECT system_identifier, pg_postmaster_start_time() FROM pg_control_system()
  WHERE NOT EXISTS (SELECT FROM brain.origin);
 
--- The child of brain.events that is written to now. Its name stands in the trigger functions, which
--- brain.rotate_slot generates anew: choosing the child by the clock for every row costs a writer a tenth
--- of what it pays for the event.
-CREATE TABLE IF NOT EXISTS brain.current_slot (
-    number integer     NOT NULL,
+-- Since when events are written to the present slot. A block is 2^36 ids.
+CREATE TABLE IF NOT EXISTS brain.current_block (
+    number bigint      NOT NULL,
     since  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-INSERT INTO brain.current_slot (number) SELECT 0 WHERE NOT EXISTS (SELECT FROM brain.current_slot);
+INSERT INTO brain.current_block (number) SELECT 0 WHERE NOT EXISTS (SELECT FROM brain.current_block);

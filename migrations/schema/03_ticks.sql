@@ -69,23 +69,38 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.tick_at FROM PUBLIC;
 
--- Returns what follows the place (tick, after) in the history that `nonce` names: at most `most` events,
--- up to the end of the tick `last`, in order; then one row without an id, with the place up to which
--- that is everything. Without such a row, the log does not hold what follows the place.
+-- A text in which characters that have no equivalent in UTF-8, which clients get, are replaced by question
+-- marks, with a few of their neighbours that are not ASCII.
+CREATE OR REPLACE FUNCTION brain.repaired(value text) RETURNS text LANGUAGE plpgsql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    half CONSTANT integer := length(value) / 2;
+BEGIN
+    PERFORM convert_to(value, 'UTF8');
+    RETURN value;
+EXCEPTION WHEN OTHERS THEN
+    RETURN CASE WHEN half < 16 THEN regexp_replace(value COLLATE "C", '[^ -~]', '?', 'g')
+                ELSE brain.repaired(left(value, half)) || brain.repaired(substr(value, half + 1)) END;
+END $$;
+REVOKE ALL ON FUNCTION brain.repaired FROM PUBLIC;
+
+-- Returns what follows the place (tick, after) in the history that `nonce` names, in order, up to the end
+-- of the tick `last`: at most `most` events, and no further one once they have so many bytes; then one row
+-- without a channel, with the place up to which that is everything. Without such a row, the log does not
+-- hold what follows the place.
 --
 -- A batch is what began after the former snapshot and is visible in this one, and what was open in
 -- the former and is visible in this one.
-CREATE OR REPLACE FUNCTION brain.read(tick bigint, nonce bigint, after bigint, last bigint, most integer)
+CREATE OR REPLACE FUNCTION brain.read(tick bigint, nonce bigint, after bigint, last bigint, most integer,
+                                      bytes bigint)
 RETURNS TABLE (at_tick bigint, at_nonce bigint, id bigint, at timestamptz, channel text, type text,
-               operation "char", key jsonb, data jsonb, old jsonb, recipient text)
+               operation "char", key text, data text, old text, recipient text, omitted text[])
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 -- A plan may be made while the log is still small, and is used for every tick of every node.
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
 DECLARE
     at_end CONSTANT bigint := 9223372036854775807;
     place bigint := after;
-    room integer := most;
-    found_events integer;
     low xid8;
     high xid8;
     snapshot pg_snapshot;
@@ -106,41 +121,53 @@ BEGIN
         IF NOT FOUND THEN
             RETURN;
         ELSIF place = 0 THEN
-            RETURN QUERY
-            SELECT at_tick, at_nonce, e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old,
-                   e.recipient
-              FROM (SELECT b.* FROM brain.events b
-                     WHERE b.transaction_id >= low AND b.transaction_id < high
-                       AND pg_visible_in_snapshot(b.transaction_id, snapshot)
-                    UNION ALL
-                    SELECT l.* FROM brain.events l WHERE l.transaction_id = ANY (late)) e
-             ORDER BY e.id LIMIT room;
+            FOR id, at, channel, type, operation, key, data, old, recipient, omitted IN
+                SELECT e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old, e.recipient, e.omitted
+                  FROM (SELECT b.* FROM brain.events b
+                         WHERE b.transaction_id >= low AND b.transaction_id < high
+                           AND pg_visible_in_snapshot(b.transaction_id, snapshot)
+                        UNION ALL
+                        SELECT l.* FROM brain.events l WHERE l.transaction_id = ANY (late)) e
+                 ORDER BY e.id LIMIT most
+            LOOP
+                place := id;
+                most := most - 1;
+                -- Of a large text the length is in its header.
+                bytes := bytes - coalesce(octet_length(data), 0) - coalesce(octet_length(old), 0);
+                RETURN NEXT;
+                EXIT WHEN most = 0 OR bytes <= 0;
+            END LOOP;
         ELSE
             -- The middle of a tick, which may be huge: the next events of each of its transactions.
-            RETURN QUERY
-            WITH RECURSIVE began (transaction_id) AS (
-                (SELECT e.transaction_id FROM brain.events e
-                  WHERE e.transaction_id >= low AND e.transaction_id < high
-                  ORDER BY e.transaction_id LIMIT 1)
-                UNION ALL
-                SELECT (SELECT e.transaction_id FROM brain.events e
-                         WHERE e.transaction_id > b.transaction_id AND e.transaction_id < high
-                         ORDER BY e.transaction_id LIMIT 1)
-                  FROM began b WHERE b.transaction_id IS NOT NULL)
-            SELECT at_tick, at_nonce, e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old,
-                   e.recipient
-              FROM (SELECT b.transaction_id FROM began b
-                     WHERE pg_visible_in_snapshot(b.transaction_id, snapshot)
+            FOR id, at, channel, type, operation, key, data, old, recipient, omitted IN
+                WITH RECURSIVE began (transaction_id) AS (
+                    (SELECT e.transaction_id FROM brain.events e
+                      WHERE e.transaction_id >= low AND e.transaction_id < high
+                      ORDER BY e.transaction_id LIMIT 1)
                     UNION ALL
-                    SELECT unnest(late)) t
-             CROSS JOIN LATERAL (SELECT n.* FROM brain.events n
-                                  WHERE n.transaction_id = t.transaction_id AND n.id > place
-                                  ORDER BY n.transaction_id, n.id LIMIT room) e
-             ORDER BY e.id LIMIT room;
+                    SELECT (SELECT e.transaction_id FROM brain.events e
+                             WHERE e.transaction_id > b.transaction_id AND e.transaction_id < high
+                             ORDER BY e.transaction_id LIMIT 1)
+                      FROM began b WHERE b.transaction_id IS NOT NULL)
+                SELECT e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old, e.recipient, e.omitted
+                  FROM (SELECT b.transaction_id FROM began b
+                         WHERE pg_visible_in_snapshot(b.transaction_id, snapshot)
+                        UNION ALL
+                        SELECT unnest(late)) t
+                 CROSS JOIN LATERAL (SELECT n.* FROM brain.events n
+                                      WHERE n.transaction_id = t.transaction_id AND n.id > place
+                                      ORDER BY n.transaction_id, n.id LIMIT most) e
+                 ORDER BY e.id LIMIT most
+            LOOP
+                place := id;
+                most := most - 1;
+                -- Of a large text the length is in its header.
+                bytes := bytes - coalesce(octet_length(data), 0) - coalesce(octet_length(old), 0);
+                RETURN NEXT;
+                EXIT WHEN most = 0 OR bytes <= 0;
+            END LOOP;
         END IF;
-        GET DIAGNOSTICS found_events = ROW_COUNT;
-        room := room - found_events;
-        EXIT WHEN room = 0;
+        EXIT WHEN most = 0 OR bytes <= 0;
         place := at_end;
     END LOOP;
     -- Looked up after the read, by a statement of its own: TRUNCATE empties a slot under the eyes of
@@ -151,6 +178,11 @@ BEGIN
      WHERE t.id = tick AND t.nonce = read.nonce
        AND (after = at_end OR EXISTS (SELECT FROM brain.ticks former WHERE former.id = tick - 1));
     IF FOUND THEN
+        id := place;
+        channel := NULL;
+        key := NULL;
+        data := NULL;
+        old := NULL;
         RETURN NEXT;
     END IF;
 END $$;

@@ -2,22 +2,6 @@
 
 SET LOCAL ROLE brain_owner;
 
--- The statement that inserts one event, built from expressions. It is text because a function call, or
--- an expression of its own, costs a writer half as much as the insertion. Row changes have no recipient:
--- what is left out costs their writers nothing.
-CREATE OR REPLACE FUNCTION brain.insert_statement(channel text, type text, operation text, key text,
-                                                  data text, old text, recipient text DEFAULT NULL)
-RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format($insert$INSERT INTO brain.events_%s
-            (transaction_id, id, at, channel, type, operation, key, data, old%s)
-        VALUES (pg_catalog.pg_current_xact_id(), pg_catalog.nextval('brain.event_id'),
-                pg_catalog.clock_timestamp(), %s, %s, %s, %s, %s, %s%s)$insert$,
-        number, CASE WHEN recipient IS NOT NULL THEN ', recipient' END,
-        channel, type, operation, key, data, old, ', ' || recipient)
-      FROM brain.current_slot
-$$;
-REVOKE ALL ON FUNCTION brain.insert_statement FROM PUBLIC;
-
 -- The expression for "NOTIFY is needed". A parked node holds the advisory lock in shared mode. A writer
 -- that gets the lock alone knows that no node is parked and leaves out NOTIFY, which serialises commits.
 -- If not even the shared lock is free, another writer holds it exclusively for its own check: no node is
@@ -34,27 +18,53 @@ CREATE OR REPLACE FUNCTION brain.node_is_parked() RETURNS text LANGUAGE sql IMMU
 $$;
 REVOKE ALL ON FUNCTION brain.node_is_parked FROM PUBLIC;
 
--- Generates the function that appends one event. It runs with the rights of brain_owner under the
--- search_path of the writer: hence the qualified names in everything that is generated.
-CREATE OR REPLACE FUNCTION brain.write_append() RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $write$
+-- The statements that insert the event with the id `event_id` into its slot, built from expressions. They
+-- are text because a function call costs a writer half as much as the insertion. Row changes have no
+-- recipient, and seldom omitted columns: what is left out costs their writers nothing.
+CREATE OR REPLACE FUNCTION brain.insert_statements(channel text, type text, operation text, key text,
+                                                   data text, old text, recipient text DEFAULT NULL,
+                                                   omitted text DEFAULT NULL)
+RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT string_agg(format($insert$%s (event_id >> 36) & 3 = %s THEN
+            INSERT INTO brain.events_%s
+                (transaction_id, id, at, channel, type, operation, key, data, old%s%s)
+            VALUES (pg_current_xact_id(), event_id, clock_timestamp(), %s, %s, %s, %s, %s, %s%s%s);
+        $insert$,
+        CASE slot WHEN 0 THEN 'IF' ELSE 'ELSIF' END, slot, slot,
+        CASE WHEN recipient IS NOT NULL THEN ', recipient' END, CASE WHEN omitted IS NOT NULL THEN ', omitted' END,
+        channel, type, operation, key, data, old, ', ' || recipient, ', ' || omitted), '' ORDER BY slot)
+           || 'END IF'
+      FROM generate_series(0, 3) slot
+$$;
+REVOKE ALL ON FUNCTION brain.insert_statements FROM PUBLIC;
+
+-- Appends one event.
+DO $write$
 BEGIN
     EXECUTE format($function$
 CREATE OR REPLACE FUNCTION brain.append(
-    channel text, type text, operation "char", key jsonb, data jsonb, old jsonb, recipient text DEFAULT NULL)
-RETURNS void LANGUAGE plpgsql AS $append$
+    channel text, type text, operation "char", key text, data text, old text, recipient text DEFAULT NULL,
+    omitted text[] DEFAULT NULL)
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $append$
+DECLARE
+    event_id CONSTANT bigint := nextval('brain.event_id');
 BEGIN
     %s;
     IF %s THEN
-        PERFORM pg_catalog.pg_notify('brain', '');
+        PERFORM pg_notify('brain', '');
     END IF;
 END $append$;
-ALTER FUNCTION brain.append OWNER TO brain_owner;
 REVOKE ALL ON FUNCTION brain.append FROM PUBLIC$function$,
-        brain.insert_statement('channel', 'type', 'operation', 'key', 'data', 'old', 'recipient'),
+        brain.insert_statements('channel', 'type', 'operation', 'key', 'data', 'old', 'recipient', 'omitted'),
         brain.node_is_parked());
 END $write$;
-REVOKE ALL ON FUNCTION brain.write_append FROM PUBLIC;
+
+-- Has the clients of a channel load its state again, because what happened to it is not in the log.
+CREATE OR REPLACE FUNCTION brain.append_reset(channel text, reason text) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT brain.append(channel, NULL, 'R', NULL, to_json(reason)::text, NULL)
+$$;
+REVOKE ALL ON FUNCTION brain.append_reset FROM PUBLIC;
 
 -- Publishes a message on a channel, to every subscriber or to one user. A role that is not a member of
 -- brain_owner needs GRANT USAGE ON SCHEMA brain and GRANT EXECUTE ON FUNCTION brain.publish. Names that
@@ -62,6 +72,8 @@ REVOKE ALL ON FUNCTION brain.write_append FROM PUBLIC;
 CREATE OR REPLACE FUNCTION brain.publish(channel text, type text, data jsonb DEFAULT '{}',
                                          recipient text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    content CONSTANT text := coalesce(data::text, 'null');
 BEGIN
     IF coalesce(channel, '') = '' THEN
         RAISE EXCEPTION 'a message needs a channel' USING ERRCODE = 'invalid_parameter_value';
@@ -72,10 +84,10 @@ BEGIN
     ELSIF length(recipient) NOT BETWEEN 1 AND 255 THEN
         RAISE EXCEPTION 'the recipient of a message is a user; the user name must have 1 to 255 characters'
               USING ERRCODE = 'invalid_parameter_value';
-    ELSIF pg_column_size(data) > 262144 THEN
-        RAISE EXCEPTION 'the data of a message is at most 262144 bytes, not %', pg_column_size(data)
+    ELSIF octet_length(content) > 262144 THEN
+        RAISE EXCEPTION 'the data of a message is at most 262144 bytes, not %', octet_length(content)
               USING ERRCODE = 'program_limit_exceeded';
     END IF;
-    PERFORM brain.append(channel, type, 'P', NULL, coalesce(data, 'null'), NULL, recipient);
+    PERFORM brain.append(channel, type, 'P', NULL, content, NULL, recipient);
 END $$;
 REVOKE ALL ON FUNCTION brain.publish FROM PUBLIC;

@@ -11,199 +11,398 @@ CREATE TABLE IF NOT EXISTS brain.watched (
     columns       text[]   NOT NULL,
     types         jsonb    NOT NULL DEFAULT '{}',
     is_deferred   boolean  NOT NULL DEFAULT false,
-    is_replicated boolean  NOT NULL DEFAULT false
+    is_replicated boolean  NOT NULL DEFAULT false,
+    column_bytes  integer  NOT NULL DEFAULT 262144,   -- a larger value is omitted
+    row_bytes     integer  NOT NULL DEFAULT 1048576,  -- of data and old together; above, the largest are omitted
+    table_name    text     NOT NULL                   -- when it was watched: public.orders
 );
 
--- The expression for the size of a value in bytes before compression: a megabyte of one letter is stored
--- in twelve kilobytes. What is stored in a kilobyte cannot have been large. The expression has to work for
--- every type, because the type of a column may change.
-CREATE OR REPLACE FUNCTION brain.size_expression(value text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT format('CASE WHEN pg_catalog.pg_column_size(%1$s) OPERATOR(pg_catalog.>) 1024'
-                  ' THEN pg_catalog.octet_length(%1$s::pg_catalog.text)'
-                  ' ELSE coalesce(pg_catalog.pg_column_size(%1$s), 0) END', value)
+-- The settings that decide the text of a value; those of the writer's session must not show.
+CREATE OR REPLACE FUNCTION brain.text_settings() RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT $settings$SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET bytea_output = hex
+SET datestyle = 'ISO, MDY' SET intervalstyle = postgres SET timezone = 'UTC' SET lc_monetary = 'C'
+SET quote_all_identifiers = off$settings$
 $$;
-REVOKE ALL ON FUNCTION brain.size_expression FROM PUBLIC;
+REVOKE ALL ON FUNCTION brain.text_settings FROM PUBLIC;
 
--- The expression that builds an object of names and values, fifty at a time: a function takes at most a
--- hundred arguments.
+-- The expression for "this value is larger than so many bytes", which reads headers and never fetches
+-- the value; null for types of a fixed length. Only of text and bytea does a header tell the size
+-- before compression. Any other compressed value counts four times, which is what JSON compresses to.
+CREATE OR REPLACE FUNCTION brain.is_large(value text, type oid, bytes integer) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE base (type) AS (
+        SELECT type UNION ALL
+        SELECT t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype = 'd')
+    SELECT CASE
+               WHEN t.typlen <> -1 THEN NULL
+               WHEN t.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'bytea'::regtype)
+                   THEN format('octet_length(%s) > %s', value, bytes)
+               WHEN EXISTS (SELECT FROM pg_cast c WHERE c.castsource = t.oid AND c.casttarget = 'text'::regtype
+                               AND c.castmethod = 'b')
+                   THEN format('octet_length(%s::text) > %s', value, bytes)
+               ELSE format('pg_column_size(%1$s) > CASE WHEN pg_column_compression(%1$s) IS NULL'
+                           ' THEN %2$s ELSE %3$s END', value, bytes, bytes / 4)
+           END
+      FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype <> 'd'
+$$;
+REVOKE ALL ON FUNCTION brain.is_large FROM PUBLIC;
+
+-- The expression that builds a JSON object of names and values, as text, fifty at a time: a function takes
+-- at most a hundred arguments.
 CREATE OR REPLACE FUNCTION brain.object_expression(names text[], expressions text[]) RETURNS text
-LANGUAGE sql IMMUTABLE AS $$
-    SELECT string_agg(part, ' OPERATOR(pg_catalog.||) ' ORDER BY number)
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE count(*)
+               WHEN 1 THEN min(part) || '::text'
+               ELSE format('''{'' || %s || ''}''',
+                           string_agg(format('left(substr(%s::text, 2), -1)', part), ' || '', '' || ' ORDER BY number))
+           END
       FROM (SELECT (position - 1) / 50 AS number,
-                   format('pg_catalog.jsonb_build_object(%s)', string_agg(
+                   format('json_build_object(%s)', string_agg(
                        format('%L, %s', name, value), ', ' ORDER BY position)) AS part
               FROM unnest(names, expressions) WITH ORDINALITY c (name, value, position)
              GROUP BY 1) parts
 $$;
 REVOKE ALL ON FUNCTION brain.object_expression FROM PUBLIC;
 
--- The watched columns with the expressions that read them from a row; a dropped column is null. Of former
--- values only short ones are kept.
-CREATE OR REPLACE FUNCTION brain.column_expressions(watched brain.watched, names text[])
-RETURNS TABLE (number bigint, name text, is_long boolean, new text, old text, former text)
+-- The listed columns with the expressions that read them from the row `alias`; a column that the table
+-- does not have is null. The first ones are those of the primary key.
+CREATE OR REPLACE FUNCTION brain.column_expressions(watched brain.watched, alias text)
+RETURNS TABLE (number bigint, name text, is_key boolean, is_listed boolean, value text, is_large text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT c.number, c.name, a.attlen = -1, coalesce('NEW.' || quote_ident(a.attname), 'NULL'),
-           coalesce('OLD.' || quote_ident(a.attname), 'NULL'),
-           CASE WHEN a.attlen = -1
-                THEN format('CASE WHEN (%s) OPERATOR(pg_catalog.<=) 65536 THEN OLD.%I END',
-                            brain.size_expression('OLD.' || quote_ident(a.attname)), a.attname)
-                ELSE coalesce('OLD.' || quote_ident(a.attname), 'NULL') END
-      FROM unnest(names) WITH ORDINALITY c (name, number)
+    SELECT c.number, c.name, c.number <= cardinality(watched.key_columns), c.name = ANY (watched.columns),
+           coalesce(alias || '.' || quote_ident(a.attname), 'NULL'),
+           brain.is_large(alias || '.' || quote_ident(a.attname), a.atttypid, watched.column_bytes)
+      FROM unnest(watched.key_columns || ARRAY(
+               SELECT l FROM unnest(watched.columns) WITH ORDINALITY l (l, place)
+                WHERE l <> ALL (watched.key_columns) ORDER BY place)) WITH ORDINALITY c (name, number)
       LEFT JOIN pg_attribute a ON a.attrelid = watched.relation AND a.attname = c.name
                               AND a.attnum > 0 AND NOT a.attisdropped
 $$;
 REVOKE ALL ON FUNCTION brain.column_expressions FROM PUBLIC;
 
--- Appends the events of a row after its table was altered behind its generated trigger function. It
--- reads the columns by name: one that was renamed or dropped is null, and the writer does not fail. The
--- channel, types and columns are arguments because the writer's snapshot may be older than the row of
--- brain.watched.
-CREATE OR REPLACE FUNCTION brain.append_by_name(channel text, types jsonb, key_columns text[], columns text[],
-                                     old_row jsonb, new_row jsonb)
+-- The listed columns of a row as a JSON object, from the texts of its values; a null text is left out.
+CREATE OR REPLACE FUNCTION brain.object_of(names text[], is_listed boolean[], parts text[]) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT '{' || coalesce(string_agg(to_json(name)::text || ' : ' || part, ', ' ORDER BY number), '') || '}'
+      FROM unnest(names, is_listed, parts) WITH ORDINALITY c (name, is_listed, part, number)
+     WHERE is_listed AND part IS NOT NULL
+$$;
+REVOKE ALL ON FUNCTION brain.object_of FROM PUBLIC;
+
+-- Leaves out the largest texts until all together have at most so many bytes, but never the first `keys`,
+-- and none of up to 8 KiB, so that a filter, whose values are shorter, finds every column that it needs.
+CREATE OR REPLACE FUNCTION brain.leave_out_largest(INOUT new_parts text[], INOUT old_parts text[],
+                                                   keys integer, most_bytes integer)
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    excess bigint;
+    part record;
+BEGIN
+    SELECT sum(octet_length(p)) - most_bytes INTO excess FROM unnest(new_parts || old_parts) p;
+    FOR part IN
+        SELECT n.number, n.is_old, octet_length(n.text) AS bytes
+          FROM (SELECT number, false AS is_old, text FROM unnest(new_parts) WITH ORDINALITY c (text, number)
+                UNION ALL
+                SELECT number, true, text FROM unnest(old_parts) WITH ORDINALITY c (text, number)) n
+         WHERE n.number > keys AND octet_length(n.text) > 8192 ORDER BY bytes DESC
+    LOOP
+        EXIT WHEN excess <= 0;
+        IF part.is_old THEN
+            old_parts[part.number] := NULL;
+        ELSE
+            new_parts[part.number] := NULL;
+        END IF;
+        excess := excess - part.bytes;
+    END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION brain.leave_out_largest FROM PUBLIC;
+
+-- Appends the events of a row from the texts of its values, of which some are null because they are too
+-- large or cannot be shown. The watch is passed in arguments because the writer's snapshot may be older
+-- than its row in brain.watched.
+CREATE OR REPLACE FUNCTION brain.append_parts(channel text, types jsonb, names text[], is_listed boolean[],
+                                              keys integer, row_bytes integer, old_parts text[],
+                                              new_parts text[])
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    old_key jsonb;
-    new_key jsonb;
-    old_data jsonb;
-    new_data jsonb;
-    former jsonb;
+    old_key CONSTANT text := '[' || array_to_string(old_parts[:keys], ', ') || ']';
+    new_key CONSTANT text := '[' || array_to_string(new_parts[:keys], ', ') || ']';
+    old_data text;
+    new_data text;
 BEGIN
-    SELECT jsonb_agg(old_row -> name ORDER BY position), jsonb_agg(new_row -> name ORDER BY position)
-      INTO old_key, new_key FROM unnest(key_columns) WITH ORDINALITY c (name, position);
-    SELECT jsonb_object_agg(name, old_row -> name), jsonb_object_agg(name, new_row -> name),
-           jsonb_object_agg(name, CASE WHEN pg_column_size(old_row -> name) <= 65536
-                                       THEN old_row -> name END)
-      INTO old_data, new_data, former FROM unnest(columns) name;
-    IF old_row IS NOT NULL AND (new_row IS NULL OR new_key <> old_key) THEN
-        PERFORM brain.append(channel, types ->> 'delete', 'D', old_key, NULL, former);
+    IF array_position(old_parts[:keys], NULL) IS NOT NULL OR array_position(new_parts[:keys], NULL) IS NOT NULL
+       OR octet_length(old_key) > 8192 OR octet_length(new_key) > 8192 THEN
+        PERFORM brain.append_reset(channel, 'a row was changed whose key is too large or cannot be shown');
+        RETURN;
     END IF;
-    IF new_row IS NOT NULL AND (old_row IS NULL OR new_key <> old_key OR new_data <> old_data) THEN
-        PERFORM brain.append(
-            channel, types ->> CASE WHEN old_row IS NULL THEN 'insert' ELSE 'update' END,
-            CASE WHEN old_row IS NULL THEN 'I' ELSE 'U' END::"char", new_key,
-            CASE WHEN pg_column_size(new_data) <= 262144 THEN new_data END,
-            CASE WHEN old_row IS NOT NULL THEN (
-                SELECT coalesce(jsonb_object_agg(name, value), '{}') FROM jsonb_each(former) e (name, value)
-                 WHERE old_data -> name <> new_data -> name) END);
+    SELECT p.new_parts, p.old_parts INTO new_parts, old_parts
+      FROM brain.leave_out_largest(new_parts, old_parts, keys, row_bytes) p;
+    old_data := CASE WHEN old_parts IS NOT NULL THEN brain.object_of(names, is_listed, old_parts) END;
+    new_data := CASE WHEN new_parts IS NOT NULL THEN brain.object_of(names, is_listed, new_parts) END;
+    IF old_key IS NOT NULL AND new_key IS DISTINCT FROM old_key THEN
+        PERFORM brain.append(channel, types ->> 'delete', 'D', old_key, NULL, old_data,
+                             omitted => brain.omitted_columns(names, is_listed, old_parts));
+    END IF;
+    IF new_key IS NOT NULL THEN
+        PERFORM brain.append(channel, types ->> CASE WHEN old_key IS NULL THEN 'insert' ELSE 'update' END,
+                             CASE WHEN old_key IS NULL THEN 'I' ELSE 'U' END::"char", new_key, new_data,
+                             old_data, omitted => brain.omitted_columns(names, is_listed, new_parts));
     END IF;
 END $$;
-REVOKE ALL ON FUNCTION brain.append_by_name FROM PUBLIC;
+REVOKE ALL ON FUNCTION brain.append_parts FROM PUBLIC;
+
+-- The listed columns that have no text; null if all have one.
+CREATE OR REPLACE FUNCTION brain.omitted_columns(names text[], is_listed boolean[], parts text[]) RETURNS text[]
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT array_agg(name ORDER BY number)
+      FROM unnest(names, is_listed, parts) WITH ORDINALITY c (name, is_listed, part, number)
+     WHERE is_listed AND part IS NULL
+$$;
+REVOKE ALL ON FUNCTION brain.omitted_columns FROM PUBLIC;
+
+-- Switches the capture of changes off until the end of the transaction, for a backfill: the clients of each
+-- channel get one `reset` instead of its rows. So does SET LOCAL brain.capture = 'off'. For roles that may
+-- execute this function.
+CREATE OR REPLACE FUNCTION brain.capture_off() RETURNS void LANGUAGE sql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT set_config('brain.capture', 'off', true)
+$$;
+REVOKE ALL ON FUNCTION brain.capture_off FROM PUBLIC;
+
+-- Appends a reset in place of a row, once in a transaction; returns false if the writer's role may not
+-- switch its capture off. To be called where brain.capture is off.
+CREATE OR REPLACE FUNCTION brain.reset_instead(watch integer, channel text) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- current_user is the owner of the trigger function.
+    writer CONSTANT name := coalesce(nullif(current_setting('role'), 'none'), session_user);
+    done CONSTANT text := coalesce(current_setting('brain.capture_resets', true), '');
+BEGIN
+    IF NOT has_function_privilege(writer, 'brain.capture_off()', 'EXECUTE') THEN
+        RAISE WARNING 'the changes are captured: role % may not switch that off; this allows it: '
+                      'GRANT EXECUTE ON FUNCTION brain.capture_off TO %', writer, quote_ident(writer);
+        PERFORM set_config('brain.capture', 'on', true);
+        RETURN false;
+    ELSIF position(format('/%s/', watch) IN done) = 0 THEN
+        PERFORM set_config('brain.capture_resets', format('%s/%s/', done, watch), true),
+                brain.append_reset(channel, 'rows were changed without being sent one by one');
+    END IF;
+    RETURN true;
+END $$;
+REVOKE ALL ON FUNCTION brain.reset_instead FROM PUBLIC;
+
+-- The statement that reads the columns of the record `r` one by one into the array `parts`, for rows with
+-- large values and for tables that have been altered. A column that the table no longer has is null. One
+-- whose type has changed since this session planned the function is read by a statement of its own.
+CREATE OR REPLACE FUNCTION brain.parts_statement(watched brain.watched) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT string_agg(format($part$
+        BEGIN
+            part := CASE WHEN %2$s THEN NULL ELSE coalesce(to_json(%3$s)::text, 'null') END;
+        EXCEPTION WHEN undefined_column THEN
+            part := 'null';
+        WHEN OTHERS THEN
+            BEGIN
+                EXECUTE %4$L INTO part USING r;
+            EXCEPTION WHEN OTHERS THEN
+                part := NULL;
+            END;
+        END;
+        parts[%1$s] := %5$s;$part$,
+        number, coalesce(is_large, 'false'), value,
+        format('SELECT coalesce(to_json(($1).%I)::text, ''null'')', name),
+        -- The header of a text tells how large it is; of another value it may be known only now.
+        CASE WHEN is_large LIKE 'octet_length%' THEN 'part'
+             ELSE format('CASE WHEN octet_length(part) <= %s THEN part END', watched.column_bytes) END),
+        '' ORDER BY number)
+      FROM brain.column_expressions(watched, 'r')
+$$;
+REVOKE ALL ON FUNCTION brain.parts_statement FROM PUBLIC;
+
+-- The expression for "a column has changed whose text is missing on both sides". A stored value that was
+-- not written again is at the same place, which is known from PostgreSQL 17 on. What cannot be compared
+-- counts as changed.
+CREATE OR REPLACE FUNCTION brain.hidden_change(watched brain.watched) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT string_agg(format(
+               CASE WHEN is_large IS NULL OR current_setting('server_version_num')::integer < 170000
+                    THEN 'new_parts[%1$s] IS NULL'
+                    ELSE '(new_parts[%1$s] IS NULL AND (pg_column_toast_chunk_id(OLD.%2$I)'
+                         ' IS DISTINCT FROM pg_column_toast_chunk_id(NEW.%2$I)'
+                         ' OR pg_column_toast_chunk_id(NEW.%2$I) IS NULL'
+                         ' AND record_image_ne(ROW(OLD.%2$I), ROW(NEW.%2$I))))' END, number, name),
+               ' OR ' ORDER BY number)
+      FROM brain.column_expressions(watched, 'r') WHERE value <> 'NULL'
+$$;
+REVOKE ALL ON FUNCTION brain.hidden_change FROM PUBLIC;
 
 -- Generates the trigger function of one watched table.
 --
--- It reads the columns directly, which takes half the time of looking them up in to_jsonb(NEW) and
--- does not read unlisted columns. The first expression of each branch reads all of them: if the table
--- has been altered, the branch fails there, before anything is written, and the columns are read by
--- name. (They stand in an array because the planner turns ROW(a, b) IS NULL into a IS NULL AND b IS
--- NULL, which stops at the first.) Rows are compared by their image, which needs no operator: the
--- operator would depend on the writer's search_path, and not every type has one.
+-- It reads the columns directly, which takes half the time of looking them up in to_json(NEW) and does not
+-- read unlisted columns. No column, whatever its type, size and rights, may fail the writer: everything
+-- that reads one is in a block that catches errors and writes nothing. Sizes are read in expressions
+-- that PL/pgSQL evaluates itself; a statement would fetch the values. If a value is large, or anything
+-- fails, the columns are read one by one. Rows are compared by their image, which needs no operator:
+-- not every type has one.
 CREATE OR REPLACE FUNCTION brain.write_capture(watched brain.watched) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $write$
 DECLARE
+    new record;
+    old record;
+    body text;
     channel CONSTANT text := quote_literal(watched.channel);
-    all_columns CONSTANT text[] := watched.key_columns || ARRAY(
-        SELECT c FROM unnest(watched.columns) c WHERE c <> ALL (watched.key_columns));
-    old_key text;
-    new_key text;
-    old_keys text;
-    new_keys text;
-    old_values text;
-    new_values text;
-    old_nulls text;
-    new_nulls text;
-    by_name CONSTANT text := format('brain.append_by_name(%L, %L, %L, %L', watched.channel, watched.types,
-                                    watched.key_columns, watched.columns);
-    new_size text;
+    most_bytes CONSTANT integer := least(watched.column_bytes, watched.row_bytes);
+BEGIN
+    SELECT format('json_build_array(%s)::text', string_agg(value, ', ' ORDER BY number) FILTER (WHERE is_key)) AS key,
+           string_agg(value, ', ' ORDER BY number) FILTER (WHERE is_key) AS keys,
+           string_agg(value, ', ' ORDER BY number) AS values,
+           coalesce(string_agg(is_large, ' OR ' ORDER BY number), 'false') AS is_large,
+           brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
+                                   array_agg(value ORDER BY number) FILTER (WHERE is_listed)) AS data,
+           array_agg(name ORDER BY number) AS names, array_agg(is_listed ORDER BY number) AS is_listed
+      INTO new FROM brain.column_expressions(watched, 'NEW');
+    SELECT format('json_build_array(%s)::text', string_agg(value, ', ' ORDER BY number) FILTER (WHERE is_key)) AS key,
+           string_agg(value, ', ' ORDER BY number) FILTER (WHERE is_key) AS keys,
+           string_agg(value, ', ' ORDER BY number) AS values,
+           coalesce(string_agg(is_large, ' OR ' ORDER BY number), 'false') AS is_large,
+           brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
+                                   array_agg(value ORDER BY number) FILTER (WHERE is_listed)) AS data
+      INTO old FROM brain.column_expressions(watched, 'OLD');
+    body := format($body$
+DECLARE
+    event_id bigint;
+    key text;
+    former_key text;
     data text;
     former text;
-    changed text;
+    is_complete boolean := false;
+    r record;
+    part text;
+    parts text[];
+    new_parts text[];
+    old_parts text[];
 BEGIN
-    SELECT format('pg_catalog.jsonb_build_array(%s)', string_agg(old, ', ' ORDER BY number)),
-           format('pg_catalog.jsonb_build_array(%s)', string_agg(new, ', ' ORDER BY number)),
-           string_agg(old, ', ' ORDER BY number), string_agg(new, ', ' ORDER BY number)
-      INTO old_key, new_key, old_keys, new_keys FROM brain.column_expressions(watched, watched.key_columns);
-    SELECT string_agg(old, ', ' ORDER BY number), string_agg(new, ', ' ORDER BY number),
-           string_agg(old || ' IS NULL', ', ' ORDER BY number),
-           string_agg(new || ' IS NULL', ', ' ORDER BY number)
-      INTO old_values, new_values, old_nulls, new_nulls FROM brain.column_expressions(watched, all_columns);
-    SELECT string_agg(format('(%s)', brain.size_expression(new)), ' OPERATOR(pg_catalog.+) ')
-               FILTER (WHERE is_long),
-           brain.object_expression(array_agg(name ORDER BY number), array_agg(new ORDER BY number)),
-           brain.object_expression(array_agg(name ORDER BY number), array_agg(c.former ORDER BY number)),
-           string_agg(format('CASE WHEN pg_catalog.record_image_ne(ROW(%s), ROW(%s))'
-                             ' THEN pg_catalog.jsonb_build_object(%L, %s) ELSE ''{}'' END',
-                             old, new, name, c.former), ' OPERATOR(pg_catalog.||) ' ORDER BY number)
-      INTO new_size, data, former, changed FROM brain.column_expressions(watched, watched.columns) c;
-    IF new_size IS NOT NULL THEN
-        data := format('CASE WHEN %s OPERATOR(pg_catalog.<=) 262144 THEN %s END', new_size, data);
-    END IF;
-    EXECUTE format($body$
-CREATE OR REPLACE FUNCTION brain.%1$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $capture$
-BEGIN
-    IF TG_OP OPERATOR(pg_catalog.=) 'UPDATE' THEN
-        BEGIN
-            IF NOT pg_catalog.record_image_ne(ROW(%2$s), ROW(%3$s)) THEN
-                RETURN NULL;
-            END IF;
-        EXCEPTION WHEN undefined_column OR datatype_mismatch THEN
-            PERFORM %4$s, pg_catalog.to_jsonb(OLD), pg_catalog.to_jsonb(NEW));
+    IF current_setting('brain.capture', true) = 'off' THEN
+        IF brain.reset_instead(%1$s, %2$s) THEN
             RETURN NULL;
-        END;
-        IF pg_catalog.record_image_ne(ROW(%5$s), ROW(%6$s)) THEN
-            %7$s;
         END IF;
-        %8$s;
-    ELSIF TG_OP OPERATOR(pg_catalog.=) 'INSERT' THEN
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
         BEGIN
-            IF ARRAY[%14$s] IS NULL THEN  -- never
-                RETURN NULL;
+            IF (%3$s OR %4$s) IS NOT TRUE THEN
+                IF NOT record_image_ne(ROW(%5$s), ROW(%6$s)) THEN
+                    RETURN NULL;
+                END IF;
+                key := %7$s;
+                data := %8$s;
+                former := %9$s;
+                IF record_image_ne(ROW(%10$s), ROW(%11$s)) THEN
+                    former_key := %12$s;
+                END IF;
+                is_complete := octet_length(key) <= 8192 AND octet_length(data) + octet_length(former) <= %13$s;
             END IF;
-        EXCEPTION WHEN undefined_column OR datatype_mismatch THEN
-            PERFORM %4$s, NULL, pg_catalog.to_jsonb(NEW));
-            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            is_complete := false;
         END;
-        %9$s;
-    ELSIF TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN
+        IF is_complete THEN
+            IF former_key <> key THEN
+                PERFORM brain.append(%2$s, %14$s, 'D', former_key, NULL, former);
+            END IF;
+            event_id := nextval('brain.event_id');
+            %15$s;
+        END IF;
+    ELSIF TG_OP = 'INSERT' THEN
         BEGIN
-            IF ARRAY[%13$s] IS NULL THEN
-                RETURN NULL;
+            IF (%3$s) IS NOT TRUE THEN
+                key := %7$s;
+                data := %8$s;
+                is_complete := octet_length(key) <= 8192 AND octet_length(data) <= %13$s;
             END IF;
-        EXCEPTION WHEN undefined_column OR datatype_mismatch THEN
-            PERFORM %4$s, pg_catalog.to_jsonb(OLD), NULL);
-            RETURN NULL;
+        EXCEPTION WHEN OTHERS THEN
+            is_complete := false;
         END;
-        %7$s;
+        IF is_complete THEN
+            event_id := nextval('brain.event_id');
+            %16$s;
+        END IF;
+    ELSIF TG_OP = 'DELETE' THEN
+        BEGIN
+            IF (%4$s) IS NOT TRUE THEN
+                key := %12$s;
+                former := %9$s;
+                is_complete := octet_length(key) <= 8192 AND octet_length(former) <= %13$s;
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
+            is_complete := false;
+        END;
+        IF is_complete THEN
+            event_id := nextval('brain.event_id');
+            %17$s;
+        END IF;
     ELSE
-        PERFORM brain.append(%10$s, %11$L, 'T', NULL, NULL, NULL);
+        PERFORM brain.append(%2$s, %18$s, 'T', NULL, NULL, NULL);
+        RETURN NULL;
     END IF;
-    IF %12$s THEN
-        PERFORM pg_catalog.pg_notify('brain', '');
+    IF is_complete THEN
+        IF %19$s THEN
+            PERFORM pg_notify('brain', '');
+        END IF;
+        RETURN NULL;
     END IF;
+    FOR side IN 1 .. 2 LOOP
+        IF side = 1 THEN
+            CONTINUE WHEN TG_OP = 'INSERT';
+            r := OLD;
+        ELSE
+            CONTINUE WHEN TG_OP = 'DELETE';
+            r := NEW;
+        END IF;
+        parts := '{}';%20$s
+        IF side = 1 THEN
+            old_parts := parts;
+        ELSE
+            new_parts := parts;
+        END IF;
+    END LOOP;
+    IF new_parts = old_parts THEN
+        BEGIN
+            IF NOT (%21$s) THEN
+                RETURN NULL;
+            END IF;
+        EXCEPTION WHEN OTHERS THEN
+            NULL;
+        END;
+    END IF;
+    PERFORM brain.append_parts(%2$s, %22$L, %23$L, %24$L, %25$s, %26$s, old_parts, new_parts);
     RETURN NULL;
-END $capture$;
-ALTER FUNCTION brain.%1$I() OWNER TO brain_owner;
-REVOKE ALL ON FUNCTION brain.%1$I() FROM PUBLIC$body$,
-        'capture_' || watched.id, old_values, new_values, by_name, old_keys, new_keys,
-        brain.insert_statement(channel, quote_nullable(watched.types ->> 'delete'), $$'D'$$, old_key, 'NULL',
-                               former),
-        brain.insert_statement(channel, quote_nullable(watched.types ->> 'update'), $$'U'$$, new_key, data,
-                               changed),
-        brain.insert_statement(channel, quote_nullable(watched.types ->> 'insert'), $$'I'$$, new_key, data,
-                               'NULL'),
-        channel, watched.types ->> 'truncate', brain.node_is_parked(), old_nulls, new_nulls);
+END $body$,
+        watched.id, channel, new.is_large, old.is_large, old.values, new.values, new.key, new.data, old.data,
+        old.keys, new.keys, old.key, most_bytes, quote_nullable(watched.types ->> 'delete'),
+        brain.insert_statements(channel, quote_nullable(watched.types ->> 'update'), $$'U'$$, 'key', 'data',
+                                'former'),
+        brain.insert_statements(channel, quote_nullable(watched.types ->> 'insert'), $$'I'$$, 'key', 'data',
+                                'NULL'),
+        brain.insert_statements(channel, quote_nullable(watched.types ->> 'delete'), $$'D'$$, 'key', 'NULL',
+                                'former'),
+        quote_nullable(watched.types ->> 'truncate'), brain.node_is_parked(), brain.parts_statement(watched),
+        coalesce(brain.hidden_change(watched), 'false'), watched.types, new.names, new.is_listed,
+        cardinality(watched.key_columns), watched.row_bytes);
+    -- As a literal, which no name of a column can end.
+    EXECUTE format('CREATE OR REPLACE FUNCTION brain.%1$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER %2$s'
+                   ' AS %3$L; ALTER FUNCTION brain.%1$I() OWNER TO brain_owner;'
+                   ' REVOKE ALL ON FUNCTION brain.%1$I() FROM PUBLIC',
+                   'capture_' || watched.id, brain.text_settings(), body);
 END $write$;
 REVOKE ALL ON FUNCTION brain.write_capture FROM PUBLIC;
 
--- Generates brain.append and the trigger function of every watched table, at a rotation of the slots and
--- whenever this file is applied. The lock keeps tables from being watched meanwhile, and others from
--- generating the same functions.
-CREATE OR REPLACE FUNCTION brain.write_functions() RETURNS void LANGUAGE plpgsql
+-- Generates the trigger functions of all watched tables anew, whenever this file is applied. The lock keeps
+-- tables from being watched meanwhile, and others from generating the same functions.
+CREATE OR REPLACE FUNCTION brain.write_captures() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     LOCK TABLE brain.watched IN SHARE ROW EXCLUSIVE MODE;
-    PERFORM brain.write_append();
     PERFORM brain.write_capture(w) FROM brain.watched w;
 END $$;
-REVOKE ALL ON FUNCTION brain.write_functions FROM PUBLIC;
+REVOKE ALL ON FUNCTION brain.write_captures FROM PUBLIC;
 
-SELECT brain.write_functions();
+SELECT brain.write_captures();

@@ -32,23 +32,25 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.has_row_triggers FROM PUBLIC;
 
--- True if the triggers exist and are enabled, on every partition too.
-CREATE OR REPLACE FUNCTION brain.has_triggers(relation regclass, enabled "char") RETURNS boolean LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
-    SELECT count(*) FILTER (WHERE t.tgname = '!brain_1_row') = count(DISTINCT r.id)
-       AND count(*) FILTER (WHERE t.tgname = '!brain_2_truncate' AND r.id = relation) = 1
+-- True if the triggers of a watch exist and are enabled, on every partition too. Their names have the
+-- watch's number, so that a watched table can be attached to a watched partitioned table.
+CREATE OR REPLACE FUNCTION brain.has_triggers(watch integer, relation regclass, enabled "char") RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT count(*) FILTER (WHERE t.tgname = '!brain_1_row_' || watch) = count(DISTINCT r.id)
+       AND count(*) FILTER (WHERE t.tgname = '!brain_2_truncate_' || watch AND r.id = relation) = 1
       FROM (SELECT relation::oid UNION SELECT relid FROM pg_partition_tree(relation)) r (id)
       LEFT JOIN pg_trigger t ON t.tgrelid = r.id AND t.tgenabled = enabled
 $$;
 REVOKE ALL ON FUNCTION brain.has_triggers FROM PUBLIC;
 
-CREATE OR REPLACE FUNCTION brain.drop_triggers(relation regclass) RETURNS void LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION brain.drop_triggers(watch integer, relation regclass) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     name text;
 BEGIN
     FOR name IN SELECT t.tgname FROM pg_trigger t
-                 WHERE t.tgrelid = relation AND t.tgname LIKE '!brain%' AND t.tgparentid = 0 LOOP
+                 WHERE t.tgrelid = relation AND t.tgparentid = 0
+                   AND t.tgname IN ('!brain_1_row_' || watch, '!brain_2_truncate_' || watch) LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', name, relation);
     END LOOP;
 END $$;
@@ -76,13 +78,16 @@ REVOKE ALL ON FUNCTION brain.unwatch_dropped FROM PUBLIC;
 --     change in the same transaction need SET CONSTRAINTS ALL IMMEDIATE before them.
 -- replicated: true to stream what logical replication applies here; triggers do not fire for that
 --     otherwise.
+-- column_bytes: a larger value is not logged; the event names its column in `omitted`.
+-- row_bytes: of the values of an event together, the former ones too; above it the largest are omitted.
 --
 -- To be called again when any of that changes. It locks the table for a moment, and needs the table's
 -- TRIGGER privilege and membership in brain_owner. The names of the triggers sort before letters: if they
 -- fired after a trigger of the application that writes the row again, the older image would be logged
 -- last.
 CREATE OR REPLACE FUNCTION brain.watch(relation regclass, channel text, columns text[], types jsonb DEFAULT '{}',
-                            timing text DEFAULT NULL, replicated boolean DEFAULT false)
+                            timing text DEFAULT NULL, replicated boolean DEFAULT false,
+                            column_bytes integer DEFAULT 262144, row_bytes integer DEFAULT 1048576)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $watch$
 DECLARE
     keys CONSTANT text[] := brain.primary_key(relation);
@@ -126,26 +131,33 @@ BEGIN
         RAISE EXCEPTION 'types names messages for insert, update, delete and truncate; not %', invalid_types;
     ELSIF timing NOT IN ('immediate', 'deferred') THEN
         RAISE EXCEPTION 'timing is immediate or deferred, not %', timing;
+    ELSIF column_bytes IS NULL OR column_bytes NOT BETWEEN 8192 AND 16777216 THEN
+        RAISE EXCEPTION 'column_bytes is a number from 8192 to 16777216, not %', column_bytes;
+    ELSIF row_bytes IS NULL OR row_bytes NOT BETWEEN 8192 AND 16777216 THEN
+        RAISE EXCEPTION 'row_bytes is a number from 8192 to 16777216, not %', row_bytes;
     END IF;
     PERFORM brain.unwatch_dropped();
-    INSERT INTO brain.watched AS w (relation, channel, key_columns, columns, types, is_deferred, is_replicated)
-    VALUES (relation, channel, keys, columns, types, is_deferred, replicated)
+    INSERT INTO brain.watched AS w (relation, channel, key_columns, columns, types, is_deferred, is_replicated,
+                                    column_bytes, row_bytes, table_name)
+    VALUES (relation, channel, keys, columns, types, is_deferred, replicated, column_bytes, row_bytes,
+            relation::text)
     ON CONFLICT ON CONSTRAINT watched_relation_key DO UPDATE
        SET channel = excluded.channel, key_columns = excluded.key_columns, columns = excluded.columns,
-           types = excluded.types, is_deferred = excluded.is_deferred, is_replicated = excluded.is_replicated
+           types = excluded.types, is_deferred = excluded.is_deferred, is_replicated = excluded.is_replicated,
+           column_bytes = excluded.column_bytes, row_bytes = excluded.row_bytes, table_name = excluded.table_name
     RETURNING w.* INTO watched;
-    PERFORM brain.write_capture(watched), brain.drop_triggers(relation);
+    PERFORM brain.write_capture(watched), brain.drop_triggers(watched.id, relation);
     EXECUTE format($triggers$
-CREATE %3$s TRIGGER "!brain_1_row" AFTER INSERT OR UPDATE OR DELETE ON %1$s %4$s
+CREATE %3$s TRIGGER "!brain_1_row_%5$s" AFTER INSERT OR UPDATE OR DELETE ON %1$s %4$s
     FOR EACH ROW EXECUTE FUNCTION %2$s;
-CREATE TRIGGER "!brain_2_truncate" AFTER TRUNCATE ON %1$s
+CREATE TRIGGER "!brain_2_truncate_%5$s" AFTER TRUNCATE ON %1$s
     FOR EACH STATEMENT EXECUTE FUNCTION %2$s;$triggers$,
         relation, format('brain.%I()', 'capture_' || watched.id),
         CASE WHEN is_deferred THEN 'CONSTRAINT' END,
-        CASE WHEN is_deferred THEN 'DEFERRABLE INITIALLY DEFERRED' END);
+        CASE WHEN is_deferred THEN 'DEFERRABLE INITIALLY DEFERRED' END, watched.id);
     IF replicated THEN
         FOR trigger_name IN SELECT t.tgname FROM pg_trigger t
-                             WHERE t.tgrelid = relation AND t.tgname LIKE '!brain%' LOOP
+                             WHERE t.tgrelid = relation AND t.tgname LIKE '!brain%\_' || watched.id LOOP
             EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', relation, trigger_name);
         END LOOP;
     END IF;
@@ -162,7 +174,7 @@ BEGIN
     IF watch IS NULL THEN
         RAISE EXCEPTION 'table % is not watched', relation;
     END IF;
-    PERFORM brain.drop_triggers(relation), brain.unwatch_dropped();
+    PERFORM brain.drop_triggers(watch, relation), brain.unwatch_dropped();
     EXECUTE format('DROP FUNCTION brain.%I()', 'capture_' || watch);
 END $$;
 REVOKE ALL ON FUNCTION brain.unwatch FROM PUBLIC;
@@ -178,7 +190,7 @@ SELECT w.relation, w.channel, w.key_columns, w.columns, w.types,
            CASE WHEN brain.primary_key(c.oid) IS DISTINCT FROM w.key_columns AND c.oid IS NOT NULL
                 THEN 'the primary key has changed' END,
            CASE WHEN c.oid IS NOT NULL
-                 AND NOT brain.has_triggers(c.oid, CASE WHEN w.is_replicated THEN 'A' ELSE 'O' END::"char")
+                 AND NOT brain.has_triggers(w.id, c.oid, CASE WHEN w.is_replicated THEN 'A' ELSE 'O' END::"char")
                 THEN 'a trigger is missing or disabled' END,
            CASE WHEN NOT w.is_deferred AND brain.has_row_triggers(c.oid)
                 THEN 'it has AFTER ROW triggers by now, which may write rows again' END], NULL) AS problems
@@ -193,19 +205,40 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.table_expression FROM PUBLIC;
 
--- The query for the watched columns of a table; `new` is the alias of the table.
+-- The query for the watched columns of every row, as JSON text; values that are omitted from events are
+-- omitted here too.
 CREATE OR REPLACE FUNCTION brain.select_statement(watched brain.watched) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format('SELECT %s FROM %s new', brain.object_expression(array_agg(name ORDER BY number),
-                  array_agg(new ORDER BY number)), brain.table_expression(watched.relation))
-      FROM brain.column_expressions(watched, watched.columns)
+    SELECT format($select$
+        SELECT CASE WHEN octet_length(complete.data) <= %s THEN complete.data
+                    ELSE brain.object_of(%L, %L, (brain.leave_out_largest(ARRAY[%s], NULL, %s, %s)).new_parts) END
+          FROM %s r, LATERAL (SELECT CASE WHEN (%s) IS NOT TRUE THEN %s END AS data OFFSET 0) complete$select$,
+        least(watched.column_bytes, watched.row_bytes), array_agg(name ORDER BY number),
+        array_agg(is_listed ORDER BY number), string_agg(format(
+            'CASE WHEN %s THEN NULL ELSE brain.text_within(to_json(%s)::text, %s) END', coalesce(is_large, 'false'),
+            value, CASE WHEN is_large LIKE 'octet_length%' THEN 'NULL' ELSE watched.column_bytes::text END),
+            ', ' ORDER BY number),
+        cardinality(watched.key_columns), watched.row_bytes, brain.table_expression(watched.relation),
+        coalesce(string_agg(is_large, ' OR ' ORDER BY number), 'false'),
+        brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
+                                array_agg(value ORDER BY number) FILTER (WHERE is_listed)))
+      FROM brain.column_expressions(watched, 'r')
 $$;
 REVOKE ALL ON FUNCTION brain.select_statement FROM PUBLIC;
 
+-- The JSON text of a value, null where it is longer than so many bytes.
+CREATE OR REPLACE FUNCTION brain.text_within(value text, bytes integer) RETURNS text LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN value IS NULL THEN 'null' WHEN bytes IS NULL OR octet_length(value) <= bytes THEN value END
+$$;
+REVOKE ALL ON FUNCTION brain.text_within FROM PUBLIC;
+
 -- The watched columns of every row; no rows if no table is watched on the channel. It runs with the rights
 -- of the caller.
-CREATE OR REPLACE FUNCTION brain.rows(channel text) RETURNS SETOF jsonb LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION brain.rows(channel text) RETURNS SETOF text LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET bytea_output = hex
+SET datestyle = 'ISO, MDY' SET intervalstyle = postgres SET timezone = 'UTC' SET lc_monetary = 'C'
+SET quote_all_identifiers = off AS $$
 DECLARE
     watched brain.watched;
 BEGIN
@@ -215,30 +248,3 @@ BEGIN
     END IF;
 END $$;
 REVOKE ALL ON FUNCTION brain.rows FROM PUBLIC;
-
--- The current state of a row that was too large for the log; null if it was deleted. It runs with the
--- rights of the caller: brain_owner has none on the watched tables.
-CREATE OR REPLACE FUNCTION brain.current_row(channel text, key jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    watched brain.watched;
-    matches text;
-    row jsonb;
-BEGIN
-    SELECT w.* INTO watched FROM brain.watched w WHERE w.channel = current_row.channel;
-    SELECT string_agg(format('new.%I = ($1 ->> %s)::%s', name, position - 1,
-                             format_type(a.atttypid, a.atttypmod)), ' AND ')
-      INTO matches
-      FROM unnest(watched.key_columns) WITH ORDINALITY c(name, position)
-      JOIN pg_attribute a ON a.attrelid = watched.relation AND a.attname = c.name;
-    IF matches IS NULL THEN
-        RETURN NULL;  -- no longer watched
-    END IF;
-    EXECUTE format('%s WHERE %s', brain.select_statement(watched), matches) INTO row USING key;
-    RETURN row;
-EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-    -- One missing row is better than a reader that never gets past it.
-    RAISE WARNING 'the row % on channel %, too large for the log, cannot be read: %', key, channel, SQLERRM;
-    RETURN NULL;
-END $$;
-REVOKE ALL ON FUNCTION brain.current_row FROM PUBLIC;

@@ -74,7 +74,7 @@ CREATE OR REPLACE FUNCTION brain.publish_presence(user_id text, status text) RET
 LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT brain.append('presence', 'user_presence', 'P', NULL,
-                        jsonb_build_object('userId', user_id, 'status', status), NULL)
+                        jsonb_build_object('userId', user_id, 'status', status)::text, NULL)
 $$;
 REVOKE ALL ON FUNCTION brain.publish_presence FROM PUBLIC;
 

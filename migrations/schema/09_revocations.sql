@@ -24,7 +24,7 @@ BEGIN
     ON CONFLICT ON CONSTRAINT revocations_pkey DO UPDATE
        SET revoked_at = greatest(r.revoked_at, excluded.revoked_at), reason = excluded.reason;
     -- For the nodes, which read the channel themselves; for no client.
-    PERFORM brain.append('brain.revocations', 'revoked', 'P', NULL, jsonb_build_object('user', user_id),
+    PERFORM brain.append('brain.revocations', 'revoked', 'P', NULL, json_build_object('user', user_id)::text,
                          NULL, '');
 END $$;
 REVOKE ALL ON FUNCTION brain.revoke FROM PUBLIC;

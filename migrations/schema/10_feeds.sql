@@ -99,7 +99,7 @@ BEGIN
     ON CONFLICT ON CONSTRAINT feeds_pkey DO UPDATE
        SET query = excluded.query, channels = excluded.channels, takes_argument = excluded.takes_argument,
            argument_is_key = excluded.argument_is_key, ignored_keys = excluded.ignored_keys;
-    PERFORM brain.append('brain.feeds', 'feed_defined', 'P', NULL, jsonb_build_object('name', name), NULL, '');
+    PERFORM brain.append('brain.feeds', 'feed_defined', 'P', NULL, json_build_object('name', name)::text, NULL, '');
 END $$;
 REVOKE ALL ON FUNCTION brain.define_feed FROM PUBLIC;
 
@@ -111,6 +111,6 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no feed %', name USING ERRCODE = 'undefined_object';
     END IF;
-    PERFORM brain.append('brain.feeds', 'feed_dropped', 'P', NULL, jsonb_build_object('name', name), NULL, '');
+    PERFORM brain.append('brain.feeds', 'feed_dropped', 'P', NULL, json_build_object('name', name)::text, NULL, '');
 END $$;
 REVOKE ALL ON FUNCTION brain.drop_feed FROM PUBLIC;

@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, PlainSerializer
+from pydantic import ConfigDict, Field, PlainSerializer
 
 from brain.message.event import Event, Operation
-from brain.message.row_messages import RowReference, row_after, row_reference, type_and_data
+from brain.message.row import Row
+from brain.message.row_messages import RowReference, omitted, row_reference, type_and_data
 from brain.message.timestamps import epoch_seconds
-from brain.message.wire_model import ColumnTimestamp, WireModel
+from brain.message.wire_model import Timestamp, WireModel
 from brain.systems.shared_tables.agents import rows as agents
 from brain.systems.shared_tables.tasks import rows as tasks
 
@@ -84,7 +85,7 @@ class AgentData(WireModel):
     progress: int | float | None
     error: str | None
     health: Any
-    heartbeat_at: ColumnTimestamp
+    heartbeat_at: Timestamp | None
 
 
 class HeartbeatData(WireModel):
@@ -101,6 +102,8 @@ class ChannelEvent(WireModel):
     channel: str
     data: Any
     timestamp: EpochSeconds
+    omitted: list[str] = Field(default_factory=list)
+    """The columns that `data` lacks, if there are any: too large, or unreadable."""
 
 
 class TaskEvent(ChannelEvent):
@@ -138,75 +141,75 @@ class LeftEvent(ChannelEvent):
     data: RowReference
 
 
-def channel_event(event: Event) -> ChannelEvent | None:
+def channel_event(event: Event) -> dict[str, Any] | None:
     """
-    Return the message for `event`; None if there is none.
+    Return the `ChannelEvent` for `event`, for `dumps`; None if there is none.
 
-    Raises pydantic's `ValidationError` for a row with values that Brain's own tables refuse.
+    Raises `RowNotShown` for a row with values that Brain's own tables refuse.
     """
-    row = row_after(event)
-    if event.type is None and row is not None:
+    if event.type is None and event.row is not None:
         match event.channel:
             case tasks.CHANNEL:
-                return task_event(event, row)
+                return task_event(event, event.row)
             case "missions":
-                return mission_event(event, row)
+                return mission_event(event, event.row)
             case agents.CHANNEL:
-                return agent_event(event, row)
+                return agent_event(event, event.row)
     found = type_and_data(event)
-    if found is None:
-        return None
-    type, data = found
-    return ChannelEvent(type=type, channel=event.channel, data=data, timestamp=event.at)
+    return None if found is None else message(event, *found)
 
 
-def left_event(event: Event) -> LeftEvent:
-    """Return the message for a row that leaves a filter."""
-    return LeftEvent(channel=event.channel, data=row_reference(event), timestamp=event.at)
+def left_event(event: Event) -> dict[str, Any]:
+    """Return the `LeftEvent` for a row that leaves a filter, for `dumps`."""
+    return message(event, "left", row_reference(event))
 
 
-def task_event(event: Event, row: dict[str, Any]) -> TaskEvent | None:
+def message(event: Event, type: str, data: Any) -> dict[str, Any]:
+    envelope = {"type": type, "channel": event.channel, "data": data}
+    return envelope | {"timestamp": epoch_seconds(event.at)} | omitted(event)
+
+
+def task_event(event: Event, row: Row) -> dict[str, Any] | None:
     if tasks.visible_change(event) is None:
         return None
-    type = type_by_status(event, TASK_TYPES, "task_updated", "task_deleted")
-    return TaskEvent(
-        type=type, channel=event.channel, data=tasks.task_data(row), timestamp=event.at
+    type = type_by_status(event, row, TASK_TYPES, "task_updated", "task_deleted")
+    return message(event, type, tasks.task_data(row))
+
+
+def mission_event(event: Event, row: Row) -> dict[str, Any]:
+    type = type_by_status(event, row, MISSION_TYPES, "mission_updated", "mission_deleted")
+    data = MissionData.from_row(
+        {name: row.string(name) for name in ("name", "priority", "status", "error")}
+        | {"mission_id": row.string("id"), "result": None}
     )
+    return message(event, type, data.model_dump() | {"result": row.exact("result")})
 
 
-def mission_event(event: Event, row: dict[str, Any]) -> MissionEvent:
-    type = type_by_status(event, MISSION_TYPES, "mission_updated", "mission_deleted")
-    data = MissionData.model_validate(fields(MissionData, "mission_id", row))
-    return MissionEvent(type=type, channel=event.channel, data=data, timestamp=event.at)
-
-
-def agent_event(event: Event, row: dict[str, Any]) -> AgentEvent | AgentHeartbeat:
-    data = AgentData.model_validate(fields(AgentData, "agent_id", row))
+def agent_event(event: Event, row: Row) -> dict[str, Any]:
+    data = AgentData.from_row(
+        {name: row.string(name) for name in ("name", "status", "current_task", "error")}
+        | {"agent_id": row.string("id"), "heartbeat_at": row.moment("heartbeat_at")}
+        | {"progress": None, "health": None}
+    )
     status = agents.changed_status(event)
-    if status is None and data.status == "error" and "error" in (event.old or {}):
+    if status is None and data.status == "error" and event.has_changed("error"):
         status = "error"  # another one
+    shown = data.model_dump(mode="json") | {
+        "progress": row.number("progress"),
+        "health": row.exact("health"),
+    }
     type = AGENT_TYPES.get(status)
     if type is None:
-        rest = data.model_dump(mode="json", exclude={"agent_id"})
-        return AgentHeartbeat(
-            channel=event.channel,
-            data=HeartbeatData(agent_id=data.agent_id, status=rest),
-            timestamp=event.at,
-        )
-    return AgentEvent(type=type, channel=event.channel, data=data, timestamp=event.at)
+        id = shown.pop("agent_id")
+        return message(event, "agent_heartbeat", {"agent_id": id, "status": shown})
+    return message(event, type, shown)
 
 
-def fields(model: type[WireModel], key: str, row: dict[str, Any]) -> dict[str, Any]:
-    return {**{name: row.get(name) for name in model.model_fields}, key: row.get("id")}
-
-
-def type_by_status(event: Event, types: Mapping[Any, T], updated: T, deleted: T) -> T:
+def type_by_status(event: Event, row: Row, types: Mapping[Any, T], updated: T, deleted: T) -> T:
     """Return the type for the status that a row turns to; any other change is `updated`."""
     if event.operation is Operation.DELETE:
         return deleted
-    type = types.get(event.data.get("status"), updated)
-    if event.operation is Operation.UPDATE:
-        old = event.old or {}
-        if "status" not in old or types.get(old["status"]) == type:
-            return updated
+    type = types.get(row.string("status"), updated)
+    if event.former is not None and types.get(event.former.string("status")) == type:
+        return updated
     return type

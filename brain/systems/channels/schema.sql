@@ -36,6 +36,6 @@ BEGIN
         RAISE EXCEPTION 'the data of a message is at most 262144 bytes, not %', pg_column_size(data)
               USING ERRCODE = 'program_limit_exceeded';
     END IF;
-    PERFORM brain.append('brain.everyone', type, 'P', NULL, coalesce(data, 'null'), NULL);
+    PERFORM brain.append('brain.everyone', type, 'P', NULL, coalesce(data::text, 'null'), NULL);
 END $$;
 REVOKE ALL ON FUNCTION brain.broadcast FROM PUBLIC;

@@ -15,10 +15,12 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool, StrictInt, StrictStr, TypeAdapter, ValidationError
 
+from brain.errors import RowNotShown
 from brain.message.client_frames import AuthFrame, ClientFrame, HeartbeatFrame
 from brain.message.commands import Command, Reauthenticate, Refuse, Reply, Subscribe, Unsubscribe
 from brain.message.cursor import Cursor
 from brain.message.event import Event
+from brain.message.json_text import dumps
 from brain.message.matching import INTERNAL, parse_filter
 from brain.message.skipped_rows import SkippedRows
 from brain.message.wire_format import Welcome, WireFormat
@@ -131,16 +133,18 @@ class ChannelsFormat(WireFormat):
     def render(self, event: Event) -> str | None:
         try:
             message = channel_event(event)
-        except ValidationError as error:
+        except RowNotShown as error:
             # Only a table that Brain did not create can hold such a row.
             self._skipped.warn(event.channel, error)
             return None
         if message is None:
             return None
-        return message.model_dump_json(exclude={"channel"} if event.channel == EVERYONE else None)
+        if event.channel == EVERYONE:
+            del message["channel"]
+        return dumps(message)
 
     def render_leaving(self, event: Event) -> str | None:
-        return left_event(event).model_dump_json()
+        return dumps(left_event(event))
 
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
         try:

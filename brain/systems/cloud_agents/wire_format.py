@@ -9,20 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, assert_never
+from typing import Annotated, Literal, assert_never
 
+import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from brain.errors import RowNotShown
 from brain.message.base_format import BaseFormat
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.client_frames import UNKNOWN_FORMAT, AuthFrame, ClientFrame, HeartbeatFrame
 from brain.message.commands import Command, Reauthenticate, Refuse, Reply, SetPresence
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
-from brain.message.row_messages import row_after, row_before
+from brain.message.json_text import dumps
+from brain.message.row import Row
 from brain.message.skipped_rows import SkippedRows
+from brain.message.timestamps import iso_milliseconds
 from brain.message.wire_format import Welcome
-from brain.message.wire_model import ColumnTimestamp, Timestamp, WireModel
+from brain.message.wire_model import Timestamp, WireModel
 from brain.systems.shared_tables.agents import rows as agents
 
 Level = Literal["info", "success", "warning", "error"]
@@ -54,7 +58,7 @@ class ChatMessageData(WireModel):
     messageId: str
     content: str
     sender: str
-    timestamp: ColumnTimestamp
+    timestamp: Timestamp | None
 
 
 class NotificationData(WireModel):
@@ -168,7 +172,7 @@ class CloudAgentsFormat(BaseFormat):
         yield auth(welcome.user is not None, welcome.user, welcome.now)
 
     def render(self, event: Event) -> str | None:
-        row = row_after(event)
+        row = event.row
         if event.type is not None or row is None:
             return published(event) or super().render(event)
         try:
@@ -179,7 +183,7 @@ class CloudAgentsFormat(BaseFormat):
                     return chat_message(event, row)
                 case _:
                     return super().render(event)
-        except ValidationError as error:
+        except RowNotShown as error:
             # Only a table that Brain did not create can hold such a row.
             self._skipped.warn(event.channel, error)
             return None
@@ -213,11 +217,15 @@ def published(event: Event) -> str | None:
     """Return one of these clients' own messages as JSON; None for any other."""
     if event.operation is not Operation.PUBLISH or event.type not in PUBLISHED:
         return None
-    message = {"type": event.type, "data": event.data, "timestamp": event.at}
+    data = orjson.Fragment(event.data or "null")
+    text = dumps({"type": event.type, "data": data, "timestamp": iso_milliseconds(event.at)})
     try:
-        return OWN_MESSAGE.validate_python(message).model_dump_json(exclude_none=True)
+        message = OWN_MESSAGE.validate_json(text).model_dump(mode="json", exclude_none=True)
     except ValidationError:
         return None
+    if "progress" in message["data"] and event.row is not None:
+        message["data"]["progress"] = event.row.number("progress")
+    return dumps(message)
 
 
 def auth(success: bool, user: str | None, now: datetime) -> str:
@@ -229,35 +237,38 @@ def signal(type: Literal["ping", "pong"], now: datetime) -> str:
     return Signal(type=type, timestamp=now).model_dump_json()
 
 
-def agent_status(event: Event, row: dict[str, Any]) -> str | None:
+def agent_status(event: Event, row: Row) -> str | None:
     """Return the message about an agent; None if these clients see no difference."""
-    before = row_before(event)
+    shown = shown_agent(row)
+    before = agents.row_before(event)
     if event.operation is Operation.DELETE:
-        row = {**row, "status": "stopped"}
-    elif before is not None and shown_agent(before) == shown_agent(row):
+        shown["state"] = "stopped"
+    elif before is not None and shown_agent(before) == shown:
         return None
-    data = AgentStatusData.model_validate(shown_agent(row))
-    return AgentStatus(data=data, timestamp=event.at).model_dump_json(exclude_none=True)
+    progress = {} if shown["progress"] is None else {"progress": row.number("progress")}
+    data = AgentStatusData.from_row(shown | {"progress": None}).model_dump(exclude_none=True)
+    message = {"type": "agent_status", "data": data | progress}
+    return dumps(message | {"timestamp": iso_milliseconds(event.at)})
 
 
-def shown_agent(row: dict[str, Any]) -> dict[str, Any]:
+def shown_agent(row: Row) -> dict[str, str | None]:
     """Return a row of `agents` as these clients see it; one without a name by its id."""
     return {
-        "agentName": row.get("id") if row.get("name") is None else row["name"],
-        "state": agents.STATES.get(row.get("status")),
-        "currentTask": row.get("current_task"),
-        "progress": row.get("progress"),
+        "agentName": row.string("name") or row.string("id"),
+        "state": agents.STATES.get(row.string("status")),
+        "currentTask": row.string("current_task"),
+        "progress": row.string("progress"),
     }
 
 
-def chat_message(event: Event, row: dict[str, Any]) -> str:
-    data = ChatMessageData.model_validate(
+def chat_message(event: Event, row: Row) -> str:
+    data = ChatMessageData.from_row(
         {
-            "conversationId": row.get("conversation_id"),
-            "messageId": row.get("id"),
-            "content": row.get("content"),
-            "sender": row.get("sender"),
-            "timestamp": row.get("created_at"),
+            "conversationId": row.string("conversation_id"),
+            "messageId": row.string("id"),
+            "content": row.string("content"),
+            "sender": row.string("sender"),
+            "timestamp": row.moment("created_at"),
         }
     )
     return ChatMessage(data=data, timestamp=event.at).model_dump_json()

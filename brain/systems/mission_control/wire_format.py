@@ -10,14 +10,16 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import ConfigDict, Field, PlainSerializer, TypeAdapter, ValidationError
 
 from brain.close_codes import CloseCode
+from brain.errors import RowNotShown
 from brain.message.client_frames import UNKNOWN_FORMAT, AuthFrame
 from brain.message.commands import Command, Reauthenticate, Refuse
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
-from brain.message.row_messages import row_after, row_before
+from brain.message.json_text import dumps
 from brain.message.skipped_rows import SkippedRows
 from brain.message.timestamps import epoch_milliseconds
 from brain.message.wire_format import WireFormat
@@ -121,12 +123,11 @@ class MissionControlFormat(WireFormat):
 
     def render(self, event: Event) -> str | None:
         try:
-            message = message_of(event)
-        except ValidationError as error:
+            return message_of(event)
+        except RowNotShown as error:
             # Only a table that Brain did not create can hold such a row.
             self._skipped.warn(event.channel, error)
             return None
-        return None if message is None else message.model_dump_json()
 
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
         try:
@@ -141,11 +142,11 @@ class MissionControlFormat(WireFormat):
         return Heartbeat(payload=Moment(timestamp=now)).model_dump_json()
 
 
-def message_of(event: Event) -> WireModel | None:
+def message_of(event: Event) -> str | None:
     """
-    Return the message for `event`; None if there is none.
+    Return the message for `event` as JSON; None if there is none.
 
-    Raises pydantic's `ValidationError` for a row with values that Brain's own tables refuse.
+    Raises `RowNotShown` for a row with values that Brain's own tables refuse.
     """
     if event.operation is Operation.PUBLISH:
         return published(event)
@@ -158,37 +159,40 @@ def message_of(event: Event) -> WireModel | None:
             return None
 
 
-def agent_status(event: Event) -> AgentStatusMessage | None:
+def agent_status(event: Event) -> str | None:
     status = agents.changed_status(event)
-    row = row_after(event)
-    if status is None or row is None:
+    if status is None or event.row is None:
         return None
-    payload = {"agentId": row.get("id"), "status": status, "timestamp": event.at}
-    return AgentStatusMessage(payload=AgentStatus.model_validate(payload))
+    payload = {"agentId": event.row.string("id"), "status": status, "timestamp": event.at}
+    return AgentStatusMessage(payload=AgentStatus.from_row(payload)).model_dump_json()
 
 
-def session_activity(event: Event) -> SessionActivityMessage | None:
+def session_activity(event: Event) -> str | None:
     """Return a message if the last message changed; a deletion leaves it as it was."""
-    row, before = row_after(event), row_before(event)
-    if row is None:
+    row, before = event.row, event.former
+    if row is None or event.operation is Operation.DELETE:
         return None
-    if before is not None and before.get("last_message") == row.get("last_message"):
+    if before is not None and not event.has_changed("last_message") and not event.has_changed("id"):
         return None
     payload = {
-        "agentId": row.get("agent_id"),
-        "sessionId": row.get("id"),
-        "lastMessage": row.get("last_message") or "",
+        "agentId": row.string("agent_id"),
+        "sessionId": row.string("id"),
+        "lastMessage": row.string("last_message") or "",
         "timestamp": event.at,
     }
-    return SessionActivityMessage(payload=SessionActivity.model_validate(payload))
+    return SessionActivityMessage(payload=SessionActivity.from_row(payload)).model_dump_json()
 
 
-def published(event: Event) -> Published | None:
+def published(event: Event) -> str | None:
     """Return a message that was published for these clients, with a timestamp in any case."""
-    if PUBLISHED.get(event.channel) != event.type or not isinstance(event.data, dict):
+    if PUBLISHED.get(event.channel) != event.type or event.row is None:
         return None
-    data = {"timestamp": epoch_milliseconds(event.at), **event.data}
+    data: dict[str, Any] = {"timestamp": epoch_milliseconds(event.at)}
+    try:
+        data |= {name: orjson.Fragment(event.row.text(name)) for name in event.row.names()}
+    except RowNotShown:
+        return None  # no object
     # jsonb knows no order of keys.
     first = [name for name in KEYS if name in data]
     payload = {name: data[name] for name in dict.fromkeys([*first, *data])}
-    return Published.model_validate({"type": event.type, "payload": payload})
+    return dumps({"type": event.type, "payload": payload})

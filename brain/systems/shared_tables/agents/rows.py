@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from brain.message.event import Event, Operation
-from brain.message.row_messages import row_after, row_before
+from brain.message.row import Row
 
 CHANNEL = "agents"
 
@@ -42,15 +42,19 @@ STATES: Mapping[Any, State] = {
 
 
 def changed_status(event: Event) -> Shown | Literal["unknown"] | None:
-    """Return the shown status if this event changed it, else None."""
+    """Return the shown status if this event changed it, else None. Raises `RowNotShown`."""
     if event.operation is Operation.DELETE:
         return "offline"
-    row, before = row_after(event), row_before(event)
-    if row is None:
-        return None  # gone by now, which a later event says
-    shown = shown_status(row)
+    if event.row is None:
+        return None
+    shown, before = shown_status(event.row), row_before(event)
     return None if before is not None and shown_status(before) == shown else shown
 
 
-def shown_status(row: Mapping[str, Any]) -> Shown | Literal["unknown"]:
-    return SHOWN.get(row.get("status"), "unknown")
+def shown_status(row: Row) -> Shown | Literal["unknown"]:
+    return SHOWN.get(row.string("status"), "unknown")
+
+
+def row_before(event: Event) -> Row | None:
+    """Return the row as it was; None for one that is new, which it is under a new id."""
+    return None if event.has_changed("id") else event.former

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Literal, TypeVar
 
-from pydantic import ConfigDict
-
+from brain.errors import RowNotShown
 from brain.message.event import Event, Operation
-from brain.message.wire_model import ColumnTimestamp, WireModel
+from brain.message.row import Row
+from brain.message.timestamps import iso_milliseconds
+from brain.message.wire_model import Timestamp, WireModel
 
 CHANNEL = "tasks"
+
+T = TypeVar("T")
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 
@@ -17,53 +22,81 @@ Status = Literal["queued", "in_progress", "completed", "failed"]
 class TaskData(WireModel):
     """A task as clients see it; always all eight keys."""
 
-    model_config = ConfigDict(coerce_numbers_to_str=True)
-
     id: str
     status: Status
     progress: int | float | None
     task_id: str
     agent: str | None
-    started_at: ColumnTimestamp
-    completed_at: ColumnTimestamp
+    started_at: Timestamp | None
+    completed_at: Timestamp | None
     error: str | None
 
 
-SHOWN: dict[Any, str] = {"running": "in_progress"}
+STATUSES = ("queued", "in_progress", "completed", "failed")
+SHOWN: dict[str | None, str] = {"running": "in_progress"}
 """How clients see a status that they have another word for."""
 
 Change = Literal["queued", "in_progress", "completed", "failed", "updated", "deleted", "unknown"]
 
 
-def visible_change(event: Event) -> Change | Any | None:
+def visible_change(event: Event) -> Change | str | None:
     """
     Return the status that a task turns to, or `updated` or `deleted`; None if clients see nothing.
 
     A task that is inserted turns to its first status; a status that is null is `unknown`. Nothing
-    is to be seen when `running` becomes `in_progress`.
+    is to be seen when `running` becomes `in_progress`. Raises `RowNotShown`.
     """
     if event.operation is Operation.DELETE:
         return "deleted"
-    if event.data is None:
-        return None  # the row is gone by now, which a later event says
-    status = event.data.get("status")
-    status = SHOWN.get(status, status)
-    if event.operation is Operation.UPDATE:
-        old = event.old or {}
-        if "status" not in old:
-            return "updated"
-        if status == SHOWN.get(old["status"], old["status"]):
-            return "updated" if len(old) > 1 else None
+    if event.row is None:
+        return None
+    status = shown_status(event.row)
+    if event.former is not None and status == shown_status(event.former):
+        return None if event.changed_columns() == ["status"] else "updated"
     return "unknown" if status is None else status
 
 
-def task_data(row: dict[str, Any] | None) -> TaskData:
-    """Return a row as clients see it; raises `ValidationError` for what they have no word for."""
-    row = row or {}
-    return TaskData.model_validate(
-        {
-            **{name: row.get(name) for name in TaskData.model_fields},
-            "status": SHOWN.get(row.get("status"), row.get("status")),
-            "task_id": row.get("id"),
-        }
-    )
+def shown_status(row: Row) -> str | None:
+    status = row.string("status")
+    return SHOWN.get(status, status)
+
+
+def task_data(row: Row) -> dict[str, Any]:
+    """Return `TaskData` for a row, with the digits of its progress. Raises `RowNotShown`."""
+    id, status = row.string("id"), shown_status(row)
+    if id is None:
+        raise RowNotShown("id is missing")
+    if status not in STATUSES:
+        raise RowNotShown(f"status is none of {', '.join(STATUSES)} and running")
+    return {
+        "id": id,
+        "status": status,
+        "progress": column_or_payload(row, Row.number, "progress", "current_step"),
+        "task_id": id,
+        "agent": column_or_payload(row, Row.string, "agent"),
+        "started_at": shown_moment(row, "started_at"),
+        "completed_at": shown_moment(row, "completed_at"),
+        "error": column_or_payload(row, Row.string, "error"),
+    }
+
+
+def column_or_payload(row: Row, read: Callable[[Row, str], T], *names: str) -> T | None:
+    """
+    Return the first of these columns that the row has; without any, a member of its payload.
+
+    A payload is free in what it holds: there, what cannot be read is null.
+    """
+    for name in names:
+        if name in row:
+            return read(row, name)
+    payload = row.nested("payload")
+    for name in names:
+        if payload is not None and name in payload:
+            with suppress(RowNotShown):
+                return read(payload, name)
+    return None
+
+
+def shown_moment(row: Row, name: str) -> str | None:
+    moment = row.moment(name)
+    return None if moment is None else iso_milliseconds(moment)

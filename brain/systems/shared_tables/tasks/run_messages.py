@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
+from brain.errors import RowNotShown
 from brain.message.base_format import BaseFormat, Text
 from brain.message.channel_schema import ChannelSchema
 from brain.message.event import Event, Operation
+from brain.message.json_text import dumps
+from brain.message.row import Row
+from brain.message.row_messages import omitted
 from brain.message.skipped_rows import SkippedRows
+from brain.message.timestamps import iso_milliseconds
 from brain.message.wire_model import Timestamp, WireModel
 from brain.systems.shared_tables.tasks.rows import (
     CHANNEL,
@@ -56,25 +59,27 @@ class RunSchema(ChannelSchema):
         self._skipped = SkippedRows(BaseFormat.name)
 
     def render(self, event: Event) -> str | None:
+        """Return a `Run` or `RunTruncated`; without the models, which round numbers."""
         if event.operation is Operation.TRUNCATE:
             return RunTruncated(timestamp=event.at).model_dump_json()
-        change = visible_change(event)
-        if change is None:
+        if event.row is None:
             return None
-        row = event.old if event.data is None else event.data
-        type = TYPES.get(change, "run_update")
         try:
-            run = Run(type=type, data=task_data(row), timestamp=event.at)
-        except ValidationError as error:
+            change = visible_change(event)
+            data = task_data(event.row)
+        except RowNotShown as error:
             # Only a table that Brain did not create can hold such a row.
             self._skipped.warn(CHANNEL, error)
             return None
-        return run.model_dump_json()
+        if change is None:
+            return None
+        run = {"type": TYPES.get(change, "run_update"), "data": data}
+        return dumps(run | {"timestamp": iso_milliseconds(event.at)} | omitted(event))
 
-    def show_row(self, row: dict[str, Any]) -> dict[str, Any] | None:
+    def show_row(self, row: str) -> str | None:
         try:
-            return task_data(row).model_dump(mode="json")
-        except ValidationError as error:
+            return dumps(task_data(Row(row)))
+        except RowNotShown as error:
             self._skipped.warn(CHANNEL, error)
             return None
 
@@ -82,5 +87,8 @@ class RunSchema(ChannelSchema):
         """Every `run_update` is superseded by the next; a task's end never is."""
         if event.operation not in (Operation.INSERT, Operation.UPDATE):
             return None
-        change = visible_change(event)
+        try:
+            change = visible_change(event)
+        except RowNotShown:
+            return None
         return None if change is None or change in TYPES else f"{event.channel} {event.key}"
