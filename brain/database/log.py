@@ -67,7 +67,7 @@ RECENT = """
 NEWEST = """
     SELECT {columns}
       FROM brain.tick() t,
-           LATERAL brain.read($1, $2, $3, t.id, $4, $5) r (at_tick, at_nonce, event_id, ...)
+           LATERAL brain.read($1, $2, $3, t.id, $4, $5) r
 """
 
 # What PostgreSQL says of a text without an equivalent in UTF-8, and of damaged data.
