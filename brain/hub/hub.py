@@ -18,7 +18,7 @@ from brain.hub.subscriber import CATCHING_UP, Subscriber
 from brain.hub.subscription_index import SubscriptionIndex
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
-from brain.message.event import Batch, Event
+from brain.message.event import Batch, Event, Operation
 from brain.message.matching import Match, SubscriptionSet
 from brain.message.rendering import Encoding
 from brain.message.wire_format import WireFormat
@@ -70,6 +70,8 @@ class Hub:
         self._of_user: dict[str, set[Subscriber]] = {}
         self._cohorts: dict[tuple[str, SubscriptionSet], Cohort] = {}
         self._index = SubscriptionIndex()
+        self._fed_a_reset: set[Subscriber] = set()
+        """Those whose last chunk from the ring ended with a reset."""
         self._heartbeat_at: dict[str, float] = {}
         """When the clients of a wire format were sent their last heartbeat."""
         self._slow = SlowConsumers(self._feed, later)
@@ -94,6 +96,7 @@ class Hub:
         after: Cursor | None = None,
         user: str | None = None,
         conflates: bool = False,
+        reload: Callable[[], None] | None = None,
     ) -> Subscriber:
         """Add a subscriber that is catching up, from `after` or from here."""
         subscriber = Subscriber(
@@ -103,6 +106,7 @@ class Hub:
             outgoing.send_now,
             outgoing.write,
             on_gap,
+            reload,
             after or self.cursor,
             conflates=conflates,
         )
@@ -166,6 +170,7 @@ class Hub:
             self._cursor = batch.cursor
             for subscriber in list(self._slow.ahead):
                 self._feed(subscriber)
+            self._reload_after([e for e in batch.events if e.operation is Operation.RESET])
         else:
             self._begin_at(batch)
 
@@ -245,6 +250,25 @@ class Hub:
             for cohort in self._index.cohorts_of(some):
                 cohort.deliver(some, now)
 
+    def _reloads(self, subscriber: Subscriber) -> bool:
+        """Return True for a subscriber that, after a reset in its chunk, gets the rows again."""
+        if subscriber not in self._fed_a_reset:
+            return False
+        self._fed_a_reset.discard(subscriber)
+        if subscriber.reload is None:
+            return False
+        subscriber.reload()
+        return True
+
+    def _reload_after(self, resets: Sequence[Event]) -> None:
+        """Have those that were sent a reset get the rows again, if they want them."""
+        for event in resets:
+            for cohort in self._index.cohorts_of((event,)):
+                if cohort.subscriptions.match(event):
+                    for subscriber in list(cohort.members):
+                        if subscriber.reload and event.recipient in (None, subscriber.user):
+                            subscriber.reload()
+
     def _send_to_user(self, user: str, events: Sequence[Event]) -> None:
         """Send private messages to those connections of their recipient that keep up."""
         for subscriber in list(self._of_user.get(user, ())):
@@ -264,6 +288,8 @@ class Hub:
             frames = b"".join(self._next_frames(subscriber))
             if frames:
                 subscriber.write(frames)
+        if self._reloads(subscriber):
+            return
         if subscriber.is_paused:
             self._slow.add(subscriber)
         elif subscriber.position < self._next:
@@ -291,6 +317,9 @@ class Hub:
             ):
                 yield frame
                 size += len(frame)
+            if event.operation is Operation.RESET and subscriber.subscriptions.match(event):
+                self._fed_a_reset.add(subscriber)
+                return
             if size >= CHUNK_BYTES:
                 return
 

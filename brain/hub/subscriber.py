@@ -29,6 +29,8 @@ class Subscriber:
     """See `Outgoing`."""
     on_gap: Callable[[ConnectionEnded], None]
     """Called when the hub cannot send everything after `cursor`; restarts or closes the client."""
+    reload: Callable[[], None] | None
+    """Called after a reset was written, for a client that gets the rows again."""
     cursor: Cursor
     """The place in the log up to which it was sent everything; nothing before it is sent."""
     position: int = CATCHING_UP

@@ -48,6 +48,14 @@ class Echo(WireModel):
     timestamp: Timestamp
 
 
+class Reset(WireModel):
+    """What the client missed cannot be sent; `data.message` says why."""
+
+    type: Literal["reset"] = "reset"
+    data: Text
+    timestamp: Timestamp
+
+
 class Rows(WireModel):
     """Rows of one watched table."""
 
@@ -83,6 +91,9 @@ class BaseFormat(WireFormat):
         yield Connected(data=self._greeting, timestamp=welcome.now).model_dump_json()
 
     def render(self, event: Event) -> str | None:
+        if event.operation is Operation.RESET:
+            data = {"message": orjson.Fragment(event.data or "null")}
+            return dumps({"type": "reset", "data": data, "timestamp": iso_milliseconds(event.at)})
         if event.operation is Operation.PUBLISH:
             return DEFAULT.render(event)
         return self._schemas[event.channel].render(event)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from brain.message.base_format import Text
+from brain.message.base_format import Reset, Text
 from brain.message.commands import Command, Reply
 from brain.message.cursor import Cursor
 from brain.message.event import Event
@@ -26,14 +26,6 @@ class Heartbeat(WireModel):
 
     type: Literal["heartbeat"] = "heartbeat"
     data: dict[str, Any] = Field(default_factory=dict)
-    timestamp: Timestamp
-
-
-class Reset(WireModel):
-    """What the client missed cannot be sent; `data.message` says why."""
-
-    type: Literal["reset"] = "reset"
-    data: Text
     timestamp: Timestamp
 
 

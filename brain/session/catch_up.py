@@ -16,7 +16,7 @@ from brain.errors import ConnectionEnded, CursorLost
 from brain.hub.hub import CHUNK_BYTES, Hub
 from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
-from brain.message.event import Batch
+from brain.message.event import Batch, Operation
 from brain.message.snapshot import Snapshot
 from brain.session.transport_protocol import Transport
 
@@ -138,6 +138,11 @@ class CatchUp:
             ):
                 frames.append(frame)
                 size += len(frame)
+            if event.operation is Operation.RESET and subscriber.subscriptions.match(event):
+                await self._write(frames, event.cursor)
+                frames, size = [], 0
+                if subscriber.reload:
+                    subscriber.reload()
             if size >= CHUNK_BYTES:
                 await self._write(frames, event.cursor)
                 frames, size = [], 0

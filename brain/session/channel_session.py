@@ -107,6 +107,7 @@ class ChannelSession(Session):
             after=cursor,
             user=self._identity.user,
             conflates=self._request.conflates,
+            reload=self._reload if self._request.wants_snapshot else None,
         )
         self.client.channels = subscriptions.channels
         self._context.registry.add(self)
@@ -284,6 +285,12 @@ class ChannelSession(Session):
             return
         self._send(text)
         self._continue(with_rows=self._request.wants_snapshot)
+
+    def _reload(self) -> None:
+        """Send the rows again, after a reset that was an event of a channel."""
+        if self._subscriber is not None:
+            self._hub.restart(self._subscriber)
+            self._continue(with_rows=True)
 
     def _continue(self, *, with_rows: bool) -> None:
         if self._catch_up is not None:

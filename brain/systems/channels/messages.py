@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
+import orjson
 from pydantic import ConfigDict, Field, PlainSerializer
 
 from brain.message.event import Event, Operation
@@ -134,6 +135,12 @@ class AgentHeartbeat(ChannelEvent):
     data: HeartbeatData
 
 
+class ResetEvent(ChannelEvent):
+    """What happened to the channel cannot be sent: load its state again."""
+
+    type: Literal["reset"] = "reset"
+
+
 class LeftEvent(ChannelEvent):
     """A row no longer matches the filter of a subscription."""
 
@@ -147,6 +154,8 @@ def channel_event(event: Event) -> dict[str, Any] | None:
 
     Raises `RowNotShown` for a row with values that Brain's own tables refuse.
     """
+    if event.operation is Operation.RESET:
+        return message(event, "reset", {"message": orjson.Fragment(event.data or "null")})
     if event.type is None and event.row is not None:
         match event.channel:
             case tasks.CHANNEL:

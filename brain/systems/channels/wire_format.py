@@ -32,6 +32,7 @@ from brain.systems.channels.messages import (
     EpochSeconds,
     LeftEvent,
     MissionEvent,
+    ResetEvent,
     TaskEvent,
     channel_event,
     left_event,
@@ -79,6 +80,7 @@ ServerMessage = Annotated[
     | AgentEvent
     | AgentHeartbeat
     | LeftEvent
+    | ResetEvent
     | ChannelEvent,
     Field(union_mode="left_to_right"),
 ]
