@@ -26,14 +26,10 @@ def publish_command(
 
     brain publish news greeting '{"text": "hello"}'
     """
-    try:
-        content = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise UsageError(f"the data is not JSON: {error}") from error
 
     async def work(connection: asyncpg.Connection) -> None:
         try:
-            await publish(connection, channel, type, content, recipient)
+            await publish(connection, channel, type, orjson.Fragment(data), recipient)
         except MessageRefused as error:
             raise UsageError(str(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import asyncpg
@@ -35,7 +36,14 @@ async def append_message(connection: Queryable, statement: str, *arguments: str 
 
 
 def json_of(data: Any) -> str:
+    """Return the JSON text of `data`, in which decimals keep their digits."""
     try:
-        return orjson.dumps(data).decode()
+        return orjson.dumps(data, default=exact).decode()
     except TypeError as error:
         raise MessageRefused(f"the message cannot be published: {error}") from error
+
+
+def exact(value: object) -> orjson.Fragment:
+    if isinstance(value, Decimal) and value.is_finite():
+        return orjson.Fragment(str(value))
+    raise TypeError(f"{type(value).__name__} is not JSON")

@@ -19,6 +19,7 @@ from brain.message.event import Event
 from brain.message.snapshot import Snapshot
 from brain.message.wire_format import Welcome, WireFormat
 from brain.message.wire_model import Timestamp, WireModel
+from brain.message.wrapped_format import WrappedFormat
 
 
 class Heartbeat(WireModel):
@@ -29,15 +30,11 @@ class Heartbeat(WireModel):
     timestamp: Timestamp
 
 
-class CursorFormat(WireFormat):
+class CursorFormat(WrappedFormat):
     """Speaks like another format, with the cursor as one more key of every message."""
 
     def __init__(self, plain: WireFormat) -> None:
-        self._plain = plain
-        self.name = f"{plain.name} with cursor"
-        self.heartbeat_seconds = plain.heartbeat_seconds
-        self.client_timeout_seconds = plain.client_timeout_seconds
-        self.going_away_code = plain.going_away_code
+        super().__init__(plain, "with cursor")
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         for text in self._plain.greet(welcome):
@@ -62,12 +59,6 @@ class CursorFormat(WireFormat):
             Reply(with_cursor(command.text, cursor())) if isinstance(command, Reply) else command
             for command in self._plain.receive(text, now, cursor)
         ]
-
-    def confirm(self, command: Command, now: datetime) -> str | None:
-        return self._plain.confirm(command, now)
-
-    def refuse(self, reason: str, now: datetime) -> str | None:
-        return self._plain.refuse(reason, now)
 
     def add_cursor(self, text: str, cursor: Callable[[], Cursor]) -> str:
         return with_cursor(text, cursor())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -18,6 +18,7 @@ from brain.errors import AccessUndecided
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
 from brain.message.matching import Filter, parse_filter
+from brain.message.number_strings import NumberStringsFormat
 from brain.message.wire_format import WireFormat
 from brain.session.admission import Admitted
 from brain.session.channel_session import ChannelSession, SessionRequest
@@ -39,9 +40,15 @@ class Profile:
     """The query parameter that selects the profile; None: it is the default."""
 
     @cached_property
-    def with_cursor(self) -> CursorFormat:
-        """The wire format for clients that resume."""
-        return CursorFormat(self.wire_format)
+    def formats(self) -> Mapping[tuple[bool, bool], WireFormat]:
+        """The wire format: with cursors or without, with long numbers as strings or not."""
+        exact = NumberStringsFormat(self.wire_format)
+        return {
+            (False, False): self.wire_format,
+            (True, False): CursorFormat(self.wire_format),
+            (False, True): exact,
+            (True, True): CursorFormat(exact),
+        }
 
 
 def routes(services: Services, profiles: Sequence[Profile]) -> list[WebSocketRoute]:
@@ -51,7 +58,7 @@ def routes(services: Services, profiles: Sequence[Profile]) -> list[WebSocketRou
 
 
 class Endpoint:
-    """Serves `/ws`: `?channel=`, `?where=`, `?cursor=`, `?snapshot` and `?latest=1`."""
+    """Serves `/ws`, whose parameters docs/protocol.md lists."""
 
     def __init__(self, services: Services, profiles: Sequence[Profile]) -> None:
         self._services = services
@@ -82,7 +89,7 @@ class Endpoint:
         if wants_snapshot and (where or any(":" in name for name in names)):
             raise ValueError("a snapshot is of whole channels")
         return SessionRequest(
-            profile.with_cursor if has_cursors else profile.wire_format,
+            profile.formats[has_cursors, wants_number_strings(query)],
             names,
             where,
             after=query.get("cursor"),
@@ -115,6 +122,14 @@ async def open_channels(
         return ChannelSession(admitted, services.sessions, sources, request, may_read)
 
     await services.handshake.accept(websocket, session_for, who, subprotocol)
+
+
+def wants_number_strings(query: QueryParams) -> bool:
+    """Return whether long numbers are to be strings. Raises `ValueError`, with what is wrong."""
+    numbers = query.get("numbers")
+    if numbers not in (None, "string"):
+        raise ValueError("numbers can only be string")
+    return numbers is not None
 
 
 def parse_filter_parameter(text: str | None) -> Filter:
