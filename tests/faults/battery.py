@@ -14,6 +14,7 @@ from tests.faults.cursors import cursors, snapshot_race
 from tests.faults.figures import Findings
 from tests.faults.floods import floods
 from tests.faults.fuzz import nonsense
+from tests.faults.hostile_rows import hostile_rows
 from tests.faults.scene import Report, Stage
 from tests.faults.silence import half_open, stopped_processes
 from tests.faults.slow_readers import slow_drinkers, stopped_readers
@@ -106,6 +107,14 @@ SHORT_READERS = partial(
     slack_milliseconds=150,
 )
 
+HOSTILE_STATEMENTS = {
+    "UTF8": 6000,
+    "SQL_ASCII": 1000,
+    "LATIN1": 600,
+    "WIN1252": 1000,
+    "EUC_JP": 1000,
+}
+
 MISDEEDS = {
     "one-stopped": Misdeed(
         partial(FULL_READERS, stopped=1, others=999),
@@ -148,6 +157,13 @@ MISDEEDS = {
         partial(floods, limit_seconds=3, most_bytes=8 << 20),
     ),
     "churn": Misdeed(partial(churn, connections=20_000), partial(churn, connections=400)),
+    **{
+        f"rows-{encoding.lower()}": Misdeed(
+            partial(hostile_rows, statements=full, most_bytes=20 << 20, encoding=encoding),
+            partial(hostile_rows, statements=300, most_bytes=1 << 20, encoding=encoding),
+        )
+        for encoding, full in HOSTILE_STATEMENTS.items()
+    },
     "nonsense": Misdeed(
         partial(nonsense, frames=10_000, texts=10_000),
         partial(nonsense, frames=300, texts=300),

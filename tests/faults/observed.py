@@ -107,9 +107,11 @@ async def watched_memory(node: ObservedNode) -> AsyncIterator[Memory]:
 
 
 @asynccontextmanager
-async def served(stage: Stage, settings: Mapping[str, str] = {}) -> AsyncIterator[ObservedNode]:
+async def served(
+    stage: Stage, settings: Mapping[str, str] = {}, encoding: str = "UTF8"
+) -> AsyncIterator[ObservedNode]:
     """Run a Brain on a database of its own."""
-    async with set_up(stage) as scene:
+    async with set_up(stage, encoding=encoding) as scene:
         node = ObservedNode(scene.database, stage.folder, settings)
         scene.stack.push_async_callback(node.close)
         await node.start()

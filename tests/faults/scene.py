@@ -185,12 +185,17 @@ class Scene:
 
 
 @asynccontextmanager
-async def set_up(stage: Stage, postgres: str | None = None) -> AsyncIterator[Scene]:
+async def set_up(
+    stage: Stage, postgres: str | None = None, encoding: str = "UTF8"
+) -> AsyncIterator[Scene]:
     """Create a database for the writers, on the stage's server or on another one."""
     server = postgres or stage.postgres
     name = f"faults_{uuid4().hex}"
     async with connected(server) as admin:
-        await admin.execute(f"CREATE DATABASE {name}")
+        await admin.execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING {encoding}"
+            " LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
     try:
         database = named(server, name)
         await migrate(database, every_schema())
