@@ -1,0 +1,90 @@
+"""What goes wrong and is lived with: counted by where it comes from, logged, shown by `/readyz`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+BETWEEN_LINES_SECONDS = 60.0
+# How long a problem that does not happen again is shown.
+KEEP_SECONDS = 600.0
+# An address may name a key: there is no end of them.
+MOST_ADDRESSES = 200
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What went wrong at one address."""
+
+    address: str
+    text: str
+    """The latest."""
+    count: int
+    at: datetime
+    """When it happened last."""
+
+
+@dataclass(slots=True)
+class Record:
+    text: str = ""
+    count: int = 0
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    happened_at: float = 0.0
+    """By the clock of the registry."""
+    logged_at: float = float("-inf")
+    left_out: int = 0
+
+
+class Problems:
+    """
+    The problems of this process that do not end it.
+
+    Each has an address: where it comes from, as in `log`, `retention`, or `hub news 7`. An address
+    is logged once a minute at most, with the number of lines that were left out.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._records: dict[str, Record] = {}
+        """The one that happened last is the last."""
+
+    def report(self, address: str, text: str, *, unexpected: BaseException | None = None) -> None:
+        """
+        Count a problem, and log it.
+
+        `unexpected` is what may be a bug: the first one of an address is logged with its traceback.
+        """
+        now = self._clock()
+        self._forget(now)
+        record = self._records.pop(address, None) or Record()
+        self._records[address] = record
+        record.text, record.at, record.happened_at = text, datetime.now(UTC), now
+        record.count += 1
+        if now - record.logged_at < BETWEEN_LINES_SECONDS:
+            record.left_out += 1
+            return
+        more = f" ({record.left_out} more since the last line)" if record.left_out else ""
+        is_first = record.count == 1
+        record.logged_at, record.left_out = now, 0
+        logger.warning("%s: %s%s", address, text, more, exc_info=unexpected if is_first else None)
+
+    def recent(self) -> list[Problem]:
+        """Return what went wrong in the last minutes, the latest first."""
+        self._forget(self._clock())
+        return [
+            Problem(address, record.text, record.count, record.at)
+            for address, record in reversed(self._records.items())
+        ]
+
+    def _forget(self, now: float) -> None:
+        while self._records:
+            address, record = next(iter(self._records.items()))
+            is_old = now - record.happened_at >= KEEP_SECONDS
+            if not is_old and len(self._records) <= MOST_ADDRESSES:
+                return
+            del self._records[address]
