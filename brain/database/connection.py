@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
 
@@ -234,6 +234,26 @@ def read_any_bytes() -> None:
         )
         codecs.register({ANY_BYTES: codec}.get)
         protocol.ENCODINGS_MAP["sql_ascii"] = ANY_BYTES
+
+
+def holds_text(connection: asyncpg.Connection) -> Callable[[str], bool]:
+    """Return whether the database's encoding has the characters of a text, as Python knows it."""
+    encoding = connection.get_settings().server_encoding.lower()
+    if encoding in ("utf8", "sql_ascii"):
+        return lambda text: True
+    try:
+        codec = codecs.lookup(protocol.ENCODINGS_MAP.get(encoding, encoding))
+    except LookupError:  # Python has no such codec
+        return str.isascii
+
+    def is_held(text: str) -> bool:
+        try:
+            codec.encode(text)
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    return is_held
 
 
 async def require_own_session(url: str) -> None:
