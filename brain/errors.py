@@ -17,7 +17,8 @@ BrainError
 │   ├── MigrationFailed
 │   ├── MigrationsPending
 │   ├── MigrationUnknown
-│   └── MigrationUnsupported
+│   ├── MigrationUnsupported
+│   └── SchemaGone
 ├── CursorLost                      the log does not hold what follows a cursor
 ├── MessageRefused                  422: what was published is no message
 │   └── MessageTooLarge             413
@@ -114,6 +115,10 @@ class MigrationUnknown(MigrationError):
 
 class MigrationUnsupported(MigrationError):
     """The database holds a schema from before the first release, which cannot be upgraded."""
+
+
+class SchemaGone(MigrationError):
+    """Something that Brain needs was dropped while it was running."""
 
 
 class CursorLost(BrainError):

@@ -55,6 +55,13 @@ LOST = (
     asyncpg.TransactionTimeoutError,
 )
 
+# And those with which it refuses a connection.
+REFUSED = (
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
 # What a session of Brain is, whatever its role, its database or postgresql.conf say. Set after
 # connecting and not as start-up parameters, which PgBouncer refuses to pass on.
 SETTINGS: Mapping[str, str] = {
@@ -316,7 +323,7 @@ def is_lost_link(error: BaseException) -> bool:
         case asyncpg.InterfaceError():  # otherwise asyncpg was called in a wrong way
             return "clos" in str(error) and not isinstance(error, ValueError)
         case _:
-            lost = (OSError, asyncpg.InternalClientError, DatabaseError, *LOST)
+            lost = (OSError, asyncpg.InternalClientError, DatabaseError, *LOST, *REFUSED)
             return isinstance(error, lost)
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import asyncpg
 import orjson
 
-from brain.database.connection import DISCONNECTIONS, Queryable, first_line
+from brain.database.connection import DATABASE_ERRORS, Queryable, explain
+from brain.problems import Problems
 
 CHECK_SECONDS = 60.0
 
@@ -76,15 +77,16 @@ async def unwatch(connection: Queryable, table: str) -> None:
     await connection.execute("SELECT brain.unwatch($1::text::regclass)", table)
 
 
-async def warn_of_problems(pool: asyncpg.Pool) -> None:
+async def warn_of_problems(pool: asyncpg.Pool, problems: Problems | None = None) -> None:
     """Once a minute, for ever, warn of new problems of watched tables."""
+    problems = problems or Problems()
     known: set[tuple[str, str]] = set()
     while True:
         try:
             found = {(w.channel, problem) for w in await watches(pool) for problem in w.problems}
-        except DISCONNECTIONS as error:
-            logger.warning(
-                "could not check the watched tables, trying again: %s", first_line(error)
+        except DATABASE_ERRORS as error:
+            problems.report(
+                "watches", f"could not check the watched tables, trying again: {explain(error)}"
             )
         else:
             for channel, problem in sorted(found - known):

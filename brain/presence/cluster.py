@@ -144,14 +144,14 @@ class Cluster:
         while True:
             try:
                 async with connected(self._url) as connection:
-                    has_characters = holds_text(connection)
-                    self._is_held = lambda name: is_text(name) and has_characters(name)
                     await self._run_while_connected(connection)
             except DATABASE_ERRORS as error:
                 self._fail(error)
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _run_while_connected(self, connection: asyncpg.Connection) -> None:
+        has_characters = holds_text(connection)
+        self._is_held = lambda name: is_text(name) and has_characters(name)
         while True:
             try:
                 await self._run_over(connection)
