@@ -321,7 +321,8 @@ def is_lost_link(error: BaseException) -> bool:
         case TimeoutError():
             return False
         case asyncpg.InterfaceError():  # otherwise asyncpg was called in a wrong way
-            return "clos" in str(error) and not isinstance(error, ValueError)
+            is_gone = re.search(r"\bclos(ed|ing)\b|released back to the pool", str(error))
+            return is_gone is not None and not isinstance(error, ValueError)
         case _:
             lost = (OSError, asyncpg.InternalClientError, DatabaseError, *LOST, *REFUSED)
             return isinstance(error, lost)
@@ -331,7 +332,7 @@ def explain(error: BaseException) -> str:
     """Return in a line what an error of the database is, and which function it comes from."""
     if isinstance(error, TimeoutError):
         return "PostgreSQL did not answer in time"
-    if is_lost_link(error):
+    if is_lost_link(error) and not isinstance(error, DatabaseError):
         return f"the database cannot be reached: {first_line(error)}"
     context = getattr(error, "context", None) or ""
     functions = [line for line in context.splitlines() if " function " in line]

@@ -136,6 +136,18 @@ async def test_a_session_that_cannot_be_reset_is_not_lent_again_and_its_borrower
         assert await pool.fetchval("SELECT pg_backend_pid()") != process
 
 
+async def test_a_connection_that_a_backend_passes_keeps_its_settings(database: str) -> None:
+    await make_hostile(database)
+    application = await ordinary_connection(database)
+    await application.execute("DO 'BEGIN END'")  # PL/pgSQL brings settings of its own
+    before = await application.fetch("SELECT name, setting FROM pg_settings")
+
+    await publish("news", "greeting", {"text": "hello"}, connection=application)
+
+    assert await application.fetch("SELECT name, setting FROM pg_settings") == before
+    await application.close()
+
+
 @pytest.mark.parametrize("of_role", [False, True])
 async def test_everything_works_whatever_the_defaults_of_the_role_and_the_database_are(
     database: str, monkeypatch: pytest.MonkeyPatch, of_role: bool
