@@ -61,6 +61,16 @@ def test_what_may_be_a_bug_is_logged_with_its_traceback_the_first_time(
     assert caplog.messages == ["hub: failed"] * 2
 
 
+def test_what_is_known_is_counted_and_not_logged(
+    problems: Problems, caplog: pytest.LogCaptureFixture
+) -> None:
+    problems.report("watch orders", "a trigger is disabled")
+    problems.report("watch orders", "a trigger is disabled", is_known=True)
+
+    assert problems.recent()[0].count == 2
+    assert len(caplog.messages) == 1
+
+
 def test_what_does_not_happen_again_is_forgotten(problems: Problems, clock: Clock) -> None:
     problems.report("log", "old")
     clock.now = 1.0
