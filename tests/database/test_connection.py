@@ -154,6 +154,13 @@ async def test_a_pooler_in_session_mode_is_as_good_as_a_direct_connection(postgr
         await require_own_session(url)
 
 
+async def test_the_pool_works_through_a_pooler_in_session_mode(postgres: str) -> None:
+    with pgbouncer_to(postgres, "session") as url:
+        async with opened_pool(url) as pool:
+            for _ in range(3):
+                assert await pool.fetchval("SELECT current_setting('lock_timeout')") == "2s"
+
+
 async def test_a_pooler_in_transaction_mode_is_recognised(postgres: str) -> None:
     with pgbouncer_to(postgres, "transaction") as url:
         with pytest.raises(PoolerInTheWay, match="pooler in transaction mode"):
