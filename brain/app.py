@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +22,7 @@ from brain.database.history import HistoryReader
 from brain.database.retention import trim_log
 from brain.database.snapshot import SnapshotReader
 from brain.database.watches import warn_of_problems
+from brain.errors import BrainError
 from brain.feeds import routes as feeds
 from brain.feeds.reader import FeedReader
 from brain.feeds.refresher import FeedRefresher
@@ -31,6 +32,7 @@ from brain.message.channel_schema import ChannelSchemas
 from brain.message.event import Batch
 from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
+from brain.problems import Problems
 from brain.session.admission import Admission
 from brain.session.catch_up import Sources
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
@@ -45,6 +47,8 @@ from brain.web.services import Services
 
 # How long to wait for the database before serving without it.
 STARTUP_SECONDS = 5.0
+# How many events of a batch that could not be delivered are named.
+MOST_NAMED = 3
 MAX_BODY_BYTES = 1024 * 1024
 
 logger = logging.getLogger(__name__)
@@ -65,11 +69,28 @@ class State(TypedDict):
     feed_reader: FeedReader
 
 
-async def relay(source: BatchSource, sinks: Sequence[Sink]) -> None:
-    """Carry every change from the database to the clients."""
+async def relay(source: BatchSource, sinks: Mapping[str, Sink], problems: Problems) -> None:
+    """
+    Carry every change from the database to the clients.
+
+    What a sink cannot deliver is lost to that sink alone: it is a problem of the sink's, and of the
+    batch's first channel.
+    """
     async for batch in source.batches():
-        for sink in sinks:
-            sink.deliver(batch)
+        for name, sink in sinks.items():
+            try:
+                sink.deliver(batch)
+            except Exception as error:
+                text = f"cannot deliver {contents(batch)}: {type(error).__name__}: {error}"
+                channel = batch.events[0].channel if batch.events else ""
+                problems.report(f"{name} {channel}".rstrip(), text, unexpected=error)
+
+
+def contents(batch: Batch) -> str:
+    """Return what is in a batch: the channels and keys of its first events."""
+    named = [f"{event.channel} {event.key}" for event in batch.events[:MOST_NAMED]]
+    more = len(batch.events) - len(named)
+    return ", ".join(named) + (f" and {more} more events" if more else "") or "no events"
 
 
 async def maintain(hub: Hub, registry: SessionRegistry, heartbeat_seconds: float) -> None:
@@ -92,14 +113,15 @@ def create_app(
     workers one is enough.
     """
     schemas = ChannelSchemas(schema for system in systems for schema in system.channel_schemas)
+    problems = Problems()
     hub = Hub(settings.ring_bytes, settings.ring_seconds, schemas)
     presence = PresenceTracker()
     registry = SessionRegistry(presence)
-    access_function = AccessFunction(settings.database_timeout_seconds)
-    revoked = Revocations(on_revoke=registry.revoke)
-    source = BatchSource(url, settings, before_gap=revoked.load_again)
+    access_function = AccessFunction(settings.database_timeout_seconds, problems=problems)
+    revoked = Revocations(on_revoke=registry.revoke, problems=problems)
+    source = BatchSource(url, settings, before_gap=revoked.load_again, problems=problems)
     authority = authority_for(settings, access_function, revoked)
-    cluster = Cluster(url, presence, settings.database_timeout_seconds)
+    cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)
     admission = Admission(authority, ConnectionLimiter(quotas(settings)), settings.allowed_origins)
     services = Services(
         settings=settings,
@@ -111,6 +133,7 @@ def create_app(
         sessions=SessionContext(authority, registry, limits(settings), settings.jwt_leeway_seconds),
         presence=presence,
         cluster=cluster,
+        problems=problems,
         snapshots=SnapshotReader(settings.snapshot_bytes),
     )
 
@@ -121,15 +144,17 @@ def create_app(
             refresher = FeedRefresher(reader, settings.feed_interval_seconds)
             revoked.connect(pool)
             work: dict[str, Coroutine[Any, Any, None]] = {
-                "batch source": relay(source, (revoked, hub, refresher)),
+                "batch source": relay(
+                    source, {"revocations": revoked, "hub": hub, "feeds": refresher}, problems
+                ),
                 "feeds": refresher.run(),
                 "hub": maintain(hub, registry, settings.heartbeat_seconds),
                 "cluster": cluster.run(),
                 "access function": access_function.follow(pool),
-                "retention": trim_log(pool, settings.retention_seconds),
+                "retention": trim_log(pool, settings.retention_seconds, problems),
             }
             if warns:
-                work["watches"] = warn_of_problems(pool)
+                work["watches"] = warn_of_problems(pool, problems)
             tasks = [asyncio.create_task(one, name=name) for name, one in work.items()]
             for task in tasks:
                 task.add_done_callback(end_process)
@@ -138,7 +163,7 @@ def create_app(
                     async with asyncio.timeout(STARTUP_SECONDS):
                         await source.live()
                         await access_function.known()
-                history = HistoryReader(pool, settings.database_timeout_seconds)
+                history = HistoryReader(pool, settings.database_timeout_seconds, problems)
                 yield {
                     "pool": pool,
                     "sources": Sources(hub, history, partial(services.snapshots.read, pool)),
@@ -154,7 +179,10 @@ def create_app(
     def end_process(task: asyncio.Task[None]) -> None:
         failure = asyncio.CancelledError() if task.cancelled() else task.exception()
         app.state.failure = failure
-        logger.critical("the task %r died", task.get_name(), exc_info=failure)
+        if isinstance(failure, BrainError):
+            logger.critical("%s", failure)
+        else:
+            logger.critical("the task %r died", task.get_name(), exc_info=failure)
         signal.raise_signal(signal.SIGTERM)
 
     front_page = next((system.front_page for system in systems if system.front_page), None)

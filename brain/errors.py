@@ -17,7 +17,8 @@ BrainError
 │   ├── MigrationFailed
 │   ├── MigrationsPending
 │   ├── MigrationUnknown
-│   └── MigrationUnsupported
+│   ├── MigrationUnsupported
+│   └── SchemaGone
 ├── CursorLost                      the log does not hold what follows a cursor
 ├── RowNotShown                     a wire format cannot show a row
 ├── MessageRefused                  422: what was published is no message
@@ -119,6 +120,10 @@ class MigrationUnsupported(MigrationError):
 
 class RowNotShown(BrainError):
     """A row has a value that a wire format cannot show."""
+
+
+class SchemaGone(MigrationError):
+    """Something that Brain needs was dropped while it was running."""
 
 
 class CursorLost(BrainError):

@@ -53,9 +53,16 @@ class Problems:
         self._records: dict[str, Record] = {}
         """The one that happened last is the last."""
 
-    def report(self, address: str, text: str, *, unexpected: BaseException | None = None) -> None:
+    def report(
+        self,
+        address: str,
+        text: str,
+        *,
+        unexpected: BaseException | None = None,
+        is_known: bool = False,
+    ) -> None:
         """
-        Count a problem, and log it.
+        Count a problem, and log it unless it `is_known`: that nothing has changed.
 
         `unexpected` is what may be a bug: the first one of an address is logged with its traceback.
         """
@@ -65,6 +72,8 @@ class Problems:
         self._records[address] = record
         record.text, record.at, record.happened_at = text, datetime.now(UTC), now
         record.count += 1
+        if is_known:
+            return
         if now - record.logged_at < BETWEEN_LINES_SECONDS:
             record.left_out += 1
             return

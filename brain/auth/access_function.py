@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -12,9 +11,10 @@ from typing import Any, NamedTuple
 import asyncpg
 import orjson
 
-from brain.database.connection import DISCONNECTIONS, first_line
+from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.single_flight import SingleFlight
 from brain.errors import AccessUndecided
+from brain.problems import Problems
 
 # How often Brain looks for the function, and for how long a result of it is kept.
 LOOK_SECONDS = 3.0
@@ -23,9 +23,6 @@ MOST_KEPT = 1000
 
 # A slow function must leave some of the few connections of the pool to others.
 MOST_AT_ONCE = 2
-
-# Clients must not be able to fill the disk with warnings.
-BETWEEN_FAILURE_WARNINGS_SECONDS = 1.0
 
 # Any function of that name: one with other arguments is a mistake, and denies everything.
 FIND = """
@@ -44,10 +41,8 @@ SERVER_ERRORS = (
     asyncpg.PostgresSystemError,
 )
 
-FAILS = "brain.may_read fails, which denies access: %s"
-UNDECIDED = "brain.may_read cannot be called, which refuses clients: %s"
-
-logger = logging.getLogger(__name__)
+FAILS = "brain.may_read fails, which denies access"
+UNDECIDED = "brain.may_read cannot be called, which refuses clients"
 
 
 class Query(NamedTuple):
@@ -64,7 +59,13 @@ class AccessFunction:
     fails. Nothing is decided if it cannot be called, or takes longer than `timeout_seconds`.
     """
 
-    def __init__(self, timeout_seconds: float, pool: asyncpg.Pool | None = None) -> None:
+    def __init__(
+        self,
+        timeout_seconds: float,
+        pool: asyncpg.Pool | None = None,
+        problems: Problems | None = None,
+    ) -> None:
+        self._problems = problems or Problems()
         self._timeout_seconds = timeout_seconds
         self._pool = pool
         """None until there is one: before that, nothing is decided."""
@@ -76,7 +77,6 @@ class AccessFunction:
         self._kept: dict[Query, tuple[float, frozenset[str] | None]] = {}
         """Until when a result is kept, by time.monotonic(), and the result; the oldest first.
         None: nothing was decided."""
-        self._warned_at = -BETWEEN_FAILURE_WARNINGS_SECONDS
 
     @property
     def is_replaced(self) -> bool:
@@ -105,8 +105,8 @@ class AccessFunction:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 version = await self._pool.fetchval(FIND)
-        except DISCONNECTIONS as error:
-            self._warn("cannot look for the function brain.may_read: %s", error)
+        except DATABASE_ERRORS as error:
+            self._warn("cannot look for the function brain.may_read", error)
             return
         if version != self._version:
             self._kept.clear()
@@ -125,7 +125,7 @@ class AccessFunction:
                 frozenset(channels),
             )
         except TypeError as error:
-            self._warn("brain.may_read cannot be called: %s", error)
+            self._warn("brain.may_read cannot be called", error)
             return frozenset()
         holds_until, result = self._kept.get(query, (0.0, None))
         if time.monotonic() >= holds_until and self._pool is not None:
@@ -146,7 +146,7 @@ class AccessFunction:
             async with asyncio.timeout(self._timeout_seconds), self._turn:
                 rows = await pool.fetch(ASK, query.claims, list(query.channels))
             result = frozenset(row["c"] for row in rows)
-        except DISCONNECTIONS as error:
+        except DATABASE_ERRORS as error:
             # asyncpg raises a ValueError for a text that PostgreSQL cannot hold.
             is_denied = isinstance(error, asyncpg.PostgresError | ValueError)
             if is_denied and not isinstance(error, SERVER_ERRORS):
@@ -164,6 +164,4 @@ class AccessFunction:
             del self._kept[next(iter(self._kept))]
 
     def _warn(self, message: str, error: Exception) -> None:
-        if time.monotonic() - self._warned_at >= BETWEEN_FAILURE_WARNINGS_SECONDS:
-            self._warned_at = time.monotonic()
-            logger.warning(message, first_line(error))
+        self._problems.report("access function", f"{message}: {explain(error)}")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from datetime import datetime
 
 from brain.database.backoff import delays
-from brain.database.connection import DISCONNECTIONS, Queryable, first_line
+from brain.database.connection import DATABASE_ERRORS, Queryable, explain
 from brain.message.event import Batch, Operation
+from brain.problems import Problems
 
 REVOCATIONS_CHANNEL = "brain.revocations"
 TYPE = "revoked"
-
-logger = logging.getLogger(__name__)
 
 
 def ignore(user: str) -> None:
@@ -31,9 +29,12 @@ class Revocations:
     Nothing is dropped: how long a token may live is not known here.
     """
 
-    def __init__(self, on_revoke: Callable[[str], None] = ignore) -> None:
+    def __init__(
+        self, on_revoke: Callable[[str], None] = ignore, problems: Problems | None = None
+    ) -> None:
         """`on_revoke` is called with each user that a batch revokes."""
         self._on_revoke = on_revoke
+        self._problems = problems or Problems()
         self._database: Queryable | None = None
         self._revoked_at: dict[str, float] = {}
         """In seconds since the epoch, by the clock of the database."""
@@ -48,8 +49,10 @@ class Revocations:
         for seconds in delays():
             try:
                 await self.load(self._database)
-            except DISCONNECTIONS as error:
-                logger.warning("cannot read the revoked tokens: %s", first_line(error))
+            except DATABASE_ERRORS as error:
+                self._problems.report(
+                    "revocations", f"cannot read the revoked tokens: {explain(error)}"
+                )
                 await asyncio.sleep(seconds)
             else:
                 return

@@ -52,6 +52,7 @@ def watch_command(
     name = channel or table.rpartition(".")[2]
 
     async def work(connection: asyncpg.Connection) -> None:
+        await find_tables_as_psql(connection)
         with translating_refusals():
             await watches.watch(
                 connection,
@@ -74,6 +75,7 @@ def unwatch_command(table: str, **flags: Any) -> None:
     """Stop watching a table."""
 
     async def work(connection: asyncpg.Connection) -> None:
+        await find_tables_as_psql(connection)
         with translating_refusals():
             await watches.unwatch(connection, table)
 
@@ -90,6 +92,11 @@ def watches_command(**flags: Any) -> None:
         click.echo(f"{watch.channel}  {watch.table} ({', '.join(watch.columns)}) {watch.timing}")
         for problem in watch.problems:
             click.echo(f"    {problem}")
+
+
+async def find_tables_as_psql(connection: asyncpg.Connection) -> None:
+    """Have the name of a table mean what it means to the same role in psql."""
+    await connection.execute("RESET search_path")
 
 
 def parsed_types(types: tuple[str, ...]) -> dict[str, str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
+from asyncpg.protocol import protocol
 
 from brain.errors import (
     DatabaseError,
@@ -27,38 +29,106 @@ POOL_CONNECTIONS = 4
 Queryable = asyncpg.Connection | asyncpg.Pool
 """What runs a query: a connection, or a pool that lends one."""
 
-# What a connection or a query may raise when the database goes away under it. asyncpg 0.32 reports
-# some terminations that come at an awkward moment as errors of its own state machine.
+# What a connection or a query may raise. asyncpg 0.32 reports some terminations that come at an
+# awkward moment as errors of its own state machine. In a database without an encoding an error may
+# have a text that is no UTF-8, as which asyncpg decodes it.
 DRIVER_ERRORS = (
     OSError,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
+    UnicodeDecodeError,
 )
-DISCONNECTIONS = (*DRIVER_ERRORS, DatabaseError)
+DATABASE_ERRORS = (*DRIVER_ERRORS, DatabaseError)
+"""What may be raised where the database is used; `is_lost_link` divides them."""
+DISCONNECTIONS = DATABASE_ERRORS
 
 # Those of PostgreSQL's own errors after which the connection is closed.
 LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.DatabaseDroppedError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
 )
 
-# Set after connecting and not as start-up parameters, which PgBouncer refuses to pass on.
-# The few queries run for ever with parameters that do not change their best plan: planned once, a
-# read takes two thirds of the time. Keepalives make the server notice a dead node, and release
-# its locks.
-SESSION = """
-    SET jit = off;
-    SET plan_cache_mode = force_generic_plan;
-    SET synchronous_commit = on;
-    SET lock_timeout = '2s';
-    SET idle_in_transaction_session_timeout = '10s';
-    SET tcp_keepalives_idle = 10;
-    SET tcp_keepalives_interval = 5;
-    SET tcp_keepalives_count = 3;
-    SET application_name = 'brain';
+# And those with which it refuses a connection.
+REFUSED = (
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
+# What a session of Brain is, whatever its role, its database or postgresql.conf say. Set after
+# connecting and not as start-up parameters, which PgBouncer refuses to pass on.
+SETTINGS: Mapping[str, str] = {
+    # First, as they hold for the rest: the client has its own timeouts, and nothing of Brain waits
+    # for a lock of others for long, or keeps locks while it waits for its client.
+    "statement_timeout": "0",
+    "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "10s",
+    "lock_timeout": "2s",
+    # Ticks are cut at READ COMMITTED; at other levels readers would conflict with writers.
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+    "synchronous_commit": "on",
+    # What a statement means.
+    "quote_all_identifiers": "off",
+    "search_path": "public, pg_temp",
+    "row_security": "on",
+    "check_function_bodies": "on",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "xmloption": "content",
+    "plpgsql.extra_errors": "none",
+    "plpgsql.extra_warnings": "none",
+    # One text per value.
+    "bytea_output": "hex",
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "1",
+    "lc_monetary": "C",
+    "lc_numeric": "C",
+    "lc_time": "C",
+    "xmlbinary": "base64",
+    "client_min_messages": "notice",
+    # The few queries take milliseconds.
+    "jit": "off",
+    # The server notices a dead node, and releases its locks.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "application_name": "brain",
+}
+SETTINGS_SINCE: Mapping[int, Mapping[str, str]] = {17: {"transaction_timeout": "0"}}
+"""Those that a server knows from a version on."""
+# The queries of a connection that is not lent run for ever with parameters that do not change their
+# best plan: planned once, a read takes two thirds of the time. The functions of users, which a pool
+# runs, may have others.
+PLANNED_ONCE = {"plan_cache_mode": "force_generic_plan"}
+PLANNED_AS_NEEDED = {"plan_cache_mode": "auto"}
+# Without an encoding the server checks that what it sends is valid in that of the client, and a
+# single text that is not would fail every read of it.
+WITHOUT_ENCODING = {"client_encoding": "SQL_ASCII"}
+ANY_BYTES = "brain_any_bytes"
+"""The name of the codec by which asyncpg reads and writes the texts of such a database."""
+
+# What a user's function may have left behind in a session that a pool lends to the next.
+FORGET = """
+    RESET ALL;
+    SET SESSION AUTHORIZATION DEFAULT;
+    RESET ROLE;
+    CLOSE ALL;
+    UNLISTEN *;
+    SELECT pg_catalog.pg_advisory_unlock_all();
+    DISCARD TEMP;
+    DISCARD SEQUENCES;
 """
 
 # Several hosts with commas between them, one of which is to be the primary.
@@ -83,28 +153,39 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
 @asynccontextmanager
 async def opened_pool(url: str) -> AsyncIterator[asyncpg.Pool]:
     """Open a pool of a few connections, which are opened when needed."""
+
+    async def connect_for_pool(*_: object, **__: object) -> asyncpg.Connection:
+        return await connect(url, PLANNED_AS_NEEDED)
+
     async with asyncpg.create_pool(
         url,
         min_size=0,
         max_size=POOL_CONNECTIONS,
-        timeout=CONNECT_SECONDS,
-        command_timeout=CONNECT_SECONDS,
-        # A standby may lag behind the log.
-        target_session_attrs=SessionAttribute.read_write,
-        server_settings={"application_name": "brain"},
+        connect=connect_for_pool,
+        reset=start_session_over,
     ) as pool:
         yield pool
+
+
+async def start_session_over(connection: asyncpg.Connection) -> None:
+    """Make a session of a pool what it was at first, in one round trip, or close it."""
+    settings = session_settings(connection, PLANNED_AS_NEEDED)
+    try:
+        await connection.execute(FORGET + settings, timeout=CLOSE_SECONDS)
+    except DATABASE_ERRORS:
+        # The query of the one who returns it has been answered.
+        connection.terminate()
 
 
 async def close(connection: asyncpg.Connection) -> None:
     """Close a connection; terminate it if the server does not answer."""
     try:
         await connection.close(timeout=CLOSE_SECONDS)
-    except DISCONNECTIONS:
+    except DATABASE_ERRORS:
         connection.terminate()
 
 
-async def connect(url: str) -> asyncpg.Connection:
+async def connect(url: str, plans: Mapping[str, str] = PLANNED_ONCE) -> asyncpg.Connection:
     """Open a connection with Brain's session settings."""
     check_url(url)
     with translating_connect_errors(url):
@@ -112,7 +193,9 @@ async def connect(url: str) -> asyncpg.Connection:
             url,
             timeout=CONNECT_SECONDS,
             command_timeout=CONNECT_SECONDS,
-            target_session_attrs=SessionAttribute.read_write,
+            # A standby may lag behind the log. `read_write` would refuse a primary where
+            # transactions are read-only by default.
+            target_session_attrs=SessionAttribute.primary,
         )
         try:
             major = connection.get_server_version().major
@@ -121,11 +204,63 @@ async def connect(url: str) -> asyncpg.Connection:
                     f"PostgreSQL {major} at {shown(url)} is too old: "
                     f"Brain needs {OLDEST_POSTGRESQL} or newer"
                 )
-            await connection.execute(SESSION)
+            await connection.execute(session_settings(connection, plans))
         except BaseException:
             connection.terminate()
             raise
     return connection
+
+
+def session_settings(connection: asyncpg.Connection, plans: Mapping[str, str]) -> str:
+    """Return the statements that make a session one of Brain's."""
+    settings = {**SETTINGS, **plans}
+    for major, newer in SETTINGS_SINCE.items():
+        if connection.get_server_version().major >= major:
+            settings = {**newer, **settings}
+    if connection.get_settings().server_encoding == "SQL_ASCII":
+        read_any_bytes()
+        settings |= WITHOUT_ENCODING
+    return "".join(f"SET {name} = {as_written(name, value)};" for name, value in settings.items())
+
+
+def as_written(name: str, value: str) -> str:
+    return value if name == "search_path" else f"'{value}'"
+
+
+def read_any_bytes() -> None:
+    """
+    Have asyncpg read the texts of a database without an encoding as UTF-8, wrong bytes as U+FFFD.
+
+    It would read them as ASCII and fail; a codec that is set for a type is not used in its arrays.
+    """
+    if protocol.ENCODINGS_MAP["sql_ascii"] != ANY_BYTES:
+        codec = codecs.CodecInfo(
+            codecs.utf_8_encode,
+            lambda data, errors="strict": codecs.utf_8_decode(data, "replace", True),
+            name=ANY_BYTES,
+        )
+        codecs.register({ANY_BYTES: codec}.get)
+        protocol.ENCODINGS_MAP["sql_ascii"] = ANY_BYTES
+
+
+def holds_text(connection: asyncpg.Connection) -> Callable[[str], bool]:
+    """Return whether the database's encoding has the characters of a text, as Python knows it."""
+    encoding = connection.get_settings().server_encoding.lower()
+    if encoding in ("utf8", "sql_ascii"):
+        return lambda text: True
+    try:
+        codec = codecs.lookup(protocol.ENCODINGS_MAP.get(encoding, encoding))
+    except LookupError:  # Python has no such codec
+        return str.isascii
+
+    def is_held(text: str) -> bool:
+        try:
+            codec.encode(text)
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    return is_held
 
 
 async def require_own_session(url: str) -> None:
@@ -170,7 +305,38 @@ def shown(url: str, *, with_user: bool = True) -> str:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error: details and hints follow in PostgreSQL's errors."""
+    if isinstance(error, UnicodeDecodeError):
+        return "an error whose text is no UTF-8"
     return str(error).partition("\n")[0] or type(error).__name__
+
+
+def is_lost_link(error: BaseException) -> bool:
+    """
+    Return True if there is no connection any more, or none could be made.
+
+    Anything else is an error of a query, over a connection that is as good as before. A query that
+    took too long may be either; it counts as an error of the query.
+    """
+    match error:
+        case TimeoutError():
+            return False
+        case asyncpg.InterfaceError():  # otherwise asyncpg was called in a wrong way
+            is_gone = re.search(r"\bclos(ed|ing)\b|released back to the pool", str(error))
+            return is_gone is not None and not isinstance(error, ValueError)
+        case _:
+            lost = (OSError, asyncpg.InternalClientError, DatabaseError, *LOST, *REFUSED)
+            return isinstance(error, lost)
+
+
+def explain(error: BaseException) -> str:
+    """Return in a line what an error of the database is, and which function it comes from."""
+    if isinstance(error, TimeoutError):
+        return "PostgreSQL did not answer in time"
+    if is_lost_link(error) and not isinstance(error, DatabaseError):
+        return f"the database cannot be reached: {first_line(error)}"
+    context = getattr(error, "context", None) or ""
+    functions = [line for line in context.splitlines() if " function " in line]
+    return f"{first_line(error)} ({functions[0]})" if functions else first_line(error)
 
 
 @contextmanager
@@ -196,10 +362,11 @@ def translating_errors(url: str) -> Iterator[None]:
     except DRIVER_ERRORS as error:
         if (known := known_error(url, error)) is not None:
             raise known from error
-        is_lost = isinstance(error, LOST) or not isinstance(error, asyncpg.PostgresError)
-        what = f"the connection to {shown(url)} was lost" if is_lost else f"{shown(url)} reports"
-        kind = DatabaseUnreachable if is_lost else DatabaseError
-        raise kind(f"{what}: {first_line(error)}") from error
+        if is_lost_link(error):
+            raise DatabaseUnreachable(
+                f"the connection to {shown(url)} was lost: {first_line(error)}"
+            ) from error
+        raise DatabaseError(f"{shown(url)} reports: {first_line(error)}") from error
 
 
 def known_error(url: str, error: Exception) -> DatabaseError | None:

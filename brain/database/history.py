@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from bisect import bisect_right
 from collections import deque
 from collections.abc import AsyncIterator
@@ -11,14 +10,13 @@ from functools import partial
 
 import asyncpg
 
-from brain.database.connection import DISCONNECTIONS, first_line
+from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.log import Log
 from brain.database.single_flight import SingleFlight
 from brain.errors import LogUnavailable
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
-
-logger = logging.getLogger(__name__)
+from brain.problems import Problems
 
 # How long a client that resumes may wait for its turn to read the log.
 ACQUIRE_SECONDS = 30.0
@@ -57,8 +55,11 @@ class HistoryReader:
     find their page there. After a restart ten thousand clients cost the database as much as ten.
     """
 
-    def __init__(self, pool: asyncpg.Pool, timeout_seconds: float) -> None:
+    def __init__(
+        self, pool: asyncpg.Pool, timeout_seconds: float, problems: Problems | None = None
+    ) -> None:
         self._pool = pool
+        self._problems = problems or Problems()
         self._timeout_seconds = timeout_seconds
         self._shared: SingleFlight[Cursor, Batch] = SingleFlight("history")
         self._pages: deque[Page] = deque()
@@ -101,7 +102,7 @@ class HistoryReader:
         """Lend a connection for one query."""
         try:
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                yield Log(connection, self._timeout_seconds)
-        except DISCONNECTIONS as error:
-            logger.warning("cannot read the log for a client: %s", first_line(error))
+                yield Log(connection, self._timeout_seconds, self._problems)
+        except DATABASE_ERRORS as error:
+            self._problems.report("log", f"cannot be read for a client: {explain(error)}")
             raise LogUnavailable("the log cannot be read at the moment") from error

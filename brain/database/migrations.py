@@ -51,6 +51,16 @@ RECORD = """
            milliseconds = excluded.milliseconds
      WHERE schema_versions.number = 0
 """
+MISSING = """
+    SELECT CASE WHEN to_regnamespace('brain') IS NULL THEN 'schema brain' ELSE (
+        SELECT kind || ' brain.' || name
+          FROM (VALUES ('table', 'events'), ('table', 'ticks'),
+                       ('function', 'tick'), ('function', 'read')) needed (kind, name)
+         WHERE NOT EXISTS (SELECT FROM pg_class WHERE kind = 'table' AND relname = name
+                              AND relnamespace = to_regnamespace('brain'))
+           AND NOT EXISTS (SELECT FROM pg_proc WHERE kind = 'function' AND proname = name
+                              AND pronamespace = to_regnamespace('brain')) LIMIT 1) END
+"""
 UNFINISHED = "SELECT DISTINCT schema FROM brain.system_problems"
 # Until the files have been applied again, they are pending.
 OUTDATE = "UPDATE brain.schema_versions SET sha256 = '' WHERE schema = $1 AND number = 0"
@@ -156,6 +166,12 @@ async def require_current(url: str, schemas: Sequence[Schema]) -> None:
         raise MigrationsPending(
             f"{shown(url)} lacks {', '.join(map(str, pending))}: run `brain migrate`"
         )
+
+
+async def missing_object(connection: asyncpg.Connection) -> str | None:
+    """Return what the log cannot be read without and the database does not have, if anything."""
+    missing: str | None = await connection.fetchval(MISSING)
+    return missing
 
 
 async def migrate(url: str, schemas: Sequence[Schema]) -> list[Step]:

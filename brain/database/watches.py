@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 import orjson
 
-from brain.database.connection import DISCONNECTIONS, Queryable, first_line
+from brain.database.connection import DATABASE_ERRORS, Queryable, explain
+from brain.problems import Problems
 
 CHECK_SECONDS = 60.0
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +74,20 @@ async def unwatch(connection: Queryable, table: str) -> None:
     await connection.execute("SELECT brain.unwatch($1::text::regclass)", table)
 
 
-async def warn_of_problems(pool: asyncpg.Pool) -> None:
-    """Once a minute, for ever, warn of new problems of watched tables."""
-    known: set[tuple[str, str]] = set()
+async def warn_of_problems(pool: asyncpg.Pool, problems: Problems | None = None) -> None:
+    """Once a minute, for ever, report the problems of watched tables; new ones are logged."""
+    problems = problems or Problems()
+    known: dict[str, tuple[str, ...]] = {}
     while True:
         try:
-            found = {(w.channel, problem) for w in await watches(pool) for problem in w.problems}
-        except DISCONNECTIONS as error:
-            logger.warning(
-                "could not check the watched tables, trying again: %s", first_line(error)
+            found = {w.channel: w.problems for w in await watches(pool) if w.problems}
+        except DATABASE_ERRORS as error:
+            problems.report(
+                "watches", f"could not check the watched tables, trying again: {explain(error)}"
             )
         else:
-            for channel, problem in sorted(found - known):
-                logger.warning("the table on channel %s: %s", channel, problem)
+            for channel, texts in found.items():
+                is_known = known.get(channel) == texts
+                problems.report(f"watch {channel}", "; ".join(texts), is_known=is_known)
             known = found
         await asyncio.sleep(CHECK_SECONDS)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
 from brain.database.backoff import delays
-from brain.database.connection import DISCONNECTIONS, connected, first_line
+from brain.database.connection import DATABASE_ERRORS, connected, explain, is_lost_link
 from brain.database.log import Log
-from brain.errors import CursorLost
+from brain.database.migrations import missing_object
+from brain.errors import CursorLost, SchemaGone
 from brain.listener.notifications import Notifications
 from brain.listener.pace import Pace
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event
+from brain.problems import Problems
 from brain.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -26,6 +29,10 @@ SOONEST_SECONDS, LATEST_SECONDS = 0.02, 0.2
 
 # How many recent events are read at the start.
 MOST_RECENT = 20_000
+
+
+# How long something of the schema may be missing before it counts as gone.
+MISSING_SECONDS = 2.0
 
 
 class BatchSourceStatistics(NamedTuple):
@@ -50,8 +57,10 @@ class BatchSource:
         url: str,
         settings: Settings,
         before_gap: Callable[[], Awaitable[None]] | None = None,
+        problems: Problems | None = None,
     ) -> None:
         """`before_gap` is awaited before the first batch, and before one that does not follow."""
+        self._problems = problems or Problems()
         self._url = url
         self._settings = settings
         self._before_gap = before_gap
@@ -62,7 +71,14 @@ class BatchSource:
         Only transactions with a lower id may have checked for parked nodes before this one parked.
         """
         self._parked_at = 0.0
+        self._checked_at = 0.0
+        """When it was found out last whether notifications can arrive."""
+        self._was_notified = False
+        self._missing_since: float | None = None
+        """Since when something that Brain needs is missing in the database."""
         self._live = asyncio.Event()
+        self._has_read = False
+        """True once the log was read over the present connections."""
         self._connections = 0
 
     async def live(self) -> None:
@@ -93,11 +109,11 @@ class BatchSource:
                     notifications = Notifications(
                         listening, self._settings.database_timeout_seconds
                     )
-                    log = Log(reading, self._settings.database_timeout_seconds)
+                    log = Log(reading, self._settings.database_timeout_seconds, self._problems)
                     async for batch in self._follow(notifications, log):
                         yield batch
-            except DISCONNECTIONS as error:
-                logger.warning("cannot follow the log, trying again: %s", first_line(error))
+            except DATABASE_ERRORS as error:
+                logger.warning("cannot follow the log, trying again: %s", explain(error))
                 if self._live.is_set():
                     waiting = delays()
             finally:
@@ -105,28 +121,60 @@ class BatchSource:
             await asyncio.sleep(next(waiting))
 
     async def _follow(self, notifications: Notifications, log: Log) -> AsyncIterator[Batch]:
+        """Yield batches until the link is lost; try again over the same one if a query fails."""
         log.when_closed(notifications.wake)
         await notifications.listen()
         self._settles_at = None
-        checked_at = time.monotonic()
-        was_notified = False
+        self._checked_at = time.monotonic()
+        self._was_notified = self._has_read = False
+        waiting = None
         while True:
-            looked_at = time.monotonic()
-            changes = 0
-            async for batch in self._read(log):
-                changes += len(batch.events)
-                yield batch
-            now = time.monotonic()
-            # Notifications without events switch the node to polling, instead of keeping it busy.
-            self._pace.note(changes=max(changes, int(was_notified)), now=now)
-            if not self._live.is_set():
-                self._connections += 1
-                self._live.set()
-                logger.info("following the log from %s", self._cursor)
-            if now - checked_at >= self._settings.idle_poll_seconds:
-                await notifications.check()
-                checked_at = now
-            was_notified = await self._rest(notifications, log, looked_at)
+            try:
+                async for batch in self._take_turn(notifications, log):
+                    yield batch
+                waiting = self._missing_since = None
+            except DATABASE_ERRORS as error:
+                await self._survive(error, notifications, log)
+                if waiting is None:
+                    waiting = delays()
+                else:
+                    self._live.clear()
+                await asyncio.sleep(next(waiting))
+
+    async def _survive(self, error: Exception, notifications: Notifications, log: Log) -> None:
+        """Report an error of a query; raise it if the link is lost, and `SchemaGone`."""
+        if is_lost_link(error):
+            raise error
+        # A query that took too long may be a link that went dead.
+        await notifications.start_over()
+        await log.oldest_transaction()
+        self._settles_at = None
+        if missing := await missing_object(notifications.connection):
+            self._missing_since = self._missing_since or time.monotonic()
+            # A migration or a restored backup may be about to create it.
+            if time.monotonic() - self._missing_since >= MISSING_SECONDS:
+                raise SchemaGone(f"{missing} is gone from the database: run `brain migrate`")
+        self._problems.report("log", f"cannot be read, trying again: {explain(error)}")
+
+    async def _take_turn(self, notifications: Notifications, log: Log) -> AsyncIterator[Batch]:
+        """Yield what is new, and wait until it is time to read again."""
+        looked_at = time.monotonic()
+        changes = 0
+        async for batch in self._read(log):
+            changes += len(batch.events)
+            yield batch
+        now = time.monotonic()
+        # Notifications without events switch the node to polling, instead of keeping it busy.
+        self._pace.note(changes=max(changes, int(self._was_notified)), now=now)
+        if not self._has_read:
+            self._has_read = True
+            self._connections += 1
+            logger.info("following the log from %s", self._cursor)
+        self._live.set()
+        if now - self._checked_at >= self._settings.idle_poll_seconds:
+            await notifications.check()
+            self._checked_at = now
+        self._was_notified = await self._rest(notifications, log, looked_at)
 
     async def _read(self, log: Log) -> AsyncIterator[Batch]:
         """Yield what was committed since the cursor, and advance it."""
@@ -160,18 +208,23 @@ class BatchSource:
         """
         newest = await log.tick()
         ticks = await log.recent(self._settings.ring_seconds, MOST_RECENT)
-        cursor = ticks[0]
-        events: list[Event] = []
+        cursor, begin = ticks[0], ticks[0]
+        events: deque[Event] = deque()
+        held_bytes = 0
         try:
             while cursor.place < newest.place:
                 batch = await log.after(cursor)
                 events += batch.events
+                held_bytes += sum(event.size_bytes for event in batch.events)
                 cursor = batch.cursor
-                if len(events) > 2 * MOST_RECENT:  # in one transaction
-                    return Batch((), newest)
+                # One transaction may have any number of them.
+                while held_bytes > self._settings.ring_bytes or len(events) > 2 * MOST_RECENT:
+                    oldest = events.popleft()
+                    held_bytes -= oldest.size_bytes
+                    begin = oldest.cursor
         except CursorLost:  # it was trimmed a moment ago
             return Batch((), newest)
-        return Batch(tuple(events), cursor, ticks=tuple(ticks))
+        return Batch(tuple(events), cursor, ticks=(begin, *ticks[1:]))
 
     async def _rest(self, notifications: Notifications, log: Log, looked_at: float) -> bool:
         """Wait until it is time to read again; return True if a notification arrived."""

@@ -22,7 +22,7 @@ class Notifications:
     """
 
     def __init__(self, connection: asyncpg.Connection, timeout_seconds: float) -> None:
-        self._connection = connection
+        self.connection = connection
         self._timeout_seconds = timeout_seconds
         self._wake_up = asyncio.Event()
         self._was_woken = False
@@ -36,8 +36,8 @@ class Notifications:
         asyncpg drops what arrives while it registers the callback, so the log is to be read after
         this and not before.
         """
-        self._connection.add_termination_listener(self.wake)
-        await self._connection.add_listener(NOTIFICATION_CHANNEL, self.wake)
+        self.connection.add_termination_listener(self.wake)
+        await self.connection.add_listener(NOTIFICATION_CHANNEL, self.wake)
 
     async def park(self) -> None:
         """
@@ -65,7 +65,7 @@ class Notifications:
             timer.cancel()
         self._wake_up.clear()
         was_woken, self._was_woken = self._was_woken, False
-        if self._connection.is_closed():
+        if self.connection.is_closed():
             raise DatabaseUnreachable("the listening connection was closed")
         return was_woken
 
@@ -83,5 +83,15 @@ class Notifications:
         if await self._query("SELECT count(*) FROM pg_listening_channels()") == 0:
             raise DatabaseUnreachable("the session no longer listens")
 
+    async def start_over(self) -> None:
+        """
+        Unpark, wherever a call failed.
+
+        Raises if no notification can arrive any more.
+        """
+        self.is_parked = False
+        await self._query("SELECT pg_advisory_unlock_all()")
+        await self.check()
+
     async def _query(self, query: str) -> Any:
-        return await self._connection.fetchval(query, timeout=self._timeout_seconds)
+        return await self.connection.fetchval(query, timeout=self._timeout_seconds)

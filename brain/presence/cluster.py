@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 from uuid import UUID, uuid4
@@ -15,8 +15,15 @@ from uuid import UUID, uuid4
 import asyncpg
 import orjson
 
-from brain.database.connection import DISCONNECTIONS, connected, first_line
+from brain.database.connection import (
+    DATABASE_ERRORS,
+    connected,
+    explain,
+    holds_text,
+    is_lost_link,
+)
 from brain.presence.tracker import PresenceTracker, PresenceUpdate, is_text
+from brain.problems import Problems
 
 # brain.is_recent treats a process as dead once it has not reported for five seconds.
 REPORT_SECONDS = 2.0
@@ -39,8 +46,6 @@ REPORT = (
 CLIENTS_ELSEWHERE = "SELECT brain.clients_on_other_nodes($1) AS clients"
 COUNTS = "SELECT clients, authenticated, users, channels FROM brain.cluster_counts()"
 SUBSCRIBERS = "SELECT clients, ids FROM brain.subscribers($1)"
-
-logger = logging.getLogger(__name__)
 
 CountQuery = tuple[str, object]
 """An SQL statement, and its argument."""
@@ -75,14 +80,24 @@ class Cluster:
     this process alone.
     """
 
-    def __init__(self, url: str, tracker: PresenceTracker, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        tracker: PresenceTracker,
+        timeout_seconds: float,
+        problems: Problems | None = None,
+    ) -> None:
         """The database may take `timeout_seconds` for a statement."""
+        self._problems = problems or Problems()
         self._url = url
         self._tracker = tracker
         self._timeout_seconds = timeout_seconds
         self._id = uuid4()
         self._name = f"{socket.gethostname()} {os.getpid()}"
         self._is_cut_off = False
+        self._is_held: Callable[[str], bool] = is_text
+        """Whether the database can hold a name: one that it cannot is known to this process alone,
+        and must not stop the report."""
         self._reports = 0
         self._reported: tuple[int, int] | None = None
         self._reported_at = -math.inf
@@ -118,7 +133,7 @@ class Cluster:
 
         Of those at most ten thousand.
         """
-        result = await self._run_query((SUBSCRIBERS, channel)) if is_text(channel) else None
+        result = await self._run_query((SUBSCRIBERS, channel)) if self._is_held(channel) else None
         if result is None:
             tracker = self._tracker
             return tracker.counts().channels.get(channel, 0), tracker.listed(channel)
@@ -129,15 +144,32 @@ class Cluster:
         while True:
             try:
                 async with connected(self._url) as connection:
-                    await self._run_over(connection)
-            except DISCONNECTIONS as error:
-                if not self._is_cut_off:
-                    logger.warning(
-                        "cannot report the clients to the other nodes: %s", first_line(error)
-                    )
-                self._is_cut_off = True
-                self._resolve_empty(self._take_queries())
+                    await self._run_while_connected(connection)
+            except DATABASE_ERRORS as error:
+                self._fail(error)
             await asyncio.sleep(RETRY_SECONDS)
+
+    async def _run_while_connected(self, connection: asyncpg.Connection) -> None:
+        has_characters = holds_text(connection)
+        self._is_held = lambda name: is_text(name) and has_characters(name)
+        while True:
+            try:
+                await self._run_over(connection)
+            except DATABASE_ERRORS as error:
+                if is_lost_link(error) or isinstance(error, TimeoutError):
+                    raise
+                if isinstance(error, asyncpg.UntranslatableCharacterError):
+                    # PostgreSQL's table of the encoding has less than Python's.
+                    self._is_held = lambda name: is_text(name) and name.isascii()
+                self._fail(error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _fail(self, error: BaseException) -> None:
+        self._problems.report(
+            "presence", f"cannot report the clients to the other nodes: {explain(error)}"
+        )
+        self._is_cut_off = True
+        self._resolve_empty(self._take_queries())
 
     async def _run_over(self, connection: asyncpg.Connection) -> None:
         # Another process may have taken this one for dead by now, or the server may have crashed.
@@ -197,9 +229,11 @@ class Cluster:
         """Report; return False if the database does not know this process, and needs everything."""
         self._reports += 1
         connections = {
-            str(id): None if channels is None else sorted(filter(is_text, channels))
+            str(id): None if channels is None else sorted(filter(self._is_held, channels))
             for id, channels in update.connections.items()
         }
+        counted = {name: count for name, count in update.channels.items() if self._is_held(name)}
+        changes = [(user, change) for user, change in update.changes if self._is_held(user)]
         is_known: bool = await connection.fetchval(
             REPORT,
             self._id,
@@ -207,9 +241,9 @@ class Cluster:
             self._reports,
             update.is_all,
             *counts,
-            orjson.dumps(update.channels).decode(),
-            [user for user, _ in update.changes],
-            [change for _, change in update.changes],
+            orjson.dumps(counted).decode(),
+            [user for user, _ in changes],
+            [change for _, change in changes],
             orjson.dumps(connections).decode(),
             timeout=self._timeout_seconds,
         )
@@ -246,6 +280,6 @@ class Cluster:
 
     async def _leave(self, connection: asyncpg.Connection) -> None:
         """Report that this process ends, if the database is reachable."""
-        with suppress(*DISCONNECTIONS):
+        with suppress(*DATABASE_ERRORS):
             async with asyncio.timeout(LEAVE_SECONDS):
                 await connection.execute("SELECT brain.remove_node($1)", self._id)

@@ -5,25 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-import asyncpg
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 
-from brain.database.connection import DISCONNECTIONS, first_line
+from brain.database.connection import DATABASE_ERRORS, explain, is_lost_link
 from brain.errors import BrainError
 from brain.web.responses import json_response
 
 Handler = Callable[[HTTPConnection, Exception], Awaitable[Response]]
-
-# PostgreSQL's own words for not being there, in place of the result of a query.
-REFUSED_CONNECTIONS = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +43,8 @@ async def client_disconnected(connection: HTTPConnection, error: Exception) -> R
 
 
 async def database_error(connection: HTTPConnection, error: Exception) -> Response:
-    return unavailable(connection, error, "the database cannot be reached, try again later")
-
-
-async def query_error(connection: HTTPConnection, error: Exception) -> Response:
+    if isinstance(error, TimeoutError) or is_lost_link(error):
+        return unavailable(connection, error, "the database cannot be reached, try again later")
     return unavailable(connection, error, "the query failed")
 
 
@@ -65,15 +53,14 @@ def unavailable(connection: HTTPConnection, error: Exception, reason: str) -> Re
         # Of a WebSocket: that its client has vanished is an OSError, too, which uvicorn expects.
         raise error
     method, path = connection.method, connection.url.path
-    logger.warning("%s %s failed: %s", method, path, first_line(error))
+    logger.warning("%s %s failed: %s", method, path, explain(error))
     return json_response({"error": reason}, 503)
 
 
 EXCEPTION_HANDLERS: Mapping[type[Exception], Handler] = {
     BrainError: brain_error,
-    **dict.fromkeys((*DISCONNECTIONS, *REFUSED_CONNECTIONS), database_error),
-    asyncpg.PostgresError: query_error,
-    asyncpg.QueryCanceledError: query_error,
+    **dict.fromkeys(DATABASE_ERRORS, database_error),
+    UnicodeDecodeError: unexpected_error,  # more likely of a request
     HTTPException: http_error,
     ClientDisconnect: client_disconnected,
     Exception: unexpected_error,

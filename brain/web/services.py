@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from brain.auth.policy import Authority
 from brain.database.snapshot import SnapshotReader
@@ -10,6 +10,7 @@ from brain.listener.batch_source import BatchSource
 from brain.message.channel_schema import ChannelSchemas
 from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
+from brain.problems import Problems
 from brain.session.session import SessionContext
 from brain.settings import Settings
 from brain.transport.handshake import Handshake
@@ -36,3 +37,4 @@ class Services:
     cluster: Cluster
     """Who is connected to any process."""
     snapshots: SnapshotReader
+    problems: Problems = field(default_factory=Problems)

@@ -30,9 +30,12 @@ def routes(services: Services) -> list[Route]:
         return json_response({"status": "alive"})
 
     async def ready(request: Request) -> Response:
-        if services.source.statistics().is_live:
-            return json_response({"status": "ready"})
-        return json_response({"status": "not following the database"}, 503)
+        is_live = services.source.statistics().is_live
+        status: dict[str, object] = {"status": "ready" if is_live else "not following the database"}
+        # They concern a part: the rest works, so that they do not make this process unready.
+        if problems := services.problems.recent():
+            status["problems"] = problems
+        return json_response(status, 200 if is_live else 503)
 
     return [
         Route("/api/brain/status/ws", websocket_status),

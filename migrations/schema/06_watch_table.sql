@@ -71,7 +71,7 @@ REVOKE ALL ON FUNCTION brain.unwatch_dropped FROM PUBLIC;
 
 -- Streams every change of a table to a channel, with the listed columns and no others.
 --
--- types: the types of its messages, {"insert": "order_placed", "update": …, "delete": …, "truncate": …};
+-- types: the types of its messages, {"insert": "order_placed", "update": ..., "delete": ..., "truncate": ...};
 --     the wire format derives those that are left out.
 -- timing: 'immediate' or 'deferred' to the end of the transaction. The default is deferred where the
 --     table has AFTER ROW triggers of its own. The price of deferring: ALTER TABLE and TRUNCATE after a

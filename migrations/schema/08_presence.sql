@@ -180,9 +180,9 @@ REVOKE ALL ON FUNCTION brain.apply_presence FROM PUBLIC;
 --
 -- report_number: counts the node's reports. A late one, over an abandoned connection, is ignored.
 -- is_all: true if this is the whole state instead of what has changed.
--- channels: {"name": number of subscribers, …}; 0: none any more.
+-- channels: {"name": number of subscribers, ...}; 0: none any more.
 -- users, changes: see brain.apply_presence; the whole state begins with all users who are connected.
--- connections: {"id": [its channels], …}; null: it has ended.
+-- connections: {"id": [its channels], ...}; null: it has ended.
 CREATE OR REPLACE FUNCTION brain.report_node(node uuid, name text, report_number bigint, is_all boolean,
                                              clients integer, authenticated integer, channels jsonb,
                                              users text[], changes text[], connections jsonb)

@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from brain.database.connection import SESSION, connected
+from brain.database.connection import PLANNED_ONCE, connected, session_settings
 from brain.database.log import Log
 from brain.database.snapshot import tick_at_snapshot
 from tests.database.history import NewLog, RacedConnection, Reader, TickAt
@@ -76,7 +76,7 @@ class Stage:
         session = await self.session()
         tables = await asyncpg.connect(self.url, connection_class=RacedConnection)
         self._sessions.push_async_callback(tables.close)
-        await tables.execute(SESSION)
+        await tables.execute(session_settings(tables, PLANNED_ONCE))
         log = self._new_log(session, PATIENCE_SECONDS)
         reader = Reader(log, session, tables, self._tick_at)
         await reader.begin()

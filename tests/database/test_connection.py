@@ -1,18 +1,27 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
+from collections.abc import Awaitable
+from contextlib import suppress
 
 import asyncpg
 import pytest
 
 from brain.database.connection import (
+    DATABASE_ERRORS,
     check_url,
+    connect,
     connected,
+    explain,
+    is_lost_link,
+    opened_pool,
     require_own_session,
     shown,
     translating_errors,
 )
+from brain.database.log import LogConnection
 from brain.errors import (
     DatabaseError,
     DatabaseTooOld,
@@ -145,6 +154,13 @@ async def test_a_pooler_in_session_mode_is_as_good_as_a_direct_connection(postgr
         await require_own_session(url)
 
 
+async def test_the_pool_works_through_a_pooler_in_session_mode(postgres: str) -> None:
+    with pgbouncer_to(postgres, "session") as url:
+        async with opened_pool(url) as pool:
+            for _ in range(3):
+                assert await pool.fetchval("SELECT current_setting('lock_timeout')") == "2s"
+
+
 async def test_a_pooler_in_transaction_mode_is_recognised(postgres: str) -> None:
     with pgbouncer_to(postgres, "transaction") as url:
         with pytest.raises(PoolerInTheWay, match="pooler in transaction mode"):
@@ -173,3 +189,71 @@ async def test_a_connection_that_goes_dead_is_given_up(postgres: str) -> None:
             proxy.swallow()
             with pytest.raises(TimeoutError):
                 await connection.fetchval("SELECT 1", timeout=0.1)
+
+
+async def error_of(awaitable: Awaitable[object]) -> Exception:
+    try:
+        await awaitable
+    except Exception as error:
+        return error
+    raise AssertionError("it did not fail")
+
+
+async def select(connection: LogConnection) -> None:
+    await connection.execute("SELECT 1")
+
+
+async def test_errors_of_queries_are_told_from_lost_links(postgres: str) -> None:
+    async with opened_pool(postgres) as pool:
+        queries = [
+            await error_of(pool.execute("SELECT 1 / 0")),
+            await error_of(pool.execute("SELECT nowhere()")),
+            await error_of(pool.execute("SELECT $1::int", "closed")),
+            await error_of(pool.execute("SELECT $1::int")),
+            await error_of(pool.execute("SELECT pg_sleep(20)", timeout=0.01)),
+            await error_of(pool.execute("SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(9)")),
+            await error_of(pool.acquire(timeout=0)),
+        ]
+        terminated = await error_of(
+            pool.execute("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(60)")
+        )
+        async with pool.acquire() as closed:
+            await closed.execute("SET idle_session_timeout = 1")
+            with suppress(asyncpg.InterfaceError):  # the pool takes it back
+                while not closed.is_closed():
+                    await asyncio.sleep(0.01)
+            idle = await error_of(select(closed))
+    own = await connect(postgres)
+    await own.execute("SET idle_session_timeout = 1")
+    while not own.is_closed():
+        await asyncio.sleep(0.01)
+    links = [
+        terminated,
+        idle,
+        await error_of(select(own)),
+        await error_of(pool.execute("SELECT 1")),
+        await error_of(connect(as_role(postgres, "no_such_role"))),
+        await error_of(connect(named(postgres, "no_such_database"))),
+        await error_of(connect("postgresql://me@nowhere.invalid/db")),
+    ]
+
+    assert [error for error in queries if is_lost_link(error)] == []
+    assert [error for error in links if not is_lost_link(error)] == []
+    assert all(isinstance(error, DATABASE_ERRORS) for error in queries + links)
+
+
+async def test_an_error_is_explained_by_the_function_it_comes_from(postgres: str) -> None:
+    async with connected(postgres) as connection:
+        await connection.execute(
+            "CREATE FUNCTION pg_temp.fails() RETURNS void LANGUAGE plpgsql"
+            " AS $$BEGIN RAISE 'no' USING DETAIL = 'secret'; END$$"
+        )
+        raised = await error_of(connection.execute("SELECT pg_temp.fails()"))
+        late = await error_of(connection.execute("SELECT pg_sleep(20)", timeout=0.01))
+        wrong = await error_of(connection.execute("SELECT 1 / 0"))
+
+    assert re.fullmatch(r"no \(PL/pgSQL function .*fails\(\) line 1 at RAISE\)", explain(raised))
+    assert explain(wrong) == "division by zero"
+    assert explain(late) == "PostgreSQL did not answer in time"
+    assert explain(ConnectionResetError("reset")) == "the database cannot be reached: reset"
+    assert explain(DatabaseUnreachable("cannot connect")) == "cannot connect"

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
+from brain.database import retention
+from brain.database.connection import opened_pool
 from brain.database.log import Log
 from brain.database.migrations import migrate
 from brain.errors import CursorLost
 from brain.message.cursor import Cursor
+from brain.problems import Problems
 from tests.database.log_reading import events_after, reading
 from tests.postgres import as_role, new_database, ordinary_role
 from tests.schemas import every_schema
@@ -197,3 +201,41 @@ async def test_in_the_long_run_the_log_keeps_its_size_and_no_cursor_skips_anythi
     assert max(sizes[len(sizes) // 2 :]) <= 1.5 * max(sizes[: len(sizes) // 2])
     ticks = await connection.fetchval("SELECT count(*) FROM brain.ticks")
     assert ticks < len(read) / 2
+
+
+async def test_what_a_step_of_trimming_warns_of_is_a_problem(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "PAUSE_SECONDS", 0.01)
+    trim_function: str = await connection.fetchval(
+        "SELECT pg_get_functiondef('brain.trim'::regproc)"
+    )
+    warning = "BEGIN RAISE NOTICE 'all is well'; RAISE WARNING 'a step of %', 'trimming failed';"
+    await connection.execute(re.sub(r"\bBEGIN\b", warning, trim_function, count=1))
+
+    assert await problem_of_trimming(database) == "a step of trimming failed"
+
+
+async def test_a_log_that_cannot_be_trimmed_is_a_problem(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "PAUSE_SECONDS", 0.01)
+    await connection.execute("ALTER FUNCTION brain.trim RENAME TO elsewhere")
+
+    text = await problem_of_trimming(database)
+    assert text.startswith("could not trim the log, trying again: function brain.trim(interval)")
+
+
+async def problem_of_trimming(database: str) -> str:
+    """Trim until there is a problem twice; return its text."""
+    problems = Problems()
+    async with opened_pool(database) as pool:
+        trimming = asyncio.create_task(retention.trim_log(pool, 3600, problems))
+        async with asyncio.timeout(20):
+            while not (recent := problems.recent()) or recent[0].count < 2:
+                await asyncio.sleep(0.01)
+        trimming.cancel()
+        await asyncio.wait([trimming])
+    (problem,) = problems.recent()
+    assert problem.address == "retention"
+    return problem.text

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -59,6 +60,23 @@ async def test_a_table_watched_from_the_command_line_is_streamed_on_its_channel(
     assert list(placed) == ["type", "data", "timestamp"]
     assert (placed["type"], placed["data"]) == ("order_placed", {"id": 1, "total": 9.5})
     assert (deleted["type"], deleted["data"]) == ("orders_deleted", {"id": 1, "total": 9.5})
+
+
+async def test_the_command_line_finds_a_table_where_the_role_does(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    name = urlsplit(database).path.removeprefix("/")
+    url = {"BRAIN_DATABASE_URL": database}
+    await connection.execute("CREATE SCHEMA shop; CREATE TABLE shop.carts (id int PRIMARY KEY)")
+    await connection.execute(f"ALTER DATABASE {name} SET search_path = shop")
+    try:
+        done = await brain("watch", "carts", "--columns", "id", **url)
+        assert (done.status, done.stdout) == (0, "carts is watched on the channel carts\n")
+        assert "shop.carts" in (await brain("watches", **url)).stdout
+        assert (await brain("unwatch", "carts", **url)).status == 0
+    finally:
+        await connection.execute(f"ALTER DATABASE {name} RESET search_path")
+        await connection.execute("DROP SCHEMA shop CASCADE")
 
 
 async def test_the_command_line_lists_watches_and_stops_them(

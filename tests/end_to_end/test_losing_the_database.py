@@ -9,6 +9,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 from brain.embedded.server import serve_embedded
 from tests.end_to_end.brain import PATIENCE_SECONDS, get, message, messages, running_brain
@@ -127,6 +128,67 @@ async def test_a_batch_source_that_dies_ends_the_process(
             assert await brain.stopped() == 1
 
     assert "the task 'batch source' died" in brain.output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("removed", "missing"),
+    [
+        ("DROP SCHEMA brain CASCADE", "schema brain"),
+        ("DROP TABLE brain.events CASCADE", "table brain.events"),
+        ("ALTER FUNCTION brain.read RENAME TO elsewhere", "function brain.read"),
+    ],
+)
+async def test_a_schema_that_is_dropped_ends_the_process_with_one_line(
+    tmp_path: Path, database: str, connection: asyncpg.Connection, removed: str, missing: str
+) -> None:
+    async with running_brain(
+        tmp_path, "--database-url", database, BRAIN_IDLE_POLL_SECONDS="0.2"
+    ) as brain:
+        async with brain.client():
+            await connection.execute(removed)
+
+            assert await brain.stopped() == 1
+
+    lines = brain.output.read_text().splitlines()
+    (critical,) = [line for line in lines if "CRITICAL" in line]
+    assert critical.endswith(f"brain.app: {missing} is gone from the database: run `brain migrate`")
+    assert not [line for line in lines if "Traceback" in line]
+
+
+async def test_workers_end_when_the_schema_is_dropped(
+    tmp_path: Path, database: str, connection: asyncpg.Connection
+) -> None:
+    async with running_brain(
+        tmp_path, "--database-url", database, "--workers", "2", BRAIN_IDLE_POLL_SECONDS="0.2"
+    ) as brain:
+        await connection.execute("DROP SCHEMA brain CASCADE")
+
+        assert await brain.stopped() == 1
+
+    assert "schema brain is gone from the database" in brain.output.read_text()
+
+
+async def test_a_log_that_cannot_be_read_for_a_while_is_a_problem_and_no_lost_connection(
+    tmp_path: Path, database: str, connection: asyncpg.Connection
+) -> None:
+    async with running_brain(
+        tmp_path, "--database-url", database, BRAIN_IDLE_POLL_SECONDS="0.2"
+    ) as brain:
+        async with brain.client() as client:
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE brain.ticks")
+                await ready(brain.http, 503)
+                await connection.execute("INSERT INTO tasks (id) VALUES ('meanwhile')")
+            assert (await message(client))["data"]["id"] == "meanwhile"
+            await ready(brain.http, 200)
+            _, body = await get(brain.http + "/readyz")
+
+    (problem,) = [each for each in json.loads(body)["problems"] if each["address"] == "log"]
+    assert problem["count"] >= 2
+    assert "canceling statement due to lock timeout" in problem["text"]
+    lines = brain.output.read_text().splitlines()
+    assert len([line for line in lines if "brain.problems: log: " in line]) == 1
+    assert not [line for line in lines if "cannot follow the log" in line]
 
 
 async def test_a_server_that_is_suspended_is_noticed(tmp_path: Path) -> None:

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 import pytest
 
+from brain.database.migrations import migrate
+from brain.errors import SchemaGone
 from brain.listener.batch_source import BatchSource
 from brain.message.event import Batch
+from brain.problems import Problems
 from brain.settings import Settings
 from tests.proxy import proxy_to
+from tests.schemas import every_schema
 from tests.tasks import insert
 
 pytestmark = pytest.mark.postgres_versions
@@ -57,9 +62,11 @@ def keys_of(batch: Batch) -> list[object]:
 
 
 @asynccontextmanager
-async def listening(url: str, settings: Settings = RARELY) -> AsyncIterator[Collected]:
+async def listening(
+    url: str, settings: Settings = RARELY, problems: Problems | None = None
+) -> AsyncIterator[Collected]:
     """Run a batch source until the context ends; it is live when the context begins."""
-    collected = Collected(BatchSource(url, settings))
+    collected = Collected(BatchSource(url, settings, problems=problems))
     task = asyncio.create_task(collected.relay())
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -75,6 +82,16 @@ async def reconnected(source: BatchSource, times: int) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while source.statistics().reconnections < times:
             await asyncio.sleep(0.01)
+
+
+async def sessions_of_brain(connection: asyncpg.Connection) -> set[int]:
+    return {
+        row["pid"]
+        for row in await connection.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name = 'brain'"
+        )
+    }
 
 
 async def is_parked(connection: asyncpg.Connection) -> bool:
@@ -250,6 +267,125 @@ async def test_a_link_that_goes_dead_silently_is_noticed_and_nothing_is_missing(
         proxy.restore()
 
         assert await collected.keys(1) == ["in the dark"]
+
+
+@pytest.mark.parametrize(
+    ("timeout_seconds", "reason"), [(4, "due to lock timeout"), (0.3, "did not answer in time")]
+)
+async def test_a_query_that_fails_is_tried_again_over_the_same_connections(
+    database: str,
+    connection: asyncpg.Connection,
+    caplog: pytest.LogCaptureFixture,
+    timeout_seconds: float,
+    reason: str,
+) -> None:
+    problems = Problems()
+    settings = Settings(idle_poll_seconds=0.05, database_timeout_seconds=timeout_seconds)
+    async with listening(database, settings, problems) as collected:
+        sessions = await sessions_of_brain(connection)
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE brain.events, brain.ticks")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while sum(problem.count for problem in problems.recent()) < 2:
+                    await asyncio.sleep(0.01)
+            await insert(connection, "while it was locked")
+
+        assert await collected.keys(1) == ["while it was locked"]
+        assert await sessions_of_brain(connection) == sessions
+        assert collected.source.statistics().reconnections == 0
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await collected.source.live()
+
+    (problem,) = problems.recent()
+    assert problem.address == "log"
+    assert problem.text.startswith("cannot be read, trying again: ")
+    assert reason in problem.text
+    assert [line for line in caplog.messages if "cannot" in line] == [f"log: {problem.text}"]
+
+
+async def test_an_error_of_a_query_names_the_function_it_comes_from(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    problems = Problems()
+    async with listening(database, Settings(idle_poll_seconds=0.05), problems):
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE brain.ticks")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not problems.recent():
+                    await asyncio.sleep(0.01)
+
+    assert re.search(r"\((PL/pgSQL|SQL) function .*\)$", problems.recent()[0].text)
+
+
+async def test_a_node_parks_anew_after_a_query_that_failed(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with listening(database, Settings(idle_poll_seconds=60)) as collected:
+        await parked(connection)
+        (locked,) = await connection.fetch(
+            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 5221 AND objid = 2"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE brain.ticks")
+            other = await asyncpg.connect(database)
+            await other.execute("SELECT pg_notify('brain', '')")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while await is_parked(other):
+                    await asyncio.sleep(0.01)
+        await parked(other)
+        await insert(other, "afterwards")
+
+        assert await collected.keys(1) == ["afterwards"]
+        assert locked["pid"] in await sessions_of_brain(connection)
+        await other.close()
+
+
+@pytest.mark.parametrize(
+    ("removed", "missing"),
+    [
+        ("DROP SCHEMA brain CASCADE", "schema brain"),
+        ("DROP TABLE brain.events CASCADE", "table brain.events"),
+        ("DROP TABLE brain.ticks CASCADE", "table brain.ticks"),
+        ("ALTER FUNCTION brain.read RENAME TO elsewhere", "function brain.read"),
+        ("ALTER FUNCTION brain.tick RENAME TO elsewhere", "function brain.tick"),
+        ("ALTER SCHEMA brain RENAME TO elsewhere", "schema brain"),
+    ],
+)
+async def test_a_schema_that_was_dropped_ends_the_source(
+    database: str,
+    connection: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    removed: str,
+    missing: str,
+) -> None:
+    monkeypatch.setattr("brain.listener.batch_source.MISSING_SECONDS", 0.1)
+    source = BatchSource(database, Settings(idle_poll_seconds=0.05))
+    task = asyncio.create_task(Collected(source).relay())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await source.live()
+        await connection.execute(removed)
+        with pytest.raises(SchemaGone, match=f"^{missing} is gone .* run `brain migrate`$"):
+            await task
+
+
+async def test_what_is_missing_for_a_moment_is_not_gone(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    problems = Problems()
+    async with listening(database, Settings(idle_poll_seconds=0.05), problems) as collected:
+        await connection.execute("ALTER FUNCTION brain.read RENAME TO elsewhere")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not problems.recent():
+                await asyncio.sleep(0.01)
+        await connection.execute("ALTER FUNCTION brain.elsewhere RENAME TO read")
+        for schema in every_schema():
+            await connection.execute("DELETE FROM brain.schema_versions WHERE number = 0")
+            await migrate(database, [schema])
+        await insert(connection, "afterwards")
+
+        assert await collected.keys(1) == ["afterwards"]
+        assert collected.source.statistics().reconnections == 0
 
 
 async def test_by_default_a_dead_link_is_noticed_within_ten_seconds() -> None:

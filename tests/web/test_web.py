@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import cast
 from uuid import uuid4
 
@@ -80,6 +81,22 @@ def test_the_status_shows_whether_the_database_is_followed(web: Web) -> None:
             "success": True,
             "websocket": {"active": is_live, "connected_clients": 4, "endpoint": "/ws"},
         }
+
+
+def test_readiness_lists_the_problems_that_brain_lives_with() -> None:
+    for is_live in (True, False):
+        services = services_of("postgresql://localhost/brain", is_live=is_live)
+        client = TestClient(Starlette(routes=status.routes(services)))
+        assert "problems" not in client.get("/readyz").json()
+
+        services.problems.report("retention", "a step failed")
+        services.problems.report("retention", "another step failed")
+
+        response = client.get("/readyz")
+        assert response.status_code == (200 if is_live else 503)
+        (problem,) = response.json()["problems"]
+        assert datetime.fromisoformat(problem.pop("at")).tzinfo is not None
+        assert problem == {"address": "retention", "text": "another step failed", "count": 2}
 
 
 def test_readiness_fails_while_the_database_is_not_followed(web: Web) -> None:

@@ -1,0 +1,161 @@
+"""Databases in other encodings than UTF-8."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+import brain
+from brain.database.connection import connected, opened_pool
+from brain.database.migrations import core_schema, migrate
+from brain.database.snapshot import SnapshotReader
+from brain.errors import MessageRefused
+from brain.feeds.reader import FeedReader
+from brain.message.event import Operation
+from brain.presence.cluster import Cluster
+from brain.presence.tracker import ClientInfo, PresenceTracker
+from brain.publishing.messages import publish
+from tests.database.test_sessions import events_of
+from tests.postgres import named
+from tests.schemas import every_schema
+
+pytestmark = pytest.mark.postgres_versions
+
+PATIENCE_SECONDS = 20.0
+
+# A text of each encoding.
+TEXTS = {
+    "SQL_ASCII": "Zürich, 東京",
+    "LATIN1": "Zürich",
+    "WIN1252": "Zürich, 5 €",
+    "EUC_JP": "東京",
+    "UTF8": "Zürich, 東京, 5 €",
+}
+NO_UTF8 = "convert_from('\\x61e962', 'SQL_ASCII')"
+
+
+@asynccontextmanager
+async def database_in(server: str, encoding: str) -> AsyncIterator[str]:
+    """Yield the URL of a migrated database with an encoding."""
+    name = f"test_{uuid4().hex}"
+    admin = await asyncpg.connect(server)
+    try:
+        await admin.execute(
+            f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}'"
+            " LC_COLLATE 'C' LC_CTYPE 'C'"
+        )
+        try:
+            url = named(server, name)
+            await migrate(url, every_schema())
+            yield url
+        finally:
+            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+@pytest.fixture(scope="module")
+async def without_encoding(postgres: str) -> AsyncIterator[str]:
+    async with database_in(postgres, "SQL_ASCII") as url:
+        yield url
+
+
+def test_all_sql_that_is_sent_as_a_script_is_ascii() -> None:
+    scripts = [
+        *core_schema().folder.rglob("*.sql"),
+        *Path(brain.__file__).parent.glob("systems/**/*.sql"),
+    ]
+    assert len(scripts) > 12
+    assert [script for script in scripts if not script.read_bytes().isascii()] == []
+
+
+@pytest.mark.parametrize("encoding", TEXTS)
+async def test_a_database_may_have_any_encoding(postgres: str, encoding: str) -> None:
+    text = TEXTS[encoding]
+    async with (
+        database_in(postgres, encoding) as url,
+        events_of(url) as (source, events),
+        opened_pool(url) as pool,
+        connected(url) as application,
+    ):
+        await application.execute("INSERT INTO tasks (id, agent) VALUES ($1, 'a')", text)
+        assert (await events.get()).key == [text]
+        await publish(text, text, {"text": text}, recipient=text, connection=application)
+        message = await events.get()
+        assert (message.channel, message.type, message.recipient) == (text, text, text)
+        snapshot = await SnapshotReader(10_000).read(pool, frozenset({"tasks", text}))
+        assert [row["id"] for row in snapshot.tables["tasks"]] == [text]
+        assert await FeedReader(pool, 10_000, PATIENCE_SECONDS).state("queue", None) is not None
+        assert await pool.fetchval("SELECT $1::text[]", [text, "a"]) == [text, "a"]
+        assert source.statistics().reconnections == 0
+
+
+async def test_bytes_that_are_no_utf8_are_replaced_in_a_database_without_encoding(
+    without_encoding: str,
+) -> None:
+    async with (
+        events_of(without_encoding) as (source, events),
+        opened_pool(without_encoding) as pool,
+        connected(without_encoding) as application,
+    ):
+        await application.execute(f"INSERT INTO tasks (id, agent) VALUES ('x', {NO_UTF8})")
+        event = await events.get()
+        assert (event.operation, event.key) == (Operation.INSERT, ["x"])
+        await application.execute(f"SELECT brain.publish({NO_UTF8}, 'x', '{{}}')")
+        assert (await events.get()).channel == "a\ufffdb"
+        snapshot = await SnapshotReader(10_000).read(pool, frozenset({"tasks"}))
+        assert [row["agent"] for row in snapshot.tables["tasks"]] == ["a\ufffdb"]
+        for type in ("text", "varchar", "bpchar", "name"):
+            assert await pool.fetchval(f"SELECT {NO_UTF8}::{type}") == "a\ufffdb"
+        for type in ("json", "jsonb"):
+            assert await pool.fetchval(f"SELECT to_{type}({NO_UTF8})") == '"a\ufffdb"'
+        assert await pool.fetchval(f"SELECT ARRAY[{NO_UTF8}]") == ["a\ufffdb"]
+        assert await pool.fetchval(f"SELECT ROW({NO_UTF8})") == ("a\ufffdb",)
+        assert source.statistics().reconnections == 0
+
+
+async def test_an_error_with_such_bytes_is_one_of_the_query_alone(without_encoding: str) -> None:
+    async with opened_pool(without_encoding) as pool, pool.acquire() as connection:
+        process = await connection.fetchval("SELECT pg_backend_pid()")
+        for query in (f"SELECT {NO_UTF8}::int", f"DO $$BEGIN RAISE '%', {NO_UTF8}; END$$"):
+            with pytest.raises(UnicodeDecodeError):
+                await connection.execute(query)
+            assert await connection.fetchval("SELECT pg_backend_pid()") == process
+
+
+@pytest.mark.parametrize(("encoding", "lacks"), [("LATIN1", "東"), ("EUC_JP", "😀")])
+async def test_a_message_that_the_database_cannot_hold_is_refused(
+    postgres: str, encoding: str, lacks: str
+) -> None:
+    async with database_in(postgres, encoding) as url, connected(url) as connection:
+        for arguments in (
+            (lacks, "type", None),
+            ("channel", lacks, None),
+            ("channel", "type", {"text": lacks}),
+        ):
+            with pytest.raises(MessageRefused, match=f'has no equivalent in encoding "{encoding}"'):
+                await publish(*arguments, connection=connection)
+
+
+async def test_clients_that_the_database_cannot_name_do_not_hide_the_others(postgres: str) -> None:
+    async with database_in(postgres, "LATIN1") as url, connected(url) as connection:
+        trackers = PresenceTracker(), PresenceTracker()
+        clusters = [Cluster(url, tracker, PATIENCE_SECONDS) for tracker in trackers]
+        nodes = [asyncio.create_task(cluster.run()) for cluster in clusters]
+        for user, channel in (("東", "news"), ("ann", "東"), ("bob", "news")):
+            trackers[0].add(ClientInfo(uuid4(), user, True, frozenset({channel})))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await clusters[1].clients_elsewhere() < 3:
+                await asyncio.sleep(0.01)
+            assert (await clusters[1].subscribers("news"))[0] == 2
+            assert (await clusters[1].subscribers("東"))[0] == 0
+            assert await connection.fetchval("SELECT count(*) FROM brain.nodes") == 2
+        for node in nodes:
+            node.cancel()
+        await asyncio.wait(nodes)

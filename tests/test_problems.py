@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+
+from brain.problems import KEEP_SECONDS, MOST_ADDRESSES, Problems
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def problems(clock: Clock) -> Problems:
+    return Problems(clock)
+
+
+def test_problems_are_counted_by_their_address(problems: Problems) -> None:
+    problems.report("log", "first")
+    problems.report("retention", "a step failed")
+    problems.report("log", "second")
+
+    assert [(each.address, each.text, each.count) for each in problems.recent()] == [
+        ("log", "second", 2),
+        ("retention", "a step failed", 1),
+    ]
+
+
+def test_an_address_is_logged_once_a_minute_with_the_number_left_out(
+    problems: Problems, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for clock.now in (0.0, 1.0, 59.0, 60.0):
+        problems.report("log", f"at {clock.now:g}")
+    problems.report("feeds", "elsewhere")
+
+    assert caplog.messages == [
+        "log: at 0",
+        "log: at 60 (2 more since the last line)",
+        "feeds: elsewhere",
+    ]
+
+
+def test_what_may_be_a_bug_is_logged_with_its_traceback_the_first_time(
+    problems: Problems, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for clock.now in (0.0, 60.0):
+        try:
+            raise KeyError("a mistake")
+        except KeyError as error:
+            problems.report("hub", "failed", unexpected=error)
+
+    assert caplog.text.count("Traceback") == 1
+    assert caplog.messages == ["hub: failed"] * 2
+
+
+def test_what_is_known_is_counted_and_not_logged(
+    problems: Problems, caplog: pytest.LogCaptureFixture
+) -> None:
+    problems.report("watch orders", "a trigger is disabled")
+    problems.report("watch orders", "a trigger is disabled", is_known=True)
+
+    assert problems.recent()[0].count == 2
+    assert len(caplog.messages) == 1
+
+
+def test_what_does_not_happen_again_is_forgotten(problems: Problems, clock: Clock) -> None:
+    problems.report("log", "old")
+    clock.now = 1.0
+    problems.report("feeds", "younger")
+    clock.now = KEEP_SECONDS
+
+    assert [each.address for each in problems.recent()] == ["feeds"]
+
+    problems.report("log", "new")
+    assert problems.recent()[0].count == 1
+
+
+def test_only_the_latest_of_very_many_addresses_are_kept(problems: Problems) -> None:
+    for number in range(MOST_ADDRESSES * 2):
+        problems.report(f"hub tasks {number}", "failed")
+
+    recent = problems.recent()
+    assert len(recent) == MOST_ADDRESSES
+    assert recent[0].address == f"hub tasks {MOST_ADDRESSES * 2 - 1}"
