@@ -25,6 +25,8 @@ from brain.web.services import Services
 
 # Asks for cursors where the URL cannot.
 CURSOR_SUBPROTOCOL = "brain.cursor"
+# What only clients that were written for Brain put into the URL.
+OWN_PARAMETERS = ("channel", "where", "cursor", "snapshot", "latest")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Profile:
     """Those of a client that names none."""
     parameter: str | None = None
     """The query parameter that selects the profile; None: it is the default."""
+    bare_format: WireFormat | None = None
+    """The wire format for clients that ask for nothing of Brain's own, if they have another."""
 
     @cached_property
     def with_cursor(self) -> CursorFormat:
@@ -80,8 +84,14 @@ class Endpoint:
         where = parse_filter_parameter(query.get("where"))
         if wants_snapshot and (where or any(":" in name for name in names)):
             raise ValueError("a snapshot is of whole channels")
+        if has_cursors:
+            wire_format: WireFormat = profile.with_cursor
+        elif profile.bare_format and not any(name in query for name in OWN_PARAMETERS):
+            wire_format = profile.bare_format
+        else:
+            wire_format = profile.wire_format
         return SessionRequest(
-            profile.with_cursor if has_cursors else profile.wire_format,
+            wire_format,
             names,
             where,
             after=query.get("cursor"),
