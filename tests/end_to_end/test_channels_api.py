@@ -333,4 +333,11 @@ async def test_an_access_function_in_sql_decides_what_is_readable(
             for name, type in (("tasks", "error"), ("of bob", "error"), ("of ann", "subscribed")):
                 await client.send(f'{{"type": "subscribe", "channel": "{name}"}}')
                 assert (await message(client))["type"] == type
+            # A token that has the user in the claim userId is asked about as one with sub.
+        claims = {"userId": "ann", "exp": time.time() + 60}
+        other = {"authorization": f"Bearer {jwt.encode(claims, SECRET)}"}
+        async with connect(url, proxy=None, additional_headers=other) as client:
+            await message(client)
+            await client.send('{"type": "subscribe", "channel": "of ann"}')
+            assert (await message(client))["type"] == "subscribed"
         assert (await request(brain, "/api/brain/tasks", **bearer("ann"))).status_code == 403
