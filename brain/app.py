@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypedDict
 
 import asyncpg
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from brain.auth.access_function import AccessFunction
 from brain.auth.policy import authority_for
@@ -39,7 +40,7 @@ from brain.session.session import SessionContext, SessionLimits
 from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
-from brain.web import pages, revocations, snapshot, status, websocket_endpoint
+from brain.web import pages, revocations, snapshot, status, unmatched, websocket_endpoint
 from brain.web.error_responses import EXCEPTION_HANDLERS
 from brain.web.services import Services
 
@@ -158,20 +159,23 @@ def create_app(
         signal.raise_signal(signal.SIGTERM)
 
     front_page = next((system.front_page for system in systems if system.front_page), None)
+    own_routes: list[BaseRoute] = [
+        *websocket_endpoint.routes(services, [p for s in systems for p in s.profiles(schemas)]),
+        *(route for system in systems for route in system.routes(services)),
+        *revocations.routes(services),
+        *status.routes(services),
+        *snapshot.routes(services),
+        *pages.routes(front_page, {k: v for s in systems for k, v in s.links.items()}),
+    ]
     app = Starlette(
-        routes=[
-            *websocket_endpoint.routes(services, [p for s in systems for p in s.profiles(schemas)]),
-            *(route for system in systems for route in system.routes(services)),
-            *revocations.routes(services),
-            *status.routes(services),
-            *snapshot.routes(services),
-            *pages.routes(front_page, {k: v for s in systems for k, v in s.links.items()}),
-            *feeds.routes(services),
-        ],
+        # Feeds come last: their addresses have names of their own choice.
+        routes=[*own_routes, *unmatched.upgrade_routes(own_routes), *feeds.routes(services)],
         exception_handlers=dict(EXCEPTION_HANDLERS),
         max_body_size=MAX_BODY_BYTES,
         lifespan=lifespan,
     )
+    app.router.default = unmatched.not_found
+    app.router.redirect_slashes = False
     app.state.failure = None
     app.state.services = services
     return app
