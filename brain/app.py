@@ -13,9 +13,11 @@ from typing import Any, Protocol, TypedDict
 
 import asyncpg
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from brain.auth.access_function import AccessFunction
+from brain.auth.origin import Origins
 from brain.auth.policy import authority_for
 from brain.auth.revocations import Revocations
 from brain.database.connection import opened_pool
@@ -41,6 +43,7 @@ from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
 from brain.web import pages, revocations, snapshot, status, unmatched, websocket_endpoint
+from brain.web.cross_origin import CrossOriginMiddleware
 from brain.web.error_responses import EXCEPTION_HANDLERS
 from brain.web.services import Services
 
@@ -101,7 +104,8 @@ def create_app(
     source = BatchSource(url, settings, before_gap=revoked.load_again)
     authority = authority_for(settings, access_function, revoked)
     cluster = Cluster(url, presence, settings.database_timeout_seconds)
-    admission = Admission(authority, ConnectionLimiter(quotas(settings)), settings.allowed_origins)
+    origins = Origins(settings.allowed_origins)
+    admission = Admission(authority, ConnectionLimiter(quotas(settings)), origins)
     services = Services(
         settings=settings,
         database_url=url,
@@ -170,6 +174,7 @@ def create_app(
     app = Starlette(
         # Feeds come last: their addresses have names of their own choice.
         routes=[*own_routes, *unmatched.upgrade_routes(own_routes), *feeds.routes(services)],
+        middleware=[Middleware(CrossOriginMiddleware, origins)],
         exception_handlers=dict(EXCEPTION_HANDLERS),
         max_body_size=MAX_BODY_BYTES,
         lifespan=lifespan,
