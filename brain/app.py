@@ -13,8 +13,11 @@ from typing import Any, Protocol, TypedDict
 
 import asyncpg
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
 from brain.auth.access_function import AccessFunction
+from brain.auth.origin import Origins
 from brain.auth.policy import authority_for
 from brain.auth.revocations import Revocations
 from brain.database.connection import opened_pool
@@ -41,7 +44,8 @@ from brain.session.session import SessionContext, SessionLimits
 from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
-from brain.web import pages, revocations, snapshot, status, websocket_endpoint
+from brain.web import pages, revocations, snapshot, status, unmatched, websocket_endpoint
+from brain.web.cross_origin import CrossOriginMiddleware
 from brain.web.error_responses import EXCEPTION_HANDLERS
 from brain.web.services import Services
 
@@ -122,7 +126,8 @@ def create_app(
     source = BatchSource(url, settings, before_gap=revoked.load_again, problems=problems)
     authority = authority_for(settings, access_function, revoked)
     cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)
-    admission = Admission(authority, ConnectionLimiter(quotas(settings)), settings.allowed_origins)
+    origins = Origins(settings.allowed_origins)
+    admission = Admission(authority, ConnectionLimiter(quotas(settings)), origins)
     services = Services(
         settings=settings,
         database_url=url,
@@ -186,20 +191,24 @@ def create_app(
         signal.raise_signal(signal.SIGTERM)
 
     front_page = next((system.front_page for system in systems if system.front_page), None)
+    own_routes: list[BaseRoute] = [
+        *websocket_endpoint.routes(services, [p for s in systems for p in s.profiles(schemas)]),
+        *(route for system in systems for route in system.routes(services)),
+        *revocations.routes(services),
+        *status.routes(services),
+        *snapshot.routes(services),
+        *pages.routes(front_page, {k: v for s in systems for k, v in s.links.items()}),
+    ]
     app = Starlette(
-        routes=[
-            *websocket_endpoint.routes(services, [p for s in systems for p in s.profiles(schemas)]),
-            *(route for system in systems for route in system.routes(services)),
-            *revocations.routes(services),
-            *status.routes(services),
-            *snapshot.routes(services),
-            *pages.routes(front_page, {k: v for s in systems for k, v in s.links.items()}),
-            *feeds.routes(services),
-        ],
+        # Feeds come last: their addresses have names of their own choice.
+        routes=[*own_routes, *unmatched.upgrade_routes(own_routes), *feeds.routes(services)],
+        middleware=[Middleware(CrossOriginMiddleware, origins)],
         exception_handlers=dict(EXCEPTION_HANDLERS),
         max_body_size=MAX_BODY_BYTES,
         lifespan=lifespan,
     )
+    app.router.default = unmatched.not_found
+    app.router.redirect_slashes = False
     app.state.failure = None
     app.state.services = services
     return app

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 # The oldest major version of PostgreSQL that Brain works with.
@@ -24,6 +33,33 @@ Words = Annotated[
 """Words separated by spaces or commas."""
 
 
+def not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise ValueError("there must be at least one word")
+    return values
+
+
+def normal_origin(origin: str) -> str:
+    """Return an origin as browsers write it: in small letters, without the default port."""
+    small = origin.lower()
+    ports = {"http": ":80", "https": ":443"}
+    return small.removesuffix(ports.get(small.partition("://")[0], "\0"))
+
+
+def origins(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if value != "null" and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@*]+", value):
+            raise ValueError(
+                f"{value!r} should be the origin of a page, as https://example.org or"
+                " http://localhost:5173, without a path"
+            )
+    return tuple(normal_origin(value) for value in values)
+
+
+Origins = Annotated[Words, AfterValidator(origins)]
+"""Origins of web pages, as browsers write them."""
+
+
 def also(plain: str) -> AliasChoices:
     """Read BRAIN_X from the environment, or the X that hosting platforms set."""
     return AliasChoices(f"BRAIN_{plain}", plain)
@@ -39,6 +75,13 @@ class Settings(BaseSettings):
         populate_by_name=True,
         extra="ignore",
     )
+
+    @field_validator("*")
+    @classmethod
+    def is_finite(cls, value: object) -> object:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"'{value:g}' should be a finite number")
+        return value
 
     database_url: str | None = Field(default=None, validation_alias=also("DATABASE_URL"))
     """The PostgreSQL to follow, directly and not through a pooler in transaction mode. Without one,
@@ -109,13 +152,15 @@ class Settings(BaseSettings):
     """The audience that a token must have."""
     jwt_issuer: str | None = None
     """The issuer that a token must have."""
+    jwt_user_claim: Annotated[Words, AfterValidator(not_empty)] = ("sub", "userId")
+    """The claims that may name the user of a token: the first that a token has."""
     jwt_leeway_seconds: float = Field(default=10.0, ge=0, le=60)
     """By how much clocks may differ."""
     default_channels: Words = ("*",)
     """What a token without the claim `channels` may read; `*` stands for any text."""
     public_channels: Words = ()
     """What clients without a token may read, where tokens are needed."""
-    allowed_origins: Words = ()
+    allowed_origins: Origins = ()
     """Origins of web pages of other hosts that may connect, as `https://example.org`."""
     development_tokens: bool | None = None
     """Accept any word as a token, for development: `test-123` is that of `user_test-123`. Unless

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
+from brain.cli.database import read_settings
+from brain.errors import UsageError
 from brain.settings import Settings
+
+SETTINGS = Settings.model_fields
+NUMBERS = [name for name, field in SETTINGS.items() if field.annotation in (int, float)]
+BOOLEANS = [name for name, field in SETTINGS.items() if "bool" in str(field.annotation)]
 
 
 @pytest.mark.parametrize("name", ["BRAIN_DATABASE_URL", "DATABASE_URL"])
@@ -42,3 +50,49 @@ def test_a_value_out_of_range_is_refused(
 
     with pytest.raises(ValidationError):
         Settings()
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, *BOOLEANS])
+@pytest.mark.parametrize("value", ["-7", "much", "inf"])
+def test_an_error_names_the_whole_variable_the_value_and_what_is_right(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"BRAIN_{name.upper()}", value)
+
+    with pytest.raises(UsageError) as refused:
+        read_settings()
+    variable, _, reason = str(refused.value).partition(" is wrong: ")
+    assert variable.split(" or ")[0] == f"BRAIN_{name.upper()}"
+    assert f"'{value}'" in reason
+    assert any(word in reason for word in ("integer", "number", "boolean", "than", "finite"))
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, *BOOLEANS])
+def test_an_error_in_an_option_names_the_option_and_the_variable(name: str) -> None:
+    options: dict[str, Any] = {name: "much"}
+    with pytest.raises(UsageError) as refused:
+        read_settings(**options)
+
+    assert str(refused.value).startswith(f"--{name.replace('_', '-')} is wrong: 'much' is not ")
+    assert str(refused.value).endswith(f"(it sets BRAIN_{name.upper()})")
+
+
+def test_an_origin_is_normalized_and_what_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(
+        "BRAIN_ALLOWED_ORIGINS", "https://A.example:443, http://b:80 http://c:81 null"
+    )
+    assert Settings().allowed_origins == ("https://a.example", "http://b", "http://c:81", "null")
+    for wrong in (
+        "*",
+        "a.example",
+        "https://a.example/",
+        "https://a.example/path",
+        "//a",
+        "http://",
+    ):
+        monkeypatch.setenv("BRAIN_ALLOWED_ORIGINS", f"https://good.example {wrong}")
+        with pytest.raises(UsageError, match="BRAIN_ALLOWED_ORIGINS is wrong: ") as refused:
+            read_settings()
+        assert f"'{wrong}'" in str(refused.value)

@@ -124,11 +124,17 @@ def keys_of(settings: Settings) -> Keys | None:
     """
     ways = [settings.jwt_secret, settings.jwt_key_file, settings.jwks_url]
     if len([way for way in ways if way]) > 1:
-        raise UsageError("set one of BRAIN_JWT_SECRET, BRAIN_JWT_KEY_FILE and BRAIN_JWKS_URL")
+        raise UsageError(
+            "more than one is set: set one of BRAIN_JWT_SECRET, BRAIN_JWT_KEY_FILE and"
+            " BRAIN_JWKS_URL"
+        )
     if settings.jwt_secret is not None:
         secret = settings.jwt_secret.get_secret_value()
         if len(secret.encode()) < LEAST_SECRET_BYTES:
-            raise UsageError(f"BRAIN_JWT_SECRET must have at least {LEAST_SECRET_BYTES} bytes")
+            raise UsageError(
+                f"BRAIN_JWT_SECRET must have at least {LEAST_SECRET_BYTES} bytes, and has"
+                f" {len(secret.encode())}"
+            )
         return StaticKey(secret, allowed_algorithms(settings, "secret"))
     if settings.jwt_key_file is not None:
         return StaticKey(
@@ -136,7 +142,8 @@ def keys_of(settings: Settings) -> Keys | None:
         )
     if settings.jwks_url is not None:
         if not is_safe(settings.jwks_url):
-            raise UsageError("BRAIN_JWKS_URL must begin with https://")
+            scheme = settings.jwks_url.partition(":")[0]
+            raise UsageError(f"BRAIN_JWKS_URL must begin with https://, and not with {scheme!r}")
         return JwksKeys(settings.jwks_url, allowed_algorithms(settings, "public key"))
     return None
 
@@ -158,7 +165,8 @@ def allowed_algorithms(settings: Settings, family: str) -> tuple[str, ...]:
     algorithms = settings.jwt_algorithms or FAMILIES[family][:1]
     if not set(algorithms) <= set(FAMILIES[family]):
         raise UsageError(
-            f"BRAIN_JWT_ALGORITHMS must be of {', '.join(FAMILIES[family])} with a {family}"
+            f"BRAIN_JWT_ALGORITHMS must be of {', '.join(FAMILIES[family])} with a {family}, and is"
+            f" {' '.join(algorithms)!r}"
         )
     return tuple(algorithms)
 
@@ -167,7 +175,11 @@ def public_key(path: Path) -> bytes:
     try:
         key = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"cannot read the key in {path}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot read the key in {path}: {error.strerror} (BRAIN_JWT_KEY_FILE)"
+        ) from error
     if b"PRIVATE KEY" in key:
-        raise UsageError(f"{path} holds a private key: Brain needs the public one")
+        raise UsageError(
+            f"{path} holds a private key: Brain needs the public one (BRAIN_JWT_KEY_FILE)"
+        )
     return key

@@ -73,7 +73,8 @@ class TokenVerifier:
                 issuer=settings.jwt_issuer,
                 leeway=settings.jwt_leeway_seconds,
                 options={
-                    "require": ["exp", "sub"],
+                    "require": ["exp"],
+                    "verify_sub": False,  # the user may be in another claim
                     "verify_aud": settings.jwt_audience is not None,
                     "strict_aud": settings.jwt_audience is not None,
                 },
@@ -82,14 +83,15 @@ class TokenVerifier:
 
     def _identity(self, claims: dict[str, Any]) -> Identity:
         times = {name: seconds(claims[name]) for name in ("exp", "iat", "nbf") if name in claims}
-        user = subject(claims["sub"])
+        user = user_in(claims, self._settings.jwt_user_claim)
         self._refuse_revoked(user, times.get("iat"))
         return Identity(
             user,
             times["exp"],
             readable=patterns(claims.get("channels"), self._settings.default_channels),
             publishable=patterns(claims.get("publish"), ()),
-            claims=claims,
+            # An access function finds the user in one place, whatever the token calls it.
+            claims={"sub": user, **claims},
         )
 
     def _refuse_revoked(self, user: str, issued_at: float | None) -> None:
@@ -109,8 +111,16 @@ def seconds(claim: Any) -> float:
     return float(claim)
 
 
-def subject(claim: Any) -> str:
-    """Return the user in a claim: one that PostgreSQL and JSON can hold."""
+def user_in(claims: Mapping[str, Any], names: Sequence[str]) -> str:
+    """
+    Return the user of a token: in the first of these claims that it has.
+
+    It is a text that PostgreSQL and JSON can hold; in a claim other than `sub` also an integer.
+    """
+    name = next((name for name in names if name in claims), None)
+    claim = None if name is None else claims[name]
+    if name != "sub" and isinstance(claim, int) and not isinstance(claim, bool):
+        claim = str(claim)
     if not isinstance(claim, str) or not 0 < len(claim) <= LONGEST_SUBJECT or "\0" in claim:
         raise TokenRefused
     claim.encode()

@@ -15,10 +15,15 @@ import click
 from pydantic import ValidationError
 
 from brain.database import migrations
-from brain.database.connection import connected, shown, translating_errors
+from brain.database.connection import check_url, connected, shown, translating_errors
 from brain.embedded.binaries import find_binaries
 from brain.embedded.server import EmbeddedServer, default_folder, running_url, serve_embedded
-from brain.errors import EmbeddedServerError, MigrationUnsupported, UsageError
+from brain.errors import (
+    EmbeddedServerError,
+    MigrationUnsupported,
+    UsageError,
+    WrongDatabaseUrl,
+)
 from brain.process.signals import end_on_signals
 from brain.settings import Settings
 
@@ -40,18 +45,25 @@ def read_settings(**flags: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = given_as(str(first["loc"][0]), flags)
-        raise UsageError(f"{name} is wrong: {first['msg']}") from error
+        raise UsageError(explanation(error, flags)) from error
 
 
-def given_as(name: str, flags: Mapping[str, Any]) -> str:
-    """Return the option or the environment variables that a setting is given by."""
+def explanation(error: ValidationError, flags: Mapping[str, Any]) -> str:
+    """Return in a line which setting is wrong, what it was set to, and what is right."""
+    first = error.errors()[0]
+    # Where a setting has a plain variable too, pydantic names the variable, otherwise the field.
+    name = str(first["loc"][0]).lower().removeprefix("brain_")
+    field = Settings.model_fields[name]
+    value = "it" if "Secret" in str(field.annotation) else repr(first["input"])
+    reason = first["msg"].removeprefix("Value error, ").replace("Input", value, 1)
+    # Without pydantic's own reason: unable to parse string as an integer.
+    reason = reason.partition(", unable")[0].replace("should be a valid", "is not a valid")
+    variable = f"BRAIN_{name.upper()}"
     if flags.get(name) is not None:
-        return f"--{name.replace('_', '-')}"
-    if name.startswith("BRAIN_"):  # one that has a plain variable, too
-        return f"{name} or {name.removeprefix('BRAIN_')}"
-    return f"BRAIN_{name.upper()}"
+        return f"--{name.replace('_', '-')} is wrong: {reason} (it sets {variable})"
+    if field.validation_alias is not None:
+        variable = f"{variable} or {name.upper()}"
+    return f"{variable} is wrong: {reason}"
 
 
 class Database(NamedTuple):
@@ -73,6 +85,7 @@ def database(settings: Settings, *, may_share: bool = False) -> Iterator[Databas
     unless the command `may_share` one that runs already.
     """
     if (url := settings.database_url) is not None:
+        require_url(url)
         yield Database(url, f"psql {shlex.quote(shown(url))}")
         return
     binaries = find_binaries()
@@ -85,6 +98,17 @@ def database(settings: Settings, *, may_share: bool = False) -> Iterator[Databas
         psql = "psql" if shutil.which("psql") else shlex.quote(str(server.binaries.psql))
         port = "" if server.port == 5432 else f" -p {server.port}"
         yield Database(server.url, f"{psql} -h localhost{port} -U cecelia cecelia", server)
+
+
+def require_url(url: str) -> None:
+    """Raise `WrongDatabaseUrl`, with the name of the setting, unless it is a PostgreSQL URL."""
+    try:
+        check_url(url)
+    except WrongDatabaseUrl as error:
+        given = "" if "@" in url else f" {url!r}"  # which may be a password
+        raise WrongDatabaseUrl(
+            f"--database-url, BRAIN_DATABASE_URL or DATABASE_URL{given} is wrong: {error}"
+        ) from error
 
 
 def has_database(settings: Settings) -> bool:

@@ -14,10 +14,10 @@ import click
 import brain
 from brain.app import create_app
 from brain.auth.keys import keys_of
-from brain.cli.database import database, database_option, read_settings, run
+from brain.cli.database import database, database_option, read_settings, require_url, run
 from brain.cli.systems import fits, systems_of, systems_option
 from brain.database import migrations
-from brain.database.connection import check_url, connected, require_own_session
+from brain.database.connection import connected, require_own_session
 from brain.database.log import Log
 from brain.database.tables_of_systems import system_problems
 from brain.errors import EmbeddedServerError
@@ -39,7 +39,6 @@ from brain.transport.websocket import require_uvicorn
 )
 @click.option(
     "--port",
-    type=int,
     metavar="NUMBER",
     help="The port to listen on; 0 lets the system choose.  [BRAIN_PORT or PORT; default: 5221]",
 )
@@ -58,7 +57,6 @@ from brain.transport.websocket import require_uvicorn
 )
 @click.option(
     "--workers",
-    type=int,
     metavar="NUMBER",
     help="How many processes serve, all on the same port.  [BRAIN_WORKERS; default: 1]",
 )
@@ -74,7 +72,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
     require_uvicorn()
     keys_of(settings)
     if settings.database_url is not None:
-        check_url(settings.database_url)
+        require_url(settings.database_url)
     installed = installed_systems()
     systems = systems_of(settings, installed)
     sockets = listening_sockets(

@@ -40,7 +40,7 @@ def token_command(user: str, channels: str | None, publish: str | None, seconds:
     if settings.jwt_secret is None:
         raise UsageError("BRAIN_JWT_SECRET is not set: it signs the token")
     now = int(time.time())
-    claims: dict[str, Any] = {"sub": user, "iat": now, "exp": now + seconds}
+    claims: dict[str, Any] = {settings.jwt_user_claim[0]: user, "iat": now, "exp": now + seconds}
     if channels is not None:
         claims["channels"] = words(channels)
     if publish is not None:

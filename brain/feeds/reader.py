@@ -90,8 +90,9 @@ class FeedReader:
             return None
         if record["text"] is None:
             raise SnapshotTooLarge(
-                f"the state of the feed {name} has {record['length']} bytes, and"
-                f" BRAIN_SNAPSHOT_BYTES allows {self._most_bytes}"
+                # It has to fit into a close frame, whatever the name.
+                f"the feed {name} has {record['length']} bytes"
+                f" (BRAIN_SNAPSHOT_BYTES={self._most_bytes})"
             )
         return FeedState(record["text"], record["etag"])
 

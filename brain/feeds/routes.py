@@ -17,21 +17,26 @@ from brain.feeds.reader import FeedReader
 from brain.feeds.refresher import FeedRefresher
 from brain.session.admission import Admitted
 from brain.transport.handshake import refuse
-from brain.web.requests import readable_by
+from brain.web.requests import authenticate, readable_by
 from brain.web.services import Services
+from brain.web.unmatched import upgrade_required
+
+NO_FEED = "there is no such feed"
 
 logger = logging.getLogger(__name__)
 
 
-def routes(services: Services) -> list[BaseRoute]:
-    """Return the routes of all feeds, also of those that are defined later."""
+def routes(services: Services, ws: str = "/ws", api: str = "/api") -> list[BaseRoute]:
+    """Return the routes of all feeds, also of those that are defined later, below two paths."""
     feeds = Feeds(services)
     state = readable_by(services.authority, "feed", feeds.state)
     return [
-        WebSocketRoute("/ws/{feed}", feeds.follow),
-        WebSocketRoute("/ws/{feed}/{argument}", feeds.follow),
-        Route("/api/{feed}", state),
-        Route("/api/{feed}/{argument}", state),
+        WebSocketRoute(f"{ws}/{{feed}}", feeds.follow),
+        WebSocketRoute(f"{ws}/{{feed}}/{{argument}}", feeds.follow),
+        Route(f"{ws}/{{feed}}", feeds.upgrade_required),
+        Route(f"{ws}/{{feed}}/{{argument}}", feeds.upgrade_required),
+        Route(f"{api}/{{feed}}", state),
+        Route(f"{api}/{{feed}}/{{argument}}", state),
     ]
 
 
@@ -63,7 +68,7 @@ class Feeds:
             await refuse(websocket, 503, "the database cannot be reached, try again later")
             return
         if not is_known:
-            await refuse(websocket, 404, "there is no such feed")
+            await refuse(websocket, 404, NO_FEED)
             return
 
         def session_for(admitted: Admitted) -> FeedSession:
@@ -71,13 +76,26 @@ class Feeds:
 
         await handshake.accept(websocket, session_for, identity)
 
+    async def upgrade_required(self, request: Request) -> Response:
+        """Answer a request that is no WebSocket handshake: with 404 if there is no such feed."""
+        name: str = request.path_params["feed"]
+        argument = request.path_params.get("argument")
+        authority = self._services.authority
+        identity = await authenticate(request, authority)
+        # Whoever may not read a feed does not learn whether there is one.
+        if (await authority.read_predicate(identity, [name]))(name):
+            refresher: FeedRefresher = request.state.feeds
+            if not await refresher.knows(name, argument):
+                raise HTTPException(404, NO_FEED)
+        return upgrade_required()
+
     async def state(self, request: Request) -> Response:
         """Return the present state of a feed, for clients that poll."""
         reader: FeedReader = request.state.feed_reader
         name: str = request.path_params["feed"]
         found = await reader.shared_state(name, request.path_params.get("argument"))
         if found is None:
-            raise HTTPException(404, "there is no such feed")
+            raise HTTPException(404, NO_FEED)
         # A weak one: states that differ in ignored keys count as the same.
         etag = f'W/"{found.etag[:32]}"'
         headers = {"etag": etag, "cache-control": "no-cache", "vary": "Authorization"}

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
-PRESENCE_STATUSES = ("online", "away", "busy")
-"""What a user may set."""
+PRESENCE_STATUSES = ("online", "away", "busy", "offline")
+"""What a user may set; `offline`: to appear so while connected."""
 
 CONNECTED = "connected"
 DISCONNECTED = "disconnected"

@@ -34,7 +34,7 @@ def listening_sockets(
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise UsageError(f"cannot listen on {host!r}: {reason}") from error
+        raise UsageError(f"cannot listen on {host!r}: {reason} (BRAIN_HOST)") from error
     choices = 1 if port else CHOICES
     while True:
         choices -= 1
@@ -42,7 +42,9 @@ def listening_sockets(
             return bound_everywhere(list(dict.fromkeys(found)), unread_timeout_seconds, workers)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+                raise UsageError(
+                    f"cannot listen on {host}:{port}: {error.strerror} (BRAIN_HOST, BRAIN_PORT)"
+                ) from error
             if choices == 0:
                 raise PortTaken(
                     f"port {port} is taken: stop what listens there, or choose another --port"

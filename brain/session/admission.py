@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from brain.auth.identity import Identity
-from brain.auth.origin import is_allowed_origin
+from brain.auth.origin import Origins
 from brain.auth.policy import Authority
 from brain.errors import TokenRefused
 from brain.session.connection_limiter import ConnectionLimiter, CountedConnection
@@ -29,7 +28,7 @@ class Admission:
 
     authority: Authority
     limiter: ConnectionLimiter
-    allowed_origins: Sequence[str] = ()
+    origins: Origins
 
     async def identify(self, token: str | None) -> Identity:
         """Return who a client is: without a token, or with an invalid one, it is anonymous."""
@@ -42,7 +41,7 @@ class Admission:
 
     def allows_origin(self, origin: str | None, host: str | None) -> bool:
         """Return False for a web page of another host than `host` that is not allowed."""
-        return is_allowed_origin(origin, host, self.allowed_origins)
+        return self.origins.allows(origin, host)
 
     def admit(self, address: str, identity: Identity) -> CountedConnection:
         """Count a connection, until it is released. Raises `TooManyConnections`."""

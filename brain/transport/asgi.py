@@ -10,7 +10,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 from brain.close_codes import CloseCode
 from brain.message.rendering import Framing
 from brain.session.transport_protocol import Receiver
-from brain.transport.websocket_frames import WEBSOCKET_FRAMING, texts_of
+from brain.transport.websocket_frames import WEBSOCKET_FRAMING, close_reason, texts_of
 
 HIGH_WATER_BYTES = 64 * 1024
 
@@ -50,7 +50,7 @@ class AsgiTransport:
 
     def close(self, code: CloseCode, reason: str) -> None:
         if self._closing is None:
-            self._closing = code, reason
+            self._closing = code, close_reason(reason)
             self._wake.set()
 
     async def run(self, receiver: Receiver) -> None:

@@ -26,7 +26,7 @@ from brain.errors import WrongUvicorn
 from brain.message.rendering import Framing
 from brain.session.token_bucket import TokenBucket
 from brain.session.transport_protocol import Receiver
-from brain.transport.websocket_frames import WEBSOCKET_FRAMING
+from brain.transport.websocket_frames import WEBSOCKET_FRAMING, close_reason
 
 UVICORN = "0.54."
 
@@ -105,7 +105,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.close_sent or self.transport.is_closing():
             return
         try:
-            self.conn.send_close(code, reason)
+            self.conn.send_close(code, close_reason(reason))
         except InvalidState:
             self.abort()
             return

@@ -13,6 +13,7 @@ from struct import pack
 WHOLE_TEXT = 0x81
 # In place of a length: it follows in two bytes, or in eight.
 LONG, LONGER = 126, 127
+MOST_REASON_BYTES = 123
 
 
 class WebSocketFraming:
@@ -33,6 +34,11 @@ class WebSocketFraming:
 
 WEBSOCKET_FRAMING = WebSocketFraming()
 """The one for all connections, so that they share frames."""
+
+
+def close_reason(text: str) -> str:
+    """Return as much of `text` as a close frame can hold."""
+    return text.encode()[:MOST_REASON_BYTES].decode(errors="ignore")
 
 
 def texts_of(frames: bytes) -> Iterator[str]:

@@ -27,6 +27,8 @@ from brain.web.services import Services
 
 # Asks for cursors where the URL cannot.
 CURSOR_SUBPROTOCOL = "brain.cursor"
+# What only clients that were written for Brain put into the URL.
+OWN_PARAMETERS = ("channel", "where", "cursor", "snapshot", "latest", "numbers")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Profile:
     """Those of a client that names none."""
     parameter: str | None = None
     """The query parameter that selects the profile; None: it is the default."""
+    bare_format: WireFormat | None = None
+    """The wire format for clients that ask for nothing of Brain's own, if they have another."""
 
     @cached_property
     def formats(self) -> Mapping[tuple[bool, bool], WireFormat]:
@@ -88,8 +92,13 @@ class Endpoint:
         where = parse_filter_parameter(query.get("where"))
         if wants_snapshot and (where or any(":" in name for name in names)):
             raise ValueError("a snapshot is of whole channels")
+        has_strings = wants_number_strings(query)
+        if profile.bare_format and not has_cursors and not asks_for_more(query):
+            wire_format = profile.bare_format
+        else:
+            wire_format = profile.formats[has_cursors, has_strings]
         return SessionRequest(
-            profile.formats[has_cursors, wants_number_strings(query)],
+            wire_format,
             names,
             where,
             after=query.get("cursor"),
@@ -122,6 +131,11 @@ async def open_channels(
         return ChannelSession(admitted, services.sessions, sources, request, may_read)
 
     await services.handshake.accept(websocket, session_for, who, subprotocol)
+
+
+def asks_for_more(query: QueryParams) -> bool:
+    """Return True if a client uses what the document of its own system does not have."""
+    return any(name in query for name in OWN_PARAMETERS)
 
 
 def wants_number_strings(query: QueryParams) -> bool:

@@ -36,11 +36,12 @@ CREATE UNLOGGED TABLE IF NOT EXISTS brain.connections (
     PRIMARY KEY (node, id)
 );
 
--- The status that was published last for each user who is not offline. Logged, like the events: so after
--- a crash no user stays online for ever, and nothing is published twice. Changed under the lock only.
+-- The status that was published last for each user who has one and is connected; 'offline': the user is
+-- connected, and wants to appear offline. Logged, like the events: so after a crash no user stays online for
+-- ever, and nothing is published twice. Changed under the lock only.
 CREATE TABLE IF NOT EXISTS brain.presence (
     user_id text PRIMARY KEY,
-    status  text NOT NULL CHECK (status IN ('online', 'away', 'busy'))
+    status  text NOT NULL CHECK (status IN ('online', 'away', 'busy', 'offline'))
 );
 CREATE TABLE IF NOT EXISTS brain.presence_lock ();
 
@@ -78,21 +79,25 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.publish_presence FROM PUBLIC;
 
--- Publishes which of these users are offline now; null: of all users that have a presence. To be called
--- under the lock, when the connections that ended are no longer in brain.node_users.
+-- Publishes which of these users are offline now, unless they appeared so already; null: of all users that
+-- have a presence. To be called under the lock, when the connections that ended are no longer in
+-- brain.node_users.
 CREATE OR REPLACE FUNCTION brain.publish_offline(users text[]) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     person text;
+    former text;
 BEGIN
     users := coalesce(users, ARRAY(SELECT p.user_id FROM brain.presence p));
-    FOR person IN
+    FOR person, former IN
         DELETE FROM brain.presence p
          WHERE p.user_id IN (SELECT unnest(users))
            AND NOT EXISTS (SELECT FROM brain.node_users u WHERE u.user_id = p.user_id)
-        RETURNING p.user_id
+        RETURNING p.user_id, p.status
     LOOP
-        PERFORM brain.publish_presence(person, 'offline');
+        IF former <> 'offline' THEN
+            PERFORM brain.publish_presence(person, 'offline');
+        END IF;
     END LOOP;
 END $$;
 REVOKE ALL ON FUNCTION brain.publish_offline FROM PUBLIC;
@@ -133,14 +138,15 @@ $$;
 REVOKE ALL ON FUNCTION brain.unreported_nodes FROM PUBLIC;
 
 -- Applies what happened to users of a node, in order: 'connected' and 'disconnected' when their first
--- connection began and the last one ended, which brain.node_users holds already; a status that they set;
--- 'restated' and a status that was published before and may have been lost.
+-- connection began and the last one ended, which brain.node_users holds already; a status that they set, which
+-- may be 'offline'; 'restated' and a status that was published before and may have been lost.
 CREATE OR REPLACE FUNCTION brain.apply_presence(node uuid, users text[], changes text[]) RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     person text;
     change text;
+    former text;
 BEGIN
     IF NOT EXISTS (SELECT FROM unnest(users, changes) a (user_id, change)
                     WHERE a.change <> 'connected'
@@ -158,11 +164,14 @@ BEGIN
             DELETE FROM brain.presence p
              WHERE p.user_id = person
                AND NOT EXISTS (SELECT FROM brain.node_users u
-                                WHERE u.user_id = person AND u.node <> apply_presence.node);
+                                WHERE u.user_id = person AND u.node <> apply_presence.node)
+            RETURNING p.status INTO former;
             change := 'offline';
+            CONTINUE WHEN former = change;
         ELSIF change LIKE 'restated %' THEN
             change := substr(change, 10);
             INSERT INTO brain.presence VALUES (person, change) ON CONFLICT DO NOTHING;
+            CONTINUE WHEN change = 'offline';  -- a user without a status appears so
         ELSE
             INSERT INTO brain.presence AS p VALUES (person, change)
             ON CONFLICT ON CONSTRAINT presence_pkey DO UPDATE SET status = excluded.status

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from random import Random
@@ -26,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from brain.auth.identity import Identity
 from brain.auth.policy import Authority, authority_for
+from brain.auth.revocations import Revocations
 from brain.auth.token_verifier import MOST_TOKEN_BYTES
 from brain.errors import TokenRefused, UsageError
 from brain.message.matching import requested_topics
@@ -233,6 +235,68 @@ BAD: dict[str, Callable[[], str]] = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_token_is_refused_without_a_reason(name: str) -> None:
     refused(BAD[name](), authority_for(settings()))
+
+
+@pytest.mark.parametrize(
+    ("given", "user"),
+    [
+        ({"sub": "ann"}, "ann"),
+        ({"sub": ..., "userId": "ann", "username": "Ann", "role": "admin"}, "ann"),
+        ({"sub": ..., "userId": 17}, "17"),
+        ({"sub": "ann", "userId": "bob"}, "ann"),
+    ],
+)
+def test_the_user_is_in_the_claim_sub_or_else_in_userid(given: dict[str, Any], user: str) -> None:
+    identity = identify(token(iat=int(time.time()), **given))
+
+    assert identity.user == user
+    assert identity.claims["sub"] == user
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"sub": ...},
+        {"sub": ..., "userid": "ann"},
+        {"sub": ..., "userId": ""},
+        {"sub": ..., "userId": None},
+        {"sub": ..., "userId": True},
+        {"sub": ..., "userId": 1.5},
+        {"sub": ..., "userId": ["ann"]},
+        {"sub": ..., "userId": "a\0b"},
+        {"sub": ..., "userId": "a" * 256},
+        {"sub": 17, "userId": "ann"},
+        {"sub": "", "userId": "ann"},
+        {"sub": None, "userId": "ann"},
+    ],
+    ids=str,
+)
+def test_a_token_without_a_user_is_refused(given: dict[str, Any]) -> None:
+    refused(token(**given), authority_for(settings()))
+
+
+def test_a_setting_names_the_claims_of_the_user() -> None:
+    given = token(sub="ann", email="ann@example.org", userId="1")
+
+    for names, user in (("email", "ann@example.org"), ("uid, userId sub", "1"), ("sub", "ann")):
+        identity = identify(given, jwt_user_claim=names)
+        assert identity.user == user
+        assert identity.claims["sub"] == "ann"  # as the token has it
+    refused(given, authority_for(settings(jwt_user_claim="uid")))
+    # The claim sub of another issuer need not be a text.
+    assert identify(token(sub=5, email="e"), jwt_user_claim="email").user == "e"
+
+
+async def test_a_revocation_means_the_user_whatever_claim_names_it() -> None:
+    revocations = Revocations()
+    revocations._add("ann", datetime.now(UTC))
+    authority = authority_for(settings(), revocations=revocations)
+
+    before = token(sub=..., userId="ann", iat=int(time.time()) - 5)
+    with pytest.raises(TokenRefused):
+        await authority.identify(before)
+    after = token(sub=..., userId="ann", iat=int(time.time()) + 5)
+    assert (await authority.identify(after)).user == "ann"
 
 
 def test_there_are_enough_bad_tokens() -> None:

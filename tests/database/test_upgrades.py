@@ -31,7 +31,7 @@ OLDER = {
     "06_watch_table.sql": [("'a trigger is missing or disabled'", "'a trigger is missing'")],
     "08_presence.sql": [
         ("CREATE INDEX IF NOT EXISTS", "-- CREATE INDEX"),
-        ("'away', 'busy'))", "'away'))"),
+        ("'busy', 'offline'))", "'busy'))"),
     ],
     "09_revocations.sql": [
         ("timestamptz NOT NULL,\n    reason     text", "timestamptz NOT NULL"),
@@ -52,7 +52,7 @@ UPGRADES = {
         ALTER TABLE brain.events ALTER COLUMN recipient TYPE text;
         ALTER TABLE brain.current_slot ALTER COLUMN since SET DEFAULT clock_timestamp();
         ALTER TABLE brain.presence DROP CONSTRAINT presence_status_check,
-            ADD CHECK (status IN ('online', 'away', 'busy'));
+            ADD CHECK (status IN ('online', 'away', 'busy', 'offline'));
     """,
     "0002_reasons": """
         ALTER TABLE brain.revocations ADD COLUMN reason text;

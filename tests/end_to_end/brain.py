@@ -39,9 +39,9 @@ class RunningBrain:
 
     @asynccontextmanager
     async def client(self, path: str = "/ws") -> AsyncIterator[ClientConnection]:
-        """Connect to `path`, and take the greeting."""
+        """Connect to `path`, and take the first message."""
         async with connect(f"ws://localhost:{self.port}{path}", proxy=None) as client:
-            assert (await message(client))["type"] == "connected"
+            assert (await message(client))["type"] in ("connected", "auth")
             yield client
 
     async def stopped(self) -> int:

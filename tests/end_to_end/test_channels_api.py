@@ -111,6 +111,32 @@ async def test_a_broadcast_to_all_reaches_every_client_of_channels(
         assert (await message(other_kind))["type"] == "echo"
 
 
+@pytest.mark.parametrize(
+    ("fields", "data"),
+    [
+        ({"message": "hello", "level": 3}, {"message": "hello", "level": 3}),
+        ({"channel": "missions", "timestamp": 5}, {"channel": "missions", "timestamp": 5}),
+        ({"data": {"a": 1, "b": 2}, "b": 3, "c": 4}, {"a": 1, "b": 2, "c": 4}),
+        ({"data": {"a": 1}, "timestamp": 5}, {"a": 1, "timestamp": 5}),
+        ({"data": [1], "c": 4}, {"data": [1], "c": 4}),
+        ({"data": None, "c": 4}, {"data": None, "c": 4}),
+        ({"data": [1]}, [1]),
+        ({"data": None}, None),
+        ({}, None),
+    ],
+)
+async def test_the_fields_of_a_flat_broadcast_to_all_are_its_data(
+    nodes: tuple[RunningBrain, RunningBrain], fields: dict[str, Any], data: Any
+) -> None:
+    async with channel(nodes[0], "missions") as client:
+        await message(client)
+        answer = await request(nodes[0], "/api/ws/broadcast/all", {"type": "news", **fields})
+        assert answer.status_code == 200
+        received = await message(client)
+    assert list(received) == ["type", "data", "timestamp"]
+    assert (received["type"], received["data"]) == ("news", data)
+
+
 async def test_the_statistics_count_the_clients_of_all_nodes(
     nodes: tuple[RunningBrain, RunningBrain],
 ) -> None:
@@ -307,4 +333,11 @@ async def test_an_access_function_in_sql_decides_what_is_readable(
             for name, type in (("tasks", "error"), ("of bob", "error"), ("of ann", "subscribed")):
                 await client.send(f'{{"type": "subscribe", "channel": "{name}"}}')
                 assert (await message(client))["type"] == type
+            # A token that has the user in the claim userId is asked about as one with sub.
+        claims = {"userId": "ann", "exp": time.time() + 60}
+        other = {"authorization": f"Bearer {jwt.encode(claims, SECRET)}"}
+        async with connect(url, proxy=None, additional_headers=other) as client:
+            await message(client)
+            await client.send('{"type": "subscribe", "channel": "of ann"}')
+            assert (await message(client))["type"] == "subscribed"
         assert (await request(brain, "/api/brain/tasks", **bearer("ann"))).status_code == 403

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
+import jwt
 import pytest
 from websockets.exceptions import ConnectionClosed
 
@@ -166,13 +167,28 @@ MISTAKES: list[tuple[str, dict[str, str], str]] = [
     ("serve --prot=1", {}, "No such option '--prot'.*Try '.*serve --help'"),
     ("migrate now", {}, "unexpected extra argument"),
     ("serf", {}, "No such command 'serf'"),
-    ("serve --port=abc", {}, "'abc' is not a valid integer"),
-    ("serve", {"BRAIN_PORT": "abc"}, "^BRAIN_PORT or PORT is wrong: .* valid integer"),
-    ("serve", {"PORT": "70000"}, "^BRAIN_PORT or PORT is wrong: .* 65535"),
-    ("serve --port=70000", {}, "^--port is wrong: .* 65535"),
-    ("serve", {"BRAIN_MIGRATE": "perhaps"}, "^BRAIN_MIGRATE is wrong"),
-    ("serve", {"BRAIN_RING_BYTES": "much"}, "^BRAIN_RING_BYTES is wrong"),
-    ("serve --host=nowhere.invalid", {}, r"cannot listen on 'nowhere\.invalid'"),
+    ("serve --port=abc", {}, r"^--port is wrong: 'abc' is not a valid integer .*\bBRAIN_PORT\b"),
+    ("serve", {"BRAIN_PORT": "abc"}, "^BRAIN_PORT or PORT is wrong: 'abc' .* valid integer"),
+    ("serve", {"PORT": "70000"}, "^BRAIN_PORT or PORT is wrong: '70000' .* 65535"),
+    ("serve --port=70000", {}, r"^--port is wrong: '70000' .* 65535 .*\bBRAIN_PORT\b"),
+    ("serve --workers=0", {}, r"^--workers is wrong: '0' .* 1 .*\bBRAIN_WORKERS\b"),
+    ("serve", {"BRAIN_MIGRATE": "perhaps"}, "^BRAIN_MIGRATE is wrong: 'perhaps' .* boolean"),
+    ("serve", {"BRAIN_RING_BYTES": "much"}, "^BRAIN_RING_BYTES is wrong: 'much' .* integer"),
+    ("serve", {"brain_ring_bytes": "0"}, "^BRAIN_RING_BYTES is wrong: '0' .* greater than 0"),
+    ("serve", {"BRAIN_RING_SECONDS": "inf"}, "^BRAIN_RING_SECONDS is wrong: 'inf' .* finite"),
+    ("serve", {"BRAIN_JWT_USER_CLAIM": ","}, "^BRAIN_JWT_USER_CLAIM is wrong: .* one word"),
+    (
+        "serve",
+        {"BRAIN_ALLOWED_ORIGINS": "https://a.example https://b.example/"},
+        "^BRAIN_ALLOWED_ORIGINS is wrong: 'https://b.example/' .* https://example.org",
+    ),
+    ("serve", {"BRAIN_ALLOWED_ORIGINS": "*"}, r"^BRAIN_ALLOWED_ORIGINS is wrong: '\*'"),
+    ("serve", {"BRAIN_JWT_SECRET": "short"}, "^BRAIN_JWT_SECRET must have at least 32 .* 5$"),
+    ("serve", {"BRAIN_JWKS_URL": "http://me:secret@h"}, "^BRAIN_JWKS_URL must .* with 'http'$"),
+    ("serve", {"BRAIN_JWT_KEY_FILE": "/nowhere"}, "/nowhere: .*BRAIN_JWT_KEY_FILE"),
+    ("serve --systems=nothing", {}, "nothing: BRAIN_SYSTEMS is .*cecelia"),
+    ("watches", {"DATABASE_URL": "here"}, "BRAIN_DATABASE_URL or DATABASE_URL 'here' is wrong"),
+    ("serve --host=nowhere.invalid", {}, r"cannot listen on 'nowhere\.invalid'.*BRAIN_HOST"),
     ("serve --host=a..b", {}, r"cannot listen on 'a\.\.b': not a host name"),
 ]
 
@@ -184,6 +200,14 @@ async def test_a_wrong_option_is_one_line_and_status_2() -> None:
 
     for line, (_, _, expected) in zip(lines, MISTAKES, strict=True):
         assert re.search(expected, line)
+
+
+async def test_a_printed_token_has_its_user_in_the_first_claim_of_the_setting() -> None:
+    secret = "0123456789abcdef0123456789abcdef"
+    for setting, claim in ({}, "sub"), ({"BRAIN_JWT_USER_CLAIM": "userId sub"}, "userId"):
+        printed = await brain("token", "--sub", "ann", BRAIN_JWT_SECRET=secret, **setting)
+        claims = jwt.decode(printed.stdout.strip(), secret, ["HS256"])
+        assert (claims[claim], sorted(claims)) == ("ann", sorted({claim, "exp", "iat"}))
 
 
 async def test_with_a_port_that_is_taken_nothing_is_started(

@@ -13,6 +13,7 @@ import asyncpg
 import jwt
 import pytest
 from httpx2 import AsyncClient, Response
+from websockets.exceptions import ConnectionClosed
 
 from brain.embedded.server import serve_embedded
 from tests.end_to_end.brain import RunningBrain, becomes, message, running_brain
@@ -366,6 +367,13 @@ async def test_a_state_that_is_too_large_closes_the_connection_with_4500(
             assert await state(client) == []
             await connection.execute("INSERT INTO routes (path) VALUES (repeat('long', 20))")
             assert await closing(client) == 4500
+        longest = "a" * 63
+        await define(connection, longest, "SELECT to_jsonb(repeat('x', 1000000))", "routes")
+        async with following(brain, longest) as client:
+            with pytest.raises(ConnectionClosed) as closed:
+                await client.recv()
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 4500
+            assert "(BRAIN_SNAPSHOT_BYTES=50)" in closed.value.rcvd.reason
         answer = await http_get(brain, "routes")
 
     assert (answer.status_code, "50" in answer.json()["error"]) == (413, True)

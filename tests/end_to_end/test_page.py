@@ -110,6 +110,16 @@ async def test_the_page_lists_the_tasks(live_page: Page) -> None:
     await expect(row(live_page, "Write the release notes")).to_contain_text("Completed")
 
 
+async def test_a_page_that_is_opened_with_a_token_is_live_too(
+    page: Page, brain: RunningBrain, connection: asyncpg.Connection, complaints: list[str]
+) -> None:
+    await page.goto(f"{brain.http}/?token=ann")
+    await expect_live(page)
+    await connection.execute("UPDATE tasks SET status = 'completed' WHERE id = 'task-123'")
+    await expect(row(page, "Build the live dashboard")).to_contain_text("Completed")
+    assert complaints == []
+
+
 async def test_an_update_moves_the_progress_bar(
     live_page: Page, connection: asyncpg.Connection
 ) -> None:

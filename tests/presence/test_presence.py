@@ -75,6 +75,80 @@ async def test_statuses_are_published_in_order_and_only_if_they_change(
         assert await published(connection) == [("ann", status) for status in statuses]
 
 
+async def test_a_user_who_states_offline_appears_so_until_another_status_and_is_not_repeated(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with running_node(database) as one, running_node(database) as other:
+        client = one.connect("ann")
+        other.connect("ann")
+        other.tracker.set_status("ann", "online")
+        await other.reported()
+        for status in ("offline", "offline"):
+            one.tracker.set_status("ann", status)
+            await one.reported()
+        expected = [("ann", "online"), ("ann", "offline")]
+        assert await published(connection) == expected
+        assert (await one.cluster.counts()).users == 1
+
+        # What another node restates does not bring the user back.
+        for node in (one, other):
+            node.tracker.report_everything()
+            await node.reported()
+        one.tracker.remove(client)
+        await one.reported()
+        assert await published(connection) == expected
+
+        other.tracker.set_status("ann", "busy")
+        await other.reported()
+        assert await published(connection) == [*expected, ("ann", "busy")]
+    assert await published(connection) == [*expected, ("ann", "busy"), ("ann", "offline")]
+
+
+async def test_a_user_who_appears_offline_is_not_published_again_when_he_leaves(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with running_node(database) as one:
+        leaving = one.connect("ann")
+        one.tracker.set_status("ann", "busy")
+        one.tracker.set_status("ann", "offline")
+        async with running_node(database) as dying:
+            dying.connect("bob")
+            dying.tracker.set_status("bob", "offline")
+            await dying.reported()
+            await one.reported()
+            one.tracker.remove(leaving)
+            await one.reported()
+            await dying.die()
+        await last_seen(connection, dying.cluster.id, 6)
+        await becomes(lambda: connection.fetchval(NO_USER), True)
+
+    assert by_user(await published(connection)) == {"ann": ["busy", "offline"], "bob": ["offline"]}
+
+
+async def test_a_user_who_appears_offline_stays_so_when_his_node_was_taken_for_dead(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    async with running_node(database) as node, running_node(database) as other:
+        node.connect("ann")
+        node.tracker.set_status("ann", "busy")
+        node.tracker.set_status("ann", "offline")
+        await node.reported()
+        await connection.execute("SELECT brain.remove_node($1)", node.cluster.id)
+        assert await connection.fetchval(NO_USER)
+
+        node.tracker.report_everything()
+        await node.reported()
+        other.connect("ann")
+        other.tracker.set_status("ann", "away")
+        await other.reported()
+
+        assert await published(connection) == [
+            ("ann", "busy"),
+            ("ann", "offline"),
+            ("ann", "away"),
+        ]
+
+
 async def test_a_user_is_offline_when_the_last_of_several_connections_has_ended(
     database: str, connection: asyncpg.Connection
 ) -> None:
@@ -505,7 +579,8 @@ async def test_each_user_of_a_crowd_is_offline_in_the_end_and_nothing_is_repeate
             row["user_id"]: row["status"]
             for row in await connection.fetch("SELECT user_id, status FROM brain.presence")
         }
-        assert {user: status for user, status in now.items() if status != "offline"} == present
+        shown = {user: status for user, status in present.items() if status != "offline"}
+        assert {user: status for user, status in now.items() if status != "offline"} == shown
         assert present.keys() <= crowd.users()
         assert with_faults or not [each for each in caplog.records if each.name != "asyncio"]
 
@@ -519,4 +594,5 @@ async def test_each_user_of_a_crowd_is_offline_in_the_end_and_nothing_is_repeate
     assert len(sequences) == 30
     for sequence in sequences.values():
         assert sequence[-1] == "offline"
-        assert all(former != latter for former, latter in pairwise(sequence))
+        # A user without a status who states `offline` is published.
+        assert all(former != latter or latter == "offline" for former, latter in pairwise(sequence))

@@ -11,6 +11,7 @@ import pytest
 from asyncpg.exceptions import CheckViolationError
 
 from brain.systems.cecelia.publishing import update_task_progress, update_task_status
+from tests.end_to_end import brain
 from tests.seeds.clients import bearer, client, received, values
 from tests.seeds.comparing import ISO, is_as_printed
 from tests.seeds.conftest import Served, has_sent_so_far, token
@@ -130,7 +131,7 @@ async def test_what_the_printed_calls_change_is_sent_to_every_client(
 async def test_without_authentication_a_client_needs_no_token(
     served: Served, sql: asyncpg.Connection
 ) -> None:
-    async with served.brain.client() as without, served.brain.client("/ws?token=ann") as with_one:
+    async with served.brain.client() as without, client(served, "/ws?token=ann") as with_one:
         assert (await next_message(with_one))["data"]["success"] is True
         await sql.execute(QUEUE)
         for connection in (without, with_one):
@@ -150,7 +151,38 @@ async def test_with_jwt_a_client_is_sent_tasks_only_if_it_has_a_token(
         async with client(guarded, "/ws") as without:
             await guarded_sql.execute(QUEUE)
             for connection in (header, subprotocol, url):
-                messages = await received(connection, 2 if connection is not url else 3)
+                messages = await received(connection, 2)
                 assert messages[-1]["data"]["id"] == "task-123"
             await without.send(json.dumps(HELLO))
             assert values(await received(without, 2), "type") == ["connected", "echo"]
+
+
+async def test_a_plain_client_is_sent_the_documented_messages_and_nothing_else(
+    served: Served, sql: asyncpg.Connection
+) -> None:
+    async with client(served, "/ws") as connection, served.brain.client("/ws?token=ann") as other:
+        await other.send('{"type": "user_presence", "data": "online"}')
+        for statement in (
+            "INSERT INTO agents (id) VALUES ('agent-1')",
+            "INSERT INTO sessions (id, agent_id) VALUES ('session-1', 'agent-1')",
+            "INSERT INTO messages (conversation_id, content, sender) VALUES ('c', 'x', 's')",
+            "INSERT INTO missions (id, name) VALUES ('mission-1', 'deploy')",
+            "SELECT brain.publish('notifications', 'notification', '{\"level\": \"info\"}')",
+            "SELECT brain.broadcast('announcement', '{}')",
+            QUEUE,
+            "UPDATE tasks SET title = 'Not a part of the protocol'",
+            "UPDATE tasks SET status = 'running'",
+            "UPDATE tasks SET status = 'completed'",
+        ):
+            await sql.execute(statement)
+        await connection.send(json.dumps(HELLO))
+        found: list[dict[str, Any]] = []
+        while not found or found[-1]["type"] != "run_complete":
+            found.append(await brain.message(connection))
+    echoes = [one for one in found if one["type"] == "echo"]
+    assert [one["data"] for one in echoes] == [HELLO] * len(echoes)
+    rest = [one for one in found if one["type"] != "echo"]
+    assert values(rest, "type") == ["connected", "run_update", "run_update", "run_complete"]
+    assert values(rest[1:], "data", "status") == ["queued", "in_progress", "completed"]
+    for one in found:
+        assert list(one) == ["type", "data", "timestamp"]

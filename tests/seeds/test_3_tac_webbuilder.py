@@ -433,7 +433,7 @@ def fields_of_config(config: str) -> dict[str, str]:
 async def test_private_columns_are_not_in_the_overview(brain: RunningBrain) -> None:
     text = json.dumps(await first_message(brain, "adw-monitor"))
     assert "adw-1" in text
-    for private in ("make it so", "/trees/adw-1", "plan.md", "of_its_own"):
+    for private in ("make it so", "/trees/adw-1", "plan.md"):
         assert private not in text
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 import asyncpg
+import jwt
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from brain.systems.channels.publishing import emit_agent_started
-from tests.seeds.clients import client, received, values
+from tests.seeds.clients import bearer, client, received, values
 from tests.seeds.comparing import is_as_printed
-from tests.seeds.conftest import Served
+from tests.seeds.conftest import SECRET, Served
 from tests.seeds.printed import listed
 from tests.seeds.snippets import Document
 
@@ -45,6 +50,28 @@ async def test_an_agent_is_sent_with_each_status_of_the_document_when_it_turns_t
     ]
     times = values(messages, "payload", "timestamp")
     assert times == sorted(times)
+
+
+async def test_its_own_tokens_without_sub_are_those_of_their_userid(
+    guarded: Served, guarded_sql: asyncpg.Connection
+) -> None:
+    claims = {"userId": "user-1", "username": "ann", "role": "admin", "iat": int(time.time())}
+    own = jwt.encode({**claims, "exp": int(time.time()) + 60}, SECRET, "HS256")
+    async with (
+        client(guarded, f"/?token={own}") as by_url,
+        client(guarded, "/", **bearer(own)) as by_header,
+    ):
+        await guarded_sql.execute(AGENT)
+        for connection in (by_url, by_header):
+            assert is_as_printed((await received(connection, 1))[0], ONLINE)
+        await guarded_sql.execute("SELECT brain.revoke('user-1')")
+        for connection in (by_url, by_header):
+            with pytest.raises(ConnectionClosed) as closed:
+                await connection.recv()
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == 4503
+    with pytest.raises(InvalidStatus) as refused:
+        await client(guarded, f"/?token={own}")
+    assert refused.value.response.status_code == 401
 
 
 async def test_a_session_is_sent_when_there_is_new_activity_in_it(

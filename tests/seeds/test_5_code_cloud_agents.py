@@ -21,6 +21,7 @@ from brain.systems.cloud_agents.publishing import (
 )
 from brain.systems.cloud_agents.wire_format import CloudAgentsFormat
 from tests.end_to_end.brain import becomes
+from tests.seeds.clients import client
 from tests.seeds.comparing import is_as_printed
 from tests.seeds.conftest import OwnBrain, Served, token
 from tests.seeds.front_end import REACT, FrontEnd
@@ -70,7 +71,6 @@ PASSED = json.dumps(NOTIFICATION["data"])
 
 
 async def is_welcome(front_end: FrontEnd, user: str) -> bool:
-    assert (await front_end.next_message())["type"] == "connected"
     return is_as_printed(await front_end.next_message(), auth(user))
 
 
@@ -98,7 +98,6 @@ async def connected(front_end: FrontEnd, served: Served, sql: asyncpg.Connection
 async def onlooker(served: Served, leaving: str = "") -> AsyncIterator[ClientConnection]:
     """Run another client, in the end until it receives that `leaving`, if given, is offline."""
     async with served.brain.client("/ws?token=ann") as client:
-        assert (await next_message(client))["type"] == "auth"
         yield client
         while leaving and (await next_message(client))["data"] != gone(leaving)["data"]:
             pass
@@ -171,10 +170,9 @@ async def test_an_unauthenticated_client_is_sent_a_failed_auth_and_nothing_else(
     front_end: FrontEnd, guarded: Served, guarded_sql: asyncpg.Connection
 ) -> None:
     await front_end.run(DOCUMENT.snippet("Authentication", at=guarded.address))
-    assert (await front_end.next_message())["type"] == "connected"
     found = await front_end.next_message()
-    assert (found["type"], found["data"]) == ("auth", {"success": False})
-    async with guarded.brain.client(f"/ws?token={token()}") as another:
+    assert (found["type"], found["data"]) == ("auth", {"success": False, "error": "Auth failed"})
+    async with client(guarded, f"/ws?token={token()}") as another:
         assert (await next_message(another))["data"] == {"success": True, "userId": "ann"}
         await guarded_sql.execute(WORK)
         assert is_as_printed(await next_message(another), AGENT_STATUS)
@@ -294,7 +292,6 @@ async def test_the_react_hook_states_a_presence(
 
 
 async def is_welcomed(client: Program, user: str) -> bool:
-    assert (await client.message())["type"] == "connected"
     return is_as_printed(await client.message(), auth(user))
 
 
@@ -311,7 +308,6 @@ async def test_the_client_under_node_logs_what_it_is_sent(
     user = "user_test-token"
     async with onlooker(served, leaving=user), under_node(tmp_path, packages, code) as client:
         assert (await client.next_logged())[0].endswith("Connected")
-        assert (await logged(client))["type"] == "connected"
         assert is_as_printed(await logged(client), auth(user))
         await sql.execute(WORK)
         found = await logged(client)

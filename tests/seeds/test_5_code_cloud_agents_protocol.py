@@ -13,7 +13,7 @@ from websockets.asyncio.client import ClientConnection
 from brain.errors import MessageRefused
 from brain.systems.cloud_agents.publishing import broadcast_agent_status, send_notification
 from brain.systems.cloud_agents.wire_format import Level
-from tests.seeds.clients import received, values
+from tests.seeds.clients import client, received, values
 from tests.seeds.comparing import is_as_printed
 from tests.seeds.conftest import Served
 from tests.seeds.heartbeats import next_message
@@ -40,7 +40,6 @@ MALFORMED = (
     '{"type": "subscribe", "channel": "tasks"}',
     '{"type": "user_presence"}',
     '{"type": "user_presence", "data": "gone"}',
-    '{"type": "user_presence", "data": "offline"}',
     '{"type": "user_presence", "data": {"status": "online"}}',
     "[" * 60 + "]" * 60,
 )
@@ -49,7 +48,7 @@ MALFORMED = (
 @pytest.fixture
 async def connection(served: Served, sql: asyncpg.Connection) -> AsyncIterator[ClientConnection]:
     """A client with the token `ann`, which has received the result of its authentication."""
-    async with served.brain.client("/ws?token=ann") as connection:
+    async with client(served, "/ws?token=ann") as connection:
         assert (await next_message(connection))["data"] == {"success": True, "userId": "user_ann"}
         yield connection
 
@@ -114,6 +113,49 @@ async def test_the_optional_fields_of_a_status_may_be_left_out_of_a_broadcast(
     messages = await received(connection, 2)
     assert messages[0]["data"] == least
     assert is_as_printed(messages[1], AGENT_STATUS)
+
+
+async def test_auth_is_the_first_message_and_connected_only_follows_where_more_is_asked_for(
+    served: Served,
+) -> None:
+    (printed_auth,) = printed(DOCUMENT, "auth")
+    async with client(served, "/ws?token=abc123") as plain:
+        assert is_as_printed(await next_message(plain), printed_auth)
+        await plain.send(json.dumps(PING))
+        assert is_as_printed(await next_message(plain), PONG)
+    for asked in ("channel=tasks", "cursor=", "snapshot", 'where={"agent":"dev"}', "latest=1"):
+        async with client(served, f"/ws?token=abc123&{asked}") as asking:
+            first, second = await received(asking, 2)
+            assert (first["type"], second["type"]) == ("auth", "connected"), asked
+    async with client(served, "/ws?token=abc123", subprotocols=["brain.cursor"]) as asking:
+        first, second = await received(asking, 2)
+        assert (first["type"], second["type"]) == ("auth", "connected")
+
+
+async def test_a_client_with_a_bad_token_or_none_gets_the_error_text(guarded: Served) -> None:
+    for token in ("bad", ""):
+        async with client(guarded, f"/ws?token={token}") as connection:
+            assert (await next_message(connection))["data"] == {
+                "success": False,
+                "error": "Auth failed",
+            }
+
+
+async def test_a_client_that_states_offline_appears_so_until_it_states_another_presence(
+    connection: ClientConnection, served: Served
+) -> None:
+    statuses = ("offline", "offline", "busy", "offline", "online", "offline")
+    async with served.brain.client("/ws?token=abc123") as other:
+        for status in statuses:
+            await other.send(json.dumps(STATED | {"data": status}))
+        sent = await received(connection, 5)
+        assert values(sent, "data", "status") == ["offline", "busy", "offline", "online", "offline"]
+    async with served.brain.client("/ws?token=abc123") as other:
+        await other.send(json.dumps(STATED | {"data": "online"}))
+        (back,) = await received(connection, 1)
+        assert back["data"]["status"] == "online"
+    (left,) = await received(connection, 1)
+    assert left["data"]["status"] == "offline"
 
 
 async def test_each_presence_that_a_client_states_is_sent_and_offline_when_it_has_left(

@@ -156,14 +156,15 @@ async def test_only_a_token_with_signature_expiry_and_claims_is_sent_what_they_a
     (auth,) = printed(CLOUD_AGENTS, "auth")
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        bad = [
-            await enter(strict.brain.client(f"/ws?token={one}")) for one in bad_tokens().values()
-        ]
+        bad = [await enter(client(strict, f"/ws?token={one}")) for one in bad_tokens().values()]
         for connection in bad:
             answer = await next_message(connection)
-            assert (answer["type"], answer["data"]) == ("auth", {"success": False})
+            assert (answer["type"], answer["data"]) == (
+                "auth",
+                {"success": False, "error": "Auth failed"},
+            )
         limited = token(sub="bob", channels=["agents"])
-        good = await enter(strict.brain.client(f"/ws?token={limited}"))
+        good = await enter(client(strict, f"/ws?token={limited}"))
         expected = auth | {"data": {"success": True, "userId": "bob"}}
         assert is_as_printed(await next_message(good), expected)
 

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from functools import partial
+from typing import Any, cast
 
 import asyncpg
 import orjson
 import pytest
+from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
 from brain.database.connection import opened_pool
+from brain.database.history import HistoryReader
+from brain.database.single_flight import SingleFlight
+from brain.message.base_format import BaseFormat
+from brain.message.commands import Reply
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
+from brain.message.matching import subscription_set
+from brain.message.rendering import encoding_of
+from brain.session.catch_up import CatchUp, Sources
+from brain.session.command_queue import CommandQueue
+from brain.transport.asgi import AsgiTransport
+from tests.raw_websocket import connected_to, handshake
 from tests.transport.served import application, new_hub, served
 
 
@@ -41,3 +55,58 @@ async def test_a_client_whose_history_is_lost_while_its_cursor_is_looked_up_is_r
             await client.send("{}")
             received = [orjson.loads(await client.recv())["type"] for _ in (*types, "echo")]
             assert received == [*types, "echo"]
+
+
+@pytest.mark.parametrize("query", ["?cursor=9.5.1", "?snapshot", "?snapshot&cursor=no"])
+async def test_a_socket_that_closes_before_its_catch_up_begins_leaves_no_coroutine_unawaited(
+    database: str, query: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    hub = new_hub()
+    async with (
+        opened_pool(database) as pool,
+        served(application(hub, pool)) as (port, server),
+        asyncio.timeout(30),
+    ):
+        for _ in range(20):
+            async with connected_to(port) as raw:
+                await raw.send(handshake(f"/ws{query}"))
+                raw.reset()
+        while server.server_state.connections or hub.statistics().subscribers:
+            await asyncio.sleep(0.01)
+        while any(task.get_name() == "catch-up" for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.01)
+        gc.collect()
+    assert [each for each in recwarn if "never awaited" in str(each.message)] == []
+
+
+async def test_what_is_begun_and_given_up_at_once_leaves_no_coroutine_unawaited(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    """A task that is cancelled before its first step must not hold a coroutine of its own."""
+    before = asyncio.all_tasks()
+    hub = new_hub()
+    sources = Sources(hub, cast(HistoryReader, None), cast(Any, None))
+    transport = AsgiTransport(cast(WebSocket, None), unread_timeout_seconds=1)
+    subscriber = hub.subscribe(
+        encoding_of(BaseFormat(), transport.framing),
+        subscription_set(frozenset()),
+        transport,
+        lambda reason: None,
+        after=Cursor(9, 5),
+    )
+    catch_up = CatchUp(
+        subscriber, sources, transport, on_gap=print, close=lambda code, reason: None
+    )
+    catch_up.send_rows()
+    catch_up.resume()
+    catch_up.cancel()
+    commands = CommandQueue(cast(Any, None), on_empty=print, on_failure=print)
+    commands.add(Reply("never sent"))
+    commands.cancel()
+    single: SingleFlight[int, None] = SingleFlight("single")
+    waiting = asyncio.create_task(single.run(1, partial(asyncio.sleep, 0)))
+    waiting.cancel()
+    while asyncio.all_tasks() - before:
+        await asyncio.sleep(0)
+    gc.collect()
+    assert [each for each in recwarn if "never awaited" in str(each.message)] == []

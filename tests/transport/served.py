@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from brain.app import limits, quotas
 from brain.auth.access_function import AccessFunction
+from brain.auth.origin import Origins
 from brain.auth.policy import authority_for
 from brain.database.history import HistoryReader
 from brain.database.snapshot import SnapshotReader
@@ -85,7 +86,7 @@ def application(
     registry = SessionRegistry(presence)
     authority = authority_for(chosen, access_function)
     admission = Admission(
-        authority, limiter or ConnectionLimiter(quotas(chosen)), chosen.allowed_origins
+        authority, limiter or ConnectionLimiter(quotas(chosen)), Origins(chosen.allowed_origins)
     )
     services = Services(
         settings=chosen,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -39,10 +39,25 @@ class Broadcast(BaseModel):
 
 
 class BroadcastToAll(BaseModel):
-    """A message for every client of channels, whatever it has subscribed to."""
+    """
+    A message for every client of channels, whatever it has subscribed to.
+
+    It may be flat: fields beside `type` and `data` are part of its data.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     type: Name
     data: Any = None
+
+    def all_data(self) -> Any:
+        """Return what clients get as `data`."""
+        beside = self.model_extra or {}
+        if "data" not in self.model_fields_set:
+            return beside or None
+        if not beside:
+            return self.data
+        return {**beside, **(self.data if isinstance(self.data, dict) else {"data": self.data})}
 
 
 @dataclass(frozen=True)
@@ -79,7 +94,7 @@ class ChannelsApi:
         # No narrower right covers all clients.
         authorize(identity, "*" in identity.publishable)
         body = await parse_body(request, BroadcastToAll, services.settings.allowed_origins)
-        await broadcast(request.state.pool, body.type, body.data)
+        await broadcast(request.state.pool, body.type, body.all_data())
         count, _ = await services.cluster.subscribers(EVERYONE)
         return json_response({"status": "broadcasted", "connections": count})
 

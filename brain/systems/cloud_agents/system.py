@@ -26,4 +26,5 @@ class CloudAgents(System):
 
     def profiles(self, schemas: ChannelSchemas) -> Sequence[Profile]:
         wire_format = CloudAgentsFormat(schemas, "Connected to Cecelia Brain")
-        return [Profile(wire_format, CHANNELS, parameter="token")]
+        bare = CloudAgentsFormat(schemas, greeting=None)
+        return [Profile(wire_format, CHANNELS, parameter="token", bare_format=bare)]

@@ -36,6 +36,7 @@ Presence = Literal["online", "away", "busy", "offline"]
 class AuthData(WireModel):
     success: bool
     userId: str | None = None
+    error: str | None = None
 
 
 class AgentStatusData(WireModel):
@@ -143,11 +144,13 @@ PUBLISHED = ("agent_status", "chat_message", "notification", "user_presence")
 
 
 class PresenceFrame(ClientFrame):
-    """The presence of the client's user. Brain itself publishes `offline`."""
+    """The presence of the client's user; `offline`: to appear so while connected."""
 
     type: Literal["user_presence"]
-    data: Literal["online", "away", "busy"]
+    data: Presence
 
+
+AUTH_FAILED = "Auth failed"
 
 CLIENT_FRAME: TypeAdapter[HeartbeatFrame | PresenceFrame | AuthFrame] = TypeAdapter(
     Annotated[HeartbeatFrame | PresenceFrame | AuthFrame, Field(discriminator="type")]
@@ -162,14 +165,20 @@ class CloudAgentsFormat(BaseFormat):
     client_timeout_seconds = 60.0
 
     def __init__(
-        self, schemas: ChannelSchemas | None = None, greeting: str = "Connected to Brain"
+        self, schemas: ChannelSchemas | None = None, greeting: str | None = "Connected to Brain"
     ) -> None:
-        super().__init__(schemas, greeting)
+        """`greeting` is the text of `connected`; None: the clients are not sent that message."""
+        super().__init__(schemas, greeting or "")
+        self._is_greeted = greeting is not None
         self._skipped = SkippedRows(self.name)
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
-        yield from super().greet(welcome)
-        yield auth(welcome.user is not None, welcome.user, welcome.now)
+        if welcome.user is None:
+            yield auth(AuthData(success=False, error=AUTH_FAILED), welcome.now)
+        else:
+            yield auth(AuthData(success=True, userId=welcome.user), welcome.now)
+        if self._is_greeted:
+            yield from super().greet(welcome)
 
     def render(self, event: Event) -> str | None:
         row = event.row
@@ -204,7 +213,7 @@ class CloudAgentsFormat(BaseFormat):
                 assert_never(frame)
 
     def confirm(self, command: Command, now: datetime) -> str | None:
-        return auth(True, None, now) if isinstance(command, Reauthenticate) else None
+        return auth(AuthData(success=True), now) if isinstance(command, Reauthenticate) else None
 
     def refuse(self, reason: str, now: datetime) -> str | None:
         return Error(data=ErrorData(error=reason), timestamp=now).model_dump_json()
@@ -228,8 +237,7 @@ def published(event: Event) -> str | None:
     return dumps(message)
 
 
-def auth(success: bool, user: str | None, now: datetime) -> str:
-    data = AuthData(success=success, userId=user)
+def auth(data: AuthData, now: datetime) -> str:
     return Auth(data=data, timestamp=now).model_dump_json(exclude_none=True)
 
 

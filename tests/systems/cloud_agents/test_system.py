@@ -38,9 +38,9 @@ async def test_its_clients_get_tasks_as_runs(
     app = create_app(database, Settings(development_tokens=True), systems)
     async with (
         served(app) as (port, _),
-        connect(f"ws://127.0.0.1:{port}/ws?token=test-1") as client,
+        connect(f"ws://127.0.0.1:{port}/ws?token=test-1&channel=tasks") as client,
     ):
-        greeting, _ = await next_of(client, "connected", "auth")
+        _, greeting = await next_of(client, "auth", "connected")
         assert greeting["data"] == {"message": "Connected to Cecelia Brain"}
 
         await connection.execute("INSERT INTO tasks (id) VALUES ('a')")

@@ -67,22 +67,24 @@ def require_same(message: dict[str, Any], expected: dict[str, Any]) -> None:
         assert list(message["data"]) == list(expected["data"])
 
 
-def test_the_greeting_is_that_of_ws_and_then_the_printed_one() -> None:
+def test_the_greeting_is_the_printed_one_and_then_that_of_ws() -> None:
     first, second = FORMAT.greet(Welcome(THEN, HERE, uuid4(), "user_abc123"))
 
-    assert json.loads(first) == {
+    assert json.loads(second) == {
         "type": "connected",
         "data": {"message": "Connected to Cecelia Brain"},
         "timestamp": "2025-12-26T13:00:00.000Z",
     }
     (expected,) = printed(DOCUMENT, "auth")
-    require_same(parsed(second), expected)
+    require_same(parsed(first), expected)
+    (only,) = CloudAgentsFormat(greeting=None).greet(Welcome(THEN, HERE, uuid4(), "user_abc123"))
+    assert only == first
 
 
 def test_a_client_with_an_invalid_token_is_greeted_without_success() -> None:
-    _, second = FORMAT.greet(Welcome(THEN, HERE, uuid4(), None))
+    first, _ = FORMAT.greet(Welcome(THEN, HERE, uuid4(), None))
 
-    assert parsed(second)["data"] == {"success": False}
+    assert parsed(first)["data"] == {"success": False, "error": "Auth failed"}
 
 
 def test_the_heartbeat_comes_every_thirty_seconds_and_silence_may_last_sixty() -> None:
@@ -143,6 +145,7 @@ def test_presence_is_set_as_printed() -> None:
     assert received(frame) == SetPresence("online")
     assert received({"type": "user_presence", "data": "away"}) == SetPresence("away")
     assert received({"type": "user_presence", "data": "busy"}) == SetPresence("busy")
+    assert received({"type": "user_presence", "data": "offline"}) == SetPresence("offline")
 
 
 def test_a_refusal_is_as_printed() -> None:
@@ -158,7 +161,6 @@ def test_a_refusal_is_as_printed() -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        {"type": "user_presence", "data": "offline"},
         {"type": "user_presence", "data": "gone"},
         {"type": "user_presence"},
         {"type": "user_presence", "data": {"status": "online"}},
@@ -197,7 +199,7 @@ def test_any_frame_is_a_command_with_a_valid_answer(frame: str) -> None:
         case Reauthenticate():
             parsed(FORMAT.confirm(command, AT))
         case _:
-            assert command == SetPresence("online")
+            assert command in (SetPresence("online"), SetPresence("offline"))
             assert FORMAT.confirm(command, AT) is None
 
 

@@ -377,6 +377,8 @@ const address = new URL("/ws", location.href);
 address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 setText(find("#command"), `wscat -c ${address}`);
 address.search = credentials;
+// Other clients with a token in the URL are not sent `connected`.
+address.searchParams.set("channel", "tasks");
 keepConnected(address.href, {
   ...followTasks(createDrawing()),
   onState: createStateDisplay(),
