@@ -58,7 +58,7 @@ WIDE = {
     "LATIN1": ("chr(233)", "chr(255)", "chr(128)"),
     "WIN1252": ("chr(129)", "chr(128)", "chr(233)", "chr(157)"),
     "SQL_ASCII": (r"E'\xe9'", r"E'\xff\xfe'", r"E'\xc3'", r"E'\xc3\xa9'"),
-    "EUC_JP": (r"E'\xb0\xa1'", r"E'\xf5\xa1'", r"E'\x8f\xf4\xa1'"),
+    "EUC_JP": (r"E'\xb0\xa1'", r"E'\xa2\xaf'", r"E'\xa2\xb0'"),
 }
 """SQL for characters that an encoding has, and others may not have."""
 
