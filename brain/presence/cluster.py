@@ -19,9 +19,9 @@ from brain.database.connection import (
     DATABASE_ERRORS,
     connected,
     explain,
-    holds_text,
     is_lost_link,
 )
+from brain.database.session_settings import holds_text
 from brain.presence.tracker import PresenceTracker, PresenceUpdate, is_text
 from brain.problems import Problems
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import asyncpg
 
-from brain.database.connection import PLANNED_ONCE, connected, session_settings
+from brain.database.connection import connected
 from brain.database.log import Log
+from brain.database.session_settings import PLANNED_ONCE, session_settings
 from brain.database.snapshot import tick_at_snapshot
 from tests.database.history import NewLog, RacedConnection, Reader, TickAt
 

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 import brain
-from brain.database.connection import connected, opened_pool
+from brain.database.connection import connected, is_lost_link, opened_pool
 from brain.database.migrations import core_schema, migrate
 from brain.database.snapshot import SnapshotReader
 from brain.errors import MessageRefused
@@ -127,6 +127,17 @@ async def test_an_error_with_such_bytes_is_one_of_the_query_alone(without_encodi
             with pytest.raises(UnicodeDecodeError):
                 await connection.execute(query)
             assert await connection.fetchval("SELECT pg_backend_pid()") == process
+
+
+@pytest.mark.parametrize(("encoding", "value"), [("WIN1252", "81"), ("EUC_JP", "f4a9")])
+async def test_a_value_without_equivalent_in_utf8_is_an_error_of_the_query_alone(
+    postgres: str, encoding: str, value: str
+) -> None:
+    async with database_in(postgres, encoding) as url, connected(url) as connection:
+        with pytest.raises(asyncpg.UntranslatableCharacterError) as raised:
+            await connection.fetchval(f"SELECT convert_from('\\x{value}', '{encoding}')")
+        assert not is_lost_link(raised.value)
+        assert await connection.fetchval("SELECT 1") == 1
 
 
 @pytest.mark.parametrize(("encoding", "lacks"), [("LATIN1", "東"), ("EUC_JP", "😀")])

@@ -9,16 +9,15 @@ from contextlib import asynccontextmanager, suppress
 import asyncpg
 import pytest
 
-from brain.database.connection import (
+from brain.database.connection import connected, opened_pool
+from brain.database.log import LogConnection
+from brain.database.migrations import migrate
+from brain.database.session_settings import (
     PLANNED_AS_NEEDED,
     PLANNED_ONCE,
     SETTINGS,
     SETTINGS_SINCE,
-    connected,
-    opened_pool,
 )
-from brain.database.log import LogConnection
-from brain.database.migrations import migrate
 from brain.database.snapshot import SnapshotReader
 from brain.feeds.reader import FeedReader
 from brain.listener.batch_source import BatchSource

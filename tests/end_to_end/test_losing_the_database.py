@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from brain.embedded.server import serve_embedded
+from tests.database.hostile import make_hostile, ordinary_connection
 from tests.end_to_end.brain import PATIENCE_SECONDS, get, message, messages, running_brain
 from tests.proxy import proxy_to
 
@@ -153,6 +154,20 @@ async def test_a_schema_that_is_dropped_ends_the_process_with_one_line(
     (critical,) = [line for line in lines if "CRITICAL" in line]
     assert critical.endswith(f"brain.app: {missing} is gone from the database: run `brain migrate`")
     assert not [line for line in lines if "Traceback" in line]
+
+
+async def test_brain_serves_a_database_with_defaults_that_nobody_would_expect(
+    tmp_path: Path, database: str
+) -> None:
+    await make_hostile(database)
+    async with running_brain(tmp_path, "--database-url", database) as brain:
+        async with brain.client() as client:
+            connection = await ordinary_connection(database)
+            await connection.execute("INSERT INTO tasks (id) VALUES ('a')")
+            assert (await message(client))["data"]["id"] == "a"
+            await connection.close()
+        assert (await get(brain.http + "/api/brain/tasks"))[0] == 200
+        assert json.loads((await get(brain.http + "/readyz"))[1]) == {"status": "ready"}
 
 
 async def test_workers_end_when_the_schema_is_dropped(
