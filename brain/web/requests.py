@@ -15,6 +15,7 @@ from brain.auth.origin import is_allowed_origin
 from brain.auth.policy import Authority
 from brain.auth.token_verifier import token_in
 from brain.errors import TokenRefused
+from brain.message.json_text import split_object, text_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Body = TypeVar("Body", bound=BaseModel)
@@ -53,6 +54,12 @@ def authorize(identity: Identity, is_allowed: bool) -> None:
         if identity.user is None:
             raise HTTPException(401, "a token is needed")
         raise HTTPException(403, "the token does not allow this")
+
+
+async def exact_members(request: Request) -> dict[str, str]:
+    """Return the texts of the members of a JSON body that `parse_body` has accepted."""
+    members = split_object((await request.body()).decode())
+    return {name: text_of(text) for name, text in members.items()}
 
 
 async def parse_body(request: Request, model: type[Body], allowed_origins: tuple[str, ...]) -> Body:

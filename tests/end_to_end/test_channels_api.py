@@ -137,6 +137,33 @@ async def test_the_fields_of_a_flat_broadcast_to_all_are_its_data(
     assert (received["type"], received["data"]) == ("news", data)
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/ws/broadcast", '{{"channel": "metrics", "type": "t", "message": {{"n": {}}}}}'),
+        ("/api/ws/broadcast/all", '{{"type": "t", "data": {{"n": {}}}}}'),
+        ("/api/ws/broadcast/all", '{{"type": "t", "n": {}}}'),
+    ],
+)
+@pytest.mark.parametrize(
+    "number", ["12345678901234567890.1234567890", "9007199254740993", "1.10", "1" + "0" * 400]
+)
+async def test_a_number_that_is_broadcast_keeps_its_digits(
+    nodes: tuple[RunningBrain, RunningBrain], path: str, body: str, number: str
+) -> None:
+    brain, _ = nodes
+    async with channel(brain, "metrics") as client, AsyncClient(trust_env=False) as http:
+        assert (await message(client))["type"] == "connected"
+        answer = await http.post(
+            brain.http + path,
+            content=body.format(number),
+            headers={"content-type": "application/json"},
+        )
+        assert answer.status_code == 200
+        text = await client.recv()
+        assert f'"data":{{"n": {number}}}' in str(text)
+
+
 async def test_the_statistics_count_the_clients_of_all_nodes(
     nodes: tuple[RunningBrain, RunningBrain],
 ) -> None:

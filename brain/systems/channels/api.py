@@ -6,9 +6,11 @@ Source: the HTTP API of the BRAiN WebSocket System, which docs/channels.md print
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +18,7 @@ from starlette.routing import Route
 
 import brain
 from brain.database.publish import publish
+from brain.message.json_text import split_object, text_of
 from brain.systems.channels.broadcast import broadcast
 from brain.systems.channels.wire_format import (
     CLIENT_TIMEOUT_SECONDS,
@@ -23,7 +26,7 @@ from brain.systems.channels.wire_format import (
     HEARTBEAT_SECONDS,
     STANDARD_CHANNELS,
 )
-from brain.web.requests import authenticate, authorize, parse_body, require_readable
+from brain.web.requests import authenticate, authorize, exact_members, parse_body, require_readable
 from brain.web.responses import json_response
 from brain.web.services import Services
 
@@ -50,14 +53,23 @@ class BroadcastToAll(BaseModel):
     type: Name
     data: Any = None
 
-    def all_data(self) -> Any:
-        """Return what clients get as `data`."""
-        beside = self.model_extra or {}
-        if "data" not in self.model_fields_set:
-            return beside or None
-        if not beside:
-            return self.data
-        return {**beside, **(self.data if isinstance(self.data, dict) else {"data": self.data})}
+
+def all_data(members: Mapping[str, str]) -> Any:
+    """Return what clients get as `data`, from the texts of the body's members."""
+    beside = {name: text for name, text in members.items() if name not in ("type", "data")}
+    data = members.get("data")
+    if not beside:
+        return None if data is None else orjson.Fragment(data)
+    if data is not None:
+        beside |= split_data(data)
+    return {name: orjson.Fragment(text) for name, text in beside.items()}
+
+
+def split_data(data: str) -> dict[str, str]:
+    """Return the members of an object, and anything else as one member `data`."""
+    if not data.lstrip().startswith("{"):
+        return {"data": data}
+    return {name: text_of(text) for name, text in split_object(data).items()}
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,8 @@ class ChannelsApi:
         authorize(identity, bool(identity.publishable))
         body = await parse_body(request, Broadcast, services.settings.allowed_origins)
         authorize(identity, identity.may_publish(body.channel))
-        await publish(request.state.pool, body.channel, body.type, body.message)
+        message = orjson.Fragment((await exact_members(request))["message"])
+        await publish(request.state.pool, body.channel, body.type, message)
         count, _ = await services.cluster.subscribers(body.channel)
         return json_response(
             {"status": "broadcasted", "channel": body.channel, "subscribers": count}
@@ -94,7 +107,7 @@ class ChannelsApi:
         # No narrower right covers all clients.
         authorize(identity, "*" in identity.publishable)
         body = await parse_body(request, BroadcastToAll, services.settings.allowed_origins)
-        await broadcast(request.state.pool, body.type, body.all_data())
+        await broadcast(request.state.pool, body.type, all_data(await exact_members(request)))
         count, _ = await services.cluster.subscribers(EVERYONE)
         return json_response({"status": "broadcasted", "connections": count})
 
