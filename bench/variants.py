@@ -79,6 +79,7 @@ NOTIFY = Variant("pg_notify", "^bench_notify$", listens=True)
 BUSY = Variant("Brain, busy node", "^(!brain|brain_)", node={})
 NEVER_BUSY = Variant("Brain, node never busy", "^(!brain|brain_)", node=PARKED)
 ALONE = Variant("Brain, no node", "^(!brain|brain_)")
+CAPTURE_ONLY = Variant("Brain, a table of yours", "^!brain", node={})
 # Parts of Brain, by the names of the triggers that brain.watch makes.
 CAPTURE = Variant("  only capture", "^!brain")
-FILL_IN = Variant("  only fill-in", "^brain_complete_task$")
+FILL_IN = Variant("  only fill-in", "^brain_")

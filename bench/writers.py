@@ -7,8 +7,9 @@ One run uses one PostgreSQL. pgbench updates random rows out of 10,000, one per 
 
 - no trigger; an empty row trigger; a row trigger that sends the row as JSON by `pg_notify` while
   one connection listens, as in programs that rely on NOTIFY;
-- Brain with a node that sends everything to one client and that the load makes busy; with a node
-  that is never busy, so that every transaction sends NOTIFY; and without a node: the triggers only.
+- Brain with a node that sends everything to one client and that the load makes busy; the same
+  without the other trigger of `tasks`, as on a watched table of a user's own; with a node that is
+  never busy, so that every transaction sends NOTIFY; and without a node: the triggers only.
 
 Each variant runs with the disk as it is, with a flush that takes 1 ms more (`commit_delay`, a
 stand-in for a network disk), and with `synchronous_commit` off. The variants take turns within a
@@ -18,7 +19,8 @@ change beyond that without a trigger. pgbench, the node and the client share the
 server; where the processor is the bottleneck, the ratio reflects processor time, not waiting.
 
 The last table is more exact: the processor time of the one backend that makes a change, with
-`synchronous_commit` off and without a node, also for parts of Brain.
+`synchronous_commit` off and without a node, also for parts of Brain. Below it are the bytes of the
+log per event, and what large values cost a transaction.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from typing import NamedTuple
 import asyncpg
 
 from bench.cost import (
+    ALL_ROWS,
     BULK_ROUNDS,
     ROUNDS,
     extra_microseconds,
@@ -43,11 +46,13 @@ from bench.cost import (
     microseconds_per_update,
 )
 from bench.peer import CHANNEL
+from bench.processes import cpu_nanoseconds
 from bench.server import COUNTING, Server, running_server
 from bench.variants import (
     ALONE,
     BUSY,
     CAPTURE,
+    CAPTURE_ONLY,
     EMPTY,
     FILL_IN,
     NEVER_BUSY,
@@ -62,16 +67,17 @@ FLUSHES: Mapping[str, Mapping[str, str]] = {
     "a flush takes 1 ms more": {"commit_delay": "1000", "commit_siblings": "0"},
     "synchronous_commit off": {"synchronous_commit": "off"},
 }
-VARIANTS = (NOTHING, EMPTY, NOTIFY, BUSY, NEVER_BUSY, ALONE)
+VARIANTS = (NOTHING, EMPTY, NOTIFY, BUSY, CAPTURE_ONLY, NEVER_BUSY, ALONE)
 PARTS = (NOTHING, EMPTY, NOTIFY, ALONE, CAPTURE, FILL_IN)
 
 # The aims are for Brain with a busy node and this number of writers.
 AIMED_WRITERS = 32
 AIMS = {
-    ("synchronous_commit on", NOTIFY): 4.0,
-    ("a flush takes 1 ms more", NOTIFY): 12.0,
-    ("synchronous_commit on", NOTHING): 0.5,
-    ("a flush takes 1 ms more", NOTHING): 0.5,
+    ("synchronous_commit on", BUSY, NOTIFY): 2.8,
+    ("synchronous_commit on", BUSY, NOTHING): 0.55,
+    ("synchronous_commit on", CAPTURE_ONLY, NOTHING): 0.6,
+    ("a flush takes 1 ms more", BUSY, NOTIFY): 12.0,
+    ("a flush takes 1 ms more", BUSY, NOTHING): 0.5,
 }
 
 
@@ -88,6 +94,14 @@ class Measured(NamedTuple):
     was_parked: bool
     """True if a node was parked after three quarters of the time."""
 
+
+LARGE_BYTES = (1 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 20 << 20)
+LARGE_UPDATES = 100
+LARGE_TABLE = """
+    DROP TABLE IF EXISTS large;
+    CREATE TABLE large (id int PRIMARY KEY, number int, value bytea);
+    ALTER TABLE large ALTER value SET STORAGE EXTERNAL;
+"""
 
 Results = dict[Load, list[Measured]]
 
@@ -156,11 +170,11 @@ def lines(results: Results, flush: str, all_writers: Sequence[int]) -> Iterator[
     for variant in VARIANTS:
         loads = [Load(flush, variant, writers) for writers in all_writers]
         yield row(variant.name, (cell(results, load) for load in loads))
-    for variant in (BUSY, ALONE):
+    for variant in (BUSY, CAPTURE_ONLY, ALONE):
         loads = [Load(flush, variant, writers) for writers in all_writers]
         for base in (NOTIFY, NOTHING):
             ratios = (f"{ratio(results, load, base):.2f} x{'':11}" for load in loads)
-            aim = AIMS.get((flush, base)) if variant is BUSY else None
+            aim = AIMS.get((flush, variant, base))
             remark = f"aim at {AIMED_WRITERS}: {aim:g} x" if aim else ""
             yield row(f"{variant.name} : {base.name}", ratios, remark)
     yield ""
@@ -176,6 +190,53 @@ async def print_costs(server: Server) -> None:
     for number, variant in enumerate(PARTS):
         sign = "+" if number else ""
         print(f"{variant.name:<28}{one[number]:>{sign}16.1f}{bulk[number]:>{sign}20.1f}")
+
+
+async def print_log_size(server: Server) -> None:
+    """Print how many bytes an event of an update takes in the log."""
+    await server.clear()
+    await CAPTURE.enable(server)
+    await server.admin.execute(ALL_ROWS)
+    events, table, index = await server.admin.fetchrow(
+        """
+        SELECT (SELECT count(*) FROM brain.events),
+               sum(pg_table_size(c.oid))::bigint, sum(pg_indexes_size(c.oid))::bigint
+          FROM pg_inherits JOIN pg_class c ON c.oid = inhrelid
+         WHERE inhparent = 'brain.events'::regclass
+        """
+    )
+    print(
+        f"\nbytes of the log per event: {table / events:.0f}, and {index / events:.0f} of its index"
+    )
+
+
+async def print_large_values(server: Server) -> None:
+    """Print what an update of another column costs a row with a large watched value."""
+    writer = await asyncpg.connect(server.url)
+    await writer.execute(LARGE_TABLE)
+    print(f"\n{'microseconds of the backend':<28}{'not watched':>16}{'watched':>12}")
+    for size in LARGE_BYTES:
+        found = []
+        for is_watched in (False, True):
+            await writer.execute("TRUNCATE large; SET synchronous_commit = off")
+            await writer.execute(
+                "INSERT INTO large SELECT 1, 0, decode(string_agg(md5(i::text), ''), 'hex')"
+                " FROM generate_series(1, $1) i",
+                size // 16,
+            )
+            if is_watched:
+                await writer.execute("SELECT brain.watch('large', 'large', '{id,number,value}')")
+            update = await writer.prepare("UPDATE large SET number = number + 1")
+            process = writer.get_server_pid()
+            for number in range(LARGE_UPDATES + 20):
+                if number == 20:
+                    begun = cpu_nanoseconds(process)
+                await update.fetch()
+            found.append((cpu_nanoseconds(process) - begun) / LARGE_UPDATES / 1000)
+        await writer.execute("SELECT brain.unwatch('large')")
+        print(f"{size // 1024:>8} KiB{'':<17}{found[0]:>16.0f}{found[1]:>12.0f}")
+    await writer.execute("DROP TABLE large")
+    await writer.close()
 
 
 async def main() -> None:
@@ -197,6 +258,8 @@ async def main() -> None:
             for flush in FLUSHES:
                 print("\n".join(lines(results, flush, arguments.writers)))
             await print_costs(server)
+            await print_log_size(server)
+            await print_large_values(server)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,16 @@ COMMENT ON COLUMN brain.events.data IS
 COMMENT ON COLUMN brain.events.recipient IS
     'the only user who receives the message; null: every subscriber; the empty text: no client';
 
+-- Large texts are not compressed: that would take a writer several times as long as writing them. The
+-- slots inherit it.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'brain.events'::regclass
+                  AND attname IN ('data', 'old') AND attstorage <> 'e') THEN
+        ALTER TABLE brain.events ALTER data SET STORAGE EXTERNAL, ALTER old SET STORAGE EXTERNAL;
+    END IF;
+END $$;
+
 -- Four slots, written in rotation, so that old events leave by TRUNCATE. Child tables instead of
 -- partitions: writers name the child, which saves the routing of rows.
 CREATE TABLE IF NOT EXISTS brain.events_0 () INHERITS (brain.events);
