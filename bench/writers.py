@@ -197,7 +197,7 @@ async def print_log_size(server: Server) -> None:
     await server.clear()
     await CAPTURE.enable(server)
     await server.admin.execute(ALL_ROWS)
-    events, table, index = await server.admin.fetchrow(
+    ((events, table, index),) = await server.admin.fetch(
         """
         SELECT (SELECT count(*) FROM brain.events),
                sum(pg_table_size(c.oid))::bigint, sum(pg_indexes_size(c.oid))::bigint
@@ -205,9 +205,7 @@ async def print_log_size(server: Server) -> None:
          WHERE inhparent = 'brain.events'::regclass
         """
     )
-    print(
-        f"\nbytes of the log per event: {table / events:.0f}, and {index / events:.0f} of its index"
-    )
+    print(f"\nbytes of the log per event: {table / events:.0f}, its index {index / events:.0f}")
 
 
 async def print_large_values(server: Server) -> None:
