@@ -57,9 +57,9 @@ class Event:
     """Its message as a frame, per encoding; None where the wire format has none."""
     matches: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     """Whether it matches each `Topic` with a filter that was asked so far."""
-    _key_text: str | None = field(default=None, compare=False, repr=False)
-    _row: Row | None = field(default=None, compare=False, repr=False)
-    _former: Row | None = field(default=None, compare=False, repr=False)
+    _key_text: str | None = field(default=None, init=False, compare=False, repr=False)
+    _row: Row | None = field(default=None, init=False, compare=False, repr=False)
+    _former: Row | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def id(self) -> int:
@@ -74,8 +74,8 @@ class Event:
 
     @property
     def row(self) -> Row | None:
-        """The row after the event, a deleted one as it was; None where no row is meant."""
-        if self._row is None:
+        """The row after the event, a deleted one as it was; what was published; otherwise None."""
+        if self._row is None and self.operation is not Operation.RESET:
             text = self.old if self.operation is Operation.DELETE else self.data
             self._row = None if text is None else Row(text)
         return self._row

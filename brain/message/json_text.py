@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -22,8 +22,6 @@ STRING = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 ELEMENT = re.compile(rf'[\s,]*({STRING}|[^\s,{{}}\[\]"]+|[\[{{])')
 MEMBER = re.compile(rf'[\s,]*({STRING})\s*:\s*({STRING}|[^\s,{{}}\[\]"]+|[\[{{])')
 # A string is skipped as a whole: the brackets in it do not count.
-# A key of one value with none of these is that value.
-NOT_PLAIN = re.compile(r"[,\\{]|.\[")
 BRACKET = re.compile(rf"{STRING}|[\[\]{{}}]")
 
 OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -109,13 +107,25 @@ def string_of(text: str) -> str:
     return value
 
 
+def is_unicode(text: str) -> bool:
+    """Return True for a string that can be sent: UTF-8 has no half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def equals(text: str, value: str | int | Decimal | bool | None) -> bool:
     """Return True if a JSON text stands for `value`; numbers are compared by all their digits."""
     if value is None or isinstance(value, bool):
         return text == {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
         return text.startswith('"') and string_of(text) == value
-    return text[0] in "-0123456789" and Decimal(text) == value
+    try:
+        return text[0] in "-0123456789" and Decimal(text) == value
+    except InvalidOperation:
+        return False  # an exponent of more than 18 digits, which no value has
 
 
 def key_text(key: str) -> str:
@@ -125,7 +135,7 @@ def key_text(key: str) -> str:
     The value itself; of a composite key all values, joined by colons, with `%` and `:` in them
     written as `%25` and `%3A`.
     """
-    if not NOT_PLAIN.search(key):
+    if "," not in key and "\\" not in key:  # one value, without escapes
         return key[2:-2] if key[1] == '"' else key[1:-1]
     parts = [
         string_of(part) if part.startswith('"') else part for part in map(text_of, split_array(key))

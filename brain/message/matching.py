@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from enum import Enum
 from math import isfinite
 from typing import Any
@@ -109,13 +109,24 @@ def parse_filter(columns: Any) -> Filter:
 def filter_value(name: str, value: Any) -> FilterValue:
     match value:
         case str() if len(value) > LONGEST_VALUE:
-            raise ValueError(f"where: the value of {name} has more than {LONGEST_VALUE} characters")
+            # The name is the client's own text, of any length.
+            raise ValueError(
+                f"where: the value of {name[:50]} has more than {LONGEST_VALUE} characters"
+            )
         case None | bool() | int() | str() | Decimal():
             return value
         case float() if isfinite(value):
             return Decimal(repr(value))
         case _:
             raise ValueError("a value in where must be a string, a number, a boolean or null")
+
+
+def exact_number(text: str) -> Decimal:
+    """Return a number in the JSON of a filter, with all its digits. Raises `ValueError`."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise ValueError("where: the exponent of a number is too large") from None
 
 
 def requested_topics(name: str, where: Filter, may_read: Callable[[str], bool]) -> frozenset[Topic]:

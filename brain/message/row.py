@@ -9,7 +9,7 @@ from datetime import datetime
 import orjson
 
 from brain.errors import RowNotShown
-from brain.message.json_text import Text, split_object, string_of, text_of
+from brain.message.json_text import Text, is_unicode, split_object, string_of, text_of
 from brain.message.timestamps import parse_timestamp
 
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -51,7 +51,10 @@ class Row:
         if text == "null":
             return None
         if text.startswith('"'):
-            return string_of(text)
+            found = string_of(text)
+            if "\\" in text and not is_unicode(found):
+                raise RowNotShown(f"{name} has half of a surrogate pair")
+            return found
         if text[0] in "-0123456789":
             return text
         raise RowNotShown(f"{name} should be a string")

@@ -57,7 +57,9 @@ def type_and_data(event: Event) -> tuple[str, Any] | None:
     """Return the type and the data of the message, for `dumps`; None for a reset."""
     if event.operation is Operation.RESET:
         return None
-    type = event.type or f"{event.channel}_{TYPES[event.operation]}"
+    type = event.type
+    if type is None:
+        type = f"{event.channel}_{TYPES[event.operation]}"
     if event.operation is Operation.TRUNCATE:
         return type, {}
     data = event.old if event.operation is Operation.DELETE else event.data

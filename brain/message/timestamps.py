@@ -8,12 +8,12 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_timestamp(text: str) -> datetime | None:
-    """Return the moment of `text`; None for `infinity` and years beyond four digits."""
+    """Return the moment of `text` in UTC; None for `infinity` and years beyond four digits."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def iso_milliseconds(moment: datetime) -> str:

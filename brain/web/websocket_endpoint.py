@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +16,7 @@ from brain.auth.identity import Identity
 from brain.errors import AccessUndecided
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
-from brain.message.matching import Filter, parse_filter
+from brain.message.matching import Filter, exact_number, parse_filter
 from brain.message.number_strings import NumberStringsFormat
 from brain.message.wire_format import WireFormat
 from brain.session.admission import Admitted
@@ -151,7 +150,7 @@ def parse_filter_parameter(text: str | None) -> Filter:
     if text is None:
         return ()
     try:
-        columns: Any = json.loads(text, parse_float=Decimal)
+        columns: Any = json.loads(text, parse_float=exact_number)
     except (ValueError, RecursionError):
         raise ValueError("where must be a JSON object of columns and values") from None
     return parse_filter(columns)

@@ -122,7 +122,9 @@ async def test_an_event_is_published_when_a_feed_is_defined_changed_or_dropped(
         await connection.execute("SELECT brain.drop_feed('x')")
         events = await events_after(log, start)
 
-    assert {(event.channel, event.data["name"]) for event in events} == {(CHANNEL, "x")}
+    assert {(event.channel, event.row and event.row.string("name")) for event in events} == {
+        (CHANNEL, "x")
+    }
     assert [event.type for event in events] == ["feed_defined", "feed_defined", "feed_dropped"]
     with pytest.raises(asyncpg.UndefinedObjectError, match="there is no feed x"):
         await connection.execute("SELECT brain.drop_feed('x')")

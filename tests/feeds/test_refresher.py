@@ -19,6 +19,7 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING, texts_of
 from tests.end_to_end.following import Questions, define
+from tests.message.rows import optional
 
 COUNT = "SELECT to_jsonb(count(*)) FROM tasks"
 
@@ -64,7 +65,14 @@ async def refresher(database: str) -> AsyncIterator[FeedRefresher]:
 def batch(channel: str, key: list[object] | None = None, *, follows: bool = True) -> Batch:
     """Return a batch of one event without data."""
     event = Event(
-        Cursor(1, 1, 1), datetime.now(UTC), channel, Operation.INSERT, key, {}, None, size_bytes=1
+        Cursor(1, 1, 1),
+        datetime.now(UTC),
+        channel,
+        Operation.INSERT,
+        optional(key),
+        "{}",
+        None,
+        size_bytes=1,
     )
     return Batch((event,), Cursor(1, 1), follows=follows)
 

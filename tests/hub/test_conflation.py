@@ -10,6 +10,7 @@ from brain.hub.conflation import Conflation
 from brain.hub.ring import Ring
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
+from tests.message.rows import as_json
 
 EVENT_BYTES = 100
 
@@ -20,9 +21,9 @@ def event(id: int, key: str) -> Event:
         datetime.now(UTC),
         "orders",
         Operation.UPDATE,
-        [key],
-        {},
-        {},
+        as_json([key]),
+        "{}",
+        "{}",
         size_bytes=EVENT_BYTES,
     )
 
@@ -35,8 +36,7 @@ class Keys:
 
     def __call__(self, event: Event) -> str | None:
         self.calls.append(event.id)
-        assert event.key is not None
-        return None if event.key == ["-"] else str(event.key[0])
+        return None if event.key_text == "-" else event.key_text
 
 
 class Log:
@@ -59,8 +59,8 @@ class Log:
         rows = ""
         events = self.ring.since(self.ring.first, self.ring.head - self.ring.first)
         for number, one in enumerate(events, start=self.ring.first):
-            assert one.key is not None
-            row: str = one.key[0]
+            assert one.key_text is not None
+            row = one.key_text
             rows += row.upper() if self.conflation.is_superseded(one, number) else row
         return rows
 

@@ -19,6 +19,7 @@ from brain.message.rendering import Encoding, encoding_of
 from brain.message.wire_format import WireFormat
 from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING, texts_of
+from tests.message.rows import as_json
 from tests.subscription_sets import in_channels
 
 TASKS = in_channels(["tasks"])
@@ -139,8 +140,8 @@ def event(
         datetime.now(UTC),
         channel,
         Operation.INSERT,
-        [id if key is None else key],
-        {"status": status},
+        as_json([id if key is None else key]),
+        as_json({"status": status}),
         None,
         size_bytes=size_bytes,
     )
@@ -727,7 +728,12 @@ def test_a_row_that_leaves_a_filter_is_sent_as_leaving() -> None:
     filtered = subscription_set(frozenset({Topic("tasks", where=parse_filter({"agent": "dev"}))}))
     client, whole = live(hub, filtered), live(hub)
     changes = [
-        replace(event(number), operation=Operation.UPDATE, data={"agent": new}, old={"agent": old})
+        replace(
+            event(number),
+            operation=Operation.UPDATE,
+            data=as_json({"agent": new}),
+            old=as_json({"agent": old}),
+        )
         for number, (old, new) in enumerate([("ops", "dev"), ("dev", "ops"), ("ops", "qa")], 1)
     ]
     hub.deliver(batch(*changes))
@@ -745,9 +751,9 @@ def test_that_a_row_has_left_a_filter_is_sent_even_if_a_newer_event_supersedes_i
         replace(
             event(number, channel="agents"),
             operation=Operation.UPDATE,
-            key=["a"],
-            data={"state": new},
-            old={"state": old},
+            key='["a"]',
+            data=as_json({"state": new}),
+            old=as_json({"state": old}),
         )
         for number, (old, new) in enumerate([("busy", "idle"), ("idle", "off")], 1)
     ]

@@ -21,6 +21,7 @@ from brain.message.matching import (
 )
 from brain.message.rendering import encoding_of
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING
+from tests.message.rows import optional
 
 ENCODING = encoding_of(BaseFormat(), WEBSOCKET_FRAMING)
 
@@ -36,7 +37,8 @@ def event(
     old: dict[str, Any] | None = None,
     key: list[Any] | None = None,
 ) -> Event:
-    return Event(Cursor(1, 1, 1), datetime.now(UTC), channel, operation, key, data, old, 100)
+    texts = (optional(key), optional(data), optional(old))
+    return Event(Cursor(1, 1, 1), datetime.now(UTC), channel, operation, *texts, 100)
 
 
 def random_subscriptions(random: Random) -> SubscriptionSet:

@@ -19,7 +19,7 @@ from brain.message.snapshot import Snapshot
 from brain.message.wire_format import Welcome
 from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from tests.message.models import SERVER_MESSAGE
-from tests.message.rows import gone, inserted, truncated, updated
+from tests.message.rows import as_json, inserted, reset, truncated, updated
 
 AT = datetime(2026, 2, 6, 1, 30, 15, tzinfo=UTC)
 CURSOR = Cursor(7, 8)
@@ -30,7 +30,8 @@ TASK = {"id": "a", "status": "running", "progress": 1, "agent": None, "error": N
 
 def parts(tables: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return the messages of a snapshot."""
-    snapshot = Snapshot(tables, CURSOR, frozenset({"orders", "tasks"}))
+    written = {channel: [as_json(row) for row in rows] for channel, rows in tables.items()}
+    snapshot = Snapshot(written, CURSOR, frozenset({"orders", "tasks"}))
     texts = list(FORMAT.render_snapshot(snapshot, AT))
     for text in texts:
         message = json.loads(text)
@@ -99,7 +100,7 @@ def test_a_row_that_cannot_be_shown_is_left_out() -> None:
     assert [row["id"] for row in message["data"]["rows"]] == ["a"]
 
 
-@pytest.mark.parametrize("event", [inserted("tasks", TASK), gone("tasks"), truncated("orders")])
+@pytest.mark.parametrize("event", [inserted("tasks", TASK), reset("tasks"), truncated("orders")])
 def test_every_message_is_that_of_the_plain_format_with_a_cursor(event: Event) -> None:
     plain, resumable = PLAIN.render(event), FORMAT.render(event)
 

@@ -17,7 +17,7 @@ from brain.message.rendering import encoding_of
 from brain.message.snapshot import Snapshot
 from brain.message.wire_format import WireFormat
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING
-from tests.message.rows import AT, HERE, gone, inserted, published, updated
+from tests.message.rows import AT, HERE, as_json, inserted, published, truncated, updated
 from tests.subscription_sets import in_channels
 
 
@@ -78,8 +78,8 @@ def test_every_framing_has_a_frame_of_its_own() -> None:
     websocket, lines = encoding_of(counting, WEBSOCKET_FRAMING), encoding_of(counting, LINES)
 
     for _ in range(2):
-        assert websocket.encode(event, Match.MATCHES) == b"\x81\x0ecounting ['a']"
-        assert lines.encode(event, Match.MATCHES) == b"counting ['a']\n"
+        assert websocket.encode(event, Match.MATCHES) == b'\x81\x0ecounting ["a"]'
+        assert lines.encode(event, Match.MATCHES) == b'counting ["a"]\n'
 
 
 def test_an_event_keeps_one_copy_of_its_message() -> None:
@@ -100,12 +100,12 @@ def test_every_format_renders_an_event_for_itself() -> None:
 
     frames = [encoding_of(each, LINES).encode(event, Match.MATCHES) for each in (one, other)]
 
-    assert frames == [b"one ['a']\n", b"other ['a']\n"]
+    assert frames == [b'one ["a"]\n', b'other ["a"]\n']
     assert (one.renderings, other.renderings) == (1, 1)
 
 
 def test_an_event_is_rendered_once_even_if_there_is_no_message_for_it() -> None:
-    counting, event = CountingFormat(), fresh(gone("tasks"))
+    counting, event = CountingFormat(), fresh(truncated("tasks"))
 
     for _ in range(2):
         assert encoding_of(counting, LINES).encode(event, Match.MATCHES) is None
@@ -116,8 +116,8 @@ def test_that_a_row_leaves_is_another_message_than_its_change() -> None:
     encoding, event = encoding_of(CountingFormat(), LINES), fresh(TASK)
 
     for _ in range(2):
-        assert encoding.encode(event, Match.LEAVES) == b"counting ['a'] leaves\n"
-        assert encoding.encode(event, Match.MATCHES) == b"counting ['a']\n"
+        assert encoding.encode(event, Match.LEAVES) == b'counting ["a"] leaves\n'
+        assert encoding.encode(event, Match.MATCHES) == b'counting ["a"]\n'
 
 
 def test_a_subscriber_gets_what_matches_and_private_messages_of_its_own() -> None:
@@ -130,15 +130,15 @@ def test_a_subscriber_gets_what_matches_and_private_messages_of_its_own() -> Non
         inserted("tasks", {"id": "b", "agent": "ops"}),
         updated("tasks", {"id": "c", "agent": "ops"}, agent="dev"),
         inserted("orders", {"id": "d"}),
-        replace(published("news", "hello", {}), recipient="ann", key=["to ann"]),
-        replace(published("news", "hello", {}), recipient="bob", key=["to bob"]),
-        gone("news"),
+        replace(published("news", "hello", {}), recipient="ann", key=as_json(["to ann"])),
+        replace(published("news", "hello", {}), recipient="bob", key=as_json(["to bob"])),
+        truncated("news"),
     ]
 
     assert list(encoding.encode_all(events, filtered, "ann")) == [
-        b"counting ['a']\n",
-        b"counting ['c'] leaves\n",
-        b"counting ['to ann']\n",
+        b'counting ["a"]\n',
+        b'counting ["c"] leaves\n',
+        b'counting ["to ann"]\n',
     ]
     assert len(list(encoding.encode_all(events, filtered, None))) == 2
 

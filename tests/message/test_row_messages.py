@@ -4,7 +4,6 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +13,9 @@ from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.row_messages import Message
+from brain.message.snapshot import Snapshot
 from brain.systems.shared_tables.tasks.run_messages import RunSchema
+from tests.message.rows import as_json, optional, reset
 
 AT = datetime(2026, 2, 6, 1, 30, 15, tzinfo=UTC)
 PRINTED_AT = "2026-02-06T01:30:15.000Z"
@@ -31,7 +32,8 @@ def rendered(
     channel: str = "orders",
 ) -> dict[str, Any] | None:
     """Return the message about a change on a channel without a schema of its own."""
-    event = Event(Cursor(1, 2, 3), AT, channel, operation, [1], data, old, 100, type)
+    written = as_json(data) if operation is Operation.PUBLISH else optional(data)
+    event = Event(Cursor(1, 2, 3), AT, channel, operation, "[1]", written, optional(old), 100, type)
     text = FORMAT.render(event)
     return None if text is None else dict(json.loads(text))
 
@@ -40,7 +42,7 @@ def rendered(
     ("operation", "data", "old", "type"),
     [
         (Operation.INSERT, {"id": 1}, None, "orders_inserted"),
-        (Operation.UPDATE, {"id": 1}, {"a": 2}, "orders_updated"),
+        (Operation.UPDATE, {"id": 1}, {"id": 2}, "orders_updated"),
         (Operation.DELETE, None, {"id": 1}, "orders_deleted"),
     ],
 )
@@ -80,8 +82,65 @@ def test_what_is_published_on_the_channel_tasks_is_no_task() -> None:
     assert message == {"type": "note", "data": {"text": "hello"}, "timestamp": PRINTED_AT}
 
 
-def test_a_large_row_that_is_gone_when_it_is_fetched_is_not_sent() -> None:
-    assert rendered(Operation.UPDATE, None, {"a": 1}) is None
+def test_a_reset_is_no_message_about_a_row() -> None:
+    assert FORMAT.render(reset("orders")) is FORMAT.render(reset("tasks")) is None
+
+
+def test_a_message_names_the_columns_that_its_row_lacks() -> None:
+    event = Event(
+        Cursor(1, 2, 3),
+        AT,
+        "orders",
+        Operation.INSERT,
+        "[1]",
+        '{"id" : 1}',
+        None,
+        100,
+        omitted=("scan", "notes"),
+    )
+
+    assert json.loads(FORMAT.render(event) or "") == {
+        "type": "orders_inserted",
+        "data": {"id": 1},
+        "timestamp": PRINTED_AT,
+        "omitted": ["scan", "notes"],
+    }
+
+
+HOSTILE = (
+    '{"n" : 12345678901234567890.12, "m" : 1.10, "huge" : 1e400, "zero" : "\\u0000",'
+    ' "half" : "\\ud800", "deep" : ' + "[" * 5000 + "]" * 5000 + "}"
+)
+
+
+@pytest.mark.parametrize(
+    ("operation", "data", "old", "type"),
+    [
+        (Operation.INSERT, HOSTILE, None, None),
+        (Operation.UPDATE, HOSTILE, "{}", None),
+        (Operation.DELETE, None, HOSTILE, None),
+        (Operation.PUBLISH, HOSTILE, None, "note"),
+    ],
+)
+def test_a_row_and_what_is_published_are_sent_as_they_are_written(
+    operation: Operation, data: str | None, old: str | None, type: str | None
+) -> None:
+    event = Event(Cursor(1, 2, 3), AT, "orders", operation, "[1]", data, old, 100, type)
+
+    assert f'"data":{HOSTILE},' in (FORMAT.render(event) or "")
+
+
+def test_a_row_is_shown_in_a_snapshot_as_it_is_written() -> None:
+    (text,) = FORMAT.render_snapshot(Snapshot({"orders": [HOSTILE]}, Cursor(1, 2)), AT)
+
+    assert f'"rows":[{HOSTILE}]' in text
+
+
+def test_a_key_is_sent_as_it_is_written() -> None:
+    key = '[12345678901234567890.10, "a:b"]'
+    event = Event(Cursor(1, 2, 3), AT, "orders", Operation.UPDATE, key, "{}", "{}", 100)
+
+    assert f'"key":{key}' in (FORMAT.render_leaving(event) or "")
 
 
 @given(
@@ -93,11 +152,15 @@ def test_a_large_row_that_is_gone_when_it_is_fetched_is_not_sent() -> None:
         | st.floats(allow_nan=False, allow_infinity=False)
         | st.text(),
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=20,
     ),
     st.datetimes(timezones=st.just(UTC)),
 )
 def test_a_message_is_what_its_model_prints(type: str, value: Any, at: datetime) -> None:
-    data = orjson.loads(json.dumps(value))
+    data = as_json(value)
     event = Event(Cursor(1, 2, 3), at, "notes", Operation.PUBLISH, None, data, None, 100, type)
 
-    assert FORMAT.render(event) == Message(type=type, data=data, timestamp=at).model_dump_json()
+    text = FORMAT.render(event) or ""
+    message = Message(type=type, data=value, timestamp=at)
+    assert json.loads(text) == json.loads(message.model_dump_json(exclude={"omitted"}))
+    assert f'"data":{data},' in text

@@ -33,7 +33,11 @@ def test_what_postgresql_writes_is_printed_in_utc_with_milliseconds(
 
 
 @pytest.mark.parametrize(
-    "text", ["infinity", "-infinity", "10000-01-01T00:00:00+00:00", "0044-03-15T00:00:00+00:00 BC"]
+    "text",
+    [
+        *("infinity", "-infinity", "10000-01-01T00:00:00+00:00", "0044-03-15T00:00:00+00:00 BC"),
+        *("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"),
+    ],
 )
 def test_a_timestamp_that_no_client_could_parse_is_none(text: str) -> None:
     assert parse_timestamp(text) is None

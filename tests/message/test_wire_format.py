@@ -30,7 +30,7 @@ def test_a_format_of_a_name_render_and_receive_sends_nothing_but_events() -> Non
 
     assert list(small.greet(Welcome(AT, HERE, uuid4(), "ann"))) == []
     assert small.render_leaving(updated("tasks", {"id": "a"}, agent="dev")) is None
-    assert list(small.render_snapshot(Snapshot({"tasks": [{"id": "a"}]}, HERE), AT)) == []
+    assert list(small.render_snapshot(Snapshot({"tasks": ['{"id" : "a"}']}, HERE), AT)) == []
     assert small.confirm(Subscribe("tasks"), AT) is None
     assert small.confirm(Reauthenticate("abc"), AT) is None
     assert small.refuse("reason", AT) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections import defaultdict
 from contextlib import AsyncExitStack
@@ -57,7 +58,7 @@ async def test_a_status_is_published_for_all(database: str, connection: asyncpg.
     )
 
     assert (event.channel, event.type, event.recipient) == ("presence", "user_presence", None)
-    assert event.data == {"userId": "ann", "status": "busy"}
+    assert json.loads(event.data or "") == {"userId": "ann", "status": "busy"}
 
 
 async def test_statuses_are_published_in_order_and_only_if_they_change(

@@ -22,6 +22,7 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.session.registry import SessionRegistry
 from brain.settings import Settings
+from tests.message.rows import as_json
 from tests.transport.served import a_task, application, new_hub
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -79,7 +80,12 @@ def send(websocket: WebSocketTestSession, **message: Any) -> Any:
 
 def published(channel: str, **data: Any) -> Event:
     return replace(
-        a_task("x"), channel=channel, operation=Operation.PUBLISH, key=None, data=data, type="note"
+        a_task("x"),
+        channel=channel,
+        operation=Operation.PUBLISH,
+        key=None,
+        data=as_json(data),
+        type="note",
     )
 
 
@@ -102,8 +108,10 @@ def test_a_client_may_subscribe_to_one_row_or_to_rows_that_match_a_filter() -> N
         client.receive_json()
         send(client, type="subscribe", channel="tasks:b")
         send(client, type="subscribe", channel="tasks", where={"status": "failed"})
-        failed = replace(a_task("c"), data={"id": "c", "status": "failed", "progress": 0})
-        again = replace(a_task("c"), operation=Operation.UPDATE, old={"status": "failed"})
+        queued = a_task("c")
+        row = as_json({"id": "c", "status": "failed", "progress": 0})
+        failed = replace(queued, data=row)
+        again = replace(queued, operation=Operation.UPDATE, old=row)
         app.deliver(a_task("a"), a_task("b"), failed, again)
 
         received = [client.receive_json() for _ in range(3)]
@@ -139,12 +147,24 @@ def test_the_url_may_name_a_row_or_a_filter() -> None:
             assert client.receive_json()["data"]["id"] == "b"
         with app.connected('/ws?where={"status":"queued"}') as client:
             client.receive_json()
-            app.deliver(replace(a_task("a"), data={"id": "a", "status": "failed"}), a_task("b"))
+            app.deliver(
+                replace(a_task("a"), data=as_json({"id": "a", "status": "failed"})), a_task("b")
+            )
             assert client.receive_json()["data"]["id"] == "b"
 
 
 @pytest.mark.parametrize(
-    "query", ["where=", "where=[]", "where=%7B", 'where={"a":[]}', "snapshot&channel=tasks:a"]
+    "query",
+    [
+        *(
+            "where=",
+            "where=[]",
+            "where=%7B",
+            'where={"a":[]}',
+            'where={"a":1e-9999999999999999999}',
+        ),
+        "snapshot&channel=tasks:a",
+    ],
 )
 def test_a_url_with_an_invalid_filter_or_snapshot_is_refused(query: str) -> None:
     with running() as app, pytest.raises(WebSocketDisconnect) as refused:

@@ -17,7 +17,7 @@ from brain.systems.channels.wire_format import ChannelsFormat
 from brain.systems.cloud_agents.wire_format import CloudAgentsFormat
 from brain.systems.mission_control.wire_format import MissionControlFormat
 from brain.systems.shared_tables.tasks.run_messages import RunSchema
-from tests.database.changes import changes, logged_events
+from tests.database.changes import logged_events
 from tests.postgres import new_database
 from tests.schemas import every_schema
 
@@ -168,6 +168,59 @@ async def test_a_row_of_messages_is_a_chat_message(
     }
 
 
+DIGITS = ("12345678901234567890.12", "1.10", "1" + "0" * 400)
+
+
+@pytest.mark.parametrize("digits", DIGITS)
+async def test_numbers_keep_the_digits_that_postgresql_has(
+    database: str, connection: asyncpg.Connection, digits: str
+) -> None:
+    for table in ("tasks", "agents"):
+        await connection.execute(
+            f"ALTER TABLE {table} DROP CONSTRAINT {table}_progress_check,"
+            " ALTER progress TYPE numeric"
+        )
+    task, agent, mission, beating, status, note = await logged_events(
+        database,
+        connection,
+        f"INSERT INTO tasks (id, progress) VALUES ('t', {digits})",
+        f"INSERT INTO agents (id, progress) VALUES ('a', {digits})",
+        f"""INSERT INTO missions (id, result) VALUES ('m', '{{"n": {digits}}}')""",
+        f"""UPDATE agents SET health = '{{"n": {digits}}}'""",
+        f"""SELECT brain.publish('agents', 'agent:status', '{{"agentId": "a", "n": {digits}}}')""",
+        f"""SELECT brain.publish('news', 'note', '[{digits}]')""",
+    )
+    channels, mission_control, cloud_agents = FORMATS
+
+    for wire_format, event, text in (
+        (channels, task, f'"progress":{digits},'),
+        (cloud_agents, task, f'"progress":{digits},'),
+        (channels, agent, f'"progress":{digits},'),
+        (cloud_agents, agent, f'"progress":{digits}}}'),
+        (channels, mission, f'"result":{{"n": {digits}}}'),
+        (cloud_agents, mission, f'{{"n": {digits}}}'),
+        (channels, beating, f'"health":{{"n": {digits}}}'),
+        (mission_control, status, f'"n":{digits}'),
+        (channels, note, f'"data":[{digits}]'),
+        (cloud_agents, note, f'"data":[{digits}]'),
+    ):
+        assert text in (wire_format.render(event) or "")
+
+
+async def test_a_chat_message_that_is_too_large_is_sent_without_its_content(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    (event,) = await logged_events(
+        database,
+        connection,
+        "INSERT INTO messages (id, conversation_id, sender, content)"
+        " SELECT 'm', 'c', 'dev', string_agg(md5(n::text), '') FROM generate_series(1, 20000) n",
+    )
+
+    message = json.loads(FORMATS[2].render(event) or "")
+    assert (message["data"]["content"], message["omitted"]) == ("", ["content"])
+
+
 async def test_columns_have_defaults(connection: asyncpg.Connection) -> None:
     await connection.execute(
         """
@@ -239,7 +292,8 @@ async def test_tables_that_fit_are_kept_and_watched(empty: str) -> None:
     (event,) = await logged_events(empty, connection, "UPDATE agents SET status = 'working'")
     assert types(event) == ["agent_started", "agent:status", "agent_status"]
     assert json.loads(FORMATS[1].render(event) or "")["payload"]["agentId"] == "17"
-    assert "of_their_own" not in event.data
+    assert event.row is not None
+    assert "of_their_own" not in event.row
     assert await connection.fetchval("SELECT updated_at IS NULL FROM agents")
     await connection.close()
 
@@ -273,9 +327,11 @@ async def test_a_table_that_is_watched_already_keeps_its_watch(empty: str) -> No
 
     await migrate(empty, every_schema())
 
-    assert await changes(empty, connection, "INSERT INTO missions VALUES (1, 'a', 'secret')") == [
-        ("I", [1], {"id": 1, "name": "a"})
-    ]
+    (event,) = await logged_events(
+        empty, connection, "INSERT INTO missions VALUES (1, 'a', 'secret')"
+    )
+    assert (event.operation.value, event.key) == ("I", "[1]")
+    assert event.data == '{"id" : 1, "name" : "a"}'
     assert await connection.fetchval(
         "SELECT channel FROM brain.watched WHERE relation = 'missions'::regclass"
     ) == ("ours")

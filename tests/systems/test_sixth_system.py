@@ -34,7 +34,7 @@ async def test_its_clients_are_served_beside_those_of_the_core(
         await short.send("hello")
         assert await short.recv() == "not understood: hello"
         await connection.execute("INSERT INTO tasks (id) VALUES ('a')")
-        assert await short.recv() == "INSERT ['a']"
+        assert await short.recv() == 'INSERT ["a"]'
         assert '"tasks_inserted"' in str(await plain.recv())
 
 

@@ -40,6 +40,7 @@ from brain.transport.handshake import Handshake
 from brain.transport.websocket import HttpProtocol, TransportLimits, WebSocketProtocol
 from brain.web import websocket_endpoint as endpoint
 from brain.web.services import Services
+from tests.message.rows import as_json
 
 NO_DATABASE = "postgresql://127.0.0.1:1/none"
 
@@ -51,8 +52,8 @@ def a_task(id: str, tick: int = 1, number: int = 1, text: str = "") -> Event:
         datetime.now(UTC),
         "tasks",
         Operation.INSERT,
-        [id],
-        data,
+        as_json([id]),
+        as_json(data),
         None,
         size_bytes=100 + len(text),
     )

@@ -8,6 +8,7 @@ are two client frames: `"where": {"agent": "dev"}` in a `subscribe`, for a part 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Literal, assert_never
@@ -21,7 +22,7 @@ from brain.message.commands import Command, Reauthenticate, Refuse, Reply, Subsc
 from brain.message.cursor import Cursor
 from brain.message.event import Event
 from brain.message.json_text import dumps
-from brain.message.matching import INTERNAL, parse_filter
+from brain.message.matching import INTERNAL, Filter, exact_number, parse_filter
 from brain.message.skipped_rows import SkippedRows
 from brain.message.wire_format import Welcome, WireFormat
 from brain.message.wire_model import WireModel
@@ -154,11 +155,14 @@ class ChannelsFormat(WireFormat):
         except ValidationError as error:
             return (Refuse(first_problem(error)),)
         match frame:
-            case ChannelFrame(type="subscribe"):
-                where = parse_filter(frame.where)
-                return (Subscribe(frame.channel, where, conflates=frame.latest),)
             case ChannelFrame():
-                return (Unsubscribe(frame.channel, parse_filter(frame.where)),)
+                try:
+                    where = exact_filter(text) if frame.where else ()
+                except ValueError as error:
+                    return (Refuse(str(error)),)
+                if frame.type == "unsubscribe":
+                    return (Unsubscribe(frame.channel, where),)
+                return (Subscribe(frame.channel, where, conflates=frame.latest),)
             case HeartbeatFrame():
                 return (Reply(signal("pong", now)),) if frame.type == "ping" else ()
             case AuthFrame():
@@ -182,6 +186,11 @@ class ChannelsFormat(WireFormat):
 
     def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
         return signal("ping", now)
+
+
+def exact_filter(text: str) -> Filter:
+    """Return the filter in a valid client frame; the model has rounded its numbers."""
+    return parse_filter(json.loads(text, parse_float=exact_number)["where"])
 
 
 def confirmed(type: Literal["subscribed", "unsubscribed"], channel: str, now: datetime) -> str:

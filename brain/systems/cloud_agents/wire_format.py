@@ -23,6 +23,7 @@ from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
 from brain.message.row import Row
+from brain.message.row_messages import omitted
 from brain.message.skipped_rows import SkippedRows
 from brain.message.timestamps import iso_milliseconds
 from brain.message.wire_format import Welcome
@@ -97,6 +98,8 @@ class AgentStatus(WireModel):
     type: Literal["agent_status"] = "agent_status"
     data: AgentStatusData
     timestamp: Timestamp
+    omitted: list[str] = Field(default_factory=list)
+    """The columns that the row lacks, if there are any: too large, or unreadable."""
 
 
 class ChatMessage(WireModel):
@@ -105,6 +108,8 @@ class ChatMessage(WireModel):
     type: Literal["chat_message"] = "chat_message"
     data: ChatMessageData
     timestamp: Timestamp
+    omitted: list[str] = Field(default_factory=list)
+    """The columns that the row lacks, if there are any; without `content` that is empty."""
 
 
 class Notification(WireModel):
@@ -229,11 +234,13 @@ def published(event: Event) -> str | None:
     data = orjson.Fragment(event.data or "null")
     text = dumps({"type": event.type, "data": data, "timestamp": iso_milliseconds(event.at)})
     try:
-        message = OWN_MESSAGE.validate_json(text).model_dump(mode="json", exclude_none=True)
-    except ValidationError:
+        message = OWN_MESSAGE.validate_json(text).model_dump(
+            mode="json", exclude_none=True, exclude={"omitted"}
+        )
+        if "progress" in message["data"] and event.row is not None:
+            message["data"]["progress"] = event.row.number("progress")
+    except (ValidationError, RowNotShown):
         return None
-    if "progress" in message["data"] and event.row is not None:
-        message["data"]["progress"] = event.row.number("progress")
     return dumps(message)
 
 
@@ -256,7 +263,7 @@ def agent_status(event: Event, row: Row) -> str | None:
     progress = {} if shown["progress"] is None else {"progress": row.number("progress")}
     data = AgentStatusData.from_row(shown | {"progress": None}).model_dump(exclude_none=True)
     message = {"type": "agent_status", "data": data | progress}
-    return dumps(message | {"timestamp": iso_milliseconds(event.at)})
+    return dumps(message | {"timestamp": iso_milliseconds(event.at)} | omitted(event))
 
 
 def shown_agent(row: Row) -> dict[str, str | None]:
@@ -274,9 +281,10 @@ def chat_message(event: Event, row: Row) -> str:
         {
             "conversationId": row.string("conversation_id"),
             "messageId": row.string("id"),
-            "content": row.string("content"),
+            "content": "" if "content" in event.omitted else row.string("content"),
             "sender": row.string("sender"),
             "timestamp": row.moment("created_at"),
         }
     )
-    return ChatMessage(data=data, timestamp=event.at).model_dump_json()
+    message = ChatMessage(data=data, timestamp=event.at)
+    return dumps(message.model_dump(mode="json", exclude={"omitted"}) | omitted(event))

@@ -20,6 +20,7 @@ from brain.message.commands import Command, Reauthenticate, Refuse
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
+from brain.message.row_messages import omitted
 from brain.message.skipped_rows import SkippedRows
 from brain.message.timestamps import epoch_milliseconds
 from brain.message.wire_format import WireFormat
@@ -74,6 +75,8 @@ class SessionActivityMessage(WireModel):
 
     type: Literal["session:activity"] = "session:activity"
     payload: SessionActivity
+    omitted: list[str] = Field(default_factory=list)
+    """The columns that the row lacks, if there are any; without `last_message` that is empty."""
 
 
 class Heartbeat(WireModel):
@@ -180,7 +183,8 @@ def session_activity(event: Event) -> str | None:
         "lastMessage": row.string("last_message") or "",
         "timestamp": event.at,
     }
-    return SessionActivityMessage(payload=SessionActivity.from_row(payload)).model_dump_json()
+    message = SessionActivityMessage(payload=SessionActivity.from_row(payload))
+    return dumps(message.model_dump(mode="json", exclude={"omitted"}) | omitted(event))
 
 
 def published(event: Event) -> str | None:

@@ -40,8 +40,9 @@ async def test_a_change_is_logged_when_the_transaction_of_the_backend_commits(
         async with connection.transaction():
             await update_task_status("a", "failed", error="Build failed", connection=connection)
         (event,) = await events_after(log, start)
-        assert event.data is not None
-        assert (event.data["status"], event.data["error"]) == ("failed", "Build failed")
+        assert event.row is not None
+        row = event.row
+        assert (row.string("status"), row.string("error")) == ("failed", "Build failed")
 
 
 async def test_a_pool_may_take_the_place_of_a_connection(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -25,7 +27,17 @@ from brain.message.snapshot import Snapshot
 from brain.message.wire_format import Welcome, WireFormat
 from brain.systems.channels.wire_format import SERVER_MESSAGE, ChannelsFormat
 from tests.message.models import command_in, parsed_as
-from tests.message.rows import AT, HERE, deleted, gone, inserted, published, truncated, updated
+from tests.message.rows import (
+    AT,
+    HERE,
+    as_json,
+    deleted,
+    inserted,
+    published,
+    reset,
+    truncated,
+    updated,
+)
 from tests.seeds.printed import printed
 
 DOCUMENT = "2-brain-websocket-system.md"
@@ -170,6 +182,14 @@ def test_unknown_keys_are_ignored() -> None:
             {"type": "subscribe", "channel": "a", "where": {str(n): n for n in range(33)}},
             "where: ",
         ),
+        (
+            {"type": "subscribe", "channel": "a", "where": {"b" * 999: "c" * 1001}},
+            "where: the value of bbb",
+        ),
+        (
+            '{"type": "subscribe", "channel": "a", "where": {"b": 1e-9999999999999999999}}',
+            "where: the exponent of a number is too large",
+        ),
         ({"type": "auth"}, "token: Field required"),
         ({"type": "auth", "token": ""}, "token: "),
     ],
@@ -254,8 +274,68 @@ def test_rows_of_other_tables_are_sent_with_their_columns(
 
 
 @pytest.mark.parametrize("channel", ["tasks", "missions", "agents", "orders"])
-def test_a_large_row_that_is_gone_when_it_is_fetched_is_not_sent(channel: str) -> None:
-    assert FORMAT.render(gone(channel)) is None
+def test_a_reset_is_no_message_about_a_row(channel: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert FORMAT.render(reset(channel)) is None
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        inserted("orders", {"id": 1}),
+        inserted("tasks", TASK),
+        inserted("missions", MISSION),
+        inserted("agents", AGENT),
+        updated("agents", AGENT, progress=1),
+        published("news", "note", {}),
+    ],
+)
+def test_a_message_names_the_columns_that_its_row_lacks(event: Event) -> None:
+    assert sent(replace(event, omitted=("scan", "notes")))["omitted"] == ["scan", "notes"]
+    assert "omitted" not in sent(event)
+
+
+EXACT = ["12345678901234567890.12", "1.10", "1e400", '"\\ud800"', '{"a" : [1.10, "\\u0000"]}']
+
+
+@pytest.mark.parametrize("value", EXACT)
+def test_values_are_sent_as_they_are_written(value: str) -> None:
+    row = inserted("orders", {"id": "?"})
+    mission = inserted("missions", {**MISSION, "result": "?"})
+    agent = inserted("agents", {**AGENT, "health": "?"})
+    beating = updated("agents", {**AGENT, "health": "?"}, progress=1)
+    news = published("news", "note", {"a": "?"})
+
+    for event, text in (
+        (row, f'"data":{{"id" : {value}}}'),
+        (mission, f'"result":{value}'),
+        (agent, f'"health":{value}'),
+        (beating, f'"health":{value}'),
+        (news, f'"data":{{"a" : {value}}}'),
+    ):
+        assert event.data is not None
+        exact = replace(event, data=event.data.replace('"?"', value))
+        assert text in (FORMAT.render(exact) or "")
+
+
+@pytest.mark.parametrize("progress", EXACT[:3])
+def test_progress_keeps_all_its_digits(progress: str) -> None:
+    for event in (
+        inserted("tasks", {**TASK, "progress": "?"}),
+        inserted("agents", {**AGENT, "progress": "?"}),
+        updated("agents", {**AGENT, "progress": "?"}, name="x"),
+    ):
+        assert event.data is not None
+        exact = replace(event, data=event.data.replace('"?"', progress))
+        assert f'"progress":{progress}' in (FORMAT.render(exact) or "")
+
+
+def test_a_filter_keeps_all_digits_of_a_number() -> None:
+    frame = '{"type": "subscribe", "channel": "a", "where": {"n": 12345678901234567890.12}}'
+
+    assert received(frame) == Subscribe(
+        "a", parse_filter({"n": Decimal("12345678901234567890.12")})
+    )
 
 
 def test_a_row_that_leaves_a_filter_is_named_by_its_key() -> None:
@@ -353,8 +433,8 @@ def test_a_task_with_an_unknown_status_is_logged_and_not_sent(
     for status in ("cancelled", None):
         assert wire_format.render(inserted("tasks", {**TASK, "status": status})) is None
     assert [record.message for record in caplog.records] == [
-        "a row of tasks is not sent to clients of channels: status: "
-        "Input should be 'queued', 'in_progress', 'completed' or 'failed'"
+        "a row of tasks is not sent to clients of channels: "
+        "status is none of queued, in_progress, completed, failed and running"
     ]
 
 
@@ -426,15 +506,11 @@ def test_an_agent_that_is_deleted_or_renamed_has_stopped_under_its_id() -> None:
 
 
 def test_a_watch_may_name_the_type_of_its_messages() -> None:
-    event = updated("agents", AGENT, progress=1)
-
-    named = Event(
-        event.cursor, event.at, "agents", event.operation, event.key, AGENT, event.old, 300, "moved"
-    )
+    named = replace(updated("agents", AGENT, progress=1), type="moved")
 
     assert (sent(named)["type"], sent(named)["data"]) == ("moved", AGENT)
 
 
 def test_these_clients_are_sent_neither_resets_nor_snapshots() -> None:
     assert FORMAT.reset("reason", AT, HERE) is None
-    assert list(FORMAT.render_snapshot(Snapshot({"tasks": [TASK]}, HERE), AT)) == []
+    assert list(FORMAT.render_snapshot(Snapshot({"tasks": [as_json(TASK)]}, HERE), AT)) == []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from brain.message.wire_format import Welcome, WireFormat
 from brain.systems.cloud_agents.wire_format import OWN_MESSAGE, CloudAgentsFormat
 from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from tests.message.models import command_in, parsed_as
-from tests.message.rows import AT, HERE, deleted, gone, inserted, published, truncated, updated
+from tests.message.rows import AT, HERE, deleted, inserted, published, reset, truncated, updated
 from tests.seeds.printed import printed
 
 DOCUMENT = "5-code-cloud-agents.md"
@@ -268,8 +269,8 @@ def test_an_agent_that_is_deleted_has_stopped_and_one_that_is_renamed_goes_on() 
         deleted("tasks", TASK),
         truncated("tasks"),
         truncated("agents"),
-        gone("tasks"),
-        gone("agents"),
+        reset("tasks"),
+        reset("agents"),
         deleted("messages", MESSAGE),
         inserted("orders", {"id": 1}),
         published("agents", "agent_started", {"agent_id": "a"}),
@@ -290,6 +291,66 @@ def test_a_row_that_cannot_be_shown_is_logged_and_not_sent(
         "a row of agents is not sent to clients of cloud_agents: state: "
         "Input should be 'idle', 'working' or 'stopped'"
     ]
+
+
+def test_a_message_names_the_columns_that_its_row_lacks() -> None:
+    long = replace(inserted("messages", {**MESSAGE, "content": None}), omitted=("content",))
+    busy = replace(inserted("agents", AGENT), omitted=("current_task",))
+
+    assert (sent(long)["data"]["content"], sent(long)["omitted"]) == ("", ["content"])
+    assert sent(busy)["omitted"] == ["current_task"]
+
+
+EXACT = ["12345678901234567890.12", "1.10", "1e400"]
+
+
+@pytest.mark.parametrize("progress", EXACT)
+def test_progress_keeps_all_its_digits(progress: str) -> None:
+    (document,) = printed(DOCUMENT, "agent_status")
+    for event in (
+        inserted("agents", {**AGENT, "progress": "?"}),
+        published("agents", "agent_status", {**document["data"], "progress": "?"}),
+    ):
+        assert event.data is not None
+        exact = replace(event, data=event.data.replace('"?"', progress))
+        text = FORMAT.render(exact) or ""
+        assert f'"progress":{progress}' in text
+        assert list(json.loads(text)) == ["type", "data", "timestamp"]
+
+
+def test_other_digits_of_progress_are_a_change() -> None:
+    exact = updated("agents", {**AGENT, "progress": "?"}, progress="!")
+    assert exact.data is not None and exact.old is not None
+    event = replace(
+        exact,
+        data=exact.data.replace('"?"', "12345678901234567890.12"),
+        old=exact.old.replace('"!"', "12345678901234567890.13"),
+    )
+
+    assert sent(event)["type"] == "agent_status"
+
+
+@pytest.mark.parametrize("progress", [True, "half", " 7 ", [7]])
+def test_a_published_status_with_no_number_as_progress_is_sent_as_it_is(progress: Any) -> None:
+    event = published("agents", "agent_status", {"agentName": "a", "progress": progress})
+    named = published(
+        "agents", "agent_status", {"agentName": "a", "state": "idle", "progress": progress}
+    )
+
+    assert FORMAT.render(event) == BASE.render(event)
+    assert FORMAT.render(named) == BASE.render(named)
+
+
+@pytest.mark.parametrize("row", [{"progress": "half"}, {"current_task": ["x"]}, {"name": {}}])
+def test_a_row_with_a_column_of_another_type_is_logged_and_not_sent(
+    caplog: pytest.LogCaptureFixture, row: dict[str, Any]
+) -> None:
+    assert CloudAgentsFormat().render(inserted("agents", AGENT | row)) is None
+    (name,) = row
+    (record,) = caplog.records
+    assert record.message.startswith(
+        f"a row of agents is not sent to clients of cloud_agents: {name} should be a "
+    )
 
 
 def test_a_row_that_leaves_a_filter_is_named_by_its_key() -> None:

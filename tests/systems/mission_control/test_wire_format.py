@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from brain.message.event import Event
 from brain.message.wire_format import Welcome, WireFormat
 from brain.systems.mission_control.wire_format import SERVER_MESSAGE, MissionControlFormat
 from tests.message.models import parsed_as
-from tests.message.rows import AT, HERE, deleted, gone, inserted, published, truncated, updated
+from tests.message.rows import AT, HERE, deleted, inserted, published, reset, truncated, updated
 from tests.seeds.printed import printed
 
 DOCUMENT = "4-mission-control.md"
@@ -131,20 +132,21 @@ def test_a_new_session_is_activity_and_so_is_every_new_message() -> None:
     "event",
     [
         inserted("tasks", {"id": "a", "status": "queued"}),
+        reset("tasks"),
         inserted("messages", {"id": "a"}),
         truncated("agents"),
         truncated("sessions"),
-        gone("agents"),
-        gone("sessions"),
+        reset("agents"),
+        reset("sessions"),
         published("agents", "agent_started", {"agent_id": "a"}),
         published("agents", "session:activity", {}),
         published("news", "agent:status", {}),
         published("agents", "agent:status", "online"),
-        inserted("agents", {**AGENT, "status": "asleep"}),
     ],
 )
-def test_no_other_event_is_sent(event: Event) -> None:
+def test_no_other_event_is_sent(event: Event, caplog: pytest.LogCaptureFixture) -> None:
     assert FORMAT.render(event) is None
+    assert caplog.records == []
 
 
 def test_a_row_that_cannot_be_shown_is_logged_and_not_sent(
@@ -157,6 +159,14 @@ def test_a_row_that_cannot_be_shown_is_logged_and_not_sent(
         "a row of sessions is not sent to clients of mission_control: agentId: "
         "Input should be a valid string"
     ]
+
+
+def test_a_last_message_that_is_omitted_is_empty_and_named() -> None:
+    row = {**SESSION, "last_message": None}
+    message = sent(replace(updated("sessions", row), omitted=("last_message",)))
+
+    assert message["payload"]["lastMessage"] == ""
+    assert message["omitted"] == ["last_message"]
 
 
 @pytest.mark.parametrize("status", ["asleep", None])
@@ -184,6 +194,18 @@ def test_a_message_published_for_these_clients_gets_a_timestamp_if_it_has_none()
         assert sent(published(channel, type, payload)) == expected
         del payload["timestamp"]
         assert sent(published(channel, type, payload, THEN)) == expected
+
+
+@pytest.mark.parametrize(
+    "value", ["12345678901234567890.12", "1.10", "1e400", '"\\ud800"', '{"a" : [1.10, "\\u0000"]}']
+)
+def test_a_published_message_is_sent_as_it_is_written(value: str) -> None:
+    event = published("agents", "agent:status", {"agentId": "a", "extra": "?"})
+    assert event.data is not None
+
+    text = FORMAT.render(replace(event, data=event.data.replace('"?"', value))) or ""
+
+    assert f'"extra":{value}' in text
 
 
 def test_these_clients_have_no_filters_that_a_row_could_leave() -> None:
