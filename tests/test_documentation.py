@@ -12,8 +12,8 @@ from click import Context
 from brain import errors
 from brain.cli.main import commands
 from brain.close_codes import CloseCode
-from brain.message.base_format import Connected, Echo, SnapshotPart
-from brain.message.cursor_format import Heartbeat, Reset
+from brain.message.base_format import Connected, Echo, Reset, SnapshotPart
+from brain.message.cursor_format import Heartbeat
 from brain.settings import Settings
 from brain.systems.shared_tables.tasks.run_messages import RunTruncated, RunType
 

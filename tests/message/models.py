@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from brain.message.base_format import Connected, Echo, SnapshotPart
+from brain.message.base_format import Connected, Echo, Reset, SnapshotPart
 from brain.message.commands import Command
-from brain.message.cursor_format import Heartbeat, Reset
+from brain.message.cursor_format import Heartbeat
 from brain.message.row_messages import Left, Message
 from brain.message.wire_format import WireFormat
 from brain.systems.shared_tables.tasks.run_messages import Run, RunTruncated

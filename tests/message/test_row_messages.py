@@ -82,8 +82,13 @@ def test_what_is_published_on_the_channel_tasks_is_no_task() -> None:
     assert message == {"type": "note", "data": {"text": "hello"}, "timestamp": PRINTED_AT}
 
 
-def test_a_reset_is_no_message_about_a_row() -> None:
-    assert FORMAT.render(reset("orders")) is FORMAT.render(reset("tasks")) is None
+@pytest.mark.parametrize("channel", ["orders", "tasks"])
+def test_a_reset_says_what_cannot_be_sent(channel: str) -> None:
+    assert json.loads(FORMAT.render(reset(channel)) or "") == {
+        "type": "reset",
+        "data": {"message": "what happened to the channel is not in the log"},
+        "timestamp": "2026-02-06T01:30:15.250Z",
+    }
 
 
 def test_a_message_names_the_columns_that_its_row_lacks() -> None:

@@ -223,7 +223,10 @@ def test_a_truncate_is_one_message() -> None:
 
 
 def test_a_reset_is_no_message_about_a_task(caplog: pytest.LogCaptureFixture) -> None:
-    assert rendered(reset("tasks")) is None
+    message = rendered(reset("tasks"))
+
+    assert message is not None
+    assert message["type"] == "reset"
     assert caplog.records == []
 
 

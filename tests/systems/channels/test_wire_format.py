@@ -274,8 +274,11 @@ def test_rows_of_other_tables_are_sent_with_their_columns(
 
 
 @pytest.mark.parametrize("channel", ["tasks", "missions", "agents", "orders"])
-def test_a_reset_is_no_message_about_a_row(channel: str, caplog: pytest.LogCaptureFixture) -> None:
-    assert FORMAT.render(reset(channel)) is None
+def test_a_reset_says_what_cannot_be_sent(channel: str, caplog: pytest.LogCaptureFixture) -> None:
+    message = json.loads(FORMAT.render(reset(channel)) or "")
+
+    assert (message["type"], message["channel"]) == ("reset", channel)
+    assert message["data"] == {"message": "what happened to the channel is not in the log"}
     assert caplog.records == []
 
 
