@@ -30,6 +30,7 @@ TABLES = 5
 KEYS = 12
 MOST_BATCH = 6
 LOCK_EVERY = 60
+REBUILD_EVERY = 40
 LOCKED_SECONDS = 1.5
 END_SECONDS = 60.0
 KILOBYTE = 1024
@@ -202,6 +203,7 @@ async def hostile_rows(
         connected(node.database) as connection,
         connected(node.database) as locking,
     ):
+        await connection.execute(TYPES_OF_USER)
         tables = await create_tables(connection, values, chance)
         async with (
             witnessed(node.port) as witness,
@@ -210,14 +212,20 @@ async def hostile_rows(
             load.flowing(RATE),
         ):
             await witness.receives_more()
+            differing = 0
             for number in range(statements // MOST_BATCH):
                 if number % LOCK_EVERY == LOCK_EVERY - 1:
                     await read_while_locked(node, locking, chance.choice(tables))
+                if number % REBUILD_EVERY == REBUILD_EVERY - 1:
+                    # By now too many of their columns have been dropped.
+                    differing += await count_differing(connection, tables)
+                    tables = await create_tables(connection, values, chance)
                 await write(connection, tables, values, chance, tally)
             await connection.execute("SELECT brain.publish('h0', 'the end')")
             async with asyncio.timeout(END_SECONDS):
                 await follower.at_end.wait()
             figures = witness.figures(LATEST_SECONDS)
+            differing += await count_differing(connection, tables)
             logged = await connection.fetchval(
                 "SELECT count(*) FROM brain.events WHERE channel ~ '^h[0-9]' AND type <> 'the end'"
                 " OR channel ~ '^h[0-9]' AND type IS NULL"
@@ -231,7 +239,7 @@ async def hostile_rows(
                         len(tally.different),
                         most=0,
                     ),
-                    Figure("tables that differ", await differing(connection, tables), most=0),
+                    Figure("tables that differ", differing, most=0),
                     Figure("logged", logged, least=1),
                     Figure("received", follower.received, least=logged, most=logged),
                     Figure("the client of the hostile rows was cut", follower.was_cut, most=0),
@@ -249,7 +257,11 @@ def first(different: Sequence[str]) -> str:
 async def create_tables(
     connection: asyncpg.Connection, values: Values, chance: Random
 ) -> list[Table]:
-    await connection.execute(f"{TYPES_OF_USER}; CREATE SCHEMA watched; CREATE SCHEMA twins")
+    """Create watched tables and their twins, in place of those that are there."""
+    await connection.execute(
+        "RESET ALL; DROP SCHEMA IF EXISTS watched, twins CASCADE;"
+        " CREATE SCHEMA watched; CREATE SCHEMA twins"
+    )
     tables = []
     for number in range(TABLES):
         names = chance.sample(NAMES, chance.randint(3, 9))
@@ -261,11 +273,14 @@ async def create_tables(
                 f"CREATE TABLE {schema}.{table.name} (id int PRIMARY KEY, {columns})"
             )
         await connection.execute(
-            "SELECT brain.watch($1::text::regclass, $2, $3, timing => $4)",
+            "SELECT brain.watch($1::text::regclass, $2, $3, timing => $4, column_bytes => $5,"
+            " row_bytes => $6)",
             f"watched.{table.name}",
             table.name,
             ["id", *chance.sample(names, chance.randint(1, len(names)))],
             "deferred" if table.is_deferred else "immediate",
+            chance.choice((8192, 262144)),
+            chance.choice((8192, 1048576)),
         )
         tables.append(table)
     return tables
@@ -343,7 +358,7 @@ def alteration(table: Table, chance: Random, name: str) -> str:
     )
 
 
-async def differing(connection: asyncpg.Connection, tables: Sequence[Table]) -> int:
+async def count_differing(connection: asyncpg.Connection, tables: Sequence[Table]) -> int:
     """Return how many tables hold other rows than their twins."""
     await connection.execute("RESET ALL")
     count = 0
