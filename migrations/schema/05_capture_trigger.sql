@@ -70,7 +70,7 @@ CREATE OR REPLACE FUNCTION brain.column_expressions(watched brain.watched, alias
 RETURNS TABLE (number bigint, name text, is_key boolean, is_listed boolean, value text, is_large text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.number, c.name, c.number <= cardinality(watched.key_columns), c.name = ANY (watched.columns),
-           coalesce(alias || '.' || quote_ident(a.attname), 'NULL'),
+           coalesce(alias || '.' || quote_ident(a.attname), 'NULL::text'),
            brain.is_large(alias || '.' || quote_ident(a.attname), a.atttypid, watched.column_bytes)
       FROM unnest(watched.key_columns || ARRAY(
                SELECT l FROM unnest(watched.columns) WITH ORDINALITY l (l, place)
@@ -232,7 +232,7 @@ SET search_path = pg_catalog, pg_temp AS $$
                          ' OR pg_column_toast_chunk_id(NEW.%2$I) IS NULL'
                          ' AND record_image_ne(ROW(OLD.%2$I), ROW(NEW.%2$I))))' END, number, name),
                ' OR ' ORDER BY number)
-      FROM brain.column_expressions(watched, 'r') WHERE value <> 'NULL'
+      FROM brain.column_expressions(watched, 'r') WHERE value <> 'NULL::text'
 $$;
 REVOKE ALL ON FUNCTION brain.hidden_change FROM PUBLIC;
 
@@ -299,7 +299,8 @@ BEGIN
                 IF record_image_ne(ROW(%10$s), ROW(%11$s)) THEN
                     former_key := %12$s;
                 END IF;
-                is_complete := octet_length(key) <= 8192 AND octet_length(data) + octet_length(former) <= %13$s;
+                is_complete := octet_length(key) <= 8192 AND octet_length(coalesce(former_key, '')) <= 8192
+                               AND octet_length(data) + octet_length(former) <= %13$s;
             END IF;
         EXCEPTION WHEN OTHERS THEN
             is_complete := false;
