@@ -19,7 +19,7 @@ TERMINATE = """
      WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 PUBLISHED = """
-    SELECT data ->> 'userId', data ->> 'status' FROM brain.events
+    SELECT data::json ->> 'userId', data::json ->> 'status' FROM brain.events
      WHERE channel = 'presence' AND type = 'user_presence' AND operation = 'P' ORDER BY id
 """
 
