@@ -102,7 +102,7 @@ async def test_a_large_value_is_named_and_left_out(
 async def test_an_update_of_a_large_value_alone_is_logged_and_one_of_nothing_is_not(
     core_database: str, writer: asyncpg.Connection, kind: str, text: str
 ) -> None:
-    """Before PostgreSQL 17 it cannot be seen that a large value has stayed as it was."""
+    """Before PostgreSQL 17 it is not known of a value that its header shows to be large."""
     type, value = TYPES[kind]
     await watch(writer, type)
     await writer.execute(f"INSERT INTO things VALUES (1, {value.format(text)}, 0)")
@@ -113,8 +113,9 @@ async def test_an_update_of_a_large_value_alone_is_logged_and_one_of_nothing_is_
     changed = value.format(f"(reverse({text}) || '1')")
     (event,) = await logged_events(core_database, writer, f"UPDATE things SET a = {changed}")
 
-    sees = writer.get_server_version().major >= 17
-    assert operations(unchanged) == ("" if sees else "UU")
+    is_shown = text == RANDOM or kind in ("text", "varchar", "a domain", "bytea")
+    is_unknown = is_shown and writer.get_server_version().major < 17
+    assert operations(unchanged) == ("UU" if is_unknown else "")
     assert (event.data, event.omitted) == ('{"id" : 1, "b" : 0}', ("a",))
     assert event.changed_columns() == ["a"]
 
