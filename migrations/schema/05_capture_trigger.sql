@@ -201,10 +201,10 @@ SET search_path = pg_catalog, pg_temp AS $$
             part := CASE WHEN %2$s THEN NULL ELSE coalesce(to_json(%3$s)::text, 'null') END;
         EXCEPTION WHEN undefined_column THEN
             part := 'null';
-        WHEN OTHERS THEN
+        WHEN OTHERS OR assert_failure THEN
             BEGIN
                 EXECUTE %4$L INTO part USING r;
-            EXCEPTION WHEN OTHERS THEN
+            EXCEPTION WHEN OTHERS OR assert_failure THEN
                 part := NULL;
             END;
         END;
@@ -243,7 +243,7 @@ REVOKE ALL ON FUNCTION brain.hidden_change FROM PUBLIC;
 -- that reads one is in a block that catches errors and writes nothing. Sizes are read in expressions
 -- that PL/pgSQL evaluates itself; a statement would fetch the values. If a value is large, or anything
 -- fails, the columns are read one by one. Rows are compared by their image, which needs no operator:
--- not every type has one.
+-- not every type has one. OTHERS alone would not catch failed assertions.
 CREATE OR REPLACE FUNCTION brain.write_capture(watched brain.watched) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $write$
 DECLARE
@@ -302,7 +302,7 @@ BEGIN
                 is_complete := octet_length(key) <= 8192 AND octet_length(coalesce(former_key, '')) <= 8192
                                AND octet_length(data) + octet_length(former) <= %13$s;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
         END;
         IF is_complete THEN
@@ -319,7 +319,7 @@ BEGIN
                 data := %8$s;
                 is_complete := octet_length(key) <= 8192 AND octet_length(data) <= %13$s;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
         END;
         IF is_complete THEN
@@ -333,7 +333,7 @@ BEGIN
                 former := %9$s;
                 is_complete := octet_length(key) <= 8192 AND octet_length(former) <= %13$s;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
         END;
         IF is_complete THEN
@@ -370,7 +370,7 @@ BEGIN
             IF NOT (%21$s) THEN
                 RETURN NULL;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
             NULL;
         END;
     END IF;

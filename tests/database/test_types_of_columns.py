@@ -140,6 +140,7 @@ FAILING = {
     "for one value": "IF $1 = 'bad' THEN RAISE 'never'; END IF; RETURN '1';",
     "by a query": "RETURN (SELECT to_json(x) FROM nowhere x);",
     "by arithmetic": "RETURN to_json(1 / (CASE WHEN $1 = 'bad' THEN 0 ELSE 1 END));",
+    "by an assertion": "ASSERT $1 = 'good'; RETURN '1';",
     "by invalid json": "RETURN CASE WHEN $1 = 'bad' THEN '{' ELSE '1' END;",
 }  # fmt: skip
 
