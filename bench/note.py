@@ -10,7 +10,7 @@ FIRST_NUMBER = 1_000_000_000
 HEADER_BYTES = 4
 """Header of a frame from a server, for payloads of 126 to 65,535 bytes."""
 
-DATA = '{{"text":"{padding}","number":{number}}}'
+DATA = '{{"text": "{padding}", "number": {number}}}'
 MESSAGE = '{{"type":"note","data":{data},"timestamp":"2026-02-06T01:30:00.000Z"}}'
 
 

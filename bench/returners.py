@@ -38,7 +38,7 @@ BUFFER_BYTES = 2**20
 POLL_SECONDS = 0.02
 
 CURSOR = b'"cursor":"'
-NUMBER = b'"number":'
+NUMBER = b'"number": '
 GREETING = b'{"type":"connected"'
 RESET = b'{"type":"reset"'
 

@@ -99,6 +99,8 @@ class Log:
         self._connection = connection
         self._timeout_seconds = timeout_seconds
         self._problems = problems or Problems()
+        self._page_events = PAGE_EVENTS
+        """How many to ask for: fewer after a page that did not come in time."""
 
     def when_closed(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the connection is found to be closed."""
@@ -168,14 +170,15 @@ class Log:
         A page that does not come in time is asked for in halves. Of one that cannot be read, texts
         are repaired; if a single event cannot be read even so, its channel gets a reset.
         """
-        columns, most = AS_WRITTEN, PAGE_EVENTS
+        columns, most = AS_WRITTEN, min(self._page_events, PAGE_EVENTS)
         while True:
             try:
-                return await self._page(query, columns, cursor, most)
+                batch = await self._page(query, columns, cursor, most)
             except TimeoutError:
                 if most == 1:
                     raise
                 most //= 2
+                self._page_events = most
             except UNREADABLE as error:
                 if columns is AS_WRITTEN:
                     columns = REPAIRED
@@ -188,6 +191,9 @@ class Log:
                 self._problems.report(
                     "log", f"what follows {cursor} cannot be read as it is: {error}"
                 )
+            else:
+                self._page_events = min(2 * self._page_events, PAGE_EVENTS)
+                return batch
 
     async def _page(self, query: str, columns: str, cursor: Cursor, most: int) -> Batch:
         rows = await self._connection.fetch(

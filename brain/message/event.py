@@ -92,7 +92,9 @@ class Event:
         row, former = self.row, self.former
         if row is None or former is None:
             return False
-        return column in self.omitted or row.text(column) != former.text(column)
+        # Of the former row, too, a value may have been left out.
+        is_unknown = column in self.omitted or (column in row) != (column in former)
+        return is_unknown or row.text(column) != former.text(column)
 
     def changed_columns(self) -> list[str]:
         """Return the watched columns of an updated row for which `has_changed` is true."""

@@ -70,7 +70,7 @@ CREATE OR REPLACE FUNCTION brain.column_expressions(watched brain.watched, alias
 RETURNS TABLE (number bigint, name text, is_key boolean, is_listed boolean, value text, is_large text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.number, c.name, c.number <= cardinality(watched.key_columns), c.name = ANY (watched.columns),
-           coalesce(alias || '.' || quote_ident(a.attname), 'NULL'),
+           coalesce(alias || '.' || quote_ident(a.attname), 'NULL::text'),
            brain.is_large(alias || '.' || quote_ident(a.attname), a.atttypid, watched.column_bytes)
       FROM unnest(watched.key_columns || ARRAY(
                SELECT l FROM unnest(watched.columns) WITH ORDINALITY l (l, place)
@@ -201,10 +201,10 @@ SET search_path = pg_catalog, pg_temp AS $$
             part := CASE WHEN %2$s THEN NULL ELSE coalesce(to_json(%3$s)::text, 'null') END;
         EXCEPTION WHEN undefined_column THEN
             part := 'null';
-        WHEN OTHERS THEN
+        WHEN OTHERS OR assert_failure THEN
             BEGIN
                 EXECUTE %4$L INTO part USING r;
-            EXCEPTION WHEN OTHERS THEN
+            EXCEPTION WHEN OTHERS OR assert_failure THEN
                 part := NULL;
             END;
         END;
@@ -232,7 +232,7 @@ SET search_path = pg_catalog, pg_temp AS $$
                          ' OR pg_column_toast_chunk_id(NEW.%2$I) IS NULL'
                          ' AND record_image_ne(ROW(OLD.%2$I), ROW(NEW.%2$I))))' END, number, name),
                ' OR ' ORDER BY number)
-      FROM brain.column_expressions(watched, 'r') WHERE value <> 'NULL'
+      FROM brain.column_expressions(watched, 'r') WHERE value <> 'NULL::text'
 $$;
 REVOKE ALL ON FUNCTION brain.hidden_change FROM PUBLIC;
 
@@ -243,7 +243,7 @@ REVOKE ALL ON FUNCTION brain.hidden_change FROM PUBLIC;
 -- that reads one is in a block that catches errors and writes nothing. Sizes are read in expressions
 -- that PL/pgSQL evaluates itself; a statement would fetch the values. If a value is large, or anything
 -- fails, the columns are read one by one. Rows are compared by their image, which needs no operator:
--- not every type has one.
+-- not every type has one. OTHERS alone would not catch failed assertions.
 CREATE OR REPLACE FUNCTION brain.write_capture(watched brain.watched) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $write$
 DECLARE
@@ -299,9 +299,10 @@ BEGIN
                 IF record_image_ne(ROW(%10$s), ROW(%11$s)) THEN
                     former_key := %12$s;
                 END IF;
-                is_complete := octet_length(key) <= 8192 AND octet_length(data) + octet_length(former) <= %13$s;
+                is_complete := octet_length(key) <= 8192 AND octet_length(coalesce(former_key, '')) <= 8192
+                               AND octet_length(data) + octet_length(former) <= %13$s;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
         END;
         IF is_complete THEN
@@ -318,7 +319,7 @@ BEGIN
                 data := %8$s;
                 is_complete := octet_length(key) <= 8192 AND octet_length(data) <= %13$s;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
         END;
         IF is_complete THEN
@@ -332,7 +333,7 @@ BEGIN
                 former := %9$s;
                 is_complete := octet_length(key) <= 8192 AND octet_length(former) <= %13$s;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
         END;
         IF is_complete THEN
@@ -369,7 +370,7 @@ BEGIN
             IF NOT (%21$s) THEN
                 RETURN NULL;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
             NULL;
         END;
     END IF;

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from brain.message.event import Event
-from tests.database.log_reading import events_after, reading
+from tests.database.log_reading import events_after, parsed, reading
 
 
 class Change(NamedTuple):
@@ -21,7 +21,7 @@ class Change(NamedTuple):
 async def changes(database: str, connection: asyncpg.Connection, *statements: str) -> list[Change]:
     """Return the logged changes of `statements`, each run in its own transaction."""
     return [
-        Change(event.operation.value, event.key, event.data)
+        Change(event.operation.value, parsed(event.key), parsed(event.data))
         for event in await logged_events(database, connection, *statements)
     ]
 

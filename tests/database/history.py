@@ -17,6 +17,7 @@ from brain.database.log import Log
 from brain.errors import CursorLost
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
+from tests.database.log_reading import parsed
 
 NewLog = Callable[[asyncpg.Connection, float], Log]
 TickAt = Callable[[asyncpg.Connection, asyncpg.Connection], Awaitable[Cursor]]
@@ -59,16 +60,18 @@ class Replica:
         if event.key is None:
             self.progress.clear()
             return
-        id = str(event.key[0])
+        id = str(parsed(event.key)[0])
+        data, old = parsed(event.data), parsed(event.old)
         known = self.progress.pop(id, None)
         if event.operation is Operation.DELETE:
-            must(event.old is not None and event.old["progress"] == known, event)
+            must(old["progress"] == known, event)
             return
         expected = 0 if event.operation is Operation.INSERT else known is not None and known + 1
         must((known is None) == (event.operation is Operation.INSERT), event)
-        must(event.data["progress"] == expected, event)
-        self.progress[id] = event.data["progress"]
-        tick = self._tick_of.setdefault(event.data["agent"], event.cursor.tick)
+        must(data["progress"] == expected, event)
+        must((old and old["progress"]) == known, event)
+        self.progress[id] = data["progress"]
+        tick = self._tick_of.setdefault(data["agent"], event.cursor.tick)
         must(tick == event.cursor.tick, f"{event} belongs to tick {tick}")
 
 

@@ -1,9 +1,11 @@
-"""Reading the log in tests: everything after a cursor."""
+"""Reading the log in tests: everything after a cursor, and the JSON in it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from brain.database.connection import connected
 from brain.database.log import Log
@@ -30,3 +32,13 @@ async def batches_after(log: Log, cursor: Cursor) -> list[tuple[Event, ...]]:
 
 async def events_after(log: Log, cursor: Cursor) -> list[Event]:
     return [event for events in await batches_after(log, cursor) for event in events]
+
+
+def parsed(text: str | None) -> Any:
+    """Return what a JSON text of the log stands for; None where there is none."""
+    return None if text is None else json.loads(text)
+
+
+def keys(events: Iterable[Event]) -> list[Any]:
+    """Return the values of the primary key in each event."""
+    return [parsed(event.key) for event in events]

@@ -35,8 +35,8 @@ class Mutant:
 
 
 ANY_LATE = """
-                    UNION ALL
-                    SELECT l.* FROM brain.events l WHERE l.transaction_id = ANY (late)"""
+                        UNION ALL
+                        SELECT l.* FROM brain.events l WHERE l.transaction_id = ANY (late)"""
 TICK_LOCK = "LOCK TABLE brain.tick_lock IN EXCLUSIVE MODE;"
 TRIED_LOCK = """
     BEGIN
@@ -86,7 +86,7 @@ MUTANTS = [
         "read",
         (
             (
-                "(late)) e\n             ORDER BY ",
+                "(late)) e\n                 ORDER BY ",
                 "(late)) e ORDER BY e.transaction_id, ",
             ),
         ),
@@ -97,8 +97,8 @@ MUTANTS = [
         "read",
         (
             (
-                "ORDER BY n.transaction_id, n.id LIMIT room) e\n             ORDER BY e.id",
-                "ORDER BY n.transaction_id, n.id LIMIT room) e ORDER BY e.transaction_id, e.id",
+                "ORDER BY n.transaction_id, n.id LIMIT most) e\n                 ORDER BY e.id",
+                "ORDER BY n.transaction_id, n.id LIMIT most) e ORDER BY e.transaction_id, e.id",
             ),
         ),
     ),
@@ -199,7 +199,7 @@ MUTANTS = [
     Mutant(
         "the trigger fires after those of the application",
         scenes.a_trigger_of_the_application_writes_the_row_again,
-        statement='ALTER TRIGGER "!brain_1_row" ON tasks RENAME TO "~brain_1_row"',
+        statement='ALTER TRIGGER "!brain_1_row_1" ON tasks RENAME TO "~brain_1_row_1"',
     ),
     Mutant(
         "the tick of a snapshot is cut before it",

@@ -84,6 +84,7 @@ FUNCTIONS = """
         FOR f IN
             SELECT * FROM (VALUES
                 ('format', 'text', ', VARIADIC ARRAY[$2]::text[]'), ('num_nulls', 'integer', ''),
+                ('json_build_array', 'json', ''), ('json_build_object', 'json', ', $2'),
                 ('jsonb_build_array', 'jsonb', ''), ('jsonb_build_object', 'jsonb', ', $2'),
                 ('pg_column_size', 'integer', '')) v (name, result, passed),
                 unnest(ARRAY['text', 'integer', 'bigint', 'name', 'boolean', 'jsonb', 'timestamptz',

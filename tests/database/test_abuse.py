@@ -11,7 +11,7 @@ from brain.database.log import Log
 from brain.listener import batch_source as listener_module
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
-from tests.database.log_reading import events_after, reading
+from tests.database.log_reading import events_after, keys, reading
 from tests.database.stage import staged
 from tests.database.stranger import Stranger, strange
 from tests.listener.test_batch_source import listening, parked
@@ -77,7 +77,7 @@ async def test_a_role_that_holds_the_advisory_locks_stops_no_node(
         await insert(holder, "b")
 
         assert await node.keys(2) == ["a", "b"]
-        assert [event.key for event in await events_after(log, start)] == [["a"], ["b"]]
+        assert keys(await events_after(log, start)) == [["a"], ["b"]]
         assert await stranger.admin.fetchval("SELECT brain.trim('0 s')") == 1
 
 

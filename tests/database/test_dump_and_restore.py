@@ -15,7 +15,7 @@ from brain.database.migrations import migrate
 from brain.embedded.binaries import Binaries
 from brain.errors import CursorLost
 from brain.message.cursor import Cursor
-from tests.database.log_reading import events_after, reading
+from tests.database.log_reading import events_after, keys, parsed, reading
 from tests.database.servers import binaries_of, new_server, run
 from tests.end_to_end.brain import brain, message, running_brain
 from tests.postgres import as_role, named, new_database, ordinary_role
@@ -117,7 +117,7 @@ async def fill_and_dump(servers: Servers, url: str, file: Path, format: str) -> 
 
 
 async def keys_after(log: Log, cursor: Cursor) -> list[Any]:
-    return [event.key for event in await events_after(log, cursor)]
+    return keys(await events_after(log, cursor))
 
 
 @pytest.mark.parametrize("format", ["plain", "custom"])
@@ -140,7 +140,7 @@ async def test_what_was_watched_is_watched_after_a_restore(
         await connection.close()
     assert {"some others", "tasks", "things"} <= {watch["channel"] for watch in watches}
     assert [watch for watch in watches if watch["problems"]] == []
-    assert [(event.channel, event.type, event.key) for event in events] == [
+    assert [(event.channel, event.type, parsed(event.key)) for event in events] == [
         ("things", "thing_made", ["2026-06-01", 2]),
         ("some others", None, [2]),
     ]

@@ -13,8 +13,9 @@ from brain.database.log import Log
 from brain.database.migrations import migrate
 from brain.errors import CursorLost
 from brain.message.cursor import Cursor
+from brain.message.event import Event
 from brain.problems import Problems
-from tests.database.log_reading import events_after, reading
+from tests.database.log_reading import events_after, keys, parsed, reading
 from tests.postgres import as_role, new_database, ordinary_role
 from tests.schemas import every_schema
 from tests.tasks import insert
@@ -45,7 +46,7 @@ async def test_old_events_are_trimmed_and_their_cursors_are_refused(
         with pytest.raises(CursorLost):
             await log.after(start)
         await insert(connection, "new")
-        assert [event.key for event in await events_after(log, newest)] == [["new"]]
+        assert keys(await events_after(log, newest)) == [["new"]]
 
 
 async def test_what_is_not_old_yet_is_kept(database: str, connection: asyncpg.Connection) -> None:
@@ -55,7 +56,7 @@ async def test_what_is_not_old_yet_is_kept(database: str, connection: asyncpg.Co
         await log.tick()
 
         assert await trim(connection, "1 hour") == 0
-        assert [event.key for event in await events_after(log, start)] == [["a"]]
+        assert keys(await events_after(log, start)) == [["a"]]
 
 
 async def test_what_no_tick_holds_yet_is_kept_however_old(
@@ -66,7 +67,7 @@ async def test_what_no_tick_holds_yet_is_kept_however_old(
         await insert(connection, "a")
 
         assert await trim(connection) == 0
-        assert [event.key for event in await events_after(log, start)] == [["a"]]
+        assert keys(await events_after(log, start)) == [["a"]]
 
 
 async def test_a_transaction_that_is_open_for_long_loses_nothing(
@@ -84,7 +85,7 @@ async def test_a_transaction_that_is_open_for_long_loses_nothing(
 
         await transaction.commit()
         await late.close()
-        assert [event.key for event in await events_after(log, newest)] == [["late"]]
+        assert keys(await events_after(log, newest)) == [["late"]]
 
 
 async def test_a_page_that_is_trimmed_while_it_is_read_is_refused_instead_of_empty(
@@ -132,13 +133,165 @@ async def test_writers_go_on_to_the_next_slot_when_half_of_the_time_has_passed(
                 )
             )
             await node.execute(
-                "UPDATE brain.current_slot SET since = since - interval '31 minutes'"
+                "UPDATE brain.current_block SET since = since - interval '31 minutes'"
             )
             assert await trim(node, "1 hour") == 0
         await node.close()
 
     # The first slot is not empty yet when its next turn comes.
     assert written == [f"brain.events_{number}" for number in (0, 1, 2, 3, 3, 3)]
+
+
+async def test_writers_that_move_to_other_slots_lose_and_double_nothing(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """Nor do the ids of a row ever fall, whichever slots the changes are in."""
+    stop = asyncio.Event()
+
+    async def write(id: str) -> int:
+        writer = await asyncpg.connect(database)
+        await insert(writer, id)
+        steps = 0
+        while not stop.is_set():
+            async with writer.transaction():
+                for _ in range(3):
+                    steps += 1
+                    await writer.execute("UPDATE tasks SET progress = $1 WHERE id = $2", steps, id)
+        await writer.close()
+        return steps
+
+    async with reading(database) as log:
+        cursor = start = await log.tick()
+        async with asyncio.TaskGroup() as tasks:
+            writing = [tasks.create_task(write(str(number))) for number in range(4)]
+            read: list[Event] = []
+            slots: set[str] = set()
+            while len(slots) < 4:
+                await connection.execute("SELECT brain.rotate_slot('0')")
+                batch = await log.newest(cursor)
+                cursor = batch.cursor
+                read += batch.events
+                rows = await connection.fetch(
+                    "SELECT DISTINCT tableoid::regclass::text AS slot FROM brain.events"
+                )
+                slots |= {row["slot"] for row in rows}
+            stop.set()
+        read += await events_after(log, cursor)
+        again = await events_after(log, start)
+
+    assert slots == {f"brain.events_{number}" for number in range(4)}
+    assert [event.id for event in again] == [event.id for event in read]
+    for number, task in enumerate(writing):
+        rows_of_one = [event for event in read if event.key_text == str(number)]
+        ids = [event.id for event in rows_of_one]
+        assert ids == sorted(set(ids))
+        values = [parsed(event.data)["progress"] for event in rows_of_one]
+        assert values == list(range(task.result() + 1))
+
+
+async def warnings_of(connection: asyncpg.Connection, statement: str) -> list[str]:
+    warnings: list[str] = []
+
+    def note(_: object, message: asyncpg.PostgresLogMessage) -> None:
+        warnings.append(str(message.message))
+
+    connection.add_log_listener(note)
+    await connection.execute(statement)
+    connection.remove_log_listener(note)
+    return warnings
+
+
+async def test_an_event_trigger_that_fails_all_ddl_does_not_stop_the_log_from_being_trimmed(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        """
+        CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'no DDL today'; END $$;
+        CREATE EVENT TRIGGER refuse ON ddl_command_start EXECUTE FUNCTION refuse();
+        CREATE EVENT TRIGGER refuse_too ON ddl_command_end EXECUTE FUNCTION refuse();
+        """
+    )
+    with pytest.raises(asyncpg.RaiseError, match="no DDL today"):
+        await connection.execute("CREATE TABLE t (id int)")
+    async with reading(database) as log:
+        for number in range(5):
+            await insert(connection, str(number))
+            await log.tick()
+
+            assert await trim(connection) == 1
+    assert await connection.fetchval("SELECT number FROM brain.current_block") == 5
+    assert await connection.fetchval("SELECT count(*) FROM brain.events") == 0
+
+
+async def test_a_slot_that_cannot_be_emptied_is_reported_and_the_others_are(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    """As where somebody has changed the owner of its table."""
+    name = await connection.fetchval("SELECT current_database()")
+    role = f"node_{name}"
+    await connection.execute(f"CREATE ROLE {role} IN ROLE brain_owner")
+    try:
+        async with reading(database) as log:
+            for number in range(3):
+                await insert(connection, str(number))
+                await log.tick()
+                await connection.execute("SELECT brain.rotate_slot('0')")
+        await connection.execute("ALTER TABLE brain.events_1 OWNER TO CURRENT_USER")
+        await connection.execute("GRANT SELECT ON brain.events_1 TO brain_owner")
+        await connection.execute(f"SET ROLE {role}")
+        warnings = await warnings_of(connection, "SELECT brain.trim('0 s')")
+        await connection.execute("RESET ROLE")
+        left = await connection.fetch("SELECT DISTINCT tableoid::regclass::text FROM brain.events")
+        assert [row[0] for row in left] == ["brain.events_1"]
+        assert warnings == [
+            "brain.events_1 cannot be emptied: permission denied for table events_1"
+        ]
+    finally:
+        await connection.execute(f"RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    ("harm", "warning", "emptied"),
+    [
+        (
+            "ALTER TABLE brain.current_block ADD CHECK (number < 0) NOT VALID",
+            'writers cannot move to the next slot of the log: new row for relation "current_block"',
+            1,
+        ),
+        (
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE 'not today'; END $$;"
+            "CREATE TRIGGER refuse BEFORE DELETE ON brain.ticks EXECUTE FUNCTION refuse()",
+            "old ticks cannot be removed from the log: not today",
+            0,
+        ),
+        (
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE 'not today'; END $$;"
+            "CREATE TRIGGER refuse BEFORE TRUNCATE ON brain.events_0 EXECUTE FUNCTION refuse()",
+            "brain.events_0 cannot be emptied: not today",
+            0,
+        ),
+    ],
+    ids=["rotation", "ticks", "slot"],
+)
+async def test_a_step_of_trimming_that_fails_gives_a_warning(
+    database: str, connection: asyncpg.Connection, harm: str, warning: str, emptied: int
+) -> None:
+    async with reading(database) as log:
+        start = await log.tick()
+        await insert(connection, "a")
+        await log.tick()
+        await connection.execute(harm)
+
+        (found,) = await warnings_of(connection, "SELECT brain.trim('0 s')")
+
+        assert found.startswith(warning)
+        left = "SELECT count(*) FROM brain.events WHERE channel = 'tasks'"
+        assert await connection.fetchval(left) == 1 - emptied
+        if "ticks" in warning:
+            assert keys(await events_after(log, start)) == [["a"]]
 
 
 async def waits_for_a_lock(connection: asyncpg.Connection) -> None:
@@ -180,7 +333,7 @@ async def test_in_the_long_run_the_log_keeps_its_size_and_no_cursor_skips_anythi
             newest = await log.tick()
             while cursor != newest:
                 batch = await log.after(cursor)
-                read += [event.data["progress"] for event in batch.events if event.data]
+                read += [parsed(event.data)["progress"] for event in batch.events]
                 cursor = batch.cursor
             await trim(connection, "500 ms")
             sizes.append(await connection.fetchval(ALL_SLOTS))

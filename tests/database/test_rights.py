@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from brain.message.event import Operation
+from tests.database.log_reading import parsed
 from tests.database.stranger import Stranger, strange
 
 pytestmark = pytest.mark.postgres_versions
@@ -76,8 +77,8 @@ OTHERS = [
     " FOR EACH ROW EXECUTE FUNCTION brain.capture_1()",
     "CREATE TRIGGER forged BEFORE INSERT ON own.mine"
     " FOR EACH ROW EXECUTE FUNCTION brain.complete_task()",
-    'ALTER TABLE tasks DISABLE TRIGGER "!brain_1_row"',
-    'DROP TRIGGER "!brain_1_row" ON tasks',
+    'ALTER TABLE tasks DISABLE TRIGGER "!brain_1_row_1"',
+    'DROP TRIGGER "!brain_1_row_1" ON tasks',
     "SELECT own.tick()",
     "SELECT pg_temp.tick()",
 ]
@@ -162,13 +163,13 @@ async def test_the_public_may_execute_no_function_of_brain(
         """
         CREATE TABLE orders (id int PRIMARY KEY, state text);
         SELECT brain.watch('orders', 'orders', '{id,state}');
-        SELECT brain.write_functions();
+        SELECT brain.write_captures();
         """
     )
 
     executable = await connection.fetch(PUBLIC)
     generated = await connection.fetchval(
-        "SELECT count(*) FROM pg_proc WHERE oid::regproc::text LIKE 'brain.capture_%'"
+        "SELECT count(*) FROM pg_proc WHERE oid::regproc::text ~ '^brain.capture_[0-9]+$'"
     )
 
     assert executable == []
@@ -247,6 +248,6 @@ async def test_policies_hide_rows_from_their_writer_and_not_from_the_log(
     )
 
     assert "".join(event.operation.value for event in events) == "IIU"
-    assert [event.data["name"] for event in events] == ["mine", "unseen", "changed"]
+    assert [parsed(event.data)["name"] for event in events] == ["mine", "unseen", "changed"]
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await stranger.events("INSERT INTO things (id) VALUES (10)")

@@ -11,7 +11,7 @@ import pytest
 from brain.database.connection import opened_pool
 from brain.database.snapshot import SnapshotReader
 from brain.errors import LogUnavailable, SnapshotTooLarge
-from tests.database.log_reading import events_after, reading
+from tests.database.log_reading import events_after, keys, parsed, reading
 from tests.tasks import insert
 
 pytestmark = pytest.mark.postgres_versions
@@ -32,7 +32,7 @@ async def test_rows_have_their_watched_columns(
 
     snapshot = await SnapshotReader(10_000).read(pool, TASKS)
 
-    (row,) = snapshot.tables["tasks"]
+    (row,) = map(parsed, snapshot.tables["tasks"])
     assert (row["id"], row["progress"]) == ("a", 2)
     assert "title" not in row
 
@@ -50,9 +50,9 @@ async def test_what_was_open_comes_after_the_rows(
     await transaction.commit()
     await late.close()
 
-    assert [row["id"] for row in snapshot.tables["tasks"]] == ["before"]
+    assert [parsed(row)["id"] for row in snapshot.tables["tasks"]] == ["before"]
     async with reading(database) as log:
-        assert [event.key for event in await events_after(log, snapshot.cursor)] == [["open"]]
+        assert keys(await events_after(log, snapshot.cursor)) == [["open"]]
 
 
 async def test_several_tables_are_seen_at_one_moment(
@@ -70,8 +70,8 @@ async def test_several_tables_are_seen_at_one_moment(
         for _ in range(30):
             found = await reader.read(pool, frozenset({"tasks", "orders", "unwatched"}))
             assert set(found.tables) == {"tasks", "orders"}
-            assert {int(row["id"]) for row in found.tables["tasks"]} == {
-                row["id"] for row in found.tables["orders"]
+            assert {int(parsed(row)["id"]) for row in found.tables["tasks"]} == {
+                parsed(row)["id"] for row in found.tables["orders"]
             }
 
 
@@ -127,10 +127,12 @@ async def test_rows_and_what_follows_them_join_without_a_seam(
     final = {str(number): task.result() for number, task in enumerate(counting)}
     async with reading(database) as log:
         for snapshot in snapshots:
-            replica = {row["id"]: row["progress"] for row in snapshot.tables["tasks"]}
+            rows = map(parsed, snapshot.tables["tasks"])
+            replica = {row["id"]: row["progress"] for row in rows}
             for event in await events_after(log, snapshot.cursor):
-                assert event.data["progress"] == replica.get(event.data["id"], -1) + 1
-                replica[event.data["id"]] = event.data["progress"]
+                row = parsed(event.data)
+                assert row["progress"] == replica.get(row["id"], -1) + 1
+                replica[row["id"]] = row["progress"]
             assert replica == final
 
 

@@ -122,10 +122,10 @@ async def test_all_systems_add_triggers_to_existing_tables_and_nothing_else(empt
     added = [line for line in after if line not in before and not line.startswith("-- ")]
     triggers = [re.search(r'"(.*)" AFTER .* ON (\S+)', line) for line in added if line]
     assert sorted(match.groups() if match else () for match in triggers) == [
-        ("!brain_1_row", "public.agents"),
-        ("!brain_1_row", "public.tasks"),
-        ("!brain_2_truncate", "public.agents"),
-        ("!brain_2_truncate", "public.tasks"),
+        ("!brain_1_row_1", "public.tasks"),
+        ("!brain_1_row_2", "public.agents"),
+        ("!brain_2_truncate_1", "public.tasks"),
+        ("!brain_2_truncate_2", "public.agents"),
     ]
     assert [line for line in before if line not in after] == []
 
@@ -452,7 +452,7 @@ async def test_a_table_in_the_place_of_one_that_brain_created_is_not_altered(dat
     )
     await connection.close()
     assert tuple(row) == (False, True)
-    assert [name for (name,) in names] == ["!brain_1_row", "!brain_2_truncate"]
+    assert [name for (name,) in names] == ["!brain_1_row_14", "!brain_2_truncate_14"]
 
 
 async def test_python_reads_what_the_sql_declares(connection: asyncpg.Connection) -> None:

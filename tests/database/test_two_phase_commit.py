@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from brain.database.migrations import migrate
-from tests.database.log_reading import events_after, reading
+from tests.database.log_reading import events_after, keys, reading
 from tests.database.servers import Server, binaries_of, new_server
 from tests.end_to_end.brain import PATIENCE_SECONDS, message, running_brain
 from tests.postgres import new_database
@@ -70,7 +70,7 @@ async def test_while_no_node_is_parked_transactions_can_be_prepared(
         await prepare(connection, "quiet")
         await connection.execute("COMMIT PREPARED 'quiet'")
 
-        assert [event.key for event in await events_after(log, start)] == [["quiet"]]
+        assert keys(await events_after(log, start)) == [["quiet"]]
 
 
 @pytest.mark.parametrize("way", ["session", "role"])
@@ -87,12 +87,12 @@ async def test_without_notifications_changes_are_read_after_commit_prepared(
         start = await log.tick()
         await prepare(connection, "later")
         await connection.execute("INSERT INTO tasks (id) VALUES ('meanwhile')")
-        assert [event.key for event in await events_after(log, start)] == [["meanwhile"]]
+        assert keys(await events_after(log, start)) == [["meanwhile"]]
 
         middle = await log.tick()
         assert await events_after(log, middle) == []
         await connection.execute("COMMIT PREPARED 'later'")
-        assert [event.key for event in await events_after(log, middle)] == [["later"]]
+        assert keys(await events_after(log, middle)) == [["later"]]
     await connection.close()
 
 
@@ -106,7 +106,7 @@ async def test_changes_that_are_rolled_back_after_prepare_are_never_read(
         await connection.execute("ROLLBACK PREPARED 'never'")
         await connection.execute("INSERT INTO tasks (id) VALUES ('after')")
 
-        assert [event.key for event in await events_after(log, start)] == [["after"]]
+        assert keys(await events_after(log, start)) == [["after"]]
 
 
 async def test_a_published_message_can_be_prepared_too(

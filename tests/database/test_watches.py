@@ -61,8 +61,8 @@ async def test_the_channel_of_a_dropped_table_can_be_used_again(
             ["the primary key has changed"],
         ),
         ("ALTER TABLE things DISABLE TRIGGER USER", ["a trigger is missing or disabled"]),
-        ('DROP TRIGGER "!brain_1_row" ON things', ["a trigger is missing or disabled"]),
-        ('DROP TRIGGER "!brain_2_truncate" ON things', ["a trigger is missing or disabled"]),
+        ('DROP TRIGGER "!brain_1_row_14" ON things', ["a trigger is missing or disabled"]),
+        ('DROP TRIGGER "!brain_2_truncate_14" ON things', ["a trigger is missing or disabled"]),
         (
             ROW_TRIGGER.format("things"),
             ["it has AFTER ROW triggers by now, which may write rows again"],

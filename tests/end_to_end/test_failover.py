@@ -18,7 +18,7 @@ from brain.database.log import Log
 from brain.database.migrations import migrate
 from brain.errors import CursorLost
 from brain.message.cursor import Cursor
-from tests.database.log_reading import events_after, reading
+from tests.database.log_reading import events_after, keys, reading
 from tests.database.servers import Server, binaries_of, new_server, standby_of
 from tests.end_to_end.brain import PATIENCE_SECONDS, RunningBrain, message, running_brain
 from tests.schemas import every_schema
@@ -82,7 +82,7 @@ async def until(connection: asyncpg.Connection, condition: str) -> None:
 
 
 async def keys_after(log: Log, cursor: Cursor) -> list[Any]:
-    return [event.key for event in await events_after(log, cursor)]
+    return keys(await events_after(log, cursor))
 
 
 async def cursors(server: Server, *ids: str) -> list[Cursor]:

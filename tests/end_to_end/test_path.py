@@ -112,7 +112,7 @@ async def test_a_row_larger_than_a_notification_is_sent_whole(
     brain: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with brain.client() as client:
-        for size in (9_000, 300_000):
+        for size in (9_000, 80_000):
             text = "€" * size
             await connection.execute(
                 "INSERT INTO tasks (id, status, error) VALUES ($1, 'failed', $2)", str(size), text
@@ -122,6 +122,22 @@ async def test_a_row_larger_than_a_notification_is_sent_whole(
 
             assert received["type"] == "run_failed"
             assert received["data"]["error"] == text
+            assert "omitted" not in received
+
+
+async def test_a_value_that_is_too_large_is_named_instead_of_sent(
+    brain: RunningBrain, connection: asyncpg.Connection
+) -> None:
+    async with brain.client() as client:
+        await connection.execute(
+            "INSERT INTO tasks (id, status, error) VALUES ('a', 'failed', repeat('€', 100000))"
+        )
+
+        received = await message(client)
+
+    assert (received["type"], received["data"]["id"]) == ("run_failed", "a")
+    assert received["data"]["error"] is None
+    assert received["omitted"] == ["error"]
 
 
 async def test_ten_thousand_updates_in_one_transaction_are_all_sent_in_order(

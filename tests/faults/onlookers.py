@@ -44,7 +44,7 @@ BLOCK = 25
 NOTE, RESET = b'{"type":"note",', b'{"type":"reset",'
 LONGEST_BEGINNING = 200
 """A message's number and time are within these bytes, before the padding."""
-NUMBER, SENT, CURSOR = b'"number":"', b'"sent":"', b'"cursor":"'
+NUMBER, SENT, CURSOR = b'"number": "', b'"sent": "', b'"cursor":"'
 
 Delays = defaultdict[int, Counter[int]]
 """By block of numbers and tenths of a millisecond: how many messages had this delay."""

@@ -187,7 +187,7 @@ async def test_an_onlooker_counts_lost_and_duplicated_messages() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         notes = (
-            b'{"type":"note","data":{"sent":"0","number":"%d"},"cursor":"after %d"}' % (n, n)
+            b'{"type":"note","data":{"sent": "0", "number": "%d"},"cursor":"after %d"}' % (n, n)
             for n in (7, 8, 10, 10, 11)
         )
         frames = b"".join(b"\x81" + bytes([len(note)]) + note for note in notes)

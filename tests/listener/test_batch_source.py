@@ -58,7 +58,7 @@ class Collected:
 
 
 def keys_of(batch: Batch) -> list[object]:
-    return [event.key and event.key[0] for event in batch.events]
+    return [event.key_text for event in batch.events]
 
 
 @asynccontextmanager

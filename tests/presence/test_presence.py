@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections import defaultdict
 from contextlib import AsyncExitStack
@@ -15,6 +14,7 @@ import pytest
 
 from brain.presence.tracker import PRESENCE_STATUSES, ClientInfo
 from tests.database.changes import logged_events
+from tests.database.log_reading import parsed
 from tests.presence.reporting import (
     PATIENCE_SECONDS,
     TERMINATE,
@@ -58,7 +58,7 @@ async def test_a_status_is_published_for_all(database: str, connection: asyncpg.
     )
 
     assert (event.channel, event.type, event.recipient) == ("presence", "user_presence", None)
-    assert json.loads(event.data or "") == {"userId": "ann", "status": "busy"}
+    assert parsed(event.data) == {"userId": "ann", "status": "busy"}
 
 
 async def test_statuses_are_published_in_order_and_only_if_they_change(
