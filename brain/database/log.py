@@ -43,6 +43,9 @@ AS_RESET = """
     '"a change cannot be read from the log"' AS data, NULL AS old,
     brain.repaired(r.recipient) AS recipient, NULL::text[] AS omitted
 """
+WAYS = (AS_WRITTEN, REPAIRED, AS_RESET)
+"""To read the columns of an event, each for what the one before cannot read."""
+
 # A page ends at a tick with a round number, so that clients share pages.
 AFTER = """
     SELECT {columns}
@@ -170,22 +173,21 @@ class Log:
         A page that does not come in time is asked for in halves. Of one that cannot be read, texts
         are repaired; if a single event cannot be read even so, its channel gets a reset.
         """
-        columns, most = AS_WRITTEN, min(self._page_events, PAGE_EVENTS)
+        care = 0
+        most = min(self._page_events, PAGE_EVENTS)
         while True:
             try:
-                batch = await self._page(query, columns, cursor, most)
+                batch = await self._page(query, WAYS[care], cursor, most)
             except TimeoutError:
                 if most == 1:
                     raise
                 most //= 2
                 self._page_events = most
             except UNREADABLE as error:
-                if columns is AS_WRITTEN:
-                    columns = REPAIRED
-                elif most > 1:
+                if care and most > 1:
                     most //= 2
-                elif columns is REPAIRED:
-                    columns = AS_RESET
+                elif care + 1 < len(WAYS):
+                    care += 1
                 else:
                     raise
                 self._problems.report(
