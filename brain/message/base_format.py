@@ -18,14 +18,10 @@ from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
 from brain.message.row_messages import row_reference
-from brain.message.snapshot import Snapshot
+from brain.message.snapshot import Part
 from brain.message.timestamps import iso_milliseconds
 from brain.message.wire_format import Welcome, WireFormat
 from brain.message.wire_model import Timestamp, WireModel
-
-# 500 rows of `tasks` take some 100 KB: many clients refuse a message of more than a megabyte.
-PART_ROWS = 500
-PART_CHARACTERS = 256 * 1024
 
 
 class Text(WireModel):
@@ -102,13 +98,10 @@ class BaseFormat(WireFormat):
         left = {"type": "left", "data": row_reference(event)}
         return dumps(left | {"timestamp": iso_milliseconds(event.at)})
 
-    def render_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterator[str]:
-        """Yield the rows in messages of a bounded size."""
-        parts = list(parts_of(snapshot, self._schemas))
-        for number, (channel, rows) in enumerate(parts, start=1):
-            shown = [orjson.Fragment(row) for row in rows]
-            data = {"channel": channel, "rows": shown, "more": number < len(parts)}
-            yield dumps({"type": "snapshot", "data": data, "timestamp": iso_milliseconds(now)})
+    def render_part(self, part: Part, now: datetime) -> str | None:
+        shown = [orjson.Fragment(row) for row in self._schemas.show_rows(part.channel, part.rows)]
+        data = {"channel": part.channel, "rows": shown, "more": part.cursor is None}
+        return dumps({"type": "snapshot", "data": data, "timestamp": iso_milliseconds(now)})
 
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
         """Echo an object as it was written; any other text as its `message`."""
@@ -122,20 +115,3 @@ class BaseFormat(WireFormat):
             "timestamp": iso_milliseconds(now),
         }
         return (Reply(orjson.dumps(echo).decode()),)
-
-
-def parts_of(snapshot: Snapshot, schemas: ChannelSchemas) -> Iterator[tuple[str, list[str]]]:
-    """Yield a few rows at a time, every table at least once; without tables one empty part."""
-    tables = snapshot.tables or {min(snapshot.channels, default=""): []}
-    for channel, rows in tables.items():
-        part: list[str] = []
-        size = 0
-        is_first = True
-        for row in schemas.show_rows(channel, rows):
-            if part and (len(part) == PART_ROWS or size + len(row) > PART_CHARACTERS):
-                yield channel, part
-                part, size, is_first = [], 0, False
-            part.append(row)
-            size += len(row)
-        if part or is_first:
-            yield channel, part

@@ -16,7 +16,7 @@ from brain.message.base_format import Reset, Text
 from brain.message.commands import Command, Reply
 from brain.message.cursor import Cursor
 from brain.message.event import Event
-from brain.message.snapshot import Snapshot
+from brain.message.snapshot import Part
 from brain.message.wire_format import Welcome, WireFormat
 from brain.message.wire_model import Timestamp, WireModel
 from brain.message.wrapped_format import WrappedFormat
@@ -48,11 +48,9 @@ class CursorFormat(WrappedFormat):
         text = self._plain.render_leaving(event)
         return None if text is None else with_cursor(text, event.cursor)
 
-    def render_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterator[str]:
-        """Yield the rows; only the last message has the cursor."""
-        texts = list(self._plain.render_snapshot(snapshot, now))
-        for number, text in enumerate(texts, start=1):
-            yield with_cursor(text, snapshot.cursor if number == len(texts) else None)
+    def render_part(self, part: Part, now: datetime) -> str | None:
+        text = self._plain.render_part(part, now)
+        return None if text is None else with_cursor(text, part.cursor)
 
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
         return [

@@ -10,8 +10,11 @@ from typing import Protocol
 
 from brain.message.event import Event
 from brain.message.matching import Match, SubscriptionSet
-from brain.message.snapshot import Snapshot
+from brain.message.snapshot import Part, Snapshot, parts_of
 from brain.message.wire_format import WireFormat
+
+# Of a snapshot; the clients that are sent it at the same time share them.
+MOST_FRAMES = 4
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +77,25 @@ class Encoding:
             if frame is not None:
                 yield frame
 
-    def encode_snapshot(self, snapshot: Snapshot, now: datetime) -> list[bytes]:
-        """Return the frames of `snapshot`, made once however many clients get it."""
-        frames = snapshot.frames.get(self.name)
-        if frames is None:
-            texts = self.wire_format.render_snapshot(snapshot, now)
-            frames = snapshot.frames[self.name] = [self.frame(text) for text in texts]
-        return frames
+    def encode_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterator[bytes]:
+        """Yield the frames of `snapshot`, each rendered when it is needed."""
+        for part in parts_of(snapshot):
+            frame = self._encode_part(snapshot, part, now)
+            if frame is not None:
+                yield frame
+
+    def _encode_part(self, snapshot: Snapshot, part: Part, now: datetime) -> bytes | None:
+        """Return the frame of a part, made once for clients that are sent it at the same time."""
+        key = self.name, part.channel, part.start, part.cursor
+        frame = snapshot.frames.get(key)
+        if frame is None:
+            text = self.wire_format.render_part(part, now)
+            if text is None:
+                return None
+            if len(snapshot.frames) >= MOST_FRAMES:
+                del snapshot.frames[next(iter(snapshot.frames))]
+            frame = snapshot.frames[key] = self.frame(text)
+        return frame
 
 
 @lru_cache(maxsize=256)

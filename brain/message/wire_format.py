@@ -12,7 +12,7 @@ from brain.close_codes import CloseCode
 from brain.message.commands import Command
 from brain.message.cursor import Cursor
 from brain.message.event import Event
-from brain.message.snapshot import Snapshot
+from brain.message.snapshot import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ class WireFormat(ABC):
         """Return the message that a row no longer matches a filter since `event`."""
         return None
 
-    def render_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterable[str]:
-        """Return the messages with the rows of a snapshot."""
-        return ()
+    def render_part(self, part: Part, now: datetime) -> str | None:
+        """Return the message with a part of the rows of a snapshot."""
+        return None
 
     def confirm(self, command: Command, now: datetime) -> str | None:
         """Return the message that `command` has been carried out."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from brain.message.commands import Command
 from brain.message.cursor import Cursor
 from brain.message.event import Event
-from brain.message.snapshot import Snapshot
+from brain.message.snapshot import Part
 from brain.message.wire_format import Welcome, WireFormat
 
 
@@ -32,8 +32,8 @@ class WrappedFormat(WireFormat):
     def render_leaving(self, event: Event) -> str | None:
         return self._plain.render_leaving(event)
 
-    def render_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterable[str]:
-        return self._plain.render_snapshot(snapshot, now)
+    def render_part(self, part: Part, now: datetime) -> str | None:
+        return self._plain.render_part(part, now)
 
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
         return self._plain.receive(text, now, cursor)

@@ -156,12 +156,16 @@ class CatchUp:
             raise CursorLost(f"the log does not know {self._subscriber.cursor}")
 
     async def _send_snapshot(self) -> None:
+        await self._send_rows()
+        await self._read_log()
+
+    async def _send_rows(self) -> None:
+        """Send a snapshot, part by part, as the client reads them."""
         subscriber = self._subscriber
         snapshot = await self._sources.read_snapshot(subscriber.subscriptions.channels)
         for frame in subscriber.encoding.encode_snapshot(snapshot, datetime.now(UTC)):
             await self._write([frame], subscriber.cursor)
         subscriber.cursor = snapshot.cursor
-        await self._read_log()
 
     async def _write(self, frames: list[bytes], after: Cursor) -> None:
         """Write what leads up to a place, once the client has read what was written before."""

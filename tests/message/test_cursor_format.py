@@ -9,13 +9,13 @@ from uuid import uuid4
 import pytest
 
 from brain.close_codes import CloseCode
-from brain.message.base_format import PART_ROWS, BaseFormat
+from brain.message.base_format import BaseFormat
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.commands import Command, Refuse, Reply, Subscribe
 from brain.message.cursor import Cursor
 from brain.message.cursor_format import CursorFormat
 from brain.message.event import Event
-from brain.message.snapshot import Snapshot
+from brain.message.snapshot import PART_ROWS, Snapshot, parts_of
 from brain.message.wire_format import Welcome
 from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from tests.message.models import SERVER_MESSAGE
@@ -31,8 +31,8 @@ TASK = {"id": "a", "status": "running", "progress": 1, "agent": None, "error": N
 def parts(tables: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Return the messages of a snapshot."""
     written = {channel: [as_json(row) for row in rows] for channel, rows in tables.items()}
-    snapshot = Snapshot(written, CURSOR, frozenset({"orders", "tasks"}))
-    texts = list(FORMAT.render_snapshot(snapshot, AT))
+    snapshot = Snapshot(written, CURSOR, frozenset(tables))
+    texts = [str(FORMAT.render_part(part, AT)) for part in parts_of(snapshot)]
     for text in texts:
         message = json.loads(text)
         del message["cursor"]
@@ -74,21 +74,22 @@ def test_only_the_last_of_several_messages_has_the_cursor() -> None:
     orders = [{"id": number} for number in range(PART_ROWS + 1)]
     messages = parts({"orders": orders, "empty": []})
 
-    assert [len(message["data"]["rows"]) for message in messages] == [PART_ROWS, 1, 0]
-    assert [message["data"]["channel"] for message in messages] == ["orders", "orders", "empty"]
+    assert [len(message["data"]["rows"]) for message in messages] == [0, PART_ROWS, 1]
+    assert [message["data"]["channel"] for message in messages] == ["empty", "orders", "orders"]
     assert [message["data"]["more"] for message in messages] == [True, True, False]
     assert [message["cursor"] for message in messages] == [None, None, str(CURSOR)]
 
 
 def test_an_empty_snapshot_is_one_message() -> None:
-    (message,) = parts({})
+    (message,) = parts({"orders": []})
 
     assert message["data"] == {"channel": "orders", "rows": [], "more": False}
     assert message["cursor"] == str(CURSOR)
 
 
 def test_a_client_that_may_read_no_channel_gets_an_empty_snapshot_and_a_cursor() -> None:
-    (text,) = CursorFormat(BaseFormat()).render_snapshot(Snapshot({}, CURSOR), AT)
+    (part,) = parts_of(Snapshot({}, CURSOR))
+    text = str(CursorFormat(BaseFormat()).render_part(part, AT))
 
     assert json.loads(text)["data"] == {"channel": "", "rows": [], "more": False}
     assert json.loads(text)["cursor"] == str(CURSOR)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 import tracemalloc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -13,8 +13,8 @@ from brain.message.commands import Command
 from brain.message.cursor import Cursor
 from brain.message.event import Event
 from brain.message.matching import Match, Topic, parse_filter, subscription_set
-from brain.message.rendering import encoding_of
-from brain.message.snapshot import Snapshot
+from brain.message.rendering import MOST_FRAMES, encoding_of
+from brain.message.snapshot import PART_CHARACTERS, PART_ROWS, Part, Snapshot, parts_of
 from brain.message.wire_format import WireFormat
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING
 from tests.message.rows import AT, HERE, as_json, inserted, published, truncated, updated
@@ -49,9 +49,9 @@ class CountingFormat(WireFormat):
         self.renderings += 1
         return f"{self.name} {event.key} leaves"
 
-    def render_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterable[str]:
+    def render_part(self, part: Part, now: datetime) -> str | None:
         self.renderings += 1
-        return [f"{self.name} {channel}" for channel in snapshot.tables]
+        return f"{self.name} {part.channel} {part.start}"
 
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
         return ()
@@ -143,16 +143,44 @@ def test_a_subscriber_gets_what_matches_and_private_messages_of_its_own() -> Non
     assert len(list(encoding.encode_all(events, filtered, None))) == 2
 
 
-def test_a_snapshot_is_rendered_once_per_encoding() -> None:
+def test_the_parts_of_a_snapshot_are_rendered_once_per_encoding() -> None:
     counting = CountingFormat()
     snapshot = Snapshot({"tasks": [], "orders": []}, HERE)
 
     for _ in range(2):
         frames = encoding_of(counting, LINES).encode_snapshot(snapshot, AT)
-        assert frames == [b"counting tasks\n", b"counting orders\n"]
+        assert list(frames) == [b"counting orders 0\n", b"counting tasks 0\n"]
+    assert counting.renderings == 2
+    assert len(list(encoding_of(counting, WEBSOCKET_FRAMING).encode_snapshot(snapshot, AT))) == 2
+    assert counting.renderings == 4
+
+
+def test_the_parts_of_a_snapshot_are_rendered_as_they_are_needed_and_only_the_latest_kept() -> None:
+    counting = CountingFormat()
+    snapshot = Snapshot({"orders": ["{}"] * (PART_ROWS * 10 + 1)}, HERE)
+    one, other = [encoding_of(counting, LINES).encode_snapshot(snapshot, AT) for _ in range(2)]
+
+    assert next(one) == next(other) == b"counting orders 0\n"
     assert counting.renderings == 1
-    assert len(encoding_of(counting, WEBSOCKET_FRAMING).encode_snapshot(snapshot, AT)) == 2
-    assert encoding_of(counting, LINES).encode_snapshot(snapshot, AT) is frames
+    assert [*one][-1] == b"counting orders %d\n" % (PART_ROWS * 10)
+    assert counting.renderings == 11
+    assert len(snapshot.frames) == MOST_FRAMES
+
+
+def test_a_large_row_is_a_part_of_its_own() -> None:
+    small, large = "{}", "1" * PART_CHARACTERS * 2
+    parts = list(parts_of(Snapshot({"orders": [small, large, large, small]}, HERE)))
+
+    assert [len(part.rows) for part in parts] == [1, 1, 1, 1]
+    assert [part.start for part in parts] == [0, 1, 2, 3]
+    assert [part.cursor for part in parts] == [None, None, None, HERE]
+
+
+def test_a_channel_without_a_table_has_an_empty_part_of_its_name() -> None:
+    snapshot = Snapshot({"orders": ["{}"]}, HERE, frozenset({"orders", "nope", "zebra"}))
+
+    parts = [(part.channel, part.rows, part.cursor) for part in parts_of(snapshot)]
+    assert parts == [("nope", [], None), ("orders", ["{}"], None), ("zebra", [], HERE)]
 
 
 def test_clients_with_one_format_and_framing_share_an_encoding() -> None:
