@@ -186,7 +186,7 @@ class HistoryLost(ConnectionEnded):
 
 
 class LogUnavailable(ConnectionEnded):
-    """What the client missed cannot be read at the moment."""
+    """What the client missed, or asked for, cannot be read at the moment."""
 
     close_code = CloseCode.LOG_UNAVAILABLE
     http_status = 503

@@ -135,7 +135,9 @@ class Settings(BaseSettings):
     """How long recent events are kept in memory; a client that lags further behind is closed with
     4008."""
     snapshot_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
-    """The largest snapshot, and the largest state of a feed."""
+    """The memory of all snapshots that are being sent, and the largest state of a feed."""
+    table_timeout_seconds: float = Field(default=5.0, gt=0)
+    """How long reading one table for a snapshot may take."""
     feed_interval_seconds: float = Field(default=1.0, gt=0)
     """The shortest interval between two states of a feed."""
 

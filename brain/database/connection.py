@@ -28,7 +28,7 @@ from brain.settings import OLDEST_POSTGRESQL
 
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
-POOL_CONNECTIONS = 4
+POOL_CONNECTIONS = 12
 
 Queryable = asyncpg.Connection | asyncpg.Pool
 """What runs a query: a connection, or a pool that lends one."""
@@ -45,7 +45,6 @@ DRIVER_ERRORS = (
 )
 DATABASE_ERRORS = (*DRIVER_ERRORS, DatabaseError)
 """What may be raised where the database is used; `is_lost_link` divides them."""
-DISCONNECTIONS = DATABASE_ERRORS
 
 # Those of PostgreSQL's own errors after which the connection is closed.
 LOST = (

@@ -28,6 +28,12 @@ class SingleFlight(Generic[Key, Result]):
             task.add_done_callback(partial(self._finish, key))
         return await asyncio.shield(task)
 
+    async def run_later(self, key: Key, call: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """Return what `run` does, of a call that begins after this one."""
+        if (task := self._running.get(key)) is not None:
+            await asyncio.wait((task,))
+        return await self.run(key, call)
+
     def _finish(self, key: Key, task: asyncio.Task[Result]) -> None:
         del self._running[key]
         if not task.cancelled():

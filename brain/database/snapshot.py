@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import asyncpg
 
-from brain.database.connection import DISCONNECTIONS, first_line
-from brain.database.log import LogConnection, one_line
+from brain.database.budget import (
+    LOCK_SECONDS,
+    Lanes,
+    QueryFailed,
+    TooSlow,
+    limits,
+    reason,
+    unavailable,
+)
+from brain.database.connection import DATABASE_ERRORS, explain
+from brain.database.log import LogConnection
+from brain.database.memory import Memory, NoMemory, Reservation
 from brain.database.single_flight import SingleFlight
-from brain.errors import LogUnavailable, SnapshotTooLarge
+from brain.database.table import Locked, lock, read_rows
+from brain.errors import LogUnavailable
 from brain.message.cursor import Cursor
 from brain.message.snapshot import Snapshot
+from brain.problems import Problems
 
-PAGE_ROWS = 1000
+PAUSE_SECONDS = 0.1
 
-logger = logging.getLogger(__name__)
+# A name without an equivalent in UTF-8 hides no other; nobody can ask for such a channel.
+WATCHED = """
+    SELECT channel, brain.repaired(brain.table_expression(relation)) AS expression
+      FROM brain.watched WHERE brain.repaired(channel) = channel
+"""
+Tables = Mapping[str, str | None]
+"""Per channel its table, as in a FROM clause; None if that was dropped."""
 
 
 class SnapshotReader:
@@ -27,11 +47,24 @@ class SnapshotReader:
     A snapshot of the database is taken while no other tick can be cut, and a tick is cut at it: the
     rows that it shows and the batches after that tick join without a seam, whatever was being
     written meanwhile.
+
+    The tables are locked before that, in the mode in which they are read. So nothing waits for the
+    lock of a user while no tick can be cut; and a table that is rewritten meanwhile (TRUNCATE,
+    ALTER TABLE) would seem empty to an older snapshot.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._reading = asyncio.Lock()
+    def __init__(
+        self, most_bytes: int, table_seconds: float = 5.0, problems: Problems | None = None
+    ) -> None:
+        """`most_bytes` of memory are for all snapshots together; a table has `table_seconds`."""
+        self._memory = Memory(most_bytes)
+        self._table_seconds = table_seconds
+        self._problems = problems or Problems()
+        self._lanes = Lanes(table_seconds)
+        self._ticking = asyncio.Lock()
+        self._trying_locks = asyncio.Lock()
+        self._watched: SingleFlight[None, Tables] = SingleFlight("watched tables")
+        self._unlocked: SingleFlight[str, None] = SingleFlight("locked table")
         self._shared: SingleFlight[frozenset[str], Snapshot] = SingleFlight("snapshot")
 
     async def read(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Snapshot:
@@ -41,39 +74,102 @@ class SnapshotReader:
         Raises `SnapshotTooLarge` and `LogUnavailable`.
         """
         try:
-            return await self._shared.run(channels, partial(self._read, pool, channels))
-        except DISCONNECTIONS as error:
-            logger.warning("cannot read a snapshot for a client: %s", first_line(error))
-            raise LogUnavailable("the tables cannot be read at the moment") from error
+            watched = await self._watched.run_later(None, partial(self._tables, pool))
+        except DATABASE_ERRORS as error:
+            raise self._disconnected(error) from error
+        tables = {channel: watched[channel] for channel in sorted(channels & watched.keys())}
+        key = frozenset(tables)
+        snapshot = await self._shared.run(key, partial(self._read, pool, tables))
+        return snapshot if channels == key else replace(snapshot, channels=channels)
 
-    async def _read(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Snapshot:
-        async with (
-            self._reading,  # one at a time: each needs two connections of the few
-            pool.acquire() as ticking,
-            pool.acquire() as reading,
-            reading.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            cursor = await tick_at_snapshot(ticking, reading)
-            return Snapshot(await self._tables(reading, channels), cursor, channels)
+    async def _tables(self, pool: asyncpg.Pool) -> Tables:
+        records = await pool.fetch(WATCHED, timeout=self._table_seconds)
+        return {record["channel"]: record["expression"] for record in records}
 
-    async def _tables(
-        self, connection: LogConnection, channels: frozenset[str]
-    ) -> dict[str, list[str]]:
-        tables: dict[str, list[str]] = {}
-        room = self._most_bytes
-        for channel in await watched(connection, channels):
-            rows = tables[channel] = []
-            async for record in connection.cursor(
-                "SELECT r FROM brain.rows($1) r", channel, prefetch=PAGE_ROWS
-            ):
-                room -= len(record["r"])
-                if room < 0:
-                    raise SnapshotTooLarge(
-                        f"the tables take more than {self._most_bytes} bytes, which is as much as"
-                        " BRAIN_SNAPSHOT_BYTES allows"
+    async def _read(self, pool: asyncpg.Pool, tables: Tables) -> Snapshot:
+        """Read tables, again while one is locked, or while other snapshots take the memory."""
+        give_up_at = time.monotonic() + self._table_seconds
+        attempt = partial(self._attempt, pool, tables)
+        try:
+            while True:
+                try:
+                    return await self._lanes.run(tables or (None,), attempt)
+                except Locked as locked:
+                    if time.monotonic() >= give_up_at:
+                        raise self._locked(locked.channel) from None
+                    await self._unlocked.run(
+                        locked.table,
+                        partial(self._until_unlocked, pool, locked.channel, locked.table),
                     )
-                rows.append(one_line(record["r"]))
-        return tables
+                except NoMemory as error:
+                    # One more, for what the attempt gave back itself.
+                    await self._until_memory(error.releases + 1, give_up_at)
+        except (QueryFailed, TooSlow) as error:
+            raise self._unreadable(str(error.name or "the log"), error) from error
+        except DATABASE_ERRORS as error:
+            raise self._disconnected(error) from error
+
+    async def _attempt(self, pool: asyncpg.Pool, tables: Tables, seconds: float) -> Snapshot:
+        reservation = Reservation(self._memory)
+        try:
+            async with (
+                pool.acquire(timeout=self._table_seconds) as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                for channel, table in tables.items():
+                    await lock(connection, channel, table)
+                await connection.execute(limits(seconds))
+                async with self._ticking, pool.acquire(timeout=self._table_seconds) as ticking:
+                    cursor = await tick_at_snapshot(ticking, connection)
+                rows = {}
+                begun_at = time.monotonic()
+                for channel in tables:
+                    if seconds < self._table_seconds:  # of the fast lane, for all together
+                        seconds -= time.monotonic() - begun_at
+                        begun_at = time.monotonic()
+                    rows[channel] = await read_rows(connection, channel, seconds, reservation)
+        except BaseException:
+            reservation.release()
+            raise
+        return Snapshot(rows, cursor, frozenset(tables), reservation=reservation)
+
+    async def _until_unlocked(self, pool: asyncpg.Pool, channel: str, table: str) -> None:
+        """Return when a table is not locked; one connection tries, for a moment."""
+        give_up_at = time.monotonic() + min(LOCK_SECONDS, self._table_seconds)
+        while True:
+            await asyncio.sleep(PAUSE_SECONDS)
+            try:
+                async with (
+                    self._trying_locks,
+                    pool.acquire(timeout=self._table_seconds) as connection,
+                    connection.transaction(),
+                ):
+                    await lock(connection, channel, table)
+                return
+            except Locked:
+                if time.monotonic() >= give_up_at:
+                    raise self._locked(channel) from None
+
+    async def _until_memory(self, releases: int, give_up_at: float) -> None:
+        try:
+            async with asyncio.timeout(give_up_at - time.monotonic()):
+                await asyncio.sleep(0)  # it may be too late already
+                await self._memory.released(releases)
+        except TimeoutError:
+            text = "other snapshots take the memory that BRAIN_SNAPSHOT_BYTES allows"
+            self._problems.report("snapshots", text)
+            raise LogUnavailable(f"{text}, try again later") from None
+
+    def _locked(self, channel: str) -> LogUnavailable:
+        return self._unreadable(channel, TooSlow(channel, "it is locked"))
+
+    def _unreadable(self, channel: str, error: BaseException) -> LogUnavailable:
+        self._problems.report(f"snapshot {channel}", f"{channel} cannot be read: {reason(error)}")
+        return unavailable(channel, error)
+
+    def _disconnected(self, error: BaseException) -> LogUnavailable:
+        self._problems.report("snapshots", f"tables cannot be read: {explain(error)}")
+        return LogUnavailable("the tables cannot be read at the moment")
 
 
 async def tick_at_snapshot(ticking: LogConnection, reading: LogConnection) -> Cursor:
@@ -89,12 +185,3 @@ async def tick_at_snapshot(ticking: LogConnection, reading: LogConnection) -> Cu
         )
     assert row is not None
     return Cursor(row["id"], row["nonce"])
-
-
-async def watched(connection: LogConnection, channels: frozenset[str]) -> list[str]:
-    """Return those of `channels` on which a table is watched."""
-    records = await connection.fetch(
-        "SELECT channel FROM brain.watched WHERE channel = ANY ($1) ORDER BY channel",
-        list(channels),
-    )
-    return [record["channel"] for record in records]

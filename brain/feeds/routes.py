@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from brain.database.connection import DISCONNECTIONS, first_line
+from brain.database.connection import DATABASE_ERRORS, first_line
 from brain.errors import AccessUndecided
 from brain.feeds.feed_session import FeedSession
 from brain.feeds.reader import FeedReader
@@ -63,7 +63,7 @@ class Feeds:
             return
         try:
             is_known = await refresher.knows(name, argument)
-        except DISCONNECTIONS as error:
+        except DATABASE_ERRORS as error:
             logger.warning("cannot look up the feed %s: %s", name, first_line(error))
             await refuse(websocket, 503, "the database cannot be reached, try again later")
             return

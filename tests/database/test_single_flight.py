@@ -105,3 +105,17 @@ async def test_a_call_whose_callers_are_all_cancelled_goes_on_and_its_error_is_r
     del caller, joined
 
     assert reported == []
+
+
+async def test_a_later_call_begins_after_those_who_ask_for_it_and_is_shared() -> None:
+    flight: SingleFlight[str, int] = SingleFlight("test")
+    calls = Calls()
+    early = asyncio.create_task(flight.run("a", calls))
+    await begun(early)
+    late = [asyncio.create_task(flight.run_later("a", calls)) for _ in range(3)]
+    await begun(*late)
+    assert calls.begun == 1
+    calls.may_end.set()
+
+    assert await early == 1
+    assert await asyncio.gather(*late) == [2, 2, 2]

@@ -1,0 +1,119 @@
+"""Locks a watched table, and reads its rows, in a transaction of the caller."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import asyncpg
+
+from brain.database.budget import GRACE_SECONDS, QueryFailed, concerning, milliseconds
+from brain.database.log import LogConnection, one_line
+from brain.database.memory import Reservation
+
+PAGE_ROWS = 500
+# A lock is tried for so long, and again after a pause: no connection waits for it meanwhile.
+TRY_LOCK_SECONDS = 0.05
+
+STATEMENT = "SELECT brain.select_statement(w) FROM brain.watched w WHERE w.channel = $1"
+# One text per value, as in events: see brain.rows.
+ONE_TEXT_PER_VALUE = """
+    SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL extra_float_digits = 1;
+    SET LOCAL bytea_output = hex; SET LOCAL datestyle = 'ISO, MDY';
+    SET LOCAL intervalstyle = postgres; SET LOCAL timezone = 'UTC'; SET LOCAL lc_monetary = 'C';
+    SET LOCAL quote_all_identifiers = off
+"""
+# Of more bytes than a snapshot may take, nothing is sent.
+ROWS = """
+    SELECT CASE WHEN bytes <= {bytes} THEN data END AS data, bytes > {bytes} AS is_too_large
+      FROM (SELECT data, sum(octet_length(data)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
+              FROM (SELECT {text} AS data FROM ({statement}) r (data) OFFSET 0) rendered) summed
+"""
+UNREADABLE = (
+    asyncpg.UntranslatableCharacterError,
+    asyncpg.CharacterNotInRepertoireError,
+    UnicodeDecodeError,
+)
+
+
+class Locked(Exception):
+    """A table is locked."""
+
+    def __init__(self, channel: str, table: str) -> None:
+        super().__init__("it is locked")
+        self.channel = channel
+        self.table = table
+
+
+async def lock(connection: LogConnection, channel: str, table: str | None) -> None:
+    """Lock a table as reading does. Raises `Locked`, and `QueryFailed` if it was dropped."""
+    if table is None:
+        raise QueryFailed(channel) from asyncpg.UndefinedTableError("the table was dropped")
+    try:
+        async with connection.transaction():
+            await connection.execute(
+                f"SET LOCAL lock_timeout = {milliseconds(TRY_LOCK_SECONDS)};"
+                f"LOCK TABLE {table} IN ACCESS SHARE MODE"
+            )
+    except asyncpg.LockNotAvailableError:
+        raise Locked(channel, table) from None
+    except asyncpg.InsufficientPrivilegeError:
+        pass  # there may be a right to read some columns, if not to lock the table
+    except asyncpg.UndefinedTableError as error:
+        raise QueryFailed(channel) from error
+
+
+async def read_rows(
+    connection: LogConnection, channel: str, seconds: float, reservation: Reservation
+) -> list[str]:
+    """
+    Return the rows of the table on a channel, as JSON; repaired, if UTF-8 has not all their texts.
+
+    Raises `TooSlow`, `QueryFailed`, `NoMemory` and `SnapshotTooLarge`.
+    """
+    taken = reservation.bytes
+    with concerning(channel, seconds):
+        await connection.execute(ONE_TEXT_PER_VALUE)
+        try:
+            async with connection.transaction():
+                return await texts(connection, channel, "data", seconds, reservation)
+        except UNREADABLE:
+            reservation.release(but=taken)
+            return await texts(connection, channel, "brain.repaired(data)", seconds, reservation)
+
+
+async def texts(
+    connection: LogConnection,
+    channel: str,
+    expression: str,
+    seconds: float,
+    reservation: Reservation,
+) -> list[str]:
+    statement = await connection.fetchval(STATEMENT, channel)
+    if statement is None:
+        return []  # it is not watched any more
+    query = ROWS.format(bytes=reservation.most_bytes, text=expression, statement=statement)
+    rows: list[str] = []
+    async for page in pages(connection, query, seconds):
+        for record in page:
+            if record["is_too_large"]:
+                raise reservation.too_large()
+            rows.append(one_line(record["data"]))
+            reservation.take(rows[-1])
+    return rows
+
+
+async def pages(
+    connection: LogConnection, query: str, seconds: float
+) -> AsyncIterator[list[asyncpg.Record]]:
+    """Yield the result of a query, which the server ends after so many seconds."""
+    end_at = time.monotonic() + seconds
+    cursor = await connection.cursor(query)
+    page: list[asyncpg.Record] | None = None
+    while page is None or len(page) == PAGE_ROWS:
+        left = end_at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        await connection.execute(f"SET LOCAL statement_timeout = {milliseconds(left)}")
+        page = await cursor.fetch(PAGE_ROWS, timeout=left + GRACE_SECONDS)
+        yield page

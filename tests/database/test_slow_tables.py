@@ -1,0 +1,301 @@
+"""Snapshots of tables that are slow, locked or forbidden, and of others at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from brain.database.connection import opened_pool
+from brain.database.snapshot import SnapshotReader
+from brain.errors import LogUnavailable, SnapshotTooLarge
+from brain.problems import Problems
+from tests.database.locks import becomes, locked
+from tests.database.test_encodings import database_in
+
+MEMORY = 1_000_000
+LONG_SECONDS = 100.0
+
+# Showing a value of the type `slow` as JSON takes a minute and a half.
+TABLES = """
+    CREATE TYPE slow AS ENUM ('slow');
+    CREATE FUNCTION slowly(slow) RETURNS json LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM pg_sleep(90); RETURN '"slow"'; END $$;
+    CREATE CAST (slow AS json) WITH FUNCTION slowly(slow);
+    CREATE TABLE slow_one (id int PRIMARY KEY, value slow);
+    INSERT INTO slow_one VALUES (1, 'slow');
+    CREATE TABLE orders (id int PRIMARY KEY, amount numeric);
+    INSERT INTO orders VALUES (1, 1.10);
+    CREATE TABLE news (id int PRIMARY KEY);
+    INSERT INTO news VALUES (1);
+    SELECT brain.watch('slow_one', 'slow', '{id,value}');
+    SELECT brain.watch('orders', 'orders', '{id,amount}');
+    SELECT brain.watch('news', 'news', '{id}');
+"""
+SLEEPING = """
+    SELECT count(*) FROM pg_stat_activity
+     WHERE datname = current_database() AND wait_event = 'PgSleep'
+"""
+WAITING = """
+    SELECT count(*) FROM pg_stat_activity
+     WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
+@pytest.fixture
+async def pool(database: str, connection: asyncpg.Connection) -> AsyncIterator[asyncpg.Pool]:
+    await connection.execute(TABLES)
+    async with opened_pool(database) as pool:
+        yield pool
+
+
+def reading(
+    reader: SnapshotReader, pool: asyncpg.Pool, *channels: str
+) -> asyncio.Task[dict[str, list[str]]]:
+    async def read() -> dict[str, list[str]]:
+        return (await reader.read(pool, frozenset(channels))).tables
+
+    return asyncio.create_task(read())
+
+
+async def test_a_locked_table_holds_up_those_who_ask_for_it_alone(
+    database: str,
+    pool: asyncpg.Pool,
+    connection: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("brain.database.snapshot.LOCK_SECONDS", LONG_SECONDS)
+    reader = SnapshotReader(MEMORY, LONG_SECONDS)
+    async with locked(database, "orders"):
+        waiting = [
+            reading(reader, pool, "orders", f"other {number}", *more)
+            for number in range(20)
+            for more in ((), ("news",), ("slow_one",))
+        ]
+        for _ in range(10):
+            assert (await reading(reader, pool, "news"))["news"] == ['{"id" : 1}']
+            await connection.fetchval("SELECT id FROM brain.tick()")
+        assert not any(task.done() for task in waiting)
+
+    for tables in await asyncio.gather(*waiting):
+        assert tables["orders"] == ['{"id" : 1, "amount" : 1.10}']
+
+
+async def test_a_table_that_stays_locked_is_named_to_those_who_ask_for_it(
+    database: str, pool: asyncpg.Pool
+) -> None:
+    problems = Problems()
+    reader = SnapshotReader(MEMORY, 0.2, problems)
+    async with locked(database, "orders"):
+        for channels in (["orders"], ["news", "orders"]):
+            with pytest.raises(LogUnavailable, match=r"^orders cannot be read: it is locked$"):
+                await reading(reader, pool, *channels)
+    assert (await reading(reader, pool, "orders"))["orders"]
+
+    (problem,) = problems.recent()
+    assert (problem.address, problem.count) == ("snapshot orders", 2)
+    assert problem.text == "orders cannot be read: it is locked"
+
+
+async def test_every_table_but_one_may_be_locked(
+    database: str,
+    pool: asyncpg.Pool,
+    connection: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("brain.database.snapshot.LOCK_SECONDS", LONG_SECONDS)
+    names = [f"locked_{number}" for number in range(15)]
+    for name in names:
+        await connection.execute(
+            f"CREATE TABLE {name} (id int PRIMARY KEY);"
+            f"SELECT brain.watch('{name}', '{name}', '{{id}}')"
+        )
+    reader = SnapshotReader(MEMORY, LONG_SECONDS)
+    async with locked(database, *names):
+        waiting = [reading(reader, pool, name) for name in names]
+        for _ in range(10):
+            assert (await reading(reader, pool, "news"))["news"]
+            assert await pool.fetchval("SELECT 1") == 1
+        assert not any(task.done() for task in waiting)
+    await asyncio.gather(*waiting)
+
+
+async def test_a_slow_table_holds_up_those_who_ask_for_it_alone(
+    pool: asyncpg.Pool, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.database.budget.FIRST_SECONDS", 0.1)
+    reader = SnapshotReader(MEMORY, LONG_SECONDS)
+    waiting = [reading(reader, pool, "slow"), reading(reader, pool, "slow", "orders")]
+    waiting.append(reading(reader, pool, "slow", "news"))
+
+    async def one_is_read_in_the_slow_lane() -> bool:
+        in_slow_lane = "slow" in reader._lanes._slow_names and not reader._lanes._fast.locked()
+        return in_slow_lane and await connection.fetchval(SLEEPING) == 1
+
+    await becomes(one_is_read_in_the_slow_lane)
+    for _ in range(10):
+        assert (await reading(reader, pool, "news", "orders")).keys() == {"news", "orders"}
+        await connection.fetchval("SELECT id FROM brain.tick()")
+    assert await connection.fetchval(SLEEPING) == 1
+    assert not any(task.done() for task in waiting)
+
+    while not all(task.done() for task in waiting):
+        await connection.execute(SLEEPING.replace("count(*)", "pg_cancel_backend(pid)"))
+        await asyncio.sleep(0.01)
+    for task in waiting:
+        assert str(task.exception()).startswith("slow cannot be read: ")
+
+
+async def test_a_slow_table_fails_after_its_budget(pool: asyncpg.Pool) -> None:
+    problems = Problems()
+    reader = SnapshotReader(MEMORY, 0.3, problems)
+    tasks = [reading(reader, pool, "slow", *more) for more in ([], ["news"], ["orders"])]
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(outcome, LogUnavailable)
+        assert outcome.http_status == 503
+    assert "slow cannot be read: it took longer than 0.3 s" in {
+        problem.text for problem in problems.recent()
+    }
+    assert (await reading(reader, pool, "news"))["news"]
+
+
+async def test_rows_of_a_table_that_is_rewritten_meanwhile_are_there(
+    database: str,
+    pool: asyncpg.Pool,
+    connection: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To a snapshot that was taken before the end of the ALTER TABLE, the table would be empty."""
+    monkeypatch.setattr("brain.database.table.TRY_LOCK_SECONDS", LONG_SECONDS)
+    reader = SnapshotReader(MEMORY)
+    altering = await asyncpg.connect(database)
+    async with altering.transaction():
+        await altering.execute("ALTER TABLE orders ALTER COLUMN id TYPE bigint")
+        task = reading(reader, pool, "orders")
+
+        async def it_waits() -> bool:
+            return bool(await connection.fetchval(WAITING))
+
+        await becomes(it_waits)
+    await altering.close()
+
+    assert (await task)["orders"] == ['{"id" : 1, "amount" : 1.10}']
+
+
+async def test_missing_rights_and_row_security_concern_their_table_alone(
+    database: str, connection: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    await connection.execute(
+        """
+        CREATE ROLE snapshot_reader LOGIN IN ROLE brain_owner;
+        CREATE TABLE secret (id int PRIMARY KEY, shown text, hidden text);
+        CREATE TABLE of_tenants (id int PRIMARY KEY);
+        SELECT brain.watch('secret', 'secret', '{id,shown}');
+        SELECT brain.watch('of_tenants', 'of_tenants', '{id}');
+        INSERT INTO secret VALUES (1, 'a', 'b');
+        INSERT INTO of_tenants VALUES (1);
+        ALTER TABLE of_tenants ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY one ON of_tenants USING (id = current_setting('app.tenant')::int);
+        GRANT SELECT ON news, of_tenants TO snapshot_reader;
+        """
+    )
+    parts = urlsplit(database)
+    host = parts.netloc.rpartition("@")[2]
+    url = urlunsplit(parts._replace(netloc=f"snapshot_reader@{host}"))
+    try:
+        async with opened_pool(url) as own:
+            reader = SnapshotReader(MEMORY)
+            for channel, reason in (
+                ("secret", "permission denied for table secret"),
+                ("of_tenants", 'unrecognized configuration parameter "app.tenant"'),
+            ):
+                with pytest.raises(LogUnavailable, match=rf"^{channel} cannot be read: {reason}$"):
+                    await reading(reader, own, "news", channel)
+            assert (await reading(reader, own, "news"))["news"]
+
+            await connection.execute("GRANT SELECT (id, shown) ON secret TO snapshot_reader")
+            rows = (await reading(reader, own, "secret"))["secret"]
+            assert rows == ['{"id" : 1, "shown" : "a"}']
+    finally:
+        await connection.execute("DROP OWNED BY snapshot_reader; DROP ROLE snapshot_reader")
+
+
+async def test_an_error_may_not_show_clients_a_value(
+    connection: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    await connection.execute(
+        """
+        CREATE TYPE bad AS ENUM ('password');
+        CREATE FUNCTION badly(bad) RETURNS json LANGUAGE sql AS
+            $$ SELECT ($1::text::int)::text::json $$;
+        CREATE TABLE bad_one (id int PRIMARY KEY, value bad);
+        INSERT INTO bad_one VALUES (1, 'password');
+        SELECT brain.watch('bad_one', 'bad', '{id,value}');
+        CREATE CAST (bad AS json) WITH FUNCTION badly(bad);
+        """
+    )
+    problems = Problems()
+    with pytest.raises(LogUnavailable, match=r"^bad cannot be read: the query fails$"):
+        await reading(SnapshotReader(MEMORY, problems=problems), pool, "bad")
+    assert "password" in problems.recent()[0].text
+
+
+async def test_a_table_that_was_dropped_is_named(
+    connection: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    await connection.execute("DROP TABLE orders")
+    reader = SnapshotReader(MEMORY)
+    with pytest.raises(LogUnavailable, match=r"^orders cannot be read: the table was dropped$"):
+        await reading(reader, pool, "orders", "news")
+    assert (await reading(reader, pool, "news"))["news"]
+
+
+async def test_all_snapshots_together_take_so_much_memory(
+    connection: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    await connection.execute("INSERT INTO news SELECT generate_series(2, 1000)")
+    reader = SnapshotReader(100_000, LONG_SECONDS)
+    first = await reader.read(pool, frozenset({"news"}))
+    second = reading(reader, pool, "news", "orders")
+    assert (await reading(reader, pool, "orders"))["orders"]
+    assert not second.done()
+
+    assert len(first.tables["news"]) == 1000
+    del first
+    assert len((await second)["news"]) == 1000
+
+    await connection.execute("INSERT INTO news SELECT generate_series(1001, 2000)")
+    with pytest.raises(SnapshotTooLarge, match=r"100000 bytes, .* BRAIN_SNAPSHOT_BYTES"):
+        await reading(reader, pool, "news")
+    assert (await reading(reader, pool, "orders"))["orders"]
+
+
+async def test_without_memory_a_client_is_told_to_come_back(
+    connection: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    await connection.execute("INSERT INTO news SELECT generate_series(2, 1000)")
+    reader = SnapshotReader(100_000, 0.5)
+    first = await reader.read(pool, frozenset({"news"}))
+    with pytest.raises(LogUnavailable, match=r"other snapshots take the memory"):
+        await reading(reader, pool, "news", "orders")
+    assert first.tables["news"]
+
+
+async def test_texts_and_names_without_equivalent_in_utf8_hide_nothing_else(postgres: str) -> None:
+    strange = "convert_from('\\xf4a9', 'EUC_JP')"
+    async with database_in(postgres, "EUC_JP") as url, opened_pool(url) as pool:
+        await pool.execute(
+            f"""
+            CREATE TABLE texts (id int PRIMARY KEY, value text);
+            INSERT INTO texts VALUES (1, 'a' || {strange}), (2, 'b');
+            CREATE TABLE other (id int PRIMARY KEY);
+            SELECT brain.watch('texts', 'texts', '{{id,value}}');
+            SELECT brain.watch('other', {strange}, '{{id}}');
+            """
+        )
+        rows = (await SnapshotReader(MEMORY).read(pool, frozenset({"texts"}))).tables["texts"]
+    assert rows[0].startswith('{"id" : 1, "value" : "') and "?" in rows[0]
+    assert rows[1] == '{"id" : 2, "value" : "b"}'
