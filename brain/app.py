@@ -139,13 +139,15 @@ def create_app(
         presence=presence,
         cluster=cluster,
         problems=problems,
-        snapshots=SnapshotReader(settings.snapshot_bytes),
+        snapshots=SnapshotReader(settings.snapshot_bytes, settings.table_timeout_seconds, problems),
     )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[State]:
         async with opened_pool(url) as pool:
-            reader = FeedReader(pool, settings.snapshot_bytes, settings.database_timeout_seconds)
+            reader = FeedReader(
+                pool, settings.snapshot_bytes, settings.database_timeout_seconds, problems
+            )
             refresher = FeedRefresher(reader, settings.feed_interval_seconds)
             revoked.connect(pool)
             work: dict[str, Coroutine[Any, Any, None]] = {

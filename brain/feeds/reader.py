@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from functools import partial
+from weakref import WeakValueDictionary
 
 import asyncpg
 
+from brain.database.budget import (
+    GRACE_SECONDS,
+    Lanes,
+    QueryFailed,
+    TooSlow,
+    bounded,
+    concerning,
+    reason,
+    unavailable,
+)
 from brain.database.single_flight import SingleFlight
-from brain.errors import SnapshotTooLarge
+from brain.errors import LogUnavailable, SnapshotTooLarge
 from brain.feeds.state import FeedState
+from brain.problems import Problems
 
 # Changes of the definitions are published on it.
 CHANNEL = "brain.feeds"
@@ -52,12 +65,28 @@ def is_possible(argument: str | None) -> bool:
 
 
 class FeedReader:
-    """Reads feeds, over connections that the pool lends for one query each."""
+    """
+    Reads feeds, over connections that the pool lends for one query each.
 
-    def __init__(self, pool: asyncpg.Pool, most_bytes: int, timeout_seconds: float) -> None:
+    Of a feed one query runs at a time, whatever its argument: one that is slow, or that waits for a
+    lock, holds up its own clients alone.
+    """
+
+    def __init__(
+        self,
+        pool: asyncpg.Pool,
+        most_bytes: int,
+        timeout_seconds: float,
+        problems: Problems | None = None,
+    ) -> None:
+        """`timeout_seconds` are those of a query."""
         self._pool = pool
         self._most_bytes = most_bytes
         self._timeout_seconds = timeout_seconds
+        self.problems = problems or Problems()
+        self._lanes = Lanes(timeout_seconds)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Per feed that is being read, or waits to be."""
         self._shared: SingleFlight[tuple[str, str | None], FeedState | None] = SingleFlight("feed")
 
     async def definitions(self) -> dict[str, FeedDefinition]:
@@ -75,17 +104,24 @@ class FeedReader:
             for record in records
         }
 
+    def turn(self, name: str) -> asyncio.Lock:
+        """Return the lock under which `state` is to be called: a feed has one query at a time."""
+        return self._turns.setdefault(name, asyncio.Lock())
+
     async def state(self, name: str, argument: str | None) -> FeedState | None:
         """
         Return the present state of a feed; None if there is no such feed.
 
-        Raises `SnapshotTooLarge`, and `asyncpg.PostgresError` for a query that fails.
+        Raises `SnapshotTooLarge`, and `LogUnavailable` for a query that fails.
         """
         if not is_possible(argument):
             return None
-        record = await self._pool.fetchrow(
-            STATE, name, argument, self._most_bytes, timeout=self._timeout_seconds
-        )
+        try:
+            record = await self._lanes.run([name], partial(self._query, name, argument))
+        except (QueryFailed, TooSlow) as error:
+            text = f"the feed {name} cannot be read: {reason(error)}"
+            self.problems.report(f"feed {name}", text)
+            raise unavailable(f"the feed {name}", error) from error
         if record is None:
             return None
         if record["text"] is None:
@@ -98,4 +134,25 @@ class FeedReader:
 
     async def shared_state(self, name: str, argument: str | None) -> FeedState | None:
         """Return what `state` does, with one query for all callers at the same time."""
-        return await self._shared.run((name, argument), partial(self.state, name, argument))
+        try:
+            # Those of other arguments come first.
+            async with asyncio.timeout(2 * self._timeout_seconds):
+                return await self._shared.run(
+                    (name, argument), partial(self._state, name, argument)
+                )
+        except TimeoutError:
+            raise LogUnavailable(f"the feed {name} cannot be read: it is slow") from None
+
+    async def _state(self, name: str, argument: str | None) -> FeedState | None:
+        async with self.turn(name):
+            return await self.state(name, argument)
+
+    async def _query(
+        self, name: str, argument: str | None, seconds: float
+    ) -> asyncpg.Record | None:
+        async with self._pool.acquire(timeout=self._timeout_seconds) as connection:
+            with concerning(name, seconds):
+                async with bounded(connection, seconds):
+                    return await connection.fetchrow(
+                        STATE, name, argument, self._most_bytes, timeout=seconds + GRACE_SECONDS
+                    )

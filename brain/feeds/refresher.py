@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 
 from brain.database.backoff import delays
-from brain.database.connection import DISCONNECTIONS, first_line
-from brain.errors import ConnectionEnded, LogUnavailable, SnapshotTooLarge
+from brain.database.connection import DATABASE_ERRORS, first_line
+from brain.errors import BrainError, ConnectionEnded, LogUnavailable, SnapshotTooLarge
 from brain.feeds.fanout import FeedFanout, FeedSubscriber
 from brain.feeds.reader import CHANNEL, FeedDefinition, FeedReader, is_possible
 from brain.feeds.state import update_message
 from brain.message.event import Batch, Event
-
-# How many queries of feeds run at a time: other readers need the few connections, too.
-MOST_QUERIES = 2
-
-# How often one feed logs that its query fails.
-BETWEEN_WARNINGS_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
 
@@ -69,9 +62,7 @@ class FeedRefresher:
         self._live: dict[FeedAddress, LiveFeed] = {}
         self._index: dict[str, dict[str | None, set[LiveFeed]]] = {}
         """Which feeds an event may change: by its channel, and by the row's key or None."""
-        self._queries = asyncio.Semaphore(MOST_QUERIES)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._warned_at: dict[str, float] = {}
 
     def deliver(self, batch: Batch) -> None:
         """Refresh the states that a batch may have changed."""
@@ -140,7 +131,7 @@ class FeedRefresher:
                 self._definitions_changed.clear()
                 try:
                     await self._read_definitions()
-                except DISCONNECTIONS as error:
+                except DATABASE_ERRORS as error:
                     logger.warning("cannot read the definitions of feeds: %s", first_line(error))
                     self._definitions_changed.set()
                     await asyncio.sleep(next(pauses))
@@ -187,7 +178,7 @@ class FeedRefresher:
             while live.fanout.has_subscribers:
                 live.changed.clear()
                 live.is_querying = True
-                async with self._queries:
+                async with self._reader.turn(live.definition.name):
                     if live.fanout.has_subscribers:  # still
                         await self._query(live)
                 live.is_querying = False
@@ -201,7 +192,8 @@ class FeedRefresher:
                     await live.changed.wait()
         finally:
             self._drop(live)
-            live.fanout.end(LogUnavailable("the feed cannot be read at the moment"))
+            name = live.definition.name
+            live.fanout.end(LogUnavailable(f"the feed {name} cannot be read at the moment"))
 
     async def _query(self, live: LiveFeed) -> None:
         """Query a state, and send it; close the clients that wait for one if that fails."""
@@ -209,16 +201,20 @@ class FeedRefresher:
         try:
             state = await self._reader.state(name, live.argument)
         except SnapshotTooLarge as reason:
-            self._warn(live, reason)
+            self._report(name, reason)
             self._end(live, reason)
+        except LogUnavailable as reason:
+            self._fail(live, reason)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             # This task was not cancelled: the query was, because its connection was closed.
-            self._fail(live, error)
+            self._report(name, error)
+            self._fail(live, LogUnavailable(f"the feed {name} cannot be read at the moment"))
         except Exception as error:
-            self._fail(live, error)
+            self._report(name, error)
+            self._fail(live, LogUnavailable(f"the feed {name} cannot be read at the moment"))
         else:
             live.failure = None
             if state is None:
@@ -226,19 +222,18 @@ class FeedRefresher:
             else:
                 live.fanout.publish(update_message(name, state), state.etag)
 
-    def _fail(self, live: LiveFeed, error: BaseException) -> None:
+    def _fail(self, live: LiveFeed, reason: LogUnavailable) -> None:
         """Keep serving the last good state; fail only the clients that have none."""
-        self._warn(live, error)
-        live.failure = LogUnavailable("the feed cannot be read at the moment")
-        live.fanout.end(live.failure, only_waiting=True)
+        live.failure = reason
+        live.fanout.end(reason, only_waiting=True)
 
-    def _warn(self, live: LiveFeed, error: BaseException) -> None:
-        name, now = live.definition.name, time.monotonic()
-        if live.failure is None and now >= self._warned_at.get(name, -1e9):
-            self._warned_at[name] = now + BETWEEN_WARNINGS_SECONDS
-            unexpected = None if isinstance(error, DISCONNECTIONS) else error
-            reason = first_line(error)
-            logger.warning("the feed %s cannot be read: %s", name, reason, exc_info=unexpected)
+    def _report(self, name: str, error: BaseException) -> None:
+        is_expected = isinstance(error, (*DATABASE_ERRORS, BrainError))
+        self._reader.problems.report(
+            f"feed {name}",
+            f"the feed {name} cannot be read: {first_line(error)}",
+            unexpected=None if is_expected else error,
+        )
 
     def _end(self, live: LiveFeed, reason: ConnectionEnded) -> None:
         live.failure = reason

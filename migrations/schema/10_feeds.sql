@@ -12,9 +12,12 @@ CREATE TABLE IF NOT EXISTS brain.feeds (
     ignored_keys    text[]  NOT NULL      -- keys of the state: a change of these alone is not sent
 );
 
--- The state of a feed; JSON's null where its query returns no row. It runs with the rights of the caller.
+-- The state of a feed; JSON's null where its query returns no row. It runs with the rights of the caller,
+-- and has one text per value, whatever the settings of the session.
 CREATE OR REPLACE FUNCTION brain.feed(name text, argument text DEFAULT NULL) RETURNS jsonb LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, public, pg_temp AS $$
+SET search_path = pg_catalog, public, pg_temp SET extra_float_digits = 1 SET bytea_output = hex
+SET datestyle = 'ISO, MDY' SET intervalstyle = postgres SET timezone = 'UTC' SET lc_monetary = 'C'
+SET quote_all_identifiers = off AS $$
 DECLARE
     statement text;
     state jsonb;
