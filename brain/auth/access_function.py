@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import asyncpg
 import orjson
 
+from brain.database.budget import Lanes, TooSlow, bounded, too_slow
 from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.single_flight import SingleFlight
 from brain.errors import AccessUndecided
@@ -21,8 +22,6 @@ LOOK_SECONDS = 3.0
 KEEP_SECONDS = 3.0
 MOST_KEPT = 1000
 
-# A slow function must leave some of the few connections of the pool to others.
-MOST_AT_ONCE = 2
 
 # Any function of that name: one with other arguments is a mistake, and denies everything.
 FIND = """
@@ -72,7 +71,7 @@ class AccessFunction:
         self._is_known = asyncio.Event()
         self._version: str | None = None
         """Identifies the present definition of the function; None if there is none."""
-        self._turn = asyncio.Semaphore(MOST_AT_ONCE)
+        self._lanes = Lanes(timeout_seconds)
         self._shared: SingleFlight[Query, frozenset[str] | None] = SingleFlight("access function")
         self._kept: dict[Query, tuple[float, frozenset[str] | None]] = {}
         """Until when a result is kept, by time.monotonic(), and the result; the oldest first.
@@ -143,9 +142,10 @@ class AccessFunction:
     async def _call(self, pool: asyncpg.Pool, query: Query) -> frozenset[str] | None:
         result: frozenset[str] | None = None
         try:
-            async with asyncio.timeout(self._timeout_seconds), self._turn:
-                rows = await pool.fetch(ASK, query.claims, list(query.channels))
-            result = frozenset(row["c"] for row in rows)
+            async with asyncio.timeout(self._timeout_seconds):
+                result = await self._lanes.run([query.claims], partial(self._ask, pool, query))
+        except TooSlow as error:
+            self._warn(UNDECIDED, error)
         except DATABASE_ERRORS as error:
             # asyncpg raises a ValueError for a text that PostgreSQL cannot hold.
             is_denied = isinstance(error, asyncpg.PostgresError | ValueError)
@@ -156,6 +156,18 @@ class AccessFunction:
                 self._warn(UNDECIDED, error)
         self._keep(query, result)
         return result
+
+    async def _ask(self, pool: asyncpg.Pool, query: Query, seconds: float) -> frozenset[str]:
+        async with pool.acquire() as connection:
+            try:
+                async with bounded(connection, seconds):
+                    rows = await connection.fetch(ASK, query.claims, list(query.channels))
+            except asyncpg.PostgresError as error:
+                slow = too_slow(query.claims, seconds, error)
+                if slow is None:
+                    raise
+                raise slow from error
+        return frozenset(row["c"] for row in rows)
 
     def _keep(self, query: Query, result: frozenset[str] | None) -> None:
         self._kept.pop(query, None)

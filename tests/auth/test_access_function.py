@@ -11,6 +11,7 @@ import pytest
 from brain.auth.access_function import AccessFunction
 from brain.database.connection import connected, opened_pool
 from brain.errors import AccessUndecided
+from tests.database.locks import becomes
 from tests.proxy import proxy_to
 
 pytestmark = pytest.mark.postgres_versions
@@ -240,6 +241,37 @@ async def test_a_slow_function_leaves_pool_connections_to_others(
         await asyncio.gather(*(pool.fetchval("SELECT pg_sleep(0.01)") for _ in range(4)))
     await other.close()
     assert await asyncio.gather(*reads) == [CHANNELS] * 20
+
+
+async def test_a_function_that_is_slow_for_some_holds_up_nobody_else(
+    pool: asyncpg.Pool, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.database.budget.FIRST_SECONDS", 0.1)
+    await pool.execute(
+        definition("IF claims ->> 'sub' <> 'ann' THEN PERFORM pg_sleep(90); END IF; RETURN true")
+    )
+    access_function = AccessFunction(PATIENCE_SECONDS, pool)
+    slow = [
+        asyncio.create_task(access_function.channels({"sub": f"user {number}"}, CHANNELS))
+        for number in range(10)
+    ]
+    sleeping = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    other = await asyncpg.connect(database)
+
+    async def are_in_the_slow_lane() -> bool:
+        is_one = await other.fetchval(f"SELECT count(*) = 1 {sleeping}")
+        return is_one and len(access_function._lanes._slow_names) == 10
+
+    await becomes(are_in_the_slow_lane)
+    for room in ("tasks", "news", "secret"):
+        assert await readable(access_function, room) == CHANNELS
+    assert not any(task.done() for task in slow)
+
+    while not all(task.done() for task in slow):
+        await other.execute(f"SELECT pg_cancel_backend(pid) {sleeping}")
+        await asyncio.sleep(0.01)
+    await other.close()
+    assert all(isinstance(task.exception(), AccessUndecided) for task in slow)
 
 
 async def test_without_the_database_nothing_is_decided_and_its_existence_stays_known(
