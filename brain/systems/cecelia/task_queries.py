@@ -12,40 +12,57 @@ from typing import Any
 import asyncpg
 import orjson
 
+from brain.database.budget import (
+    GRACE_SECONDS,
+    QueryFailed,
+    TooSlow,
+    bounded,
+    concerning,
+    unavailable,
+)
 from brain.database.connection import Queryable, first_line
+from brain.database.log import LogConnection
 from brain.systems.cecelia.errors import ColumnMissing, UnknownStatus, UnknownTask
+from brain.systems.shared_tables.tasks.rows import CHANNEL
 
 STATUSES = ("queued", "running", "in_progress", "completed", "failed")
 MERGE_PAYLOAD = "payload = coalesce(payload::jsonb, '{{}}') || ${}::text::jsonb"
 
 
-async def recent_tasks(connection: Queryable, most: int) -> list[dict[str, Any]]:
-    """
-    Return the tasks that were updated last, newest first, with the columns of the page.
+# In the subquery each name is the table's column where it has one, else that of `missing`.
+RECENT = """
+    SELECT coalesce(json_agg(json_build_object(
+               'id', n.id::text, 'title', n.title, 'agent', n.agent, 'status', n.status,
+               'progress', n.progress, 'total_steps', to_json(n.payload) -> 'total_steps',
+               'step_name', to_json(n.payload) -> 'step_name', 'started_at', n.started_at,
+               'completed_at', n.completed_at, 'updated_at', n.updated_at, 'error', n.error)
+               ORDER BY n.place), '[]')::text
+      FROM (SELECT NULL::text AS title, NULL::text AS agent, NULL::integer AS progress,
+                   NULL::json AS payload, NULL::timestamptz AS started_at,
+                   NULL::timestamptz AS completed_at, NULL::timestamptz AS updated_at,
+                   NULL::text AS error) missing,
+           LATERAL (SELECT id, title, agent, status, progress, payload, started_at, completed_at,
+                           updated_at, error,
+                           row_number() OVER (ORDER BY updated_at DESC NULLS LAST, id) AS place
+                      FROM public.tasks t
+                     ORDER BY updated_at DESC NULLS LAST, id LIMIT $1) n
+"""
 
-    A column that the table lacks is null.
+
+async def recent_tasks(connection: LogConnection, most: int, seconds: float = 4.0) -> str:
     """
-    # In the subquery, `updated_at` is the table's column where it has one, else that of `missing`.
-    text = await connection.fetchval(
-        """
-        SELECT coalesce(jsonb_agg(jsonb_build_object(
-                   'id', row ->> 'id', 'title', row -> 'title', 'agent', row -> 'agent',
-                   'status', row -> 'status', 'progress', row -> 'progress',
-                   'total_steps', row -> 'payload' -> 'total_steps',
-                   'step_name', row -> 'payload' -> 'step_name',
-                   'started_at', row -> 'started_at', 'completed_at', row -> 'completed_at',
-                   'updated_at', row -> 'updated_at', 'error', row -> 'error')
-                   ORDER BY place), '[]')
-          FROM (SELECT NULL::timestamptz AS updated_at) missing,
-               LATERAL (SELECT to_jsonb(t) AS row,
-                               row_number() OVER (ORDER BY updated_at DESC NULLS LAST, id) AS place
-                          FROM public.tasks t
-                         ORDER BY updated_at DESC NULLS LAST, id LIMIT $1) newest
-        """,
-        most,
-    )
-    tasks: list[dict[str, Any]] = orjson.loads(text)
-    return tasks
+    Return the tasks that were updated last, newest first, with the columns of the page, as JSON.
+
+    A column that the table lacks is null. Raises `LogUnavailable` if the table cannot be read, or
+    not in so many seconds.
+    """
+    try:
+        with concerning(CHANNEL, seconds):
+            async with bounded(connection, seconds):
+                text: str = await connection.fetchval(RECENT, most, timeout=seconds + GRACE_SECONDS)
+    except (QueryFailed, TooSlow) as error:
+        raise unavailable(CHANNEL, error) from error
+    return text
 
 
 async def change_status(

@@ -4,6 +4,7 @@ import json
 from datetime import datetime
 
 import asyncpg
+import orjson
 import pytest
 
 from brain.systems.cecelia.errors import ColumnMissing, UnknownStatus, UnknownTask
@@ -74,7 +75,7 @@ async def test_the_tasks_touched_last_come_first_and_no_more_than_asked_for(
         """
     )
 
-    tasks = await recent_tasks(connection, 3)
+    tasks = orjson.loads(await recent_tasks(connection, 3))
 
     assert [task["id"] for task in tasks] == ["1", "2", "3"]
     assert (tasks[0]["title"], tasks[0]["total_steps"]) == ("Task 1", 9)
@@ -102,7 +103,7 @@ async def test_a_table_with_only_the_required_columns_is_listed_and_changed(
 
     await change_status(connection, "2", "running", {}, None)
 
-    listed = await recent_tasks(connection, 200)
+    listed = orjson.loads(await recent_tasks(connection, 200))
     assert [task["id"] for task in listed] == tasks
     changed = listed[tasks.index("2")]
     assert (changed["status"], changed["title"], changed["step_name"]) == ("running", None, None)
@@ -115,7 +116,7 @@ async def test_a_table_with_only_the_required_columns_is_listed_and_changed(
 
 
 async def test_there_are_no_tasks_in_an_empty_table(connection: asyncpg.Connection) -> None:
-    assert await recent_tasks(connection, 3) == []
+    assert orjson.loads(await recent_tasks(connection, 3)) == []
 
 
 async def test_samples_are_only_put_into_an_empty_table(connection: asyncpg.Connection) -> None:
