@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Message, Send
 
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.snapshot import Snapshot, parts_of
@@ -24,14 +27,29 @@ def routes(services: Services) -> list[Route]:
         found = await services.snapshots.read(request.state.pool, frozenset({channel}))
         if channel not in found.tables:
             raise HTTPException(404, f"no table is watched on the channel {channel}")
-        return StreamingResponse(
-            body(found, channel, services.schemas),
-            headers={"cache-control": "no-store"},
-            media_type="application/json",
-        )
+        rows = body(found, channel, services.schemas)
+        return SnapshotResponse(rows, services.settings.unread_timeout_seconds)
 
     guarded = readable_by(services.authority, "channel", snapshot)
     return [Route("/api/brain/snapshot/{channel}", guarded)]
+
+
+class SnapshotResponse(StreamingResponse):
+    """Ends unfinished if the client leaves a piece unread: it must not keep the rows for ever."""
+
+    def __init__(self, pieces: AsyncIterator[bytes], unread_timeout_seconds: float) -> None:
+        super().__init__(
+            pieces, headers={"cache-control": "no-store"}, media_type="application/json"
+        )
+        self._unread_timeout_seconds = unread_timeout_seconds
+
+    async def stream_response(self, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(self._unread_timeout_seconds):
+                await send(message)
+
+        with suppress(TimeoutError):
+            await super().stream_response(send_in_time)
 
 
 async def body(snapshot: Snapshot, channel: str, schemas: ChannelSchemas) -> AsyncIterator[bytes]:
