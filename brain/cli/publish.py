@@ -31,7 +31,7 @@ def publish_command(
     except orjson.JSONDecodeError as error:
         raise UsageError(f"the data is not JSON: {error}") from error
 
-    async def work(connection: asyncpg.Connection) -> None:
+    async def work(connection: asyncpg.Connection, _: str) -> None:
         try:
             await publish(connection, channel, type, content, recipient)
         except MessageRefused as error:

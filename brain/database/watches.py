@@ -11,6 +11,7 @@ import asyncpg
 import orjson
 
 from brain.database.connection import DISCONNECTIONS, Queryable, first_line
+from brain.errors import UsageError
 
 CHECK_SECONDS = 60.0
 
@@ -27,6 +28,18 @@ class Watch:
     timing: str
     problems: tuple[str, ...]
     """Why not every change is logged as configured, if so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that may be watched."""
+
+    name: str
+    """With its schema, as SQL reads it."""
+    plain_name: str
+    """Without schema and quotes."""
+    columns: tuple[str, ...]
+    """Those that triggers see."""
 
 
 async def watches(connection: Queryable) -> list[Watch]:
@@ -58,17 +71,58 @@ async def watch(
     types: Mapping[str, str],
     timing: str | None,
     replicated: bool,
+    column_bytes: int | None = None,
+    row_bytes: int | None = None,
 ) -> None:
     """Log the changes of a table; the SQL function brain.watch documents the arguments."""
+    sizes = {"column_bytes": column_bytes, "row_bytes": row_bytes}
+    given = {name: size for name, size in sizes.items() if size is not None}
+    named = "".join(f", {name} => ${number}" for number, name in enumerate(given, 7))
     await connection.execute(
-        "SELECT brain.watch($1::text::regclass, $2, $3, $4::text::jsonb, $5, $6)",
+        f"SELECT brain.watch($1::text::regclass, $2, $3, $4::text::jsonb, $5, $6{named})",  # noqa: S608
         table,
         channel,
         list(columns),
         orjson.dumps(types).decode(),
         timing,
         replicated,
+        *given.values(),
     )
+
+
+async def find_table(connection: Queryable, name: str) -> Table:
+    """
+    Return the table of a name, which is read like one in SQL.
+
+    Raises `UsageError`, which names the tables that may be meant.
+    """
+    row = await connection.fetchrow(
+        """
+        SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname, ARRAY(
+                   SELECT a.attname FROM pg_attribute a
+                    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                      AND a.attgenerated <> 'v' ORDER BY a.attnum)::text[] AS columns
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid = to_regclass($1)
+        """,
+        name,
+    )
+    if row is not None:
+        return Table(row["name"], row["relname"], tuple(row["columns"]))
+    similar = await connection.fetch(
+        """
+        SELECT format('%I.%I', n.nspname, c.relname) AS name
+          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'brain'
+           AND replace(lower(c.relname), '"', '')
+               = replace(lower(regexp_replace($1, '^.*\\.', '')), '"', '')
+         ORDER BY 1
+        """,
+        name,
+    )
+    place = await connection.fetchval("SELECT current_database()")
+    meant = f"; there is {', '.join(row['name'] for row in similar)}" if similar else ""
+    raise UsageError(f"there is no table {name} in database {place}{meant}")
 
 
 async def unwatch(connection: Queryable, table: str) -> None:
