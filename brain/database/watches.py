@@ -18,6 +18,24 @@ CHECK_SECONDS = 60.0
 logger = logging.getLogger(__name__)
 
 
+TABLE = """
+    SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname, ARRAY(
+               SELECT a.attname FROM pg_attribute a
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                  AND a.attgenerated <> 'v' ORDER BY a.attnum)::text[] AS columns
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.oid = $1::text::regclass
+"""
+# Of the same name but for the schema, capitals and quotes.
+SIMILAR_TABLES = """
+    SELECT format('%I.%I', n.nspname, c.relname) AS name
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'brain'
+       AND lower(c.relname) = lower(replace(regexp_replace($1, '^.*\\.', ''), '"', ''))
+     ORDER BY 1
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
     """A watched table."""
@@ -79,7 +97,7 @@ async def watch(
     given = {name: size for name, size in sizes.items() if size is not None}
     named = "".join(f", {name} => ${number}" for number, name in enumerate(given, 7))
     await connection.execute(
-        f"SELECT brain.watch($1::text::regclass, $2, $3, $4::text::jsonb, $5, $6{named})",  # noqa: S608
+        f"SELECT brain.watch($1::text::regclass, $2, $3, $4::text::jsonb, $5, $6{named})",
         table,
         channel,
         list(columns),
@@ -96,33 +114,18 @@ async def find_table(connection: Queryable, name: str) -> Table:
 
     Raises `UsageError`, which names the tables that may be meant.
     """
-    row = await connection.fetchrow(
-        """
-        SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname, ARRAY(
-                   SELECT a.attname FROM pg_attribute a
-                    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                      AND a.attgenerated <> 'v' ORDER BY a.attnum)::text[] AS columns
-          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.oid = to_regclass($1)
-        """,
-        name,
-    )
-    if row is not None:
-        return Table(row["name"], row["relname"], tuple(row["columns"]))
-    similar = await connection.fetch(
-        """
-        SELECT format('%I.%I', n.nspname, c.relname) AS name
-          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'brain'
-           AND replace(lower(c.relname), '"', '')
-               = replace(lower(regexp_replace($1, '^.*\\.', '')), '"', '')
-         ORDER BY 1
-        """,
-        name,
-    )
-    place = await connection.fetchval("SELECT current_database()")
-    meant = f"; there is {', '.join(row['name'] for row in similar)}" if similar else ""
-    raise UsageError(f"there is no table {name} in database {place}{meant}")
+    try:
+        row = await connection.fetchrow(TABLE, name)
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
+        database = await connection.fetchval("SELECT current_database()")
+        similar = [row["name"] for row in await connection.fetch(SIMILAR_TABLES, name)]
+        meant = f"; there is {', '.join(similar)}" if similar else ""
+        raise UsageError(
+            f"there is no table {name} in database {database}: {first_line(error)}{meant}"
+        ) from error
+    if row is None:  # a number
+        raise UsageError(f"there is no table {name}")
+    return Table(row["name"], row["relname"], tuple(row["columns"]))
 
 
 async def unwatch(connection: Queryable, table: str) -> None:

@@ -303,8 +303,8 @@ REVOKE ALL ON FUNCTION brain.column_problems FROM PUBLIC;
 -- watched partitioned table.
 CREATE OR REPLACE FUNCTION brain.trigger_problem(watched brain.watched) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format('a trigger of the watch is missing or disabled on %s, so changes there are not seen: this creates '
-                  'it: %s', string_agg(r.id::regclass::text, ', ' ORDER BY r.id::regclass::text),
+    SELECT format('a trigger is missing or disabled on %s, so changes there are not seen: this creates it: '
+                  '%s', string_agg(r.id::regclass::text, ', ' ORDER BY r.id::regclass::text),
                   brain.watch_command(watched, watched.relation::text))
       FROM (SELECT watched.relation::oid UNION SELECT relid FROM pg_partition_tree(watched.relation)) r (id)
      WHERE EXISTS (

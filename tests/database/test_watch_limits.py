@@ -129,10 +129,11 @@ async def test_a_partition_of_a_watched_table_is_refused(connection: asyncpg.Con
         (
             "CREATE TYPE mood AS ENUM ('good'); CREATE FUNCTION mood_json(mood) RETURNS json"
             " LANGUAGE sql AS 'SELECT NULL::json';"
-            "CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood); CREATE DOMAIN humour AS mood;"
+            "CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood);"
+            "CREATE DOMAIN humour AS mood;"
             "ALTER TABLE things DROP a, ADD a humour[]",
-            "functions make JSON of the columns of public.things (a: public.mood_json(public.mood)),"
-            " with the rights of brain_owner: a value for which they fail is omitted",
+            "functions make JSON of the columns of public.things (a:"
+            " public.mood_json(public.mood)), with the rights of brain_owner: a value for which they fail is omitted",
         ),
     ],
 )

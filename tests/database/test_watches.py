@@ -22,7 +22,7 @@ ROW_TRIGGER = """
 
 NOW = "brain watch public.things --channel things --columns id,"
 UNSEEN = (
-    "a trigger of the watch is missing or disabled on public.things, so changes there are not seen:"
+    "a trigger is missing or disabled on public.things, so changes there are not seen:"
     f" this creates it: {NOW}a"
 )
 
@@ -72,7 +72,8 @@ async def test_the_channel_of_a_dropped_table_can_be_used_again(
         (
             "ALTER TABLE things DROP a",
             [
-                f"public.things has changed: no column a any more: this watches it as it is: {NOW[:-1]}"
+                "public.things has changed: no column a any more: this watches it as it is:"
+                f" {NOW[:-1]}"
             ],
         ),
         (
@@ -101,8 +102,8 @@ async def test_the_channel_of_a_dropped_table_can_be_used_again(
         (
             "ALTER TABLE things DROP CONSTRAINT things_pkey",
             [
-                "public.things has no primary key any more, and its events have the former one (id):"
-                f" add one, then: {NOW}a"
+                "public.things has no primary key any more, and its events have the former one"
+                f" (id): add one, then: {NOW}a"
             ],
         ),
         ("ALTER TABLE things DISABLE TRIGGER USER", [UNSEEN]),
@@ -119,8 +120,8 @@ async def test_the_channel_of_a_dropped_table_can_be_used_again(
         (
             "ALTER TABLE things RENAME TO old; CREATE TABLE things (id int PRIMARY KEY, a int)",
             [
-                "the name public.things is another table's by now, which is not watched; the watched"
-                f" one is called public.old: brain unwatch public.old && {NOW}a"
+                "the name public.things is another table's by now, which is not watched; the"
+                f" watched one is called public.old: brain unwatch public.old && {NOW}a"
             ],
         ),
         (
@@ -137,8 +138,8 @@ async def test_the_channel_of_a_dropped_table_can_be_used_again(
             " CREATE TABLE things (id int PRIMARY KEY, a int, b int) PARTITION BY RANGE (id);"
             " ALTER TABLE things ATTACH PARTITION old FOR VALUES FROM (0) TO (10)",
             [
-                "the name public.things is another table's by now, which is not watched; the watched"
-                f" one is called public.old: brain unwatch public.old && {NOW}a"
+                "the name public.things is another table's by now, which is not watched; the"
+                f" watched one is called public.old: brain unwatch public.old && {NOW}a"
             ],
         ),
         (

@@ -167,7 +167,7 @@ async def test_a_large_row_of_a_table_that_was_unwatched_is_read_without_its_dat
         ("'things_pkey', 'x', '{id}'", "public.things_pkey cannot be watched: it is no table"),
         ("'things', 'x', '{id,id}'", "column id of public.things is listed more than once"),
         ("'keyless', 'x', '{id}'", "table public.keyless has no primary key"),
-        ("'things', 'x', '{id,wrong,a,bad}'", "table public.things has no column wrong, bad; it has id, a, b"),
+        ("'things', 'x', '{id,wrong,a,bad}'", "things has no column wrong, bad; it has id, a, b"),
         ("'things', 'x', '{id,NULL}'", "table public.things has no column NULL"),
         ("'things', 'x', '{ctid}'", "table public.things has no column ctid"),
         ("'things', 'x', '{}'", "no column of public.things is listed"),
