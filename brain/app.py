@@ -21,7 +21,7 @@ from brain.database.connection import opened_pool
 from brain.database.history import HistoryReader
 from brain.database.retention import trim_log
 from brain.database.snapshot import SnapshotReader
-from brain.database.watches import warn_of_problems
+from brain.database.watches import WatchedColumns, warn_of_problems
 from brain.feeds import routes as feeds
 from brain.feeds.reader import FeedReader
 from brain.feeds.refresher import FeedRefresher
@@ -97,6 +97,7 @@ def create_app(
     registry = SessionRegistry(presence)
     access_function = AccessFunction(settings.database_timeout_seconds)
     revoked = Revocations(on_revoke=registry.revoke)
+    watched_columns = WatchedColumns(settings.database_timeout_seconds)
     source = BatchSource(url, settings, before_gap=revoked.load_again)
     authority = authority_for(settings, access_function, revoked)
     cluster = Cluster(url, presence, settings.database_timeout_seconds)
@@ -108,7 +109,13 @@ def create_app(
         source=source,
         authority=authority,
         handshake=Handshake(admission, settings.unread_timeout_seconds),
-        sessions=SessionContext(authority, registry, limits(settings), settings.jwt_leeway_seconds),
+        sessions=SessionContext(
+            authority,
+            registry,
+            limits(settings),
+            settings.jwt_leeway_seconds,
+            watched_columns.refusal,
+        ),
         presence=presence,
         cluster=cluster,
         snapshots=SnapshotReader(settings.snapshot_bytes),
@@ -120,8 +127,10 @@ def create_app(
             reader = FeedReader(pool, settings.snapshot_bytes, settings.database_timeout_seconds)
             refresher = FeedRefresher(reader, settings.feed_interval_seconds)
             revoked.connect(pool)
+            watched_columns.connect(pool)
             work: dict[str, Coroutine[Any, Any, None]] = {
-                "batch source": relay(source, (revoked, hub, refresher)),
+                "batch source": relay(source, (revoked, hub, refresher, watched_columns)),
+                "watched columns": watched_columns.run(),
                 "feeds": refresher.run(),
                 "hub": maintain(hub, registry, settings.heartbeat_seconds),
                 "cluster": cluster.run(),

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import asyncpg
 import orjson
 
+from brain.database.backoff import delays
 from brain.database.connection import DISCONNECTIONS, Queryable, first_line
+from brain.database.single_flight import SingleFlight
 from brain.errors import UsageError
+from brain.message.column_kinds import ColumnKind, ColumnKinds, refusal
+from brain.message.event import Batch
+from brain.message.matching import Topic
 
 CHECK_SECONDS = 60.0
+
+WATCHES_CHANNEL = "brain.watches"
+"""The channel with an event for each change of a watch."""
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +140,65 @@ async def find_table(connection: Queryable, name: str) -> Table:
 async def unwatch(connection: Queryable, table: str) -> None:
     """Stop watching a table."""
     await connection.execute("SELECT brain.unwatch($1::text::regclass)", table)
+
+
+class WatchedColumns:
+    """
+    Knows the columns of each watched table, by which filters are refused.
+
+    Read when a watch changes. Before a filter is refused, and for a channel that is not known, they
+    are read again: the filter may come before the news of its watch.
+    """
+
+    def __init__(self, timeout_seconds: float) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._pool: asyncpg.Pool | None = None
+        self._kinds: ColumnKinds = {}
+        self._changed = asyncio.Event()
+        self._changed.set()
+        self._reading: SingleFlight[None, None] = SingleFlight("watched columns")
+
+    def connect(self, pool: asyncpg.Pool) -> None:
+        """Read from `pool` from now on."""
+        self._pool = pool
+
+    def deliver(self, batch: Batch) -> None:
+        """Notice that a watch has changed."""
+        if not batch.follows or any(event.channel == WATCHES_CHANNEL for event in batch.events):
+            self._changed.set()
+
+    async def run(self) -> None:
+        """For ever: read the columns when they have changed."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            for seconds in delays():
+                try:
+                    await self._read()
+                except DISCONNECTIONS as error:
+                    logger.warning("cannot read the watched columns: %s", first_line(error))
+                    await asyncio.sleep(seconds)
+                else:
+                    break
+
+    async def refusal(self, topics: Iterable[Topic]) -> str | None:
+        """Return why a filter can never match; None if there is no reason to refuse it."""
+        filtered = [topic for topic in topics if topic.where]
+        reason = refusal(filtered, self._kinds)
+        if reason is not None or any(topic.channel not in self._kinds for topic in filtered):
+            with suppress(*DISCONNECTIONS):
+                await self._reading.run(None, self._read)
+                reason = refusal(filtered, self._kinds)
+        return reason
+
+    async def _read(self) -> None:
+        assert self._pool is not None
+        kinds: dict[str, dict[str, ColumnKind]] = {}
+        async with asyncio.timeout(self._timeout_seconds):
+            rows = await self._pool.fetch("SELECT channel, name, kind FROM brain.watched_columns()")
+        for row in rows:
+            kinds.setdefault(row["channel"], {})[row["name"]] = row["kind"]
+        self._kinds = kinds
 
 
 async def warn_of_problems(pool: asyncpg.Pool) -> None:

@@ -205,8 +205,11 @@ class ChannelSession(Session):
     async def _subscribe(self, command: Subscribe) -> None:
         names = (*self._subscriptions.names, command.name)
         may_read = await self._context.authority.read_predicate(self._identity, names)
-        if not requested_topics(command.name, command.where, may_read):
+        topics = requested_topics(command.name, command.where, may_read)
+        if not topics:
             self._refuse(f"Not allowed to read {command.name}")
+        elif (reason := await self._context.refuse_filters(topics)) is not None:
+            self._refuse(reason)
         elif not self._subscriptions.add(command.name, command.where):
             self._refuse("Too many subscriptions")
         else:

@@ -133,7 +133,8 @@ async def test_a_partition_of_a_watched_table_is_refused(connection: asyncpg.Con
             "CREATE DOMAIN humour AS mood;"
             "ALTER TABLE things DROP a, ADD a humour[]",
             "functions make JSON of the columns of public.things (a:"
-            " public.mood_json(public.mood)), with the rights of brain_owner: a value for which they fail is omitted",
+            " public.mood_json(public.mood)), with the rights of brain_owner: a value for which"
+            " they fail is omitted",
         ),
     ],
 )
