@@ -81,4 +81,4 @@ NEVER_BUSY = Variant("Brain, node never busy", "^(!brain|brain_)", node=PARKED)
 ALONE = Variant("Brain, no node", "^(!brain|brain_)")
 # Parts of Brain, by the names of the triggers that brain.watch makes.
 CAPTURE = Variant("  only capture", "^!brain")
-FILL_IN = Variant("  only fill-in", "^brain_complete_task$")
+FILL_IN = Variant("  only fill-in", "^brain_(complete|touch)")

@@ -186,4 +186,6 @@ def translating_refusals() -> Iterator[None]:
         asyncpg.FeatureNotSupportedError,  # the name of another database
         asyncpg.PostgresSyntaxError,
     ) as error:
-        raise UsageError(first_line(error)) from error
+        hint = getattr(error, "hint", None)
+        text = first_line(error)
+        raise UsageError(f"{text}: {hint}" if hint else text) from error

@@ -431,8 +431,9 @@ BEGIN
     ELSIF starts_with(channel, 'brain.') THEN
         RAISE EXCEPTION 'the channel % is Brain''s own', channel;
     ELSIF channel_owner IS NOT NULL THEN
-        RAISE EXCEPTION 'the channel % is that of table %: choose another, or end that watch: brain unwatch %',
-              channel, channel_owner, brain.shell_word(channel_owner::text);
+        RAISE EXCEPTION 'the channel % is that of table %', channel, channel_owner
+              USING HINT = format('choose another channel, or end that watch: brain unwatch %s',
+                                  brain.shell_word(channel_owner::text));
     ELSIF invalid_types IS NOT NULL THEN
         RAISE EXCEPTION 'types names messages for insert, update, delete and truncate; not %', invalid_types;
     ELSIF timing NOT IN ('immediate', 'deferred') THEN

@@ -18,29 +18,46 @@ from brain.systems.cecelia.errors import ColumnMissing, UnknownStatus, UnknownTa
 STATUSES = ("queued", "running", "in_progress", "completed", "failed")
 MERGE_PAYLOAD = "payload = coalesce(payload::jsonb, '{{}}') || ${}::text::jsonb"
 
+ERROR_IS_IN_PAYLOAD = """
+    SELECT bool_or(attname = 'payload' AND atttypid IN ('json'::regtype, 'jsonb'::regtype))
+           AND NOT bool_or(attname = 'error')
+      FROM pg_attribute WHERE attrelid = 'public.tasks'::regclass AND attnum > 0
+       AND NOT attisdropped
+"""
+
 
 async def recent_tasks(connection: Queryable, most: int) -> list[dict[str, Any]]:
     """
     Return the tasks that were updated last, newest first, with the columns of the page.
 
-    A column that the table lacks is null.
+    A column that the table lacks is null; agent, progress and error are then those of the payload.
     """
     # In the subquery, `updated_at` is the table's column where it has one, else that of `missing`.
     text = await connection.fetchval(
         """
         SELECT coalesce(jsonb_agg(jsonb_build_object(
-                   'id', row ->> 'id', 'title', row -> 'title', 'agent', row -> 'agent',
-                   'status', row -> 'status', 'progress', row -> 'progress',
+                   'id', row ->> 'id', 'title', row -> 'title',
+                   'agent', CASE WHEN row ? 'agent' THEN row ELSE row -> 'payload' END -> 'agent',
+                   'status', row -> 'status',
+                   'progress', CASE WHEN progress #>> '{}' ~ '^[0-9]+([.][0-9]+)?$'
+                                    THEN (progress #>> '{}')::jsonb END,
                    'total_steps', row -> 'payload' -> 'total_steps',
                    'step_name', row -> 'payload' -> 'step_name',
                    'started_at', row -> 'started_at', 'completed_at', row -> 'completed_at',
-                   'updated_at', row -> 'updated_at', 'error', row -> 'error')
+                   'updated_at', row -> 'updated_at',
+                   'error', CASE WHEN row ? 'error' THEN row ELSE row -> 'payload' END -> 'error')
                    ORDER BY place), '[]')
           FROM (SELECT NULL::timestamptz AS updated_at) missing,
                LATERAL (SELECT to_jsonb(t) AS row,
                                row_number() OVER (ORDER BY updated_at DESC NULLS LAST, id) AS place
                           FROM public.tasks t
-                         ORDER BY updated_at DESC NULLS LAST, id LIMIT $1) newest
+                         ORDER BY updated_at DESC NULLS LAST, id LIMIT $1) newest,
+               LATERAL (SELECT CASE WHEN row ? 'progress' THEN row -> 'progress'
+                                    WHEN row ? 'current_step' THEN row -> 'current_step'
+                                    WHEN row -> 'payload' ? 'progress'
+                                        THEN row -> 'payload' -> 'progress'
+                                    ELSE row -> 'payload' -> 'current_step'
+                               END AS progress) shown
         """,
         most,
     )
@@ -58,11 +75,15 @@ async def change_status(
     """
     Set a task's status, and its error if one is given; merge `payload` into its payload.
 
+    In a table without a column `error`, that is a member of the payload.
+
     Raises `UnknownStatus`, `UnknownTask`, and `ColumnMissing` for what the table cannot store.
     """
     if status not in STATUSES:
         raise UnknownStatus(f"a task's status is one of {', '.join(STATUSES)}, not {status!r}")
     changes = {"status = $2": status}
+    if error is not None and await connection.fetchval(ERROR_IS_IN_PAYLOAD):
+        payload, error = {**payload, "error": error}, None
     if payload:
         changes[MERGE_PAYLOAD.format(3)] = orjson.dumps(payload).decode()
     if error is not None:
