@@ -119,6 +119,16 @@ async def test_warnings_are_printed(url: dict[str, str]) -> None:
     )
 
 
+async def test_a_channel_of_another_table_is_refused_with_the_way_out(url: dict[str, str]) -> None:
+    await brain("watch", "orders", "--all-columns", **url)
+    done = await brain("watch", 'app."Things"', "--all-columns", "--channel", "orders", **url)
+
+    assert done.stderr == (
+        "brain: the channel orders is that of table public.orders: choose another channel, or end"
+        " that watch: brain unwatch public.orders\n"
+    )
+
+
 async def test_the_printed_way_out_of_a_problem_can_be_typed(url: dict[str, str]) -> None:
     await brain(
         "watch", 'app."Things"', "--all-columns", "--channel", "it's", "--type", "insert=a thing",
