@@ -13,7 +13,6 @@ import orjson
 
 from brain.database.backoff import delays
 from brain.database.connection import DISCONNECTIONS, Queryable, first_line
-from brain.database.single_flight import SingleFlight
 from brain.errors import UsageError
 from brain.message.column_kinds import ColumnKind, ColumnKinds, refusal
 from brain.message.event import Batch
@@ -156,7 +155,10 @@ class WatchedColumns:
         self._kinds: ColumnKinds = {}
         self._changed = asyncio.Event()
         self._changed.set()
-        self._reading: SingleFlight[None, None] = SingleFlight("watched columns")
+        self._reading = asyncio.Lock()
+        self._reads_begun = 0
+        self._newest_read = 0
+        """The number of the read that the columns come from."""
 
     def connect(self, pool: asyncpg.Pool) -> None:
         """Read from `pool` from now on."""
@@ -187,18 +189,29 @@ class WatchedColumns:
         reason = refusal(filtered, self._kinds)
         if reason is not None or any(topic.channel not in self._kinds for topic in filtered):
             with suppress(*DISCONNECTIONS):
-                await self._reading.run(None, self._read)
+                await self._read()
                 reason = refusal(filtered, self._kinds)
         return reason
 
     async def _read(self) -> None:
+        """Read the columns, or wait for another read that begins after this call."""
+        before = self._reads_begun
+        async with self._reading:
+            if self._newest_read > before:
+                return
+            self._reads_begun += 1
+            number = self._reads_begun
+            async with asyncio.timeout(self._timeout_seconds):
+                self._kinds = await self._queried()
+            self._newest_read = number
+
+    async def _queried(self) -> ColumnKinds:
         assert self._pool is not None
         kinds: dict[str, dict[str, ColumnKind]] = {}
-        async with asyncio.timeout(self._timeout_seconds):
-            rows = await self._pool.fetch("SELECT channel, name, kind FROM brain.watched_columns()")
+        rows = await self._pool.fetch("SELECT channel, name, kind FROM brain.watched_columns()")
         for row in rows:
             kinds.setdefault(row["channel"], {})[row["name"]] = row["kind"]
-        self._kinds = kinds
+        return kinds
 
 
 async def warn_of_problems(pool: asyncpg.Pool) -> None:

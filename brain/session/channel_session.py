@@ -241,6 +241,9 @@ class ChannelSession(Session):
         self._become(identity)
         self._change_subscriptions()
         self._confirm(command)
+        readable = self._subscriptions.readable(may_read).topics
+        if (reason := await self._context.refuse_filters(readable)) is not None:
+            self._refuse(reason)
 
     def _become(self, identity: Identity) -> None:
         was_anonymous = self._identity.user is None

@@ -120,8 +120,8 @@ SET search_path = pg_catalog, pg_temp AS $$
             THEN format('%s cannot be watched: it is a temporary table, which only its own session sees: watch a '
                         'permanent one', relation)
         ELSE (SELECT format('%s cannot be watched: it is a partition of %s, which is watched on the channel %s, '
-                            'its own changes too: subscribe to that, or end it first: brain unwatch %s', c.oid::regclass,
-                            w.relation, w.channel, brain.shell_word(w.relation::text))
+                            'its own changes too: subscribe to that, or end it first: brain unwatch %s',
+                            c.oid::regclass, w.relation, w.channel, brain.shell_word(w.relation::text))
                 FROM pg_partition_ancestors(c.oid) a JOIN brain.watched w ON w.relation = a.relid
                WHERE a.relid <> c.oid
                  AND NOT EXISTS (SELECT FROM brain.watched own WHERE own.relation = c.oid) LIMIT 1)
@@ -363,15 +363,17 @@ CREATE TABLE IF NOT EXISTS brain.channel_tables (
 -- types: the types of its messages, {"insert": "order_placed", "update": …, "delete": …, "truncate": …};
 --     the wire format derives those that are left out.
 -- timing: 'immediate' or 'deferred' to the end of the transaction. The default is deferred where the
---     table has AFTER ROW triggers of its own. The price of deferring: ALTER TABLE and TRUNCATE after a
---     change in the same transaction need SET CONSTRAINTS ALL IMMEDIATE before them.
+--     table has AFTER ROW triggers of its own. The price of deferring: ALTER TABLE, CREATE INDEX, DROP TABLE
+--     and TRUNCATE after a change in the same transaction need SET CONSTRAINTS ALL IMMEDIATE before them.
 -- replicated: true to stream what logical replication applies here; triggers do not fire for that
 --     otherwise.
 -- column_bytes: a larger value is not logged; the event names its column in `omitted`.
 -- row_bytes: of the values of an event together, the former ones too; above it the largest are omitted.
 --
+-- What cannot work is an exception, and what works with a limit is a warning, each with the way out.
+--
 -- To be called again when any of that changes. It locks the table for a moment, and needs the table's
--- TRIGGER privilege and membership in brain_owner. The names of the triggers sort before letters: if they
+-- TRIGGER privilege and membership in brain_owner; a later call also its owner's rights. The names of the triggers sort before letters: if they
 -- fired after a trigger of the application that writes the row again, the older image would be logged
 -- last.
 CREATE OR REPLACE FUNCTION brain.watch(relation regclass, channel text, columns text[], types jsonb DEFAULT '{}',

@@ -29,8 +29,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
           FROM pg_attribute a
          WHERE a.attrelid = to_regclass(declared.relation) AND a.attnum > 0 AND NOT a.attisdropped),
     columns AS (
-        SELECT c.place, c.name, c.place <= cardinality(declared.required) AS is_required, p.name IS NOT NULL AS is_present,
-               p.is_virtual,
+        SELECT c.place, c.name, c.place <= cardinality(declared.required) AS is_required,
+               p.name IS NOT NULL AS is_present, p.is_virtual,
                CASE WHEN p.name IS NULL
                     THEN coalesce((SELECT s.name FROM present s WHERE s.name = declared.substitutes ->> c.name),
                                   (SELECT d.name FROM present d

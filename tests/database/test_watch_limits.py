@@ -201,13 +201,14 @@ async def test_a_watched_partition_under_a_watched_parent_is_a_warning(
     assert len(await changes(database, connection, "INSERT INTO things VALUES (1)")) == 2
 
 
+@pytest.mark.parametrize("watch", [WATCH, WATCH_DEFERRED, WATCH_REPLICATED])
 async def test_a_watched_table_can_be_attached_to_a_watched_table(
-    database: str, connection: asyncpg.Connection
+    database: str, connection: asyncpg.Connection, watch: str
 ) -> None:
+    watch_partition = watch.replace("things", "low")
     await connection.execute(
         "CREATE TABLE things (id int PRIMARY KEY, a int) PARTITION BY RANGE (id);"
-        "CREATE TABLE low (id int PRIMARY KEY, a int);"
-        f"{WATCH}; SELECT brain.watch('low', 'low', '{{id}}');"
+        f"CREATE TABLE low (id int PRIMARY KEY, a int); {watch}; {watch_partition};"
         "ALTER TABLE things ATTACH PARTITION low FOR VALUES FROM (0) TO (10)"
     )
     (problem,) = await known_problems(connection)
