@@ -82,4 +82,4 @@ ALONE = Variant("Brain, no node", "^(!brain|brain_)")
 CAPTURE_ONLY = Variant("Brain, a table of yours", "^!brain", node={})
 # Parts of Brain, by the names of the triggers that brain.watch makes.
 CAPTURE = Variant("  only capture", "^!brain")
-FILL_IN = Variant("  only fill-in", "^brain_")
+FILL_IN = Variant("  only fill-in", "^brain_(complete|touch)")

@@ -24,7 +24,7 @@ from brain.database.connection import opened_pool
 from brain.database.history import HistoryReader
 from brain.database.retention import trim_log
 from brain.database.snapshot import SnapshotReader
-from brain.database.watches import warn_of_problems
+from brain.database.watches import WatchedColumns, warn_of_problems
 from brain.errors import BrainError
 from brain.feeds import routes as feeds
 from brain.feeds.reader import FeedReader
@@ -123,6 +123,7 @@ def create_app(
     registry = SessionRegistry(presence)
     access_function = AccessFunction(settings.database_timeout_seconds, problems=problems)
     revoked = Revocations(on_revoke=registry.revoke, problems=problems)
+    watched_columns = WatchedColumns(settings.database_timeout_seconds, problems)
     source = BatchSource(url, settings, before_gap=revoked.load_again, problems=problems)
     authority = authority_for(settings, access_function, revoked)
     cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)
@@ -135,7 +136,13 @@ def create_app(
         source=source,
         authority=authority,
         handshake=Handshake(admission, settings.unread_timeout_seconds),
-        sessions=SessionContext(authority, registry, limits(settings), settings.jwt_leeway_seconds),
+        sessions=SessionContext(
+            authority,
+            registry,
+            limits(settings),
+            settings.jwt_leeway_seconds,
+            watched_columns.refusal,
+        ),
         presence=presence,
         cluster=cluster,
         problems=problems,
@@ -150,10 +157,19 @@ def create_app(
             )
             refresher = FeedRefresher(reader, settings.feed_interval_seconds)
             revoked.connect(pool)
+            watched_columns.connect(pool)
             work: dict[str, Coroutine[Any, Any, None]] = {
                 "batch source": relay(
-                    source, {"revocations": revoked, "hub": hub, "feeds": refresher}, problems
+                    source,
+                    {
+                        "revocations": revoked,
+                        "hub": hub,
+                        "feeds": refresher,
+                        "watched columns": watched_columns,
+                    },
+                    problems,
                 ),
+                "watched columns": watched_columns.run(),
                 "feeds": refresher.run(),
                 "hub": maintain(hub, registry, settings.heartbeat_seconds),
                 "cluster": cluster.run(),

@@ -141,14 +141,14 @@ def run(url: str, work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def on_database(
-    work: Callable[[asyncpg.Connection], Coroutine[Any, Any, Result]], **flags: Any
+    work: Callable[[asyncpg.Connection, str], Coroutine[Any, Any, Result]], **flags: Any
 ) -> Result:
-    """Do `work` on the database of the settings, which must be migrated."""
+    """Do `work` on the database of the settings, which must be migrated, with its URL."""
 
     async def over_a_connection(url: str) -> Result:
         await migrations.require_current(url, [migrations.core_schema()])
         async with connected(url) as connection:
-            return await work(connection)
+            return await work(connection, url)
 
     end_on_signals()
     with database(read_settings(**flags), may_share=True) as (url, *_):

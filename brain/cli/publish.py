@@ -27,7 +27,7 @@ def publish_command(
     brain publish news greeting '{"text": "hello"}'
     """
 
-    async def work(connection: asyncpg.Connection) -> None:
+    async def work(connection: asyncpg.Connection, _: str) -> None:
         try:
             await publish(connection, channel, type, orjson.Fragment(data), recipient)
         except MessageRefused as error:

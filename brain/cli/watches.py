@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import click
@@ -12,6 +13,7 @@ import click
 from brain.cli.database import database_option, on_database
 from brain.database import watches
 from brain.database.connection import first_line
+from brain.database.watches import Table, Watch
 from brain.errors import UsageError
 
 
@@ -20,9 +22,9 @@ from brain.errors import UsageError
 @click.option(
     "--channel", metavar="NAME", help="The channel to stream on.  [default: the table's name]"
 )
-@click.option(
-    "--columns", required=True, metavar="A,B,C", help="The columns to stream; no others are read."
-)
+@click.option("--columns", metavar="A,B,C", help="The columns to stream; no others are read.")
+@click.option("--all-columns", is_flag=True, help="Stream all columns that the table has now.")
+@click.option("--except", "excluded", metavar="A,B", help="Stream all columns but these.")
 @click.option(
     "--type",
     "types",
@@ -37,35 +39,56 @@ from brain.errors import UsageError
     help="When changes are logged.  [default: deferred if the table has AFTER ROW triggers]",
 )
 @click.option("--replicated", is_flag=True, help="Stream what logical replication applies, too.")
+@click.option(
+    "--column-bytes",
+    type=int,
+    metavar="N",
+    help="Leave out values that are larger.  [default: 262144]",
+)
+@click.option(
+    "--row-bytes",
+    type=int,
+    metavar="N",
+    help="Leave out the largest values of an event that is larger.  [default: 1048576]",
+)
 @database_option
 def watch_command(
     table: str,
     channel: str | None,
-    columns: str,
+    columns: str | None,
+    all_columns: bool,
+    excluded: str | None,
     types: tuple[str, ...],
     timing: str | None,
     replicated: bool,
+    column_bytes: int | None,
+    row_bytes: int | None,
     **flags: Any,
 ) -> None:
     """Stream a table's changes; a second call changes how."""
 
-    name = channel or table.rpartition(".")[2]
+    if [columns is not None, all_columns, excluded is not None].count(True) != 1:
+        raise UsageError("one of --columns, --all-columns and --except is needed")
 
-    async def work(connection: asyncpg.Connection) -> None:
+    async def work(connection: asyncpg.Connection, url: str) -> str:
         await find_tables_as_psql(connection)
-        with translating_refusals():
+        with translating_refusals(), warnings_shown(connection):
+            found = await watches.find_table(connection, table)
+            name = found.plain_name if channel is None else channel
             await watches.watch(
                 connection,
-                table,
+                found.name,
                 name,
-                columns.split(","),
+                chosen_columns(found, columns, excluded),
                 types=parsed_types(types),
                 timing=timing,
                 replicated=replicated,
+                column_bytes=column_bytes,
+                row_bytes=row_bytes,
             )
+        return f"watching {found.name} on the channel {name} in {await place(connection, url)}"
 
-    on_database(work, **flags)
-    click.echo(f"{table} is watched on the channel {name}")
+    click.echo(on_database(work, **flags))
 
 
 @click.command("unwatch")
@@ -74,13 +97,14 @@ def watch_command(
 def unwatch_command(table: str, **flags: Any) -> None:
     """Stop watching a table."""
 
-    async def work(connection: asyncpg.Connection) -> None:
+    async def work(connection: asyncpg.Connection, url: str) -> str:
         await find_tables_as_psql(connection)
         with translating_refusals():
-            await watches.unwatch(connection, table)
+            found = await watches.find_table(connection, table)
+            await watches.unwatch(connection, found.name)
+        return f"{found.name} is no longer watched in {await place(connection, url)}"
 
-    on_database(work, **flags)
-    click.echo(f"{table} is no longer watched")
+    click.echo(on_database(work, **flags))
 
 
 @click.command("watches")
@@ -88,7 +112,10 @@ def unwatch_command(table: str, **flags: Any) -> None:
 def watches_command(**flags: Any) -> None:
     """List the watched tables, and their problems."""
 
-    for watch in on_database(watches.watches, **flags):
+    async def work(connection: asyncpg.Connection, _: str) -> list[Watch]:
+        return await watches.watches(connection)
+
+    for watch in on_database(work, **flags):
         click.echo(f"{watch.channel}  {watch.table} ({', '.join(watch.columns)}) {watch.timing}")
         for problem in watch.problems:
             click.echo(f"    {problem}")
@@ -99,11 +126,50 @@ async def find_tables_as_psql(connection: asyncpg.Connection) -> None:
     await connection.execute("RESET search_path")
 
 
+def chosen_columns(table: Table, columns: str | None, excluded: str | None) -> list[str]:
+    """Return the columns of a list, or else all but those of another one."""
+    if columns is not None:
+        return split_list(columns)
+    left_out = split_list(excluded or "")
+    if unknown := [name for name in left_out if name not in table.columns]:
+        has = ", ".join(table.columns)
+        raise UsageError(f"table {table.name} has no column {', '.join(unknown)}; it has {has}")
+    return [name for name in table.columns if name not in left_out]
+
+
+def split_list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def parsed_types(types: tuple[str, ...]) -> dict[str, str]:
     parts = [type.partition("=") for type in types]
     if any(not equals for _, equals, _ in parts):
         raise UsageError("a type is given as insert=name, update=name, delete=name, truncate=name")
     return {operation: name for operation, _, name in parts}
+
+
+async def place(connection: asyncpg.Connection, url: str) -> str:
+    """Return which database that is, and where: `database shop at localhost:5432`."""
+    name = await connection.fetchval("SELECT current_database()")
+    host = urlsplit(url).netloc.rpartition("@")[2] or "a local socket"
+    if host.count(":") == 0 and "," not in host and "socket" not in host:
+        host += ":5432"
+    return f"database {name} at {host}"
+
+
+@contextmanager
+def warnings_shown(connection: asyncpg.Connection) -> Iterator[None]:
+    """Print the warnings of PostgreSQL."""
+
+    def show(_: Any, message: asyncpg.PostgresLogMessage) -> None:
+        if message.severity_en == "WARNING":
+            click.echo(f"brain: {message.message}", err=True)
+
+    connection.add_log_listener(show)
+    try:
+        yield
+    finally:
+        connection.remove_log_listener(show)
 
 
 @contextmanager
@@ -120,4 +186,6 @@ def translating_refusals() -> Iterator[None]:
         asyncpg.FeatureNotSupportedError,  # the name of another database
         asyncpg.PostgresSyntaxError,
     ) as error:
-        raise UsageError(first_line(error)) from error
+        hint = getattr(error, "hint", None)
+        text = first_line(error)
+        raise UsageError(f"{text}: {hint}" if hint else text) from error

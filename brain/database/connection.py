@@ -233,7 +233,22 @@ def translating_connect_errors(url: str) -> Iterator[None]:
             raise WrongDatabaseUrl(
                 f"the database URL {shown(url)} is wrong: {first_line(error)}"
             ) from error
-        raise DatabaseUnreachable(f"cannot connect to {shown(url)}: {first_line(error)}") from error
+        raise DatabaseUnreachable(why_unreachable(url, error)) from error
+
+
+def why_unreachable(url: str, error: Exception) -> str:
+    """Return why no connection could be made."""
+    match error:
+        case asyncpg.InvalidCatalogNameError():
+            return f"there is no such database: {shown(url)}: {first_line(error)}"
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return f"the login at {shown(url)} was refused: {first_line(error)}"
+        case asyncpg.TooManyConnectionsError():
+            return f"{shown(url)} takes no more connections: {first_line(error)}"
+        case OSError() if "Connect call failed" in str(error):
+            return f"cannot connect to {shown(url)}: nothing listens there ({first_line(error)})"
+        case _:
+            return f"cannot connect to {shown(url)}: {first_line(error)}"
 
 
 @contextmanager

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import asyncpg
 import orjson
 
-from brain.database.connection import DATABASE_ERRORS, Queryable, explain
+from brain.database.backoff import delays
+from brain.database.connection import DATABASE_ERRORS, Queryable, explain, first_line
+from brain.errors import UsageError
+from brain.message.column_kinds import ColumnKind, ColumnKinds, refusal
+from brain.message.event import Batch
+from brain.message.matching import Topic
 from brain.problems import Problems
 
 CHECK_SECONDS = 60.0
+
+WATCHES_CHANNEL = "brain.watches"
+"""The channel with an event for each change of a watch."""
+
+
+TABLE = """
+    SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname, ARRAY(
+               SELECT a.attname FROM pg_attribute a
+                WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                  AND a.attgenerated <> 'v' ORDER BY a.attnum)::text[] AS columns
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.oid = $1::text::regclass
+"""
+# Of the same name but for the schema, capitals and quotes.
+SIMILAR_TABLES = """
+    SELECT format('%I.%I', n.nspname, c.relname) AS name
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'brain'
+       AND lower(c.relname) = lower(replace(regexp_replace($1, '^.*\\.', ''), '"', ''))
+     ORDER BY 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +52,18 @@ class Watch:
     timing: str
     problems: tuple[str, ...]
     """Why not every change is logged as configured, if so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that may be watched."""
+
+    name: str
+    """With its schema, as SQL reads it."""
+    plain_name: str
+    """Without schema and quotes."""
+    columns: tuple[str, ...]
+    """Those that triggers see."""
 
 
 async def watches(connection: Queryable) -> list[Watch]:
@@ -56,22 +95,122 @@ async def watch(
     types: Mapping[str, str],
     timing: str | None,
     replicated: bool,
+    column_bytes: int | None = None,
+    row_bytes: int | None = None,
 ) -> None:
     """Log the changes of a table; the SQL function brain.watch documents the arguments."""
+    sizes = {"column_bytes": column_bytes, "row_bytes": row_bytes}
+    given = {name: size for name, size in sizes.items() if size is not None}
+    named = "".join(f", {name} => ${number}" for number, name in enumerate(given, 7))
     await connection.execute(
-        "SELECT brain.watch($1::text::regclass, $2, $3, $4::text::jsonb, $5, $6)",
+        f"SELECT brain.watch($1::text::regclass, $2, $3, $4::text::jsonb, $5, $6{named})",
         table,
         channel,
         list(columns),
         orjson.dumps(types).decode(),
         timing,
         replicated,
+        *given.values(),
     )
+
+
+async def find_table(connection: Queryable, name: str) -> Table:
+    """
+    Return the table of a name, which is read like one in SQL.
+
+    Raises `UsageError`, which names the tables that may be meant.
+    """
+    try:
+        row = await connection.fetchrow(TABLE, name)
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
+        database = await connection.fetchval("SELECT current_database()")
+        similar = [row["name"] for row in await connection.fetch(SIMILAR_TABLES, name)]
+        meant = f"; there is {', '.join(similar)}" if similar else ""
+        raise UsageError(
+            f"there is no table {name} in database {database}: {first_line(error)}{meant}"
+        ) from error
+    if row is None:  # a number
+        raise UsageError(f"there is no table {name}")
+    return Table(row["name"], row["relname"], tuple(row["columns"]))
 
 
 async def unwatch(connection: Queryable, table: str) -> None:
     """Stop watching a table."""
     await connection.execute("SELECT brain.unwatch($1::text::regclass)", table)
+
+
+class WatchedColumns:
+    """
+    Knows the columns of each watched table, by which filters are refused.
+
+    Read when a watch changes. Before a filter is refused, and for a channel that is not known, they
+    are read again: the filter may come before the news of its watch.
+    """
+
+    def __init__(self, timeout_seconds: float, problems: Problems | None = None) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._problems = problems or Problems()
+        self._pool: asyncpg.Pool | None = None
+        self._kinds: ColumnKinds = {}
+        self._changed = asyncio.Event()
+        self._changed.set()
+        self._reading = asyncio.Lock()
+        self._reads_begun = 0
+        self._newest_read = 0
+        """The number of the read that the columns come from."""
+
+    def connect(self, pool: asyncpg.Pool) -> None:
+        """Read from `pool` from now on."""
+        self._pool = pool
+
+    def deliver(self, batch: Batch) -> None:
+        """Notice that a watch has changed."""
+        if not batch.follows or any(event.channel == WATCHES_CHANNEL for event in batch.events):
+            self._changed.set()
+
+    async def run(self) -> None:
+        """For ever: read the columns when they have changed."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            for seconds in delays():
+                try:
+                    await self._read()
+                except DATABASE_ERRORS as error:
+                    self._problems.report("watches", f"cannot be read: {explain(error)}")
+                    await asyncio.sleep(seconds)
+                else:
+                    break
+
+    async def refusal(self, topics: Iterable[Topic]) -> str | None:
+        """Return why a filter can never match; None if there is no reason to refuse it."""
+        filtered = [topic for topic in topics if topic.where]
+        reason = refusal(filtered, self._kinds)
+        if reason is not None or any(topic.channel not in self._kinds for topic in filtered):
+            with suppress(*DATABASE_ERRORS):
+                await self._read()
+                reason = refusal(filtered, self._kinds)
+        return reason
+
+    async def _read(self) -> None:
+        """Read the columns, or wait for another read that begins after this call."""
+        before = self._reads_begun
+        async with self._reading:
+            if self._newest_read > before:
+                return
+            self._reads_begun += 1
+            number = self._reads_begun
+            async with asyncio.timeout(self._timeout_seconds):
+                self._kinds = await self._queried()
+            self._newest_read = number
+
+    async def _queried(self) -> ColumnKinds:
+        assert self._pool is not None
+        kinds: dict[str, dict[str, ColumnKind]] = {}
+        rows = await self._pool.fetch("SELECT channel, name, kind FROM brain.watched_columns()")
+        for row in rows:
+            kinds.setdefault(row["channel"], {})[row["name"]] = row["kind"]
+        return kinds
 
 
 async def warn_of_problems(pool: asyncpg.Pool, problems: Problems | None = None) -> None:

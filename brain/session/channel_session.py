@@ -206,8 +206,11 @@ class ChannelSession(Session):
     async def _subscribe(self, command: Subscribe) -> None:
         names = (*self._subscriptions.names, command.name)
         may_read = await self._context.authority.read_predicate(self._identity, names)
-        if not requested_topics(command.name, command.where, may_read):
+        topics = requested_topics(command.name, command.where, may_read)
+        if not topics:
             self._refuse(f"Not allowed to read {command.name}")
+        elif (reason := await self._context.refuse_filters(topics)) is not None:
+            self._refuse(reason)
         elif not self._subscriptions.add(command.name, command.where):
             self._refuse("Too many subscriptions")
         else:
@@ -239,6 +242,9 @@ class ChannelSession(Session):
         self._become(identity)
         self._change_subscriptions()
         self._confirm(command)
+        readable = self._subscriptions.readable(may_read).topics
+        if (reason := await self._context.refuse_filters(readable)) is not None:
+            self._refuse(reason)
 
     def _become(self, identity: Identity) -> None:
         was_anonymous = self._identity.user is None

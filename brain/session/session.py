@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from brain.auth.identity import Identity
 from brain.auth.policy import Authority
 from brain.close_codes import CloseCode
 from brain.errors import ConnectionEnded
+from brain.message.matching import Topic
 from brain.presence.tracker import ClientInfo
 from brain.session.admission import Admitted
 from brain.session.json_depth import is_deeper
@@ -31,6 +33,10 @@ class SessionLimits:
     bytes_per_second: float
 
 
+async def accept_any(_: Iterable[Topic]) -> None:
+    """Refuse no filter: the columns of tables are not known."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionContext:
     """What all sessions of a process share."""
@@ -40,6 +46,8 @@ class SessionContext:
     limits: SessionLimits
     leeway_seconds: float
     """For how long an expired token is still good."""
+    refuse_filters: Callable[[Iterable[Topic]], Awaitable[str | None]] = accept_any
+    """Returns why the filter of a topic can never match, if so."""
 
 
 class Session(ABC):

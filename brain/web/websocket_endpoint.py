@@ -16,7 +16,7 @@ from brain.auth.identity import Identity
 from brain.errors import AccessUndecided
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
-from brain.message.matching import Filter, exact_number, parse_filter
+from brain.message.matching import Filter, exact_number, parse_filter, requested_topics
 from brain.message.number_strings import NumberStringsFormat
 from brain.message.wire_format import WireFormat
 from brain.session.admission import Admitted
@@ -123,6 +123,10 @@ async def open_channels(
         may_read = await services.authority.read_predicate(who, request.names)
     except AccessUndecided as error:
         await refuse(websocket, error.http_status, str(error))
+        return
+    topics = (t for name in request.names for t in requested_topics(name, request.where, may_read))
+    if (reason := await services.sessions.refuse_filters(topics)) is not None:
+        await refuse(websocket, 400, reason)
         return
 
     def session_for(admitted: Admitted) -> ChannelSession:

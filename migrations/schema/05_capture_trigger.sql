@@ -14,7 +14,9 @@ CREATE TABLE IF NOT EXISTS brain.watched (
     is_replicated boolean  NOT NULL DEFAULT false,
     column_bytes  integer  NOT NULL DEFAULT 262144,   -- a larger value is omitted
     row_bytes     integer  NOT NULL DEFAULT 1048576,  -- of data and old together; above, the largest are omitted
-    table_name    text     NOT NULL                   -- when it was watched: public.orders
+    table_name    text     NOT NULL,                  -- when it was watched: public.orders
+    attributes    jsonb    NOT NULL DEFAULT '{}',     -- then, too: {"id": [1, "integer"]}, number and type
+    known_limits  text[]   NOT NULL DEFAULT '{}'      -- what brain.watch has warned of
 );
 
 -- The settings that decide the text of a value; those of the writer's session must not show.

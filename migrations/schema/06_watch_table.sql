@@ -21,27 +21,301 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.missing_columns FROM PUBLIC;
 
--- True if the table, or one of its partitions, has AFTER ROW triggers of the application. A trigger that
--- writes rows of the same table makes Brain's trigger see the changes in another order than they were made.
-CREATE OR REPLACE FUNCTION brain.has_row_triggers(relation regclass) RETURNS boolean LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION brain.column_names(relation regclass) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT EXISTS (SELECT FROM pg_trigger t
-                    WHERE t.tgrelid IN (SELECT relation UNION ALL SELECT relid FROM pg_partition_tree(relation))
-                      AND NOT t.tgisinternal AND t.tgname NOT LIKE '!brain%'
-                      AND t.tgtype & 1 = 1 AND t.tgtype & 66 = 0)
+    SELECT string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_attribute a
+     WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
 $$;
-REVOKE ALL ON FUNCTION brain.has_row_triggers FROM PUBLIC;
+REVOKE ALL ON FUNCTION brain.column_names FROM PUBLIC;
 
--- True if the triggers of a watch exist and are enabled, on every partition too. Their names have the
--- watch's number, so that a watched table can be attached to a watched partitioned table.
-CREATE OR REPLACE FUNCTION brain.has_triggers(watch integer, relation regclass, enabled "char") RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT count(*) FILTER (WHERE t.tgname = '!brain_1_row_' || watch) = count(DISTINCT r.id)
-       AND count(*) FILTER (WHERE t.tgname = '!brain_2_truncate_' || watch AND r.id = relation) = 1
-      FROM (SELECT relation::oid UNION SELECT relid FROM pg_partition_tree(relation)) r (id)
-      LEFT JOIN pg_trigger t ON t.tgrelid = r.id AND t.tgenabled = enabled
+-- The names of the AFTER ROW triggers that the application has on the table or on one of its partitions.
+-- A trigger that writes rows of the same table makes Brain's trigger see the changes in another order than
+-- they were made.
+CREATE OR REPLACE FUNCTION brain.row_triggers(relation regclass) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT string_agg(DISTINCT quote_ident(t.tgname), ', ')
+      FROM pg_trigger t
+     WHERE t.tgrelid IN (SELECT relation UNION ALL SELECT relid FROM pg_partition_tree(relation))
+       AND NOT t.tgisinternal AND t.tgname NOT LIKE '!brain%'
+       AND t.tgtype & 1 = 1 AND t.tgtype & 66 = 0
 $$;
-REVOKE ALL ON FUNCTION brain.has_triggers FROM PUBLIC;
+REVOKE ALL ON FUNCTION brain.row_triggers FROM PUBLIC;
+
+-- The numbers and types of columns by their names, by which it is found later what has become of them.
+CREATE OR REPLACE FUNCTION brain.attributes(relation regclass, columns text[]) RETURNS jsonb LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(jsonb_object_agg(a.attname, jsonb_build_array(a.attnum, format_type(a.atttypid, NULL))), '{}')
+      FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = ANY (columns) AND NOT a.attisdropped
+$$;
+REVOKE ALL ON FUNCTION brain.attributes FROM PUBLIC;
+
+-- A word of a command line.
+CREATE OR REPLACE FUNCTION brain.shell_word(word text) RETURNS text LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN word ~ '^[A-Za-z0-9_.,:=/-]+$' THEN word
+                ELSE '''' || replace(word, '''', '''\''''') || '''' END
+$$;
+REVOKE ALL ON FUNCTION brain.shell_word FROM PUBLIC;
+
+-- What has become of a column: its name by now, null if it was dropped.
+CREATE OR REPLACE FUNCTION brain.present_name(watched brain.watched, name text) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT a.attname::text FROM pg_attribute a
+     WHERE a.attrelid = watched.relation AND a.attnum > 0 AND NOT a.attisdropped
+       AND (a.attname = name
+            OR (a.attnum = (watched.attributes -> name ->> 0)::integer
+                AND a.attname <> ALL (watched.columns || watched.key_columns)))
+     ORDER BY a.attname = name DESC LIMIT 1
+$$;
+REVOKE ALL ON FUNCTION brain.present_name FROM PUBLIC;
+
+-- The command that watches a table in the way of a watch, with those of the columns that are still there.
+CREATE OR REPLACE FUNCTION brain.watch_command(watched brain.watched, relation text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT concat_ws(' ', 'brain watch', brain.shell_word(relation), '--channel', brain.shell_word(watched.channel),
+               '--columns ' || brain.shell_word((
+                   SELECT string_agg(coalesce(brain.present_name(watched, name), name), ',' ORDER BY number)
+                     FROM unnest(watched.columns) WITH ORDINALITY c (name, number)
+                    WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = watched.relation)
+                       OR brain.present_name(watched, name) IS NOT NULL)),
+               (SELECT string_agg('--type ' || brain.shell_word(key || '=' || value), ' ' ORDER BY key)
+                  FROM jsonb_each_text(watched.types)),
+               CASE WHEN watched.is_deferred THEN '--timing deferred' END,
+               CASE WHEN watched.is_replicated THEN '--replicated' END,
+               CASE WHEN watched.column_bytes <> 262144 THEN '--column-bytes ' || watched.column_bytes END,
+               CASE WHEN watched.row_bytes <> 1048576 THEN '--row-bytes ' || watched.row_bytes END)
+$$;
+REVOKE ALL ON FUNCTION brain.watch_command FROM PUBLIC;
+
+-- Why a relation is none that can be watched, with the way out; null if it is one.
+CREATE OR REPLACE FUNCTION brain.kind_problem(relation regclass) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE read (id) AS (  -- by a view, and by the views that it reads from
+        SELECT relation::oid
+         UNION
+        SELECT d.refobjid
+          FROM read JOIN pg_class v ON v.oid = read.id AND v.relkind IN ('v', 'm')
+          JOIN pg_rewrite r ON r.ev_class = v.oid
+          JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                          AND d.refclassid = 'pg_class'::regclass)
+    SELECT CASE
+        WHEN c.oid IS NULL THEN format('%s cannot be watched: there is no such table', coalesce(relation::text, 'NULL'))
+        WHEN c.relnamespace = 'brain'::regnamespace
+            THEN format('%s cannot be watched: it is one of Brain''s own tables', relation)
+        WHEN n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast')
+            THEN format('%s cannot be watched: it is one of PostgreSQL''s own tables', relation)
+        WHEN c.relkind IN ('v', 'm')
+            THEN format('%s cannot be watched: it is a %s, and triggers do not see what its query returns: '
+                        'watch the tables that it reads from%s, or define a feed with its query '
+                        '(brain.define_feed)', relation,
+                        CASE c.relkind WHEN 'v' THEN 'view' ELSE 'materialized view' END,
+                        (SELECT ' (' || string_agg(r.id::regclass::text, ', ' ORDER BY r.id::regclass::text) || ')'
+                           FROM read r JOIN pg_class t ON t.oid = r.id AND t.relkind IN ('r', 'p')))
+        WHEN c.relkind = 'f'
+            THEN format('%s cannot be watched: it is a foreign table, and triggers do not see what others write '
+                        'to it: watch it in the database that it is stored in', relation)
+        WHEN c.relkind NOT IN ('r', 'p')
+            THEN format('%s cannot be watched: it is no table', relation)
+        WHEN c.relpersistence = 't'
+            THEN format('%s cannot be watched: it is a temporary table, which only its own session sees: watch a '
+                        'permanent one', relation)
+        ELSE (SELECT format('%s cannot be watched: it is a partition of %s, which is watched on the channel %s, '
+                            'its own changes too: subscribe to that, or end it first: brain unwatch %s',
+                            c.oid::regclass, w.relation, w.channel, brain.shell_word(w.relation::text))
+                FROM pg_partition_ancestors(c.oid) a JOIN brain.watched w ON w.relation = a.relid
+               WHERE a.relid <> c.oid
+                 AND NOT EXISTS (SELECT FROM brain.watched own WHERE own.relation = c.oid) LIMIT 1)
+        END
+      FROM (SELECT) one
+      LEFT JOIN pg_class c ON c.oid = relation
+      LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+$$;
+REVOKE ALL ON FUNCTION brain.kind_problem FROM PUBLIC;
+
+-- What else a writer may do that the channel of a watch does not show, or shows in another way, and what
+-- keeps Brain from reading the table, each with the way out. A watch works all the same.
+CREATE OR REPLACE FUNCTION brain.limits(watched brain.watched) RETURNS text[] LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE relations (id) AS (
+        SELECT watched.relation::oid UNION SELECT relid FROM pg_partition_tree(watched.relation)),
+    listed AS (
+        SELECT a.attname AS name, a.attnum AS number, a.atttypid AS type, a.atttypmod AS modifier,
+               a.attname = ANY (watched.key_columns) AS is_key
+          FROM pg_attribute a
+         WHERE a.attrelid = watched.relation AND a.attnum > 0 AND NOT a.attisdropped
+           AND a.attname = ANY (watched.columns || watched.key_columns)),
+    inner_types (name, type) AS (  -- those that a value of a column consists of
+        SELECT name, type FROM listed
+         UNION
+        SELECT i.name, inner_type
+          FROM inner_types i JOIN pg_type t ON t.oid = i.type
+          LEFT JOIN pg_attribute a ON a.attrelid = t.typrelid AND t.typrelid <> 0 AND a.attnum > 0
+                                  AND NOT a.attisdropped,
+               unnest(ARRAY[nullif(t.typbasetype, 0), nullif(t.typelem, 0), a.atttypid]) inner_type
+         WHERE inner_type IS NOT NULL)
+    SELECT coalesce(array_agg(sentence ORDER BY place) FILTER (WHERE sentence IS NOT NULL), '{}')
+      FROM unnest(ARRAY[
+        (SELECT format('row-level security of %s does not apply to its events: each client that may read the '
+                       'channel %s gets all rows: let nobody else read it', watched.relation, watched.channel)
+           FROM pg_class c WHERE c.oid IN (SELECT id FROM relations) AND c.relrowsecurity LIMIT 1),
+        (SELECT format('role %s may not read %s, so a Brain that connects as that role sends no snapshots of the '
+                       'channel %s: %s', quote_ident(current_user), watched.relation, watched.channel,
+                       string_agg(grant_needed, '; '))
+           FROM (SELECT format('GRANT USAGE ON SCHEMA %s TO %s', c.relnamespace::regnamespace,
+                               quote_ident(current_user)) AS grant_needed
+                   FROM pg_class c
+                  WHERE c.oid = watched.relation AND NOT has_schema_privilege(c.relnamespace, 'USAGE')
+                  UNION ALL
+                 SELECT format('GRANT SELECT ON %s TO %s', watched.relation, quote_ident(current_user))
+                  WHERE EXISTS (SELECT FROM listed
+                                 WHERE NOT has_column_privilege(watched.relation, number, 'SELECT'))) grants
+         HAVING count(*) > 0),
+        (SELECT format('the AFTER ROW triggers of %s (%s) may write rows again, and with the timing immediate the '
+                       'older row is logged last: this changes it: %s --timing deferred', watched.relation, names,
+                       brain.watch_command(watched, watched.relation::text))
+           FROM brain.row_triggers(watched.relation) names WHERE names IS NOT NULL AND NOT watched.is_deferred),
+        (SELECT format('the triggers of %s do not fire in sessions with session_replication_role = replica, which '
+                       'is a setting of %s: this changes it: %s --replicated', watched.relation,
+                       string_agg(DISTINCT whose, ', '), brain.watch_command(watched, watched.relation::text))
+           FROM (SELECT CASE WHEN s.setrole <> 0 THEN 'role ' || s.setrole::regrole
+                             WHEN s.setdatabase <> 0 THEN 'this database'
+                             ELSE 'all roles' END AS whose
+                   FROM pg_db_role_setting s, unnest(s.setconfig) setting
+                  WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+                    AND setting = 'session_replication_role=replica'
+                  UNION ALL
+                 SELECT 'this server' FROM pg_settings
+                  WHERE name = 'session_replication_role' AND boot_val <> setting AND setting = 'replica'
+                    AND source = 'configuration file') replica
+          WHERE NOT watched.is_replicated HAVING count(*) > 0),
+        (SELECT format('what a subscription to another server writes to %s is not seen: this changes it: %s '
+                       '--replicated', watched.relation, brain.watch_command(watched, watched.relation::text))
+          WHERE NOT watched.is_replicated
+            AND EXISTS (SELECT FROM pg_subscription_rel s WHERE s.srrelid IN (SELECT id FROM relations))),
+        (SELECT format('%s is unlogged: a crash of the server empties it without an event', watched.relation)
+           FROM pg_class c WHERE c.oid IN (SELECT id FROM relations) AND c.relpersistence = 'u' LIMIT 1),
+        (SELECT format('changes of the tables that inherit from %s (%s) are not seen: watch each on a channel of '
+                       'its own', watched.relation, string_agg(i.inhrelid::regclass::text, ', '))
+           FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent AND p.relkind = 'r'
+          WHERE i.inhparent = watched.relation HAVING count(*) > 0),
+        (SELECT format('partitions of %s are watched as well (%s), so their changes are sent twice: %s',
+                       watched.relation, string_agg(format('%s on the channel %s', w.relation, w.channel), ', '),
+                       string_agg('brain unwatch ' || brain.shell_word(w.relation::text), ' && '))
+           FROM brain.watched w
+          WHERE w.relation <> watched.relation AND w.relation IN (SELECT id FROM relations) HAVING count(*) > 0),
+        (SELECT format('the key of %s may be larger than 8192 bytes of JSON (%s): clients get a reset of the '
+                       'channel %s in place of the change of such a row', watched.relation,
+                       string_agg(format('%s %s', quote_ident(name), format_type(type, modifier)), ', '
+                                  ORDER BY number),
+                       watched.channel)
+           FROM (SELECT DISTINCT l.name, l.number, l.type, l.modifier
+                   FROM listed l JOIN inner_types i USING (name) JOIN pg_type t ON t.oid = i.type
+                  WHERE l.is_key
+                    AND (t.typtype IN ('c', 'm') OR t.typcategory = 'A'
+                         OR t.oid IN ('bytea'::regtype, 'json'::regtype, 'jsonb'::regtype, 'xml'::regtype,
+                                      'tsvector'::regtype, 'varbit'::regtype)
+                         OR (t.oid IN ('varchar'::regtype, 'bpchar'::regtype) AND l.modifier > 8192))) large
+         HAVING count(*) > 0),
+        (SELECT format('functions make JSON of the columns of %s (%s), with the rights of brain_owner: a value for '
+                       'which they fail is omitted', watched.relation,
+                       string_agg(DISTINCT format('%s: %s', quote_ident(i.name), c.castfunc::regprocedure), ', '))
+           FROM inner_types i JOIN pg_cast c ON c.castsource = i.type AND c.casttarget = 'json'::regtype
+           JOIN pg_type t ON t.oid = i.type AND t.typtype <> 'c'
+           JOIN pg_proc p ON p.oid = c.castfunc
+           JOIN pg_language language ON language.oid = p.prolang AND language.lanname NOT IN ('internal', 'c')
+         HAVING count(*) > 0)
+      ]) WITH ORDINALITY s (sentence, place)
+$$;
+REVOKE ALL ON FUNCTION brain.limits FROM PUBLIC;
+
+-- What has become of a watched table's name.
+CREATE OR REPLACE FUNCTION brain.name_problem(watched brain.watched) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE
+        WHEN c.oid IS NULL AND other.oid IS NULL
+            THEN format('table %s was dropped: this ends the watch: SELECT brain.unwatch_dropped()',
+                        watched.table_name)
+        WHEN c.oid IS NULL AND w.id IS NULL
+            THEN format('table %s was dropped, and what has its name by now is not watched: %s', watched.table_name,
+                        brain.watch_command(watched, watched.table_name))
+        WHEN c.oid IS NULL
+            THEN format('table %s was dropped, and what has its name by now is watched on the channel %s: this ends '
+                        'the watch: SELECT brain.unwatch_dropped()', watched.table_name, w.channel)
+        WHEN other.oid <> c.oid AND w.id IS NULL
+            THEN format('the name %1$s is another table''s by now, which is not watched; the watched one is called '
+                        '%2$s: brain unwatch %3$s && %4$s', watched.table_name, watched.relation,
+                        brain.shell_word(watched.relation::text),
+                        brain.watch_command(watched, watched.table_name))
+        WHEN other.oid <> c.oid
+            THEN format('the name %s is by now that of a table that is watched on the channel %s; the one that is '
+                        'watched on %s is called %s: to have it known by that name: %s', watched.table_name,
+                        w.channel, watched.channel, watched.relation,
+                        brain.watch_command(watched, watched.relation::text))
+        WHEN c.relnamespace <> coalesce(to_regnamespace(quote_ident(
+                 (parse_ident(watched.table_name))[array_length(parse_ident(watched.table_name), 1) - 1])), 0)
+            THEN format('table %s was moved: it is %s by now, and watched as before: to have it known by that name: '
+                        '%s', watched.table_name, watched.relation,
+                        brain.watch_command(watched, watched.relation::text))
+        END
+      FROM (SELECT) one
+      LEFT JOIN pg_class c ON c.oid = watched.relation
+      LEFT JOIN pg_class other ON other.oid = to_regclass(watched.table_name)
+      LEFT JOIN brain.watched w ON w.relation = other.oid AND w.id <> watched.id
+$$;
+REVOKE ALL ON FUNCTION brain.name_problem FROM PUBLIC;
+
+-- What has become of the listed columns, and of the primary key.
+CREATE OR REPLACE FUNCTION brain.column_problems(watched brain.watched) RETURNS text[] LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT array_remove(ARRAY[
+        (SELECT format('%s has changed: %s: this watches it as it is: %s', watched.relation,
+                       string_agg(what, ', ' ORDER BY number),
+                       brain.watch_command(watched, watched.relation::text))
+           FROM (SELECT c.number,
+                        CASE WHEN present IS NULL THEN format('no column %s any more', quote_ident(name))
+                             WHEN present <> name THEN format('column %s is called %s', quote_ident(name),
+                                                              quote_ident(present))
+                             ELSE (SELECT format('column %s is %s and was %s', quote_ident(name),
+                                                 format_type(a.atttypid, NULL), watched.attributes -> name ->> 1)
+                                     FROM pg_attribute a
+                                    WHERE a.attrelid = watched.relation AND a.attname = name
+                                      AND format_type(a.atttypid, NULL) <> watched.attributes -> name ->> 1)
+                        END AS what
+                   FROM unnest(watched.columns || watched.key_columns) WITH ORDINALITY c (name, number),
+                        brain.present_name(watched, name) present
+                  WHERE c.number <= cardinality(watched.columns) OR name <> ALL (watched.columns)) columns
+          WHERE what IS NOT NULL HAVING count(*) > 0),
+        CASE WHEN keys IS NULL
+                 THEN format('%s has no primary key any more, and its events have the former one (%s): add one, then: '
+                             '%s', watched.relation, array_to_string(watched.key_columns, ', '),
+                             brain.watch_command(watched, watched.relation::text))
+             WHEN keys <> watched.key_columns
+                 THEN format('the primary key of %s is (%s), and its events have the former one (%s): %s',
+                             watched.relation, array_to_string(keys, ', '),
+                             array_to_string(watched.key_columns, ', '),
+                             brain.watch_command(watched, watched.relation::text)) END], NULL)
+      FROM brain.primary_key(watched.relation) keys
+$$;
+REVOKE ALL ON FUNCTION brain.column_problems FROM PUBLIC;
+
+-- The tables on which a trigger of a watch is missing or disabled: that is the table or some of its
+-- partitions. The triggers' names have the watch's number, so that a watched table can be attached to a
+-- watched partitioned table.
+CREATE OR REPLACE FUNCTION brain.trigger_problem(watched brain.watched) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('a trigger is missing or disabled on %s, so changes there are not seen: this creates it: '
+                  '%s', string_agg(r.id::regclass::text, ', ' ORDER BY r.id::regclass::text),
+                  brain.watch_command(watched, watched.relation::text))
+      FROM (SELECT watched.relation::oid UNION SELECT relid FROM pg_partition_tree(watched.relation)) r (id)
+     WHERE EXISTS (
+         SELECT FROM unnest(ARRAY['!brain_1_row_', '!brain_2_truncate_']) name
+          WHERE (name = '!brain_1_row_' OR r.id = watched.relation)
+            AND NOT EXISTS (SELECT FROM pg_trigger t
+                             WHERE t.tgrelid = r.id AND t.tgname = name || watched.id
+                               AND t.tgenabled = CASE WHEN watched.is_replicated THEN 'A' ELSE 'O' END))
+    HAVING count(*) > 0
+$$;
+REVOKE ALL ON FUNCTION brain.trigger_problem FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION brain.drop_triggers(watch integer, relation regclass) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
@@ -65,24 +339,41 @@ BEGIN
     FOR watch IN DELETE FROM brain.watched w
                   WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relation) RETURNING w.id LOOP
         EXECUTE format('DROP FUNCTION brain.%I()', 'capture_' || watch);
+        PERFORM brain.append_watch_change('unwatched', watch);
     END LOOP;
 END $$;
 REVOKE ALL ON FUNCTION brain.unwatch_dropped FROM PUBLIC;
+
+-- Tells all nodes that a watch has changed: they know the columns of each.
+CREATE OR REPLACE FUNCTION brain.append_watch_change(type text, watch integer) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT brain.append('brain.watches', type, 'P', NULL, json_build_object('watch', watch)::text, NULL, '')
+$$;
+REVOKE ALL ON FUNCTION brain.append_watch_change FROM PUBLIC;
+
+-- The table that was watched last on each channel, by which it is found that a channel changes hands.
+CREATE TABLE IF NOT EXISTS brain.channel_tables (
+    channel    text PRIMARY KEY,
+    relation   oid  NOT NULL,
+    table_name text NOT NULL
+);
 
 -- Streams every change of a table to a channel, with the listed columns and no others.
 --
 -- types: the types of its messages, {"insert": "order_placed", "update": ..., "delete": ..., "truncate": ...};
 --     the wire format derives those that are left out.
 -- timing: 'immediate' or 'deferred' to the end of the transaction. The default is deferred where the
---     table has AFTER ROW triggers of its own. The price of deferring: ALTER TABLE and TRUNCATE after a
---     change in the same transaction need SET CONSTRAINTS ALL IMMEDIATE before them.
+--     table has AFTER ROW triggers of its own. The price of deferring: ALTER TABLE, CREATE INDEX, DROP TABLE
+--     and TRUNCATE after a change in the same transaction need SET CONSTRAINTS ALL IMMEDIATE before them.
 -- replicated: true to stream what logical replication applies here; triggers do not fire for that
 --     otherwise.
 -- column_bytes: a larger value is not logged; the event names its column in `omitted`.
 -- row_bytes: of the values of an event together, the former ones too; above it the largest are omitted.
 --
+-- What cannot work is an exception, and what works with a limit is a warning, each with the way out.
+--
 -- To be called again when any of that changes. It locks the table for a moment, and needs the table's
--- TRIGGER privilege and membership in brain_owner. The names of the triggers sort before letters: if they
+-- TRIGGER privilege and membership in brain_owner; a later call also its owner's rights. The names of the triggers sort before letters: if they
 -- fired after a trigger of the application that writes the row again, the older image would be logged
 -- last.
 CREATE OR REPLACE FUNCTION brain.watch(relation regclass, channel text, columns text[], types jsonb DEFAULT '{}',
@@ -92,11 +383,15 @@ RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $watch$
 DECLARE
     keys CONSTANT text[] := brain.primary_key(relation);
     unknown CONSTANT text := brain.missing_columns(relation, columns);
+    kind_problem CONSTANT text := brain.kind_problem(relation);
+    may_create_triggers CONSTANT boolean := NOT EXISTS (
+        SELECT FROM (SELECT relation UNION SELECT relid FROM pg_partition_tree(relation)) t (id)
+         WHERE NOT has_table_privilege(id, 'TRIGGER'));
     invalid_types CONSTANT text := (
         SELECT string_agg(name, ', ') FROM jsonb_each(types) t (name, value)
          WHERE name NOT IN ('insert', 'update', 'delete', 'truncate')
             OR jsonb_typeof(value) <> 'string' OR value = '""');
-    is_deferred CONSTANT boolean := coalesce(timing = 'deferred', brain.has_row_triggers(relation));
+    is_deferred CONSTANT boolean := coalesce(timing = 'deferred', brain.row_triggers(relation) IS NOT NULL);
     channel_owner CONSTANT regclass := (
         SELECT w.relation FROM brain.watched w
          WHERE w.channel = watch.channel AND w.relation <> watch.relation
@@ -104,21 +399,33 @@ DECLARE
     virtual_columns CONSTANT text := (
         SELECT string_agg(a.attname, ', ') FROM pg_attribute a
          WHERE a.attrelid = relation AND a.attname = ANY (columns) AND a.attgenerated = 'v');
-    kind "char";
+    repeated_columns CONSTANT text := (
+        SELECT string_agg(name, ', ')
+          FROM (SELECT name FROM unnest(columns) name GROUP BY 1 HAVING count(*) > 1) repeated);
+    former CONSTANT brain.watched := (SELECT w FROM brain.watched w WHERE w.relation = watch.relation);
+    former_owner CONSTANT text := (
+        SELECT o.table_name FROM brain.channel_tables o
+         WHERE o.channel = watch.channel AND o.relation <> watch.relation AND o.table_name <> watch.relation::text);
     watched brain.watched;
     trigger_name text;
+    limit_found text;
 BEGIN
-    SELECT c.relkind INTO kind FROM pg_class c
-     WHERE c.oid = relation AND c.relpersistence <> 't' AND c.relnamespace <> 'brain'::regnamespace;
-    IF kind IS NULL OR kind NOT IN ('r', 'p') THEN
-        RAISE EXCEPTION '% cannot be watched: it is a view, a foreign or temporary table, or one of Brain''s own',
-              relation;
+    IF kind_problem IS NOT NULL THEN
+        RAISE EXCEPTION '%', kind_problem;
+    ELSIF NOT may_create_triggers THEN
+        RAISE EXCEPTION 'role % may not create triggers on %: its owner can allow it: GRANT TRIGGER ON % TO %',
+              quote_ident(current_user), relation, relation, quote_ident(current_user)
+              USING ERRCODE = 'insufficient_privilege';
     ELSIF keys IS NULL THEN
-        RAISE EXCEPTION 'table % has no primary key', relation;
+        RAISE EXCEPTION 'table % has no primary key, by which clients know its rows: add one: '
+                        'ALTER TABLE % ADD PRIMARY KEY (...)', relation, relation;
     ELSIF unknown IS NOT NULL THEN
-        RAISE EXCEPTION 'table % has no column %', relation, unknown;
+        RAISE EXCEPTION 'table % has no column %; it has %', relation, unknown, brain.column_names(relation);
+    ELSIF repeated_columns IS NOT NULL THEN
+        RAISE EXCEPTION 'column % of % is listed more than once', repeated_columns, relation;
     ELSIF virtual_columns IS NOT NULL THEN
-        RAISE EXCEPTION 'triggers do not see the virtual column % of %', virtual_columns, relation;
+        RAISE EXCEPTION 'triggers do not see the virtual column % of %: list the columns that it is computed from, '
+                        'or have it STORED', virtual_columns, relation;
     ELSIF coalesce(cardinality(columns), 0) = 0 THEN
         RAISE EXCEPTION 'no column of % is listed', relation;
     ELSIF coalesce(channel, '') = '' THEN
@@ -126,7 +433,9 @@ BEGIN
     ELSIF starts_with(channel, 'brain.') THEN
         RAISE EXCEPTION 'the channel % is Brain''s own', channel;
     ELSIF channel_owner IS NOT NULL THEN
-        RAISE EXCEPTION 'the channel % is that of table %', channel, channel_owner;
+        RAISE EXCEPTION 'the channel % is that of table %', channel, channel_owner
+              USING HINT = format('choose another channel, or end that watch: brain unwatch %s',
+                                  brain.shell_word(channel_owner::text));
     ELSIF invalid_types IS NOT NULL THEN
         RAISE EXCEPTION 'types names messages for insert, update, delete and truncate; not %', invalid_types;
     ELSIF timing NOT IN ('immediate', 'deferred') THEN
@@ -138,13 +447,14 @@ BEGIN
     END IF;
     PERFORM brain.unwatch_dropped();
     INSERT INTO brain.watched AS w (relation, channel, key_columns, columns, types, is_deferred, is_replicated,
-                                    column_bytes, row_bytes, table_name)
+                                    column_bytes, row_bytes, table_name, attributes)
     VALUES (relation, channel, keys, columns, types, is_deferred, replicated, column_bytes, row_bytes,
-            relation::text)
+            relation::text, brain.attributes(relation, keys || columns))
     ON CONFLICT ON CONSTRAINT watched_relation_key DO UPDATE
        SET channel = excluded.channel, key_columns = excluded.key_columns, columns = excluded.columns,
            types = excluded.types, is_deferred = excluded.is_deferred, is_replicated = excluded.is_replicated,
-           column_bytes = excluded.column_bytes, row_bytes = excluded.row_bytes, table_name = excluded.table_name
+           column_bytes = excluded.column_bytes, row_bytes = excluded.row_bytes, table_name = excluded.table_name,
+           attributes = excluded.attributes
     RETURNING w.* INTO watched;
     PERFORM brain.write_capture(watched), brain.drop_triggers(watched.id, relation);
     EXECUTE format($triggers$
@@ -161,6 +471,27 @@ CREATE TRIGGER "!brain_2_truncate_%5$s" AFTER TRUNCATE ON %1$s
             EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', relation, trigger_name);
         END LOOP;
     END IF;
+    IF former_owner IS NOT NULL THEN
+        RAISE WARNING 'the channel % was that of table %: those who subscribe to it get rows of % from now on',
+              channel, former_owner, relation;
+    END IF;
+    INSERT INTO brain.channel_tables VALUES (channel, relation, relation::text)
+    ON CONFLICT ON CONSTRAINT channel_tables_pkey DO UPDATE
+       SET relation = excluded.relation, table_name = excluded.table_name;
+    IF former.channel <> channel THEN
+        RAISE WARNING 'table % was watched on the channel %, which gets no changes any more', relation,
+              former.channel;
+    END IF;
+    IF NOT (former.columns @> columns AND former.columns <@ columns) THEN
+        RAISE WARNING 'table % was watched with other columns: %', relation, concat_ws('; ',
+            'no longer sent: ' || (SELECT string_agg(c, ', ') FROM unnest(former.columns) c WHERE c <> ALL (columns)),
+            'new: ' || (SELECT string_agg(c, ', ') FROM unnest(columns) c WHERE c <> ALL (former.columns)));
+    END IF;
+    UPDATE brain.watched w SET known_limits = brain.limits(w) WHERE w.id = watched.id RETURNING w.* INTO watched;
+    FOREACH limit_found IN ARRAY watched.known_limits LOOP
+        RAISE WARNING '%', limit_found;
+    END LOOP;
+    PERFORM brain.append_watch_change('watched', watched.id);
 END $watch$;
 REVOKE ALL ON FUNCTION brain.watch FROM PUBLIC;
 
@@ -176,6 +507,7 @@ BEGIN
     END IF;
     PERFORM brain.drop_triggers(watch, relation), brain.unwatch_dropped();
     EXECUTE format('DROP FUNCTION brain.%I()', 'capture_' || watch);
+    PERFORM brain.append_watch_change('unwatched', watch);
 END $$;
 REVOKE ALL ON FUNCTION brain.unwatch FROM PUBLIC;
 
@@ -184,17 +516,36 @@ CREATE OR REPLACE VIEW brain.watches AS
 SELECT w.relation, w.channel, w.key_columns, w.columns, w.types,
        CASE WHEN w.is_deferred THEN 'deferred' ELSE 'immediate' END AS timing,
        w.is_replicated AS replicated,
-       array_remove(ARRAY[
-           CASE WHEN c.oid IS NULL THEN 'the table was dropped' END,
-           CASE WHEN c.oid IS NOT NULL THEN 'no column ' || brain.missing_columns(c.oid, w.columns) END,
-           CASE WHEN brain.primary_key(c.oid) IS DISTINCT FROM w.key_columns AND c.oid IS NOT NULL
-                THEN 'the primary key has changed' END,
-           CASE WHEN c.oid IS NOT NULL
-                 AND NOT brain.has_triggers(w.id, c.oid, CASE WHEN w.is_replicated THEN 'A' ELSE 'O' END::"char")
-                THEN 'a trigger is missing or disabled' END,
-           CASE WHEN NOT w.is_deferred AND brain.has_row_triggers(c.oid)
-                THEN 'it has AFTER ROW triggers by now, which may write rows again' END], NULL) AS problems
+       CASE WHEN c.oid IS NULL THEN ARRAY[brain.name_problem(w)]
+            ELSE array_remove(brain.name_problem(w) || brain.column_problems(w) || brain.trigger_problem(w), NULL)
+                 || ARRAY(SELECT l FROM unnest(brain.limits(w)) l WHERE l <> ALL (w.known_limits))
+       END AS problems
   FROM brain.watched w LEFT JOIN pg_class c ON c.oid = w.relation;
+
+-- The columns of a watched table as they are in JSON: string, number, boolean, or any.
+CREATE OR REPLACE FUNCTION brain.watched_columns(OUT channel text, OUT name text, OUT kind text) RETURNS SETOF record
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE base (channel, place, name, type) AS (
+        SELECT w.channel, c.place, c.name, a.atttypid
+          FROM brain.watched w CROSS JOIN unnest(w.columns) WITH ORDINALITY c (name, place)
+          LEFT JOIN pg_attribute a ON a.attrelid = w.relation AND a.attname = c.name AND NOT a.attisdropped
+         UNION ALL
+        SELECT b.channel, b.place, b.name, t.typbasetype
+          FROM base b JOIN pg_type t ON t.oid = b.type AND t.typtype = 'd')
+    SELECT b.channel, b.name,
+           CASE WHEN t.oid = 'boolean'::regtype THEN 'boolean'
+                WHEN t.oid IN ('smallint'::regtype, 'integer'::regtype, 'bigint'::regtype, 'numeric'::regtype,
+                               'real'::regtype, 'double precision'::regtype) THEN 'number'
+                WHEN t.oid IS NULL OR t.typtype = 'c' OR t.typcategory = 'A'
+                     OR t.oid IN ('json'::regtype, 'jsonb'::regtype)
+                     OR EXISTS (SELECT FROM pg_cast c WHERE c.castsource = t.oid AND c.casttarget = 'json'::regtype)
+                    THEN 'any'
+                ELSE 'string' END
+      FROM base b LEFT JOIN pg_type t ON t.oid = b.type
+     WHERE t.typtype IS DISTINCT FROM 'd'
+     ORDER BY b.channel, b.place
+$$;
+REVOKE ALL ON FUNCTION brain.watched_columns FROM PUBLIC;
 
 -- The table in a FROM clause: a partitioned table with its partitions, any other table alone, because its
 -- triggers do not see what is written to tables that inherit from it.

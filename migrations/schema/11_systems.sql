@@ -12,9 +12,39 @@ CREATE TABLE IF NOT EXISTS brain.system_tables (
     required  text[]   NOT NULL,     -- columns without which the table is not watched
     wanted    text[]   NOT NULL,     -- more columns to watch, as far as the table has them
     unwatched text[]   NOT NULL,     -- required columns that are read; a change of these alone is no event
-    created   regclass,              -- the table, if Brain created it
-    failure   text                   -- why brain.watch refused the table last
+    created     regclass,            -- the table, if Brain created it
+    failure     text,                -- why brain.watch refused the table last
+    substitutes jsonb    NOT NULL,   -- {"progress": "current_step"}: watched where the first is missing
+    document    text,                -- a column of type json or jsonb, watched where one of these is missing:
+    in_document text[]   NOT NULL
 );
+
+-- The columns to watch of a declared table as it is, with what stands in for wanted ones that are missing.
+-- With is_full, also those that are missing and that nothing stands in for.
+CREATE OR REPLACE FUNCTION brain.system_columns(declared brain.system_tables, is_full boolean) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH present AS (
+        SELECT a.attname::text AS name, a.attgenerated = 'v' AS is_virtual,  -- which triggers do not see
+               a.atttypid IN ('json'::regtype, 'jsonb'::regtype) AS is_json
+          FROM pg_attribute a
+         WHERE a.attrelid = to_regclass(declared.relation) AND a.attnum > 0 AND NOT a.attisdropped),
+    columns AS (
+        SELECT c.place, c.name, c.place <= cardinality(declared.required) AS is_required,
+               p.name IS NOT NULL AS is_present, p.is_virtual,
+               CASE WHEN p.name IS NULL
+                    THEN coalesce((SELECT s.name FROM present s WHERE s.name = declared.substitutes ->> c.name),
+                                  (SELECT d.name FROM present d
+                                    WHERE d.name = declared.document AND d.is_json
+                                      AND c.name = ANY (declared.in_document))) END AS stand_in
+          FROM unnest(declared.required || declared.wanted) WITH ORDINALITY c (name, place)
+          LEFT JOIN present p ON p.name = c.name)
+    SELECT ARRAY(SELECT name FROM columns
+                  WHERE name <> ALL (declared.unwatched)
+                    AND (is_required OR (is_present AND NOT is_virtual) OR (is_full AND stand_in IS NULL))
+                  ORDER BY place)
+        || ARRAY(SELECT stand_in FROM columns WHERE stand_in IS NOT NULL GROUP BY 1 ORDER BY min(place))
+$$;
+REVOKE ALL ON FUNCTION brain.system_columns FROM PUBLIC;
 
 -- The declared tables: what is there, what is watched, and the problem of each with the way out.
 CREATE OR REPLACE VIEW brain.system_table_status AS
@@ -46,18 +76,15 @@ SELECT s.schema, s.relation, s.channel, s.required, s.wanted, s.table_exists, s.
                brain.primary_key(c.oid) IS NOT NULL AS has_primary_key,
                ARRAY(SELECT r FROM unnest(t.required) r
                       WHERE brain.missing_columns(c.oid, ARRAY[r]) IS NOT NULL) AS missing_required,
-               ARRAY(SELECT r FROM unnest(t.wanted) r
-                      WHERE brain.missing_columns(c.oid, ARRAY[r]) IS NOT NULL
-                         OR r <> ALL (w.columns)) AS missing_wanted,
+               ARRAY(SELECT r FROM unnest(brain.system_columns(t, true)) r
+                      WHERE r <> ALL (t.required)
+                        AND (brain.missing_columns(c.oid, ARRAY[r]) IS NOT NULL OR r <> ALL (w.columns)))
+                   AS missing_wanted,
                coalesce(w.channel = t.channel, false) AS is_watched,
-               format('brain watch %s --channel %s --columns %s', t.relation, t.channel, array_to_string(
-                   ARRAY(SELECT r FROM unnest(t.required || t.wanted) r
-                          WHERE r <> ALL (t.unwatched)
-                            AND (r = ANY (t.required)
-                                 OR brain.missing_columns(c.oid, ARRAY[r]) IS NULL)), ',')) AS command,
-               format('brain watch %s --channel %s --columns %s', t.relation, t.channel, array_to_string(
-                   ARRAY(SELECT r FROM unnest(t.required || t.wanted) r
-                          WHERE r <> ALL (t.unwatched)), ',')) AS full_command
+               format('brain watch %s --channel %s --columns %s', t.relation, t.channel,
+                      array_to_string(brain.system_columns(t, false), ',')) AS command,
+               format('brain watch %s --channel %s --columns %s', t.relation, t.channel,
+                      array_to_string(brain.system_columns(t, true), ',')) AS full_command
           FROM brain.system_tables t
           LEFT JOIN pg_class c ON c.oid = to_regclass(t.relation)
           LEFT JOIN brain.watched w ON w.relation = c.oid) s;
@@ -65,8 +92,11 @@ SELECT s.schema, s.relation, s.channel, s.required, s.wanted, s.table_exists, s.
 -- Declares a table of a system. If there is no table of that name, the definition creates it: with its
 -- triggers, indexes and first rows. If there is one, nothing of it is altered; brain.watch adds its
 -- triggers, unless the table is watched already. To be called with the rights of the tables' owner.
+-- substitutes, document, in_document: what is watched in place of wanted columns that the table lacks.
 CREATE OR REPLACE FUNCTION brain.adopt_table(schema text, relation text, channel text, required text[],
-                                             wanted text[], definition text, unwatched text[] DEFAULT '{}')
+                                             wanted text[], definition text, unwatched text[] DEFAULT '{}',
+                                             substitutes jsonb DEFAULT '{}', document text DEFAULT NULL,
+                                             in_document text[] DEFAULT '{}')
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     created regclass := (SELECT t.created FROM brain.system_tables t WHERE t.relation = adopt_table.relation);
@@ -86,21 +116,16 @@ BEGIN
         END;
     END IF;
     INSERT INTO brain.system_tables AS t
-    VALUES (relation, schema, channel, required, wanted, unwatched, created, failure)
+    VALUES (relation, schema, channel, required, wanted, unwatched, created, failure, substitutes, document,
+            in_document)
     ON CONFLICT ON CONSTRAINT system_tables_pkey DO UPDATE
        SET schema = excluded.schema, channel = excluded.channel, required = excluded.required,
            wanted = excluded.wanted, unwatched = excluded.unwatched, created = excluded.created,
-           failure = excluded.failure;
+           failure = excluded.failure, substitutes = excluded.substitutes, document = excluded.document,
+           in_document = excluded.in_document;
     BEGIN
-        PERFORM brain.watch(s.relation::regclass, s.channel, ARRAY(
-                    SELECT a.attname::text
-                      FROM unnest(s.required || s.wanted) WITH ORDINALITY c (name, number)
-                      JOIN pg_attribute a ON a.attrelid = s.relation::regclass AND a.attname = c.name
-                                         AND a.attnum > 0 AND NOT a.attisdropped
-                     WHERE c.name <> ALL (adopt_table.unwatched)
-                       AND (c.name = ANY (s.required) OR a.attgenerated <> 'v')  -- which triggers do not see
-                     ORDER BY c.number))
-           FROM brain.system_table_status s
+        PERFORM brain.watch(s.relation::regclass, s.channel, brain.system_columns(t, false))
+           FROM brain.system_table_status s JOIN brain.system_tables t USING (relation)
           WHERE s.relation = adopt_table.relation AND s.table_exists AND s.has_primary_key
             AND s.missing_required = '{}'
             AND NOT EXISTS (SELECT FROM brain.watched w WHERE w.relation = s.relation::regclass);

@@ -398,7 +398,8 @@ async def test_a_table_of_another_owner_is_a_warning(
         await migrate(as_role(core_database, role), [core_schema(), TASKS])
 
     assert warnings(caplog) == [
-        "public.tasks is not watched: permission denied for table tasks: fix that, then run: "
+        f"public.tasks is not watched: role {role} may not create triggers on public.tasks:"
+        f" its owner can allow it: GRANT TRIGGER ON public.tasks TO {role}: fix that, then run: "
         + WATCH_TASKS
     ]
 

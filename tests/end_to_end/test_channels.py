@@ -89,7 +89,11 @@ async def test_the_command_line_lists_watches_and_stops_them(
 
     listed = (await brain("watches", **url)).stdout
 
-    assert "shop  orders (id, note) immediate\n    no column note\n" in listed
+    assert (
+        "shop  orders (id, note) immediate\n    public.orders has changed: column note is called"
+        " remark: this watches it as it is: brain watch public.orders --channel shop --columns"
+        " id,remark\n"
+    ) in listed
     assert "tasks  tasks (id, status, agent" in listed
     assert (await brain("unwatch", "orders", **url)).status == 0
     assert "orders" not in (await brain("watches", **url)).stdout
@@ -253,4 +257,4 @@ async def test_problems_of_a_watched_table_are_logged_at_the_start(
         async with running.client():
             pass
 
-    assert "channel tasks: a trigger is missing or disabled" in running.output.read_text()
+    assert "watch tasks: a trigger is missing or disabled" in running.output.read_text()

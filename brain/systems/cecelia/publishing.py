@@ -36,8 +36,8 @@ async def update_task_status(
     Set the status of a task, and merge `payload` into its payload.
 
     Raises `UnknownTask`, and `UnknownStatus` for what is not queued, running, in_progress,
-    completed or failed. In a table that Brain did not create, a `payload` or an `error` for which
-    there is no column raises `ColumnMissing`.
+    completed or failed. In a table that Brain did not create, an `error` for which there is no
+    column is merged into the payload, and what the table cannot store raises `ColumnMissing`.
     """
     async with chosen(connection) as database:
         await change_status(database, task_id, status, payload, error)
@@ -49,8 +49,9 @@ async def update_task_progress(
     """
     Set the progress of a task: merge `current_step` and `details` into its payload.
 
-    The task's progress becomes `current_step`, in a table that Brain created. Raises `UnknownTask`,
-    and `ColumnMissing` for a table without a column `payload`.
+    The task's progress becomes `current_step`, in a table that Brain created, or that has no
+    column `progress`. Raises `UnknownTask`, and `ColumnMissing` for a table without a column
+    `payload`.
     """
     async with chosen(connection) as database:
         await merge_payload(database, task_id, {"current_step": current_step, **details})

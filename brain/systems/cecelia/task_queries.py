@@ -28,24 +28,48 @@ from brain.systems.shared_tables.tasks.rows import CHANNEL
 STATUSES = ("queued", "running", "in_progress", "completed", "failed")
 MERGE_PAYLOAD = "payload = coalesce(payload::jsonb, '{{}}') || ${}::text::jsonb"
 
+ERROR_IS_IN_PAYLOAD = """
+    SELECT bool_or(attname = 'payload' AND atttypid IN ('json'::regtype, 'jsonb'::regtype))
+           AND NOT bool_or(attname = 'error')
+      FROM pg_attribute WHERE attrelid = 'public.tasks'::regclass AND attnum > 0
+       AND NOT attisdropped
+"""
+
 
 # In the subquery each name is the table's column where it has one, else that of `missing`.
 RECENT = """
     SELECT coalesce(json_agg(json_build_object(
-               'id', n.id::text, 'title', n.title, 'agent', n.agent, 'status', n.status,
-               'progress', n.progress, 'total_steps', to_json(n.payload) -> 'total_steps',
-               'step_name', to_json(n.payload) -> 'step_name', 'started_at', n.started_at,
-               'completed_at', n.completed_at, 'updated_at', n.updated_at, 'error', n.error)
+               'id', n.id::text, 'title', n.title,
+               'agent', CASE WHEN has.agent THEN to_json(n.agent) ELSE p.payload -> 'agent' END,
+               'status', n.status,
+               'progress', CASE WHEN shown.progress #>> '{}'
+                                     ~ '^-?[0-9]+([.][0-9]+)?([eE][-+]?[0-9]+)?$'
+                                THEN (shown.progress #>> '{}')::json END,
+               'total_steps', p.payload -> 'total_steps',
+               'step_name', p.payload -> 'step_name',
+               'started_at', n.started_at, 'completed_at', n.completed_at,
+               'updated_at', n.updated_at,
+               'error', CASE WHEN has.error THEN to_json(n.error) ELSE p.payload -> 'error' END)
                ORDER BY n.place), '[]')::text
       FROM (SELECT NULL::text AS title, NULL::text AS agent, NULL::integer AS progress,
-                   NULL::json AS payload, NULL::timestamptz AS started_at,
-                   NULL::timestamptz AS completed_at, NULL::timestamptz AS updated_at,
-                   NULL::text AS error) missing,
-           LATERAL (SELECT id, title, agent, status, progress, payload, started_at, completed_at,
-                           updated_at, error,
+                   NULL::integer AS current_step, NULL::json AS payload,
+                   NULL::timestamptz AS started_at, NULL::timestamptz AS completed_at,
+                   NULL::timestamptz AS updated_at, NULL::text AS error) missing,
+           LATERAL (SELECT id, title, agent, status, progress, current_step, payload, started_at,
+                           completed_at, updated_at, error,
                            row_number() OVER (ORDER BY updated_at DESC NULLS LAST, id) AS place
                       FROM public.tasks t
-                     ORDER BY updated_at DESC NULLS LAST, id LIMIT $1) n
+                     ORDER BY updated_at DESC NULLS LAST, id LIMIT $1) n,
+           (SELECT bool_or(attname = 'agent') AS agent, bool_or(attname = 'error') AS error,
+                   bool_or(attname = 'progress') AS progress,
+                   bool_or(attname = 'current_step') AS current_step
+              FROM pg_attribute WHERE attrelid = 'public.tasks'::regclass AND attnum > 0
+               AND NOT attisdropped) has,
+           LATERAL (SELECT to_json(n.payload) AS payload) p,
+           LATERAL (SELECT CASE WHEN has.progress THEN to_json(n.progress)
+                                WHEN has.current_step THEN to_json(n.current_step)
+                                ELSE coalesce(p.payload -> 'progress', p.payload -> 'current_step')
+                           END AS progress) shown
 """
 
 
@@ -53,7 +77,8 @@ async def recent_tasks(connection: LogConnection, most: int, seconds: float = 4.
     """
     Return the tasks that were updated last, newest first, with the columns of the page, as JSON.
 
-    A column that the table lacks is null. Raises `LogUnavailable` if the table cannot be read, or
+    A column that the table lacks is null; agent, progress and error are then those of the payload.
+    Raises `LogUnavailable` if the table cannot be read, or
     not in so many seconds.
     """
     try:
@@ -75,11 +100,15 @@ async def change_status(
     """
     Set a task's status, and its error if one is given; merge `payload` into its payload.
 
+    In a table without a column `error`, that is a member of the payload.
+
     Raises `UnknownStatus`, `UnknownTask`, and `ColumnMissing` for what the table cannot store.
     """
     if status not in STATUSES:
         raise UnknownStatus(f"a task's status is one of {', '.join(STATUSES)}, not {status!r}")
     changes = {"status = $2": status}
+    if error is not None and await connection.fetchval(ERROR_IS_IN_PAYLOAD):
+        payload, error = {**payload, "error": error}, None
     if payload:
         changes[MERGE_PAYLOAD.format(3)] = orjson.dumps(payload).decode()
     if error is not None:

@@ -1,0 +1,39 @@
+"""What the columns of a channel are in JSON, and which filters can therefore never match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from brain.message.matching import FilterValue, Topic
+
+ColumnKind = Literal["string", "number", "boolean", "any"]
+ColumnKinds = Mapping[str, Mapping[str, ColumnKind]]
+"""The columns by channel, for channels of watched tables."""
+
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+"""Numbers of PostgreSQL that are strings in JSON."""
+
+
+def refusal(topics: Iterable[Topic], kinds: ColumnKinds) -> str | None:
+    """Return why the filter of a topic matches no row ever; None if there is no such reason."""
+    for topic in topics:
+        columns = kinds.get(topic.channel)
+        if columns is None:  # no table is watched: what is published may have any members
+            continue
+        for name, value, is_boolean in topic.where:
+            if name not in columns:
+                return f"{topic.channel} has no column {name}; it has {', '.join(columns)}"
+            if not may_equal(columns[name], value, is_boolean):
+                return f"where: {name} is a {columns[name]}"
+    return None
+
+
+def may_equal(kind: ColumnKind, value: FilterValue, is_boolean: bool) -> bool:
+    if value is None or kind == "any":
+        return True
+    if is_boolean:
+        return kind == "boolean"
+    if isinstance(value, str):
+        return kind == "string" or (kind == "number" and value in NOT_FINITE)
+    return kind == "number"

@@ -1,0 +1,166 @@
+"""The commands that watch tables, as they are typed."""
+
+from __future__ import annotations
+
+import shlex
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from tests.end_to_end.brain import brain
+from tests.postgres import as_role, named, ordinary_role
+
+ORDERS = """
+    CREATE TABLE orders (id int PRIMARY KEY, status text, total numeric, secret text);
+    CREATE VIEW open_orders AS SELECT * FROM orders WHERE status = 'open';
+    CREATE SCHEMA app; CREATE TABLE app."Things" ("Id" int PRIMARY KEY);
+"""
+
+
+@pytest.fixture
+async def url(core_database: str) -> dict[str, str]:
+    connection = await asyncpg.connect(core_database)
+    await connection.execute(ORDERS)
+    await connection.close()
+    return {"DATABASE_URL": core_database}
+
+
+async def columns(url: dict[str, str]) -> list[str]:
+    connection = await asyncpg.connect(url["DATABASE_URL"])
+    found: list[str] = await connection.fetchval("SELECT columns FROM brain.watches")
+    await connection.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "watched"),
+    [
+        (["--all-columns"], ["id", "status", "total", "secret"]),
+        (["--except", "secret"], ["id", "status", "total"]),
+        (["--except", " secret , total"], ["id", "status"]),
+        (["--columns", "id, status ,total "], ["id", "status", "total"]),
+    ],
+)
+async def test_columns_are_listed_or_left_out(
+    url: dict[str, str], options: list[str], watched: list[str]
+) -> None:
+    done = await brain("watch", "orders", *options, **url)
+
+    parts = urlsplit(url["DATABASE_URL"])
+    place = f"database {parts.path[1:]} at {parts.hostname}:{parts.port or 5432}"
+    assert (done.status, done.stderr) == (0, "")
+    assert done.stdout == f"watching public.orders on the channel orders in {place}\n"
+    assert await columns(url) == watched
+    done = await brain("unwatch", "orders", **url)
+    assert done.stdout == f"public.orders is no longer watched in {place}\n"
+
+
+async def test_the_default_channel_is_the_name_without_schema_and_quotes(
+    url: dict[str, str],
+) -> None:
+    done = await brain("watch", 'app."Things"', "--columns", "Id", **url)
+
+    assert done.stdout.startswith('watching app."Things" on the channel Things in database ')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "one of --columns, --all-columns and --except is needed"),
+        (["--columns", "id", "--all-columns"], "one of --columns, --all-columns and"),
+        (["--except", "secret,nope"], "table public.orders has no column nope; it has id, status"),
+        (["--columns", "id,nope"], "table public.orders has no column nope; it has id, status"),
+        (["--columns", "id", "--row-bytes", "10"], "row_bytes is a number from 8192"),
+    ],
+)
+async def test_a_wrong_list_of_columns_is_one_line(
+    url: dict[str, str], arguments: list[str], line: str
+) -> None:
+    done = await brain("watch", "orders", *arguments, **url)
+
+    assert (done.status, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"brain: {line}") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("nope", 'relation "nope" does not exist\n'),
+        ("Orders2", 'relation "orders2" does not exist\n'),
+        ("things", 'relation "things" does not exist; there is app."Things"\n'),
+        ("app.Things", 'relation "app.things" does not exist; there is app."Things"\n'),
+        ("open_orders", "public.open_orders cannot be watched: it is a view"),
+        ("4711", "there is no table 4711"),
+    ],
+)
+async def test_a_table_that_is_not_there_is_named_with_those_that_may_be_meant(
+    url: dict[str, str], table: str, line: str
+) -> None:
+    done = await brain("watch", table, "--all-columns", **url)
+
+    assert (done.status, done.stdout) == (2, "")
+    assert line in done.stderr and done.stderr.count("\n") == 1
+
+
+async def test_warnings_are_printed(url: dict[str, str]) -> None:
+    await brain("watch", "orders", "--all-columns", **url)
+    again = await brain("watch", "orders", "--except", "secret", **url)
+    await brain("unwatch", "orders", **url)
+    other = await brain("watch", 'app."Things"', "--all-columns", "--channel", "orders", **url)
+
+    assert (again.status, other.status) == (0, 0)
+    assert again.stderr == (
+        "brain: table public.orders was watched with other columns: no longer sent: secret\n"
+    )
+    assert other.stderr == (
+        "brain: the channel orders was that of table public.orders: those who subscribe to it get"
+        ' rows of app."Things" from now on\n'
+    )
+
+
+async def test_a_channel_of_another_table_is_refused_with_the_way_out(url: dict[str, str]) -> None:
+    await brain("watch", "orders", "--all-columns", **url)
+    done = await brain("watch", 'app."Things"', "--all-columns", "--channel", "orders", **url)
+
+    assert done.stderr == (
+        "brain: the channel orders is that of table public.orders: choose another channel, or end"
+        " that watch: brain unwatch public.orders\n"
+    )
+
+
+async def test_the_printed_way_out_of_a_problem_can_be_typed(url: dict[str, str]) -> None:
+    await brain(
+        "watch", 'app."Things"', "--all-columns", "--channel", "it's", "--type", "insert=a thing",
+        "--timing", "deferred", "--column-bytes", "9000", **url,
+    )  # fmt: skip
+    connection = await asyncpg.connect(url["DATABASE_URL"])
+    await connection.execute('ALTER TABLE app."Things" RENAME "Id" TO "The Id"')
+    listed = (await brain("watches", **url)).stdout.splitlines()
+    problem = listed[1].strip()
+    assert problem.startswith('app."Things" has changed: column "Id" is called "The Id"')
+    before = await connection.fetchrow("SELECT * FROM brain.watched")
+
+    command = shlex.split(problem.partition("brain ")[2])
+    assert (await brain(*command, **url)).status == 0
+
+    after = await connection.fetchrow("SELECT * FROM brain.watched")
+    await connection.close()
+    assert before is not None and after is not None
+    changed = {name for name in before.keys() if before[name] != after[name]}
+    assert changed == {"columns", "key_columns", "attributes"}
+    assert len((await brain("watches", **url)).stdout.splitlines()) == 1
+
+
+async def test_what_is_wrong_with_a_database_is_said(postgres: str, core_database: str) -> None:
+    owner = urlsplit(postgres).username or ""
+    async with ordinary_role(postgres) as (role, _):
+        for url, line in (
+            ("postgresql://me@127.0.0.1:1/shop", "nothing listens there"),
+            (as_role(named(postgres, "nosuch"), owner), "there is no such database: postgresql://"),
+            (as_role(core_database, "nobody_of_that_name"), "was refused"),
+            (as_role(core_database, role), "lacks rights: permission denied for schema brain"),
+        ):
+            done = await brain("watch", "orders", "--all-columns", DATABASE_URL=url)
+            assert (done.status, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+            assert line in done.stderr

@@ -1,0 +1,226 @@
+"""A table `tasks` that was there before Brain: what is watched of it, and how clients see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from brain.cli.serve import prepare
+from brain.database.migrations import core_schema, migrate
+from brain.message.row import Row
+from brain.settings import Settings
+from brain.system import installed_systems, select_systems
+from brain.systems.cecelia.publishing import update_task_progress, update_task_status
+from brain.systems.cecelia.task_queries import recent_tasks
+from brain.systems.shared_tables.schemas import TASKS
+from brain.systems.shared_tables.tasks.rows import task_data
+from tests.database.changes import logged_events
+from tests.end_to_end.brain import message, running_brain
+
+pytestmark = pytest.mark.postgres_versions
+
+CECELIA = """
+    CREATE TYPE task_status AS ENUM ('queued', 'in_progress', 'completed', 'failed', 'paused');
+    CREATE TABLE tasks (
+        id uuid PRIMARY KEY DEFAULT gen_random_uuid(), title text, status task_status NOT NULL,
+        payload jsonb, started_at timestamptz, completed_at timestamptz, updated_at timestamptz);
+"""
+WATCHED = "SELECT columns FROM brain.watches WHERE relation = 'tasks'::regclass"
+
+
+@pytest.fixture
+async def connection(core_database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(core_database)
+    yield connection
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    ("columns", "watched"),
+    [
+        ("payload jsonb", "id status payload"),
+        ("payload json, agent text", "id status agent payload"),
+        ("payload jsonb, agent text, progress int, error text", "id status agent progress error"),
+        ("payload jsonb, agent text, error text", "id status agent error payload"),
+        (
+            "payload jsonb, agent text, error text, current_step text",
+            "id status agent error current_step",
+        ),
+        ("payload jsonb, progress int, current_step int", "id status progress payload"),
+        ("current_step int", "id status current_step"),
+        ("payload text, secret text", "id status"),
+        ("started_at date", "id status started_at"),
+    ],
+)
+async def test_the_payload_is_watched_only_where_a_column_is_missing(
+    core_database: str, connection: asyncpg.Connection, columns: str, watched: str
+) -> None:
+    await connection.execute(f"CREATE TABLE tasks (id int PRIMARY KEY, status text, {columns})")
+
+    await migrate(core_database, [core_schema(), TASKS])
+
+    assert await connection.fetchval(WATCHED) == watched.split()
+
+
+async def test_nothing_is_missing_of_a_table_with_a_payload(
+    core_database: str, connection: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    await connection.execute(CECELIA)
+
+    await migrate(core_database, [core_schema(), TASKS])
+
+    assert caplog.messages == []
+    assert not await connection.fetch("SELECT * FROM brain.system_problems")
+    assert await connection.fetchval(WATCHED) == [
+        "id", "status", "started_at", "completed_at", "payload"
+    ]  # fmt: skip
+
+
+async def test_a_payload_that_is_not_watched_is_a_problem_with_a_way_out(
+    core_database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        f"{CECELIA} SELECT brain.watch('tasks', 'tasks', '{{id,status,started_at,completed_at}}')"
+    )
+
+    await migrate(core_database, [core_schema(), TASKS])
+
+    assert await connection.fetchval("SELECT problem FROM brain.system_problems") == (
+        "public.tasks is watched without payload: add what is missing, then: brain watch"
+        " public.tasks --channel tasks --columns id,status,started_at,completed_at,payload"
+    )
+
+
+async def shown(
+    database: str, connection: asyncpg.Connection, statement: str
+) -> list[dict[str, Any]]:
+    """Return how clients see the rows of the events of a statement."""
+    events = await logged_events(database, connection, statement)
+    rows = [Row(event.data) for event in events if event.data is not None]
+    return [json.loads(dumped(task_data(row))) for row in rows]
+
+
+def dumped(data: dict[str, Any]) -> str:
+    return orjson.dumps(data).decode()
+
+
+@pytest.mark.parametrize(
+    ("columns", "values", "expected"),
+    [
+        ("payload jsonb", """'{"current_step": "7"}'""", {"progress": 7}),
+        ("payload json", """'{"current_step": 7.5}'""", {"progress": 7.5}),
+        ("payload json", """'{"agent": "dev", "error": "no"}'""", {"agent": "dev", "error": "no"}),
+        ("payload jsonb", """'{"progress": 3, "current_step": 9}'""", {"progress": 3}),
+        ("payload jsonb", """'{"current_step": "half", "error": {"a": 1}}'""", {}),
+        ("payload jsonb", "'[1]'", {}),
+        ("payload jsonb", "NULL", {}),
+        ("current_step text", "'7'", {"progress": 7}),
+        ("error text, payload jsonb", """NULL, '{"error": "no", "agent": "a"}'""", {"agent": "a"}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("id", ["uuid", "int", "text"])
+async def test_what_has_no_column_comes_from_the_payload(
+    core_database: str,
+    connection: asyncpg.Connection,
+    columns: str,
+    values: str,
+    expected: dict[str, Any],
+    id: str,
+) -> None:
+    await connection.execute(f"CREATE TABLE tasks (id {id} PRIMARY KEY, status text, {columns})")
+    await migrate(core_database, [core_schema(), TASKS])
+    key = "4f8b5b9a-8c5e-4f0e-9a57-000000000001" if id == "uuid" else "17"
+
+    (task,) = await shown(
+        core_database, connection, f"INSERT INTO tasks VALUES ('{key}', 'running', {values})"
+    )
+
+    assert (task["id"], task["status"]) == (key, "in_progress")
+    found = {name: task[name] for name in ("agent", "progress", "error")}
+    assert found == {"agent": None, "progress": None, "error": None, **expected}
+    (listed,) = json.loads(await recent_tasks(connection, 1))
+    if expected:
+        assert {name: listed[name] for name in expected} == expected
+
+
+async def test_the_updaters_change_a_table_of_cecelias_own(
+    core_database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(CECELIA)
+    await migrate(core_database, [core_schema(), TASKS])
+    id = str(await connection.fetchval("INSERT INTO tasks (status) VALUES ('queued') RETURNING id"))
+
+    async def latest() -> tuple[str, Any, Any, Any]:
+        rows = await connection.fetch("SELECT r FROM brain.rows('tasks') r")
+        task = json.loads(dumped(task_data(Row(rows[0]["r"]))))
+        return task["status"], task["progress"], task["agent"], task["error"]
+
+    await update_task_progress(id, current_step=5, agent="dev", connection=connection)
+    assert await latest() == ("queued", 5, "dev", None)
+    await update_task_status(
+        id, "failed", payload={"error": "Build failed", "current_step": "7"}, connection=connection
+    )
+    assert await latest() == ("failed", 7, "dev", "Build failed")
+    await update_task_status(id, "failed", error="Again", connection=connection)
+    assert await latest() == ("failed", 7, "dev", "Again")
+
+
+@pytest.mark.one_version
+async def test_a_client_sees_the_messages_of_such_a_table(
+    core_database: str, connection: asyncpg.Connection, tmp_path: Any
+) -> None:
+    await connection.execute(CECELIA)
+    options = ("--database-url", core_database, "--systems", "cecelia")
+    async with running_brain(tmp_path, *options) as brain, brain.client() as client:
+        await connection.execute(
+            """INSERT INTO tasks (status, payload) VALUES ('queued', '{"current_step": "7"}')"""
+        )
+        await connection.execute(
+            """UPDATE tasks SET status = 'failed', payload = payload || '{"error": "Build"}'"""
+        )
+        first, second = await message(client), await message(client)
+
+    assert (first["type"], first["data"]["progress"]) == ("run_update", 7)
+    assert (second["type"], second["data"]["error"]) == ("run_failed", "Build")
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "TABLE tasks (id int PRIMARY KEY, name text, done boolean)",
+        "TABLE tasks (name text, status text)",
+        "VIEW tasks AS SELECT 1 AS id, 'x' AS status",
+        "MATERIALIZED VIEW tasks AS SELECT 1 AS id, 'x' AS status",
+        "TYPE tasks AS (id int)",
+        "SEQUENCE tasks",
+    ],
+)
+@pytest.mark.parametrize("migrates", [True, False])
+async def test_a_tasks_of_someone_elses_stays_unwatched_with_one_warning(
+    core_database: str,
+    connection: asyncpg.Connection,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    definition: str,
+    migrates: bool,
+) -> None:
+    await connection.execute(f"CREATE {definition}")
+    installed = installed_systems()
+    on = select_systems(["cecelia"], installed)
+    if not migrates:
+        await migrate(core_database, [core_schema(), TASKS])
+        caplog.clear()
+
+    await prepare(core_database, Settings(migrate=migrates), on, installed, samples=False)
+
+    printed = capsys.readouterr().err.splitlines()
+    warnings = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    (warning,) = [*warnings, *printed]
+    assert "public.tasks" in warning
+    assert not await connection.fetch("SELECT * FROM brain.watches")
+    assert not await connection.fetch("SELECT FROM pg_trigger WHERE NOT tgisinternal")
