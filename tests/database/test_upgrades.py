@@ -28,7 +28,7 @@ OLDER = {
     ],
     "04_append_to_log.sql": [("key, data, old%s%s)", "key, data, old%s%s) /* then */")],
     "05_capture_trigger.sql": [("IF %19$s THEN\n", "IF true OR %19$s THEN\n")],
-    "06_watch_table.sql": [("'a trigger is missing or disabled'", "'a trigger is missing'")],
+    "06_watch_table.sql": [("ELSE 'immediate' END AS timing", "ELSE 'now' END AS timing")],
     "08_presence.sql": [
         ("CREATE INDEX IF NOT EXISTS", "-- CREATE INDEX"),
         ("'busy', 'offline'))", "'busy'))"),
@@ -41,8 +41,8 @@ OLDER = {
     ],
     "10_feeds.sql": [
         (
-            "public, pg_temp AS $$\nDECLARE\n    statement text",
-            "public AS $$\nDECLARE\n    statement text",
+            "public, pg_temp SET extra_float_digits",
+            "public SET extra_float_digits",
         )
     ],
 }

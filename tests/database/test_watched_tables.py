@@ -119,6 +119,12 @@ async def test_a_partition_that_is_attached_later_is_watched_and_a_detached_one_
     ]  # fmt: skip
 
 
+ATTACHED = (
+    "partitions of public.things are watched as well (public.single on the channel single), so"
+    " their changes are sent twice: brain unwatch public.single"
+)
+
+
 @both_timings
 async def test_a_watched_table_can_be_attached_to_a_watched_one_and_detached_again(
     database: str, connection: asyncpg.Connection, timing: str
@@ -139,7 +145,7 @@ async def test_a_watched_table_can_be_attached_to_a_watched_one_and_detached_aga
     for _ in range(2):
         before = await logged_events(database, connection, "INSERT INTO single VALUES ('a', 21)")
         await connection.execute(f"DELETE FROM single; {attach}")
-        assert [row[0] for row in await connection.fetch(problems)] == [[], []]
+        assert [row[0] for row in await connection.fetch(problems)] == [[ATTACHED], []]
         attached = await logged_events(database, connection, *write.split("; "))
         emptied = await logged_events(database, connection, "TRUNCATE single", "TRUNCATE things")
         await connection.execute("ALTER TABLE things DETACH PARTITION single")
@@ -161,8 +167,8 @@ async def test_a_watched_table_can_be_attached_to_a_watched_one_and_detached_aga
     await connection.execute(f"{attach}; SELECT brain.unwatch('single')")
     (event,) = await logged_events(database, connection, "INSERT INTO single VALUES ('a', 21)")
     assert event.channel == "things"
-    await connection.execute("SELECT brain.watch('single', 'single', '{id}')")
     await connection.execute("SELECT brain.unwatch('things')")
+    await connection.execute("SELECT brain.watch('single', 'single', '{id}')")
     (event,) = await logged_events(database, connection, "INSERT INTO things VALUES (22, 'a')")
     assert event.channel == "single"
 
