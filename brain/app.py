@@ -24,7 +24,7 @@ from brain.database.connection import opened_pool
 from brain.database.history import HistoryReader
 from brain.database.retention import trim_log
 from brain.database.snapshot import SnapshotReader
-from brain.database.watches import WatchedColumns, warn_of_problems
+from brain.database.watches import WatchedColumns, report_to_watches, warn_of_problems
 from brain.errors import BrainError
 from brain.feeds import routes as feeds
 from brain.feeds.reader import FeedReader
@@ -174,6 +174,7 @@ def create_app(
                 "hub": maintain(hub, registry, settings.heartbeat_seconds),
                 "cluster": cluster.run(),
                 "access function": access_function.follow(pool),
+                "problems": report_to_watches(pool, problems),
                 "retention": trim_log(pool, settings.retention_seconds, problems),
             }
             if warns:

@@ -24,6 +24,8 @@ class Problem:
     address: str
     text: str
     """The latest."""
+    channel: str | None
+    """The channel that it is confined to, if there is one."""
     count: int
     at: datetime
     """When it happened last."""
@@ -32,6 +34,7 @@ class Problem:
 @dataclass(slots=True)
 class Record:
     text: str = ""
+    channel: str | None = None
     count: int = 0
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     happened_at: float = 0.0
@@ -58,6 +61,7 @@ class Problems:
         address: str,
         text: str,
         *,
+        channel: str | None = None,
         unexpected: BaseException | None = None,
         is_known: bool = False,
     ) -> None:
@@ -71,6 +75,7 @@ class Problems:
         record = self._records.pop(address, None) or Record()
         self._records[address] = record
         record.text, record.at, record.happened_at = text, datetime.now(UTC), now
+        record.channel = channel
         record.count += 1
         if is_known:
             return
@@ -86,7 +91,7 @@ class Problems:
         """Return what went wrong in the last minutes, the latest first."""
         self._forget(self._clock())
         return [
-            Problem(address, record.text, record.count, record.at)
+            Problem(address, record.text, record.channel, record.count, record.at)
             for address, record in reversed(self._records.items())
         ]
 

@@ -213,8 +213,9 @@ class Log:
         if columns is not AS_WRITTEN:
             for row in rows:
                 if row.get("is_repaired", True):
-                    address = f"log {row['channel']} {row['key']}"
-                    self._problems.report(address, "the event was repaired, or cannot be read")
+                    channel, key = row["channel"], row["key"]
+                    text = f"an event was repaired, or cannot be read: {key or 'without a key'}"
+                    self._problems.report(f"log {channel}", text, channel=channel)
         events = tuple([event_in(row) for row in rows])
         return Batch(events, Cursor(end["at_tick"], end["at_nonce"], end["id"]))
 

@@ -164,7 +164,8 @@ class SnapshotReader:
         return self._unreadable(channel, TooSlow(channel, "it is locked"))
 
     def _unreadable(self, channel: str, error: BaseException) -> LogUnavailable:
-        self._problems.report(f"snapshot {channel}", f"{channel} cannot be read: {reason(error)}")
+        text = f"{channel} cannot be read: {reason(error)}"
+        self._problems.report(f"snapshot {channel}", text, channel=channel)
         return unavailable(channel, error)
 
     def _disconnected(self, error: BaseException) -> LogUnavailable:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import asyncpg
 import orjson
@@ -230,3 +231,23 @@ async def warn_of_problems(pool: asyncpg.Pool, problems: Problems | None = None)
                 problems.report(f"watch {channel}", "; ".join(texts), is_known=is_known)
             known = found
         await asyncio.sleep(CHECK_SECONDS)
+
+
+async def report_to_watches(pool: asyncpg.Pool, problems: Problems) -> None:
+    """Once a minute, for ever, store what went wrong with single channels, for brain.watches."""
+    stored_until = datetime.now(UTC)
+    while True:
+        await asyncio.sleep(CHECK_SECONDS)
+        found = [p for p in problems.recent() if p.channel is not None and p.at > stored_until]
+        if not found:
+            continue
+        try:
+            await pool.execute(
+                "SELECT brain.report_problems($1, $2)",
+                [problem.channel for problem in found],
+                [problem.text for problem in found],
+            )
+        except DATABASE_ERRORS as error:
+            problems.report("watches", f"problems cannot be stored: {explain(error)}")
+        else:
+            stored_until = max(problem.at for problem in found)

@@ -511,6 +511,25 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION brain.unwatch FROM PUBLIC;
 
+-- What went wrong with single channels on the nodes that read the log and the tables.
+CREATE TABLE IF NOT EXISTS brain.reader_problems (
+    channel text        NOT NULL,
+    problem text        NOT NULL,
+    at      timestamptz NOT NULL,  -- when it happened last
+    PRIMARY KEY (channel, problem)
+);
+
+-- Stores problems of readers, for brain.watches, and forgets those of the day before.
+CREATE OR REPLACE FUNCTION brain.report_problems(channels text[], problems text[]) RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM brain.reader_problems r WHERE r.at < clock_timestamp() - interval '1 day';
+    INSERT INTO brain.reader_problems AS r
+    SELECT DISTINCT c, p, clock_timestamp() FROM unnest(channels, problems) u (c, p)
+     WHERE EXISTS (SELECT FROM brain.watched w WHERE w.channel = c)
+    ON CONFLICT (channel, problem) DO UPDATE SET at = excluded.at
+$$;
+REVOKE ALL ON FUNCTION brain.report_problems FROM PUBLIC;
+
 -- The watched tables, with the problems of each.
 CREATE OR REPLACE VIEW brain.watches AS
 SELECT w.relation, w.channel, w.key_columns, w.columns, w.types,
@@ -519,7 +538,9 @@ SELECT w.relation, w.channel, w.key_columns, w.columns, w.types,
        CASE WHEN c.oid IS NULL THEN ARRAY[brain.name_problem(w)]
             ELSE array_remove(brain.name_problem(w) || brain.column_problems(w) || brain.trigger_problem(w), NULL)
                  || ARRAY(SELECT l FROM unnest(brain.limits(w)) l WHERE l <> ALL (w.known_limits))
-       END AS problems
+       END || ARRAY(SELECT r.problem FROM brain.reader_problems r
+                     WHERE r.channel = w.channel AND r.at > clock_timestamp() - interval '1 hour'
+                     ORDER BY r.problem) AS problems
   FROM brain.watched w LEFT JOIN pg_class c ON c.oid = w.relation;
 
 -- The columns of a watched table as they are in JSON: string, number, boolean, or any.

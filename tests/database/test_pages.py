@@ -195,8 +195,10 @@ async def test_a_character_without_an_equivalent_is_replaced_and_reported(
     assert repaired.isascii() and repaired.startswith("go?") and repaired.endswith("?d")
     assert parsed(gone.old) == {"id": 7, "a": repaired}
     assert parsed(moved.data) == {"id": 8, "a": repaired}
-    addresses = {problem.address for problem in problems.recent()}
-    assert addresses == {"log", "log things [7]", "log things [8]"}
+    found = {problem.address: problem for problem in problems.recent()}
+    assert found.keys() == {"log", "log things"}
+    assert (found["log things"].count, found["log things"].channel) == (3, "things")
+    assert found["log things"].text.endswith("[8]")
 
 
 async def test_a_damaged_value_resets_its_channel_alone(database: str, postgres: str) -> None:
@@ -228,7 +230,7 @@ async def test_a_damaged_value_resets_its_channel_alone(database: str, postgres:
     assert parsed(events[1].data) == "a change cannot be read from the log"
     assert len(parsed(events[2].data)["a"]) == 32_000
     assert [event.id for page in again for event in page] == [event.id for event in events]
-    assert {problem.address for problem in problems.recent()} == {"log", "log things None"}
+    assert {problem.address for problem in problems.recent()} == {"log", "log things"}
 
 
 # Removes the chunks of the only large value on the channel `things`.

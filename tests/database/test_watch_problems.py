@@ -68,3 +68,36 @@ async def test_watches_that_cannot_be_checked_are_a_problem(
     assert problem.text == (
         'could not check the watched tables, trying again: relation "brain.watches" does not exist'
     )
+
+
+async def test_what_a_node_cannot_read_of_a_channel_is_a_problem_of_its_watch(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "CHECK_SECONDS", 0.01)
+    problems = Problems()
+    problems.report("log tasks", "happened before", channel="tasks")
+    async with opened_pool(database) as pool:
+        task = asyncio.create_task(watches.report_to_watches(pool, problems))
+        await asyncio.sleep(0)
+        problems.report("log tasks", 'an event was repaired: ["a"]', channel="tasks")
+        problems.report("log", "of no channel")
+        problems.report("log news", "of a channel without a table", channel="news")
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not (found := await tasks_problems(connection)):
+                    await asyncio.sleep(0.01)
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+    assert found == ['an event was repaired: ["a"]']
+    assert await connection.fetchval("SELECT count(*) FROM brain.reader_problems") == 1
+
+    await connection.execute("UPDATE brain.reader_problems SET at = at - interval '2 hours'")
+    assert await tasks_problems(connection) == []
+
+
+async def tasks_problems(connection: asyncpg.Connection) -> list[str]:
+    found: list[str] = await connection.fetchval(
+        "SELECT problems FROM brain.watches WHERE channel = 'tasks'"
+    )
+    return found

@@ -96,7 +96,12 @@ def test_readiness_lists_the_problems_that_brain_lives_with() -> None:
         assert response.status_code == (200 if is_live else 503)
         (problem,) = response.json()["problems"]
         assert datetime.fromisoformat(problem.pop("at")).tzinfo is not None
-        assert problem == {"address": "retention", "text": "another step failed", "count": 2}
+        assert problem == {
+            "address": "retention",
+            "text": "another step failed",
+            "channel": None,
+            "count": 2,
+        }
 
 
 def test_readiness_fails_while_the_database_is_not_followed(web: Web) -> None:
