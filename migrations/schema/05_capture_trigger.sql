@@ -19,35 +19,60 @@ CREATE TABLE IF NOT EXISTS brain.watched (
     known_limits  text[]   NOT NULL DEFAULT '{}'      -- what brain.watch has warned of
 );
 
--- The settings that decide the text of a value; those of the writer's session must not show.
-CREATE OR REPLACE FUNCTION brain.text_settings() RETURNS text LANGUAGE sql IMMUTABLE AS $$
-    SELECT $settings$SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET bytea_output = hex
-SET datestyle = 'ISO, MDY' SET intervalstyle = postgres SET timezone = 'UTC' SET lc_monetary = 'C'
-SET quote_all_identifiers = off$settings$
-$$;
-REVOKE ALL ON FUNCTION brain.text_settings FROM PUBLIC;
-
--- The expression for "this value is larger than so many bytes", which reads headers and never fetches
--- the value; null for types of a fixed length. Only of text and bytea does a header tell the size
--- before compression. Any other compressed value counts four times, which is what JSON compresses to.
-CREATE OR REPLACE FUNCTION brain.is_large(value text, type oid, bytes integer) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- The type below domains.
+CREATE OR REPLACE FUNCTION brain.base_type(type oid) RETURNS oid LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
     WITH RECURSIVE base (type) AS (
         SELECT type UNION ALL
         SELECT t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype = 'd')
+    SELECT b.type FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype <> 'd'
+$$;
+REVOKE ALL ON FUNCTION brain.base_type FROM PUBLIC;
+
+-- The expression for the size of a value in bytes, which reads headers and never fetches the value; null
+-- for types of a fixed length. Only of text and bytea does a header tell the size before compression.
+-- Any other compressed value counts four times, which is what JSON compresses to.
+CREATE OR REPLACE FUNCTION brain.size_expression(value text, type oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE
                WHEN t.typlen <> -1 THEN NULL
                WHEN t.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'bytea'::regtype)
-                   THEN format('octet_length(%s) > %s', value, bytes)
+                   THEN format('octet_length(%s)', value)
                WHEN EXISTS (SELECT FROM pg_cast c WHERE c.castsource = t.oid AND c.casttarget = 'text'::regtype
                                AND c.castmethod = 'b')
-                   THEN format('octet_length(%s::text) > %s', value, bytes)
-               ELSE format('pg_column_size(%1$s) > CASE WHEN pg_column_compression(%1$s) IS NULL'
-                           ' THEN %2$s ELSE %3$s END', value, bytes, bytes / 4)
+                   THEN format('octet_length(%s::text)', value)
+               ELSE format('pg_column_size(%1$s)::bigint'
+                           ' * CASE WHEN pg_column_compression(%1$s) IS NULL THEN 1 ELSE 4 END', value)
            END
-      FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype <> 'd'
+      FROM pg_type t WHERE t.oid = brain.base_type(type)
 $$;
-REVOKE ALL ON FUNCTION brain.is_large FROM PUBLIC;
+REVOKE ALL ON FUNCTION brain.size_expression FROM PUBLIC;
+
+-- The settings on which the JSON text of values of a type depends; those of the writer's session must not
+-- show. Each costs a writer, so they are set only where a column has such a type.
+CREATE OR REPLACE FUNCTION brain.settings_of(type oid) RETURNS text[] LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $function$
+    SELECT CASE
+               WHEN EXISTS (SELECT FROM pg_cast c WHERE c.castsource = t.oid AND c.casttarget = 'json'::regtype
+                               AND c.castmethod = 'f')
+                   THEN brain.settings_of('box'::regtype)  -- whatever the function of the cast does
+               WHEN t.typtype = 'e' OR t.oid = ANY ('{int2,int4,int8,numeric,bool,text,varchar,bpchar,name,uuid,json,'
+                                                    'jsonb,date,timestamp,time,inet,cidr}'::regtype[]) THEN '{}'
+               WHEN t.oid IN ('float4'::regtype, 'float8'::regtype) THEN '{extra_float_digits = 1}'
+               WHEN t.oid = 'timestamptz'::regtype THEN $${timezone = 'UTC'}$$
+               WHEN t.oid = 'bytea'::regtype THEN '{bytea_output = hex}'
+               WHEN t.oid = 'interval'::regtype THEN '{intervalstyle = postgres}'
+               ELSE ARRAY['extra_float_digits = 1', 'bytea_output = hex', $$datestyle = 'ISO, MDY'$$,
+                          'intervalstyle = postgres', $$timezone = 'UTC'$$, $$lc_monetary = 'C'$$,
+                          'quote_all_identifiers = off']
+           END
+      FROM (SELECT brain.base_type(type) AS type) d
+      JOIN pg_type t ON t.oid = CASE
+               WHEN EXISTS (SELECT FROM pg_type a WHERE a.oid = d.type AND a.typcategory = 'A')
+                   THEN (SELECT brain.base_type(a.typelem) FROM pg_type a WHERE a.oid = d.type)
+               ELSE d.type END
+$function$;
+REVOKE ALL ON FUNCTION brain.settings_of FROM PUBLIC;
 
 -- The expression that builds a JSON object of names and values, as text, fifty at a time: a function takes
 -- at most a hundred arguments.
@@ -69,11 +94,11 @@ REVOKE ALL ON FUNCTION brain.object_expression FROM PUBLIC;
 -- The listed columns with the expressions that read them from the row `alias`; a column that the table
 -- does not have is null. The first ones are those of the primary key.
 CREATE OR REPLACE FUNCTION brain.column_expressions(watched brain.watched, alias text)
-RETURNS TABLE (number bigint, name text, is_key boolean, is_listed boolean, value text, is_large text)
+RETURNS TABLE (number bigint, name text, is_key boolean, is_listed boolean, value text, size text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.number, c.name, c.number <= cardinality(watched.key_columns), c.name = ANY (watched.columns),
            coalesce(alias || '.' || quote_ident(a.attname), 'NULL::text'),
-           brain.is_large(alias || '.' || quote_ident(a.attname), a.atttypid, watched.column_bytes)
+           brain.size_expression(alias || '.' || quote_ident(a.attname), a.atttypid)
       FROM unnest(watched.key_columns || ARRAY(
                SELECT l FROM unnest(watched.columns) WITH ORDINALITY l (l, place)
                 WHERE l <> ALL (watched.key_columns) ORDER BY place)) WITH ORDINALITY c (name, number)
@@ -211,41 +236,55 @@ SET search_path = pg_catalog, pg_temp AS $$
             END;
         END;
         parts[%1$s] := %5$s;$part$,
-        number, coalesce(is_large, 'false'), value,
+        number, coalesce(size || ' > ' || watched.column_bytes, 'false'), value,
         format('SELECT coalesce(to_json(($1).%I)::text, ''null'')', name),
         -- The header of a text tells how large it is; of another value it may be known only now.
-        CASE WHEN is_large LIKE 'octet_length%' THEN 'part'
+        CASE WHEN size LIKE 'octet_length%' THEN 'part'
              ELSE format('CASE WHEN octet_length(part) <= %s THEN part END', watched.column_bytes) END),
         '' ORDER BY number)
       FROM brain.column_expressions(watched, 'r')
 $$;
 REVOKE ALL ON FUNCTION brain.parts_statement FROM PUBLIC;
 
--- The expression for "a column has changed whose text is missing on both sides". A stored value that was
--- not written again is at the same place, which is known from PostgreSQL 17 on. What cannot be compared
--- counts as changed.
+-- The expression for "a column has changed whose text is missing on both sides". Large values are not
+-- fetched to compare them. One that was not written again is stored at the same place, which is known from
+-- PostgreSQL 17 on; before, an update of a row with a large value counts as a change.
 CREATE OR REPLACE FUNCTION brain.hidden_change(watched brain.watched) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(format(
-               CASE WHEN is_large IS NULL OR current_setting('server_version_num')::integer < 170000
-                    THEN 'new_parts[%1$s] IS NULL'
-                    ELSE '(new_parts[%1$s] IS NULL AND (pg_column_toast_chunk_id(OLD.%2$I)'
-                         ' IS DISTINCT FROM pg_column_toast_chunk_id(NEW.%2$I)'
-                         ' OR pg_column_toast_chunk_id(NEW.%2$I) IS NULL'
-                         ' AND record_image_ne(ROW(OLD.%2$I), ROW(NEW.%2$I))))' END, number, name),
-               ' OR ' ORDER BY number)
-      FROM brain.column_expressions(watched, 'r') WHERE value <> 'NULL::text'
+               CASE WHEN n.size IS NULL
+                        THEN '(new_parts[%1$s] IS NULL AND record_image_ne(ROW(%2$s), ROW(%3$s)))'
+                    WHEN current_setting('server_version_num')::integer < 170000
+                        THEN '(new_parts[%1$s] IS NULL AND (greatest(%4$s, %5$s) > %6$s'
+                             ' OR record_image_ne(ROW(%2$s), ROW(%3$s))))'
+                    ELSE '(new_parts[%1$s] IS NULL AND (pg_column_toast_chunk_id(%2$s)'
+                         ' IS DISTINCT FROM pg_column_toast_chunk_id(%3$s)'
+                         ' OR pg_column_toast_chunk_id(%3$s) IS NULL'
+                         ' AND record_image_ne(ROW(%2$s), ROW(%3$s))))' END,
+               n.number, o.value, n.value, o.size, n.size, watched.column_bytes), ' OR ' ORDER BY n.number)
+      FROM brain.column_expressions(watched, 'NEW') n JOIN brain.column_expressions(watched, 'OLD') o USING (number)
+     WHERE n.value <> 'NULL::text'
 $$;
 REVOKE ALL ON FUNCTION brain.hidden_change FROM PUBLIC;
+
+-- The expression for "one of these sizes is over its limit".
+CREATE OR REPLACE FUNCTION brain.any_larger(watched brain.watched, key_sizes text, sizes text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(nullif(concat_ws(' OR ', 'greatest(' || nullif(key_sizes, '') || ') > 1300',
+                                     'greatest(' || nullif(sizes, '') || ') > ' || watched.column_bytes), ''),
+                    'false')
+$$;
+REVOKE ALL ON FUNCTION brain.any_larger FROM PUBLIC;
 
 -- Generates the trigger function of one watched table.
 --
 -- It reads the columns directly, which takes half the time of looking them up in to_json(NEW) and does not
 -- read unlisted columns. No column, whatever its type, size and rights, may fail the writer: everything
--- that reads one is in a block that catches errors and writes nothing. Sizes are read in expressions
--- that PL/pgSQL evaluates itself; a statement would fetch the values. If a value is large, or anything
--- fails, the columns are read one by one. Rows are compared by their image, which needs no operator:
--- not every type has one. OTHERS alone would not catch failed assertions.
+-- that reads one is in a block that catches errors (OTHERS alone would not catch failed assertions) and
+-- writes nothing. Sizes are read in expressions that PL/pgSQL evaluates itself; a statement would fetch
+-- the values. If a value is large, or anything fails, the columns are read one by one. A key of more
+-- than 1300 bytes may have more than 8192 as JSON. Rows are compared by their texts, which are needed
+-- anyway: to compare them by their images as well takes longer.
 CREATE OR REPLACE FUNCTION brain.write_capture(watched brain.watched) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $write$
 DECLARE
@@ -256,19 +295,17 @@ DECLARE
     most_bytes CONSTANT integer := least(watched.column_bytes, watched.row_bytes);
 BEGIN
     SELECT format('json_build_array(%s)::text', string_agg(value, ', ' ORDER BY number) FILTER (WHERE is_key)) AS key,
-           string_agg(value, ', ' ORDER BY number) FILTER (WHERE is_key) AS keys,
-           string_agg(value, ', ' ORDER BY number) AS values,
-           coalesce(string_agg(is_large, ' OR ' ORDER BY number), 'false') AS is_large,
            brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
                                    array_agg(value ORDER BY number) FILTER (WHERE is_listed)) AS data,
+           string_agg(size, ', ' ORDER BY number) FILTER (WHERE is_key) AS key_sizes,
+           string_agg(size, ', ' ORDER BY number) FILTER (WHERE NOT is_key) AS sizes,
            array_agg(name ORDER BY number) AS names, array_agg(is_listed ORDER BY number) AS is_listed
       INTO new FROM brain.column_expressions(watched, 'NEW');
     SELECT format('json_build_array(%s)::text', string_agg(value, ', ' ORDER BY number) FILTER (WHERE is_key)) AS key,
-           string_agg(value, ', ' ORDER BY number) FILTER (WHERE is_key) AS keys,
-           string_agg(value, ', ' ORDER BY number) AS values,
-           coalesce(string_agg(is_large, ' OR ' ORDER BY number), 'false') AS is_large,
            brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
-                                   array_agg(value ORDER BY number) FILTER (WHERE is_listed)) AS data
+                                   array_agg(value ORDER BY number) FILTER (WHERE is_listed)) AS data,
+           string_agg(size, ', ' ORDER BY number) FILTER (WHERE is_key) AS key_sizes,
+           string_agg(size, ', ' ORDER BY number) FILTER (WHERE NOT is_key) AS sizes
       INTO old FROM brain.column_expressions(watched, 'OLD');
     body := format($body$
 DECLARE
@@ -291,63 +328,60 @@ BEGIN
     END IF;
     IF TG_OP = 'UPDATE' THEN
         BEGIN
-            IF (%3$s OR %4$s) IS NOT TRUE THEN
-                IF NOT record_image_ne(ROW(%5$s), ROW(%6$s)) THEN
+            IF (%3$s) IS NOT TRUE THEN
+                key := %4$s;
+                former_key := %5$s;
+                data := %6$s;
+                former := %7$s;
+                IF data = former AND key = former_key THEN
                     RETURN NULL;
                 END IF;
-                key := %7$s;
-                data := %8$s;
-                former := %9$s;
-                IF record_image_ne(ROW(%10$s), ROW(%11$s)) THEN
-                    former_key := %12$s;
-                END IF;
-                is_complete := octet_length(key) <= 8192 AND octet_length(coalesce(former_key, '')) <= 8192
-                               AND octet_length(data) + octet_length(former) <= %13$s;
+                is_complete := octet_length(data) + octet_length(former) <= %8$s;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
         END;
         IF is_complete THEN
             IF former_key <> key THEN
-                PERFORM brain.append(%2$s, %14$s, 'D', former_key, NULL, former);
+                PERFORM brain.append(%2$s, %11$s, 'D', former_key, NULL, former);
             END IF;
             event_id := nextval('brain.event_id');
-            %15$s;
+            %12$s;
         END IF;
     ELSIF TG_OP = 'INSERT' THEN
         BEGIN
-            IF (%3$s) IS NOT TRUE THEN
-                key := %7$s;
-                data := %8$s;
-                is_complete := octet_length(key) <= 8192 AND octet_length(data) <= %13$s;
+            IF (%9$s) IS NOT TRUE THEN
+                key := %4$s;
+                data := %6$s;
+                is_complete := octet_length(data) <= %8$s;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
         END;
         IF is_complete THEN
             event_id := nextval('brain.event_id');
-            %16$s;
+            %13$s;
         END IF;
     ELSIF TG_OP = 'DELETE' THEN
         BEGIN
-            IF (%4$s) IS NOT TRUE THEN
-                key := %12$s;
-                former := %9$s;
-                is_complete := octet_length(key) <= 8192 AND octet_length(former) <= %13$s;
+            IF (%10$s) IS NOT TRUE THEN
+                key := %5$s;
+                former := %7$s;
+                is_complete := octet_length(former) <= %8$s;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
         END;
         IF is_complete THEN
             event_id := nextval('brain.event_id');
-            %17$s;
+            %14$s;
         END IF;
     ELSE
-        PERFORM brain.append(%2$s, %18$s, 'T', NULL, NULL, NULL);
+        PERFORM brain.append(%2$s, %15$s, 'T', NULL, NULL, NULL);
         RETURN NULL;
     END IF;
     IF is_complete THEN
-        IF %19$s THEN
+        IF %16$s THEN
             PERFORM pg_notify('brain', '');
         END IF;
         RETURN NULL;
@@ -360,7 +394,7 @@ BEGIN
             CONTINUE WHEN TG_OP = 'DELETE';
             r := NEW;
         END IF;
-        parts := '{}';%20$s
+        parts := '{}';%17$s
         IF side = 1 THEN
             old_parts := parts;
         ELSE
@@ -369,18 +403,21 @@ BEGIN
     END LOOP;
     IF new_parts = old_parts THEN
         BEGIN
-            IF NOT (%21$s) THEN
+            IF NOT (%18$s) THEN
                 RETURN NULL;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             NULL;
         END;
     END IF;
-    PERFORM brain.append_parts(%2$s, %22$L, %23$L, %24$L, %25$s, %26$s, old_parts, new_parts);
+    PERFORM brain.append_parts(%2$s, %19$L, %20$L, %21$L, %22$s, %23$s, old_parts, new_parts);
     RETURN NULL;
 END $body$,
-        watched.id, channel, new.is_large, old.is_large, old.values, new.values, new.key, new.data, old.data,
-        old.keys, new.keys, old.key, most_bytes, quote_nullable(watched.types ->> 'delete'),
+        watched.id, channel,
+        brain.any_larger(watched, concat_ws(', ', new.key_sizes, old.key_sizes), concat_ws(', ', new.sizes, old.sizes)),
+        new.key, old.key, new.data, old.data, most_bytes,
+        brain.any_larger(watched, new.key_sizes, new.sizes), brain.any_larger(watched, old.key_sizes, old.sizes),
+        quote_nullable(watched.types ->> 'delete'),
         brain.insert_statements(channel, quote_nullable(watched.types ->> 'update'), $$'U'$$, 'key', 'data',
                                 'former'),
         brain.insert_statements(channel, quote_nullable(watched.types ->> 'insert'), $$'I'$$, 'key', 'data',
@@ -394,7 +431,12 @@ END $body$,
     EXECUTE format('CREATE OR REPLACE FUNCTION brain.%1$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER %2$s'
                    ' AS %3$L; ALTER FUNCTION brain.%1$I() OWNER TO brain_owner;'
                    ' REVOKE ALL ON FUNCTION brain.%1$I() FROM PUBLIC',
-                   'capture_' || watched.id, brain.text_settings(), body);
+                   'capture_' || watched.id, (
+                       SELECT string_agg(' SET ' || setting, '') FROM (
+                           SELECT 'search_path = pg_catalog, pg_temp' AS setting UNION
+                           SELECT unnest(brain.settings_of(a.atttypid)) FROM pg_attribute a
+                            WHERE a.attrelid = watched.relation
+                              AND a.attname = ANY (watched.columns || watched.key_columns)) settings), body);
 END $write$;
 REVOKE ALL ON FUNCTION brain.write_capture FROM PUBLIC;
 

@@ -587,11 +587,11 @@ SET search_path = pg_catalog, pg_temp AS $$
           FROM %s r, LATERAL (SELECT CASE WHEN (%s) IS NOT TRUE THEN %s END AS data OFFSET 0) complete$select$,
         least(watched.column_bytes, watched.row_bytes), array_agg(name ORDER BY number),
         array_agg(is_listed ORDER BY number), string_agg(format(
-            'CASE WHEN %s THEN NULL ELSE brain.text_within(to_json(%s)::text, %s) END', coalesce(is_large, 'false'),
-            value, CASE WHEN is_large LIKE 'octet_length%' THEN 'NULL' ELSE watched.column_bytes::text END),
+            'CASE WHEN %s THEN NULL ELSE brain.text_within(to_json(%s)::text, %s) END', coalesce(size || ' > ' || watched.column_bytes, 'false'),
+            value, CASE WHEN size LIKE 'octet_length%' THEN 'NULL' ELSE watched.column_bytes::text END),
             ', ' ORDER BY number),
         cardinality(watched.key_columns), watched.row_bytes, brain.table_expression(watched.relation),
-        coalesce(string_agg(is_large, ' OR ' ORDER BY number), 'false'),
+        coalesce('greatest(' || string_agg(size, ', ' ORDER BY number) || ') > ' || watched.column_bytes, 'false'),
         brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
                                 array_agg(value ORDER BY number) FILTER (WHERE is_listed)))
       FROM brain.column_expressions(watched, 'r')
