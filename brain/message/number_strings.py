@@ -57,7 +57,10 @@ def quoted_if_inexact(found: re.Match[str]) -> str:
 def is_exact(integer: str, rest: str) -> bool:
     """Return True if a double holds the number, in the sense of the two limits."""
     if not rest:
-        return len(integer) <= EXACT_DIGITS or abs(int(integer)) <= EXACT_INTEGERS
+        # Python refuses to convert thousands of digits.
+        return len(integer) <= EXACT_DIGITS or (
+            len(integer) <= EXACT_DIGITS + 2 and abs(int(integer)) <= EXACT_INTEGERS
+        )
     if len(integer) + len(rest) <= EXACT_DIGITS and not EXPONENT.intersection(rest):
         return True  # as most are: the rest of this takes five times as long
     digits, _, _ = (integer + rest).lower().partition("e")

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -54,6 +55,14 @@ def authorize(identity: Identity, is_allowed: bool) -> None:
         if identity.user is None:
             raise HTTPException(401, "a token is needed")
         raise HTTPException(403, "the token does not allow this")
+
+
+def wants_number_strings(query: QueryParams) -> bool:
+    """Return whether long numbers are to be strings. Raises `ValueError`, with what is wrong."""
+    numbers = query.get("numbers")
+    if numbers not in (None, "string"):
+        raise ValueError("numbers can only be string")
+    return numbers is not None
 
 
 async def exact_members(request: Request) -> dict[str, str]:

@@ -14,8 +14,9 @@ from starlette.routing import Route
 from starlette.types import Message, Send
 
 from brain.message.channel_schema import ChannelSchemas
+from brain.message.number_strings import with_number_strings
 from brain.message.snapshot import Snapshot, parts_of
-from brain.web.requests import readable_by
+from brain.web.requests import readable_by, wants_number_strings
 from brain.web.services import Services
 
 
@@ -24,10 +25,14 @@ def routes(services: Services) -> list[Route]:
 
     async def snapshot(request: Request) -> Response:
         channel: str = request.path_params["channel"]
+        try:
+            has_number_strings = wants_number_strings(request.query_params)
+        except ValueError as error:
+            raise HTTPException(400, str(error)) from None
         found = await services.snapshots.read(request.state.pool, frozenset({channel}))
         if channel not in found.tables:
             raise HTTPException(404, f"no table is watched on the channel {channel}")
-        rows = body(found, channel, services.schemas)
+        rows = body(found, channel, services.schemas, has_number_strings=has_number_strings)
         return SnapshotResponse(rows, services.settings.unread_timeout_seconds)
 
     guarded = readable_by(services.authority, "channel", snapshot)
@@ -52,13 +57,17 @@ class SnapshotResponse(StreamingResponse):
             await super().stream_response(send_in_time)
 
 
-async def body(snapshot: Snapshot, channel: str, schemas: ChannelSchemas) -> AsyncIterator[bytes]:
+async def body(
+    snapshot: Snapshot, channel: str, schemas: ChannelSchemas, *, has_number_strings: bool
+) -> AsyncIterator[bytes]:
     """Yield the response in pieces, with a row per line."""
     name, cursor = orjson.dumps(channel), orjson.dumps(str(snapshot.cursor))
     yield b'{\n  "channel": %b,\n  "cursor": %b,\n  "rows": [' % (name, cursor)
     separator = "\n    "
     for part in parts_of(snapshot):
         rows = schemas.show_rows(channel, part.rows)
+        if has_number_strings:
+            rows = [with_number_strings(row) for row in rows]
         if rows:
             yield (separator + ",\n    ".join(rows)).encode()
             separator = ",\n    "

@@ -22,6 +22,7 @@ from brain.message.wire_format import WireFormat
 from brain.session.admission import Admitted
 from brain.session.channel_session import ChannelSession, SessionRequest
 from brain.transport.handshake import refuse
+from brain.web.requests import wants_number_strings
 from brain.web.services import Services
 
 # Asks for cursors where the URL cannot.
@@ -139,14 +140,6 @@ async def open_channels(
 def asks_for_more(query: QueryParams) -> bool:
     """Return True if a client uses what the document of its own system does not have."""
     return any(name in query for name in OWN_PARAMETERS)
-
-
-def wants_number_strings(query: QueryParams) -> bool:
-    """Return whether long numbers are to be strings. Raises `ValueError`, with what is wrong."""
-    numbers = query.get("numbers")
-    if numbers not in (None, "string"):
-        raise ValueError("numbers can only be string")
-    return numbers is not None
 
 
 def parse_filter_parameter(text: str | None) -> Filter:

@@ -260,3 +260,31 @@ async def test_problems_of_a_watched_table_are_logged_at_the_start(
             pass
 
     assert "watch tasks: a trigger is missing or disabled" in running.output.read_text()
+
+
+async def test_a_client_may_ask_for_long_numbers_as_strings(
+    running: RunningBrain, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        """
+        CREATE TABLE amounts (id bigint PRIMARY KEY, n numeric);
+        INSERT INTO amounts VALUES (9007199254740993, 12345678901234567890.10);
+        SELECT brain.watch('amounts', 'amounts', '{id,n}');
+        """
+    )
+    row = {"id": "9007199254740993", "n": "12345678901234567890.10"}
+    query = "channel=amounts&snapshot&numbers=string"
+    async with connected(running, query) as (client, _):
+        assert (await message(client))["data"]["rows"] == [row]
+        await connection.execute("UPDATE amounts SET n = 9.90")
+        assert (await message(client))["data"] == {"id": "9007199254740993", "n": 9.9}
+        await connection.execute("UPDATE amounts SET n = 1e5000")
+        assert (await message(client))["data"]["n"] == "1" + "0" * 5000
+
+    url = f"{running.http}/api/brain/snapshot/amounts"
+    _, body = await get(f"{url}?numbers=string")
+    assert json.loads(body)["rows"] == [{"id": "9007199254740993", "n": "1" + "0" * 5000}]
+    _, body = await get(url)
+    assert '"id" : 9007199254740993,' in str(body)
+    status, body = await get(f"{url}?numbers=float")
+    assert (status, json.loads(body)) == (400, {"error": "numbers can only be string"})

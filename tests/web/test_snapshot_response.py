@@ -14,7 +14,9 @@ from brain.web.snapshot import SnapshotResponse, body
 
 async def test_a_client_that_does_not_read_keeps_no_snapshot() -> None:
     snapshot = Snapshot({"orders": ["{}"] * PART_ROWS * 3}, Cursor(1, 2), frozenset({"orders"}))
-    response = SnapshotResponse(body(snapshot, "orders", ChannelSchemas()), 0.05)
+    response = SnapshotResponse(
+        body(snapshot, "orders", ChannelSchemas(), has_number_strings=False), 0.05
+    )
     sent: list[Message] = []
 
     async def receive() -> Message:
