@@ -16,16 +16,29 @@ NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 def refusal(topics: Iterable[Topic], kinds: ColumnKinds) -> str | None:
-    """Return why the filter of a topic matches no row ever; None if there is no such reason."""
-    for topic in topics:
-        columns = kinds.get(topic.channel)
-        if columns is None:  # no table is watched: what is published may have any members
-            continue
-        for name, value, is_boolean in topic.where:
-            if name not in columns:
-                return f"{topic.channel} has no column {name}; it has {', '.join(columns)}"
-            if not may_equal(columns[name], value, is_boolean):
-                return f"where: {name} is a {columns[name]}"
+    """
+    Return why a filter of these topics matches nothing ever; None if one of them may match it.
+
+    What a client asks for by one name may be a row of a watched channel or a channel of its own;
+    then the row counts.
+    """
+    reasons = [
+        mismatch(topic, kinds)
+        for topic in topics
+        if topic.where and (topic.channel in kinds or topic.channel.partition(":")[0] not in kinds)
+    ]
+    return reasons[0] if reasons and None not in reasons else None
+
+
+def mismatch(topic: Topic, kinds: ColumnKinds) -> str | None:
+    columns = kinds.get(topic.channel)
+    if columns is None:  # no table is watched: what is published may have any members
+        return None
+    for name, value, is_boolean in topic.where:
+        if name not in columns:
+            return f"{topic.channel} has no column {name}; it has {', '.join(columns)}"
+        if not may_equal(columns[name], value, is_boolean):
+            return f"where: {name} is a {columns[name]}"
     return None
 
 

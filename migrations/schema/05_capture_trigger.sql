@@ -402,6 +402,9 @@ BEGIN
         END IF;
     END LOOP;
     IF new_parts = old_parts THEN
+        IF array_position(new_parts, NULL) IS NULL THEN
+            RETURN NULL;
+        END IF;
         BEGIN
             IF NOT (%18$s) THEN
                 RETURN NULL;

@@ -69,3 +69,16 @@ def test_a_value_that_a_row_may_have_is_accepted(where: dict[str, Any]) -> None:
 
 def test_a_channel_without_a_table_takes_any_filter() -> None:
     assert refusal([Topic("news", where=parse_filter({"colour": 1}))], {"orders": COLUMNS}) is None
+
+
+def test_a_filter_of_several_channels_is_refused_if_it_matches_in_none_of_them() -> None:
+    kinds: dict[str, dict[str, ColumnKind]] = {"orders": COLUMNS, "shelves": {"id": "number"}}
+
+    def refused_in(*channels: str) -> str | None:
+        where = parse_filter({"status": "open"})
+        return refusal([Topic(channel, where=where) for channel in channels], kinds)
+
+    assert refused_in("orders", "shelves") is None
+    assert refused_in("shelves", "news") is None
+    assert refused_in("shelves") == "shelves has no column status; it has id"
+    assert refused_in("shelves:1", "shelves") == "shelves has no column status; it has id"
