@@ -17,7 +17,7 @@ from brain.auth.keys import keys_of
 from brain.cli.database import database, database_option, read_settings, require_url, run
 from brain.cli.systems import fits, systems_of, systems_option
 from brain.database import migrations
-from brain.database.connection import connected, require_own_session
+from brain.database.connection import connected, require_own_session, shown
 from brain.database.log import Log
 from brain.database.tables_of_systems import system_problems
 from brain.errors import EmbeddedServerError
@@ -186,6 +186,7 @@ def announce(settings: Settings, port: int, psql: str, examples: dict[str, str])
         lines.append("\nand, in another terminal, change a row:\n")
         lines += [f'  {what:<12} {psql} -c "{sql}"' for what, sql in examples.items()]
     else:
-        lines.append("  watch     brain watch orders --columns id,status")
+        where = f" --database-url {shown(settings.database_url)}" if settings.database_url else ""
+        lines.append(f"  watch     brain watch orders --columns id,status{where}")
         lines.append(f"  listen    wscat -c 'ws://{host}:{port}/ws?channel=orders'")
     click.echo("\n".join(lines) + "\n")

@@ -163,7 +163,7 @@ def warnings_shown(connection: asyncpg.Connection) -> Iterator[None]:
 
     def show(_: Any, message: asyncpg.PostgresLogMessage) -> None:
         if message.severity_en == "WARNING":
-            click.echo(f"brain: {message.message}", err=True)
+            click.echo(f"brain: warning: {message.message}", err=True)
 
     connection.add_log_listener(show)
     try:

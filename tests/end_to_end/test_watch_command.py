@@ -111,10 +111,12 @@ async def test_warnings_are_printed(url: dict[str, str]) -> None:
 
     assert (again.status, other.status) == (0, 0)
     assert again.stderr == (
-        "brain: table public.orders was watched with other columns: no longer sent: secret\n"
+        "brain: warning: table public.orders was watched with other columns: no longer sent:"
+        " secret\n"
     )
     assert other.stderr == (
-        "brain: the channel orders was that of table public.orders: those who subscribe to it get"
+        "brain: warning: the channel orders was that of table public.orders: those who subscribe to"
+        " it get"
         ' rows of app."Things" from now on\n'
     )
 
