@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 
 from brain.database.budget import GRACE_SECONDS, QueryFailed, concerning, milliseconds
+from brain.database.connection import is_lost_link
 from brain.database.log import LogConnection, one_line
 from brain.database.memory import Reservation
 
@@ -15,7 +16,7 @@ PAGE_ROWS = 500
 # A lock is tried for so long, and again after a pause: no connection waits for it meanwhile.
 TRY_LOCK_SECONDS = 0.05
 
-STATEMENT = "SELECT brain.select_statement(w) FROM brain.watched w WHERE w.channel = $1"
+STATEMENT = "SELECT brain.select_statement(w, $2) FROM brain.watched w WHERE w.channel = $1"
 # One text per value, as in events: see brain.rows.
 ONE_TEXT_PER_VALUE = """
     SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL extra_float_digits = 1;
@@ -29,10 +30,14 @@ ROWS = """
       FROM (SELECT data, sum(octet_length(data)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
               FROM (SELECT {text} AS data FROM ({statement}) r (data) OFFSET 0) rendered) summed
 """
-UNREADABLE = (
-    asyncpg.UntranslatableCharacterError,
-    asyncpg.CharacterNotInRepertoireError,
-    UnicodeDecodeError,
+# How the columns of a row are read, and how its text: each for what the one before cannot read.
+WAYS = ((False, "data"), (False, "brain.repaired(data)"), (True, "brain.repaired(data)"))
+# What is no fault of a value in the table.
+OF_THE_TABLE = (
+    asyncpg.QueryCanceledError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.UndefinedTableError,
+    asyncpg.InsufficientPrivilegeError,
 )
 
 
@@ -67,29 +72,38 @@ async def read_rows(
     connection: LogConnection, channel: str, seconds: float, reservation: Reservation
 ) -> list[str]:
     """
-    Return the rows of the table on a channel, as JSON; repaired, if UTF-8 has not all their texts.
+    Return the rows of the table on a channel, as JSON.
+
+    Texts that UTF-8 does not have are repaired, and values that cannot be shown are left out.
 
     Raises `TooSlow`, `QueryFailed`, `NoMemory` and `SnapshotTooLarge`.
     """
     taken = reservation.bytes
     with concerning(channel, seconds):
         await connection.execute(ONE_TEXT_PER_VALUE)
-        try:
-            async with connection.transaction():
-                return await texts(connection, channel, "data", seconds, reservation)
-        except UNREADABLE:
-            reservation.release(but=taken)
-            return await texts(connection, channel, "brain.repaired(data)", seconds, reservation)
+        for careful, expression in WAYS:
+            try:
+                async with connection.transaction():
+                    return await texts(
+                        connection, channel, careful, expression, seconds, reservation
+                    )
+            except (asyncpg.PostgresError, UnicodeDecodeError) as error:
+                if isinstance(error, OF_THE_TABLE) or is_lost_link(error):
+                    raise
+                reservation.release(but=taken)
+                failure = error
+        raise failure
 
 
 async def texts(
     connection: LogConnection,
     channel: str,
+    careful: bool,
     expression: str,
     seconds: float,
     reservation: Reservation,
 ) -> list[str]:
-    statement = await connection.fetchval(STATEMENT, channel)
+    statement = await connection.fetchval(STATEMENT, channel, careful)
     if statement is None:
         return []  # it is not watched any more
     query = ROWS.format(bytes=reservation.most_bytes, text=expression, statement=statement)

@@ -578,25 +578,39 @@ $$;
 REVOKE ALL ON FUNCTION brain.table_expression FROM PUBLIC;
 
 -- The query for the watched columns of every row, as JSON text; values that are omitted from events are
--- omitted here too.
-CREATE OR REPLACE FUNCTION brain.select_statement(watched brain.watched) RETURNS text LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
+-- omitted here too. One that cannot be shown fails it, unless it is `careful`, which takes longer.
+CREATE OR REPLACE FUNCTION brain.select_statement(watched brain.watched, careful boolean DEFAULT false) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT format($select$
         SELECT CASE WHEN octet_length(complete.data) <= %s THEN complete.data
                     ELSE brain.object_of(%L, %L, (brain.leave_out_largest(ARRAY[%s], NULL, %s, %s)).new_parts) END
           FROM %s r, LATERAL (SELECT CASE WHEN (%s) IS NOT TRUE THEN %s END AS data OFFSET 0) complete$select$,
         least(watched.column_bytes, watched.row_bytes), array_agg(name ORDER BY number),
         array_agg(is_listed ORDER BY number), string_agg(format(
-            'CASE WHEN %s THEN NULL ELSE brain.text_within(to_json(%s)::text, %s) END', coalesce(size || ' > ' || watched.column_bytes, 'false'),
-            value, CASE WHEN size LIKE 'octet_length%' THEN 'NULL' ELSE watched.column_bytes::text END),
+            'CASE WHEN %s THEN NULL ELSE %s END', coalesce(size || ' > ' || watched.column_bytes, 'false'),
+            format(CASE WHEN careful THEN 'brain.careful_text(%s, %s)'
+                        ELSE 'brain.text_within(to_json(%s)::text, %s)' END, value,
+                   CASE WHEN size LIKE 'octet_length%' THEN 'NULL' ELSE watched.column_bytes::text END)),
             ', ' ORDER BY number),
         cardinality(watched.key_columns), watched.row_bytes, brain.table_expression(watched.relation),
-        coalesce('greatest(' || string_agg(size, ', ' ORDER BY number) || ') > ' || watched.column_bytes, 'false'),
+        CASE WHEN careful THEN 'true'
+             ELSE coalesce('greatest(' || string_agg(size, ', ' ORDER BY number) || ') > ' || watched.column_bytes,
+                           'false') END,
         brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
                                 array_agg(value ORDER BY number) FILTER (WHERE is_listed)))
       FROM brain.column_expressions(watched, 'r')
 $$;
 REVOKE ALL ON FUNCTION brain.select_statement FROM PUBLIC;
+
+-- The JSON text of a value, null where it is longer than so many bytes or cannot be shown.
+CREATE OR REPLACE FUNCTION brain.careful_text(value anyelement, bytes integer) RETURNS text LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN brain.text_within(to_json(value)::text, bytes);
+EXCEPTION WHEN OTHERS OR assert_failure THEN
+    RETURN NULL;
+END $$;
+REVOKE ALL ON FUNCTION brain.careful_text FROM PUBLIC;
 
 -- The JSON text of a value, null where it is longer than so many bytes.
 CREATE OR REPLACE FUNCTION brain.text_within(value text, bytes integer) RETURNS text LANGUAGE sql IMMUTABLE

@@ -19,7 +19,8 @@ RELATIONS = """
 """
 CALLS = """
     SELECT format('%s(%s)', p.oid::regproc,
-                  (SELECT string_agg(format('NULL::%s', format_type(type, -1)), ', ')
+                  (SELECT string_agg(format('NULL::%s', replace(format_type(type, -1),
+                                                                'anyelement', 'text')), ', ')
                      FROM unnest(p.proargtypes::oid[]) type))
       FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'brain'
 """
