@@ -70,8 +70,8 @@ class Hub:
         self._of_user: dict[str, set[Subscriber]] = {}
         self._cohorts: dict[tuple[str, SubscriptionSet], Cohort] = {}
         self._index = SubscriptionIndex()
-        self._fed_a_reset: set[Subscriber] = set()
-        """Those whose last chunk from the ring ended with a reset."""
+        self._sent_a_reset: set[Subscriber] = set()
+        """Those that may want the rows again."""
         self._heartbeat_at: dict[str, float] = {}
         """When the clients of a wire format were sent their last heartbeat."""
         self._slow = SlowConsumers(self._feed, later)
@@ -131,6 +131,7 @@ class Hub:
         """Remove a subscriber, wherever it stands."""
         self._detach(subscriber)
         self._subscribers.discard(subscriber)
+        self._sent_a_reset.discard(subscriber)
         if subscriber.user is not None:
             others = self._of_user.get(subscriber.user, set())
             others.discard(subscriber)
@@ -170,7 +171,8 @@ class Hub:
             self._cursor = batch.cursor
             for subscriber in list(self._slow.ahead):
                 self._feed(subscriber)
-            self._reload_after([e for e in batch.events if e.operation is Operation.RESET])
+            for subscriber in list(self._sent_a_reset):
+                self._reloads(subscriber)
         else:
             self._begin_at(batch)
 
@@ -247,32 +249,30 @@ class Hub:
             if recipient is not None:
                 self._send_to_user(recipient, some)
                 continue
+            resets = [event for event in some if event.operation is Operation.RESET]
             for cohort in self._index.cohorts_of(some):
+                # Before it is sent: a subscriber that pauses meanwhile leaves its cohort.
+                if resets and any(map(cohort.subscriptions.match, resets)):
+                    self._sent_a_reset.update(cohort.members)
                 cohort.deliver(some, now)
 
     def _reloads(self, subscriber: Subscriber) -> bool:
         """Return True for a subscriber that, after a reset in its chunk, gets the rows again."""
-        if subscriber not in self._fed_a_reset:
+        if subscriber not in self._sent_a_reset:
             return False
-        self._fed_a_reset.discard(subscriber)
+        self._sent_a_reset.discard(subscriber)
         if subscriber.reload is None:
             return False
         subscriber.reload()
         return True
 
-    def _reload_after(self, resets: Sequence[Event]) -> None:
-        """Have those that were sent a reset get the rows again, if they want them."""
-        for event in resets:
-            for cohort in self._index.cohorts_of((event,)):
-                if cohort.subscriptions.match(event):
-                    for subscriber in list(cohort.members):
-                        if subscriber.reload and event.recipient in (None, subscriber.user):
-                            subscriber.reload()
-
     def _send_to_user(self, user: str, events: Sequence[Event]) -> None:
         """Send private messages to those connections of their recipient that keep up."""
         for subscriber in list(self._of_user.get(user, ())):
             if self._cohort_of(subscriber) is not None:
+                resets = [event for event in events if event.operation is Operation.RESET]
+                if any(map(subscriber.subscriptions.match, resets)):
+                    self._sent_a_reset.add(subscriber)
                 encoded = subscriber.encoding.encode_all(events, subscriber.subscriptions, user)
                 frames = b"".join(encoded)
                 if frames:
@@ -318,7 +318,7 @@ class Hub:
                 yield frame
                 size += len(frame)
             if event.operation is Operation.RESET and subscriber.subscriptions.match(event):
-                self._fed_a_reset.add(subscriber)
+                self._sent_a_reset.add(subscriber)
                 return
             if size >= CHUNK_BYTES:
                 return

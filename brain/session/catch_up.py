@@ -143,6 +143,7 @@ class CatchUp:
                 frames, size = [], 0
                 if subscriber.reload:
                     subscriber.reload()
+                    await asyncio.sleep(0)  # it cancels this task, in favour of the rows
             if size >= CHUNK_BYTES:
                 await self._write(frames, event.cursor)
                 frames, size = [], 0

@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from brain.message.rendering import Encoding, encoding_of
 from brain.message.wire_format import WireFormat
 from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING, texts_of
-from tests.message.rows import as_json
+from tests.message.rows import as_json, reset
 from tests.subscription_sets import in_channels
 
 TASKS = in_channels(["tasks"])
@@ -62,6 +63,7 @@ class Client:
         user: str | None = None,
         conflates: bool = False,
         heartbeat_seconds: float | None = None,
+        reload: Callable[[], None] | None = None,
     ) -> None:
         self.hub = hub
         self.received: list[str] = []
@@ -77,6 +79,7 @@ class Client:
             after=after,
             user=user,
             conflates=conflates,
+            reload=reload,
         )
 
     def stop_reading(self, after_writes: int = 0) -> None:
@@ -799,3 +802,28 @@ def test_a_fan_out_to_many_gives_the_garbage_collector_nothing_to_do() -> None:
 
     assert len(gc_counts) == 1000
     assert max(gc_counts) - before < 100
+
+
+RESET = Batch((reset("tasks"),), reset("tasks").cursor)
+
+
+def test_a_client_that_wants_the_rows_gets_them_again_after_a_reset() -> None:
+    reloaded: list[str] = []
+    turns: list[Callable[[], None]] = []
+    hub = Hub(1_000_000, 60, later=turns.append)
+    hub.deliver(Batch((), Cursor(1, 1)))
+    live(hub, reload=partial(reloaded.append, "keeps up"))
+    live(hub, reload=partial(reloaded.append, "pauses")).stop_reading(after_writes=1)
+    lagging = live(hub, reload=partial(reloaded.append, "lags"))
+    lagging.stop_reading()
+    live(hub, in_channels(["others"]), reload=partial(reloaded.append, "of another channel"))
+    live(hub)
+
+    hub.deliver(RESET)
+
+    assert sorted(reloaded) == ["keeps up", "pauses"]
+
+    lagging.read()
+    turns.pop()()
+    assert lagging.received == [str(RESET.events[0].id)]
+    assert reloaded[-1] == "lags"

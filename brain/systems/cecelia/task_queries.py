@@ -43,7 +43,7 @@ RECENT = """
                'agent', CASE WHEN has.agent THEN to_json(n.agent) ELSE p.payload -> 'agent' END,
                'status', n.status,
                'progress', CASE WHEN shown.progress #>> '{}'
-                                     ~ '^-?[0-9]+([.][0-9]+)?([eE][-+]?[0-9]+)?$'
+                                     ~ '^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][-+]?[0-9]+)?$'
                                 THEN (shown.progress #>> '{}')::json END,
                'total_steps', p.payload -> 'total_steps',
                'step_name', p.payload -> 'step_name',
