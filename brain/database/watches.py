@@ -13,6 +13,7 @@ import orjson
 
 from brain.database.backoff import delays
 from brain.database.connection import DATABASE_ERRORS, Queryable, explain, first_line
+from brain.database.single_flight import SingleFlight
 from brain.errors import UsageError
 from brain.message.column_kinds import ColumnKind, ColumnKinds, refusal
 from brain.message.event import Batch
@@ -155,10 +156,7 @@ class WatchedColumns:
         self._kinds: ColumnKinds = {}
         self._changed = asyncio.Event()
         self._changed.set()
-        self._reading = asyncio.Lock()
-        self._reads_begun = 0
-        self._newest_read = 0
-        """The number of the read that the columns come from."""
+        self._shared: SingleFlight[None, None] = SingleFlight("watched columns")
 
     def connect(self, pool: asyncpg.Pool) -> None:
         """Read from `pool` from now on."""
@@ -194,16 +192,12 @@ class WatchedColumns:
         return reason
 
     async def _read(self) -> None:
-        """Read the columns, or wait for another read that begins after this call."""
-        before = self._reads_begun
-        async with self._reading:
-            if self._newest_read > before:
-                return
-            self._reads_begun += 1
-            number = self._reads_begun
-            async with asyncio.timeout(self._timeout_seconds):
-                self._kinds = await self._queried()
-            self._newest_read = number
+        """Read the columns; callers share a read that begins after they called."""
+        await self._shared.run_later(None, self._replace)
+
+    async def _replace(self) -> None:
+        async with asyncio.timeout(self._timeout_seconds):
+            self._kinds = await self._queried()
 
     async def _queried(self) -> ColumnKinds:
         assert self._pool is not None

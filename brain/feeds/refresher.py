@@ -7,6 +7,7 @@ import logging
 
 from brain.database.backoff import delays
 from brain.database.connection import DATABASE_ERRORS, first_line
+from brain.database.single_flight import SingleFlight
 from brain.errors import BrainError, ConnectionEnded, LogUnavailable, SnapshotTooLarge
 from brain.feeds.fanout import FeedFanout, FeedSubscriber
 from brain.feeds.reader import CHANNEL, FeedDefinition, FeedReader, is_possible
@@ -55,10 +56,7 @@ class FeedRefresher:
         self._definitions: dict[str, FeedDefinition] = {}
         self._definitions_changed = asyncio.Event()
         self._definitions_changed.set()
-        self._reading = asyncio.Lock()
-        self._reads_begun = 0
-        self._newest_read = 0
-        """The number of the read that the definitions come from."""
+        self._shared: SingleFlight[None, None] = SingleFlight("feed definitions")
         self._live: dict[FeedAddress, LiveFeed] = {}
         self._index: dict[str, dict[str | None, set[LiveFeed]]] = {}
         """Which feeds an event may change: by its channel, and by the row's key or None."""
@@ -149,19 +147,11 @@ class FeedRefresher:
 
     async def _read_definitions(self) -> None:
         """Read the definitions; callers share a read that begins after they called."""
-        begun = self._reads_begun
-        async with self._reading:
-            if self._newest_read > begun:
-                return
-            self._reads_begun += 1
-            number = self._reads_begun
-            definitions = await self._reader.definitions()
-            self._newest_read = number
-            self._replace(definitions)
+        await self._shared.run_later(None, self._replace_definitions)
 
-    def _replace(self, definitions: dict[str, FeedDefinition]) -> None:
-        """Go on with these definitions; refresh the feeds that they change."""
-        self._definitions = definitions
+    async def _replace_definitions(self) -> None:
+        """Go on with the definitions of now; refresh the feeds that they change."""
+        self._definitions = definitions = await self._reader.definitions()
         for (name, argument), live in list(self._live.items()):
             if not self._has(name, argument):
                 self._end(live, LogUnavailable(f"the feed {name} is gone"))
