@@ -12,7 +12,7 @@ import click
 
 from brain.cli.database import database_option, on_database
 from brain.database import watches
-from brain.database.connection import first_line
+from brain.database.connection import first_line, noting_warnings
 from brain.database.watches import Table, Watch
 from brain.errors import UsageError
 
@@ -72,7 +72,7 @@ def watch_command(
 
     async def work(connection: asyncpg.Connection, url: str) -> str:
         await find_tables_as_psql(connection)
-        with translating_refusals(), warnings_shown(connection):
+        with translating_refusals(), noting_warnings(connection, show_warning):
             found = await watches.find_table(connection, table)
             name = found.plain_name if channel is None else channel
             await watches.watch(
@@ -157,19 +157,8 @@ async def place(connection: asyncpg.Connection, url: str) -> str:
     return f"database {name} at {host}"
 
 
-@contextmanager
-def warnings_shown(connection: asyncpg.Connection) -> Iterator[None]:
-    """Print the warnings of PostgreSQL."""
-
-    def show(_: Any, message: asyncpg.PostgresLogMessage) -> None:
-        if message.severity_en == "WARNING":
-            click.echo(f"brain: warning: {message.message}", err=True)
-
-    connection.add_log_listener(show)
-    try:
-        yield
-    finally:
-        connection.remove_log_listener(show)
+def show_warning(text: str) -> None:
+    click.echo(f"brain: warning: {text}", err=True)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
 
@@ -188,7 +188,7 @@ def shown(url: str, *, with_user: bool = True) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error: details and hints follow in PostgreSQL's errors."""
     if isinstance(error, UnicodeDecodeError):
-        return "an error whose text is no UTF-8"
+        return "an error with a text that is not UTF-8"
     return str(error).partition("\n")[0] or type(error).__name__
 
 
@@ -284,3 +284,20 @@ def known_error(url: str, error: Exception) -> DatabaseError | None:
             return DatabaseUnreachable(f"{shown(url)} did not answer within {CONNECT_SECONDS:g} s")
         case _:
             return None
+
+
+@contextmanager
+def noting_warnings(
+    connection: asyncpg.Connection | asyncpg.pool.PoolConnectionProxy, note: Callable[[str], None]
+) -> Iterator[None]:
+    """Call `note` with each warning of the server to the statements of a connection."""
+
+    def take(_: object, message: asyncpg.PostgresLogMessage) -> None:
+        if message.severity_en == "WARNING":
+            note(str(message.message))
+
+    connection.add_log_listener(take)
+    try:
+        yield
+    finally:
+        connection.remove_log_listener(take)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import asyncpg
 
-from brain.database.connection import DATABASE_ERRORS, explain
+from brain.database.connection import DATABASE_ERRORS, explain, noting_warnings
 from brain.problems import Problems
 
 PAUSE_SECONDS = 60.0
@@ -32,17 +31,9 @@ async def trim_log(
 async def trim(pool: asyncpg.Pool, retention_seconds: float) -> list[str]:
     """Remove old events; return the warnings of the steps that failed."""
     warnings: list[str] = []
-
-    def note(_: Any, message: asyncpg.PostgresLogMessage) -> None:
-        if message.severity_en == "WARNING":
-            warnings.append(str(message.message))
-
     async with pool.acquire() as connection:
-        connection.add_log_listener(note)
-        try:
+        with noting_warnings(connection, warnings.append):
             await connection.fetchval(
                 "SELECT brain.trim(pg_catalog.make_interval(secs => $1))", retention_seconds
             )
-        finally:
-            connection.remove_log_listener(note)
     return warnings
