@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import asyncpg
 
@@ -19,39 +20,57 @@ PAGE_BYTES = 4 * 1024 * 1024
 # there twice with the frame. Each further encoding in use takes 0.3 kB for its frame.
 OBJECT_BYTES = 700
 
-AS_WRITTEN = """
+
+class Way(NamedTuple):
+    """How the columns of the events `r` are read."""
+
+    columns: str
+    joined: str = ""
+    """What follows `r` in the FROM clause."""
+
+
+AS_WRITTEN = Way(
+    """
     r.at_tick, r.at_nonce, r.id, r.at, r.channel, r.type, r.operation, r.key, r.data, r.old,
     r.recipient, r.omitted
-"""
-# No client can ask for a channel whose name has no equivalent in UTF-8.
-REPAIRED = """
-    r.at_tick, r.at_nonce, r.id, r.at,
+    """
+)
+# No client can ask for a channel if its name has no equivalent in UTF-8.
+CHANNEL = """
     CASE brain.repaired(r.channel) WHEN r.channel THEN r.channel ELSE left(r.channel, 0) END
-        AS channel,
-    brain.repaired(r.type) AS type, r.operation, brain.repaired(r.key) AS key,
-    brain.repaired(r.data) AS data, brain.repaired(r.old) AS old,
-    brain.repaired(r.recipient) AS recipient, brain.repaired(r.omitted::text)::text[] AS omitted,
-    (brain.repaired(r.data), brain.repaired(r.old), brain.repaired(r.key))
-        IS DISTINCT FROM (r.data, r.old, r.key) AS is_repaired
+        AS channel
 """
+# Repairing a long text takes a while: OFFSET keeps the subquery from being evaluated for each use.
+REPAIRED = Way(
+    f"""
+    r.at_tick, r.at_nonce, r.id, r.at, {CHANNEL}, brain.repaired(r.type) AS type, r.operation,
+    f.key, f.data, f.old, brain.repaired(r.recipient) AS recipient,
+    brain.repaired(r.omitted::text)::text[] AS omitted,
+    (f.data, f.old, f.key) IS DISTINCT FROM (r.data, r.old, r.key) AS is_repaired
+    """,
+    """
+    CROSS JOIN LATERAL (SELECT brain.repaired(r.key) AS key, brain.repaired(r.data) AS data,
+                               brain.repaired(r.old) AS old OFFSET 0) f
+    """,
+)
 # In place of an event that cannot be read, its clients load the state again.
-AS_RESET = """
-    r.at_tick, r.at_nonce, r.id, r.at,
-    CASE brain.repaired(r.channel) WHEN r.channel THEN r.channel ELSE left(r.channel, 0) END
-        AS channel,
+AS_RESET = Way(
+    f"""
+    r.at_tick, r.at_nonce, r.id, r.at, {CHANNEL},
     NULL AS type, CASE WHEN r.channel IS NOT NULL THEN 'R'::"char" END AS operation, NULL AS key,
     '"a change cannot be read from the log"' AS data, NULL AS old,
     brain.repaired(r.recipient) AS recipient, NULL::text[] AS omitted
-"""
+    """
+)
 WAYS = (AS_WRITTEN, REPAIRED, AS_RESET)
-"""To read the columns of an event, each for what the one before cannot read."""
+"""Each for what the one before cannot read."""
 
 # A page ends at a tick with a round number, so that clients share pages.
 AFTER = """
     SELECT {columns}
       FROM brain.read($1, $2, $3,
                       least((SELECT max(id) FROM brain.ticks), ($1::bigint / 1024 + 1) * 1024),
-                      $4, $5) r
+                      $4, $5) r {joined}
 """
 # From the last tick before that time, or from the one after which there are few enough events.
 RECENT = """
@@ -70,7 +89,7 @@ RECENT = """
 NEWEST = """
     SELECT {columns}
       FROM brain.tick() t,
-           LATERAL brain.read($1, $2, $3, t.id, $4, $5) r
+           LATERAL brain.read($1, $2, $3, t.id, $4, $5) r {joined}
 """
 
 # What PostgreSQL says of a text without an equivalent in UTF-8, and of damaged data.
@@ -197,9 +216,9 @@ class Log:
                 self._page_events = min(2 * self._page_events, PAGE_EVENTS)
                 return batch
 
-    async def _page(self, query: str, columns: str, cursor: Cursor, most: int) -> Batch:
+    async def _page(self, query: str, way: Way, cursor: Cursor, most: int) -> Batch:
         rows = await self._connection.fetch(
-            query.format(columns=columns),
+            query.format(**way._asdict()),
             cursor.tick,
             cursor.nonce,
             cursor.event_id,
@@ -210,7 +229,7 @@ class Log:
         end = rows.pop() if rows else None
         if end is None or end["channel"] is not None:
             raise CursorLost(f"the log does not hold what follows {cursor}")
-        if columns is not AS_WRITTEN:
+        if way is not AS_WRITTEN:
             for row in rows:
                 if row.get("is_repaired", True):
                     channel, key = row["channel"], row["key"]
