@@ -285,7 +285,7 @@ async def test_a_query_that_fails_is_tried_again_over_the_same_connections(
     async with listening(database, settings, problems) as collected:
         sessions = await sessions_of_brain(connection)
         async with connection.transaction():
-            await connection.execute("LOCK TABLE brain.events, brain.ticks")
+            await connection.execute("LOCK TABLE brain.ticks")
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while sum(problem.count for problem in problems.recent()) < 2:
                     await asyncio.sleep(0.01)
