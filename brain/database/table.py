@@ -17,7 +17,7 @@ PAGE_ROWS = 500
 TRY_LOCK_SECONDS = 0.05
 
 STATEMENT = "SELECT brain.select_statement(w, $2) FROM brain.watched w WHERE w.channel = $1"
-# One text per value, as in events: see brain.rows.
+# One text per value, as in events.
 ONE_TEXT_PER_VALUE = """
     SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL extra_float_digits = 1;
     SET LOCAL bytea_output = hex; SET LOCAL datestyle = 'ISO, MDY';

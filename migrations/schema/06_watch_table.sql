@@ -618,19 +618,3 @@ SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN value IS NULL THEN 'null' WHEN bytes IS NULL OR octet_length(value) <= bytes THEN value END
 $$;
 REVOKE ALL ON FUNCTION brain.text_within FROM PUBLIC;
-
--- The watched columns of every row; no rows if no table is watched on the channel. It runs with the rights
--- of the caller.
-CREATE OR REPLACE FUNCTION brain.rows(channel text) RETURNS SETOF text LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET bytea_output = hex
-SET datestyle = 'ISO, MDY' SET intervalstyle = postgres SET timezone = 'UTC' SET lc_monetary = 'C'
-SET quote_all_identifiers = off AS $$
-DECLARE
-    watched brain.watched;
-BEGIN
-    SELECT w.* INTO watched FROM brain.watched w WHERE w.channel = rows.channel;
-    IF FOUND THEN
-        RETURN QUERY EXECUTE brain.select_statement(watched);
-    END IF;
-END $$;
-REVOKE ALL ON FUNCTION brain.rows FROM PUBLIC;

@@ -7,8 +7,11 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
+
 from brain.database.connection import connected
 from brain.database.log import Log
+from brain.database.table import ONE_TEXT_PER_VALUE, STATEMENT
 from brain.message.cursor import Cursor
 from brain.message.event import Event
 
@@ -42,3 +45,11 @@ def parsed(text: str | None) -> Any:
 def keys(events: Iterable[Event]) -> list[Any]:
     """Return the values of the primary key in each event."""
     return [parsed(event.key) for event in events]
+
+
+async def rows_of(connection: asyncpg.Connection, channel: str) -> list[str]:
+    """Return the rows of the table on a channel as a snapshot reads them, in any session."""
+    async with connection.transaction():
+        await connection.execute(ONE_TEXT_PER_VALUE)
+        statement = await connection.fetchval(STATEMENT, channel, False)
+        return [record[0] for record in await connection.fetch(statement)]

@@ -10,7 +10,7 @@ import pytest
 
 from brain.message.event import Event, Operation
 from tests.database.changes import logged_events
-from tests.database.log_reading import keys, parsed
+from tests.database.log_reading import keys, parsed, rows_of
 
 pytestmark = pytest.mark.postgres_versions
 
@@ -55,7 +55,7 @@ def operations(events: list[Event]) -> str:
 
 
 async def rows(writer: asyncpg.Connection) -> list[str]:
-    return [row["r"] for row in await writer.fetch("SELECT r FROM brain.rows('things') r")]
+    return await rows_of(writer, "things")
 
 
 @pytest.mark.parametrize("text", [SQUEEZED, RANDOM], ids=["squeezed", "random"])

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from tests.database.changes import logged_events
-from tests.database.log_reading import keys, parsed
+from tests.database.log_reading import keys, parsed, rows_of
 
 pytestmark = pytest.mark.postgres_versions
 
@@ -86,7 +86,7 @@ async def test_a_column_may_have_any_name(core_database: str, settings: str) -> 
         f"UPDATE public.things SET {identifier(key)} = 'moved'",
         "DELETE FROM public.things",
     )
-    rows = await watcher.fetch("SELECT r FROM brain.rows('things') r")
+    rows = await rows_of(watcher, "things")
     await watcher.close()
     await writer.close()
 
@@ -116,7 +116,7 @@ async def test_a_key_may_have_any_name_and_a_large_row_too(core_database: str, n
         "DELETE FROM public.things",
     )
     await connection.execute(f"INSERT INTO public.things VALUES ('3', '{text}')")
-    row = await connection.fetchval("SELECT r FROM brain.rows('things') r")
+    (row,) = await rows_of(connection, "things")
     await connection.close()
 
     assert [event.operation.value for event in events] == ["I", "D", "U", "D"]
@@ -140,7 +140,7 @@ async def test_a_table_may_have_three_hundred_columns(
         f"INSERT INTO public.things VALUES ({values})",
         "UPDATE public.things SET c51 = repeat('x', 300000)",
     )
-    row = await connection.fetchval("SELECT r FROM brain.rows('things') r")
+    (row,) = await rows_of(connection, "things")
     await connection.close()
 
     assert keys([inserted, updated]) == [["c7", "c5", "c299"]] * 2

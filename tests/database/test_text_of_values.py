@@ -7,6 +7,7 @@ import pytest
 
 from brain.message.json_text import split_array, split_object, text_of
 from tests.database.changes import logged_events
+from tests.database.log_reading import rows_of
 
 pytestmark = pytest.mark.postgres_versions
 
@@ -155,7 +156,7 @@ async def test_the_rows_have_the_texts_of_the_events_whatever_the_reader_sets(
     await connection.execute(f"INSERT INTO things VALUES (1, {insertion(list(VALUES))})")
     await connection.execute(settings)
 
-    row = await connection.fetchval("SELECT r FROM brain.rows('things') r")
+    (row,) = await rows_of(connection, "things")
     await connection.close()
 
     assert texts(row) == EXPECTED

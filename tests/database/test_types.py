@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from brain.message.json_text import split_object, text_of
+from tests.database.log_reading import rows_of
 from tests.database.types_document import (
     DOCUMENT,
     HOSTILE_SETTINGS,
@@ -48,7 +49,7 @@ async def test_the_settings_of_sessions_show_in_no_text_of_an_event_or_a_snapsho
             assert await sent_texts(connection) == expected
 
             for reader in (connection, hostile):
-                row = await reader.fetchval("SELECT brain.rows('samples')")
+                (row,) = await rows_of(reader, "samples")
                 assert {n: text_of(text) for n, text in split_object(row).items()} == expected
         finally:
             await hostile.close()

@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from tests.database.changes import changes
+from tests.database.log_reading import rows_of
 
 pytestmark = pytest.mark.postgres_versions
 
@@ -97,7 +98,7 @@ async def test_an_unlisted_column_that_jsonb_cannot_hold_is_left_alone(
     )
 
     assert change.data == {"id": 1}
-    assert len(await connection.fetch("SELECT brain.rows('things')")) == 1
+    assert len(await rows_of(connection, "things")) == 1
 
 
 @pytest.mark.parametrize("type", ["text", "jsonb", "text[]"])

@@ -20,6 +20,7 @@ from brain.systems.cecelia.task_queries import recent_tasks
 from brain.systems.shared_tables.schemas import TASKS
 from brain.systems.shared_tables.tasks.rows import task_data
 from tests.database.changes import logged_events
+from tests.database.log_reading import rows_of
 from tests.end_to_end.brain import message, running_brain
 
 pytestmark = pytest.mark.postgres_versions
@@ -156,8 +157,8 @@ async def test_the_updaters_change_a_table_of_cecelias_own(
     id = str(await connection.fetchval("INSERT INTO tasks (status) VALUES ('queued') RETURNING id"))
 
     async def latest() -> tuple[str, Any, Any, Any]:
-        rows = await connection.fetch("SELECT r FROM brain.rows('tasks') r")
-        task = json.loads(dumped(task_data(Row(rows[0]["r"]))))
+        (row,) = await rows_of(connection, "tasks")
+        task = json.loads(dumped(task_data(Row(row))))
         return task["status"], task["progress"], task["agent"], task["error"]
 
     await update_task_progress(id, current_step=5, agent="dev", connection=connection)
