@@ -1,7 +1,7 @@
 """
 Queries of tables and functions of users: bounded in time, in waiting for locks, and in number.
 
-What is slow or locked holds up those who ask for it, and nobody else.
+A slow or locked table holds up the clients that ask for it, and others only until it is known.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Lanes:
 
 @asynccontextmanager
 async def bounded(connection: LogConnection, seconds: float, **options: Any) -> AsyncIterator[None]:
-    """Open a transaction whose statements the server ends after so many seconds."""
+    """Open a transaction with a statement timeout of so many seconds."""
     async with connection.transaction(**options):
         await connection.execute(limits(seconds))
         yield

@@ -40,7 +40,7 @@ class NoMemory(Exception):
 
 
 class Reservation:
-    """The memory of the rows of one snapshot, given back when nobody has the snapshot any more."""
+    """The memory of the rows of one snapshot, given back once no client has the snapshot."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory

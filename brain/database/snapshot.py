@@ -31,7 +31,7 @@ from brain.problems import Problems
 
 PAUSE_SECONDS = 0.1
 
-# A name without an equivalent in UTF-8 hides no other; nobody can ask for such a channel.
+# A name without an equivalent in UTF-8 hides no other; no client can ask for such a channel.
 WATCHED = """
     SELECT channel, brain.repaired(brain.table_expression(relation)) AS expression
       FROM brain.watched WHERE brain.repaired(channel) = channel

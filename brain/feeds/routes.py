@@ -82,7 +82,7 @@ class Feeds:
         argument = request.path_params.get("argument")
         authority = self._services.authority
         identity = await authenticate(request, authority)
-        # Whoever may not read a feed does not learn whether there is one.
+        # A client that may not read a feed does not learn whether it exists.
         if (await authority.read_predicate(identity, [name]))(name):
             refresher: FeedRefresher = request.state.feeds
             if not await refresher.knows(name, argument):

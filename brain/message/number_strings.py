@@ -1,5 +1,5 @@
 """
-Numbers as strings, for clients whose numbers are doubles, as in JavaScript.
+Numbers as strings, for clients that read all numbers as doubles, as JavaScript does.
 
 Source: docs/protocol.md, "Numbers".
 """

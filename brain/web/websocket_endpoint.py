@@ -62,7 +62,7 @@ def routes(services: Services, profiles: Sequence[Profile]) -> list[WebSocketRou
 
 
 class Endpoint:
-    """Serves `/ws`, whose parameters docs/protocol.md lists."""
+    """Serves `/ws`; docs/protocol.md lists its parameters."""
 
     def __init__(self, services: Services, profiles: Sequence[Profile]) -> None:
         self._services = services

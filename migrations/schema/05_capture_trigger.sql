@@ -117,7 +117,7 @@ $$;
 REVOKE ALL ON FUNCTION brain.object_of FROM PUBLIC;
 
 -- Leaves out the largest texts until all together have at most so many bytes, but never the first `keys`,
--- and none of up to 8 KiB, so that a filter, whose values are shorter, finds every column that it needs.
+-- and none of up to 8 KiB: the values of a filter are shorter, so it finds every column that it needs.
 CREATE OR REPLACE FUNCTION brain.leave_out_largest(INOUT new_parts text[], INOUT old_parts text[],
                                                    keys integer, most_bytes integer)
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -219,8 +219,8 @@ END $$;
 REVOKE ALL ON FUNCTION brain.reset_instead FROM PUBLIC;
 
 -- The statement that reads the columns of the record `r` one by one into the array `parts`, for rows with
--- large values and for tables that have been altered. A column that the table no longer has is null. One
--- whose type has changed since this session planned the function is read by a statement of its own.
+-- large values and for tables that have been altered. A column that the table no longer has is null. If
+-- the type of a column has changed since this session planned the function, a statement of its own reads it.
 CREATE OR REPLACE FUNCTION brain.parts_statement(watched brain.watched) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(format($part$
@@ -246,7 +246,7 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.parts_statement FROM PUBLIC;
 
--- The expression for "a column has changed whose text is missing on both sides". Large values are not
+-- The expression for "a column with no text on either side has changed". Large values are not
 -- fetched to compare them. One that was not written again is stored at the same place, which is known from
 -- PostgreSQL 17 on; before, an update of a row with a large value counts as a change.
 CREATE OR REPLACE FUNCTION brain.hidden_change(watched brain.watched) RETURNS text LANGUAGE sql STABLE

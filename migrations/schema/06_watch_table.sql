@@ -176,10 +176,10 @@ SET search_path = pg_catalog, pg_temp AS $$
            FROM brain.row_triggers(watched.relation) names WHERE names IS NOT NULL AND NOT watched.is_deferred),
         (SELECT format('the triggers of %s do not fire in sessions with session_replication_role = replica, which '
                        'is a setting of %s: this changes it: %s --replicated', watched.relation,
-                       string_agg(DISTINCT whose, ', '), brain.watch_command(watched, watched.relation::text))
+                       string_agg(DISTINCT scope, ', '), brain.watch_command(watched, watched.relation::text))
            FROM (SELECT CASE WHEN s.setrole <> 0 THEN 'role ' || s.setrole::regrole
                              WHEN s.setdatabase <> 0 THEN 'this database'
-                             ELSE 'all roles' END AS whose
+                             ELSE 'all roles' END AS scope
                    FROM pg_db_role_setting s, unnest(s.setconfig) setting
                   WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
                     AND setting = 'session_replication_role=replica'

@@ -78,8 +78,7 @@ async def recent_tasks(connection: LogConnection, most: int, seconds: float = 4.
     Return the tasks that were updated last, newest first, with the columns of the page, as JSON.
 
     A column that the table lacks is null; agent, progress and error are then those of the payload.
-    Raises `LogUnavailable` if the table cannot be read, or
-    not in so many seconds.
+    Raises `LogUnavailable` if the table cannot be read, or not in so many seconds.
     """
     try:
         with concerning(CHANNEL, seconds):
