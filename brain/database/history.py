@@ -11,7 +11,7 @@ from functools import partial
 import asyncpg
 
 from brain.database.connection import DATABASE_ERRORS, explain
-from brain.database.log import Log
+from brain.database.log import Log, PageSize
 from brain.database.single_flight import SingleFlight
 from brain.errors import LogUnavailable
 from brain.message.cursor import Cursor
@@ -62,6 +62,7 @@ class HistoryReader:
         self._problems = problems or Problems()
         self._timeout_seconds = timeout_seconds
         self._shared: SingleFlight[Cursor, Batch] = SingleFlight("history")
+        self._page_size = PageSize()
         self._pages: deque[Page] = deque()
         """The newest first."""
 
@@ -102,7 +103,7 @@ class HistoryReader:
         """Lend a connection for one query."""
         try:
             async with self._pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
-                yield Log(connection, self._timeout_seconds, self._problems)
+                yield Log(connection, self._timeout_seconds, self._problems, self._page_size)
         except DATABASE_ERRORS as error:
             self._problems.report("log", f"cannot be read for a client: {explain(error)}")
             raise LogUnavailable("the log cannot be read at the moment") from error

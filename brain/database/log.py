@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from brain.problems import Problems
 # Limits of a page. One event may go beyond that of bytes.
 PAGE_EVENTS = 1000
 PAGE_BYTES = 4 * 1024 * 1024
+# Of one that does not come in time, such a part is asked for.
+SHRINK = 32
 
 # By tracemalloc, an update of `tasks` takes 3.1 kB once a message of cecelia was made of it: its
 # texts have 270 bytes and are there twice, with the frame, and the columns of both rows are split.
@@ -36,17 +39,19 @@ AS_WRITTEN = Way(
     r.recipient, r.omitted
     """
 )
-# No client can ask for a channel if its name has no equivalent in UTF-8.
-CHANNEL = """
+# No client can have a channel or a user's name that has no equivalent in UTF-8, and a repaired one may
+# be another's.
+NAMES = """
     CASE brain.repaired(r.channel) WHEN r.channel THEN r.channel ELSE left(r.channel, 0) END
-        AS channel
+        AS channel,
+    CASE brain.repaired(r.recipient) WHEN r.recipient THEN r.recipient ELSE left(r.recipient, 0) END
+        AS recipient
 """
 # Repairing a long text takes a while: OFFSET keeps the subquery from being evaluated for each use.
 REPAIRED = Way(
     f"""
-    r.at_tick, r.at_nonce, r.id, r.at, {CHANNEL}, brain.repaired(r.type) AS type, r.operation,
-    f.key, f.data, f.old, brain.repaired(r.recipient) AS recipient,
-    brain.repaired(r.omitted::text)::text[] AS omitted,
+    r.at_tick, r.at_nonce, r.id, r.at, {NAMES}, brain.repaired(r.type) AS type, r.operation,
+    f.key, f.data, f.old, brain.repaired(r.omitted::text)::text[] AS omitted,
     (f.data, f.old, f.key) IS DISTINCT FROM (r.data, r.old, r.key) AS is_repaired
     """,
     """
@@ -57,10 +62,10 @@ REPAIRED = Way(
 # In place of an event that cannot be read, its clients load the state again.
 AS_RESET = Way(
     f"""
-    r.at_tick, r.at_nonce, r.id, r.at, {CHANNEL},
+    r.at_tick, r.at_nonce, r.id, r.at, {NAMES},
     NULL AS type, CASE WHEN r.channel IS NOT NULL THEN 'R'::"char" END AS operation, NULL AS key,
     '"a change cannot be read from the log"' AS data, NULL AS old,
-    brain.repaired(r.recipient) AS recipient, NULL::text[] AS omitted
+    NULL::text[] AS omitted
     """
 )
 WAYS = (AS_WRITTEN, REPAIRED, AS_RESET)
@@ -108,6 +113,21 @@ LogConnection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 """A connection, or one that a pool lends."""
 
 
+class PageSize:
+    """How many events to ask for: fewer after a page that did not come in time."""
+
+    def __init__(self) -> None:
+        self.events = PAGE_EVENTS
+
+    def shrink(self) -> None:
+        """Ask for a part."""
+        self.events = max(1, self.events // SHRINK)
+
+    def grow(self) -> None:
+        """Ask for twice as many."""
+        self.events = min(2 * self.events, PAGE_EVENTS)
+
+
 class Log:
     """
     Cuts ticks and reads batches, over one connection that nothing else uses at the same time.
@@ -116,14 +136,17 @@ class Log:
     """
 
     def __init__(
-        self, connection: LogConnection, timeout_seconds: float, problems: Problems | None = None
+        self,
+        connection: LogConnection,
+        timeout_seconds: float,
+        problems: Problems | None = None,
+        page_size: PageSize | None = None,
     ) -> None:
-        """`problems` gets what was repaired."""
+        """`problems` gets what was repaired; a `page_size` may be shared."""
         self._connection = connection
         self._timeout_seconds = timeout_seconds
         self._problems = problems or Problems()
-        self._page_events = PAGE_EVENTS
-        """How many to ask for: fewer after a page that did not come in time."""
+        self._page_size = page_size or PageSize()
 
     def when_closed(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the connection is found to be closed."""
@@ -190,19 +213,22 @@ class Log:
         """
         Read a page, whatever is in it.
 
-        A page that does not come in time is asked for in halves. Of one that cannot be read, texts
-        are repaired; if a single event cannot be read even so, its channel gets a reset.
+        Of a page that does not come in time a part is asked for. Of one that cannot be read, texts
+        are repaired. If a single event can be read in neither way, its channel gets a reset.
         """
         care = 0
-        most = min(self._page_events, PAGE_EVENTS)
+        most = self._page_size.events
         while True:
             try:
                 batch = await self._page(query, WAYS[care], cursor, most)
             except TimeoutError:
-                if most == 1:
+                self._page_size.shrink()
+                if most > 1:
+                    most = max(1, most // SHRINK)
+                elif WAYS[care] is not AS_RESET:
+                    care = WAYS.index(AS_RESET)
+                else:
                     raise
-                most //= 2
-                self._page_events = most
             except UNREADABLE as error:
                 if care and most > 1:
                     most //= 2
@@ -214,7 +240,7 @@ class Log:
                     "log", f"what follows {cursor} cannot be read as it is: {error}"
                 )
             else:
-                self._page_events = min(2 * self._page_events, PAGE_EVENTS)
+                self._page_size.grow()
                 return batch
 
     async def _page(self, query: str, way: Way, cursor: Cursor, most: int) -> Batch:
@@ -259,7 +285,8 @@ def event_in(row: asyncpg.Record) -> Event:
         data=None if data is None else one_line(data),
         old=None if old is None else one_line(old),
         # The texts are there, and in the frame.
-        size_bytes=OBJECT_BYTES + 2 * sum([len(text) for text in (key, data, old) if text]),
+        size_bytes=OBJECT_BYTES + 2 * sum([len(text) for text in (key, data, old) if text])
+        + (0 if omitted is None else sum(map(sys.getsizeof, omitted))),
         type=row["type"],
         recipient=row["recipient"],
         omitted=() if omitted is None else tuple(omitted),

@@ -70,17 +70,20 @@ $$;
 REVOKE ALL ON FUNCTION brain.tick_at FROM PUBLIC;
 
 -- A text in which characters that have no equivalent in UTF-8, which clients get, are replaced by question
--- marks, with a few of their neighbours that are not ASCII.
-CREATE OR REPLACE FUNCTION brain.repaired(value text) RETURNS text LANGUAGE plpgsql IMMUTABLE
-SET search_path = pg_catalog, pg_temp AS $$
+-- marks, with those of their neighbours that are not ASCII: up to 16, or a thousandth of a long text, in
+-- which each part costs a subtransaction.
+CREATE OR REPLACE FUNCTION brain.repaired(value text, part integer DEFAULT NULL) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    half CONSTANT integer := length(value) / 2;
+    half integer;
 BEGIN
     PERFORM convert_to(value, 'UTF8');
     RETURN value;
 EXCEPTION WHEN OTHERS THEN
-    RETURN CASE WHEN half < 16 THEN regexp_replace(value COLLATE "C", '[^ -~]', '?', 'g')
-                ELSE brain.repaired(left(value, half)) || brain.repaired(substr(value, half + 1)) END;
+    half := length(value) / 2;
+    part := coalesce(part, greatest(16, half / 500));
+    RETURN CASE WHEN half < part THEN regexp_replace(value COLLATE "C", '[^ -~]', '?', 'g')
+                ELSE brain.repaired(left(value, half), part) || brain.repaired(substr(value, half + 1), part) END;
 END $$;
 REVOKE ALL ON FUNCTION brain.repaired FROM PUBLIC;
 
@@ -133,7 +136,8 @@ BEGIN
                 place := id;
                 most := most - 1;
                 -- Of a large text the length is in its header.
-                bytes := bytes - coalesce(octet_length(data), 0) - coalesce(octet_length(old), 0);
+                bytes := bytes - coalesce(octet_length(data), 0) - coalesce(octet_length(old), 0)
+                         - coalesce(octet_length(key), 0) - coalesce(pg_column_size(omitted), 0);
                 RETURN NEXT;
                 EXIT WHEN most = 0 OR bytes <= 0;
             END LOOP;
@@ -162,7 +166,8 @@ BEGIN
                 place := id;
                 most := most - 1;
                 -- Of a large text the length is in its header.
-                bytes := bytes - coalesce(octet_length(data), 0) - coalesce(octet_length(old), 0);
+                bytes := bytes - coalesce(octet_length(data), 0) - coalesce(octet_length(old), 0)
+                         - coalesce(octet_length(key), 0) - coalesce(pg_column_size(omitted), 0);
                 RETURN NEXT;
                 EXIT WHEN most = 0 OR bytes <= 0;
             END LOOP;

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from brain.database.connection import connected
-from brain.database.log import PAGE_BYTES, PAGE_EVENTS, Log
+from brain.database.log import PAGE_BYTES, PAGE_EVENTS, SHRINK, Log
 from brain.database.migrations import core_schema, migrate
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
@@ -102,7 +102,7 @@ async def test_small_events_between_large_ones_are_neither_lost_nor_doubled(
     assert sorted(found[40:]) == [("U", n) for n in [*range(31), *range(100, 109)]]
 
 
-async def test_a_page_that_does_not_come_in_time_is_asked_for_in_halves(
+async def test_of_a_page_that_does_not_come_in_time_a_part_is_asked_for(
     database: str, connection: asyncpg.Connection
 ) -> None:
     """A server that never answers for more than a hundred events at once."""
@@ -118,7 +118,7 @@ async def test_a_page_that_does_not_come_in_time_is_asked_for_in_halves(
     async with connected(database) as session:
         pages = await every_page(Log(session, 0.3).after, start, end)
 
-    assert {len(page) for page in pages[:-1]} == {PAGE_EVENTS // 16}
+    assert len(pages[0]) == PAGE_EVENTS // SHRINK
     found = [event.key_text for page in pages for event in page]
     assert found == [f"{number:04}" for number in range(100)]
 
@@ -199,6 +199,68 @@ async def test_a_character_without_an_equivalent_is_replaced_and_reported(
     assert found.keys() == {"log", "log things"}
     assert (found["log things"].count, found["log things"].channel) == (3, "things")
     assert found["log things"].text.endswith("[8]")
+
+
+async def test_an_event_that_never_comes_resets_its_channel_alone(postgres: str) -> None:
+    """A text for whose repair the time does not suffice."""
+    async with database_in(postgres, "EUC_JP") as url:
+        writer = await asyncpg.connect(url)
+        await writer.execute(THINGS.format("things") + THINGS.format("others"))
+        wait = "IF length(value) > 1000 THEN PERFORM pg_advisory_lock(1); END IF; "
+        await rewrite(writer, "repaired", ("PERFORM convert_to", wait + "PERFORM convert_to"))
+        await writer.execute("SELECT pg_advisory_lock(1)")
+        async with connected(url) as session:
+            problems = Problems()
+            log = Log(session, 0.3, problems)
+            start = await log.tick()
+            await writer.execute("INSERT INTO others SELECT n, 'before' FROM generate_series(1, 40) n")
+            await writer.execute(
+                r"INSERT INTO things VALUES (1, repeat(convert_from('\xadfe', 'EUC_JP'), 2000))"
+            )
+            await writer.execute("INSERT INTO others VALUES (41, 'after')")
+            end = await log.tick()
+
+            pages = await every_page(log.after, start, end)
+            again = await every_page(log.newest, start, end)
+        await writer.close()
+
+    events = [event for page in pages for event in page]
+    assert [event.channel for event in events] == ["others"] * 40 + ["things", "others"]
+    assert [event.operation for event in events if event.channel == "things"] == [Operation.RESET]
+    assert [event.id for page in again for event in page] == [event.id for event in events]
+    assert {problem.address for problem in problems.recent()} == {"log", "log things"}
+
+
+async def test_a_user_whose_name_has_no_equivalent_is_nobody(postgres: str) -> None:
+    async with database_in(postgres, "EUC_JP") as url:
+        writer = await asyncpg.connect(url)
+        strange = r"'AB' || convert_from('\xadfe', 'EUC_JP')"
+        async with reading(url) as log:
+            start = await log.tick()
+            await writer.execute(f"SELECT brain.publish('news', 'x', '1', {strange})")
+            await writer.execute("SELECT brain.publish('news', 'x', '1', 'AB?')")
+            await writer.execute("SELECT brain.publish('news', 'x', '1')")
+            end = await log.tick()
+            events = [event for page in await every_page(log.after, start, end) for event in page]
+        await writer.close()
+
+    assert [event.recipient for event in events] == ["", "AB?", None]
+
+
+async def test_a_long_text_with_many_strange_characters_is_repaired_in_parts(postgres: str) -> None:
+    async with database_in(postgres, "EUC_JP") as url:
+        session = await asyncpg.connect(url)
+        repaired, short = await session.fetchrow(
+            r"""
+            SELECT brain.repaired(repeat('x', 50000) || repeat(t, 300000) || repeat('x', 50000)),
+                   brain.repaired('x' || t || 'x')
+              FROM convert_from('\x61a4a2adfe', 'EUC_JP') t
+            """
+        )
+        await session.close()
+
+    assert repaired == "x" * 50_000 + "a??" * 300_000 + "x" * 50_000
+    assert short == "xa??x"
 
 
 async def test_a_damaged_value_resets_its_channel_alone(database: str, postgres: str) -> None:
