@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 BETWEEN_LINES_SECONDS = 60.0
 # How long a problem that does not happen again is shown.
 KEEP_SECONDS = 600.0
-# An address may name a key: there is no end of them.
+# An address may name a key: there is no end of them. What is above counts as `log (others)`.
 MOST_ADDRESSES = 200
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,9 @@ class Problems:
         """
         now = self._clock()
         self._forget(now)
+        address, text = printable(address), printable(text)
+        if address not in self._records and len(self._records) >= MOST_ADDRESSES:
+            address = f"{address.partition(' ')[0]} (others)"
         record = self._records.pop(address, None) or Record()
         self._records[address] = record
         record.text, record.at, record.happened_at = text, datetime.now(UTC), now
@@ -98,7 +101,13 @@ class Problems:
     def _forget(self, now: float) -> None:
         while self._records:
             address, record = next(iter(self._records.items()))
-            is_old = now - record.happened_at >= KEEP_SECONDS
-            if not is_old and len(self._records) <= MOST_ADDRESSES:
+            if now - record.happened_at < KEEP_SECONDS:
                 return
             del self._records[address]
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped, as one line of a log."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -83,10 +83,23 @@ def test_what_does_not_happen_again_is_forgotten(problems: Problems, clock: Cloc
     assert problems.recent()[0].count == 1
 
 
-def test_only_the_latest_of_very_many_addresses_are_kept(problems: Problems) -> None:
-    for number in range(MOST_ADDRESSES * 2):
-        problems.report(f"hub tasks {number}", "failed")
+def test_very_many_addresses_share_one_and_its_lines(
+    problems: Problems, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for clock.now in (0.0, 1.0):
+        for number in range(MOST_ADDRESSES * 2):
+            problems.report(f"hub tasks {number}", "failed")
 
     recent = problems.recent()
-    assert len(recent) == MOST_ADDRESSES
-    assert recent[0].address == f"hub tasks {MOST_ADDRESSES * 2 - 1}"
+    assert len(recent) == MOST_ADDRESSES + 1
+    others = [each for each in recent if each.address == "hub (others)"]
+    assert [each.count for each in others] == [2 * MOST_ADDRESSES]
+    assert len(caplog.messages) == MOST_ADDRESSES + 1
+
+
+def test_a_problem_is_one_line_of_the_log(
+    problems: Problems, caplog: pytest.LogCaptureFixture
+) -> None:
+    problems.report("log a\nb", "Zürich\0\r\n2026 ERROR all is lost")
+
+    assert caplog.messages == [r"log a\nb: Zürich\x00\r\n2026 ERROR all is lost"]

@@ -285,7 +285,8 @@ def event_in(row: asyncpg.Record) -> Event:
         data=None if data is None else one_line(data),
         old=None if old is None else one_line(old),
         # The texts are there, and in the frame.
-        size_bytes=OBJECT_BYTES + 2 * sum([len(text) for text in (key, data, old) if text])
+        size_bytes=OBJECT_BYTES
+        + 2 * sum([len(text) for text in (key, data, old) if text])
         + (0 if omitted is None else sum(map(sys.getsizeof, omitted))),
         type=row["type"],
         recipient=row["recipient"],

@@ -22,8 +22,8 @@ CALL = re.compile(r"(?<!FUNCTION )brain\.adopt_table\s*\(", re.IGNORECASE)
 
 FITTING = """
     SELECT n FROM unnest($1::text[], $2::text[]) WITH ORDINALITY t (relation, required, n)
-     WHERE brain.primary_key(to_regclass(relation)) IS NOT NULL
-       AND brain.missing_columns(to_regclass(relation), required::text[]) IS NULL
+     WHERE brain.primary_key(brain.relation_of(relation)) IS NOT NULL
+       AND brain.missing_columns(brain.relation_of(relation), required::text[]) IS NULL
      ORDER BY n
 """
 PROBLEMS = """

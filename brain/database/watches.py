@@ -12,7 +12,13 @@ import asyncpg
 import orjson
 
 from brain.database.backoff import delays
-from brain.database.connection import DATABASE_ERRORS, Queryable, explain, first_line
+from brain.database.connection import (
+    DATABASE_ERRORS,
+    Queryable,
+    explain,
+    first_line,
+    is_lost_link,
+)
 from brain.database.single_flight import SingleFlight
 from brain.errors import UsageError
 from brain.message.column_kinds import ColumnKind, ColumnKinds, refusal
@@ -233,15 +239,13 @@ async def report_to_watches(pool: asyncpg.Pool, problems: Problems) -> None:
     while True:
         await asyncio.sleep(CHECK_SECONDS)
         found = [p for p in problems.recent() if p.channel is not None and p.at > stored_until]
-        if not found:
-            continue
-        try:
-            await pool.execute(
-                "SELECT brain.report_problems($1, $2)",
-                [problem.channel for problem in found],
-                [problem.text for problem in found],
-            )
-        except DATABASE_ERRORS as error:
-            problems.report("watches", f"problems cannot be stored: {explain(error)}")
-        else:
-            stored_until = max(problem.at for problem in found)
+        for problem in reversed(found):
+            try:
+                await pool.execute(
+                    "SELECT brain.report_problem($1, $2)", problem.channel, problem.text
+                )
+            except DATABASE_ERRORS as error:
+                problems.report("watches", f"a problem cannot be stored: {explain(error)}")
+                if is_lost_link(error):
+                    break
+            stored_until = problem.at

@@ -59,11 +59,19 @@ REVOKE ALL ON FUNCTION brain.append FROM PUBLIC$function$,
         brain.node_is_parked());
 END $write$;
 
--- Has the clients of a channel load its state again, because what happened to it is not in the log.
-CREATE OR REPLACE FUNCTION brain.append_reset(channel text, reason text) RETURNS void LANGUAGE sql
+-- Has the clients of a channel load its state again, because what happened to it is not in the log: once in a
+-- transaction, after which they read all that it wrote.
+CREATE OR REPLACE FUNCTION brain.append_reset(channel text, reason text) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT brain.append(channel, NULL, 'R', NULL, to_json(reason)::text, NULL)
-$$;
+DECLARE
+    name CONSTANT text := E'\n' || to_json(channel)::text || E'\n';
+    done CONSTANT text := coalesce(current_setting('brain.resets', true), '');
+BEGIN
+    IF position(name IN done) = 0 THEN
+        PERFORM set_config('brain.resets', done || name, true),
+                brain.append(channel, NULL, 'R', NULL, to_json(reason)::text, NULL);
+    END IF;
+END $$;
 REVOKE ALL ON FUNCTION brain.append_reset FROM PUBLIC;
 
 -- Publishes a message on a channel, to every subscriber or to one user. A role that is not a member of
@@ -77,6 +85,9 @@ DECLARE
 BEGIN
     IF coalesce(channel, '') = '' THEN
         RAISE EXCEPTION 'a message needs a channel' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF greatest(length(channel), length(type)) > 255 THEN
+        RAISE EXCEPTION 'the channel and the type of a message have at most 255 characters'
+              USING ERRCODE = 'invalid_parameter_value';
     ELSIF starts_with(channel, 'brain.') THEN
         RAISE EXCEPTION 'the channel % is Brain''s own', channel USING ERRCODE = 'invalid_parameter_value';
     ELSIF coalesce(type, '') = '' THEN

@@ -31,8 +31,10 @@ REVOKE ALL ON FUNCTION brain.base_type FROM PUBLIC;
 
 -- The expression for the size of a value in bytes, which reads headers and never fetches the value; null
 -- for types of a fixed length. Only of text and bytea does a header tell the size before compression.
--- Any other compressed value counts four times, which is what JSON compresses to.
-CREATE OR REPLACE FUNCTION brain.size_expression(value text, type oid) RETURNS text
+-- Any other compressed value counts four times, which is what JSON compresses to. JSON and arrays may
+-- compress to a hundredth: one that is not larger than `column_bytes` by that is fetched, for a lower bound of
+-- its JSON. An element of an array takes two bytes, and what jsonb has for a number of one digit twelve.
+CREATE OR REPLACE FUNCTION brain.size_expression(value text, type oid, column_bytes integer) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE
                WHEN t.typlen <> -1 THEN NULL
@@ -41,10 +43,23 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                WHEN EXISTS (SELECT FROM pg_cast c WHERE c.castsource = t.oid AND c.casttarget = 'text'::regtype
                                AND c.castmethod = 'b')
                    THEN format('octet_length(%s::text)', value)
+               WHEN least_bytes IS NOT NULL
+                   THEN format('CASE WHEN pg_column_compression(%1$s) IS NULL THEN pg_column_size(%1$s)'
+                               ' WHEN pg_column_size(%1$s) > %2$s THEN %2$s * 4 + 4'
+                               ' ELSE greatest(pg_column_size(%1$s) * 4, %3$s) END',
+                               value, column_bytes / 4, format(least_bytes, value))
                ELSE format('pg_column_size(%1$s)::bigint'
                            ' * CASE WHEN pg_column_compression(%1$s) IS NULL THEN 1 ELSE 4 END', value)
            END
-      FROM pg_type t WHERE t.oid = brain.base_type(type)
+      FROM pg_type t
+      LEFT JOIN pg_type element ON element.typarray = t.oid,
+           LATERAL (SELECT CASE WHEN t.oid = 'json'::regtype THEN 'octet_length(%1$s::text)'
+                                WHEN t.oid = 'jsonb'::regtype THEN $sql$pg_column_size(%1$s #> '{}') / 4$sql$
+                                WHEN element.typlen = -1
+                                    THEN 'pg_column_size(array_cat(%1$s, NULL)) / 4, cardinality(%1$s)::bigint * 2'
+                                WHEN element.typlen IS NOT NULL THEN 'cardinality(%1$s)::bigint * 2'
+                           END AS least_bytes) l
+     WHERE t.oid = (SELECT brain.base_type(type))
 $$;
 REVOKE ALL ON FUNCTION brain.size_expression FROM PUBLIC;
 
@@ -92,13 +107,14 @@ $$;
 REVOKE ALL ON FUNCTION brain.object_expression FROM PUBLIC;
 
 -- The listed columns with the expressions that read them from the row `alias`; a column that the table
--- does not have is null. The first ones are those of the primary key.
+-- does not have is null, and is_missing. The first ones are those of the primary key.
 CREATE OR REPLACE FUNCTION brain.column_expressions(watched brain.watched, alias text)
-RETURNS TABLE (number bigint, name text, is_key boolean, is_listed boolean, value text, size text)
+RETURNS TABLE (number bigint, name text, is_key boolean, is_listed boolean, is_missing boolean, value text,
+               size text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.number, c.name, c.number <= cardinality(watched.key_columns), c.name = ANY (watched.columns),
-           coalesce(alias || '.' || quote_ident(a.attname), 'NULL::text'),
-           brain.size_expression(alias || '.' || quote_ident(a.attname), a.atttypid)
+           a.attname IS NULL, coalesce(alias || '.' || quote_ident(a.attname), 'NULL::text'),
+           brain.size_expression(alias || '.' || quote_ident(a.attname), a.atttypid, watched.column_bytes)
       FROM unnest(watched.key_columns || ARRAY(
                SELECT l FROM unnest(watched.columns) WITH ORDINALITY l (l, place)
                 WHERE l <> ALL (watched.key_columns) ORDER BY place)) WITH ORDINALITY c (name, number)
@@ -196,38 +212,36 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.capture_off FROM PUBLIC;
 
--- Appends a reset in place of a row, once in a transaction; returns false if the writer's role may not
--- switch its capture off. To be called where brain.capture is off.
-CREATE OR REPLACE FUNCTION brain.reset_instead(watch integer, channel text) RETURNS boolean LANGUAGE plpgsql
+-- Appends a reset in place of a row; returns false if the writer's role may not switch its capture off. To be
+-- called where brain.capture is off.
+CREATE OR REPLACE FUNCTION brain.reset_instead(channel text) RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     -- current_user is the owner of the trigger function.
     writer CONSTANT name := coalesce(nullif(current_setting('role'), 'none'), session_user);
-    done CONSTANT text := coalesce(current_setting('brain.capture_resets', true), '');
 BEGIN
     IF NOT has_function_privilege(writer, 'brain.capture_off()', 'EXECUTE') THEN
         RAISE WARNING 'the changes are captured: role % may not switch that off; this allows it: '
                       'GRANT EXECUTE ON FUNCTION brain.capture_off TO %', writer, quote_ident(writer);
         PERFORM set_config('brain.capture', 'on', true);
         RETURN false;
-    ELSIF position(format('/%s/', watch) IN done) = 0 THEN
-        PERFORM set_config('brain.capture_resets', format('%s/%s/', done, watch), true),
-                brain.append_reset(channel, 'rows were changed without being sent one by one');
     END IF;
+    PERFORM brain.append_reset(channel, 'rows were changed without being sent one by one');
     RETURN true;
 END $$;
 REVOKE ALL ON FUNCTION brain.reset_instead FROM PUBLIC;
 
 -- The statement that reads the columns of the record `r` one by one into the array `parts`, for rows with
--- large values and for tables that have been altered. A column that the table no longer has is null. If
--- the type of a column has changed since this session planned the function, a statement of its own reads it.
+-- large values and for tables that have been altered. A column that the table no longer has is null; one of
+-- the key has no text then. If the type of a column has changed since this session planned the function, a
+-- statement of its own reads it.
 CREATE OR REPLACE FUNCTION brain.parts_statement(watched brain.watched) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(format($part$
         BEGIN
             part := CASE WHEN %2$s THEN NULL ELSE coalesce(to_json(%3$s)::text, 'null') END;
         EXCEPTION WHEN undefined_column THEN
-            part := 'null';
+            part := %6$s;
         WHEN OTHERS OR assert_failure THEN
             BEGIN
                 EXECUTE %4$L INTO part USING r;
@@ -236,11 +250,14 @@ SET search_path = pg_catalog, pg_temp AS $$
             END;
         END;
         parts[%1$s] := %5$s;$part$,
-        number, coalesce(size || ' > ' || watched.column_bytes, 'false'), value,
+        number,
+        CASE WHEN is_key AND is_missing THEN 'true'
+             ELSE coalesce(size || ' > ' || watched.column_bytes, 'false') END, value,
         format('SELECT coalesce(to_json(($1).%I)::text, ''null'')', name),
         -- The header of a text tells how large it is; of another value it may be known only now.
         CASE WHEN size LIKE 'octet_length%' THEN 'part'
-             ELSE format('CASE WHEN octet_length(part) <= %s THEN part END', watched.column_bytes) END),
+             ELSE format('CASE WHEN octet_length(part) <= %s THEN part END', watched.column_bytes) END,
+        CASE WHEN is_key THEN 'NULL' ELSE '''null''' END),
         '' ORDER BY number)
       FROM brain.column_expressions(watched, 'r')
 $$;
@@ -263,7 +280,7 @@ SET search_path = pg_catalog, pg_temp AS $$
                          ' AND record_image_ne(ROW(%2$s), ROW(%3$s))))' END,
                n.number, o.value, n.value, o.size, n.size, watched.column_bytes), ' OR ' ORDER BY n.number)
       FROM brain.column_expressions(watched, 'NEW') n JOIN brain.column_expressions(watched, 'OLD') o USING (number)
-     WHERE n.value <> 'NULL::text'
+     WHERE NOT n.is_missing
 $$;
 REVOKE ALL ON FUNCTION brain.hidden_change FROM PUBLIC;
 
@@ -292,7 +309,10 @@ DECLARE
     old record;
     body text;
     channel CONSTANT text := quote_literal(watched.channel);
-    most_bytes CONSTANT integer := least(watched.column_bytes, watched.row_bytes);
+    most_bytes CONSTANT integer := CASE
+        -- Without a column of the key, every row is read column by column.
+        WHEN EXISTS (SELECT FROM brain.column_expressions(watched, 'NEW') c WHERE c.is_key AND c.is_missing) THEN -1
+        ELSE least(watched.column_bytes, watched.row_bytes) END;
 BEGIN
     SELECT format('json_build_array(%s)::text', string_agg(value, ', ' ORDER BY number) FILTER (WHERE is_key)) AS key,
            brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
@@ -322,38 +342,52 @@ DECLARE
     old_parts text[];
 BEGIN
     IF current_setting('brain.capture', true) = 'off' THEN
-        IF brain.reset_instead(%1$s, %2$s) THEN
+        IF brain.reset_instead(%1$s) THEN
             RETURN NULL;
         END IF;
     END IF;
     IF TG_OP = 'UPDATE' THEN
         BEGIN
-            IF (%3$s) IS NOT TRUE THEN
-                key := %4$s;
-                former_key := %5$s;
-                data := %6$s;
-                former := %7$s;
+            IF (%2$s) IS NOT TRUE THEN
+                key := %3$s;
+                former_key := %4$s;
+                data := %5$s;
+                former := %6$s;
                 IF data = former AND key = former_key THEN
                     RETURN NULL;
                 END IF;
-                is_complete := octet_length(data) + octet_length(former) <= %8$s;
+                is_complete := octet_length(data) + octet_length(former) <= %7$s;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
         END;
         IF is_complete THEN
             IF former_key <> key THEN
-                PERFORM brain.append(%2$s, %11$s, 'D', former_key, NULL, former);
+                PERFORM brain.append(%1$s, %10$s, 'D', former_key, NULL, former);
             END IF;
             event_id := nextval('brain.event_id');
-            %12$s;
+            %11$s;
         END IF;
     ELSIF TG_OP = 'INSERT' THEN
         BEGIN
+            IF (%8$s) IS NOT TRUE THEN
+                key := %3$s;
+                data := %5$s;
+                is_complete := octet_length(data) <= %7$s;
+            END IF;
+        EXCEPTION WHEN OTHERS OR assert_failure THEN
+            is_complete := false;
+        END;
+        IF is_complete THEN
+            event_id := nextval('brain.event_id');
+            %12$s;
+        END IF;
+    ELSIF TG_OP = 'DELETE' THEN
+        BEGIN
             IF (%9$s) IS NOT TRUE THEN
                 key := %4$s;
-                data := %6$s;
-                is_complete := octet_length(data) <= %8$s;
+                former := %6$s;
+                is_complete := octet_length(former) <= %7$s;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
@@ -362,26 +396,12 @@ BEGIN
             event_id := nextval('brain.event_id');
             %13$s;
         END IF;
-    ELSIF TG_OP = 'DELETE' THEN
-        BEGIN
-            IF (%10$s) IS NOT TRUE THEN
-                key := %5$s;
-                former := %7$s;
-                is_complete := octet_length(former) <= %8$s;
-            END IF;
-        EXCEPTION WHEN OTHERS OR assert_failure THEN
-            is_complete := false;
-        END;
-        IF is_complete THEN
-            event_id := nextval('brain.event_id');
-            %14$s;
-        END IF;
     ELSE
-        PERFORM brain.append(%2$s, %15$s, 'T', NULL, NULL, NULL);
+        PERFORM brain.append(%1$s, %14$s, 'T', NULL, NULL, NULL);
         RETURN NULL;
     END IF;
     IF is_complete THEN
-        IF %16$s THEN
+        IF %15$s THEN
             PERFORM pg_notify('brain', '');
         END IF;
         RETURN NULL;
@@ -394,7 +414,7 @@ BEGIN
             CONTINUE WHEN TG_OP = 'DELETE';
             r := NEW;
         END IF;
-        parts := '{}';%17$s
+        parts := '{}';%16$s
         IF side = 1 THEN
             old_parts := parts;
         ELSE
@@ -406,17 +426,17 @@ BEGIN
             RETURN NULL;
         END IF;
         BEGIN
-            IF NOT (%18$s) THEN
+            IF NOT (%17$s) THEN
                 RETURN NULL;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             NULL;
         END;
     END IF;
-    PERFORM brain.append_parts(%2$s, %19$L, %20$L, %21$L, %22$s, %23$s, old_parts, new_parts);
+    PERFORM brain.append_parts(%1$s, %18$L, %19$L, %20$L, %21$s, %22$s, old_parts, new_parts);
     RETURN NULL;
 END $body$,
-        watched.id, channel,
+        channel,
         brain.any_larger(watched, concat_ws(', ', new.key_sizes, old.key_sizes), concat_ws(', ', new.sizes, old.sizes)),
         new.key, old.key, new.data, old.data, most_bytes,
         brain.any_larger(watched, new.key_sizes, new.sizes), brain.any_larger(watched, old.key_sizes, old.sizes),

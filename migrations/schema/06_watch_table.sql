@@ -2,6 +2,16 @@
 
 SET LOCAL ROLE brain_owner;
 
+-- The relation of a name with its schema, null if there is none. Unlike to_regclass it does not fail where
+-- the role may not use the schema.
+CREATE OR REPLACE FUNCTION brain.relation_of(name text) RETURNS oid LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.oid FROM parse_ident(name) part
+      JOIN pg_namespace n ON n.nspname = part[1]::name
+      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = part[2]::name
+$$;
+REVOKE ALL ON FUNCTION brain.relation_of FROM PUBLIC;
+
 CREATE OR REPLACE FUNCTION brain.primary_key(relation regclass) RETURNS text[] LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT array_agg(a.attname::text ORDER BY k.position)
@@ -259,7 +269,7 @@ SET search_path = pg_catalog, pg_temp AS $$
         END
       FROM (SELECT) one
       LEFT JOIN pg_class c ON c.oid = watched.relation
-      LEFT JOIN pg_class other ON other.oid = to_regclass(watched.table_name)
+      LEFT JOIN pg_class other ON other.oid = (SELECT brain.relation_of(watched.table_name))
       LEFT JOIN brain.watched w ON w.relation = other.oid AND w.id <> watched.id
 $$;
 REVOKE ALL ON FUNCTION brain.name_problem FROM PUBLIC;
@@ -390,7 +400,7 @@ DECLARE
     invalid_types CONSTANT text := (
         SELECT string_agg(name, ', ') FROM jsonb_each(types) t (name, value)
          WHERE name NOT IN ('insert', 'update', 'delete', 'truncate')
-            OR jsonb_typeof(value) <> 'string' OR value = '""');
+            OR jsonb_typeof(value) <> 'string' OR length(value #>> '{}') NOT BETWEEN 1 AND 255);
     is_deferred CONSTANT boolean := coalesce(timing = 'deferred', brain.row_triggers(relation) IS NOT NULL);
     channel_owner CONSTANT regclass := (
         SELECT w.relation FROM brain.watched w
@@ -430,6 +440,8 @@ BEGIN
         RAISE EXCEPTION 'no column of % is listed', relation;
     ELSIF coalesce(channel, '') = '' THEN
         RAISE EXCEPTION 'the channel for % has no name', relation;
+    ELSIF length(channel) > 255 THEN
+        RAISE EXCEPTION 'the name of a channel has at most 255 characters, not %', length(channel);
     ELSIF starts_with(channel, 'brain.') THEN
         RAISE EXCEPTION 'the channel % is Brain''s own', channel;
     ELSIF channel_owner IS NOT NULL THEN
@@ -519,16 +531,16 @@ CREATE TABLE IF NOT EXISTS brain.reader_problems (
     PRIMARY KEY (channel, problem)
 );
 
--- Stores problems of readers, for brain.watches, and forgets those of the day before.
-CREATE OR REPLACE FUNCTION brain.report_problems(channels text[], problems text[]) RETURNS void LANGUAGE sql
+-- Stores a problem of a reader, cut to what an index can hold, for brain.watches, and forgets those of the day
+-- before.
+CREATE OR REPLACE FUNCTION brain.report_problem(channel text, problem text) RETURNS void LANGUAGE sql
 SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM brain.reader_problems r WHERE r.at < clock_timestamp() - interval '1 day';
     INSERT INTO brain.reader_problems AS r
-    SELECT DISTINCT c, p, clock_timestamp() FROM unnest(channels, problems) u (c, p)
-     WHERE EXISTS (SELECT FROM brain.watched w WHERE w.channel = c)
+    SELECT w.channel, left($2, 300), clock_timestamp() FROM brain.watched w WHERE w.channel = $1
     ON CONFLICT (channel, problem) DO UPDATE SET at = excluded.at
 $$;
-REVOKE ALL ON FUNCTION brain.report_problems FROM PUBLIC;
+REVOKE ALL ON FUNCTION brain.report_problem FROM PUBLIC;
 
 -- The watched tables, with the problems of each.
 CREATE OR REPLACE VIEW brain.watches AS

@@ -27,7 +27,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         SELECT a.attname::text AS name, a.attgenerated = 'v' AS is_virtual,  -- which triggers do not see
                a.atttypid IN ('json'::regtype, 'jsonb'::regtype) AS is_json
           FROM pg_attribute a
-         WHERE a.attrelid = to_regclass(declared.relation) AND a.attnum > 0 AND NOT a.attisdropped),
+         WHERE a.attrelid = (SELECT brain.relation_of(declared.relation)) AND a.attnum > 0 AND NOT a.attisdropped),
     columns AS (
         SELECT c.place, c.name, c.place <= cardinality(declared.required) AS is_required,
                p.name IS NOT NULL AS is_present, p.is_virtual,
@@ -86,7 +86,8 @@ SELECT s.schema, s.relation, s.channel, s.required, s.wanted, s.table_exists, s.
                format('brain watch %s --channel %s --columns %s', t.relation, t.channel,
                       array_to_string(brain.system_columns(t, true), ',')) AS full_command
           FROM brain.system_tables t
-          LEFT JOIN pg_class c ON c.oid = to_regclass(t.relation)
+          LEFT JOIN LATERAL (SELECT brain.relation_of(t.relation) AS oid OFFSET 0) named ON true
+          LEFT JOIN pg_class c ON c.oid = named.oid
           LEFT JOIN brain.watched w ON w.relation = c.oid) s;
 
 -- Declares a table of a system. If there is no table of that name, the definition creates it: with its
@@ -103,10 +104,10 @@ DECLARE
     failure text;
     problem text;
 BEGIN
-    IF to_regclass(relation) IS NULL THEN
+    IF brain.relation_of(relation) IS NULL THEN
         BEGIN
             EXECUTE definition;
-            created := to_regclass(relation);
+            created := brain.relation_of(relation);
         EXCEPTION
             WHEN duplicate_object OR duplicate_table OR invalid_schema_name THEN
                 failure := SQLERRM;

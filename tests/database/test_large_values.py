@@ -225,6 +225,44 @@ async def test_a_large_key_resets_the_channel(
     assert keys(events[:5]) == [None] * 5
 
 
+@pytest.mark.parametrize(
+    ("type", "value"),
+    [
+        ("int[]", "array_fill(7, ARRAY[{}])"),
+        ("int[]", "array_fill(NULL::int, ARRAY[{}])"),
+        ("boolean[]", "array_fill(true, ARRAY[10, {} / 10])"),
+        ("many", "array_fill(7, ARRAY[{}])"),
+        ("text[]", "array_fill(repeat('x', 4), ARRAY[{}])"),
+        ("text[]", "ARRAY[repeat('x', {} * 10)]"),
+        ("text[]", "array_fill(NULL::text, ARRAY[{}])"),
+        ("json", "to_json(repeat('x', {} * 2))"),
+        ("jsonb", "to_jsonb(repeat('x', {} * 10))"),
+        ("jsonb", "jsonb_build_object('a', repeat('x', {} * 10))"),
+        ("jsonb", "(SELECT jsonb_agg(7) FROM generate_series(1, {}))"),
+    ],
+)
+async def test_what_compresses_well_is_known_to_be_large_before_it_is_rendered(
+    core_database: str, writer: asyncpg.Connection, type: str, value: str
+) -> None:
+    """PostgreSQL stores 1,500,000 nulls in two kilobytes."""
+    await writer.execute("CREATE DOMAIN many AS int[]")
+    await watch(writer, type)
+    await writer.execute(f"INSERT INTO things VALUES (1, {value.format(150_000)}, 0)")
+    size = await writer.fetchval(
+        f"SELECT brain.size_expression('a', '{type}'::regtype::oid, {LIMIT})"
+    )
+    assert await writer.fetchval(f"SELECT {size} FROM things") > LIMIT
+
+    events = await logged_events(
+        core_database,
+        writer,
+        "UPDATE things SET b = 1",
+        f"UPDATE things SET a = {value.format(20_000)}",
+    )
+
+    assert [event.omitted for event in events] == [("a",), ()]
+
+
 @pytest.mark.one_version
 @pytest.mark.parametrize("mebibytes", [20, 200])
 @pytest.mark.parametrize(

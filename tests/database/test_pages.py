@@ -213,7 +213,9 @@ async def test_an_event_that_never_comes_resets_its_channel_alone(postgres: str)
             problems = Problems()
             log = Log(session, 0.3, problems)
             start = await log.tick()
-            await writer.execute("INSERT INTO others SELECT n, 'before' FROM generate_series(1, 40) n")
+            await writer.execute(
+                "INSERT INTO others SELECT n, 'before' FROM generate_series(1, 40) n"
+            )
             await writer.execute(
                 r"INSERT INTO things VALUES (1, repeat(convert_from('\xadfe', 'EUC_JP'), 2000))"
             )

@@ -62,6 +62,8 @@ async def test_publishing_notifies_a_parked_node(
     [
         ("", "greeting", {}, "channel"),
         ("news", "", {}, "type"),
+        ("n" * 256, "greeting", {}, "255"),
+        ("news", "g" * 256, {}, "255"),
         ("news", "greeting", {"text": "x" * 300_000}, "262144"),
         ("news", "greeting", {1, 2}, "JSON"),
         ("news", "greeting", {"text": "\0"}, "Unicode"),

@@ -265,6 +265,30 @@ async def test_missing_rights_are_named(
         await connection.execute("SELECT brain.unwatch('things')")
 
 
+async def test_a_schema_that_may_not_be_used_is_named_and_hides_no_other_problem(
+    postgres: str, database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        f"""
+        {THINGS}; {WATCH};
+        CREATE SCHEMA closed; CREATE TABLE closed.things (id int PRIMARY KEY);
+        SELECT brain.watch('closed.things', 'closed', '{{id}}');
+        ALTER TABLE things DISABLE TRIGGER USER;
+        """
+    )
+    async with watching_role(postgres, database) as watcher:
+        role = await watcher.fetchval("SELECT current_user")
+        await connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA closed, public TO {role}")
+        await connection.execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
+
+        problems = dict(await watcher.fetch("SELECT channel, problems FROM brain.watches"))
+        found = await watcher.fetch("SELECT name, problem FROM brain.system_problems")
+
+    assert any(f"GRANT USAGE ON SCHEMA closed TO {role}" in each for each in problems["closed"])
+    assert any("a trigger is missing or disabled" in each for each in problems["things"])
+    assert [each["problem"] for each in found if each["name"] == "public.tasks"] == []
+
+
 async def test_a_channel_that_changes_hands_is_a_warning(connection: asyncpg.Connection) -> None:
     await connection.execute(f"{THINGS}; CREATE TABLE others (id int PRIMARY KEY)")
     others = "SELECT brain.watch('others', 'things', '{id}')"

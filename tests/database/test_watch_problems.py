@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+import string
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +18,7 @@ from brain.problems import Problem, Problems
 pytestmark = pytest.mark.postgres_versions
 
 PATIENCE_SECONDS = 20.0
+STORED = "SELECT count(*) FROM brain.reader_problems"
 
 
 @asynccontextmanager
@@ -74,6 +77,10 @@ async def test_what_a_node_cannot_read_of_a_channel_is_a_problem_of_its_watch(
     database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watches, "CHECK_SECONDS", 0.01)
+    for table in ("things", "others"):
+        await connection.execute(f"CREATE TABLE {table} (id int PRIMARY KEY)")
+        await connection.execute("SELECT brain.watch($1::text::regclass, $1, '{id}')", table)
+    long = "".join(random.Random(1).choices(string.ascii_letters, k=9000))
     problems = Problems()
     problems.report("log tasks", "happened before", channel="tasks")
     async with opened_pool(database) as pool:
@@ -82,15 +89,17 @@ async def test_what_a_node_cannot_read_of_a_channel_is_a_problem_of_its_watch(
         problems.report("log tasks", 'an event was repaired: ["a"]', channel="tasks")
         problems.report("log", "of no channel")
         problems.report("log news", "of a channel without a table", channel="news")
+        problems.report("log things", f"a key: {long}", channel="things")
+        problems.report("log others", "a key: \0", channel="others")
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while not (found := await tasks_problems(connection)):
+                while await connection.fetchval(STORED) < 3:
                     await asyncio.sleep(0.01)
         finally:
             task.cancel()
             await asyncio.wait([task])
-    assert found == ['an event was repaired: ["a"]']
-    assert await connection.fetchval("SELECT count(*) FROM brain.reader_problems") == 1
+    assert await tasks_problems(connection) == ['an event was repaired: ["a"]']
+    assert await connection.fetchval(STORED) == 3
 
     await connection.execute("UPDATE brain.reader_problems SET at = at - interval '2 hours'")
     assert await tasks_problems(connection) == []

@@ -29,13 +29,18 @@ SET LOCAL ROLE brain_owner;
 -- member of brain_owner needs GRANT USAGE ON SCHEMA brain and GRANT EXECUTE ON FUNCTION brain.broadcast.
 CREATE OR REPLACE FUNCTION brain.broadcast(type text, data jsonb DEFAULT '{}') RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    content CONSTANT text := coalesce(data::text, 'null');
 BEGIN
     IF coalesce(type, '') = '' THEN
         RAISE EXCEPTION 'a message needs a type' USING ERRCODE = 'invalid_parameter_value';
-    ELSIF pg_column_size(data) > 262144 THEN
-        RAISE EXCEPTION 'the data of a message is at most 262144 bytes, not %', pg_column_size(data)
+    ELSIF length(type) > 255 THEN
+        RAISE EXCEPTION 'the type of a message has at most 255 characters'
+              USING ERRCODE = 'invalid_parameter_value';
+    ELSIF octet_length(content) > 262144 THEN
+        RAISE EXCEPTION 'the data of a message is at most 262144 bytes, not %', octet_length(content)
               USING ERRCODE = 'program_limit_exceeded';
     END IF;
-    PERFORM brain.append('brain.everyone', type, 'P', NULL, coalesce(data::text, 'null'), NULL);
+    PERFORM brain.append('brain.everyone', type, 'P', NULL, content, NULL);
 END $$;
 REVOKE ALL ON FUNCTION brain.broadcast FROM PUBLIC;

@@ -200,7 +200,7 @@ SELECT brain.adopt_feed('workflows', 'workflow-history', $$
       FROM (SELECT count(*) AS total_count,
                    coalesce(trim_scale(round(100.0 * count(*) FILTER (WHERE status IN ('success', 'completed'))
                        / nullif(count(*) FILTER (WHERE status <> 'cancelled'), 0), 1)), 0) AS success_rate,
-                   coalesce(trim_scale(round(avg(duration)::numeric, 1)), 0) AS average_duration
+                   coalesce(trim_scale(round(avg(duration::numeric), 1)), 0) AS average_duration
               FROM public.workflow_history) a,
            (SELECT count(*) FILTER (WHERE status = 'failed') AS failures,
                    coalesce(jsonb_agg(coalesce(details, '{}') || jsonb_strip_nulls(jsonb_build_object(

@@ -323,3 +323,14 @@ async def test_a_message_that_clients_would_not_understand_is_refused(
 
     with pytest.raises(MessageRefused, match=reason):
         await refused()
+
+
+@pytest.mark.postgres_versions
+async def test_what_is_too_large_is_not_broadcast(connection: asyncpg.Connection) -> None:
+    await connection.execute(
+        "CREATE TABLE large AS SELECT jsonb_build_object('a', repeat('x', 5000000)) AS data"
+    )
+    with pytest.raises(asyncpg.ProgramLimitExceededError, match="262144"):
+        await connection.execute("SELECT brain.broadcast('news', data) FROM large")
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="255"):
+        await connection.execute("SELECT brain.broadcast(repeat('n', 256))")

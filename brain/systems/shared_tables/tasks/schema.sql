@@ -34,7 +34,7 @@ BEGIN
     END IF;
     IF jsonb_typeof(step) = 'number' AND (CASE WHEN is_new THEN NEW.progress = 0
             ELSE NEW.progress = OLD.progress AND step IS DISTINCT FROM OLD.payload -> 'current_step' END)
-       AND step BETWEEN '0' AND '1e15' THEN
+       AND (step = '0' OR step BETWEEN '1e-300' AND '1e15') THEN  -- double precision has no 1e-400
         NEW.progress := step::double precision;
     END IF;
     RETURN NEW;
@@ -65,7 +65,7 @@ CREATE TABLE public.tasks (
 CREATE TRIGGER brain_complete_new_task BEFORE INSERT ON public.tasks FOR EACH ROW
     WHEN (NEW.status <> 'queued' OR NEW.payload ? 'current_step')
     EXECUTE FUNCTION brain.complete_task();
-CREATE TRIGGER brain_complete_task BEFORE UPDATE ON public.tasks FOR EACH ROW
+CREATE TRIGGER brain_complete_task BEFORE UPDATE OF status, payload ON public.tasks FOR EACH ROW
     WHEN (NEW.status <> OLD.status OR NEW.payload IS DISTINCT FROM OLD.payload)
     EXECUTE FUNCTION brain.complete_task();
 CREATE TRIGGER brain_touch_task BEFORE UPDATE ON public.tasks FOR EACH ROW
