@@ -39,8 +39,8 @@ AS_WRITTEN = Way(
     r.recipient, r.omitted
     """
 )
-# No client can have a channel or a user's name that has no equivalent in UTF-8, and a repaired one may
-# be another's.
+# No client has a name, or knows a channel, without an equivalent in UTF-8; a repaired name may be
+# another one's.
 NAMES = """
     CASE brain.repaired(r.channel) WHEN r.channel THEN r.channel ELSE left(r.channel, 0) END
         AS channel,
@@ -216,29 +216,21 @@ class Log:
         Of a page that does not come in time a part is asked for. Of one that cannot be read, texts
         are repaired. If a single event can be read in neither way, its channel gets a reset.
         """
-        care = 0
-        most = self._page_size.events
+        care, most = 0, self._page_size.events
         while True:
             try:
                 batch = await self._page(query, WAYS[care], cursor, most)
-            except TimeoutError:
-                self._page_size.shrink()
-                if most > 1:
-                    most = max(1, most // SHRINK)
-                elif WAYS[care] is not AS_RESET:
-                    care = WAYS.index(AS_RESET)
-                else:
+            except (TimeoutError, *UNREADABLE) as error:
+                is_late = isinstance(error, TimeoutError)
+                easier = easier_than(care, most) if is_late else more_careful_than(care, most)
+                if easier is None:
                     raise
-            except UNREADABLE as error:
-                if care and most > 1:
-                    most //= 2
-                elif care + 1 < len(WAYS):
-                    care += 1
+                care, most = easier
+                if is_late:
+                    self._page_size.shrink()
                 else:
-                    raise
-                self._problems.report(
-                    "log", f"what follows {cursor} cannot be read as it is: {error}"
-                )
+                    text = f"what follows {cursor} cannot be read as it is: {error}"
+                    self._problems.report("log", text)
             else:
                 self._page_size.grow()
                 return batch
@@ -271,6 +263,21 @@ class Log:
     async def _row(self, query: str, *arguments: object) -> asyncpg.Record:
         (row,) = await self._rows(query, *arguments)
         return row
+
+
+def easier_than(care: int, most: int) -> tuple[int, int] | None:
+    """Return the way, and the number of events, to try after a page that has not come in time."""
+    if most > 1:
+        return care, max(1, most // SHRINK)
+    last = len(WAYS) - 1
+    return None if care == last else (last, 1)
+
+
+def more_careful_than(care: int, most: int) -> tuple[int, int] | None:
+    """Return the way, and the number of events, to try after a page that cannot be read."""
+    if care and most > 1:
+        return care, most // 2
+    return None if care + 1 == len(WAYS) else (care + 1, most)
 
 
 def event_in(row: asyncpg.Record) -> Event:

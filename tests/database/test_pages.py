@@ -252,7 +252,7 @@ async def test_a_user_whose_name_has_no_equivalent_is_nobody(postgres: str) -> N
 async def test_a_long_text_with_many_strange_characters_is_repaired_in_parts(postgres: str) -> None:
     async with database_in(postgres, "EUC_JP") as url:
         session = await asyncpg.connect(url)
-        repaired, short = await session.fetchrow(
+        ((repaired, short),) = await session.fetch(
             r"""
             SELECT brain.repaired(repeat('x', 50000) || repeat(t, 300000) || repeat('x', 50000)),
                    brain.repaired('x' || t || 'x')

@@ -281,7 +281,8 @@ async def test_a_schema_that_may_not_be_used_is_named_and_hides_no_other_problem
         await connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA closed, public TO {role}")
         await connection.execute("REVOKE USAGE ON SCHEMA public FROM PUBLIC")
 
-        problems = dict(await watcher.fetch("SELECT channel, problems FROM brain.watches"))
+        watches = await watcher.fetch("SELECT channel, problems FROM brain.watches")
+        problems = {each["channel"]: each["problems"] for each in watches}
         found = await watcher.fetch("SELECT name, problem FROM brain.system_problems")
 
     assert any(f"GRANT USAGE ON SCHEMA closed TO {role}" in each for each in problems["closed"])
