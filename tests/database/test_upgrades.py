@@ -27,7 +27,7 @@ OLDER = {
         ("    'I(nsert)", "    'i(nsert)"),
     ],
     "04_append_to_log.sql": [("key, data, old%s%s)", "key, data, old%s%s) /* then */")],
-    "05_capture_trigger.sql": [("IF %15$s THEN\n", "IF true OR %16$s THEN\n")],
+    "05_capture_trigger.sql": [("IF %15$s THEN\n", "IF true OR %15$s THEN\n")],
     "06_watch_table.sql": [("WHEN c.oid IS NULL THEN ARRAY", "WHEN w.relation IS NULL THEN ARRAY")],
     "08_presence.sql": [
         ("CREATE INDEX IF NOT EXISTS", "-- CREATE INDEX"),
