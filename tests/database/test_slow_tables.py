@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
+from brain.database.budget import FAST_PLACES, FIRST_SECONDS
 from brain.database.connection import opened_pool
 from brain.database.snapshot import SnapshotReader
+from brain.database.table import read_rows
 from brain.errors import LogUnavailable, SnapshotTooLarge
 from brain.problems import Problems
 from tests.database.locks import becomes, locked
@@ -52,6 +56,21 @@ async def pool(database: str, connection: asyncpg.Connection) -> AsyncIterator[a
         yield pool
 
 
+async def watch_nap(connection: asyncpg.Connection, name: str, seconds: float) -> None:
+    """Create and watch a table with a row that takes so long to be shown as JSON."""
+    await connection.execute(
+        f"""
+        CREATE TYPE nap_{name} AS ENUM ('nap');
+        CREATE FUNCTION nap_{name}(nap_{name}) RETURNS json LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep({seconds}); RETURN '"nap"'; END $$;
+        CREATE CAST (nap_{name} AS json) WITH FUNCTION nap_{name}(nap_{name});
+        CREATE TABLE {name} (id int PRIMARY KEY, value nap_{name});
+        INSERT INTO {name} VALUES (1, 'nap');
+        SELECT brain.watch('{name}', '{name}', '{{id,value}}');
+        """
+    )
+
+
 def reading(
     reader: SnapshotReader, pool: asyncpg.Pool, *channels: str
 ) -> asyncio.Task[dict[str, list[str]]]:
@@ -67,7 +86,7 @@ async def test_a_locked_table_holds_up_those_who_ask_for_it_alone(
     connection: asyncpg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("brain.database.snapshot.LOCK_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr("brain.database.budget.LOCK_SECONDS", LONG_SECONDS)
     reader = SnapshotReader(MEMORY, LONG_SECONDS)
     async with locked(database, "orders"):
         waiting = [
@@ -106,7 +125,7 @@ async def test_every_table_but_one_may_be_locked(
     connection: asyncpg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("brain.database.snapshot.LOCK_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr("brain.database.budget.LOCK_SECONDS", LONG_SECONDS)
     names = [f"locked_{number}" for number in range(15)]
     for name in names:
         await connection.execute(
@@ -126,19 +145,23 @@ async def test_every_table_but_one_may_be_locked(
 async def test_a_slow_table_holds_up_those_who_ask_for_it_alone(
     pool: asyncpg.Pool, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("brain.database.budget.FIRST_SECONDS", 0.1)
+    """However many ask at once, with other tables: it is tried twice until it is known."""
+    reads = Counter[str]()
+
+    async def counted(connection: asyncpg.Connection, channel: str, *more: Any) -> list[str]:
+        reads[channel] += 1
+        return await read_rows(connection, channel, *more)
+
+    monkeypatch.setattr("brain.database.snapshot.read_rows", counted)
+    names = [f"small_{number}" for number in range(12)]
+    for name in names:
+        await watch_nap(connection, name, 0)
     reader = SnapshotReader(MEMORY, LONG_SECONDS)
-    waiting = [reading(reader, pool, "slow"), reading(reader, pool, "slow", "orders")]
-    waiting.append(reading(reader, pool, "slow", "news"))
-
-    async def one_is_read_in_the_slow_lane() -> bool:
-        in_slow_lane = "slow" in reader._lanes._slow_names and not reader._lanes._fast.locked()
-        return in_slow_lane and await connection.fetchval(SLEEPING) == 1
-
-    await becomes(one_is_read_in_the_slow_lane)
-    for _ in range(10):
-        assert (await reading(reader, pool, "news", "orders")).keys() == {"news", "orders"}
+    waiting = [reading(reader, pool, "slow", name) for name in names]
+    for channels in (["news"], ["news", "orders"], *([name] for name in names)):
+        assert (await reading(reader, pool, *channels)).keys() == set(channels)
         await connection.fetchval("SELECT id FROM brain.tick()")
+    assert reads["slow"] <= FAST_PLACES + 1
     assert await connection.fetchval(SLEEPING) == 1
     assert not any(task.done() for task in waiting)
 
@@ -147,6 +170,89 @@ async def test_a_slow_table_holds_up_those_who_ask_for_it_alone(
         await asyncio.sleep(0.01)
     for task in waiting:
         assert str(task.exception()).startswith("slow cannot be read: ")
+
+
+async def test_a_slow_table_does_not_hold_up_another_slow_one(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    await watch_nap(connection, "slower", 2 * FIRST_SECONDS)
+    reader = SnapshotReader(MEMORY, LONG_SECONDS)
+    waiting = [reading(reader, pool, "slow", *more) for more in ([], ["news"], ["orders"])]
+    async with asyncio.timeout(LONG_SECONDS / 2):
+        for more in ([], ["news"], ["orders"]):
+            assert (await reading(reader, pool, "slower", *more))["slower"]
+    assert not any(task.done() for task in waiting)
+    while not all(task.done() for task in waiting):
+        await connection.execute(SLEEPING.replace("count(*)", "pg_cancel_backend(pid)"))
+        await asyncio.sleep(0.01)
+    assert all(task.exception() for task in waiting)
+
+
+async def test_a_slow_table_is_read_for_all_who_wait_for_it(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    await watch_nap(connection, "slower", 0.5)
+    names = [f"small_{number}" for number in range(6)]
+    for name in names:
+        await watch_nap(connection, name, 0)
+    reader = SnapshotReader(MEMORY, table_seconds=1)
+    for tables in await asyncio.gather(*(reading(reader, pool, "slower", name) for name in names)):
+        assert tables["slower"]
+
+
+async def test_all_tables_of_a_snapshot_have_three_times_as_long_as_one(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    names = [f"slow_{number:02}" for number in range(12)]
+    for name in names:
+        await watch_nap(connection, name, 0.2)
+    reader = SnapshotReader(MEMORY, table_seconds=0.5)
+    for name in names[:2]:
+        assert await reading(reader, pool, name)
+    with pytest.raises(
+        LogUnavailable, match=r"^slow_\d\d cannot be read: it took longer than 1.5 s"
+    ):
+        await reading(reader, pool, *names)
+
+
+async def test_all_ways_of_reading_a_table_have_its_seconds_together(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    """Showing the value fails after 0.4 s, in each of the three ways."""
+    await watch_nap(connection, "failing", 0.4)
+    await connection.execute(
+        """
+        CREATE OR REPLACE FUNCTION nap_failing(nap_failing) RETURNS json LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep(0.4); RAISE 'cannot be shown'; END $$
+        """
+    )
+    reader = SnapshotReader(MEMORY, table_seconds=1)
+    with pytest.raises(LogUnavailable, match=r"^failing cannot be read: it took longer than 1 s$"):
+        await reading(reader, pool, "failing")
+    assert list(reader._lanes._slow_names) == ["failing"]
+    assert (await reading(SnapshotReader(MEMORY, table_seconds=9), pool, "failing"))["failing"]
+
+
+async def test_the_table_that_takes_longest_is_the_slow_one(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    await watch_nap(connection, "a_slow", 0.8 * FIRST_SECONDS)
+    await watch_nap(connection, "b_less", 0.4 * FIRST_SECONDS)
+    reader = SnapshotReader(MEMORY, LONG_SECONDS)
+    assert (await reading(reader, pool, "a_slow", "b_less")).keys() == {"a_slow", "b_less"}
+    assert list(reader._lanes._slow_names) == ["a_slow"]
+
+
+async def test_snapshots_never_wait_for_connections_that_they_hold_themselves(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.database.connection.POOL_CONNECTIONS", 2)
+    names = [f"small_{number}" for number in range(12)]
+    for name in names:
+        await watch_nap(connection, name, 0)
+    async with opened_pool(database) as own:
+        reader = SnapshotReader(MEMORY)
+        assert await asyncio.gather(*(reading(reader, own, name) for name in names))
 
 
 async def test_a_slow_table_fails_after_its_budget(pool: asyncpg.Pool) -> None:
