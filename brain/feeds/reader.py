@@ -36,13 +36,17 @@ DEFINITIONS = """
     SELECT name, query, channels, takes_argument, argument_is_key, ignored_keys FROM brain.feeds
 """
 # The subqueries are kept apart by OFFSET: each would be evaluated once for every use otherwise.
+# In a database without an encoding a text may have any bytes. In one with another encoding than
+# UTF-8 it may have characters that UTF-8 lacks.
 STATE = """
     SELECT length, CASE WHEN length <= $3 THEN text END AS text,
            encode(sha256(convert_to(
                CASE WHEN jsonb_typeof(state) = 'object' AND ignored_keys <> '{}'
-                    THEN (state - ignored_keys)::text ELSE text END, 'UTF8')), 'hex') AS etag
+                    THEN (state - ignored_keys)::text ELSE text END,
+               getdatabaseencoding())), 'hex') AS etag
       FROM (SELECT *, octet_length(text) AS length
-              FROM (SELECT *, state::text AS text
+              FROM (SELECT *, CASE WHEN getdatabaseencoding() IN ('UTF8', 'SQL_ASCII')
+                                   THEN state::text ELSE brain.repaired(state::text) END AS text
                       FROM (SELECT f.ignored_keys, brain.feed(f.name, $2) AS state
                               FROM brain.feeds f
                              WHERE f.name = $1 AND f.takes_argument = ($2::text IS NOT NULL)
