@@ -28,7 +28,7 @@ from brain.database.single_flight import SingleFlight
 from brain.database.table import lock, read_rows
 from brain.errors import LogUnavailable
 from brain.message.cursor import Cursor
-from brain.message.snapshot import Snapshot
+from brain.message.snapshot import LEAST_BYTES_PER_SECOND, READ_SECONDS, Snapshot
 from brain.problems import Problems
 
 # How many times as long as one table all tables of a snapshot may take, and how many times as long
@@ -136,7 +136,13 @@ class SnapshotReader:
         except BaseException:
             reservation.release()
             raise
-        return Snapshot(rows, cursor, frozenset(tables), reservation=reservation)
+        return Snapshot(
+            rows,
+            cursor,
+            frozenset(tables),
+            reservation=reservation,
+            read_seconds=READ_SECONDS + reservation.bytes / LEAST_BYTES_PER_SECOND,
+        )
 
     async def _rows(
         self,
