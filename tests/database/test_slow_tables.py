@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,8 +15,9 @@ import pytest
 
 from brain.database.budget import FAST_PLACES, FIRST_SECONDS
 from brain.database.connection import opened_pool
+from brain.database.memory import Memory, Reservation
 from brain.database.snapshot import SnapshotReader
-from brain.database.table import read_rows
+from brain.database.table import PAGE_BYTES, PAGE_ROWS, pages, read_rows
 from brain.errors import LogUnavailable, SnapshotTooLarge
 from brain.problems import Problems
 from tests.database.locks import becomes, locked
@@ -71,6 +74,18 @@ async def watch_nap(connection: asyncpg.Connection, name: str, seconds: float) -
     )
 
 
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Return how often each channel's table is read from now on."""
+    reads = Counter[str]()
+
+    async def counted(connection: asyncpg.Connection, channel: str, *more: Any) -> list[str]:
+        reads[channel] += 1
+        return await read_rows(connection, channel, *more)
+
+    monkeypatch.setattr("brain.database.snapshot.read_rows", counted)
+    return reads
+
+
 def reading(
     reader: SnapshotReader, pool: asyncpg.Pool, *channels: str
 ) -> asyncio.Task[dict[str, list[str]]]:
@@ -87,17 +102,29 @@ async def test_a_locked_table_holds_up_those_who_ask_for_it_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("brain.database.budget.LOCK_SECONDS", LONG_SECONDS)
+    attempts = []
+
+    class Counted(Reservation):
+        def __init__(self, memory: Memory) -> None:
+            super().__init__(memory)
+            attempts.append(1)
+
+    monkeypatch.setattr("brain.database.snapshot.Reservation", Counted)
+    names = [f"small_{number}" for number in range(20)]
+    for name in names:
+        await watch_nap(connection, name, 0)
     reader = SnapshotReader(MEMORY, LONG_SECONDS)
     async with locked(database, "orders"):
         waiting = [
-            reading(reader, pool, "orders", f"other {number}", *more)
-            for number in range(20)
-            for more in ((), ("news",), ("slow_one",))
+            reading(reader, pool, "orders", name, *more)
+            for name in names
+            for more in ((), ("news",))
         ]
         for _ in range(10):
             assert (await reading(reader, pool, "news"))["news"] == ['{"id" : 1}']
             await connection.fetchval("SELECT id FROM brain.tick()")
         assert not any(task.done() for task in waiting)
+        assert len(attempts) <= 10 + FAST_PLACES
 
     for tables in await asyncio.gather(*waiting):
         assert tables["orders"] == ['{"id" : 1, "amount" : 1.10}']
@@ -146,13 +173,7 @@ async def test_a_slow_table_holds_up_those_who_ask_for_it_alone(
     pool: asyncpg.Pool, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many ask at once, with other tables: it is tried twice until it is known."""
-    reads = Counter[str]()
-
-    async def counted(connection: asyncpg.Connection, channel: str, *more: Any) -> list[str]:
-        reads[channel] += 1
-        return await read_rows(connection, channel, *more)
-
-    monkeypatch.setattr("brain.database.snapshot.read_rows", counted)
+    reads = counted_reads(monkeypatch)
     names = [f"small_{number}" for number in range(12)]
     for name in names:
         await watch_nap(connection, name, 0)
@@ -387,14 +408,69 @@ async def test_all_snapshots_together_take_so_much_memory(
 
 
 async def test_without_memory_a_client_is_told_to_come_back(
-    connection: asyncpg.Connection, pool: asyncpg.Pool
+    connection: asyncpg.Connection, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reads = counted_reads(monkeypatch)
     await connection.execute("INSERT INTO news SELECT generate_series(2, 1000)")
     reader = SnapshotReader(100_000, 0.5)
     first = await reader.read(pool, frozenset({"news"}))
     with pytest.raises(LogUnavailable, match=r"other snapshots take the memory"):
         await reading(reader, pool, "news", "orders")
+    assert reads["news"] == 2  # once each: nothing was given back meanwhile
     assert first.tables["news"]
+
+
+async def test_a_row_that_takes_all_of_the_memory_is_too_large(
+    connection: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    await connection.execute(
+        """
+        CREATE TABLE large (id int PRIMARY KEY, value text);
+        INSERT INTO large VALUES (1, 'small'), (2, repeat('x', 200000));
+        SELECT brain.watch('large', 'large', '{id,value}');
+        """
+    )
+    reader = SnapshotReader(100_000)
+    with pytest.raises(SnapshotTooLarge, match=r"100000 bytes, .* BRAIN_SNAPSHOT_BYTES"):
+        await reading(reader, pool, "large")
+    assert reader._memory.free == 100_000
+
+
+async def test_rows_that_are_read_again_in_another_way_count_once(
+    connection: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    await connection.execute(
+        """
+        CREATE TYPE odd AS ENUM ('good', 'bad');
+        CREATE FUNCTION odd(odd) RETURNS json LANGUAGE plpgsql AS
+            $$ BEGIN IF $1 = 'bad' THEN RAISE 'bad'; END IF; RETURN '"good"'; END $$;
+        CREATE CAST (odd AS json) WITH FUNCTION odd(odd);
+        CREATE TABLE parts (id int PRIMARY KEY, value odd, text text);
+        INSERT INTO parts SELECT n, 'good', repeat('x', 100) FROM generate_series(1, 699) n;
+        INSERT INTO parts VALUES (700, 'bad', 'x');
+        SELECT brain.watch('parts', 'parts', '{id,value,text}');
+        """
+    )
+    reader = SnapshotReader(200_000)
+    snapshot = await reader.read(pool, frozenset({"parts"}))
+    rows = snapshot.tables["parts"]
+    assert len(rows) == 700 and '"value"' in rows[0] and '"value"' not in rows[-1]
+    taken = 200_000 - reader._memory.free
+    assert taken == sum(sys.getsizeof(row) + 8 for row in rows)
+
+
+async def test_a_page_of_large_rows_has_few_of_them(connection: asyncpg.Connection) -> None:
+    query = """
+        SELECT repeat('x', CASE WHEN n <= 100 THEN 100000 ELSE 10 END) AS data
+          FROM generate_series(1, 3000) n
+    """
+    sizes, numbers = [], []
+    async with connection.transaction():
+        async for page in pages(connection, query, time.monotonic() + LONG_SECONDS):
+            numbers.append(len(page))
+            sizes.append(sum(len(record["data"]) for record in page))
+    assert sum(numbers) == 3000
+    assert max(sizes) <= PAGE_BYTES and max(numbers) == PAGE_ROWS
 
 
 async def test_texts_and_names_without_equivalent_in_utf8_hide_nothing_else(postgres: str) -> None:

@@ -53,15 +53,17 @@ async def end_sleeps(connection: asyncpg.Connection, *tasks: asyncio.Task[object
 
 
 async def test_slow_feeds_hold_up_their_own_clients_alone(
-    pool: asyncpg.Pool, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    pool: asyncpg.Pool, connection: asyncpg.Connection
 ) -> None:
-    monkeypatch.setattr("brain.database.budget.FIRST_SECONDS", 0.1)
     await define(connection, "quick", "SELECT jsonb '1'", "tasks")
     reader = FeedReader(pool, 1000, MANY_SECONDS)
     await define_slow(connection, *(f"slow-{number}" for number in range(10)))
     slow = [
         asyncio.create_task(reader.shared_state(f"slow-{number}", None)) for number in range(10)
     ]
+
+    assert await reader.shared_state("quick", None) is not None
+    assert not any(task.done() for task in slow)
 
     async def only_the_slow_lane_is_used() -> bool:
         sleeping = await connection.fetchval(SLEEPING)
