@@ -132,7 +132,7 @@ class FeedReader:
             self.problems.report(
                 f"feed {name}", f"the feed {name} cannot be read: {explain(error)}"
             )
-            raise LogUnavailable(f"the feed {name} cannot be read at the moment") from error
+            raise LogUnavailable("the database cannot be reached, try again later") from error
         if record is None:
             return None
         if record["text"] is None:

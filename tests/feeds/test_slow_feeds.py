@@ -138,7 +138,7 @@ async def test_a_database_that_is_lost_is_not_called_a_slow_feed(database: str) 
     async with proxy_to(database) as (url, proxy), opened_pool(url) as cut_off:
         reader = FeedReader(cut_off, 1000, 0.5)
         proxy.swallow()
-        with pytest.raises(LogUnavailable, match=r"^the feed queue cannot be read at the moment$"):
+        with pytest.raises(LogUnavailable, match=r"^the database cannot be reached"):
             await reader.shared_state("queue", None)
         proxy.restore()
     (problem,) = reader.problems.recent()
