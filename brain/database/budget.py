@@ -1,7 +1,8 @@
 """
 Queries of tables and functions of users: bounded in time, in waiting for locks, and in number.
 
-A slow or locked table, feed or function holds up those who ask for it and nobody else.
+A slow or locked table, feed or function holds up those who ask for it, and others only until it is
+known to be slow.
 """
 
 from __future__ import annotations
