@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import asyncpg
 import orjson
 
-from brain.database.budget import Lanes, TooSlow, bounded, too_slow
+from brain.database.budget import TRY_LOCK_SECONDS, Lanes, TooSlow, bounded, too_slow
 from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.single_flight import SingleFlight
 from brain.errors import AccessUndecided
@@ -71,7 +71,7 @@ class AccessFunction:
         self._is_known = asyncio.Event()
         self._version: str | None = None
         """Identifies the present definition of the function; None if there is none."""
-        self._lanes = Lanes(timeout_seconds)
+        self._lanes = Lanes(timeout_seconds, wait_seconds=timeout_seconds)
         self._shared: SingleFlight[Query, frozenset[str] | None] = SingleFlight("access function")
         self._kept: dict[Query, tuple[float, frozenset[str] | None]] = {}
         """Until when a result is kept, by time.monotonic(), and the result; the oldest first.
@@ -160,7 +160,7 @@ class AccessFunction:
     async def _ask(self, pool: asyncpg.Pool, query: Query, seconds: float) -> frozenset[str]:
         async with pool.acquire() as connection:
             try:
-                async with bounded(connection, seconds):
+                async with bounded(connection, seconds, TRY_LOCK_SECONDS):
                     rows = await connection.fetch(ASK, query.claims, list(query.channels))
             except asyncpg.PostgresError as error:
                 slow = too_slow(query.claims, seconds, error)

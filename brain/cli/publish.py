@@ -8,16 +8,19 @@ import asyncpg
 import click
 import orjson
 
+from brain.cli import arguments
 from brain.cli.database import database_option, on_database
 from brain.database.publish import publish
 from brain.errors import MessageRefused, UsageError
 
 
 @click.command("publish")
-@click.argument("channel")
-@click.argument("type")
-@click.argument("data", default="{}")
-@click.option("--to", "recipient", metavar="USER", help="Send it to this user alone.")
+@click.argument("channel", callback=arguments.name)
+@click.argument("type", callback=arguments.name)
+@click.argument("data", callback=arguments.text, default="{}")
+@click.option(
+    "--to", "recipient", callback=arguments.text, metavar="USER", help="Send it to this user alone."
+)
 @database_option
 def publish_command(
     channel: str, type: str, data: str, recipient: str | None, **flags: Any

@@ -4,30 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, cast
 
 import asyncpg
 import click
 
+from brain.cli import arguments
 from brain.cli.database import database_option, on_database
 from brain.database import watches
 from brain.database.connection import first_line, noting_warnings
 from brain.database.watches import Table, Watch
 from brain.errors import UsageError
 
+# As brain.watch has them.
+MOST_BYTES = click.IntRange(8192, 16 * 1024 * 1024)
+
 
 @click.command("watch")
-@click.argument("table")
+@click.argument("table", callback=arguments.name)
 @click.option(
-    "--channel", metavar="NAME", help="The channel to stream on.  [default: the table's name]"
+    "--channel",
+    callback=arguments.text,
+    metavar="NAME",
+    help="The channel to stream on.  [default: the table's name]",
 )
-@click.option("--columns", metavar="A,B,C", help="The columns to stream; no others are read.")
+@click.option(
+    "--columns",
+    callback=arguments.text,
+    metavar="A,B,C",
+    help="The columns to stream; no others are read.",
+)
 @click.option("--all-columns", is_flag=True, help="Stream all columns that the table has now.")
-@click.option("--except", "excluded", metavar="A,B", help="Stream all columns but these.")
+@click.option(
+    "--except",
+    "excluded",
+    callback=arguments.text,
+    metavar="A,B",
+    help="Stream all columns but these.",
+)
 @click.option(
     "--type",
     "types",
+    callback=arguments.text,
     multiple=True,
     metavar="insert=NAME",
     help="The type of the messages for insert, update, delete or truncate; may be repeated.  "
@@ -41,13 +59,13 @@ from brain.errors import UsageError
 @click.option("--replicated", is_flag=True, help="Stream what logical replication applies, too.")
 @click.option(
     "--column-bytes",
-    type=int,
+    type=MOST_BYTES,
     metavar="N",
     help="Leave out values that are larger.  [default: 262144]",
 )
 @click.option(
     "--row-bytes",
-    type=int,
+    type=MOST_BYTES,
     metavar="N",
     help="Leave out the largest values of an event that is larger.  [default: 1048576]",
 )
@@ -70,7 +88,7 @@ def watch_command(
     if [columns is not None, all_columns, excluded is not None].count(True) != 1:
         raise UsageError("one of --columns, --all-columns and --except is needed")
 
-    async def work(connection: asyncpg.Connection, url: str) -> str:
+    async def work(connection: asyncpg.Connection, _: str) -> str:
         await find_tables_as_psql(connection)
         with translating_refusals(), noting_warnings(connection, show_warning):
             found = await watches.find_table(connection, table)
@@ -86,23 +104,23 @@ def watch_command(
                 column_bytes=column_bytes,
                 row_bytes=row_bytes,
             )
-        return f"watching {found.name} on the channel {name} in {await place(connection, url)}"
+        return f"watching {found.name} on the channel {name} in {await place(connection)}"
 
     click.echo(on_database(work, **flags))
 
 
 @click.command("unwatch")
-@click.argument("table")
+@click.argument("table", callback=arguments.name)
 @database_option
 def unwatch_command(table: str, **flags: Any) -> None:
     """Stop watching a table."""
 
-    async def work(connection: asyncpg.Connection, url: str) -> str:
+    async def work(connection: asyncpg.Connection, _: str) -> str:
         await find_tables_as_psql(connection)
         with translating_refusals():
             found = await watches.find_table(connection, table)
             await watches.unwatch(connection, found.name)
-        return f"{found.name} is no longer watched in {await place(connection, url)}"
+        return f"{found.name} is no longer watched in {await place(connection)}"
 
     click.echo(on_database(work, **flags))
 
@@ -148,13 +166,17 @@ def parsed_types(types: tuple[str, ...]) -> dict[str, str]:
     return {operation: name for operation, _, name in parts}
 
 
-async def place(connection: asyncpg.Connection, url: str) -> str:
+async def place(connection: asyncpg.Connection) -> str:
     """Return which database that is, and where: `database shop at localhost:5432`."""
     name = await connection.fetchval("SELECT current_database()")
-    host = urlsplit(url).netloc.rpartition("@")[2] or "a local socket"
-    if host.count(":") == 0 and "," not in host and "socket" not in host:
-        host += ":5432"
-    return f"database {name} at {host}"
+    return f"database {name} at {shown_address(cast(Any, connection)._addr)}"
+
+
+def shown_address(address: str | tuple[str, int]) -> str:
+    if isinstance(address, str):  # the path of a socket
+        return f"the local socket {address}"
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def show_warning(text: str) -> None:

@@ -28,7 +28,8 @@ from brain.settings import OLDEST_POSTGRESQL
 
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
-POOL_CONNECTIONS = 12
+# Snapshots take seven at most, feeds and the access function five each.
+POOL_CONNECTIONS = 20
 
 Queryable = asyncpg.Connection | asyncpg.Pool
 """What runs a query: a connection, or a pool that lends one."""

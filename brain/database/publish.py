@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields, is_dataclass
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 
 import asyncpg
@@ -36,14 +39,40 @@ async def append_message(connection: Queryable, statement: str, *arguments: str 
 
 
 def json_of(data: Any) -> str:
-    """Return the JSON text of `data`, in which decimals keep their digits."""
+    """Return the JSON text of `data`, in which all numbers keep their digits."""
     try:
-        return orjson.dumps(data, default=exact).decode()
-    except TypeError as error:
+        return orjson.dumps(exact(data), default=exact_decimal).decode()
+    except (TypeError, RecursionError) as error:
         raise MessageRefused(f"the message cannot be published: {error}") from error
 
 
-def exact(value: object) -> orjson.Fragment:
+def exact(value: Any) -> Any:
+    """
+    Return a value for orjson, which refuses integers beyond 64 bits and writes others as null.
+
+    Raises `TypeError` for a number that is none in JSON.
+    """
+    match value:
+        case bool() | str() | None:
+            return value
+        case Enum():
+            return exact(value.value)
+        case int():
+            return value if -(2**63) <= value < 2**63 else orjson.Fragment(int.__repr__(value))
+        case float() if not math.isfinite(value):
+            raise TypeError(f"{value} is not JSON")
+        case dict():
+            return {name: exact(each) for name, each in value.items()}
+        case list() | tuple():
+            return [exact(each) for each in value]
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            names = [each.name for each in fields(value) if not each.name.startswith("_")]
+            return {name: exact(getattr(value, name)) for name in names}
+        case _:
+            return value
+
+
+def exact_decimal(value: object) -> orjson.Fragment:
     if isinstance(value, Decimal) and value.is_finite():
         return orjson.Fragment(str(value))
     raise TypeError(f"{type(value).__name__} is not JSON")

@@ -19,6 +19,10 @@ class SingleFlight(Generic[Key, Result]):
         self._name = name
         self._running: dict[Key, asyncio.Task[Result]] = {}
 
+    def is_running(self, key: Key) -> bool:
+        """Return True while a call with this key runs."""
+        return key in self._running
+
     async def run(self, key: Key, call: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         """Return, or raise, the outcome of `call`, or of the call with this key that runs."""
         task = self._running.get(key)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -12,10 +13,11 @@ import asyncpg
 
 from brain.database.budget import (
     LOCK_SECONDS,
+    PAUSE_SECONDS,
     Lanes,
+    Locked,
     QueryFailed,
     TooSlow,
-    limits,
     reason,
     unavailable,
 )
@@ -23,13 +25,16 @@ from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.log import LogConnection
 from brain.database.memory import Memory, NoMemory, Reservation
 from brain.database.single_flight import SingleFlight
-from brain.database.table import Locked, lock, read_rows
+from brain.database.table import lock, read_rows
 from brain.errors import LogUnavailable
 from brain.message.cursor import Cursor
-from brain.message.snapshot import Snapshot
+from brain.message.snapshot import LEAST_BYTES_PER_SECOND, READ_SECONDS, Snapshot
 from brain.problems import Problems
 
-PAUSE_SECONDS = 0.1
+# How many times as long as one table all tables of a snapshot may take, and how many times as long
+# it waits until it may be read.
+ALL_TABLES = 3
+WAIT_TABLES = 6
 
 # A name without an equivalent in UTF-8 hides no other; no client can ask for such a channel.
 WATCHED = """
@@ -60,11 +65,11 @@ class SnapshotReader:
         self._memory = Memory(most_bytes)
         self._table_seconds = table_seconds
         self._problems = problems or Problems()
-        self._lanes = Lanes(table_seconds)
+        self._lanes = Lanes(ALL_TABLES * table_seconds, WAIT_TABLES * table_seconds)
         self._ticking = asyncio.Lock()
         self._trying_locks = asyncio.Lock()
         self._watched: SingleFlight[None, Tables] = SingleFlight("watched tables")
-        self._unlocked: SingleFlight[str, None] = SingleFlight("locked table")
+        self._locked: SingleFlight[str | None, bool] = SingleFlight("locked table")
         self._shared: SingleFlight[frozenset[str], Snapshot] = SingleFlight("snapshot")
 
     async def read(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Snapshot:
@@ -88,55 +93,95 @@ class SnapshotReader:
 
     async def _read(self, pool: asyncpg.Pool, tables: Tables) -> Snapshot:
         """Read tables, again while one is locked, or while other snapshots take the memory."""
-        give_up_at = time.monotonic() + self._table_seconds
-        attempt = partial(self._attempt, pool, tables)
+        give_up_at: float | None = None
         try:
             while True:
                 try:
-                    return await self._lanes.run(tables or (None,), attempt)
-                except Locked as locked:
-                    if time.monotonic() >= give_up_at:
-                        raise self._locked(locked.channel) from None
-                    await self._unlocked.run(
-                        locked.table,
-                        partial(self._until_unlocked, pool, locked.channel, locked.table),
+                    return await self._lanes.run(
+                        tables or (None,),
+                        partial(self._attempt, pool, tables),
+                        until_unlocked=partial(self._until_unlocked, pool, tables),
                     )
                 except NoMemory as error:
+                    give_up_at = give_up_at or time.monotonic() + self._table_seconds
                     # One more, for what the attempt gave back itself.
                     await self._until_memory(error.releases + 1, give_up_at)
+        except Locked as locked:
+            it_is_locked = TooSlow(locked.name, "it is locked")
+            raise self._unreadable(str(locked.name), it_is_locked) from locked
         except (QueryFailed, TooSlow) as error:
             raise self._unreadable(str(error.name or "the log"), error) from error
         except DATABASE_ERRORS as error:
             raise self._disconnected(error) from error
 
     async def _attempt(self, pool: asyncpg.Pool, tables: Tables, seconds: float) -> Snapshot:
+        for channel, table in tables.items():
+            if self._locked.is_running(table):
+                raise Locked(channel)
         reservation = Reservation(self._memory)
         try:
-            async with (
-                pool.acquire(timeout=self._table_seconds) as connection,
-                connection.transaction(isolation="repeatable_read", readonly=True),
-            ):
-                for channel, table in tables.items():
-                    await lock(connection, channel, table)
-                await connection.execute(limits(seconds))
+            async with AsyncExitStack() as reading:
+                # One that has a connection already never waits for another.
                 async with self._ticking, pool.acquire(timeout=self._table_seconds) as ticking:
+                    connection = await reading.enter_async_context(
+                        pool.acquire(timeout=self._table_seconds)
+                    )
+                    await reading.enter_async_context(
+                        connection.transaction(isolation="repeatable_read", readonly=True)
+                    )
+                    for channel, table in tables.items():
+                        await lock(connection, channel, table)
                     cursor = await tick_at_snapshot(ticking, connection)
-                rows = {}
-                begun_at = time.monotonic()
-                for channel in tables:
-                    if seconds < self._table_seconds:  # of the fast lane, for all together
-                        seconds -= time.monotonic() - begun_at
-                        begun_at = time.monotonic()
-                    rows[channel] = await read_rows(connection, channel, seconds, reservation)
+                rows = await self._rows(connection, tables, seconds, reservation)
         except BaseException:
             reservation.release()
             raise
-        return Snapshot(rows, cursor, frozenset(tables), reservation=reservation)
+        return Snapshot(
+            rows,
+            cursor,
+            frozenset(tables),
+            reservation=reservation,
+            read_seconds=READ_SECONDS + reservation.bytes / LEAST_BYTES_PER_SECOND,
+        )
 
-    async def _until_unlocked(self, pool: asyncpg.Pool, channel: str, table: str) -> None:
-        """Return when a table is not locked; one connection tries, for a moment."""
-        give_up_at = time.monotonic() + min(LOCK_SECONDS, self._table_seconds)
-        while True:
+    async def _rows(
+        self,
+        connection: LogConnection,
+        tables: Tables,
+        seconds: float,
+        reservation: Reservation,
+    ) -> dict[str, list[str]]:
+        """Read tables, each in its time, and all in so many seconds."""
+        rows: dict[str, list[str]] = {}
+        took: dict[str, float] = {}
+        begun_at = time.monotonic()
+        for channel in tables:
+            left = begun_at + seconds - time.monotonic()
+            own_seconds = min(self._table_seconds, left)
+            started_at = time.monotonic()
+            try:
+                rows[channel] = await read_rows(connection, channel, own_seconds, reservation)
+            except Locked:
+                raise
+            except TooSlow:
+                if own_seconds == self._table_seconds:
+                    raise
+                took[channel] = time.monotonic() - started_at
+                slowest = max(took, key=lambda each: took[each])
+                text = f"it took longer than {seconds:g} s, with what was read before"
+                raise TooSlow(slowest, text) from None
+            took[channel] = time.monotonic() - started_at
+        return rows
+
+    async def _until_unlocked(self, pool: asyncpg.Pool, tables: Tables, channel: Hashable) -> bool:
+        """Return True once the table of a channel is not locked, and False if it still is."""
+        table = tables[str(channel)]
+        return await self._locked.run(table, partial(self._try_lock, pool, str(channel), table))
+
+    async def _try_lock(self, pool: asyncpg.Pool, channel: str, table: str | None) -> bool:
+        """Try for a while; one connection tries all tables that are locked, each for a moment."""
+        give_up_at = time.monotonic() + LOCK_SECONDS
+        while time.monotonic() < give_up_at:
             await asyncio.sleep(PAUSE_SECONDS)
             try:
                 async with (
@@ -145,10 +190,10 @@ class SnapshotReader:
                     connection.transaction(),
                 ):
                     await lock(connection, channel, table)
-                return
+                return True
             except Locked:
-                if time.monotonic() >= give_up_at:
-                    raise self._locked(channel) from None
+                pass
+        return False
 
     async def _until_memory(self, releases: int, give_up_at: float) -> None:
         try:
@@ -159,9 +204,6 @@ class SnapshotReader:
             text = "other snapshots take the memory that BRAIN_SNAPSHOT_BYTES allows"
             self._problems.report("snapshots", text)
             raise LogUnavailable(f"{text}, try again later") from None
-
-    def _locked(self, channel: str) -> LogUnavailable:
-        return self._unreadable(channel, TooSlow(channel, "it is locked"))
 
     def _unreadable(self, channel: str, error: BaseException) -> LogUnavailable:
         text = f"{channel} cannot be read: {reason(error)}"

@@ -7,14 +7,23 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 
-from brain.database.budget import GRACE_SECONDS, QueryFailed, concerning, milliseconds
+from brain.database.budget import (
+    GRACE_SECONDS,
+    TRY_LOCK_SECONDS,
+    Locked,
+    QueryFailed,
+    concerning,
+    limits,
+    milliseconds,
+)
 from brain.database.connection import is_lost_link
 from brain.database.log import LogConnection, one_line
 from brain.database.memory import Reservation
 
+# A page has about so many bytes, as far as the rows before it tell, and at most so many rows.
+PAGE_BYTES = 1024 * 1024
 PAGE_ROWS = 500
-# A lock is tried for so long, and again after a pause: no connection waits for it meanwhile.
-TRY_LOCK_SECONDS = 0.05
+FIRST_PAGE_ROWS = 10
 
 STATEMENT = "SELECT brain.select_statement(w, $2) FROM brain.watched w WHERE w.channel = $1"
 # One text per value, as in events.
@@ -41,15 +50,6 @@ OF_THE_TABLE = (
 )
 
 
-class Locked(Exception):
-    """A table is locked."""
-
-    def __init__(self, channel: str, table: str) -> None:
-        super().__init__("it is locked")
-        self.channel = channel
-        self.table = table
-
-
 async def lock(connection: LogConnection, channel: str, table: str | None) -> None:
     """Lock a table as reading does. Raises `Locked`, and `QueryFailed` if it was dropped."""
     if table is None:
@@ -61,7 +61,7 @@ async def lock(connection: LogConnection, channel: str, table: str | None) -> No
                 f"LOCK TABLE {table} IN ACCESS SHARE MODE"
             )
     except asyncpg.LockNotAvailableError:
-        raise Locked(channel, table) from None
+        raise Locked(channel) from None
     except asyncpg.InsufficientPrivilegeError:
         pass  # there may be a right to read some columns, if not to lock the table
     except asyncpg.UndefinedTableError as error:
@@ -78,14 +78,15 @@ async def read_rows(
 
     Raises `TooSlow`, `QueryFailed`, `NoMemory` and `SnapshotTooLarge`.
     """
+    end_at = time.monotonic() + seconds
     taken = reservation.bytes
     with concerning(channel, seconds):
-        await connection.execute(ONE_TEXT_PER_VALUE)
+        await connection.execute(f"{limits(seconds)};{ONE_TEXT_PER_VALUE}")
         for careful, expression in WAYS:
             try:
                 async with connection.transaction():
                     return await texts(
-                        connection, channel, careful, expression, seconds, reservation
+                        connection, channel, careful, expression, end_at, reservation
                     )
             except (asyncpg.PostgresError, UnicodeDecodeError) as error:
                 if isinstance(error, OF_THE_TABLE) or is_lost_link(error):
@@ -100,7 +101,7 @@ async def texts(
     channel: str,
     careful: bool,
     expression: str,
-    seconds: float,
+    end_at: float,
     reservation: Reservation,
 ) -> list[str]:
     statement = await connection.fetchval(STATEMENT, channel, careful)
@@ -108,7 +109,7 @@ async def texts(
         return []  # it is not watched any more
     query = ROWS.format(bytes=reservation.most_bytes, text=expression, statement=statement)
     rows: list[str] = []
-    async for page in pages(connection, query, seconds):
+    async for page in pages(connection, query, end_at):
         for record in page:
             if record["is_too_large"]:
                 raise reservation.too_large()
@@ -118,16 +119,19 @@ async def texts(
 
 
 async def pages(
-    connection: LogConnection, query: str, seconds: float
+    connection: LogConnection, query: str, end_at: float
 ) -> AsyncIterator[list[asyncpg.Record]]:
-    """Yield the result of a query, which the server ends after so many seconds."""
-    end_at = time.monotonic() + seconds
+    """Yield the result of a query of `ROWS`, which the server ends at a time, page by page."""
     cursor = await connection.cursor(query)
+    size = FIRST_PAGE_ROWS
     page: list[asyncpg.Record] | None = None
-    while page is None or len(page) == PAGE_ROWS:
+    while page is None or len(page) == size:
         left = end_at - time.monotonic()
         if left <= 0:
             raise TimeoutError
+        if page is not None:
+            bytes_per_row = sum(len(record["data"] or "") for record in page) / size
+            size = max(1, min(PAGE_ROWS, int(PAGE_BYTES / (bytes_per_row + 1))))
         await connection.execute(f"SET LOCAL statement_timeout = {milliseconds(left)}")
-        page = await cursor.fetch(PAGE_ROWS, timeout=left + GRACE_SECONDS)
+        page = await cursor.fetch(size, timeout=left + GRACE_SECONDS)
         yield page

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from weakref import WeakValueDictionary
 
 import asyncpg
 
 from brain.database.budget import (
     GRACE_SECONDS,
+    TRY_LOCK_SECONDS,
     Lanes,
     QueryFailed,
     TooSlow,
@@ -19,6 +19,7 @@ from brain.database.budget import (
     reason,
     unavailable,
 )
+from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.single_flight import SingleFlight
 from brain.errors import LogUnavailable, SnapshotTooLarge
 from brain.feeds.state import FeedState
@@ -28,18 +29,24 @@ from brain.problems import Problems
 CHANNEL = "brain.feeds"
 
 LONGEST_ARGUMENT = 255
+# How many times as long as a query may take it waits until it may run.
+WAIT_QUERIES = 6
 
 DEFINITIONS = """
     SELECT name, query, channels, takes_argument, argument_is_key, ignored_keys FROM brain.feeds
 """
 # The subqueries are kept apart by OFFSET: each would be evaluated once for every use otherwise.
+# In a database without an encoding a text may have any bytes. In one with another encoding than
+# UTF-8 it may have characters that UTF-8 lacks.
 STATE = """
     SELECT length, CASE WHEN length <= $3 THEN text END AS text,
            encode(sha256(convert_to(
                CASE WHEN jsonb_typeof(state) = 'object' AND ignored_keys <> '{}'
-                    THEN (state - ignored_keys)::text ELSE text END, 'UTF8')), 'hex') AS etag
+                    THEN (state - ignored_keys)::text ELSE text END,
+               getdatabaseencoding())), 'hex') AS etag
       FROM (SELECT *, octet_length(text) AS length
-              FROM (SELECT *, state::text AS text
+              FROM (SELECT *, CASE WHEN getdatabaseencoding() IN ('UTF8', 'SQL_ASCII')
+                                   THEN state::text ELSE brain.repaired(state::text) END AS text
                       FROM (SELECT f.ignored_keys, brain.feed(f.name, $2) AS state
                               FROM brain.feeds f
                              WHERE f.name = $1 AND f.takes_argument = ($2::text IS NOT NULL)
@@ -68,8 +75,8 @@ class FeedReader:
     """
     Reads feeds, over connections that the pool lends for one query each.
 
-    Of a feed one query runs at a time, whatever its argument: one that is slow, or that waits for a
-    lock, holds up its own clients alone.
+    Of a feed one query runs at a time, whatever its argument, and one more of those arguments that
+    are slow.
     """
 
     def __init__(
@@ -84,9 +91,7 @@ class FeedReader:
         self._most_bytes = most_bytes
         self._timeout_seconds = timeout_seconds
         self.problems = problems or Problems()
-        self._lanes = Lanes(timeout_seconds)
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        """Per feed that is being read, or waits to be."""
+        self._lanes = Lanes(timeout_seconds, WAIT_QUERIES * timeout_seconds)
         self._shared: SingleFlight[tuple[str, str | None], FeedState | None] = SingleFlight("feed")
 
     async def definitions(self) -> dict[str, FeedDefinition]:
@@ -104,24 +109,30 @@ class FeedReader:
             for record in records
         }
 
-    def turn(self, name: str) -> asyncio.Lock:
-        """Return the lock under which `state` is to be called: a feed has one query at a time."""
-        return self._turns.setdefault(name, asyncio.Lock())
-
-    async def state(self, name: str, argument: str | None) -> FeedState | None:
+    async def state(
+        self, name: str, argument: str | None, is_wanted: Callable[[], bool] = lambda: True
+    ) -> FeedState | None:
         """
         Return the present state of a feed; None if there is no such feed.
+
+        It is not queried, and None as well, if it is no longer wanted when its turn comes.
 
         Raises `SnapshotTooLarge`, and `LogUnavailable` for a query that fails.
         """
         if not is_possible(argument):
             return None
+        query = partial(self._query, name, argument, is_wanted)
         try:
-            record = await self._lanes.run([name], partial(self._query, name, argument))
+            record = await self._lanes.run([(name, argument)], query, group=name)
         except (QueryFailed, TooSlow) as error:
             text = f"the feed {name} cannot be read: {reason(error)}"
             self.problems.report(f"feed {name}", text)
             raise unavailable(f"the feed {name}", error) from error
+        except DATABASE_ERRORS as error:
+            self.problems.report(
+                f"feed {name}", f"the feed {name} cannot be read: {explain(error)}"
+            )
+            raise LogUnavailable("the database cannot be reached, try again later") from error
         if record is None:
             return None
         if record["text"] is None:
@@ -134,25 +145,20 @@ class FeedReader:
 
     async def shared_state(self, name: str, argument: str | None) -> FeedState | None:
         """Return what `state` does, with one query for all callers at the same time."""
-        try:
-            # Those of other arguments come first.
-            async with asyncio.timeout(2 * self._timeout_seconds):
-                return await self._shared.run(
-                    (name, argument), partial(self._state, name, argument)
-                )
-        except TimeoutError:
-            raise LogUnavailable(f"the feed {name} cannot be read: it is slow") from None
-
-    async def _state(self, name: str, argument: str | None) -> FeedState | None:
-        async with self.turn(name):
-            return await self.state(name, argument)
+        return await self._shared.run((name, argument), partial(self.state, name, argument))
 
     async def _query(
-        self, name: str, argument: str | None, seconds: float
+        self,
+        name: str,
+        argument: str | None,
+        is_wanted: Callable[[], bool],
+        seconds: float,
     ) -> asyncpg.Record | None:
+        if not is_wanted():
+            return None
         async with self._pool.acquire(timeout=self._timeout_seconds) as connection:
-            with concerning(name, seconds):
-                async with bounded(connection, seconds):
+            with concerning((name, argument), seconds):
+                async with bounded(connection, seconds, TRY_LOCK_SECONDS):
                     return await connection.fetchrow(
                         STATE, name, argument, self._most_bytes, timeout=seconds + GRACE_SECONDS
                     )

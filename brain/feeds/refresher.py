@@ -11,7 +11,7 @@ from brain.database.single_flight import SingleFlight
 from brain.errors import BrainError, ConnectionEnded, LogUnavailable, SnapshotTooLarge
 from brain.feeds.fanout import FeedFanout, FeedSubscriber
 from brain.feeds.reader import CHANNEL, FeedDefinition, FeedReader, is_possible
-from brain.feeds.state import update_message
+from brain.feeds.state import FeedState, update_message
 from brain.message.event import Batch, Event
 
 logger = logging.getLogger(__name__)
@@ -168,9 +168,7 @@ class FeedRefresher:
             while live.fanout.has_subscribers:
                 live.changed.clear()
                 live.is_querying = True
-                async with self._reader.turn(live.definition.name):
-                    if live.fanout.has_subscribers:  # still
-                        await self._query(live)
+                await self._query(live)
                 live.is_querying = False
                 if live.failure is not None:
                     # Also without subscribers: they reconnect, and must not each run the query.
@@ -189,7 +187,9 @@ class FeedRefresher:
         """Query a state, and send it; close the clients that wait for one if that fails."""
         name = live.definition.name
         try:
-            state = await self._reader.state(name, live.argument)
+            state = await self._reader.state(
+                name, live.argument, is_wanted=lambda: live.fanout.has_subscribers
+            )
         except SnapshotTooLarge as reason:
             self._report(name, reason)
             self._end(live, reason)
@@ -206,11 +206,15 @@ class FeedRefresher:
             self._report(name, error)
             self._fail(live, LogUnavailable(f"the feed {name} cannot be read at the moment"))
         else:
-            live.failure = None
-            if state is None:
-                self._end(live, LogUnavailable(f"the feed {name} is gone"))
-            else:
-                live.fanout.publish(update_message(name, state), state.etag)
+            self._publish(live, state)
+
+    def _publish(self, live: LiveFeed, state: FeedState | None) -> None:
+        name = live.definition.name
+        live.failure = None
+        if state is not None:
+            live.fanout.publish(update_message(name, state), state.etag)
+        elif live.fanout.has_subscribers:  # otherwise it was not queried
+            self._end(live, LogUnavailable(f"the feed {name} is gone"))
 
     def _fail(self, live: LiveFeed, reason: LogUnavailable) -> None:
         """Keep serving the last good state; fail only the clients that have none."""

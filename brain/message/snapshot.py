@@ -11,6 +11,10 @@ from brain.message.cursor import Cursor
 PART_ROWS = 500
 PART_CHARACTERS = 32 * 1024
 
+# How long a client may take to read a snapshot: a minute, and as long as at 1 Mbit/s.
+READ_SECONDS = 60.0
+LEAST_BYTES_PER_SECOND = 125_000
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -23,6 +27,8 @@ class Snapshot:
     """That were asked for, whether a table is watched on them or not."""
     reservation: object = field(default=None, compare=False, repr=False)
     """The memory of the rows: it ends with the last snapshot that has it."""
+    read_seconds: float = READ_SECONDS
+    """How long a client may take to read it: it must not keep the memory for ever."""
     frames: dict[object, bytes] = field(default_factory=dict, compare=False, repr=False)
     """The latest of its messages as frames, per encoding and part."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from brain.close_codes import CloseCode
 from brain.database.history import HistoryReader
-from brain.errors import ConnectionEnded, CursorLost
+from brain.errors import ConnectionEnded, CursorLost, SlowConsumer
 from brain.hub.hub import CHUNK_BYTES, Hub
 from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
@@ -164,8 +164,13 @@ class CatchUp:
         """Send a snapshot, part by part, as the client reads them."""
         subscriber = self._subscriber
         snapshot = await self._sources.read_snapshot(subscriber.subscriptions.channels)
-        for frame in subscriber.encoding.encode_snapshot(snapshot, datetime.now(UTC)):
-            await self._write([frame], subscriber.cursor)
+        try:
+            async with asyncio.timeout(snapshot.read_seconds):
+                for frame in subscriber.encoding.encode_snapshot(snapshot, datetime.now(UTC)):
+                    await self._write([frame], subscriber.cursor)
+        except TimeoutError:
+            seconds = snapshot.read_seconds
+            raise SlowConsumer(f"the snapshot was not read within {seconds:.0f} s") from None
         subscriber.cursor = snapshot.cursor
 
     async def _write(self, frames: list[bytes], after: Cursor) -> None:

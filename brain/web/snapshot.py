@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 import orjson
@@ -33,19 +33,26 @@ def routes(services: Services) -> list[Route]:
         if channel not in found.tables:
             raise HTTPException(404, f"no table is watched on the channel {channel}")
         rows = body(found, channel, services.schemas, has_number_strings=has_number_strings)
-        return SnapshotResponse(rows, services.settings.unread_timeout_seconds)
+        return SnapshotResponse(rows, found.read_seconds, services.settings.unread_timeout_seconds)
 
     guarded = readable_by(services.authority, "channel", snapshot)
     return [Route("/api/brain/snapshot/{channel}", guarded)]
 
 
 class SnapshotResponse(StreamingResponse):
-    """Ends unfinished if the client leaves a piece unread: it must not keep the rows for ever."""
+    """Ends unfinished if the client does not read it, or a piece of it, in time."""
 
-    def __init__(self, pieces: AsyncIterator[bytes], unread_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        read_seconds: float,
+        unread_timeout_seconds: float,
+    ) -> None:
         super().__init__(
             pieces, headers={"cache-control": "no-store"}, media_type="application/json"
         )
+        self._pieces = pieces
+        self._read_seconds = read_seconds
         self._unread_timeout_seconds = unread_timeout_seconds
 
     async def stream_response(self, send: Send) -> None:
@@ -53,13 +60,17 @@ class SnapshotResponse(StreamingResponse):
             async with asyncio.timeout(self._unread_timeout_seconds):
                 await send(message)
 
-        with suppress(TimeoutError):
-            await super().stream_response(send_in_time)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._read_seconds):
+                    await super().stream_response(send_in_time)
+        finally:
+            await self._pieces.aclose()  # it holds the rows, and would until it is collected
 
 
 async def body(
     snapshot: Snapshot, channel: str, schemas: ChannelSchemas, *, has_number_strings: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Yield the response in pieces, with a row per line."""
     name, cursor = orjson.dumps(channel), orjson.dumps(str(snapshot.cursor))
     yield b'{\n  "channel": %b,\n  "cursor": %b,\n  "rows": [' % (name, cursor)

@@ -9,9 +9,10 @@ import asyncpg
 import pytest
 
 from brain.auth.access_function import AccessFunction
+from brain.database.budget import SLOW_PLACES
 from brain.database.connection import connected, opened_pool
 from brain.errors import AccessUndecided
-from tests.database.locks import becomes
+from tests.database.locks import becomes, locked
 from tests.proxy import proxy_to
 
 pytestmark = pytest.mark.postgres_versions
@@ -259,8 +260,8 @@ async def test_a_function_that_is_slow_for_some_holds_up_nobody_else(
     other = await asyncpg.connect(database)
 
     async def are_in_the_slow_lane() -> bool:
-        is_one = await other.fetchval(f"SELECT count(*) = 1 {sleeping}")
-        return is_one and len(access_function._lanes._slow_names) == 10
+        number = await other.fetchval(f"SELECT count(*) {sleeping}")
+        return number == SLOW_PLACES and len(access_function._lanes._slow_names) == 10
 
     await becomes(are_in_the_slow_lane)
     for room in ("tasks", "news", "secret"):
@@ -272,6 +273,27 @@ async def test_a_function_that_is_slow_for_some_holds_up_nobody_else(
         await asyncio.sleep(0.01)
     await other.close()
     assert all(isinstance(task.exception(), AccessUndecided) for task in slow)
+
+
+async def test_a_function_that_meets_a_lock_for_some_holds_up_nobody_else(
+    pool: asyncpg.Pool, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FIRST_SECONDS", "LOCK_SECONDS"):
+        monkeypatch.setattr(f"brain.database.budget.{name}", PATIENCE_SECONDS)
+    await pool.execute("CREATE TABLE members (name text)")
+    await pool.execute(
+        definition("IF claims ->> 'sub' <> 'ann' THEN PERFORM FROM members; END IF; RETURN true")
+    )
+    access_function = AccessFunction(PATIENCE_SECONDS, pool)
+    async with locked(database, "members"):
+        waiting = [
+            asyncio.create_task(access_function.channels({"sub": f"user {number}"}, CHANNELS))
+            for number in range(30)
+        ]
+        for room in ("tasks", "news", "secret"):
+            assert await readable(access_function, room) == CHANNELS
+        assert not any(task.done() for task in waiting)
+    assert await asyncio.gather(*waiting) == [CHANNELS] * 30
 
 
 async def test_without_the_database_nothing_is_decided_and_its_existence_stays_known(

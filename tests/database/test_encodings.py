@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
+import orjson
 import pytest
 
 import brain
@@ -119,6 +120,39 @@ async def test_bytes_that_are_no_utf8_are_replaced_in_a_database_without_encodin
         assert await pool.fetchval(f"SELECT ARRAY[{NO_UTF8}]") == ["a\ufffdb"]
         assert await pool.fetchval(f"SELECT ROW({NO_UTF8})") == ("a\ufffdb",)
         assert source.statistics().reconnections == 0
+
+
+@pytest.mark.parametrize(
+    ("encoding", "strange", "shown"),
+    [
+        ("SQL_ASCII", NO_UTF8, "a\ufffdb"),
+        ("EUC_JP", "'a' || convert_from('\\xf4a9', 'EUC_JP') || 'b'", "a?b"),
+        ("WIN1252", "'a' || convert_from('\\x81', 'WIN1252') || 'b'", "a?b"),
+    ],
+)
+@pytest.mark.parametrize("ignored", ["{}", "{count}"])
+async def test_a_feed_has_a_state_and_an_etag_whatever_bytes_are_in_it(
+    postgres: str, encoding: str, strange: str, shown: str, ignored: str
+) -> None:
+    async with database_in(postgres, encoding) as url, opened_pool(url) as pool:
+        await pool.execute("CREATE TABLE texts (value text)")
+        await pool.execute(
+            f"""
+            SELECT brain.define_feed('texts', $$ SELECT jsonb_build_object(
+                'count', count(*), 'all', jsonb_agg(DISTINCT value)) FROM texts $$, '{{texts}}',
+                ignored_keys => '{ignored}')
+            """
+        )
+        await pool.execute(f"INSERT INTO texts VALUES ({strange})")
+        reader = FeedReader(pool, 10_000, PATIENCE_SECONDS)
+        first = await reader.state("texts", None)
+        assert first is not None and orjson.loads(first.text)["all"] == [shown]
+        await pool.execute("INSERT INTO texts SELECT value FROM texts")
+        second = await reader.state("texts", None)
+        assert second is not None and (second.etag == first.etag) == (ignored != "{}")
+        await pool.execute("INSERT INTO texts VALUES ('c')")
+        third = await reader.state("texts", None)
+        assert third is not None and third.etag != first.etag
 
 
 async def test_an_error_with_such_bytes_is_one_of_the_query_alone(without_encoding: str) -> None:

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import IntEnum
+from typing import Any
+
 import asyncpg
 import pytest
 
@@ -57,6 +62,44 @@ async def test_publishing_notifies_a_parked_node(
     assert await rung(database, connection, "SELECT brain.publish('news', 'ping')") == [True]
 
 
+@dataclass
+class Point:
+    x: float
+    y: int
+
+
+class Size(IntEnum):
+    LARGE = 2**70
+
+
+def deep(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (2**64, "18446744073709551616"),
+        ([-(2**63) - 1, 2**63], "[-9223372036854775809, 9223372036854775808]"),
+        ({"a": {"b": (Decimal("1.10"), 10**40)}}, f'{{"a": {{"b": [1.10, {10**40}]}}}}'),
+        (Point(0.5, 2**65), f'{{"x": 0.5, "y": {2**65}}}'),
+        (Size.LARGE, str(2**70)),
+        ([True, False, None, 1e300], f"[true, false, null, 1{'0' * 300}]"),
+    ],
+)
+async def test_a_number_is_published_with_all_of_its_digits(
+    database: str, connection: asyncpg.Connection, data: object, text: str
+) -> None:
+    async with reading(database) as log:
+        start = await log.tick()
+        await publish(connection, "news", "greeting", data)
+        (event,) = await events_after(log, start)
+    assert event.data == text
+
+
 @pytest.mark.parametrize(
     ("channel", "type", "data", "why"),
     [
@@ -66,6 +109,10 @@ async def test_publishing_notifies_a_parked_node(
         ("news", "g" * 256, {}, "255"),
         ("news", "greeting", {"text": "x" * 300_000}, "262144"),
         ("news", "greeting", {1, 2}, "JSON"),
+        ("news", "greeting", {"a": [float("inf")]}, "inf is not JSON"),
+        ("news", "greeting", (Point(float("nan"), 0),), "nan is not JSON"),
+        ("news", "greeting", {"a": Decimal("-Infinity")}, "JSON"),
+        ("news", "greeting", deep(10_000), "recursion"),
         ("news", "greeting", {"text": "\0"}, "Unicode"),
     ],
 )

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
+from brain.database.budget import FAST_PLACES, FIRST_SECONDS
 from brain.database.connection import opened_pool
+from brain.database.memory import Memory, Reservation
 from brain.database.snapshot import SnapshotReader
+from brain.database.table import PAGE_BYTES, PAGE_ROWS, pages, read_rows
 from brain.errors import LogUnavailable, SnapshotTooLarge
 from brain.problems import Problems
 from tests.database.locks import becomes, locked
@@ -52,6 +59,33 @@ async def pool(database: str, connection: asyncpg.Connection) -> AsyncIterator[a
         yield pool
 
 
+async def watch_nap(connection: asyncpg.Connection, name: str, seconds: float) -> None:
+    """Create and watch a table with a row that takes so long to be shown as JSON."""
+    await connection.execute(
+        f"""
+        CREATE TYPE nap_{name} AS ENUM ('nap');
+        CREATE FUNCTION nap_{name}(nap_{name}) RETURNS json LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep({seconds}); RETURN '"nap"'; END $$;
+        CREATE CAST (nap_{name} AS json) WITH FUNCTION nap_{name}(nap_{name});
+        CREATE TABLE {name} (id int PRIMARY KEY, value nap_{name});
+        INSERT INTO {name} VALUES (1, 'nap');
+        SELECT brain.watch('{name}', '{name}', '{{id,value}}');
+        """
+    )
+
+
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Return how often each channel's table is read from now on."""
+    reads = Counter[str]()
+
+    async def counted(connection: asyncpg.Connection, channel: str, *more: Any) -> list[str]:
+        reads[channel] += 1
+        return await read_rows(connection, channel, *more)
+
+    monkeypatch.setattr("brain.database.snapshot.read_rows", counted)
+    return reads
+
+
 def reading(
     reader: SnapshotReader, pool: asyncpg.Pool, *channels: str
 ) -> asyncio.Task[dict[str, list[str]]]:
@@ -67,18 +101,30 @@ async def test_a_locked_table_holds_up_those_who_ask_for_it_alone(
     connection: asyncpg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("brain.database.snapshot.LOCK_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr("brain.database.budget.LOCK_SECONDS", LONG_SECONDS)
+    attempts = []
+
+    class Counted(Reservation):
+        def __init__(self, memory: Memory) -> None:
+            super().__init__(memory)
+            attempts.append(1)
+
+    monkeypatch.setattr("brain.database.snapshot.Reservation", Counted)
+    names = [f"small_{number}" for number in range(20)]
+    for name in names:
+        await watch_nap(connection, name, 0)
     reader = SnapshotReader(MEMORY, LONG_SECONDS)
     async with locked(database, "orders"):
         waiting = [
-            reading(reader, pool, "orders", f"other {number}", *more)
-            for number in range(20)
-            for more in ((), ("news",), ("slow_one",))
+            reading(reader, pool, "orders", name, *more)
+            for name in names
+            for more in ((), ("news",))
         ]
         for _ in range(10):
             assert (await reading(reader, pool, "news"))["news"] == ['{"id" : 1}']
             await connection.fetchval("SELECT id FROM brain.tick()")
         assert not any(task.done() for task in waiting)
+        assert len(attempts) <= 10 + FAST_PLACES
 
     for tables in await asyncio.gather(*waiting):
         assert tables["orders"] == ['{"id" : 1, "amount" : 1.10}']
@@ -106,7 +152,7 @@ async def test_every_table_but_one_may_be_locked(
     connection: asyncpg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("brain.database.snapshot.LOCK_SECONDS", LONG_SECONDS)
+    monkeypatch.setattr("brain.database.budget.LOCK_SECONDS", LONG_SECONDS)
     names = [f"locked_{number}" for number in range(15)]
     for name in names:
         await connection.execute(
@@ -126,19 +172,17 @@ async def test_every_table_but_one_may_be_locked(
 async def test_a_slow_table_holds_up_those_who_ask_for_it_alone(
     pool: asyncpg.Pool, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("brain.database.budget.FIRST_SECONDS", 0.1)
+    """However many ask at once, with other tables: it is tried twice until it is known."""
+    reads = counted_reads(monkeypatch)
+    names = [f"small_{number}" for number in range(12)]
+    for name in names:
+        await watch_nap(connection, name, 0)
     reader = SnapshotReader(MEMORY, LONG_SECONDS)
-    waiting = [reading(reader, pool, "slow"), reading(reader, pool, "slow", "orders")]
-    waiting.append(reading(reader, pool, "slow", "news"))
-
-    async def one_is_read_in_the_slow_lane() -> bool:
-        in_slow_lane = "slow" in reader._lanes._slow_names and not reader._lanes._fast.locked()
-        return in_slow_lane and await connection.fetchval(SLEEPING) == 1
-
-    await becomes(one_is_read_in_the_slow_lane)
-    for _ in range(10):
-        assert (await reading(reader, pool, "news", "orders")).keys() == {"news", "orders"}
+    waiting = [reading(reader, pool, "slow", name) for name in names]
+    for channels in (["news"], ["news", "orders"], *([name] for name in names)):
+        assert (await reading(reader, pool, *channels)).keys() == set(channels)
         await connection.fetchval("SELECT id FROM brain.tick()")
+    assert reads["slow"] <= FAST_PLACES + 1
     assert await connection.fetchval(SLEEPING) == 1
     assert not any(task.done() for task in waiting)
 
@@ -147,6 +191,89 @@ async def test_a_slow_table_holds_up_those_who_ask_for_it_alone(
         await asyncio.sleep(0.01)
     for task in waiting:
         assert str(task.exception()).startswith("slow cannot be read: ")
+
+
+async def test_a_slow_table_does_not_hold_up_another_slow_one(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    await watch_nap(connection, "slower", 2 * FIRST_SECONDS)
+    reader = SnapshotReader(MEMORY, LONG_SECONDS)
+    waiting = [reading(reader, pool, "slow", *more) for more in ([], ["news"], ["orders"])]
+    async with asyncio.timeout(LONG_SECONDS / 2):
+        for more in ([], ["news"], ["orders"]):
+            assert (await reading(reader, pool, "slower", *more))["slower"]
+    assert not any(task.done() for task in waiting)
+    while not all(task.done() for task in waiting):
+        await connection.execute(SLEEPING.replace("count(*)", "pg_cancel_backend(pid)"))
+        await asyncio.sleep(0.01)
+    assert all(task.exception() for task in waiting)
+
+
+async def test_a_slow_table_is_read_for_all_who_wait_for_it(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    await watch_nap(connection, "slower", 0.5)
+    names = [f"small_{number}" for number in range(6)]
+    for name in names:
+        await watch_nap(connection, name, 0)
+    reader = SnapshotReader(MEMORY, table_seconds=1)
+    for tables in await asyncio.gather(*(reading(reader, pool, "slower", name) for name in names)):
+        assert tables["slower"]
+
+
+async def test_all_tables_of_a_snapshot_have_three_times_as_long_as_one(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    names = [f"slow_{number:02}" for number in range(12)]
+    for name in names:
+        await watch_nap(connection, name, 0.2)
+    reader = SnapshotReader(MEMORY, table_seconds=0.5)
+    for name in names[:2]:
+        assert await reading(reader, pool, name)
+    with pytest.raises(
+        LogUnavailable, match=r"^slow_\d\d cannot be read: it took longer than 1.5 s"
+    ):
+        await reading(reader, pool, *names)
+
+
+async def test_all_ways_of_reading_a_table_have_its_seconds_together(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    """Showing the value fails after 0.4 s, in each of the three ways."""
+    await watch_nap(connection, "failing", 0.4)
+    await connection.execute(
+        """
+        CREATE OR REPLACE FUNCTION nap_failing(nap_failing) RETURNS json LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep(0.4); RAISE 'cannot be shown'; END $$
+        """
+    )
+    reader = SnapshotReader(MEMORY, table_seconds=1)
+    with pytest.raises(LogUnavailable, match=r"^failing cannot be read: it took longer than 1 s$"):
+        await reading(reader, pool, "failing")
+    assert list(reader._lanes._slow_names) == ["failing"]
+    assert (await reading(SnapshotReader(MEMORY, table_seconds=9), pool, "failing"))["failing"]
+
+
+async def test_the_table_that_takes_longest_is_the_slow_one(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    await watch_nap(connection, "a_slow", 0.8 * FIRST_SECONDS)
+    await watch_nap(connection, "b_less", 0.4 * FIRST_SECONDS)
+    reader = SnapshotReader(MEMORY, LONG_SECONDS)
+    assert (await reading(reader, pool, "a_slow", "b_less")).keys() == {"a_slow", "b_less"}
+    assert list(reader._lanes._slow_names) == ["a_slow"]
+
+
+async def test_snapshots_never_wait_for_connections_that_they_hold_themselves(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.database.connection.POOL_CONNECTIONS", 2)
+    names = [f"small_{number}" for number in range(12)]
+    for name in names:
+        await watch_nap(connection, name, 0)
+    async with opened_pool(database) as own:
+        reader = SnapshotReader(MEMORY)
+        assert await asyncio.gather(*(reading(reader, own, name) for name in names))
 
 
 async def test_a_slow_table_fails_after_its_budget(pool: asyncpg.Pool) -> None:
@@ -281,14 +408,69 @@ async def test_all_snapshots_together_take_so_much_memory(
 
 
 async def test_without_memory_a_client_is_told_to_come_back(
-    connection: asyncpg.Connection, pool: asyncpg.Pool
+    connection: asyncpg.Connection, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    reads = counted_reads(monkeypatch)
     await connection.execute("INSERT INTO news SELECT generate_series(2, 1000)")
     reader = SnapshotReader(100_000, 0.5)
     first = await reader.read(pool, frozenset({"news"}))
     with pytest.raises(LogUnavailable, match=r"other snapshots take the memory"):
         await reading(reader, pool, "news", "orders")
+    assert reads["news"] == 2  # once each: nothing was given back meanwhile
     assert first.tables["news"]
+
+
+async def test_a_row_that_takes_all_of_the_memory_is_too_large(
+    connection: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    await connection.execute(
+        """
+        CREATE TABLE large (id int PRIMARY KEY, value text);
+        INSERT INTO large VALUES (1, 'small'), (2, repeat('x', 200000));
+        SELECT brain.watch('large', 'large', '{id,value}');
+        """
+    )
+    reader = SnapshotReader(100_000)
+    with pytest.raises(SnapshotTooLarge, match=r"100000 bytes, .* BRAIN_SNAPSHOT_BYTES"):
+        await reading(reader, pool, "large")
+    assert reader._memory.free == 100_000
+
+
+async def test_rows_that_are_read_again_in_another_way_count_once(
+    connection: asyncpg.Connection, pool: asyncpg.Pool
+) -> None:
+    await connection.execute(
+        """
+        CREATE TYPE odd AS ENUM ('good', 'bad');
+        CREATE FUNCTION odd(odd) RETURNS json LANGUAGE plpgsql AS
+            $$ BEGIN IF $1 = 'bad' THEN RAISE 'bad'; END IF; RETURN '"good"'; END $$;
+        CREATE CAST (odd AS json) WITH FUNCTION odd(odd);
+        CREATE TABLE parts (id int PRIMARY KEY, value odd, text text);
+        INSERT INTO parts SELECT n, 'good', repeat('x', 100) FROM generate_series(1, 699) n;
+        INSERT INTO parts VALUES (700, 'bad', 'x');
+        SELECT brain.watch('parts', 'parts', '{id,value,text}');
+        """
+    )
+    reader = SnapshotReader(200_000)
+    snapshot = await reader.read(pool, frozenset({"parts"}))
+    rows = snapshot.tables["parts"]
+    assert len(rows) == 700 and '"value"' in rows[0] and '"value"' not in rows[-1]
+    taken = 200_000 - reader._memory.free
+    assert taken == sum(sys.getsizeof(row) + 8 for row in rows)
+
+
+async def test_a_page_of_large_rows_has_few_of_them(connection: asyncpg.Connection) -> None:
+    query = """
+        SELECT repeat('x', CASE WHEN n <= 100 THEN 100000 ELSE 10 END) AS data
+          FROM generate_series(1, 3000) n
+    """
+    sizes, numbers = [], []
+    async with connection.transaction():
+        async for page in pages(connection, query, time.monotonic() + LONG_SECONDS):
+            numbers.append(len(page))
+            sizes.append(sum(len(record["data"]) for record in page))
+    assert sum(numbers) == 3000
+    assert max(sizes) <= PAGE_BYTES and max(numbers) == PAGE_ROWS
 
 
 async def test_texts_and_names_without_equivalent_in_utf8_hide_nothing_else(postgres: str) -> None:

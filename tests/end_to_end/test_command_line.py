@@ -676,3 +676,18 @@ def interpreter(environment: dict[str, str]) -> str:
         if probe.returncode == 0:
             return candidate
     pytest.skip("an ordinary user can run no Python with Brain here")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["a\udcff", "greeting"], "Invalid value for 'CHANNEL': 'a?' is not UTF-8"),
+        (["news", " "], "Invalid value for 'TYPE': the name is empty"),
+        (["news", "greeting", "\udcff"], "Invalid value for '[DATA]': '?' is not UTF-8"),
+        (["news", "x", "--to", "\udcff"], "Invalid value for '--to': '?' is not UTF-8"),
+    ],
+)
+async def test_what_cannot_be_published_is_named_with_its_argument(
+    arguments: list[str], line: str
+) -> None:
+    assert (await refused("publish", *arguments, status=2)).startswith(line)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
+from brain.cli.watches import shown_address
 from tests.end_to_end.brain import brain
 from tests.postgres import as_role, named, ordinary_role
 
@@ -56,6 +57,31 @@ async def test_columns_are_listed_or_left_out(
     assert done.stdout == f"public.orders is no longer watched in {place}\n"
 
 
+async def test_the_place_is_the_one_that_was_connected_to(url: dict[str, str]) -> None:
+    parts = urlsplit(url["DATABASE_URL"])
+    port, name, at = parts.port or 5432, parts.path[1:], f"{parts.username}@"
+    for netloc, query, place in (
+        (at, f"host={parts.hostname}&port={port}", f"{parts.hostname}:{port}"),
+        (f"{at}127.0.0.1:1,{parts.hostname}:{port}", "", f"{parts.hostname}:{port}"),
+        (f"{at}localhost:{port}", "", f"localhost:{port}"),
+    ):
+        given = urlunsplit(parts._replace(netloc=netloc, query=query))
+        done = await brain("watch", "orders", "--all-columns", DATABASE_URL=given)
+        assert done.stdout.endswith(f" in database {name} at {place}\n"), done
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        (("::1", 5433), "[::1]:5433"),
+        (("db.socket.example.org", 5432), "db.socket.example.org:5432"),
+        ("/run/postgresql/.s.PGSQL.5432", "the local socket /run/postgresql/.s.PGSQL.5432"),
+    ],
+)
+def test_a_place_is_shown_as_in_a_url(address: str | tuple[str, int], shown: str) -> None:
+    assert shown_address(address) == shown
+
+
 async def test_the_default_channel_is_the_name_without_schema_and_quotes(
     url: dict[str, str],
 ) -> None:
@@ -71,7 +97,20 @@ async def test_the_default_channel_is_the_name_without_schema_and_quotes(
         (["--columns", "id", "--all-columns"], "one of --columns, --all-columns and"),
         (["--except", "secret,nope"], "table public.orders has no column nope; it has id, status"),
         (["--columns", "id,nope"], "table public.orders has no column nope; it has id, status"),
-        (["--columns", "id", "--row-bytes", "10"], "row_bytes is a number from 8192"),
+        (["--columns", "id", "--row-bytes", "10"], "Invalid value for '--row-bytes': 10 is not in"),
+        (
+            ["--all-columns", "--column-bytes", "99999999999"],
+            "Invalid value for '--column-bytes': 99999999999 is not in the range 8192<=x<=16777216",
+        ),
+        (["--columns", "id,t\udcff"], "Invalid value for '--columns': 'id,t?' is not UTF-8"),
+        (
+            ["--all-columns", "--channel", "\udcff"],
+            "Invalid value for '--channel': '?' is not UTF-8",
+        ),
+        (
+            ["--all-columns", "--type", "insert=\udcff"],
+            "Invalid value for '--type': 'insert=?' is not UTF-8",
+        ),
     ],
 )
 async def test_a_wrong_list_of_columns_is_one_line(
@@ -92,6 +131,9 @@ async def test_a_wrong_list_of_columns_is_one_line(
         ("app.Things", 'relation "app.things" does not exist; there is app."Things"\n'),
         ("open_orders", "public.open_orders cannot be watched: it is a view"),
         ("4711", "there is no table 4711"),
+        ("", "Invalid value for 'TABLE': the name is empty"),
+        (" ", "Invalid value for 'TABLE': the name is empty"),
+        ("t\udcff", "'t?' is not UTF-8"),
     ],
 )
 async def test_a_table_that_is_not_there_is_named_with_those_that_may_be_meant(

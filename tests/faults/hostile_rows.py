@@ -31,7 +31,7 @@ KEYS = 12
 MOST_BATCH = 6
 LOCK_EVERY = 60
 REBUILD_EVERY = 40
-LOCKED_SECONDS = 1.5
+LOCKED_SECONDS = 10.0
 END_SECONDS = 60.0
 KILOBYTE = 1024
 
@@ -212,10 +212,10 @@ async def hostile_rows(
             load.flowing(RATE),
         ):
             await witness.receives_more()
-            differing = 0
+            differing = hanging = 0
             for number in range(statements // MOST_BATCH):
                 if number % LOCK_EVERY == LOCK_EVERY - 1:
-                    await read_while_locked(node, locking, chance.choice(tables))
+                    hanging += not await read_while_locked(node, locking, chance.choice(tables))
                 if number % REBUILD_EVERY == REBUILD_EVERY - 1:
                     # By now too many of their columns have been dropped.
                     differing += await count_differing(connection, tables)
@@ -234,6 +234,7 @@ async def hostile_rows(
                 (
                     Figure("statements", tally.statements, least=1),
                     Figure("refused", tally.refused),
+                    Figure("locked tables whose client was not told", hanging, most=0),
                     Figure(
                         f"other outcomes than without Brain{first(tally.different)}",
                         len(tally.different),
@@ -375,18 +376,21 @@ async def count_differing(connection: asyncpg.Connection, tables: Sequence[Table
     return count
 
 
-async def read_while_locked(node: ObservedNode, locking: asyncpg.Connection, table: Table) -> None:
-    """Have a client ask for a snapshot of a table that is locked."""
+async def read_while_locked(node: ObservedNode, locking: asyncpg.Connection, table: Table) -> bool:
+    """Return True if a client that asks for a snapshot of a locked table is told so in time."""
     async with locking.transaction():
         await locking.execute("SET LOCAL lock_timeout = '5s'")
         await locking.execute(f"LOCK TABLE watched.{table.name} IN ACCESS EXCLUSIVE MODE")
         url = f"ws://127.0.0.1:{node.port}/ws?channel={table.name}&snapshot"
-        with suppress(TimeoutError, OSError, WebSocketException):
+        try:
             async with (
                 asyncio.timeout(LOCKED_SECONDS),
                 connect(url, proxy=None, max_size=None, close_timeout=1) as client,
             ):
                 await client.wait_closed()
+                return client.close_code == 4010 and "is locked" in (client.close_reason or "")
+        except (TimeoutError, OSError, WebSocketException):
+            return False
 
 
 @asynccontextmanager

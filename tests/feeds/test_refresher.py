@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -150,7 +151,7 @@ async def test_a_feed_without_subscribers_when_its_turn_comes_is_not_queried(
     await define(connection, "counted", await questions.query(), "tasks")
     assert await refresher.knows("counted", None)
     before = await questions.count()
-    async with refresher._reader.turn("counted"):
+    async with refresher._reader._lanes._fast_place(frozenset(), "counted", math.inf):
         client = Client(refresher, "counted")
         await asyncio.sleep(0)
         client.leave()

@@ -10,6 +10,7 @@ import asyncpg
 import orjson
 import pytest
 
+from brain.database.budget import FIRST_SECONDS, SLOW_PLACES
 from brain.database.connection import opened_pool
 from brain.errors import LogUnavailable
 from brain.feeds.fanout import FeedSubscriber
@@ -18,6 +19,7 @@ from brain.feeds.refresher import FeedRefresher
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING
 from tests.database.locks import becomes, locked
 from tests.end_to_end.following import define
+from tests.proxy import proxy_to
 
 MANY_SECONDS = 100.0
 NAP = """
@@ -51,9 +53,8 @@ async def end_sleeps(connection: asyncpg.Connection, *tasks: asyncio.Task[object
 
 
 async def test_slow_feeds_hold_up_their_own_clients_alone(
-    pool: asyncpg.Pool, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+    pool: asyncpg.Pool, connection: asyncpg.Connection
 ) -> None:
-    monkeypatch.setattr("brain.database.budget.FIRST_SECONDS", 0.1)
     await define(connection, "quick", "SELECT jsonb '1'", "tasks")
     reader = FeedReader(pool, 1000, MANY_SECONDS)
     await define_slow(connection, *(f"slow-{number}" for number in range(10)))
@@ -61,15 +62,19 @@ async def test_slow_feeds_hold_up_their_own_clients_alone(
         asyncio.create_task(reader.shared_state(f"slow-{number}", None)) for number in range(10)
     ]
 
+    assert await reader.shared_state("quick", None) is not None
+    assert not any(task.done() for task in slow)
+
     async def only_the_slow_lane_is_used() -> bool:
-        return len(reader._lanes._slow_names) == 10 and await connection.fetchval(SLEEPING) == 1
+        sleeping = await connection.fetchval(SLEEPING)
+        return len(reader._lanes._slow_names) == 10 and sleeping == SLOW_PLACES
 
     await becomes(only_the_slow_lane_is_used)
     for _ in range(10):
         state = await reader.shared_state("quick", None)
         assert state is not None and state.text == "1"
         assert await pool.fetchval("SELECT 1") == 1
-    assert await connection.fetchval(SLEEPING) == 1
+    assert await connection.fetchval(SLEEPING) == SLOW_PLACES
     assert not any(task.done() for task in slow)
 
     await end_sleeps(connection, *slow)
@@ -79,14 +84,76 @@ async def test_slow_feeds_hold_up_their_own_clients_alone(
         assert str(error).startswith(f"the feed slow-{number} cannot be read: ")
 
 
+async def test_feeds_that_meet_a_lock_hold_up_neither_quick_nor_slow_ones(
+    database: str,
+    pool: asyncpg.Pool,
+    connection: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("brain.database.budget.LOCK_SECONDS", MANY_SECONDS)
+    await connection.execute("CREATE TABLE gate (id int)")
+    names = [f"gated-{number}" for number in range(12)]
+    for name in names:
+        await define(connection, name, "SELECT to_jsonb(count(*)) FROM gate", "tasks")
+    await define(connection, "quick", "SELECT jsonb '1'", "tasks")
+    await define_slow(connection, "slow")
+    await connection.execute(NAP.format(seconds=2 * FIRST_SECONDS))
+    reader = FeedReader(pool, 1000, MANY_SECONDS)
+    async with locked(database, "gate"), asyncio.timeout(MANY_SECONDS / 2):
+        waiting = [asyncio.create_task(reader.shared_state(name, None)) for name in names]
+        assert await reader.shared_state("quick", None) is not None
+        for _ in range(3):
+            assert await reader.shared_state("slow", None) is not None
+        assert not any(task.done() for task in waiting)
+        assert list(reader._lanes._slow_names) == [("slow", None)]
+    for state in await asyncio.gather(*waiting):
+        assert state is not None and state.text == "0"
+
+
+async def test_an_argument_that_is_slow_holds_up_no_other_of_its_feed(
+    pool: asyncpg.Pool, connection: asyncpg.Connection
+) -> None:
+    await define(
+        connection,
+        "one",
+        "SELECT to_jsonb($1) FROM pg_sleep(CASE WHEN $1 LIKE 'slow%' THEN 90 ELSE 0 END)",
+        "tasks",
+        takes_argument=True,
+    )
+    await define_slow(connection, "slow")
+    await connection.execute(NAP.format(seconds=2 * FIRST_SECONDS))
+    reader = FeedReader(pool, 1000, MANY_SECONDS)
+    async with asyncio.timeout(MANY_SECONDS / 2):
+        slow = [asyncio.create_task(reader.shared_state("one", f"slow {n}")) for n in range(3)]
+        for number in range(10):
+            state = await reader.shared_state("one", str(number))
+            assert state is not None and state.text == f'"{number}"'
+        assert await reader.shared_state("slow", None) is not None
+        assert not any(task.done() for task in slow)
+        await end_sleeps(connection, *slow)
+    assert all(isinstance(task.exception(), LogUnavailable) for task in slow)
+
+
+async def test_a_database_that_is_lost_is_not_called_a_slow_feed(database: str) -> None:
+    async with proxy_to(database) as (url, proxy), opened_pool(url) as cut_off:
+        reader = FeedReader(cut_off, 1000, 0.5)
+        proxy.swallow()
+        with pytest.raises(LogUnavailable, match=r"^the database cannot be reached"):
+            await reader.shared_state("queue", None)
+        proxy.restore()
+    (problem,) = reader.problems.recent()
+    assert (problem.address, problem.count) == ("feed queue", 1)
+    assert "slow" not in problem.text
+
+
 async def test_a_feed_has_one_query_at_a_time_whatever_its_argument(
     database: str,
     pool: asyncpg.Pool,
     connection: asyncpg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("LOCK_SECONDS", "FIRST_SECONDS"):
-        monkeypatch.setattr(f"brain.database.budget.{name}", MANY_SECONDS)
+    monkeypatch.setattr("brain.database.budget.FIRST_SECONDS", MANY_SECONDS)
+    monkeypatch.setattr("brain.feeds.reader.TRY_LOCK_SECONDS", MANY_SECONDS)
     await connection.execute("CREATE TABLE gate (id int)")
     await define(
         connection,

@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect
 from brain.database.connection import opened_pool
 from brain.database.history import HistoryReader
 from brain.database.single_flight import SingleFlight
+from brain.database.snapshot import SnapshotReader
 from brain.message.base_format import BaseFormat
 from brain.message.commands import Reply
 from brain.message.cursor import Cursor
@@ -25,7 +26,7 @@ from brain.message.rendering import encoding_of
 from brain.session.catch_up import CatchUp, Sources
 from brain.session.command_queue import CommandQueue
 from brain.transport.asgi import AsgiTransport
-from tests.raw_websocket import connected_to, handshake
+from tests.raw_websocket import after_handshake, close_code, connected_to, handshake, split_frames
 from tests.transport.served import application, new_hub, served
 
 
@@ -77,6 +78,42 @@ async def test_a_socket_that_closes_before_its_catch_up_begins_leaves_no_corouti
             await asyncio.sleep(0.01)
         gc.collect()
     assert [each for each in recwarn if "never awaited" in str(each.message)] == []
+
+
+async def test_a_client_that_reads_a_snapshot_drop_by_drop_keeps_it_for_a_time_only(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.database.snapshot.READ_SECONDS", 0.4)
+    monkeypatch.setattr("brain.database.snapshot.LEAST_BYTES_PER_SECOND", 1e12)
+    await connection.execute(
+        """
+        CREATE TABLE large (id int PRIMARY KEY, value text);
+        INSERT INTO large SELECT number, repeat('x', 1000) FROM generate_series(1, 20000) number;
+        SELECT brain.watch('large', 'large', '{id,value}');
+        """
+    )
+    snapshots = SnapshotReader(50_000_000)
+    memory = snapshots._memory
+    async with (
+        opened_pool(database) as pool,
+        served(application(new_hub(), pool, snapshots=snapshots)) as (port, _),
+        asyncio.timeout(60),
+        connected_to(port) as raw,
+    ):
+        await raw.send(handshake("/ws?channel=large&snapshot"))
+        received = bytearray()
+        while memory.free == memory.most_bytes:
+            await asyncio.sleep(0.01)
+        while memory.free < memory.most_bytes:
+            received += await raw.receive(1000)
+            await asyncio.sleep(0.001)
+        assert len(received) < 10_000_000  # half of it
+        while not received.endswith(b"the snapshot was not read within 0 s"):
+            data = await raw.receive()
+            assert data
+            received += data
+        frames, _ = split_frames(after_handshake(bytes(received)) or b"")
+        assert close_code(frames[-1]) == 4008
 
 
 async def test_what_is_begun_and_given_up_at_once_leaves_no_coroutine_unawaited(

@@ -73,6 +73,7 @@ def application(
     access_function: AccessFunction | None = None,
     limiter: ConnectionLimiter | None = None,
     systems: Sequence[System] | None = None,
+    snapshots: SnapshotReader | None = None,
 ) -> Starlette:
     """
     Return an application with the endpoints of all systems, or of those given, without feeds.
@@ -99,7 +100,7 @@ def application(
         sessions=SessionContext(authority, registry, limits(chosen), chosen.jwt_leeway_seconds),
         presence=presence,
         cluster=Cluster(NO_DATABASE, presence, chosen.database_timeout_seconds),
-        snapshots=SnapshotReader(10_000),
+        snapshots=snapshots or SnapshotReader(10_000),
     )
 
     @asynccontextmanager
