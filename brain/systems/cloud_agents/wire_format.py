@@ -109,7 +109,7 @@ class ChatMessage(WireModel):
     data: ChatMessageData
     timestamp: Timestamp
     omitted: list[str] = Field(default_factory=list)
-    """The columns that the row lacks, if there are any; without `content` that is empty."""
+    """The columns that the row lacks, if there are any; a text that is missing is empty."""
 
 
 class Notification(WireModel):
@@ -237,10 +237,13 @@ def published(event: Event) -> str | None:
         message = OWN_MESSAGE.validate_json(text).model_dump(
             mode="json", exclude_none=True, exclude={"omitted"}
         )
-        if "progress" in message["data"] and event.row is not None:
-            message["data"]["progress"] = event.row.number("progress")
-    except (ValidationError, RowNotShown):
+    except ValidationError:
         return None
+    # The model has rounded numbers.
+    if "progress" in message["data"] and event.row is not None:
+        message["data"]["progress"] = event.row.number("progress")
+        if message["data"]["progress"] is None:
+            return None
     return dumps(message)
 
 
@@ -260,7 +263,8 @@ def agent_status(event: Event, row: Row) -> str | None:
         shown["state"] = "stopped"
     elif before is not None and shown_agent(before) == shown:
         return None
-    progress = {} if shown["progress"] is None else {"progress": row.number("progress")}
+    number = row.number("progress")
+    progress = {} if number is None else {"progress": number}
     data = AgentStatusData.from_row(shown | {"progress": None}).model_dump(exclude_none=True)
     message = {"type": "agent_status", "data": data | progress}
     return dumps(message | {"timestamp": iso_milliseconds(event.at)} | omitted(event))
@@ -279,10 +283,10 @@ def shown_agent(row: Row) -> dict[str, str | None]:
 def chat_message(event: Event, row: Row) -> str:
     data = ChatMessageData.from_row(
         {
-            "conversationId": row.string("conversation_id"),
+            "conversationId": row.string("conversation_id") or "",
             "messageId": row.string("id"),
-            "content": "" if "content" in event.omitted else row.string("content"),
-            "sender": row.string("sender"),
+            "content": row.string("content") or "",
+            "sender": row.string("sender") or "",
             "timestamp": row.moment("created_at"),
         }
     )

@@ -178,7 +178,7 @@ def session_activity(event: Event) -> str | None:
     if before is not None and not event.has_changed("last_message") and not event.has_changed("id"):
         return None
     payload = {
-        "agentId": row.string("agent_id"),
+        "agentId": row.string("agent_id") or "",
         "sessionId": row.string("id"),
         "lastMessage": row.string("last_message") or "",
         "timestamp": event.at,

@@ -122,10 +122,29 @@ def dumped(data: dict[str, Any]) -> str:
         ("payload jsonb", "NULL", {}),
         ("current_step text", "'7'", {"progress": 7}),
         ("error text, payload jsonb", """NULL, '{"error": "no", "agent": "a"}'""", {"agent": "a"}),
+        ("payload json", """'{"progress": true, "current_step": 9}'""", {"progress": 9}),
+        ("progress text", "'50%'", {}),
+        ("progress text", "''", {}),
+        ("progress text", "'007'", {}),
+        ("current_step text", "'half'", {}),
+        ("progress numeric", "'NaN'", {}),
+        ("progress float8", "'Infinity'", {}),
+        ("progress boolean", "true", {}),
+        ("progress jsonb", "'[7]'", {}),
+        ("progress json", r"""'"\ud800"'""", {}),
+        ("payload jsonb", """'{"progress": "007", "agent": ["a"], "error": false}'""", {}),
+        ("agent jsonb, error json", """'{"name": "dev"}', '[1]'""", {}),
+        ("agent boolean, error text[]", "true, '{no}'", {}),
+        ("agent int, error jsonb", """7, '"no"'""", {"agent": "7", "error": "no"}),
+        ("agent json", r"""'"\ud800"'""", {}),
+        ("error json", r"""'"\u0000 \ud83d\ude00"'""", {"error": "\0 \U0001f600"}),
+        ("error json", r"""'"\ud83d\ude00 \\ud800"'""", {"error": r"😀 \ud800"}),
+        ("error text", r"""'\ud800 \u0000'""", {"error": r"\ud800 \u0000"}),
+        ("payload json", r"""'{"agent": "dev", "note": "\ud800"}'""", {"agent": "dev"}),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("id", ["uuid", "int", "text"])
-async def test_what_has_no_column_comes_from_the_payload(
+async def test_what_has_no_column_comes_from_the_payload_and_what_is_of_another_kind_is_null(
     core_database: str,
     connection: asyncpg.Connection,
     columns: str,
@@ -145,8 +164,13 @@ async def test_what_has_no_column_comes_from_the_payload(
     found = {name: task[name] for name in ("agent", "progress", "error")}
     assert found == {"agent": None, "progress": None, "error": None, **expected}
     (listed,) = json.loads(await recent_tasks(connection, 1))
-    if expected:
-        assert {name: listed[name] for name in expected} == expected
+    if not is_unreadable_for_postgresql(values):
+        assert {name: listed[name] for name in found} == found
+
+
+def is_unreadable_for_postgresql(values: str) -> bool:
+    """Return True for JSON whose escapes PostgreSQL keeps as they are, and cannot read."""
+    return r"\u0000 \ud83d" in values or r'"\ud800"}' in values
 
 
 async def test_the_updaters_change_a_table_of_cecelias_own(

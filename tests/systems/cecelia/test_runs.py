@@ -274,6 +274,7 @@ BARE = {"id": "task-123", "status": "running"}
         ({"payload": {"agent": "a"}, "agent": None, "error": "x"}, (None, "x", None)),
         ({"payload": {"agent": ["a"], "error": {}, "progress": "half"}}, (None, None, None)),
         ({"payload": {"progress": True, "current_step": 7}}, (None, None, 7)),
+        ({"payload": {"progress": None, "current_step": 7}}, (None, None, 7)),
         ({"payload": {"agent": "\ud800", "error": "x"}}, (None, "x", None)),
         ({"payload": "text"}, (None, None, None)),
         ({"payload": [1]}, (None, None, None)),
@@ -293,22 +294,39 @@ def test_columns_that_a_table_lacks_are_members_of_its_payload(
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"progress": "half"}, "progress should be a number"),
-        ({"current_step": True}, "current_step should be a number"),
-        ({"agent": ["dev"]}, "agent should be a string"),
-        ({"error": {"text": "x"}}, "error should be a string"),
-        ({"error": "\ud800"}, "error has half of a surrogate pair"),
         ({"id": None}, "id is missing"),
-        ({"started_at": [1]}, "started_at should be a string"),
+        ({"id": [1]}, "id is missing"),
+        ({"status": {}}, "status is none of queued, in_progress, completed, failed and running"),
     ],
 )
-def test_a_row_with_a_column_of_another_type_is_logged_and_not_sent(
+def test_a_row_without_an_id_or_a_status_is_logged_and_not_sent(
     caplog: pytest.LogCaptureFixture, row: dict[str, Any], reason: str
 ) -> None:
     assert RunSchema().render(event(Operation.INSERT, BARE | row)) is None
     assert [record.message for record in caplog.records] == [
         f"a row of tasks is not sent to clients of base: {reason}"
     ]
+
+
+@pytest.mark.parametrize(
+    ("row", "key"),
+    [
+        *[({"progress": value}, "progress") for value in ("50%", "", "007", "NaN", True, [7])],
+        ({"current_step": True}, "progress"),
+        ({"agent": ["dev"]}, "agent"),
+        ({"error": {"text": "x"}}, "error"),
+        ({"error": "\ud800"}, "error"),
+        ({"started_at": [1]}, "started_at"),
+        ({"completed_at": True}, "completed_at"),
+    ],
+)
+def test_a_column_of_another_type_is_null_and_hides_no_message(
+    row: dict[str, Any], key: str
+) -> None:
+    message = rendered(event(Operation.INSERT, BARE | row | {"status": "completed"}))
+
+    assert message is not None
+    assert (message["type"], message["data"][key]) == ("run_complete", None)
 
 
 @pytest.mark.parametrize(

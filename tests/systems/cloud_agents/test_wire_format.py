@@ -341,16 +341,30 @@ def test_a_published_status_with_no_number_as_progress_is_sent_as_it_is(progress
     assert FORMAT.render(named) == BASE.render(named)
 
 
-@pytest.mark.parametrize("row", [{"progress": "half"}, {"current_task": ["x"]}, {"name": {}}])
-def test_a_row_with_a_column_of_another_type_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture, row: dict[str, Any]
+@pytest.mark.parametrize(
+    ("row", "key", "shown"),
+    [
+        *[({"progress": value}, "progress", None) for value in ("50%", "", "007", "NaN", True)],
+        ({"current_task": ["x"]}, "currentTask", None),
+        ({"name": {}}, "agentName", "agent-1"),
+    ],
+)
+def test_a_column_of_another_type_hides_no_change_of_an_agent(
+    row: dict[str, Any], key: str, shown: str | None
 ) -> None:
-    assert CloudAgentsFormat().render(inserted("agents", AGENT | row)) is None
-    (name,) = row
-    (record,) = caplog.records
-    assert record.message.startswith(
-        f"a row of agents is not sent to clients of cloud_agents: {name} should be a "
-    )
+    message = sent(updated("agents", AGENT | row | {"status": "error"}, status="working"))
+
+    assert message["data"]["state"] == "stopped"
+    assert message["data"].get(key) == shown
+
+
+@pytest.mark.parametrize("value", [None, {"text": "hello"}, [1], True, "\ud800"])
+def test_a_column_of_another_type_hides_no_message_of_a_conversation(value: Any) -> None:
+    row = {**MESSAGE, "conversation_id": value, "sender": value, "content": value}
+    data = sent(inserted("messages", row))["data"]
+
+    assert data["messageId"] == "msg-456"
+    assert (data["conversationId"], data["sender"], data["content"]) == ("", "", "")
 
 
 def test_a_row_that_leaves_a_filter_is_named_by_its_key() -> None:

@@ -154,11 +154,18 @@ def test_a_row_that_cannot_be_shown_is_logged_and_not_sent(
 ) -> None:
     wire_format = MissionControlFormat()
     for _ in range(3):
-        assert wire_format.render(inserted("sessions", {**SESSION, "agent_id": None})) is None
+        assert wire_format.render(inserted("sessions", {**SESSION, "id": [1]})) is None
     assert [record.message for record in caplog.records] == [
-        "a row of sessions is not sent to clients of mission_control: agentId: "
+        "a row of sessions is not sent to clients of mission_control: sessionId: "
         "Input should be a valid string"
     ]
+
+
+@pytest.mark.parametrize("value", [None, {"text": "hello"}, [1], True, "\ud800"])
+def test_a_column_of_another_type_hides_no_activity_of_a_session(value: Any) -> None:
+    message = sent(inserted("sessions", {**SESSION, "agent_id": value, "last_message": value}))
+
+    assert (message["payload"]["agentId"], message["payload"]["lastMessage"]) == ("", "")
 
 
 def test_a_last_message_that_is_omitted_is_empty_and_named() -> None:
