@@ -16,14 +16,12 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool, StrictInt, StrictStr, TypeAdapter, ValidationError
 
-from brain.errors import RowNotShown
 from brain.message.client_frames import AuthFrame, ClientFrame, HeartbeatFrame
 from brain.message.commands import Command, Reauthenticate, Refuse, Reply, Subscribe, Unsubscribe
 from brain.message.cursor import Cursor
 from brain.message.event import Event
 from brain.message.json_text import dumps
 from brain.message.matching import INTERNAL, Filter, exact_number, parse_filter
-from brain.message.skipped_rows import SkippedRows
 from brain.message.wire_format import Welcome, WireFormat
 from brain.message.wire_model import WireModel
 from brain.systems.channels.messages import (
@@ -125,21 +123,13 @@ class ChannelsFormat(WireFormat):
     heartbeat_seconds = HEARTBEAT_SECONDS
     client_timeout_seconds = CLIENT_TIMEOUT_SECONDS
 
-    def __init__(self) -> None:
-        self._skipped = SkippedRows(self.name)
-
     def greet(self, welcome: Welcome) -> Iterator[str]:
         yield Connected(
             connection_id=welcome.connection_id, timestamp=welcome.now
         ).model_dump_json()
 
     def render(self, event: Event) -> str | None:
-        try:
-            message = channel_event(event)
-        except RowNotShown as error:
-            # Only a table that Brain did not create can hold such a row.
-            self._skipped.warn(event.channel, error)
-            return None
+        message = channel_event(event)
         if message is None:
             return None
         if event.channel == EVERYONE:

@@ -14,7 +14,6 @@ from typing import Annotated, Literal, assert_never
 import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from brain.errors import RowNotShown
 from brain.message.base_format import BaseFormat
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.client_frames import UNKNOWN_FORMAT, AuthFrame, ClientFrame, HeartbeatFrame
@@ -24,7 +23,6 @@ from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
 from brain.message.row import Row
 from brain.message.row_messages import omitted
-from brain.message.skipped_rows import SkippedRows
 from brain.message.timestamps import iso_milliseconds
 from brain.message.wire_format import Welcome
 from brain.message.wire_model import Timestamp, WireModel
@@ -175,7 +173,6 @@ class CloudAgentsFormat(BaseFormat):
         """`greeting` is the text of `connected`; None: the clients are not sent that message."""
         super().__init__(schemas, greeting or "")
         self._is_greeted = greeting is not None
-        self._skipped = SkippedRows(self.name)
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         if welcome.user is None:
@@ -189,18 +186,13 @@ class CloudAgentsFormat(BaseFormat):
         row = event.row
         if event.type is not None or row is None:
             return published(event) or super().render(event)
-        try:
-            match event.channel:
-                case agents.CHANNEL:
-                    return agent_status(event, row)
-                case "messages" if event.operation is not Operation.DELETE:
-                    return chat_message(event, row)
-                case _:
-                    return super().render(event)
-        except RowNotShown as error:
-            # Only a table that Brain did not create can hold such a row.
-            self._skipped.warn(event.channel, error)
-            return None
+        match event.channel:
+            case agents.CHANNEL:
+                return agent_status(event, row)
+            case "messages" if event.operation is not Operation.DELETE:
+                return chat_message(event, row)
+            case _:
+                return super().render(event)
 
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
         try:

@@ -21,7 +21,7 @@ from brain.systems.shared_tables.schemas import TASKS
 from brain.systems.shared_tables.tasks.rows import task_data
 from tests.database.changes import logged_events
 from tests.database.log_reading import rows_of
-from tests.end_to_end.brain import message, running_brain
+from tests.end_to_end.brain import get, message, running_brain
 
 pytestmark = pytest.mark.postgres_versions
 
@@ -212,6 +212,38 @@ async def test_a_client_sees_the_messages_of_such_a_table(
 
     assert (first["type"], first["data"]["progress"]) == ("run_update", 7)
     assert (second["type"], second["data"]["error"]) == ("run_failed", "Build")
+
+
+@pytest.mark.one_version
+async def test_a_task_that_cannot_be_shown_is_a_problem_with_its_channel_and_key(
+    core_database: str, connection: asyncpg.Connection, tmp_path: Any
+) -> None:
+    await connection.execute(CECELIA)
+    key = "4f8b5b9a-8c5e-4f0e-9a57-000000000001"
+    reason = "status is none of queued, in_progress, completed, failed and running"
+    options = ("--database-url", core_database, "--systems", "cecelia")
+    async with running_brain(tmp_path, *options) as brain:
+        async with brain.client() as client:
+            for _ in range(2):
+                await connection.execute(
+                    f"INSERT INTO tasks (id, status) VALUES ('{key}', 'paused'); DELETE FROM tasks"
+                )
+            await connection.execute("INSERT INTO tasks (status) VALUES ('queued')")
+            assert (await message(client))["data"]["status"] == "queued"
+        _, body = await get(brain.http + "/readyz")
+        (problem,) = json.loads(body)["problems"]
+        assert (problem["address"], problem["channel"]) == ("message tasks", "tasks")
+        assert problem["text"] == f'["{key}"] is not sent to clients of base: {reason}'
+        assert problem["count"] == 4
+
+        await connection.execute(f"INSERT INTO tasks (id, status) VALUES ('{key}', 'paused')")
+        _, body = await get(brain.http + "/api/brain/snapshot/tasks")
+        assert len(json.loads(body)["rows"]) == 1
+        _, body = await get(brain.http + "/readyz")
+        (problem,) = json.loads(body)["problems"]
+        assert problem["text"] == f'a row is left out of snapshots: "{key}": {reason}'
+    lines = brain.output.read_text().splitlines()
+    assert len([line for line in lines if f'message tasks: ["{key}"]' in line]) == 1
 
 
 @pytest.mark.parametrize(

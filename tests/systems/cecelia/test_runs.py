@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brain.errors import RowNotShown
 from brain.message.base_format import BaseFormat
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.commands import Reply
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.wire_format import Welcome
+from brain.problems import Problems
 from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from tests.message.models import SERVER_MESSAGE
 from tests.message.rows import as_json, optional, reset
@@ -299,13 +301,9 @@ def test_columns_that_a_table_lacks_are_members_of_its_payload(
         ({"status": {}}, "status is none of queued, in_progress, completed, failed and running"),
     ],
 )
-def test_a_row_without_an_id_or_a_status_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture, row: dict[str, Any], reason: str
-) -> None:
-    assert RunSchema().render(event(Operation.INSERT, BARE | row)) is None
-    assert [record.message for record in caplog.records] == [
-        f"a row of tasks is not sent to clients of base: {reason}"
-    ]
+def test_a_row_without_an_id_or_a_status_cannot_be_shown(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RowNotShown, match=f"^{reason}$"):
+        RunSchema().render(event(Operation.INSERT, BARE | row))
 
 
 @pytest.mark.parametrize(
@@ -338,16 +336,9 @@ def test_a_column_of_another_type_is_null_and_hides_no_message(
     ],
     ids=["set to another", "set to null", "inserted as null"],
 )
-def test_a_row_with_an_unknown_status_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture, first: Event
-) -> None:
-    schema = RunSchema()
-    for _ in range(3):
-        assert schema.render(first) is None
-    assert [record.message for record in caplog.records] == [
-        "a row of tasks is not sent to clients of base: "
-        "status is none of queued, in_progress, completed, failed and running"
-    ]
+def test_a_row_with_an_unknown_status_cannot_be_shown(first: Event) -> None:
+    with pytest.raises(RowNotShown, match=r"^status is none of queued, in_progress, "):
+        RunSchema().render(first)
 
 
 def test_a_numeric_key_is_sent_as_text() -> None:
@@ -428,15 +419,13 @@ def test_a_row_is_shown_in_a_snapshot_as_in_a_message() -> None:
     assert list(shown.items()) == list(message["data"].items())
 
 
-def test_a_row_with_an_unknown_status_is_logged_and_not_shown(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    schema = RunSchema()
+def test_a_row_with_an_unknown_status_is_left_out_of_a_snapshot_and_is_a_problem() -> None:
+    problems, schema = Problems(), RunSchema()
     statuses = ("cancelled\nnow", "running", None)
     rows = [as_json(ROW | {"status": status}) for status in statuses]
 
-    assert ChannelSchemas([schema]).show_rows("tasks", rows) == [schema.show_row(rows[1])]
-    assert [record.message for record in caplog.records] == [
-        "a row of tasks is not sent to clients of base: "
-        "status is none of queued, in_progress, completed, failed and running"
-    ]
+    shown = ChannelSchemas([schema], problems).show_rows("tasks", [*rows, "[1]"])
+    assert shown == [schema.show_row(rows[1])]
+    (problem,) = problems.recent()
+    assert (problem.address, problem.channel, problem.count) == ("message tasks", "tasks", 3)
+    assert "a row is left out of snapshots: " in problem.text

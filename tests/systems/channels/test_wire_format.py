@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from brain.errors import RowNotShown
 from brain.message.commands import (
     Command,
     Reauthenticate,
@@ -429,16 +430,10 @@ def test_a_task_that_keeps_its_status_is_updated_and_a_removed_one_is_deleted() 
     assert sent(deleted("tasks", running))["type"] == "task_deleted"
 
 
-def test_a_task_with_an_unknown_status_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    wire_format = ChannelsFormat()
-    for status in ("cancelled", None):
-        assert wire_format.render(inserted("tasks", {**TASK, "status": status})) is None
-    assert [record.message for record in caplog.records] == [
-        "a row of tasks is not sent to clients of channels: "
-        "status is none of queued, in_progress, completed, failed and running"
-    ]
+@pytest.mark.parametrize("status", ["cancelled", None])
+def test_a_task_with_an_unknown_status_cannot_be_shown(status: str | None) -> None:
+    with pytest.raises(RowNotShown, match=r"^status is none of queued, in_progress, "):
+        ChannelsFormat().render(inserted("tasks", {**TASK, "status": status}))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brain.errors import RowNotShown
 from brain.message.base_format import BaseFormat
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.commands import Command, Reauthenticate, Refuse, Reply, SetPresence, Subscribe
@@ -281,16 +282,10 @@ def test_any_other_event_is_sent_as_in_the_base_format(event: Event) -> None:
     assert FORMAT.render(event) == BASE.render(event)
 
 
-def test_a_row_that_cannot_be_shown_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    wire_format = CloudAgentsFormat()
-    for status in ("asleep", "away", None):
-        assert wire_format.render(inserted("agents", {**AGENT, "status": status})) is None
-    assert [record.message for record in caplog.records] == [
-        "a row of agents is not sent to clients of cloud_agents: state: "
-        "Input should be 'idle', 'working' or 'stopped'"
-    ]
+@pytest.mark.parametrize("status", ["asleep", "away", None])
+def test_an_agent_with_an_unknown_status_cannot_be_shown(status: str | None) -> None:
+    with pytest.raises(RowNotShown, match=r"^state: Input should be 'idle', 'working' or"):
+        CloudAgentsFormat().render(inserted("agents", {**AGENT, "status": status}))
 
 
 def test_a_message_names_the_columns_that_its_row_lacks() -> None:
