@@ -119,6 +119,9 @@ async def open_channels(
     subprotocol: str | None = None,
 ) -> None:
     """Admit a client of channels, and open its session."""
+    if any("\0" in name for name in request.names):
+        await refuse(websocket, 400, "no channel has a zero in its name")
+        return
     who = identity or await services.handshake.identify(websocket)
     try:
         may_read = await services.authority.read_predicate(who, request.names)
