@@ -164,23 +164,19 @@ class Hub:
     def deliver(self, batch: Batch) -> None:
         """Add a batch to the ring, and send it to every subscriber that it concerns."""
         self._ring.append(batch, self._clock())
-        if batch.follows and self._cursor is not None:
-            # In pieces that are small enough to write at once.
-            start = size = 0
-            for number, event in enumerate(batch.events, start=1):
-                size += event.size_bytes
-                if size >= SLICE_BYTES or number == len(batch.events):
-                    self._fan_out(batch.events[start:number])
-                    for one in batch.events[start:number]:
-                        self.caches.looked_into(one)
-                    start, size = number, 0
-            self._cursor = batch.cursor
-            for subscriber in list(self._slow.ahead):
-                self._feed(subscriber)
-            for subscriber in list(self._sent_a_reset):
-                self._reloads(subscriber)
-        else:
-            self._begin_at(batch)
+        try:
+            if batch.follows and self._cursor is not None:
+                self._deliver_in_slices(batch.events)
+                self._cursor = batch.cursor
+                for subscriber in list(self._slow.ahead):
+                    self._feed(subscriber)
+                for subscriber in list(self._sent_a_reset):
+                    self._reloads(subscriber)
+            else:
+                self._begin_at(batch)
+        finally:
+            # Whatever fails: a subscriber that pauses later goes on after this batch.
+            self._next, self._cursor = self._ring.head, batch.cursor
 
     def pause_writing(self, subscriber: Subscriber) -> None:
         """Write nothing to a subscriber until `resume_writing`: its transport buffers."""
@@ -229,6 +225,17 @@ class Hub:
             len(self._slow.lagging),
             len(self._cohorts),
         )
+
+    def _deliver_in_slices(self, events: Sequence[Event]) -> None:
+        """Send events in pieces that are small enough to write at once."""
+        start = size = 0
+        for number, event in enumerate(events, start=1):
+            size += event.size_bytes
+            if size >= SLICE_BYTES or number == len(events):
+                self._fan_out(events[start:number])
+                for one in events[start:number]:
+                    self.caches.looked_into(one)
+                start, size = number, 0
 
     def _begin_at(self, batch: Batch) -> None:
         """Begin with a batch that follows nothing: every subscriber in the ring has a gap."""

@@ -831,6 +831,31 @@ def test_a_client_that_wants_the_rows_gets_them_again_after_a_reset() -> None:
     assert reloaded[-1] == "lags"
 
 
+def test_what_fails_in_a_batch_leaves_the_others_where_they_are() -> None:
+    hub = new_hub()
+    good, bad = live(hub), live(hub, in_channels(["tasks", "agents"]))
+
+    def fail(frames: bytes) -> int:
+        raise RuntimeError("a mistake")
+
+    hub.unsubscribe(bad.subscriber)
+    broken = hub.subscribe(
+        plain(), in_channels(["tasks", "agents"]), Outgoing(fail), on_gap=print, after=hub.cursor
+    )
+    assert hub.resume(broken)
+    with pytest.raises(RuntimeError):
+        hub.deliver(batch(event(1), replace(event(2), recipient="ann"), event(3)))
+    hub.unsubscribe(broken)
+
+    hub.deliver(batch(event(4)))
+    good.stop_reading()
+    hub.deliver(batch(event(5)))
+    good.read()
+    hub.deliver(batch(event(6)))
+
+    assert good.received[-3:] == ["4", "5", "6"]
+
+
 def wide_event(id: int) -> Event:
     """Return an update of a row with 500 columns, with the size that the log counts for it."""
     data, old = (as_json({f"c{n}": n + id for n in range(start, 500)}) for start in (0, 1))
