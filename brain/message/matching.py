@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -120,7 +121,7 @@ def filter_value(name: str, value: Any) -> FilterValue:
         case float() if isfinite(value):
             return Decimal(repr(value))
         case _:
-            raise ValueError("a value in where must be a string, a number, a boolean or null")
+            raise ValueError("where: a value must be a string, a number, a boolean or null")
 
 
 def check_text(what: str, text: str) -> None:
@@ -129,6 +130,20 @@ def check_text(what: str, text: str) -> None:
         raise ValueError(f"where: {what} has more than {LONGEST_TEXT} characters")
     if not is_unicode(text):
         raise ValueError(f"where: {what} has half of a surrogate pair")
+
+
+def filter_json(text: str) -> Any:
+    """
+    Return the value of a JSON text that has a filter in it, with all digits of its numbers.
+
+    Raises `ValueError`, and `RecursionError` if it is nested too deep.
+    """
+    return json.loads(text, parse_float=exact_number, parse_int=exact_integer)
+
+
+def exact_integer(text: str) -> int | Decimal:
+    # Python refuses to convert thousands of digits to an int.
+    return int(text) if len(text) < 1000 else Decimal(text)
 
 
 def exact_number(text: str) -> Decimal:

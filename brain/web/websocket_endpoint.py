@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from starlette.datastructures import QueryParams
 from starlette.routing import WebSocketRoute
@@ -16,7 +14,7 @@ from brain.auth.identity import Identity
 from brain.errors import AccessUndecided
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
-from brain.message.matching import Filter, exact_number, parse_filter, requested_topics
+from brain.message.matching import Filter, filter_json, parse_filter, requested_topics
 from brain.message.number_strings import NumberStringsFormat
 from brain.message.wire_format import WireFormat
 from brain.session.admission import Admitted
@@ -150,7 +148,7 @@ def parse_filter_parameter(text: str | None) -> Filter:
     if text is None:
         return ()
     try:
-        columns: Any = json.loads(text, parse_float=exact_number)
+        columns = filter_json(text)
     except (ValueError, RecursionError):
         raise ValueError("where must be a JSON object of columns and values") from None
     return parse_filter(columns)

@@ -77,7 +77,7 @@ async def test_the_filter_of_a_url_that_can_never_match_is_refused_before_the_ha
         ({"\ud800": 1}, "where: the name of a column has half of a surrogate pair"),
         ({"status": "\udfff"}, "where: the value of status has half of a surrogate pair"),
         ({"x" * 1001: 1}, "where: the name of a column has more than 1000 characters"),
-        ({"x" * 900: [1]}, "a value in where must be a string, a number, a boolean or null"),
+        ({"x" * 900: [1]}, "where: a value must be a string, a number, a boolean or null"),
     ],
 )
 async def test_a_filter_that_no_answer_could_repeat_is_refused_with_a_short_reason(
