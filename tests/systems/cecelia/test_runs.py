@@ -355,17 +355,23 @@ def test_an_infinite_timestamp_is_sent_as_none() -> None:
     assert message["data"]["started_at"] is None
 
 
-def test_an_object_is_echoed_as_it_was_written() -> None:
-    text = echo('{"test": "Hello Brain", "n": 12345678901234567890123}')
-
-    assert text == (
-        '{"type":"echo","data":{"test": "Hello Brain", "n": 12345678901234567890123},'
-        '"timestamp":"2026-02-06T01:30:15.000Z"}'
-    )
+@pytest.mark.parametrize(
+    "sent",
+    [
+        '{"test": "Hello Brain", "n": 12345678901234567890123}',
+        '{"a": 1e400, "b": [-1e400, 1.10]}',
+        '{"a": %s}' % ("1" * 5000),
+        '{"a": "\\ud800", "\\udfff": "\\u0000"}',
+        '{"a": 1, "a": 2}',
+    ],
+)
+def test_an_object_is_echoed_as_it_was_written(sent: str) -> None:
+    expected = f'{{"type":"echo","data":{sent},"timestamp":"2026-02-06T01:30:15.000Z"}}'
+    assert echo(sent) == expected
 
 
 @pytest.mark.parametrize(
-    "sent", ["hello", "", "42", "[1, 2]", "null", "{", '{"a": NaN}', '{"a": "\\ud800"}', "[" * 9999]
+    "sent", ["hello", "", "42", "[1, 2]", "null", "{", '{"a": NaN}', '{"a": -Infinity}', "[" * 9999]
 )
 def test_what_is_not_an_object_is_echoed_as_a_message(sent: str) -> None:
     assert json.loads(echo(sent))["data"] == {"message": sent}
