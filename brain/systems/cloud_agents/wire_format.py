@@ -231,10 +231,14 @@ def published(event: Event) -> str | None:
         )
     except ValidationError:
         return None
-    # The model has rounded numbers.
-    if "progress" in message["data"] and event.row is not None:
-        message["data"]["progress"] = event.row.number("progress")
-        if message["data"]["progress"] is None:
+    assert event.row is not None
+    shown = message["data"]
+    # The model has rounded numbers, also those that it shows as texts.
+    for name in shown.keys() & {"agentName", "conversationId", "messageId", "content", "sender"}:
+        shown[name] = event.row.string(name)
+    if "progress" in shown:
+        shown["progress"] = event.row.number("progress")
+        if shown["progress"] is None:
             return None
     return dumps(message)
 
@@ -249,27 +253,25 @@ def signal(type: Literal["ping", "pong"], now: datetime) -> str:
 
 def agent_status(event: Event, row: Row) -> str | None:
     """Return the message about an agent; None if these clients see no difference."""
-    shown = shown_agent(row)
+    state = agents.STATES.get(row.string("status"))
     before = agents.row_before(event)
     if event.operation is Operation.DELETE:
-        shown["state"] = "stopped"
-    elif before is not None and shown_agent(before) == shown:
-        return None
-    number = row.number("progress")
-    progress = {} if number is None else {"progress": number}
-    data = AgentStatusData.from_row(shown | {"progress": None}).model_dump(exclude_none=True)
-    message = {"type": "agent_status", "data": data | progress}
-    return dumps(message | {"timestamp": iso_milliseconds(event.at)} | omitted(event))
-
-
-def shown_agent(row: Row) -> dict[str, str | None]:
-    """Return a row of `agents` as these clients see it; one without a name by its id."""
-    return {
-        "agentName": row.string("name") or row.string("id"),
-        "state": agents.STATES.get(row.string("status")),
-        "currentTask": row.string("current_task"),
-        "progress": row.string("progress"),
-    }
+        state = "stopped"
+    elif before is not None and agents.STATES.get(before.string("status")) == state:
+        # A value that was left out may have changed: it cannot be compared.
+        if not any(map(event.has_changed, ("name", "current_task", "progress"))):
+            return None
+    data = AgentStatusData.from_row(
+        {
+            "agentName": row.string("name") or row.string("id"),
+            "state": state,
+            "currentTask": row.string("current_task"),
+        }
+    ).model_dump(exclude_none=True)
+    if (progress := row.number("progress")) is not None:
+        data["progress"] = progress
+    message = {"type": "agent_status", "data": data, "timestamp": iso_milliseconds(event.at)}
+    return dumps(message | omitted(event))
 
 
 def chat_message(event: Event, row: Row) -> str:

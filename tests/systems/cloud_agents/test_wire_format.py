@@ -313,6 +313,23 @@ def test_progress_keeps_all_its_digits(progress: str) -> None:
         assert list(json.loads(text)) == ["type", "data", "timestamp"]
 
 
+def test_a_published_number_is_a_text_with_all_its_digits() -> None:
+    (document,) = printed(DOCUMENT, "chat_message")
+    event = published("messages", "chat_message", {**document["data"], "conversationId": "?"})
+    assert event.data is not None
+    for digits in ("12345678901.123456789", "12345678901234567890", "1.10", "7"):
+        exact = replace(event, data=event.data.replace('"?"', digits))
+        assert sent(exact)["data"]["conversationId"] == digits
+
+
+@pytest.mark.parametrize("column", ["name", "current_task"])
+def test_a_value_that_was_left_out_before_and_after_may_have_changed(column: str) -> None:
+    row = {name: value for name, value in AGENT.items() if name != column}
+    event = replace(updated("agents", row), omitted=(column,))
+
+    assert sent(event)["omitted"] == [column]
+
+
 def test_other_digits_of_progress_are_a_change() -> None:
     exact = updated("agents", {**AGENT, "progress": "?"}, progress="!")
     assert exact.data is not None and exact.old is not None
