@@ -116,8 +116,9 @@ def create_app(
     its routes are built with. With `warns`, problems of watched tables are logged: of several
     workers one is enough.
     """
-    schemas = ChannelSchemas(schema for system in systems for schema in system.channel_schemas)
     problems = Problems()
+    channel_schemas = [schema for system in systems for schema in system.channel_schemas]
+    schemas = ChannelSchemas(channel_schemas, problems)
     hub = Hub(settings.ring_bytes, settings.ring_seconds, schemas)
     presence = PresenceTracker()
     registry = SessionRegistry(presence)
@@ -142,6 +143,7 @@ def create_app(
             limits(settings),
             settings.jwt_leeway_seconds,
             watched_columns.refusal,
+            problems,
         ),
         presence=presence,
         cluster=cluster,

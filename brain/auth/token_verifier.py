@@ -91,7 +91,7 @@ class TokenVerifier:
             readable=patterns(claims.get("channels"), self._settings.default_channels),
             publishable=patterns(claims.get("publish"), ()),
             # An access function finds the user in one place, whatever the token calls it.
-            claims={"sub": user, **claims},
+            claims={**claims, "sub": user},
         )
 
     def _refuse_revoked(self, user: str, issued_at: float | None) -> None:

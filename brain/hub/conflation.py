@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from brain.hub.event_caches import EventCaches
 from brain.hub.ring import Ring
 from brain.message.event import Event
 
@@ -14,8 +15,14 @@ STALE_KEYS = 10_000
 class Conflation:
     """An index of the newest event per superseded key, built only once a client asks for it."""
 
-    def __init__(self, ring: Ring, superseded_key: Callable[[Event], str | None]) -> None:
+    def __init__(
+        self,
+        ring: Ring,
+        superseded_key: Callable[[Event], str | None],
+        caches: EventCaches,
+    ) -> None:
         """`superseded_key` is that of `ChannelSchemas`."""
+        self._caches = caches
         self._ring = ring
         self._superseded_key = superseded_key
         self._newest: dict[str, int] = {}
@@ -37,6 +44,7 @@ class Conflation:
             key = self._superseded_key(event)
             if key is not None:
                 self._newest[key] = number
+            self._caches.looked_into(event)
         self._indexed = head
         if len(self._newest) > head - self._ring.first + STALE_KEYS:
             oldest = self._ring.first

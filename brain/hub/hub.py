@@ -11,6 +11,7 @@ from typing import NamedTuple
 from brain.errors import ConnectionEnded, HistoryLost, NotReady
 from brain.hub.cohort import Cohort
 from brain.hub.conflation import Conflation
+from brain.hub.event_caches import EventCaches
 from brain.hub.outgoing import Outgoing
 from brain.hub.ring import Ring
 from brain.hub.slow_consumers import SlowConsumers, in_next_turn
@@ -28,6 +29,8 @@ CHUNK_BYTES = 64 * 1024
 CHUNK_EVENTS = 256
 # Events take several times as much memory as their frames have bytes.
 SLICE_BYTES = 4 * CHUNK_BYTES
+# Of events that stay split into columns, for clients that get them at about the same time.
+CACHED_BYTES = 8 * 1024 * 1024
 
 
 class HubStatistics(NamedTuple):
@@ -64,7 +67,8 @@ class Hub:
     ) -> None:
         self._ring = Ring(ring_bytes, ring_seconds)
         schemas = schemas or ChannelSchemas()
-        self._conflation = Conflation(self._ring, schemas.superseded_key)
+        self.caches = EventCaches(CACHED_BYTES)
+        self._conflation = Conflation(self._ring, schemas.superseded_key, self.caches)
         self._clock = clock
         self._subscribers: set[Subscriber] = set()
         self._of_user: dict[str, set[Subscriber]] = {}
@@ -160,21 +164,19 @@ class Hub:
     def deliver(self, batch: Batch) -> None:
         """Add a batch to the ring, and send it to every subscriber that it concerns."""
         self._ring.append(batch, self._clock())
-        if batch.follows and self._cursor is not None:
-            # In pieces that are small enough to write at once.
-            start = size = 0
-            for number, event in enumerate(batch.events, start=1):
-                size += event.size_bytes
-                if size >= SLICE_BYTES or number == len(batch.events):
-                    self._fan_out(batch.events[start:number])
-                    start, size = number, 0
-            self._cursor = batch.cursor
-            for subscriber in list(self._slow.ahead):
-                self._feed(subscriber)
-            for subscriber in list(self._sent_a_reset):
-                self._reloads(subscriber)
-        else:
-            self._begin_at(batch)
+        try:
+            if batch.follows and self._cursor is not None:
+                self._deliver_in_slices(batch.events)
+                self._cursor = batch.cursor
+                for subscriber in list(self._slow.ahead):
+                    self._feed(subscriber)
+                for subscriber in list(self._sent_a_reset):
+                    self._reloads(subscriber)
+            else:
+                self._begin_at(batch)
+        finally:
+            # Whatever fails: a subscriber that pauses later goes on after this batch.
+            self._next, self._cursor = self._ring.head, batch.cursor
 
     def pause_writing(self, subscriber: Subscriber) -> None:
         """Write nothing to a subscriber until `resume_writing`: its transport buffers."""
@@ -223,6 +225,17 @@ class Hub:
             len(self._slow.lagging),
             len(self._cohorts),
         )
+
+    def _deliver_in_slices(self, events: Sequence[Event]) -> None:
+        """Send events in pieces that are small enough to write at once."""
+        start = size = 0
+        for number, event in enumerate(events, start=1):
+            size += event.size_bytes
+            if size >= SLICE_BYTES or number == len(events):
+                self._fan_out(events[start:number])
+                for one in events[start:number]:
+                    self.caches.looked_into(one)
+                start, size = number, 0
 
     def _begin_at(self, batch: Batch) -> None:
         """Begin with a batch that follows nothing: every subscriber in the ring has a gap."""
@@ -311,12 +324,14 @@ class Hub:
                 continue
             subscriber.cursor = event.cursor
             if subscriber.conflates and self._is_superseded(event, number, subscriber):
+                self.caches.looked_into(event)
                 continue
             for frame in subscriber.encoding.encode_all(
                 (event,), subscriber.subscriptions, subscriber.user
             ):
                 yield frame
                 size += len(frame)
+            self.caches.looked_into(event)
             if event.operation is Operation.RESET and subscriber.subscriptions.match(event):
                 self._sent_a_reset.add(subscriber)
                 return

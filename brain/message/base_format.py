@@ -16,7 +16,7 @@ from brain.message.channel_schema import DEFAULT, ChannelSchemas
 from brain.message.commands import Command, Reply
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
-from brain.message.json_text import dumps
+from brain.message.json_text import dumps, is_object
 from brain.message.row_messages import row_reference
 from brain.message.snapshot import Part
 from brain.message.timestamps import iso_milliseconds
@@ -105,13 +105,9 @@ class BaseFormat(WireFormat):
 
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
         """Echo an object as it was written; any other text as its `message`."""
-        try:
-            is_object = isinstance(orjson.loads(text), dict)
-        except orjson.JSONDecodeError:
-            is_object = False
         echo = {
             "type": "echo",
-            "data": orjson.Fragment(text) if is_object else {"message": text},
+            "data": orjson.Fragment(text) if is_object(text) else {"message": text},
             "timestamp": iso_milliseconds(now),
         }
         return (Reply(orjson.dumps(echo).decode()),)

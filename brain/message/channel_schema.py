@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from brain.errors import RowNotShown
 from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
 from brain.message.row_messages import omitted, type_and_data
 from brain.message.timestamps import iso_milliseconds
+from brain.problems import Problems
 
 
 class ChannelSchema:
@@ -18,7 +20,7 @@ class ChannelSchema:
 
     def render(self, event: Event) -> str | None:
         """
-        Return the message for `event`; None if it has none.
+        Return the message for `event`; None if it has none. Raises `RowNotShown`.
 
         Without a model: where messages are rare, making one takes longer than ten deliveries.
         """
@@ -30,7 +32,7 @@ class ChannelSchema:
         return dumps(message | omitted(event))
 
     def show_row(self, row: str) -> str | None:
-        """Return a row, as JSON, as a snapshot shows it; None if it cannot be shown."""
+        """Return a row as a snapshot shows it; None if it does not. Raises `RowNotShown`."""
         return row
 
     def superseded_key(self, event: Event) -> str | None:
@@ -49,7 +51,11 @@ DEFAULT = ChannelSchema()
 class ChannelSchemas(dict[str, ChannelSchema]):
     """The registered schemas, by channel; every other channel has the default."""
 
-    def __init__(self, schemas: Iterable[ChannelSchema] = ()) -> None:
+    def __init__(
+        self, schemas: Iterable[ChannelSchema] = (), problems: Problems | None = None
+    ) -> None:
+        """`problems` gets the rows that cannot be shown."""
+        self._problems = problems or Problems()
         super().__init__((schema.channel, schema) for schema in schemas)
 
     def __missing__(self, channel: str) -> ChannelSchema:
@@ -61,5 +67,21 @@ class ChannelSchemas(dict[str, ChannelSchema]):
 
     def show_rows(self, channel: str, rows: Iterable[str]) -> list[str]:
         """Return the rows that can be shown, as a snapshot shows them."""
-        show_row = self[channel].show_row
-        return [shown for row in rows if (shown := show_row(row)) is not None]
+        schema = self[channel]
+        shown = [self._show_row(schema, channel, row) for row in rows]
+        return [row for row in shown if row is not None]
+
+    def _show_row(self, schema: ChannelSchema, channel: str, row: str) -> str | None:
+        try:
+            return schema.show_row(row)
+        except Exception as error:
+            # One row that cannot be shown must not hold up all others.
+            is_expected = isinstance(error, RowNotShown)
+            reason = str(error) if is_expected else f"{type(error).__name__}: {error}"
+            self._problems.report(
+                f"message {channel}",
+                f"a row is left out of snapshots: {reason}",
+                channel=channel,
+                unexpected=None if is_expected else error,
+            )
+            return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from brain.message.matching import FilterValue, Topic
+from brain.message.matching import SHOWN_CHARACTERS, FilterValue, Topic
 
 ColumnKind = Literal["string", "number", "boolean", "any"]
 ColumnKinds = Mapping[str, Mapping[str, ColumnKind]]
@@ -36,7 +36,8 @@ def mismatch(topic: Topic, kinds: ColumnKinds) -> str | None:
         return None
     for name, value, is_boolean in topic.where:
         if name not in columns:
-            return f"{topic.channel} has no column {name}; it has {', '.join(columns)}"
+            shown = name[:SHOWN_CHARACTERS]
+            return f"{topic.channel} has no column {shown}; it has {', '.join(columns)}"
         if not may_equal(columns[name], value, is_boolean):
             return f"where: {name} is a {columns[name]}"
     return None

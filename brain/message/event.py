@@ -87,6 +87,15 @@ class Event:
             self._former = Row(self.old)
         return self._former
 
+    @property
+    def has_caches(self) -> bool:
+        return self._row is not None or self._former is not None or bool(self.matches)
+
+    def drop_caches(self) -> None:
+        """Free what looking inside has cached: the columns, and the results of filters."""
+        self._row = self._former = None
+        self.matches = {}
+
     def has_changed(self, column: str) -> bool:
         """Return True if a column of an updated row has another value, or may have."""
         row, former = self.row, self.former

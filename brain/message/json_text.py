@@ -116,6 +116,20 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def is_object(text: str) -> bool:
+    """Return True for the JSON of an object, whatever its numbers and its escapes are."""
+    try:
+        # What it stands for does not matter: as a float or an int, a number might be refused.
+        found = json.loads(text, parse_float=str, parse_int=str, parse_constant=refuse_constant)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict)
+
+
+def refuse_constant(name: str) -> None:
+    raise ValueError(f"JSON has no {name}")
+
+
 def equals(text: str, value: str | int | Decimal | bool | None) -> bool:
     """Return True if a JSON text stands for `value`; numbers are compared by all their digits."""
     if value is None or isinstance(value, bool):

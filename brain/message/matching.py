@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -12,14 +13,16 @@ from weakref import WeakValueDictionary
 
 from brain.errors import RowNotShown
 from brain.message.event import Event, Operation
-from brain.message.json_text import equals
+from brain.message.json_text import equals, is_unicode
 from brain.message.row import Row
 
 INTERNAL = "brain."
 """The prefix of channels that no client may read."""
 
-LONGEST_VALUE = 1000
-"""Of a string in a filter, in characters. Columns that may be omitted from events are longer."""
+LONGEST_TEXT = 1000
+"""Of a name or a string in a filter, in characters. Columns that may be omitted are longer."""
+SHOWN_CHARACTERS = 50
+"""Of a client's own text in the reason why it is refused."""
 
 FilterValue = str | int | Decimal | bool | None
 Filter = tuple[tuple[str, FilterValue, bool], ...]
@@ -95,11 +98,13 @@ def parse_filter(columns: Any) -> Filter:
     """
     Return the filter for a JSON object of columns and values.
 
-    Raises `ValueError` unless the values are strings of at most `LONGEST_VALUE` characters,
-    numbers, booleans or null.
+    Raises `ValueError` unless the values are strings, numbers, booleans or null, and all texts have
+    at most `LONGEST_TEXT` characters and are Unicode.
     """
     if not isinstance(columns, dict):
         raise ValueError("where must be a JSON object of columns and values")
+    for name in columns:
+        check_text("the name of a column", name)
     return tuple(
         (name, filter_value(name, columns[name]), isinstance(columns[name], bool))
         for name in sorted(columns)
@@ -108,17 +113,37 @@ def parse_filter(columns: Any) -> Filter:
 
 def filter_value(name: str, value: Any) -> FilterValue:
     match value:
-        case str() if len(value) > LONGEST_VALUE:
-            # The name is the client's own text, of any length.
-            raise ValueError(
-                f"where: the value of {name[:50]} has more than {LONGEST_VALUE} characters"
-            )
-        case None | bool() | int() | str() | Decimal():
+        case str():
+            check_text(f"the value of {name[:SHOWN_CHARACTERS]}", value)
+            return value
+        case None | bool() | int() | Decimal():
             return value
         case float() if isfinite(value):
             return Decimal(repr(value))
         case _:
-            raise ValueError("a value in where must be a string, a number, a boolean or null")
+            raise ValueError("where: a value must be a string, a number, a boolean or null")
+
+
+def check_text(what: str, text: str) -> None:
+    """Raise `ValueError` for a text that no filter needs, or that no answer could repeat."""
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"where: {what} has more than {LONGEST_TEXT} characters")
+    if not is_unicode(text):
+        raise ValueError(f"where: {what} has half of a surrogate pair")
+
+
+def filter_json(text: str) -> Any:
+    """
+    Return the value of a JSON text that has a filter in it, with all digits of its numbers.
+
+    Raises `ValueError`, and `RecursionError` if it is nested too deep.
+    """
+    return json.loads(text, parse_float=exact_number, parse_int=exact_integer)
+
+
+def exact_integer(text: str) -> int | Decimal:
+    # Python refuses to convert thousands of digits to an int.
+    return int(text) if len(text) < 1000 else Decimal(text)
 
 
 def exact_number(text: str) -> Decimal:

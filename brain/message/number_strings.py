@@ -10,7 +10,6 @@ import re
 from datetime import datetime
 
 from brain.message.event import Event
-from brain.message.json_text import STRING
 from brain.message.snapshot import Part
 from brain.message.wire_format import WireFormat
 from brain.message.wrapped_format import WrappedFormat
@@ -19,8 +18,17 @@ from brain.message.wrapped_format import WrappedFormat
 EXACT_INTEGERS = 2**53
 EXACT_DIGITS = 15
 
-EXPONENT = frozenset("eE")
-TOKEN = re.compile(rf"{STRING}|(-?\d+)((?:\.\d+)?(?:[eE][+-]?\d+)?)")
+# A number that is exact by its length alone: at most 15 digits, and an exponent of at most two.
+SHORT_NUMBER = r"-?+[0-9][0-9.]{0,14}+(?:[eE][+-]?+[0-9]{1,2}+)?+(?![0-9.eE])"
+NUMBER = r"-?+[0-9][0-9.]*+(?:[eE][+-]?+[0-9]++)?+"
+STRING = r'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+BETWEEN = r'[^"0-9-]*+'
+# All up to a number that may not be exact, and that number. With possessive quantifiers, which
+# never go back, one match passes over any number of strings and short numbers: a match for each of
+# those would take Python ten times as long, in which the event loop stands still.
+UP_TO_A_LONG_NUMBER = re.compile(
+    rf"({BETWEEN}(?:(?:{SHORT_NUMBER}|{STRING}){BETWEEN})*+)(?:({NUMBER})|\Z)"
+)
 
 
 class NumberStringsFormat(WrappedFormat):
@@ -44,28 +52,23 @@ class NumberStringsFormat(WrappedFormat):
 
 def with_number_strings(text: str) -> str:
     """Return a JSON text in which numbers that a double does not hold are strings."""
-    return TOKEN.sub(quoted_if_inexact, text)
+    return UP_TO_A_LONG_NUMBER.sub(quoted_if_inexact, text)
 
 
 def quoted_if_inexact(found: re.Match[str]) -> str:
-    integer, rest = found.groups()
-    if integer is None or is_exact(integer, rest):
+    before, number = found.groups()
+    if number is None or is_exact(number):
         return found[0]
-    return f'"{found[0]}"'
+    return f'{before}"{number}"'
 
 
-def is_exact(integer: str, rest: str) -> bool:
+def is_exact(number: str) -> bool:
     """Return True if a double holds the number, in the sense of the two limits."""
-    if not rest:
+    digits = number.lstrip("-")
+    if digits.isdigit():
         # Python refuses to convert thousands of digits.
-        return len(integer) <= EXACT_DIGITS or (
-            len(integer) <= EXACT_DIGITS + 2 and abs(int(integer)) <= EXACT_INTEGERS
-        )
-    if len(integer) + len(rest) <= EXACT_DIGITS and not EXPONENT.intersection(rest):
-        return True  # as most are: the rest of this takes five times as long
-    digits, _, _ = (integer + rest).lower().partition("e")
-    significant = digits.lstrip("-").replace(".", "").strip("0")
+        return len(digits) <= EXACT_DIGITS + 1 and int(digits) <= EXACT_INTEGERS
+    significant = digits.lower().partition("e")[0].replace(".", "").strip("0")
     # A number beyond the range of a double would be zero or infinite.
-    value = abs(float(integer + rest))
-    is_in_range = 1e-300 < value < 1e300 or not significant
+    is_in_range = not significant or 1e-300 < float(digits) < 1e300
     return len(significant) <= EXACT_DIGITS and is_in_range

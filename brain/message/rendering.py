@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import lru_cache
 from typing import Protocol
 
+from brain.errors import RowNotShown
 from brain.message.event import Event
 from brain.message.matching import Match, SubscriptionSet
 from brain.message.snapshot import Part, Snapshot, parts_of
 from brain.message.wire_format import WireFormat
+from brain.problems import Problems
 
 # Of a snapshot; the clients that are sent it at the same time share them.
 MOST_FRAMES = 4
-
-logger = logging.getLogger(__name__)
 
 
 class Framing(Protocol):
@@ -37,7 +36,9 @@ class Framing(Protocol):
 class Encoding:
     """A wire format on a kind of transport: what decides the bytes of a message."""
 
-    def __init__(self, wire_format: WireFormat, framing: Framing) -> None:
+    def __init__(self, wire_format: WireFormat, framing: Framing, problems: Problems) -> None:
+        """`problems` gets the events that cannot be rendered."""
+        self._problems = problems
         self.wire_format = wire_format
         self.framing = framing
         self.name = f"{wire_format.name}/{framing.name}"
@@ -59,11 +60,22 @@ class Encoding:
             text = wire_format.render_leaving(event) if leaves else wire_format.render(event)
             if text is not None:
                 frame = self.framing.frame(text)
-        except Exception:
+        except RowNotShown as error:
+            self._report(event, str(error))
+        except Exception as error:
             # One event that cannot be rendered must not hold up all others.
-            logger.exception("the event at %s cannot be rendered", event.cursor)
+            self._report(event, f"{type(error).__name__}: {error}", error)
         event.frames[name] = frame
         return frame
+
+    def _report(self, event: Event, reason: str, unexpected: Exception | None = None) -> None:
+        what = event.key or "a message without a key"
+        self._problems.report(
+            f"message {event.channel}",
+            f"{what} is not sent to clients of {self.wire_format.name}: {reason}",
+            channel=event.channel,
+            unexpected=unexpected,
+        )
 
     def encode_all(
         self, events: Iterable[Event], subscriptions: SubscriptionSet, user: str | None
@@ -99,6 +111,8 @@ class Encoding:
 
 
 @lru_cache(maxsize=256)
-def encoding_of(wire_format: WireFormat, framing: Framing) -> Encoding:
+def encoding_of(
+    wire_format: WireFormat, framing: Framing, problems: Problems | None = None
+) -> Encoding:
     """Return the one encoding for all clients with this format on this kind of transport."""
-    return Encoding(wire_format, framing)
+    return Encoding(wire_format, framing, problems or Problems())

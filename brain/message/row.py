@@ -19,7 +19,9 @@ class Row:
     """
     A row of a watched table. A column that the table does not have reads like one that is null.
 
-    What a method cannot return raises `RowNotShown`, which concerns the caller's message alone.
+    So does a value of another kind than the one that is read: tables that Brain did not create may
+    have any type in any column. What is no object at all raises `RowNotShown`, which concerns the
+    caller's message alone.
     """
 
     __slots__ = ("_columns", "_text")
@@ -46,28 +48,17 @@ class Row:
         return None if text == "null" else orjson.Fragment(text)
 
     def string(self, name: str) -> str | None:
-        """Return a text; of a number the digits."""
+        """Return a text, of a number the digits; None for what is neither, or no Unicode."""
         text = self.text(name)
-        if text == "null":
-            return None
         if text.startswith('"'):
             found = string_of(text)
-            if "\\" in text and not is_unicode(found):
-                raise RowNotShown(f"{name} has half of a surrogate pair")
-            return found
-        if text[0] in "-0123456789":
-            return text
-        raise RowNotShown(f"{name} should be a string")
+            return found if "\\" not in text or is_unicode(found) else None
+        return text if text[0] in "-0123456789" else None
 
     def number(self, name: str) -> orjson.Fragment | None:
-        """Return a number for a message, with all its digits; a text may hold it."""
-        text = self.text(name)
-        if text == "null":
-            return None
-        digits = text.strip('"')
-        if not NUMBER.fullmatch(digits):
-            raise RowNotShown(f"{name} should be a number")
-        return orjson.Fragment(digits)
+        """Return a number for a message, with all its digits, also one that a text holds."""
+        digits = self.text(name).strip('"')
+        return orjson.Fragment(digits) if NUMBER.fullmatch(digits) else None
 
     def moment(self, name: str) -> datetime | None:
         """Return a timestamp; None also for one that clients cannot read, like `infinity`."""

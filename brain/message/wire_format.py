@@ -46,7 +46,12 @@ class WireFormat(ABC):
 
     @abstractmethod
     def render(self, event: Event) -> str | None:
-        """Return the message for `event`; None if these clients do not get it."""
+        """
+        Return the message for `event`; None if these clients do not get it.
+
+        Raises `RowNotShown` for a row with values that these clients have no word for: only a table
+        that Brain did not create can hold one.
+        """
 
     @abstractmethod
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:

@@ -138,6 +138,7 @@ class CatchUp:
             ):
                 frames.append(frame)
                 size += len(frame)
+            self._sources.hub.caches.looked_into(event)
             if event.operation is Operation.RESET and subscriber.subscriptions.match(event):
                 await self._write(frames, event.cursor)
                 frames, size = [], 0

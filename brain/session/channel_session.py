@@ -100,7 +100,7 @@ class ChannelSession(Session):
         cursor, lost = parse_cursor(self._request.after)
         subscriptions = self._subscriptions.readable(self._may_read)
         self._subscriber = self._hub.subscribe(
-            encoding_of(self._wire_format, self._transport.framing),
+            encoding_of(self._wire_format, self._transport.framing, self._context.problems),
             subscriptions,
             self._transport,
             self._on_gap,

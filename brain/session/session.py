@@ -7,7 +7,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 from brain.auth.identity import Identity
@@ -16,6 +16,7 @@ from brain.close_codes import CloseCode
 from brain.errors import ConnectionEnded
 from brain.message.matching import Topic
 from brain.presence.tracker import ClientInfo
+from brain.problems import Problems
 from brain.session.admission import Admitted
 from brain.session.json_depth import is_deeper
 from brain.session.rate_limiter import RateLimiter
@@ -48,6 +49,8 @@ class SessionContext:
     """For how long an expired token is still good."""
     refuse_filters: Callable[[Iterable[Topic]], Awaitable[str | None]] = accept_any
     """Returns why the filter of a topic can never match, if so."""
+    problems: Problems = field(default_factory=Problems)
+    """What gets the events that cannot be rendered."""
 
 
 class Session(ABC):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from starlette.datastructures import QueryParams
 from starlette.routing import WebSocketRoute
@@ -16,7 +14,7 @@ from brain.auth.identity import Identity
 from brain.errors import AccessUndecided
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
-from brain.message.matching import Filter, exact_number, parse_filter, requested_topics
+from brain.message.matching import Filter, filter_json, parse_filter, requested_topics
 from brain.message.number_strings import NumberStringsFormat
 from brain.message.wire_format import WireFormat
 from brain.session.admission import Admitted
@@ -119,6 +117,9 @@ async def open_channels(
     subprotocol: str | None = None,
 ) -> None:
     """Admit a client of channels, and open its session."""
+    if any("\0" in name for name in request.names):
+        await refuse(websocket, 400, "no channel has a zero in its name")
+        return
     who = identity or await services.handshake.identify(websocket)
     try:
         may_read = await services.authority.read_predicate(who, request.names)
@@ -147,7 +148,7 @@ def parse_filter_parameter(text: str | None) -> Filter:
     if text is None:
         return ()
     try:
-        columns: Any = json.loads(text, parse_float=exact_number)
+        columns = filter_json(text)
     except (ValueError, RecursionError):
         raise ValueError("where must be a JSON object of columns and values") from None
     return parse_filter(columns)

@@ -281,7 +281,8 @@ def test_a_setting_names_the_claims_of_the_user() -> None:
     for names, user in (("email", "ann@example.org"), ("uid, userId sub", "1"), ("sub", "ann")):
         identity = identify(given, jwt_user_claim=names)
         assert identity.user == user
-        assert identity.claims["sub"] == "ann"  # as the token has it
+        assert identity.claims["sub"] == user  # whose rights an access function decides
+        assert identity.claims["userId"] == "1"
     refused(given, authority_for(settings(jwt_user_claim="uid")))
     # The claim sub of another issuer need not be a text.
     assert identify(token(sub=5, email="e"), jwt_user_claim="email").user == "e"

@@ -70,6 +70,44 @@ async def test_the_filter_of_a_url_that_can_never_match_is_refused_before_the_ha
     assert reason in await refused(shared_brain, where, "orders:1")
 
 
+@pytest.mark.parametrize("channel", ["orders", "news"])
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        ({"\ud800": 1}, "where: the name of a column has half of a surrogate pair"),
+        ({"status": "\udfff"}, "where: the value of status has half of a surrogate pair"),
+        ({"x" * 1001: 1}, "where: the name of a column has more than 1000 characters"),
+        ({"x" * 900: [1]}, "where: a value must be a string, a number, a boolean or null"),
+    ],
+)
+async def test_a_filter_that_no_answer_could_repeat_is_refused_with_a_short_reason(
+    shared_brain: RunningBrain,
+    application: asyncpg.Connection,
+    channel: str,
+    where: Any,
+    reason: str,
+) -> None:
+    assert await refused(shared_brain, where, channel) == f"{reason}\n"
+
+
+async def test_a_long_name_is_cut_in_the_reason(
+    shared_brain: RunningBrain, application: asyncpg.Connection
+) -> None:
+    reason = await refused(shared_brain, {"x" * 1000: 1})
+    assert reason == f"orders has no column {'x' * 50}; it has {COLUMNS}\n"
+
+
+@pytest.mark.parametrize("address", ["/ws?channel=orders&channel=a%00b", "/ws/channel/a%00b"])
+async def test_a_name_that_no_channel_can_have_is_refused(
+    shared_brain: RunningBrain, address: str
+) -> None:
+    with pytest.raises(InvalidStatus) as error:
+        async with connect(f"ws://localhost:{shared_brain.port}{address}", proxy=None):
+            pass
+    assert error.value.response.status_code == 400
+    assert error.value.response.body == b"no channel has a zero in its name\n"
+
+
 async def test_a_filter_that_a_row_may_match_is_accepted(
     shared_brain: RunningBrain, application: asyncpg.Connection
 ) -> None:

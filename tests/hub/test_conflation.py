@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from brain.hub.conflation import Conflation
+from brain.hub.event_caches import EventCaches
 from brain.hub.ring import Ring
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
@@ -46,7 +47,7 @@ class Log:
         self.ring = Ring(most_events * EVENT_BYTES, capacity_seconds=60)
         self.ring.append(Batch((), Cursor(0, 1)), now=0)
         self.keys = Keys()
-        self.conflation = Conflation(self.ring, self.keys)
+        self.conflation = Conflation(self.ring, self.keys, EventCaches(10_000))
 
     def append(self, rows: str) -> None:
         """Append an update of each row; the keys of rows are letters."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from brain.database.log import OBJECT_BYTES
 from brain.errors import ConnectionEnded, HistoryLost, NotReady, SlowConsumer
 from brain.hub.hub import CHUNK_EVENTS, SLICE_BYTES, Hub
 from brain.message.channel_schema import ChannelSchemas
@@ -827,3 +829,76 @@ def test_a_client_that_wants_the_rows_gets_them_again_after_a_reset() -> None:
     turns.pop()()
     assert lagging.received == [str(RESET.events[0].id)]
     assert reloaded[-1] == "lags"
+
+
+def test_what_fails_in_a_batch_leaves_the_others_where_they_are() -> None:
+    hub = new_hub()
+    good, bad = live(hub), live(hub, in_channels(["tasks", "agents"]))
+
+    def fail(frames: bytes) -> int:
+        raise RuntimeError("a mistake")
+
+    hub.unsubscribe(bad.subscriber)
+    broken = hub.subscribe(
+        plain(), in_channels(["tasks", "agents"]), Outgoing(fail), on_gap=print, after=hub.cursor
+    )
+    assert hub.resume(broken)
+    with pytest.raises(RuntimeError):
+        hub.deliver(batch(event(1), replace(event(2), recipient="ann"), event(3)))
+    hub.unsubscribe(broken)
+
+    hub.deliver(batch(event(4)))
+    good.stop_reading()
+    hub.deliver(batch(event(5)))
+    good.read()
+    hub.deliver(batch(event(6)))
+
+    assert good.received[-3:] == ["4", "5", "6"]
+
+
+def wide_event(id: int) -> Event:
+    """Return an update of a row with 500 columns, with the size that the log counts for it."""
+    data, old = (as_json({f"c{n}": n + id for n in range(start, 500)}) for start in (0, 1))
+    return Event(
+        cursor=Cursor(id, 5, id),
+        at=datetime.now(UTC),
+        channel="tasks",
+        operation=Operation.UPDATE,
+        key=as_json([str(id)]),
+        data=data,
+        old=old,
+        size_bytes=OBJECT_BYTES + 2 * (len(data) + len(old)),
+    )
+
+
+@pytest.mark.parametrize("way", ["live", "lagging", "conflating"])
+def test_the_ring_takes_little_more_memory_than_it_counts(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many filters have looked into the events."""
+    monkeypatch.setattr("brain.hub.hub.CACHED_BYTES", 100_000)
+    hub = new_hub(ring_bytes=100_000_000)
+    clients = [
+        live(
+            hub,
+            subscription_set(frozenset({Topic("tasks", where=parse_filter({"c7": n + 8}))})),
+            conflates=way == "conflating",
+        )
+        for n in range(6)
+    ]
+    if way != "live":
+        for client in clients:
+            client.stop_reading()
+
+    tracemalloc.start()
+    for id in range(1, 41):
+        hub.deliver(batch(wide_event(id)))
+    for client in clients:
+        if client.subscriber.is_paused:
+            client.read()
+    gc.collect()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert sum(len(client.received) for client in clients) == 6
+    assert kept < 1.5 * hub.statistics().ring_bytes

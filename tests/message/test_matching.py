@@ -8,8 +8,9 @@ import pytest
 
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
+from brain.message.json_text import is_unicode
 from brain.message.matching import (
-    LONGEST_VALUE,
+    LONGEST_TEXT,
     Match,
     SubscriptionSet,
     Topic,
@@ -245,11 +246,20 @@ def test_a_row_whose_column_gets_too_large_leaves_its_filter() -> None:
 
 
 def test_a_value_may_be_as_long_as_any_column_that_is_never_omitted() -> None:
-    longest = "a" * LONGEST_VALUE
+    longest = "a" * LONGEST_TEXT
 
     assert subscriptions("tasks", n=longest).match(written(as_json({"n": longest})))
-    with pytest.raises(ValueError, match=f"the value of n has more than {LONGEST_VALUE}"):
+    with pytest.raises(ValueError, match=f"the value of n has more than {LONGEST_TEXT}"):
         parse_filter({"n": longest + "a"})
+    with pytest.raises(ValueError, match=f"the name of a column has more than {LONGEST_TEXT}"):
+        parse_filter({longest + "a": 1})
+
+
+def test_a_text_that_cannot_be_sent_is_none_of_a_filter() -> None:
+    for where in ({"\ud800": 1}, {"n": "a\udfff"}, {"n": 1, "a\ud800": None}):
+        with pytest.raises(ValueError, match="has half of a surrogate pair") as refused:
+            parse_filter(where)
+        assert is_unicode(str(refused.value))
 
 
 def test_a_row_of_a_composite_key_is_named_with_its_colons_encoded() -> None:

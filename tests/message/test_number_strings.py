@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from decimal import Decimal
 from typing import Any
 
@@ -10,6 +12,7 @@ from hypothesis import strategies as some
 
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
+from brain.message.json_text import STRING
 from brain.message.number_strings import NumberStringsFormat, with_number_strings
 from brain.message.snapshot import Part
 from tests.message.rows import AT, inserted
@@ -51,6 +54,81 @@ def test_what_stands_in_a_string_stays_as_it_is() -> None:
     assert with_number_strings(text) == text.replace("}]}", "").replace(
         '"c": 12345678901234567890', '"c": "12345678901234567890"}]}'
     )
+
+
+digits = some.text("0123456789", min_size=1, max_size=25)
+numbers = some.builds(
+    "{}{}{}{}".format,
+    some.sampled_from(["", "-"]),
+    some.integers(0, 10**25).map(str) | some.sampled_from(["0", "9007199254740992", "1" * 5000]),
+    some.just("") | digits.map(".{}".format),
+    some.just("")
+    | some.builds(
+        "{}{}{}".format,
+        some.sampled_from("eE"),
+        some.sampled_from(["", "+", "-"]),
+        some.integers(0, 400).map(str) | digits,
+    ),
+)
+strings = some.text().map(json.dumps) | some.sampled_from(
+    [r'"1\\"', r'"\"12345678901234567890"', '"1e400"', '"\n1e400"']
+)
+json_texts = some.recursive(
+    numbers | strings | some.sampled_from(["true", "false", "null"]),
+    lambda inner: (
+        some.lists(inner).map(lambda parts: f"[{' , '.join(parts)}]")
+        | some.lists(some.tuples(strings, inner)).map(
+            lambda members: "{" + ",".join(f"{name}: {value}" for name, value in members) + "}"
+        )
+    ),
+)
+
+
+def slowly_with_number_strings(text: str) -> str:
+    """Do what `with_number_strings` does, number by number."""
+
+    def quoted(found: re.Match[str]) -> str:
+        number = found[0]
+        if number.startswith('"') or is_exact(number.lower()):
+            return number
+        return f'"{number}"'
+
+    return re.sub(rf"{STRING}|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", quoted, text)
+
+
+def is_exact(number: str) -> bool:
+    mantissa, _, _ = number.partition("e")
+    if number.lstrip("-").isdigit():
+        return len(number) <= 17 and abs(int(number)) <= 2**53
+    significant = mantissa.lstrip("-").replace(".", "").strip("0")
+    is_in_range = 1e-300 < abs(float(number)) < 1e300
+    return len(significant) <= 15 and (is_in_range or not significant)
+
+
+@given(json_texts)
+def test_every_number_is_judged_by_its_digits(text: str) -> None:
+    assert with_number_strings(text) == slowly_with_number_strings(text)
+
+
+@pytest.mark.parametrize(
+    "piece", ["1", "-12.5", '"a"', '"1e400"', r'"\\"', "1e5", "1.5E-99", "{}", "true", '{"a": 1}']
+)
+def test_a_text_without_a_long_number_is_passed_over_without_a_call_per_number(piece: str) -> None:
+    text = f"[{','.join([piece] * 50_000)}]"
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        strung = with_number_strings(text)
+    finally:
+        sys.setprofile(None)
+
+    assert strung == text
+    assert calls < 10
 
 
 Json = some.recursive(

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,6 +7,7 @@ from datetime import datetime
 
 import pytest
 
+from brain.errors import RowNotShown
 from brain.message.base_format import BaseFormat
 from brain.message.commands import Command
 from brain.message.cursor import Cursor
@@ -16,6 +16,7 @@ from brain.message.matching import Match, Topic, parse_filter, subscription_set
 from brain.message.rendering import MOST_FRAMES, encoding_of
 from brain.message.snapshot import PART_CHARACTERS, PART_ROWS, Part, Snapshot, parts_of
 from brain.message.wire_format import WireFormat
+from brain.problems import Problems
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING
 from tests.message.rows import AT, HERE, as_json, inserted, published, truncated, updated
 from tests.subscription_sets import in_channels
@@ -195,17 +196,39 @@ def test_clients_with_one_format_and_framing_share_an_encoding() -> None:
 class FailingFormat(BaseFormat):
     name = "failing"
 
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
     def render(self, event: Event) -> str | None:
-        raise RuntimeError("a mistake")
+        raise self._error
 
 
-def test_an_event_that_cannot_be_rendered_is_sent_to_no_client_and_logged_once(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize(
+    ("error", "reason", "tracebacks"),
+    [
+        (RuntimeError("a mistake"), "RuntimeError: a mistake", 1),
+        (RowNotShown("status is unknown"), "status is unknown", 0),
+    ],
+)
+def test_an_event_that_cannot_be_rendered_is_sent_to_no_client_and_is_a_problem(
+    caplog: pytest.LogCaptureFixture, error: Exception, reason: str, tracebacks: int
 ) -> None:
-    encoding, event = encoding_of(FailingFormat(), LINES), fresh(TASK)
+    problems = Problems()
+    encoding, event = encoding_of(FailingFormat(error), LINES, problems), fresh(TASK)
 
-    assert encoding.encode(event, Match.MATCHES) is None
+    for one in (event, event, fresh(event)):
+        assert encoding.encode(one, Match.MATCHES) is None
     assert list(encoding.encode_all([event], in_channels(["tasks"]), None)) == []
-    (record,) = caplog.records
-    assert record.levelno == logging.ERROR
-    assert "a mistake" in str(record.exc_info)
+    encoding.encode(published("news", "hello", {}), Match.MATCHES)
+
+    text = f"is not sent to clients of failing: {reason}"
+    assert [(one.address, one.channel, one.count, one.text) for one in problems.recent()] == [
+        ("message news", "news", 1, f"a message without a key {text}"),
+        ("message tasks", "tasks", 2, f'["a"] {text}'),
+    ]
+    assert caplog.messages == [
+        f'message tasks: ["a"] {text}',
+        f"message news: a message without a key {text}",
+    ]
+    assert caplog.text.count("Traceback") == 2 * tracebacks

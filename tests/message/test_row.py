@@ -96,20 +96,16 @@ def test_every_number_of_json_is_a_number(text: str) -> None:
     ],
 )
 def test_any_other_value_is_no_number(text: str) -> None:
-    with pytest.raises(RowNotShown, match=r"^n should be a number$"):
-        Row(f'{{"n" : {text}}}').number("n")
+    assert Row(f'{{"n" : {text}}}').number("n") is None
 
 
 @pytest.mark.parametrize("name", ["yes", "list", "payload"])
 def test_any_other_value_is_no_string_and_no_moment(name: str) -> None:
-    for read in (ROW.string, ROW.moment):
-        with pytest.raises(RowNotShown, match=f"^{name} should be a string$"):
-            read(name)
+    assert (ROW.string(name), ROW.moment(name)) == (None, None)
 
 
 def test_a_text_that_cannot_be_sent_is_no_string() -> None:
-    with pytest.raises(RowNotShown, match=r"^half has half of a surrogate pair$"):
-        ROW.string("half")
+    assert ROW.string("half") is None
     assert Row('{"a" : "\\ud83d\\ude00\\u0000"}').string("a") == "\U0001f600\0"
 
 

@@ -14,9 +14,11 @@ from websockets.exceptions import InvalidStatus
 
 from brain.app import create_app
 from brain.auth.access_function import AccessFunction
+from brain.auth.policy import authority_for
 from brain.database.connection import opened_pool
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
+from brain.problems import Problems
 from tests.session.test_commands import published, token, with_secret
 from tests.transport.served import application, new_hub, served
 
@@ -73,6 +75,23 @@ async def test_a_client_keeps_its_rights_while_the_access_function_cannot_be_cal
                     ] == "error":
                         pass
                 assert reply["type"] == "authenticated"
+
+
+async def test_a_name_that_no_channel_can_have_is_no_fault_of_the_access_function(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(MISSIONS_ONLY)
+    problems = Problems()
+    async with opened_pool(database) as pool:
+        access_function = AccessFunction(1, pool, problems)
+        await access_function.look()
+        authority = authority_for(with_secret(), access_function)
+        may_read = await authority.read_predicate(
+            await authority.identify(token()), ["missions", "a\0b", "missions:\0"]
+        )
+
+    assert [may_read(name) for name in ("missions", "a\0b", "missions:\0")] == [True, False, False]
+    assert problems.recent() == []
 
 
 async def test_a_client_of_a_feed_is_refused_meanwhile_and_may_try_again(

@@ -298,6 +298,69 @@ async def test_tables_that_fit_are_kept_and_watched(empty: str) -> None:
     await connection.close()
 
 
+OTHER_TYPES = {
+    "progress text": "'50%'",
+    "progress numeric": "'NaN'",
+    "progress boolean": "true",
+    "progress jsonb": "'[7]'",
+    "name jsonb, current_task jsonb, error jsonb": """'{}', '[1]', '{"text": "no"}'""",
+    "name text[], current_task boolean, error json": r"""'{a}', false, '"\ud800"'""",
+    "heartbeat_at text, health text": "'never', '50%'",
+    "heartbeat_at boolean, health bytea": "true, 'x'",
+}
+
+
+@pytest.mark.parametrize(("columns", "values"), OTHER_TYPES.items())
+async def test_columns_of_other_types_hide_no_change_of_an_agent(
+    empty: str, columns: str, values: str
+) -> None:
+    connection = await asyncpg.connect(empty)
+    await connection.execute(f"CREATE TABLE agents (id int PRIMARY KEY, status text, {columns})")
+    await migrate(empty, every_schema())
+
+    assert await sent(
+        empty,
+        connection,
+        f"INSERT INTO agents VALUES (17, 'working', {values})",
+        "UPDATE agents SET status = 'error'",
+    ) == [
+        ["agent_started", "agent:status", "agent_status"],
+        ["agent_error", "agent:status", "agent_status"],
+    ]
+    await connection.close()
+
+
+@pytest.mark.parametrize("type", ["jsonb", "json", "boolean", "text[]"])
+async def test_columns_of_other_types_hide_no_mission_no_session_and_no_message(
+    empty: str, type: str
+) -> None:
+    value = {"boolean": "true", "text[]": "'{a}'"}.get(type, """'{"a": 1}'""")
+    connection = await asyncpg.connect(empty)
+    await connection.execute(
+        f"""
+        CREATE TABLE missions (id int PRIMARY KEY, status text, name {type}, priority {type},
+            result {type}, error {type});
+        CREATE TABLE sessions (id int PRIMARY KEY, agent_id {type}, last_message {type});
+        CREATE TABLE messages (id int PRIMARY KEY, conversation_id {type}, sender {type},
+            content {type}, created_at {type});
+        """
+    )
+    await migrate(empty, every_schema())
+
+    assert await sent(
+        empty,
+        connection,
+        f"INSERT INTO missions VALUES (1, 'completed', {', '.join([value] * 4)})",
+        f"INSERT INTO sessions VALUES (1, {value}, {value})",
+        f"INSERT INTO messages VALUES (1, {', '.join([value] * 4)})",
+    ) == [
+        ["mission_completed", None, "missions_inserted"],
+        ["sessions_inserted", "session:activity", "sessions_inserted"],
+        ["messages_inserted", None, "chat_message"],
+    ]
+    await connection.close()
+
+
 async def test_a_table_of_that_name_which_is_another_one_is_left_alone(empty: str) -> None:
     connection = await asyncpg.connect(empty)
     await connection.execute("CREATE TABLE messages (id int PRIMARY KEY, content text)")

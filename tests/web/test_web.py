@@ -9,6 +9,7 @@ from typing import cast
 from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -45,9 +46,9 @@ class CountedCluster:
         return 3
 
 
-def services_of(url: str, *, is_live: bool) -> Services:
+def services_of(url: str, *, is_live: bool, settings: Settings | None = None) -> Services:
     """Return the services of an application that has one client, of four in all."""
-    services: Services = create_app(url, Settings()).state.services
+    services: Services = create_app(url, settings or Settings()).state.services
     services.presence.add(ClientInfo(uuid4(), None, False, frozenset()))
     return replace(
         services,
@@ -102,6 +103,26 @@ def test_readiness_lists_the_problems_that_brain_lives_with() -> None:
             "channel": None,
             "count": 2,
         }
+
+
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_readiness_shows_no_channel_no_key_and_no_text_where_clients_need_tokens(
+    token: str | None,
+) -> None:
+    settings = Settings(jwt_secret=SecretStr("s" * 32))
+    services = services_of("postgresql://localhost/brain", is_live=True, settings=settings)
+    for channel, key in (("salaries", "ann@example.org"), ("salaries", "bob"), ("news", "1")):
+        services.problems.report(f"message {channel}", f'["{key}"]', channel=channel)
+    services.problems.report("watched columns salaries", 'invalid input: "secret"')
+    services.problems.report("retention", "a step failed")
+    client = TestClient(Starlette(routes=status.routes(services)))
+
+    response = client.get("/readyz", params={} if token is None else {"token": token})
+
+    assert response.status_code == 200
+    found = [(one["address"], one["count"], set(one)) for one in response.json()["problems"]]
+    keys = {"address", "count", "at"}
+    assert found == [("retention", 1, keys), ("watched", 1, keys), ("message", 3, keys)]
 
 
 def test_readiness_fails_while_the_database_is_not_followed(web: Web) -> None:

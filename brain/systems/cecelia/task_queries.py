@@ -37,19 +37,22 @@ ERROR_IS_IN_PAYLOAD = """
 
 
 # In the subquery each name is the table's column where it has one, else that of `missing`.
-RECENT = """
+# A column of type json may hold escapes that PostgreSQL keeps, and fails to read: such a value is
+# left out. What is no text and no number is null, as it is in messages.
+RECENT = r"""
     SELECT coalesce(json_agg(json_build_object(
                'id', n.id::text, 'title', n.title,
-               'agent', CASE WHEN has.agent THEN to_json(n.agent) ELSE p.payload -> 'agent' END,
+               'agent', CASE WHEN json_typeof(shown.agent) IN ('string', 'number')
+                             THEN shown.agent #>> '{}' END,
                'status', n.status,
-               'progress', CASE WHEN shown.progress #>> '{}'
-                                     ~ '^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][-+]?[0-9]+)?$'
+               'progress', CASE WHEN shown.progress #>> '{}' ~ number
                                 THEN (shown.progress #>> '{}')::json END,
                'total_steps', p.payload -> 'total_steps',
                'step_name', p.payload -> 'step_name',
                'started_at', n.started_at, 'completed_at', n.completed_at,
                'updated_at', n.updated_at,
-               'error', CASE WHEN has.error THEN to_json(n.error) ELSE p.payload -> 'error' END)
+               'error', CASE WHEN json_typeof(shown.error) IN ('string', 'number')
+                             THEN shown.error #>> '{}' END)
                ORDER BY n.place), '[]')::text
       FROM (SELECT NULL::text AS title, NULL::text AS agent, NULL::integer AS progress,
                    NULL::integer AS current_step, NULL::json AS payload,
@@ -65,11 +68,22 @@ RECENT = """
                    bool_or(attname = 'current_step') AS current_step
               FROM pg_attribute WHERE attrelid = 'public.tasks'::regclass AND attnum > 0
                AND NOT attisdropped) has,
-           LATERAL (SELECT to_json(n.payload) AS payload) p,
-           LATERAL (SELECT CASE WHEN has.progress THEN to_json(n.progress)
-                                WHEN has.current_step THEN to_json(n.current_step)
-                                ELSE coalesce(p.payload -> 'progress', p.payload -> 'current_step')
-                           END AS progress) shown
+           (SELECT '^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][-+]?[0-9]+)?$' AS number,
+                   '(?<!\\)(\\\\)*(\\u0000|\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])'
+                   '|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f])' AS escapes) patterns,
+           LATERAL (SELECT CASE WHEN j.payload::text !~* escapes THEN j.payload END AS payload,
+                           CASE WHEN j.agent::text !~* escapes THEN j.agent END AS agent,
+                           CASE WHEN j.error::text !~* escapes THEN j.error END AS error,
+                           CASE WHEN j.progress::text !~* escapes THEN j.progress END AS progress
+                      FROM (SELECT to_json(n.payload) AS payload, to_json(n.agent) AS agent,
+                                   to_json(n.error) AS error,
+                                   CASE WHEN has.progress THEN to_json(n.progress)
+                                        ELSE to_json(n.current_step) END AS progress) j) p,
+           LATERAL (SELECT CASE WHEN has.agent THEN p.agent ELSE p.payload -> 'agent' END AS agent,
+                           CASE WHEN has.error THEN p.error ELSE p.payload -> 'error' END AS error,
+                           CASE WHEN has.progress OR has.current_step THEN p.progress
+                                WHEN p.payload ->> 'progress' ~ number THEN p.payload -> 'progress'
+                                ELSE p.payload -> 'current_step' END AS progress) shown
 """
 
 

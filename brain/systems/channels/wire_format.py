@@ -11,19 +11,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Literal, assert_never
+from typing import Annotated, Any, Literal, assert_never
 from uuid import UUID
 
-from pydantic import Field, StrictBool, StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from brain.errors import RowNotShown
 from brain.message.client_frames import AuthFrame, ClientFrame, HeartbeatFrame
 from brain.message.commands import Command, Reauthenticate, Refuse, Reply, Subscribe, Unsubscribe
 from brain.message.cursor import Cursor
 from brain.message.event import Event
 from brain.message.json_text import dumps
-from brain.message.matching import INTERNAL, Filter, exact_number, parse_filter
-from brain.message.skipped_rows import SkippedRows
+from brain.message.matching import INTERNAL, filter_json, parse_filter
 from brain.message.wire_format import Welcome, WireFormat
 from brain.message.wire_model import WireModel
 from brain.systems.channels.messages import (
@@ -89,8 +87,6 @@ ServerMessage = Annotated[
 
 SERVER_MESSAGE: TypeAdapter[ServerMessage] = TypeAdapter(ServerMessage)
 
-FiniteFloat = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-
 
 class ChannelFrame(ClientFrame):
     """Subscribe or unsubscribe; `where` says which values a row must have."""
@@ -98,9 +94,7 @@ class ChannelFrame(ClientFrame):
     type: Literal["subscribe", "unsubscribe"]
     # PostgreSQL's text cannot hold a zero, so no channel has one in its name.
     channel: str = Field(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")
-    where: dict[str, StrictBool | StrictInt | FiniteFloat | StrictStr | None] = Field(
-        default_factory=dict, max_length=32
-    )
+    where: dict[str, Any] = Field(default_factory=dict, max_length=32)
     latest: bool = False
     """While the client lags, superseded messages may be skipped."""
 
@@ -115,6 +109,8 @@ STANDARD_CHANNELS = ("missions", "agents", "system", "tasks", "audit", "metrics"
 EVERYONE = f"{INTERNAL}everyone"
 """Every client of this format is subscribed to it."""
 
+NO_OBJECT = "expected a JSON object"
+
 HEARTBEAT_SECONDS, CLIENT_TIMEOUT_SECONDS = 30.0, 60.0
 
 
@@ -125,21 +121,13 @@ class ChannelsFormat(WireFormat):
     heartbeat_seconds = HEARTBEAT_SECONDS
     client_timeout_seconds = CLIENT_TIMEOUT_SECONDS
 
-    def __init__(self) -> None:
-        self._skipped = SkippedRows(self.name)
-
     def greet(self, welcome: Welcome) -> Iterator[str]:
         yield Connected(
             connection_id=welcome.connection_id, timestamp=welcome.now
         ).model_dump_json()
 
     def render(self, event: Event) -> str | None:
-        try:
-            message = channel_event(event)
-        except RowNotShown as error:
-            # Only a table that Brain did not create can hold such a row.
-            self._skipped.warn(event.channel, error)
-            return None
+        message = channel_event(event)
         if message is None:
             return None
         if event.channel == EVERYONE:
@@ -151,15 +139,16 @@ class ChannelsFormat(WireFormat):
 
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
         try:
-            frame = CLIENT_FRAME.validate_json(text)
+            frame = CLIENT_FRAME.validate_python(filter_json(text))
+            where = parse_filter(frame.where) if isinstance(frame, ChannelFrame) else ()
+        except (json.JSONDecodeError, RecursionError):
+            return (Refuse(NO_OBJECT),)
         except ValidationError as error:
             return (Refuse(first_problem(error)),)
+        except ValueError as error:
+            return (Refuse(str(error)),)
         match frame:
             case ChannelFrame():
-                try:
-                    where = exact_filter(text) if frame.where else ()
-                except ValueError as error:
-                    return (Refuse(str(error)),)
                 if frame.type == "unsubscribe":
                     return (Unsubscribe(frame.channel, where),)
                 return (Subscribe(frame.channel, where, conflates=frame.latest),)
@@ -188,11 +177,6 @@ class ChannelsFormat(WireFormat):
         return signal("ping", now)
 
 
-def exact_filter(text: str) -> Filter:
-    """Return the filter in a valid client frame; the model has rounded its numbers."""
-    return parse_filter(json.loads(text, parse_float=exact_number)["where"])
-
-
 def confirmed(type: Literal["subscribed", "unsubscribed"], channel: str, now: datetime) -> str:
     return Confirmed(type=type, channel=channel, timestamp=now).model_dump_json()
 
@@ -208,7 +192,7 @@ def first_problem(error: ValidationError) -> str:
         case ():
             if first["type"].startswith("union_tag"):
                 return "expected a type: auth, ping, pong, subscribe or unsubscribe"
-            return "expected a JSON object"
+            return NO_OBJECT
         case (_, key, *_):
             # What may follow is the client's own text, of any length.
             return f"{key}: {first['msg']}"

@@ -14,7 +14,6 @@ from typing import Annotated, Literal, assert_never
 import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from brain.errors import RowNotShown
 from brain.message.base_format import BaseFormat
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.client_frames import UNKNOWN_FORMAT, AuthFrame, ClientFrame, HeartbeatFrame
@@ -24,7 +23,6 @@ from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
 from brain.message.row import Row
 from brain.message.row_messages import omitted
-from brain.message.skipped_rows import SkippedRows
 from brain.message.timestamps import iso_milliseconds
 from brain.message.wire_format import Welcome
 from brain.message.wire_model import Timestamp, WireModel
@@ -109,7 +107,7 @@ class ChatMessage(WireModel):
     data: ChatMessageData
     timestamp: Timestamp
     omitted: list[str] = Field(default_factory=list)
-    """The columns that the row lacks, if there are any; without `content` that is empty."""
+    """The columns that the row lacks, if there are any; a text that is missing is empty."""
 
 
 class Notification(WireModel):
@@ -175,7 +173,6 @@ class CloudAgentsFormat(BaseFormat):
         """`greeting` is the text of `connected`; None: the clients are not sent that message."""
         super().__init__(schemas, greeting or "")
         self._is_greeted = greeting is not None
-        self._skipped = SkippedRows(self.name)
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         if welcome.user is None:
@@ -189,18 +186,13 @@ class CloudAgentsFormat(BaseFormat):
         row = event.row
         if event.type is not None or row is None:
             return published(event) or super().render(event)
-        try:
-            match event.channel:
-                case agents.CHANNEL:
-                    return agent_status(event, row)
-                case "messages" if event.operation is not Operation.DELETE:
-                    return chat_message(event, row)
-                case _:
-                    return super().render(event)
-        except RowNotShown as error:
-            # Only a table that Brain did not create can hold such a row.
-            self._skipped.warn(event.channel, error)
-            return None
+        match event.channel:
+            case agents.CHANNEL:
+                return agent_status(event, row)
+            case "messages" if event.operation is not Operation.DELETE:
+                return chat_message(event, row)
+            case _:
+                return super().render(event)
 
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
         try:
@@ -237,10 +229,17 @@ def published(event: Event) -> str | None:
         message = OWN_MESSAGE.validate_json(text).model_dump(
             mode="json", exclude_none=True, exclude={"omitted"}
         )
-        if "progress" in message["data"] and event.row is not None:
-            message["data"]["progress"] = event.row.number("progress")
-    except (ValidationError, RowNotShown):
+    except ValidationError:
         return None
+    assert event.row is not None
+    shown = message["data"]
+    # The model has rounded numbers, also those that it shows as texts.
+    for name in shown.keys() & {"agentName", "conversationId", "messageId", "content", "sender"}:
+        shown[name] = event.row.string(name)
+    if "progress" in shown:
+        shown["progress"] = event.row.number("progress")
+        if shown["progress"] is None:
+            return None
     return dumps(message)
 
 
@@ -254,35 +253,34 @@ def signal(type: Literal["ping", "pong"], now: datetime) -> str:
 
 def agent_status(event: Event, row: Row) -> str | None:
     """Return the message about an agent; None if these clients see no difference."""
-    shown = shown_agent(row)
+    state = agents.STATES.get(row.string("status"))
     before = agents.row_before(event)
     if event.operation is Operation.DELETE:
-        shown["state"] = "stopped"
-    elif before is not None and shown_agent(before) == shown:
-        return None
-    progress = {} if shown["progress"] is None else {"progress": row.number("progress")}
-    data = AgentStatusData.from_row(shown | {"progress": None}).model_dump(exclude_none=True)
-    message = {"type": "agent_status", "data": data | progress}
-    return dumps(message | {"timestamp": iso_milliseconds(event.at)} | omitted(event))
-
-
-def shown_agent(row: Row) -> dict[str, str | None]:
-    """Return a row of `agents` as these clients see it; one without a name by its id."""
-    return {
-        "agentName": row.string("name") or row.string("id"),
-        "state": agents.STATES.get(row.string("status")),
-        "currentTask": row.string("current_task"),
-        "progress": row.string("progress"),
-    }
+        state = "stopped"
+    elif before is not None and agents.STATES.get(before.string("status")) == state:
+        # A value that was left out may have changed: it cannot be compared.
+        if not any(map(event.has_changed, ("name", "current_task", "progress"))):
+            return None
+    data = AgentStatusData.from_row(
+        {
+            "agentName": row.string("name") or row.string("id"),
+            "state": state,
+            "currentTask": row.string("current_task"),
+        }
+    ).model_dump(exclude_none=True)
+    if (progress := row.number("progress")) is not None:
+        data["progress"] = progress
+    message = {"type": "agent_status", "data": data, "timestamp": iso_milliseconds(event.at)}
+    return dumps(message | omitted(event))
 
 
 def chat_message(event: Event, row: Row) -> str:
     data = ChatMessageData.from_row(
         {
-            "conversationId": row.string("conversation_id"),
+            "conversationId": row.string("conversation_id") or "",
             "messageId": row.string("id"),
-            "content": "" if "content" in event.omitted else row.string("content"),
-            "sender": row.string("sender"),
+            "content": row.string("content") or "",
+            "sender": row.string("sender") or "",
             "timestamp": row.moment("created_at"),
         }
     )

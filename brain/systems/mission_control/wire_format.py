@@ -21,7 +21,6 @@ from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
 from brain.message.row_messages import omitted
-from brain.message.skipped_rows import SkippedRows
 from brain.message.timestamps import epoch_milliseconds
 from brain.message.wire_format import WireFormat
 from brain.message.wire_model import WireModel
@@ -121,16 +120,16 @@ class MissionControlFormat(WireFormat):
     heartbeat_seconds = 30.0
     going_away_code = CloseCode.GOING_AWAY
 
-    def __init__(self) -> None:
-        self._skipped = SkippedRows(self.name)
-
     def render(self, event: Event) -> str | None:
-        try:
-            return message_of(event)
-        except RowNotShown as error:
-            # Only a table that Brain did not create can hold such a row.
-            self._skipped.warn(event.channel, error)
-            return None
+        if event.operation is Operation.PUBLISH:
+            return published(event)
+        match event.channel:
+            case agents.CHANNEL:
+                return agent_status(event)
+            case "sessions":
+                return session_activity(event)
+            case _:
+                return None
 
     def receive(self, text: str, now: datetime, cursor: Callable[[], Cursor]) -> Sequence[Command]:
         try:
@@ -143,23 +142,6 @@ class MissionControlFormat(WireFormat):
 
     def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
         return Heartbeat(payload=Moment(timestamp=now)).model_dump_json()
-
-
-def message_of(event: Event) -> str | None:
-    """
-    Return the message for `event` as JSON; None if there is none.
-
-    Raises `RowNotShown` for a row with values that Brain's own tables refuse.
-    """
-    if event.operation is Operation.PUBLISH:
-        return published(event)
-    match event.channel:
-        case agents.CHANNEL:
-            return agent_status(event)
-        case "sessions":
-            return session_activity(event)
-        case _:
-            return None
 
 
 def agent_status(event: Event) -> str | None:
@@ -178,7 +160,7 @@ def session_activity(event: Event) -> str | None:
     if before is not None and not event.has_changed("last_message") and not event.has_changed("id"):
         return None
     payload = {
-        "agentId": row.string("agent_id"),
+        "agentId": row.string("agent_id") or "",
         "sessionId": row.string("id"),
         "lastMessage": row.string("last_message") or "",
         "timestamp": event.at,

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brain.errors import RowNotShown
 from brain.message.base_format import BaseFormat
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.commands import Reply
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.wire_format import Welcome
+from brain.problems import Problems
 from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from tests.message.models import SERVER_MESSAGE
 from tests.message.rows import as_json, optional, reset
@@ -274,6 +276,7 @@ BARE = {"id": "task-123", "status": "running"}
         ({"payload": {"agent": "a"}, "agent": None, "error": "x"}, (None, "x", None)),
         ({"payload": {"agent": ["a"], "error": {}, "progress": "half"}}, (None, None, None)),
         ({"payload": {"progress": True, "current_step": 7}}, (None, None, 7)),
+        ({"payload": {"progress": None, "current_step": 7}}, (None, None, 7)),
         ({"payload": {"agent": "\ud800", "error": "x"}}, (None, "x", None)),
         ({"payload": "text"}, (None, None, None)),
         ({"payload": [1]}, (None, None, None)),
@@ -293,22 +296,35 @@ def test_columns_that_a_table_lacks_are_members_of_its_payload(
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"progress": "half"}, "progress should be a number"),
-        ({"current_step": True}, "current_step should be a number"),
-        ({"agent": ["dev"]}, "agent should be a string"),
-        ({"error": {"text": "x"}}, "error should be a string"),
-        ({"error": "\ud800"}, "error has half of a surrogate pair"),
         ({"id": None}, "id is missing"),
-        ({"started_at": [1]}, "started_at should be a string"),
+        ({"id": [1]}, "id is missing"),
+        ({"status": {}}, "status is none of queued, in_progress, completed, failed and running"),
     ],
 )
-def test_a_row_with_a_column_of_another_type_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture, row: dict[str, Any], reason: str
+def test_a_row_without_an_id_or_a_status_cannot_be_shown(row: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RowNotShown, match=f"^{reason}$"):
+        RunSchema().render(event(Operation.INSERT, BARE | row))
+
+
+@pytest.mark.parametrize(
+    ("row", "key"),
+    [
+        *[({"progress": value}, "progress") for value in ("50%", "", "007", "NaN", True, [7])],
+        ({"current_step": True}, "progress"),
+        ({"agent": ["dev"]}, "agent"),
+        ({"error": {"text": "x"}}, "error"),
+        ({"error": "\ud800"}, "error"),
+        ({"started_at": [1]}, "started_at"),
+        ({"completed_at": True}, "completed_at"),
+    ],
+)
+def test_a_column_of_another_type_is_null_and_hides_no_message(
+    row: dict[str, Any], key: str
 ) -> None:
-    assert RunSchema().render(event(Operation.INSERT, BARE | row)) is None
-    assert [record.message for record in caplog.records] == [
-        f"a row of tasks is not sent to clients of base: {reason}"
-    ]
+    message = rendered(event(Operation.INSERT, BARE | row | {"status": "completed"}))
+
+    assert message is not None
+    assert (message["type"], message["data"][key]) == ("run_complete", None)
 
 
 @pytest.mark.parametrize(
@@ -320,16 +336,9 @@ def test_a_row_with_a_column_of_another_type_is_logged_and_not_sent(
     ],
     ids=["set to another", "set to null", "inserted as null"],
 )
-def test_a_row_with_an_unknown_status_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture, first: Event
-) -> None:
-    schema = RunSchema()
-    for _ in range(3):
-        assert schema.render(first) is None
-    assert [record.message for record in caplog.records] == [
-        "a row of tasks is not sent to clients of base: "
-        "status is none of queued, in_progress, completed, failed and running"
-    ]
+def test_a_row_with_an_unknown_status_cannot_be_shown(first: Event) -> None:
+    with pytest.raises(RowNotShown, match=r"^status is none of queued, in_progress, "):
+        RunSchema().render(first)
 
 
 def test_a_numeric_key_is_sent_as_text() -> None:
@@ -346,17 +355,23 @@ def test_an_infinite_timestamp_is_sent_as_none() -> None:
     assert message["data"]["started_at"] is None
 
 
-def test_an_object_is_echoed_as_it_was_written() -> None:
-    text = echo('{"test": "Hello Brain", "n": 12345678901234567890123}')
-
-    assert text == (
-        '{"type":"echo","data":{"test": "Hello Brain", "n": 12345678901234567890123},'
-        '"timestamp":"2026-02-06T01:30:15.000Z"}'
-    )
+@pytest.mark.parametrize(
+    "sent",
+    [
+        '{"test": "Hello Brain", "n": 12345678901234567890123}',
+        '{"a": 1e400, "b": [-1e400, 1.10]}',
+        '{"a": %s}' % ("1" * 5000),
+        '{"a": "\\ud800", "\\udfff": "\\u0000"}',
+        '{"a": 1, "a": 2}',
+    ],
+)
+def test_an_object_is_echoed_as_it_was_written(sent: str) -> None:
+    expected = f'{{"type":"echo","data":{sent},"timestamp":"2026-02-06T01:30:15.000Z"}}'
+    assert echo(sent) == expected
 
 
 @pytest.mark.parametrize(
-    "sent", ["hello", "", "42", "[1, 2]", "null", "{", '{"a": NaN}', '{"a": "\\ud800"}', "[" * 9999]
+    "sent", ["hello", "", "42", "[1, 2]", "null", "{", '{"a": NaN}', '{"a": -Infinity}', "[" * 9999]
 )
 def test_what_is_not_an_object_is_echoed_as_a_message(sent: str) -> None:
     assert json.loads(echo(sent))["data"] == {"message": sent}
@@ -410,15 +425,13 @@ def test_a_row_is_shown_in_a_snapshot_as_in_a_message() -> None:
     assert list(shown.items()) == list(message["data"].items())
 
 
-def test_a_row_with_an_unknown_status_is_logged_and_not_shown(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    schema = RunSchema()
+def test_a_row_with_an_unknown_status_is_left_out_of_a_snapshot_and_is_a_problem() -> None:
+    problems, schema = Problems(), RunSchema()
     statuses = ("cancelled\nnow", "running", None)
     rows = [as_json(ROW | {"status": status}) for status in statuses]
 
-    assert ChannelSchemas([schema]).show_rows("tasks", rows) == [schema.show_row(rows[1])]
-    assert [record.message for record in caplog.records] == [
-        "a row of tasks is not sent to clients of base: "
-        "status is none of queued, in_progress, completed, failed and running"
-    ]
+    shown = ChannelSchemas([schema], problems).show_rows("tasks", [*rows, "[1]"])
+    assert shown == [schema.show_row(rows[1])]
+    (problem,) = problems.recent()
+    assert (problem.address, problem.channel, problem.count) == ("message tasks", "tasks", 3)
+    assert "a row is left out of snapshots: " in problem.text

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from brain.errors import RowNotShown
 from brain.message.commands import (
     Command,
     Reauthenticate,
@@ -26,6 +27,7 @@ from brain.message.matching import parse_filter
 from brain.message.snapshot import Snapshot, parts_of
 from brain.message.wire_format import Welcome, WireFormat
 from brain.systems.channels.wire_format import SERVER_MESSAGE, ChannelsFormat
+from brain.web.websocket_endpoint import parse_filter_parameter
 from tests.message.models import command_in, parsed_as
 from tests.message.rows import (
     AT,
@@ -127,10 +129,6 @@ def test_a_part_of_a_channel_is_named_by_columns_in_one_order() -> None:
     )
     command = received({"type": "unsubscribe", "channel": "tasks", "where": where})
     assert command == Unsubscribe("tasks", expected)
-    assert isinstance(command, Unsubscribe)
-    assert [type(value) for _, value, _ in command.where] == [
-        type(value) for _, value, _ in expected
-    ]
 
 
 def test_a_ping_of_the_client_is_answered() -> None:
@@ -177,7 +175,7 @@ def test_unknown_keys_are_ignored() -> None:
         ({"type": "subscribe", "channel": "a", "where": {"b": [1]}}, "where: "),
         ({"type": "subscribe", "channel": "a", "where": {"b": {}}}, "where: "),
         ('{"type": "subscribe", "channel": "a", "where": {"b": NaN}}', "where: "),
-        ('{"type": "subscribe", "channel": "a", "where": {"b": 1e999}}', "where: "),
+        ({"type": "subscribe", "channel": "a", "where": {"b" * 1001: 1}}, "where: the name of a"),
         (
             {"type": "subscribe", "channel": "a", "where": {str(n): n for n in range(33)}},
             "where: ",
@@ -333,12 +331,14 @@ def test_progress_keeps_all_its_digits(progress: str) -> None:
         assert f'"progress":{progress}' in (FORMAT.render(exact) or "")
 
 
-def test_a_filter_keeps_all_digits_of_a_number() -> None:
-    frame = '{"type": "subscribe", "channel": "a", "where": {"n": 12345678901234567890.12}}'
+@pytest.mark.parametrize(
+    "number", ["12345678901234567890.12", "1e400", "-1e-400", "9" * 5000, f"{'9' * 5000}.5"]
+)
+def test_a_filter_keeps_all_digits_of_a_number(number: str) -> None:
+    frame = '{"type": "subscribe", "channel": "a", "where": {"n": %s}}'
 
-    assert received(frame) == Subscribe(
-        "a", parse_filter({"n": Decimal("12345678901234567890.12")})
-    )
+    assert received(frame % number) == Subscribe("a", parse_filter({"n": Decimal(number)}))
+    assert parse_filter_parameter(f'{{"n": {number}}}') == parse_filter({"n": Decimal(number)})
 
 
 def test_a_row_that_leaves_a_filter_is_named_by_its_key() -> None:
@@ -429,16 +429,10 @@ def test_a_task_that_keeps_its_status_is_updated_and_a_removed_one_is_deleted() 
     assert sent(deleted("tasks", running))["type"] == "task_deleted"
 
 
-def test_a_task_with_an_unknown_status_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    wire_format = ChannelsFormat()
-    for status in ("cancelled", None):
-        assert wire_format.render(inserted("tasks", {**TASK, "status": status})) is None
-    assert [record.message for record in caplog.records] == [
-        "a row of tasks is not sent to clients of channels: "
-        "status is none of queued, in_progress, completed, failed and running"
-    ]
+@pytest.mark.parametrize("status", ["cancelled", None])
+def test_a_task_with_an_unknown_status_cannot_be_shown(status: str | None) -> None:
+    with pytest.raises(RowNotShown, match=r"^status is none of queued, in_progress, "):
+        ChannelsFormat().render(inserted("tasks", {**TASK, "status": status}))
 
 
 @pytest.mark.parametrize(

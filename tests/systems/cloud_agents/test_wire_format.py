@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brain.errors import RowNotShown
 from brain.message.base_format import BaseFormat
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.commands import Command, Reauthenticate, Refuse, Reply, SetPresence, Subscribe
@@ -281,16 +282,10 @@ def test_any_other_event_is_sent_as_in_the_base_format(event: Event) -> None:
     assert FORMAT.render(event) == BASE.render(event)
 
 
-def test_a_row_that_cannot_be_shown_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    wire_format = CloudAgentsFormat()
-    for status in ("asleep", "away", None):
-        assert wire_format.render(inserted("agents", {**AGENT, "status": status})) is None
-    assert [record.message for record in caplog.records] == [
-        "a row of agents is not sent to clients of cloud_agents: state: "
-        "Input should be 'idle', 'working' or 'stopped'"
-    ]
+@pytest.mark.parametrize("status", ["asleep", "away", None])
+def test_an_agent_with_an_unknown_status_cannot_be_shown(status: str | None) -> None:
+    with pytest.raises(RowNotShown, match=r"^state: Input should be 'idle', 'working' or"):
+        CloudAgentsFormat().render(inserted("agents", {**AGENT, "status": status}))
 
 
 def test_a_message_names_the_columns_that_its_row_lacks() -> None:
@@ -318,6 +313,23 @@ def test_progress_keeps_all_its_digits(progress: str) -> None:
         assert list(json.loads(text)) == ["type", "data", "timestamp"]
 
 
+def test_a_published_number_is_a_text_with_all_its_digits() -> None:
+    (document,) = printed(DOCUMENT, "chat_message")
+    event = published("messages", "chat_message", {**document["data"], "conversationId": "?"})
+    assert event.data is not None
+    for digits in ("12345678901.123456789", "12345678901234567890", "1.10", "7"):
+        exact = replace(event, data=event.data.replace('"?"', digits))
+        assert sent(exact)["data"]["conversationId"] == digits
+
+
+@pytest.mark.parametrize("column", ["name", "current_task"])
+def test_a_value_that_was_left_out_before_and_after_may_have_changed(column: str) -> None:
+    row = {name: value for name, value in AGENT.items() if name != column}
+    event = replace(updated("agents", row), omitted=(column,))
+
+    assert sent(event)["omitted"] == [column]
+
+
 def test_other_digits_of_progress_are_a_change() -> None:
     exact = updated("agents", {**AGENT, "progress": "?"}, progress="!")
     assert exact.data is not None and exact.old is not None
@@ -341,16 +353,30 @@ def test_a_published_status_with_no_number_as_progress_is_sent_as_it_is(progress
     assert FORMAT.render(named) == BASE.render(named)
 
 
-@pytest.mark.parametrize("row", [{"progress": "half"}, {"current_task": ["x"]}, {"name": {}}])
-def test_a_row_with_a_column_of_another_type_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture, row: dict[str, Any]
+@pytest.mark.parametrize(
+    ("row", "key", "shown"),
+    [
+        *[({"progress": value}, "progress", None) for value in ("50%", "", "007", "NaN", True)],
+        ({"current_task": ["x"]}, "currentTask", None),
+        ({"name": {}}, "agentName", "agent-1"),
+    ],
+)
+def test_a_column_of_another_type_hides_no_change_of_an_agent(
+    row: dict[str, Any], key: str, shown: str | None
 ) -> None:
-    assert CloudAgentsFormat().render(inserted("agents", AGENT | row)) is None
-    (name,) = row
-    (record,) = caplog.records
-    assert record.message.startswith(
-        f"a row of agents is not sent to clients of cloud_agents: {name} should be a "
-    )
+    message = sent(updated("agents", AGENT | row | {"status": "error"}, status="working"))
+
+    assert message["data"]["state"] == "stopped"
+    assert message["data"].get(key) == shown
+
+
+@pytest.mark.parametrize("value", [None, {"text": "hello"}, [1], True, "\ud800"])
+def test_a_column_of_another_type_hides_no_message_of_a_conversation(value: Any) -> None:
+    row = {**MESSAGE, "conversation_id": value, "sender": value, "content": value}
+    data = sent(inserted("messages", row))["data"]
+
+    assert data["messageId"] == "msg-456"
+    assert (data["conversationId"], data["sender"], data["content"]) == ("", "", "")
 
 
 def test_a_row_that_leaves_a_filter_is_named_by_its_key() -> None:

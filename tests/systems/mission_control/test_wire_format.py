@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brain.errors import RowNotShown
 from brain.message.commands import Reauthenticate, Refuse, Subscribe
 from brain.message.event import Event
 from brain.message.wire_format import Welcome, WireFormat
@@ -149,16 +150,16 @@ def test_no_other_event_is_sent(event: Event, caplog: pytest.LogCaptureFixture) 
     assert caplog.records == []
 
 
-def test_a_row_that_cannot_be_shown_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    wire_format = MissionControlFormat()
-    for _ in range(3):
-        assert wire_format.render(inserted("sessions", {**SESSION, "agent_id": None})) is None
-    assert [record.message for record in caplog.records] == [
-        "a row of sessions is not sent to clients of mission_control: agentId: "
-        "Input should be a valid string"
-    ]
+def test_a_session_without_an_id_cannot_be_shown() -> None:
+    with pytest.raises(RowNotShown, match=r"^sessionId: Input should be a valid string$"):
+        MissionControlFormat().render(inserted("sessions", {**SESSION, "id": [1]}))
+
+
+@pytest.mark.parametrize("value", [None, {"text": "hello"}, [1], True, "\ud800"])
+def test_a_column_of_another_type_hides_no_activity_of_a_session(value: Any) -> None:
+    message = sent(inserted("sessions", {**SESSION, "agent_id": value, "last_message": value}))
+
+    assert (message["payload"]["agentId"], message["payload"]["lastMessage"]) == ("", "")
 
 
 def test_a_last_message_that_is_omitted_is_empty_and_named() -> None:
@@ -170,17 +171,12 @@ def test_a_last_message_that_is_omitted_is_empty_and_named() -> None:
 
 
 @pytest.mark.parametrize("status", ["asleep", None])
-def test_an_agent_with_an_unknown_status_is_logged_and_not_sent(
-    caplog: pytest.LogCaptureFixture, status: str | None
-) -> None:
+def test_an_agent_with_an_unknown_status_cannot_be_shown(status: str | None) -> None:
     wire_format = MissionControlFormat()
     row = {**AGENT, "status": status}
 
-    assert wire_format.render(inserted("agents", row)) is None
-    assert [record.message for record in caplog.records] == [
-        "a row of agents is not sent to clients of mission_control: status: "
-        "Input should be 'online', 'offline' or 'error'"
-    ]
+    with pytest.raises(RowNotShown, match=r"^status: Input should be 'online', 'offline' or"):
+        wire_format.render(inserted("agents", row))
     assert wire_format.render(updated("agents", row, progress=5)) is None
     back = wire_format.render(updated("agents", AGENT, status=status))
     assert back is not None and parsed(back)["payload"]["status"] == "online"

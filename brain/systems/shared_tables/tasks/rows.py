@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 from brain.errors import RowNotShown
@@ -82,19 +81,16 @@ def task_data(row: Row) -> dict[str, Any]:
 
 def column_or_payload(row: Row, read: Callable[[Row, str], T], *names: str) -> T | None:
     """
-    Return the first of these columns that the row has; without any, a member of its payload.
+    Return the first of these columns that the row has; without any, what its payload has.
 
-    A payload is free in what it holds: there, what cannot be read is null.
+    Of the payload that is the first of these members which can be read.
     """
     for name in names:
         if name in row:
             return read(row, name)
     payload = row.nested("payload")
-    for name in names:
-        if payload is not None and name in payload:
-            with suppress(RowNotShown):
-                return read(payload, name)
-    return None
+    members = (None if payload is None else read(payload, name) for name in names)
+    return next((member for member in members if member is not None), None)
 
 
 def shown_moment(row: Row, name: str) -> str | None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from brain.errors import RowNotShown
-from brain.message.base_format import BaseFormat, Text
+from brain.message.base_format import Text
 from brain.message.channel_schema import ChannelSchema
 from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
 from brain.message.row import Row
 from brain.message.row_messages import omitted
-from brain.message.skipped_rows import SkippedRows
 from brain.message.timestamps import iso_milliseconds
 from brain.message.wire_model import Timestamp, WireModel
 from brain.systems.shared_tables.tasks.rows import (
@@ -56,7 +55,6 @@ class RunSchema(ChannelSchema):
 
     def __init__(self) -> None:
         super().__init__(CHANNEL)
-        self._skipped = SkippedRows(BaseFormat.name)
 
     def render(self, event: Event) -> str | None:
         """Return a `Run` or `RunTruncated`; without the models, which round numbers."""
@@ -64,24 +62,18 @@ class RunSchema(ChannelSchema):
             return RunTruncated(timestamp=event.at).model_dump_json()
         if event.row is None:
             return None
-        try:
-            change = visible_change(event)
-            data = task_data(event.row)
-        except RowNotShown as error:
-            # Only a table that Brain did not create can hold such a row.
-            self._skipped.warn(CHANNEL, error)
-            return None
+        change, data = visible_change(event), task_data(event.row)
         if change is None:
             return None
         run = {"type": TYPES.get(change, "run_update"), "data": data}
         return dumps(run | {"timestamp": iso_milliseconds(event.at)} | omitted(event))
 
     def show_row(self, row: str) -> str | None:
+        task = Row(row)
         try:
-            return dumps(task_data(Row(row)))
+            return dumps(task_data(task))
         except RowNotShown as error:
-            self._skipped.warn(CHANNEL, error)
-            return None
+            raise RowNotShown(f"{task.text('id')}: {error}") from error
 
     def superseded_key(self, event: Event) -> str | None:
         """Every `run_update` is superseded by the next; a task's end never is."""

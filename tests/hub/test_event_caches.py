@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from brain.hub.event_caches import MATCH_BYTES, EventCaches
+from brain.message.event import Event
+from brain.message.matching import Topic, parse_filter
+from tests.message.rows import inserted
+
+
+def looked_into(number: int, filters: int = 1) -> Event:
+    """Return an event that counts 300 bytes, with a filter or several that have looked into it."""
+    event = inserted("orders", {"id": number})
+    for n in range(filters):
+        Topic("orders", where=parse_filter({"id": n})).match(event)
+    assert event.has_caches
+    return event
+
+
+def test_the_events_that_were_looked_into_last_keep_what_was_cached() -> None:
+    caches = EventCaches(3 * (300 + MATCH_BYTES))
+    first, second, third, fourth = events = [looked_into(number) for number in range(4)]
+    for event in (first, second, third, first, fourth):
+        caches.looked_into(event)
+
+    assert [event.has_caches for event in events] == [True, False, True, True]
+    assert second.row is not None and second.row.text("id") == "1"
+
+
+def test_the_results_of_filters_count() -> None:
+    caches = EventCaches(10 * (300 + MATCH_BYTES))
+    few, many = looked_into(1), looked_into(2, filters=50)
+    for event in (few, many):
+        caches.looked_into(event)
+
+    assert (few.has_caches, many.has_caches) == (False, False)
+
+
+def test_an_event_that_nobody_looked_into_takes_no_room() -> None:
+    caches = EventCaches(300 + MATCH_BYTES)
+    event = looked_into(1)
+    caches.looked_into(event)
+    for number in range(10):
+        caches.looked_into(inserted("news", {"id": number}))
+
+    assert event.has_caches
