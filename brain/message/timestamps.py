@@ -1,4 +1,4 @@
-"""Timestamps as PostgreSQL writes them into jsonb, and as the wire formats print them."""
+"""Timestamps as PostgreSQL writes them into JSON, and as the wire formats print them."""
 
 from __future__ import annotations
 
