@@ -29,10 +29,18 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.base_type FROM PUBLIC;
 
--- The expression for the size of a value in bytes, which reads headers and never fetches the value; null
--- for types of a fixed length. Only of text and bytea does a header tell the size before compression.
--- Any other compressed value counts four times, which is what JSON compresses to. JSON and arrays may
--- compress to a hundredth: one that is not larger than `column_bytes` by that is fetched, for a lower bound of
+-- The expression for the size of a value by its header alone. A compressed one counts four times, which is what
+-- JSON compresses to.
+CREATE OR REPLACE FUNCTION brain.stored_size(value text) RETURNS text LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('pg_column_size(%1$s)::bigint'
+                  ' * CASE WHEN pg_column_compression(%1$s) IS NULL THEN 1 ELSE 4 END', value)
+$$;
+REVOKE ALL ON FUNCTION brain.stored_size FROM PUBLIC;
+
+-- The expression for the size of a value in bytes, by its header where that tells it; null for types of a
+-- fixed length. Only of text and bytea does a header tell the size before compression. JSON and arrays may
+-- compress to a hundredth: one whose stored size is not over `column_bytes` is fetched, for a lower bound of
 -- its JSON. An element of an array takes two bytes, and what jsonb has for a number of one digit twelve.
 CREATE OR REPLACE FUNCTION brain.size_expression(value text, type oid, column_bytes integer) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -48,8 +56,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                                ' WHEN pg_column_size(%1$s) > %2$s THEN %2$s * 4 + 4'
                                ' ELSE greatest(pg_column_size(%1$s) * 4, %3$s) END',
                                value, column_bytes / 4, format(least_bytes, value))
-               ELSE format('pg_column_size(%1$s)::bigint'
-                           ' * CASE WHEN pg_column_compression(%1$s) IS NULL THEN 1 ELSE 4 END', value)
+               ELSE brain.stored_size(value)
            END
       FROM pg_type t
       LEFT JOIN pg_type element ON element.typarray = t.oid,
@@ -272,13 +279,16 @@ SET search_path = pg_catalog, pg_temp AS $$
                CASE WHEN n.size IS NULL
                         THEN '(new_parts[%1$s] IS NULL AND record_image_ne(ROW(%2$s), ROW(%3$s)))'
                     WHEN current_setting('server_version_num')::integer < 170000
-                        THEN '(new_parts[%1$s] IS NULL AND (greatest(%4$s, %5$s) > %6$s'
+                        THEN '(new_parts[%1$s] IS NULL AND (greatest(%5$s, %6$s) > %4$s'
                              ' OR record_image_ne(ROW(%2$s), ROW(%3$s))))'
                     ELSE '(new_parts[%1$s] IS NULL AND (pg_column_toast_chunk_id(%2$s)'
                          ' IS DISTINCT FROM pg_column_toast_chunk_id(%3$s)'
                          ' OR pg_column_toast_chunk_id(%3$s) IS NULL'
                          ' AND record_image_ne(ROW(%2$s), ROW(%3$s))))' END,
-               n.number, o.value, n.value, o.size, n.size, watched.column_bytes), ' OR ' ORDER BY n.number)
+               n.number, o.value, n.value, watched.column_bytes,
+               CASE WHEN o.size LIKE 'octet_length%' THEN o.size ELSE brain.stored_size(o.value) END,
+               CASE WHEN n.size LIKE 'octet_length%' THEN n.size ELSE brain.stored_size(n.value) END),
+               ' OR ' ORDER BY n.number)
       FROM brain.column_expressions(watched, 'NEW') n JOIN brain.column_expressions(watched, 'OLD') o USING (number)
      WHERE NOT n.is_missing
 $$;

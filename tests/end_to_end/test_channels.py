@@ -108,8 +108,8 @@ async def test_the_command_line_lists_watches_and_stops_them(
         (("watch", "nosuch.orders", "--columns", "id"), 'schema "nosuch" does not exist'),
         (("watch", "nosuch.public.orders", "--columns", "id"), "nosuch.public.orders"),
         (("watch", "a.b.c.orders", "--columns", "id"), "a.b.c.orders"),
-        (("watch", "", "--columns", "id"), "invalid name syntax"),
-        (("watch", b"\xff".decode(errors="surrogateescape"), "--columns", "id"), "invalid input"),
+        (("watch", "", "--columns", "id"), "the name is empty"),
+        (("watch", b"\xff".decode(errors="surrogateescape"), "--columns", "id"), "is not UTF-8"),
         (("unwatch", "nosuch.orders"), 'schema "nosuch" does not exist'),
         (("watch", "orders", "--columns", "id,wrong"), "orders has no column wrong"),
         (
