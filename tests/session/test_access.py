@@ -19,6 +19,7 @@ from brain.database.connection import opened_pool
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from brain.problems import Problems
+from brain.settings import Settings
 from tests.session.test_commands import published, token, with_secret
 from tests.transport.served import application, new_hub, served
 
@@ -92,6 +93,26 @@ async def test_a_name_that_no_channel_can_have_is_no_fault_of_the_access_functio
 
     assert [may_read(name) for name in ("missions", "a\0b", "missions:\0")] == [True, False, False]
     assert problems.recent() == []
+
+
+async def test_the_access_function_gets_the_user_of_a_development_token(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        """
+        CREATE FUNCTION brain.may_read(claims jsonb, channel text) RETURNS boolean LANGUAGE sql
+        AS $$ SELECT channel = 'of ' || (claims ->> 'sub') $$
+        """
+    )
+    async with opened_pool(database) as pool:
+        access_function = AccessFunction(1, pool)
+        await access_function.look()
+        authority = authority_for(Settings(), access_function)
+        may_read = await authority.read_predicate(
+            await authority.identify("ann"), ["of user_ann", "of bob"]
+        )
+
+    assert (may_read("of user_ann"), may_read("of bob")) == (True, False)
 
 
 async def test_a_client_of_a_feed_is_refused_meanwhile_and_may_try_again(
