@@ -83,10 +83,10 @@ def watch_command(
     row_bytes: int | None,
     **flags: Any,
 ) -> None:
-    """Stream a table's changes; a second call changes how."""
+    """Stream a table's changes; a second call replaces the whole watch."""
 
     if [columns is not None, all_columns, excluded is not None].count(True) != 1:
-        raise UsageError("one of --columns, --all-columns and --except is needed")
+        raise UsageError("exactly one of --columns, --all-columns and --except is needed")
 
     async def work(connection: asyncpg.Connection, _: str) -> str:
         await find_tables_as_psql(connection)
@@ -134,9 +134,18 @@ def watches_command(**flags: Any) -> None:
         return await watches.watches(connection)
 
     for watch in on_database(work, **flags):
-        click.echo(f"{watch.channel}  {watch.table} ({', '.join(watch.columns)}) {watch.timing}")
+        click.echo(line_of(watch))
         for problem in watch.problems:
             click.echo(f"    {problem}")
+
+
+def line_of(watch: Watch) -> str:
+    """Return the channel, the table with its columns, the timing, and the options that are set."""
+    parts = [f"{watch.channel}  {watch.table} ({', '.join(watch.columns)}) {watch.timing}"]
+    if watch.is_replicated:
+        parts.append("replicated")
+    parts += [f"{operation}={name}" for operation, name in watch.types.items()]
+    return " ".join(parts)
 
 
 async def find_tables_as_psql(connection: asyncpg.Connection) -> None:

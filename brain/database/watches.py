@@ -57,7 +57,10 @@ class Watch:
     table: str
     channel: str
     columns: tuple[str, ...]
+    types: Mapping[str, str]
+    """The types of its messages by operation, where the watch names them."""
     timing: str
+    is_replicated: bool
     problems: tuple[str, ...]
     """Why not every change is logged as configured, if so."""
 
@@ -78,7 +81,8 @@ async def watches(connection: Queryable) -> list[Watch]:
     """Return all watches, by channel."""
     records = await connection.fetch(
         """
-        SELECT relation::regclass::text AS relation, channel, columns, timing, problems
+        SELECT relation::regclass::text AS relation, channel, columns, types, timing, replicated,
+               problems
           FROM brain.watches ORDER BY channel
         """
     )
@@ -87,7 +91,9 @@ async def watches(connection: Queryable) -> list[Watch]:
             record["relation"],
             record["channel"],
             tuple(record["columns"]),
+            orjson.loads(record["types"]),
             record["timing"],
+            record["replicated"],
             tuple(record["problems"]),
         )
         for record in records

@@ -382,10 +382,10 @@ CREATE TABLE IF NOT EXISTS brain.channel_tables (
 --
 -- What cannot work is an exception, and what works with a limit is a warning, each with the way out.
 --
--- To be called again when any of that changes. It locks the table for a moment, and needs the table's
--- TRIGGER privilege and membership in brain_owner; a later call also its owner's rights. The names of the triggers sort before letters: if they
--- fired after a trigger of the application that writes the row again, the older image would be logged
--- last.
+-- To be called again when any of that changes: a later call replaces the whole watch, and what is left out is
+-- the default again. It locks the table for a moment, and needs the table's TRIGGER privilege and membership in
+-- brain_owner; a later call also its owner's rights. The names of the triggers sort before letters: if they
+-- fired after a trigger of the application that writes the row again, the older image would be logged last.
 CREATE OR REPLACE FUNCTION brain.watch(relation regclass, channel text, columns text[], types jsonb DEFAULT '{}',
                             timing text DEFAULT NULL, replicated boolean DEFAULT false,
                             column_bytes integer DEFAULT 262144, row_bytes integer DEFAULT 1048576)
@@ -498,6 +498,13 @@ CREATE TRIGGER "!brain_2_truncate_%5$s" AFTER TRUNCATE ON %1$s
         RAISE WARNING 'table % was watched with other columns: %', relation, concat_ws('; ',
             'no longer sent: ' || (SELECT string_agg(c, ', ') FROM unnest(former.columns) c WHERE c <> ALL (columns)),
             'new: ' || (SELECT string_agg(c, ', ') FROM unnest(columns) c WHERE c <> ALL (former.columns)));
+    END IF;
+    IF former.types <> types THEN
+        RAISE WARNING 'table % was watched with other types of messages: %', relation, (
+            SELECT string_agg(format('%s was %s, and is %s', name, coalesce(former.types ->> name, 'the default'),
+                                     coalesce(types ->> name, 'the default')), '; ' ORDER BY place)
+              FROM unnest('{insert,update,delete,truncate}'::text[]) WITH ORDINALITY o (name, place)
+             WHERE former.types ->> name IS DISTINCT FROM types ->> name);
     END IF;
     UPDATE brain.watched w SET known_limits = brain.limits(w) WHERE w.id = watched.id RETURNING w.* INTO watched;
     FOREACH limit_found IN ARRAY watched.known_limits LOOP

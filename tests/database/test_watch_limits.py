@@ -323,6 +323,24 @@ async def test_watching_again_in_another_way_is_a_warning(connection: asyncpg.Co
     ]
 
 
+async def test_other_types_of_messages_than_before_are_a_warning(
+    connection: asyncpg.Connection,
+) -> None:
+    await connection.execute(THINGS)
+    typed = "SELECT brain.watch('things', 'things', '{id,a}', '%s')"
+    placed = typed % '{"insert": "placed", "delete": "gone"}'
+
+    assert await warnings(connection, placed, placed) == []
+    assert await warnings(connection, typed % '{"delete": "removed", "update": "moved"}') == [
+        "table public.things was watched with other types of messages: insert was placed, and is"
+        " the default; update was the default, and is moved; delete was gone, and is removed"
+    ]
+    assert await warnings(connection, typed % "{}") == [
+        "table public.things was watched with other types of messages: update was moved, and is the"
+        " default; delete was removed, and is the default"
+    ]
+
+
 async def test_a_type_whose_functions_only_its_owner_may_execute_is_shown(
     database: str, connection: asyncpg.Connection
 ) -> None:

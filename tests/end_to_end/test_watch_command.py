@@ -93,8 +93,8 @@ async def test_the_default_channel_is_the_name_without_schema_and_quotes(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "one of --columns, --all-columns and --except is needed"),
-        (["--columns", "id", "--all-columns"], "one of --columns, --all-columns and"),
+        ([], "exactly one of --columns, --all-columns and --except is needed"),
+        (["--columns", "id", "--all-columns"], "exactly one of --columns, --all-columns and"),
         (["--except", "secret,nope"], "table public.orders has no column nope; it has id, status"),
         (["--columns", "id,nope"], "table public.orders has no column nope; it has id, status"),
         (["--columns", "id", "--row-bytes", "10"], "Invalid value for '--row-bytes': 10 is not in"),
@@ -143,6 +143,29 @@ async def test_a_table_that_is_not_there_is_named_with_those_that_may_be_meant(
 
     assert (done.status, done.stdout) == (2, "")
     assert line in done.stderr and done.stderr.count("\n") == 1
+
+
+async def test_the_options_of_a_watch_are_listed_where_they_are_set(url: dict[str, str]) -> None:
+    async def listed(*options: str) -> str:
+        assert (
+            await brain("watch", "orders", "--columns", "id,status", *options, **url)
+        ).status == 0
+        return (await brain("watches", **url)).stdout
+
+    assert await listed() == "orders  orders (id, status) immediate\n"
+    assert (
+        await listed(
+            "--replicated",
+            "--timing",
+            "deferred",
+            "--type",
+            "insert=placed",
+            "--type",
+            "delete=gone",
+        )
+        == "orders  orders (id, status) deferred replicated delete=gone insert=placed\n"
+    )
+    assert await listed("--replicated") == "orders  orders (id, status) immediate replicated\n"
 
 
 async def test_warnings_are_printed(url: dict[str, str]) -> None:
