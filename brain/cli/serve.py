@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging.config
+import shlex
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from brain.auth.keys import keys_of
 from brain.cli.database import database, database_option, read_settings, require_url, run
 from brain.cli.systems import fits, systems_of, systems_option
 from brain.database import migrations
-from brain.database.connection import connected, require_own_session, shown
+from brain.database.connection import connected, outlined, require_own_session
 from brain.database.log import Log
 from brain.database.tables_of_systems import system_problems
 from brain.errors import EmbeddedServerError
@@ -87,7 +88,14 @@ def serve_command(samples: bool, **flags: Any) -> None:
             settings,
             systems,
             sockets,
-            on_ready=partial(announce, settings, port, psql, examples_of(systems, samples)),
+            on_ready=partial(
+                announce,
+                settings,
+                port,
+                psql,
+                examples_of(systems, samples),
+                has_url_option=flags["database_url"] is not None,
+            ),
             should_stop=lambda: server is not None and server.has_ended,
         )
         ignore_signals()
@@ -172,7 +180,14 @@ def examples_of(systems: list[System], has_samples: bool) -> dict[str, str]:
     return examples
 
 
-def announce(settings: Settings, port: int, psql: str, examples: dict[str, str]) -> None:
+def announce(
+    settings: Settings,
+    port: int,
+    psql: str,
+    examples: dict[str, str],
+    *,
+    has_url_option: bool = False,
+) -> None:
     """Print that Brain is ready, and what to type next."""
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
     host = "localhost" if name in ("0.0.0.0", "[::]") else name
@@ -186,7 +201,11 @@ def announce(settings: Settings, port: int, psql: str, examples: dict[str, str])
         lines.append("\nand, in another terminal, change a row:\n")
         lines += [f'  {what:<12} {psql} -c "{sql}"' for what, sql in examples.items()]
     else:
-        where = f" --database-url {shown(settings.database_url)}" if settings.database_url else ""
+        where = ""
+        if settings.database_url is not None:
+            where = "      (with the same BRAIN_DATABASE_URL or DATABASE_URL)"
+            if has_url_option:
+                where = f" --database-url {shlex.quote(outlined(settings.database_url))}"
         lines.append(f"  watch     brain watch orders --columns id,status{where}")
         lines.append(f"  listen    wscat -c 'ws://{host}:{port}/ws?channel=orders'")
     click.echo("\n".join(lines) + "\n")

@@ -186,6 +186,16 @@ def shown(url: str, *, with_user: bool = True) -> str:
     return f"{parts.scheme}://{user}{host}{parts.path}"
 
 
+def outlined(url: str) -> str:
+    """Return `url` for a command to complete, with `...` for its password and its parameters."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    if parts.password is not None:
+        user = f"{parts.username}:..."
+    query = "?..." if parts.query else ""
+    return f"{parts.scheme}://{user}{'@' if user else ''}{host}{parts.path}{query}"
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error: details and hints follow in PostgreSQL's errors."""
     if isinstance(error, UnicodeDecodeError):

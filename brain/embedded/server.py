@@ -43,6 +43,7 @@ ROLE = "cecelia"
 PORTS = range(5432, 5533)
 LOOPBACK = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 EPHEMERAL_PREFIX = "brain-ephemeral-"
+OTHER_FOLDER = "choose another folder with XDG_DATA_HOME, or `brain serve --ephemeral`"
 START_SECONDS = 60
 
 # Every user of this machine can connect, without a password.
@@ -138,8 +139,9 @@ def _translating_errors(folder: Path | None) -> Iterator[None]:
         yield
     except OSError as error:
         place = error.filename or folder or tempfile.gettempdir()
+        way_out = OTHER_FOLDER if folder else "choose another folder with TMPDIR"
         raise EmbeddedServerError(
-            f"cannot keep a database in {place}: {error.strerror or error}; choose another folder"
+            f"cannot keep a database in {place}: {error.strerror or error}; {way_out}"
         ) from error
 
 
@@ -201,7 +203,7 @@ def _lock(descriptor: int, folder: Path) -> None:
         postmaster = read_postmaster(folder / "data")
         known = f" (its PostgreSQL is process {postmaster.process_id})" if postmaster else ""
         raise EmbeddedServerError(
-            f"another Brain uses {folder}{known}: stop it, or choose another folder"
+            f"another Brain uses {folder}{known}: stop it, or {OTHER_FOLDER}"
         ) from None
 
 
@@ -229,12 +231,12 @@ def _make(
 def _check_version(home: Path, binaries: Binaries) -> None:
     version = home / "data" / "PG_VERSION"
     if not version.exists():
-        raise EmbeddedServerError(f"{version.parent} holds no database: choose another folder")
+        raise EmbeddedServerError(f"{version.parent} holds no database: {OTHER_FOLDER}")
     major = version.read_text().strip()
     if major != str(binaries.major):
         raise EmbeddedServerError(
             f"{home} holds data of PostgreSQL {major}, but {binaries.folder} is PostgreSQL "
-            f"{binaries.major}: choose another folder, or move the data with pg_dump"
+            f"{binaries.major}: {OTHER_FOLDER}, or move the data with pg_dump"
         )
 
 

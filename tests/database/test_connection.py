@@ -17,6 +17,7 @@ from brain.database.connection import (
     explain,
     is_lost_link,
     opened_pool,
+    outlined,
     require_own_session,
     shown,
     translating_errors,
@@ -74,6 +75,18 @@ def test_a_url_is_shown_without_its_password_and_its_parameters() -> None:
         == "postgresql://me@host:5432/db"
     )
     assert shown("postgresql:///db") == "postgresql:///db"
+
+
+@pytest.mark.parametrize(
+    ("url", "shape"),
+    [
+        ("postgresql://me:se@cret@host:5432/db", "postgresql://me:...@host:5432/db"),
+        ("postgresql://me@one,two:5433/db?password=secret", "postgresql://me@one,two:5433/db?..."),
+        ("postgresql:///db", "postgresql:///db"),
+    ],
+)
+def test_a_command_has_dots_for_what_a_url_keeps_to_itself(url: str, shape: str) -> None:
+    assert outlined(url) == shape
 
 
 async def test_an_error_names_the_address_where_no_server_listens() -> None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import jwt
@@ -441,6 +441,24 @@ async def test_the_commands_printed_at_the_start_work_as_printed(
         assert types == ["run_update", "run_update", "run_complete", "run_failed"]
 
 
+async def test_the_command_printed_at_the_start_reaches_the_same_database(
+    tmp_path: Path, core_database: str
+) -> None:
+    parts = urlsplit(core_database)
+    host = parts.netloc.rpartition("@")[2]
+    password = urlunsplit(parts._replace(netloc=f"{parts.username}:secret@{host}"))
+    command = "brain watch orders --columns id,status"
+    async with running_brain(tmp_path, BRAIN_SYSTEMS="", BRAIN_DATABASE_URL=password) as serving:
+        assert printed(serving, "brain watch") == [command]
+        same = f"{command}      (with the same BRAIN_DATABASE_URL or DATABASE_URL)\n"
+        assert same in serving.output.read_text()
+    option = ("--database-url", password)
+    async with running_brain(tmp_path, *option, BRAIN_SYSTEMS="") as serving:
+        hidden = password.replace("secret", "...")
+        assert printed(serving, "brain watch") == [f"{command} --database-url {hidden}"]
+        assert "secret" not in serving.output.read_text()
+
+
 @own_data_only
 async def test_without_a_url_the_data_is_kept_in_the_users_folder_between_two_runs(
     tmp_path: Path, kept_home: dict[str, str], kept: Path
@@ -554,7 +572,9 @@ async def test_a_second_brain_on_the_same_data_is_an_error_in_one_line(
     async with running_brain(tmp_path, **kept_home) as serving:
         line = await refused("serve", "--port=0", status=1, **kept_home)
         assert line.startswith(f"another Brain uses {kept} (its PostgreSQL is process ")
-        assert line.endswith("): stop it, or choose another folder")
+        assert line.endswith(
+            "): stop it, or choose another folder with XDG_DATA_HOME, or `brain serve --ephemeral`"
+        )
         assert (await get(serving.http + "/readyz"))[0] == 200
 
 
