@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any
 
 from brain.message.cursor import Cursor
 from brain.message.json_text import key_text
@@ -55,8 +54,6 @@ class Event:
     """The watched columns that the row lacks, because they are too large or unreadable."""
     frames: dict[str, bytes | None] = field(default_factory=dict, compare=False, repr=False)
     """Its message as a frame, per encoding; None where the wire format has none."""
-    matches: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
-    """Whether it matches each `Topic` with a filter that was asked so far."""
     _key_text: str | None = field(default=None, init=False, compare=False, repr=False)
     _row: Row | None = field(default=None, init=False, compare=False, repr=False)
     _former: Row | None = field(default=None, init=False, compare=False, repr=False)
@@ -89,12 +86,11 @@ class Event:
 
     @property
     def has_caches(self) -> bool:
-        return self._row is not None or self._former is not None or bool(self.matches)
+        return self._row is not None or self._former is not None
 
     def drop_caches(self) -> None:
-        """Free what looking inside has cached: the columns, and the results of filters."""
+        """Free what looking inside has cached: the columns."""
         self._row = self._former = None
-        self.matches = {}
 
     def has_changed(self, column: str) -> bool:
         """Return True if a column of an updated row has another value, or may have."""

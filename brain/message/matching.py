@@ -1,4 +1,4 @@
-"""Which events a subscription matches: a whole channel, one row of it, or rows by a filter."""
+"""What a client subscribes to: a whole channel, one row of it, or rows by a filter."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from decimal import Decimal, InvalidOperation
 from enum import Enum
 from math import isfinite
 from typing import Any
-from weakref import WeakValueDictionary
 
-from brain.errors import RowNotShown
-from brain.message.event import Event, Operation
-from brain.message.json_text import equals, is_unicode
-from brain.message.row import Row
+from brain.message.json_text import is_unicode
 
 INTERNAL = "brain."
 """The prefix of channels that no client may read."""
@@ -28,9 +24,6 @@ FilterValue = str | int | Decimal | bool | None
 Filter = tuple[tuple[str, FilterValue, bool], ...]
 """Columns in alphabetical order, each with the value that a row must have, and whether that is
 `true` or `false`, which equal 1 and 0 in Python."""
-
-NOT_YET = object()
-"""In place of the result for an event that was not matched yet."""
 
 
 class Match(Enum):
@@ -53,45 +46,6 @@ class Topic:
     @property
     def is_whole(self) -> bool:
         return self.key is None and not self.where
-
-    def match(self, event: Event) -> Match | None:
-        """Return how `event` concerns this topic; None: not at all."""
-        if event.channel != self.channel:
-            return None
-        if self.key is not None and not self._is_about_row(event):
-            return None
-        if not self.where:
-            return Match.MATCHES
-        # Once for all subscriptions with an equal filter.
-        match: Match | None = event.matches.get(self, NOT_YET)
-        if match is NOT_YET:
-            match = event.matches[self] = self._filtered(event)
-        return match
-
-    def _is_about_row(self, event: Event) -> bool:
-        if event.operation is Operation.PUBLISH:
-            return False
-        return event.key is None or event.key_text == self.key
-
-    def _filtered(self, event: Event) -> Match | None:
-        if event.operation in (Operation.TRUNCATE, Operation.RESET):
-            return Match.MATCHES
-        if self._matches(event.row):
-            return Match.MATCHES
-        if event.operation is Operation.UPDATE and self._matches(event.former):
-            return Match.LEAVES
-        return None
-
-    def _matches(self, row: Row | None) -> bool:
-        """Return True if every column has its value; an omitted one is longer than any of them."""
-        if row is None:
-            return False
-        try:
-            return all(
-                name in row and equals(row.text(name), value) for name, value, _ in self.where
-            )
-        except RowNotShown:
-            return False  # what was published is no object
 
 
 def parse_filter(columns: Any) -> Filter:
@@ -170,43 +124,3 @@ def requested_topics(name: str, where: Filter, may_read: Callable[[str], bool]) 
     if separator and (may_read(name) or may_read(channel)):
         topics.add(Topic(channel, key, where))
     return frozenset(topics)
-
-
-class SubscriptionSet:
-    """All topics of one client. Equal sets are one object, shared by their clients."""
-
-    def __init__(self, topics: frozenset[Topic]) -> None:
-        self.topics = topics
-        self.channels = frozenset(topic.channel for topic in topics)
-        self._whole = frozenset(topic.channel for topic in topics if topic.is_whole)
-        self._parts: dict[str, list[Topic]] = {}
-        for topic in topics:
-            if topic.channel not in self._whole:
-                self._parts.setdefault(topic.channel, []).append(topic)
-
-    def match(self, event: Event) -> Match | None:
-        """Return how `event` concerns these subscriptions; None: not at all."""
-        if event.channel in self._whole:
-            return Match.MATCHES
-        found = {topic.match(event) for topic in self._parts.get(event.channel, ())}
-        if Match.MATCHES in found:
-            return Match.MATCHES
-        return Match.LEAVES if Match.LEAVES in found else None
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SubscriptionSet) and self.topics == other.topics
-
-    def __hash__(self) -> int:
-        return hash(self.topics)
-
-
-SETS: WeakValueDictionary[frozenset[Topic], SubscriptionSet] = WeakValueDictionary()
-"""Those of the clients that are there: a set goes with the last client that has it."""
-
-
-def subscription_set(topics: frozenset[Topic]) -> SubscriptionSet:
-    """Return the one set for all clients with these topics."""
-    found = SETS.get(topics)
-    if found is None:
-        found = SETS[topics] = SubscriptionSet(topics)
-    return found

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from brain.errors import RowNotShown
 from brain.message.event import Event
-from brain.message.matching import Match, SubscriptionSet
+from brain.message.matching import Match
 from brain.message.snapshot import Part, Snapshot, parts_of
+from brain.message.subscription_set import SubscriptionSet
 from brain.message.wire_format import WireFormat
 from brain.problems import Problems
 

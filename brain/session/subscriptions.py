@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from brain.message.matching import (
-    Filter,
-    SubscriptionSet,
-    Topic,
-    requested_topics,
-    subscription_set,
-)
+from brain.message.matching import Filter, Topic, requested_topics
+from brain.message.subscription_set import SubscriptionSet, subscription_set
 
 
 class Subscriptions:
