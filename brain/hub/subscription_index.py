@@ -71,8 +71,14 @@ class SubscriptionIndex:
 
     def _in_parts(self, channel: ChannelIndex, event: Event) -> dict[Cohort, Match]:
         found: dict[Cohort, Match] = {}
-        for match, cohorts in channel.parts.find(event):
-            for cohort in cohorts:
-                if match is Match.MATCHES or cohort not in found:
-                    found[cohort] = match
+        # Of the ways in which an event concerns a cohort, the first one in `Match` holds.
+        for match, cohorts in sorted(channel.parts.find(event), key=order, reverse=True):
+            found.update(dict.fromkeys(cohorts, match))
         return found
+
+
+ORDER = {match: place for place, match in enumerate(Match)}
+
+
+def order(found: tuple[Match, set[Cohort]]) -> int:
+    return ORDER[found[0]]

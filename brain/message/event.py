@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
@@ -52,6 +52,10 @@ class Event:
     """The only user who gets it; None: all subscribers of the channel."""
     omitted: tuple[str, ...] = ()
     """The watched columns that the row lacks, because they are too large or unreadable."""
+    rule_values: str | None = None
+    """The columns by which row rules decide who may see the row, as JSON; no client gets them."""
+    old_rule_values: str | None = None
+    """Those of the row as it was before."""
     frames: dict[str, bytes | None] = field(default_factory=dict, compare=False, repr=False)
     """Its message as a frame, per encoding; None where the wire format has none."""
     _key_text: str | None = field(default=None, init=False, compare=False, repr=False)
@@ -83,6 +87,15 @@ class Event:
         if self._former is None and self.old is not None:
             self._former = Row(self.old)
         return self._former
+
+    @property
+    def is_restricted(self) -> bool:
+        """True if row rules decide who may see it."""
+        return self.rule_values is not None or self.old_rule_values is not None
+
+    def entering(self) -> Event:
+        """Return the update as a client sees it that could not see the row before."""
+        return replace(self, operation=Operation.INSERT, old=None, frames={})
 
     @property
     def has_caches(self) -> bool:

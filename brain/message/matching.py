@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
+from functools import cached_property
 from math import isfinite
-from typing import Any
+from typing import Any, Protocol
 
-from brain.message.json_text import is_unicode
+from brain.message.json_text import (
+    Scalar,
+    is_unicode,
+    scalar_in,
+    split_array,
+    split_object,
+    text_of,
+)
 
 INTERNAL = "brain."
 """The prefix of channels that no client may read."""
@@ -26,12 +33,40 @@ Filter = tuple[tuple[str, FilterValue, bool], ...]
 `true` or `false`, which equal 1 and 0 in Python."""
 
 
+Rules = tuple[tuple[str, frozenset[Scalar]], ...]
+
+
 class Match(Enum):
     """How an event concerns a subscription."""
 
     MATCHES = "matches"
+    ENTERS = "enters"
+    """The client could not see the row before the event."""
     LEAVES = "leaves"
-    """The row matched the filter before the event, and does not after it."""
+    """The row matched the filter and the row rules before the event, and does not after it."""
+
+
+@dataclass(frozen=True)
+class RowAccess:
+    """Which rows of a channel with row rules a client may see."""
+
+    allowed: str
+    """As JSON, {"customer_id": [7, 8]}: the values of each column. `true`: all rows."""
+
+    @property
+    def is_exempt(self) -> bool:
+        """True if the rules do not restrict the client."""
+        return self.allowed == "true"
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The columns, in alphabetical order, with the values of each."""
+        if self.is_exempt:
+            return ()
+        return tuple(
+            (name, frozenset(scalar_in(text_of(value)) for value in split_array(text_of(values))))
+            for name, values in sorted(split_object(self.allowed).items())
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +77,16 @@ class Topic:
     key: str | None = None
     """That of one row, as `key_text` returns it."""
     where: Filter = ()
+    rows: RowAccess | None = None
+    """Those that the client may see of a channel with row rules; None: it has no rules."""
 
     @property
     def is_whole(self) -> bool:
-        return self.key is None and not self.where
+        return self.key is None and not self.where and not self.rules
+
+    @property
+    def rules(self) -> Rules:
+        return () if self.rows is None else self.rows.rules
 
 
 def parse_filter(columns: Any) -> Filter:
@@ -108,9 +149,21 @@ def exact_number(text: str) -> Decimal:
         raise ValueError("where: the exponent of a number is too large") from None
 
 
-def requested_topics(name: str, where: Filter, may_read: Callable[[str], bool]) -> frozenset[Topic]:
+class ReadAccess(Protocol):
+    """What an identity may read."""
+
+    def __call__(self, name: str) -> bool:
+        """Return True if it may read the channel, or row of a channel, that is named."""
+        ...
+
+    def rows(self, channel: str) -> RowAccess | None:
+        """Return which rows of a channel it may see; None if the channel has no row rules."""
+        ...
+
+
+def requested_topics(name: str, where: Filter, access: ReadAccess) -> frozenset[Topic]:
     """
-    Return the topics that a client requests by `name`, as far as it may read them.
+    Return the topics that a client requests by `name`, as far as `access` lets it read them.
 
     `tasks:task-123` is the row `task-123` of `tasks`, and may be the name of a channel as well. The
     right to read the channel `tasks` includes its rows.
@@ -119,8 +172,8 @@ def requested_topics(name: str, where: Filter, may_read: Callable[[str], bool]) 
     if name.startswith(INTERNAL):
         return frozenset()
     topics = set()
-    if may_read(name):
-        topics.add(Topic(name, where=where))
-    if separator and (may_read(name) or may_read(channel)):
-        topics.add(Topic(channel, key, where))
+    if access(name):
+        topics.add(Topic(name, where=where, rows=access.rows(name)))
+    if separator and (access(name) or access(channel)):
+        topics.add(Topic(channel, key, where, access.rows(channel)))
     return frozenset(topics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from brain.message.equality_index import EqualityIndex
@@ -15,18 +16,27 @@ class SubscriptionSet:
     def __init__(self, topics: frozenset[Topic]) -> None:
         self.topics = topics
         self.channels = frozenset(topic.channel for topic in topics)
+        self.rows = {t.channel: t.rows for t in topics if t.rows is not None}
+        """Of the channels with row rules, which rows the client may see."""
         self._whole = frozenset(topic.channel for topic in topics if topic.is_whole)
         self._parts: dict[str, EqualityIndex[Topic]] = {}
+        self._private: dict[str, EqualityIndex[Topic]] = {}
+        """For messages to this user alone, whom no row rule restricts."""
         for topic in topics:
             if topic.channel not in self._whole:
                 self._parts.setdefault(topic.channel, EqualityIndex()).add(topic, topic)
+                plain = replace(topic, rows=None)
+                self._private.setdefault(topic.channel, EqualityIndex()).add(plain, topic)
 
     def match(self, event: Event) -> Match | None:
         """Return how `event` concerns these subscriptions; None: not at all."""
         if event.channel in self._whole:
-            return Match.MATCHES
-        parts = self._parts.get(event.channel)
-        return None if parts is None else parts.match(event)
+            # It may not be known here yet that there are rules: then nothing is sent.
+            is_shown = not event.is_restricted or event.channel in self.rows
+            return Match.MATCHES if is_shown else None
+        parts = self._parts if event.recipient is None else self._private
+        found = parts.get(event.channel)
+        return None if found is None else found.match(event)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SubscriptionSet) and self.topics == other.topics
