@@ -54,11 +54,11 @@ class Feeds:
         handshake, authority = self._services.handshake, self._services.authority
         identity = await handshake.identify(websocket)
         try:
-            may_read = await authority.read_predicate(identity, [name])
+            access = await authority.read_access(identity, [name])
         except AccessUndecided as error:
             await refuse(websocket, error.http_status, str(error))
             return
-        if not may_read(name):
+        if not access(name):
             await refuse(websocket, 403, "a token that allows this feed is needed")
             return
         try:
@@ -83,7 +83,7 @@ class Feeds:
         authority = self._services.authority
         identity = await authenticate(request, authority)
         # A client that may not read a feed does not learn whether it exists.
-        if (await authority.read_predicate(identity, [name]))(name):
+        if (await authority.read_access(identity, [name]))(name):
             refresher: FeedRefresher = request.state.feeds
             if not await refresher.knows(name, argument):
                 raise HTTPException(404, NO_FEED)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from brain.message.matching import Filter, Topic, requested_topics
+from brain.message.matching import Filter, ReadAccess, Topic, requested_topics
 from brain.message.subscription_set import SubscriptionSet, subscription_set
 
 
@@ -33,9 +33,9 @@ class Subscriptions:
     def remove(self, name: str, where: Filter) -> None:
         self._requested.pop((name, where), None)
 
-    def readable(self, may_read: Callable[[str], bool]) -> SubscriptionSet:
+    def readable(self, access: ReadAccess) -> SubscriptionSet:
         """Return those that the client may read."""
         topics = set(self._implied)
         for name, where in self._requested:
-            topics |= requested_topics(name, where, may_read)
+            topics |= requested_topics(name, where, access)
         return subscription_set(frozenset(topics))

@@ -17,27 +17,39 @@ from brain.auth.policy import Authority
 from brain.auth.token_verifier import token_in
 from brain.errors import TokenRefused
 from brain.message.json_text import split_object, text_of
+from brain.message.matching import ReadAccess
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Body = TypeVar("Body", bound=BaseModel)
 
 
 def readable_by(authority: Authority, parameter: str, endpoint: Endpoint) -> Endpoint:
-    """Return an endpoint for clients that may read the channel named by a path parameter."""
+    """
+    Return an endpoint for clients that may read the channel named by a path parameter.
+
+    What they may read is in the state of the request, as `access`.
+    """
 
     async def guarded(request: Request) -> Response:
-        await require_readable(request, authority, request.path_params[parameter])
+        access = await require_readable(request, authority, request.path_params[parameter])
+        request.state.access = access
         return await endpoint(request)
 
     return guarded
 
 
-async def require_readable(request: Request, authority: Authority, channel: str) -> None:
-    """Raise `HTTPException` unless the client may read a channel, which PostgreSQL can name."""
+async def require_readable(request: Request, authority: Authority, channel: str) -> ReadAccess:
+    """
+    Return what the client may read of a channel.
+
+    Raises `HTTPException` unless it may read the channel, and PostgreSQL can name it.
+    """
     if "\0" in channel:
         raise HTTPException(404, "no channel has such a name")
     identity = await authenticate(request, authority)
-    authorize(identity, (await authority.read_predicate(identity, [channel]))(channel))
+    access = await authority.read_access(identity, [channel])
+    authorize(identity, access(channel))
+    return access
 
 
 async def authenticate(request: Request, authority: Authority) -> Identity:

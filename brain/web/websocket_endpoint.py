@@ -122,18 +122,18 @@ async def open_channels(
         return
     who = identity or await services.handshake.identify(websocket)
     try:
-        may_read = await services.authority.read_predicate(who, request.names)
+        access = await services.authority.read_access(who, request.names)
     except AccessUndecided as error:
         await refuse(websocket, error.http_status, str(error))
         return
-    topics = (t for name in request.names for t in requested_topics(name, request.where, may_read))
+    topics = (t for name in request.names for t in requested_topics(name, request.where, access))
     if (reason := await services.sessions.refuse_filters(topics)) is not None:
         await refuse(websocket, 400, reason)
         return
 
     def session_for(admitted: Admitted) -> ChannelSession:
         sources = websocket.state.sources
-        return ChannelSession(admitted, services.sessions, sources, request, may_read)
+        return ChannelSession(admitted, services.sessions, sources, request, access)
 
     await services.handshake.accept(websocket, session_for, who, subprotocol)
 

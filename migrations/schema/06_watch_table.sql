@@ -731,7 +731,7 @@ REVOKE ALL ON FUNCTION brain.table_expression FROM PUBLIC;
 -- as events are: byte by byte, whatever the collation of the column.
 CREATE OR REPLACE FUNCTION brain.rows_condition(watched brain.watched, allowed jsonb) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN allowed IS NULL THEN 'true'
+    SELECT CASE WHEN watched.rules = '{}' OR allowed = 'true' THEN 'true'
                 ELSE coalesce(string_agg(coalesce(format('r.%I = ANY (%L::%s[])%s', a.attname,
                          ARRAY(SELECT jsonb_array_elements_text(allowed -> rule)), brain.base_type(a.atttypid)::regtype,
                          CASE WHEN NOT l.collisdeterministic
@@ -745,7 +745,8 @@ $$;
 REVOKE ALL ON FUNCTION brain.rows_condition FROM PUBLIC;
 
 -- The query for the watched columns of every row, as JSON text; values that are omitted from events are
--- omitted here too. `allowed`, as brain.row_access returns it, says which rows; null: all. One that cannot be shown fails it, unless it is `careful`, which takes longer.
+-- omitted here too. `allowed` says which rows: as brain.row_access returns it, or true: all. A query that does not
+-- say it has no rows of a table with row rules. One that cannot be shown fails it, unless it is `careful`, which takes longer.
 CREATE OR REPLACE FUNCTION brain.select_statement(watched brain.watched, careful boolean DEFAULT false,
                                                   allowed jsonb DEFAULT NULL) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from brain.auth.policy import Decided
 from brain.hub.cohort import Cohort
 from brain.hub.subscription_index import SubscriptionIndex
 from brain.message.base_format import BaseFormat
@@ -45,7 +46,9 @@ def random_subscriptions(random: Random) -> SubscriptionSet:
             topic
             for _ in range(random.randint(1, 3))
             for topic in requested_topics(
-                random.choice(names), parse_filter(random.choice(wheres)), lambda channel: True
+                random.choice(names),
+                parse_filter(random.choice(wheres)),
+                Decided(lambda channel: True),
             )
         )
     )

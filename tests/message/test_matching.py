@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from brain.auth.policy import Decided
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.json_text import is_unicode
@@ -21,7 +22,7 @@ from brain.message.subscription_set import SubscriptionSet, subscription_set
 from tests.message.rows import as_json, optional
 from tests.subscription_sets import in_channels
 
-EVERYTHING: Any = lambda channel: True  # noqa: E731
+EVERYTHING = Decided(lambda channel: True)
 
 
 def event(
@@ -139,7 +140,7 @@ def test_a_filter_is_an_object_of_plain_values(columns: Any) -> None:
 
 def test_a_channel_that_may_not_be_read_is_no_topic() -> None:
     def readable(*allowed: str) -> Any:
-        return lambda channel: channel in allowed
+        return Decided(lambda channel: channel in allowed)
 
     assert requested_topics("tasks", (), readable("agents")) == frozenset()
     assert requested_topics("tasks:a", (), readable("tasks")) == {Topic("tasks", "a")}

@@ -1,0 +1,212 @@
+"""Clients of a table with row rules: live, resumed, by snapshot and by HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import asyncpg
+import pytest
+from httpx2 import AsyncClient
+from websockets.asyncio.client import ClientConnection, connect
+
+from brain.app import create_app
+from tests.session.test_commands import token, with_secret
+from tests.transport.served import served
+
+PATIENCE_SECONDS = 20.0
+ORDERS = """
+    CREATE TABLE orders (id int PRIMARY KEY, customer_id text, total int);
+    SELECT brain.watch('orders', 'orders', '{id,total}', rules => '{"customer_id": "sub"}',
+                       exempt => '{"role": "admin"}');
+"""
+
+
+@pytest.fixture
+async def port(database: str, connection: asyncpg.Connection) -> AsyncIterator[int]:
+    await connection.execute(ORDERS)
+    async with served(create_app(database, with_secret())) as (port, _):
+        yield port
+
+
+@asynccontextmanager
+async def client(port: int, user: str, **query: Any) -> AsyncIterator[ClientConnection]:
+    """Connect a user whose claims are `claims`, and read the greeting."""
+    claims = query.pop("claims", {})
+    query = {"channel": "orders", "token": token(user, **claims), "cursor": ""} | query
+    async with connect(f"ws://127.0.0.1:{port}/ws?{urlencode(query)}", proxy=None) as websocket:
+        assert (await received(websocket))["type"] == "connected"
+        yield websocket
+
+
+async def received(websocket: ClientConnection) -> Any:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (message := json.loads(await websocket.recv()))["type"] == "heartbeat":
+            pass
+    return message
+
+
+async def messages(websocket: ClientConnection, count: int) -> list[tuple[str, Any]]:
+    found = [await received(websocket) for _ in range(count)]
+    return [(message["type"], message["data"]) for message in found]
+
+
+def left(id: int) -> tuple[str, Any]:
+    return "left", {"channel": "orders", "key": [id]}
+
+
+async def test_each_user_gets_its_rows_alone(port: int, connection: asyncpg.Connection) -> None:
+    async with (
+        client(port, "ann") as ann,
+        client(port, "ben") as ben,
+        client(port, "eve", claims={"role": "admin"}) as admin,
+    ):
+        await connection.execute("INSERT INTO orders VALUES (1, 'ann', 10), (2, 'ben', 20)")
+        await connection.execute("UPDATE orders SET total = total + 1")
+        await connection.execute("UPDATE orders SET customer_id = 'ben', total = 5 WHERE id = 1")
+        await connection.execute("DELETE FROM orders")
+        await connection.execute(
+            "SELECT brain.publish('orders', 'end', '{}', u) FROM unnest('{ann,ben,eve}'::text[]) u"
+        )
+
+        assert await messages(ann, 4) == [
+            ("orders_inserted", {"id": 1, "total": 10}),
+            ("orders_updated", {"id": 1, "total": 11}),
+            left(1),
+            ("end", {}),
+        ]
+        assert await messages(ben, 6) == [
+            ("orders_inserted", {"id": 2, "total": 20}),
+            ("orders_updated", {"id": 2, "total": 21}),
+            ("orders_inserted", {"id": 1, "total": 5}),
+            ("orders_deleted", {"id": 2, "total": 21}),
+            ("orders_deleted", {"id": 1, "total": 5}),
+            ("end", {}),
+        ]
+        assert [type for type, _ in await messages(admin, 8)] == [
+            *["orders_inserted"] * 2,
+            *["orders_updated"] * 3,
+            *["orders_deleted"] * 2,
+            "end",
+        ]
+
+
+async def test_a_snapshot_and_what_follows_have_its_rows_alone(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("INSERT INTO orders VALUES (1, 'ann', 10), (2, 'ben', 20)")
+    cases: list[tuple[str, dict[str, Any], list[dict[str, int]]]] = [
+        ("ann", {}, [{"id": 1, "total": 10}]),
+        ("eve", {}, []),
+        ("eve", {"role": "admin"}, [{"id": 1, "total": 10}, {"id": 2, "total": 20}]),
+    ]
+    for user, claims, rows in cases:
+        async with client(port, user, snapshot="", claims=claims) as websocket:
+            ((type, data),) = await messages(websocket, 1)
+            assert (type, data["rows"]) == ("snapshot", rows)
+        url = f"http://127.0.0.1:{port}/api/brain/snapshot/orders"
+        async with AsyncClient() as http:
+            bearer = {"authorization": f"Bearer {token(user, **claims)}"}
+            response = await http.get(url, headers=bearer)
+            assert response.json()["rows"] == rows
+
+
+async def test_a_client_that_resumes_gets_its_rows_alone(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    async with client(port, "ann") as ann:
+        await connection.execute("INSERT INTO orders VALUES (1, 'ann', 10)")
+        cursor = (await received(ann))["cursor"]
+    await connection.execute("INSERT INTO orders VALUES (2, 'ben', 20), (3, 'ann', 30)")
+
+    async with client(port, "ann", cursor=cursor) as ann:
+        assert await messages(ann, 1) == [("orders_inserted", {"id": 3, "total": 30})]
+
+
+async def test_a_client_without_claims_gets_nothing_and_no_message_for_all(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    async with client(port, "eve") as eve, client(port, "a", claims={"role": "admin"}) as admin:
+        await connection.execute("INSERT INTO orders VALUES (1, NULL, 10), (2, 'ben', 20)")
+        await connection.execute("""SELECT brain.publish('orders', 'sale', '{"a": 1}')""")
+        await connection.execute("SELECT brain.publish('orders', 'end', '{}', 'eve')")
+        await connection.execute("TRUNCATE orders")
+
+        assert await messages(eve, 2) == [("end", {}), ("orders_truncated", {})]
+        assert [type for type, _ in await messages(admin, 4)] == [
+            *["orders_inserted"] * 2,
+            "sale",
+            "orders_truncated",
+        ]
+
+
+async def test_an_open_client_follows_a_rule_that_changes(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("INSERT INTO orders VALUES (1, 'ann', 10), (2, 'ben', 20)")
+    async with client(port, "ann", snapshot="", claims={"totals": [20]}) as ann:
+        assert [one["id"] for _, data in await messages(ann, 1) for one in data["rows"]] == [1]
+        for rules, rows in (
+            ('{"total": "totals"}', [2]),
+            ("{}", [1, 2]),
+            ('{"customer_id": "sub"}', [1]),
+            ('{"customer_id": "sub", "total": "totals"}', []),
+        ):
+            await connection.execute("SELECT brain.restrict('orders', $1::text::jsonb)", rules)
+            found: list[Any] = [None]
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while found != rows:
+                    message = await received(ann)
+                    assert message["type"] in ("reset", "snapshot")
+                    if message["type"] == "snapshot":
+                        found = sorted(one["id"] for one in message["data"]["rows"])
+                        assert found in (rows, []), (rules, found)
+
+
+async def test_a_cursor_from_before_a_rule_gets_a_reset(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("SELECT brain.restrict('orders', '{}')")
+    async with client(port, "ann") as ann:
+        await connection.execute("INSERT INTO orders VALUES (1, 'ben', 10)")
+        cursor = (await received(ann))["cursor"]
+    await connection.execute("INSERT INTO orders VALUES (2, 'ben', 10)")
+    await connection.execute("""SELECT brain.restrict('orders', '{"customer_id": "sub"}')""")
+    await connection.execute("INSERT INTO orders VALUES (3, 'ann', 10), (4, 'ben', 10)")
+
+    async with client(port, "ann", cursor=cursor) as ann:
+        found = await messages(ann, 2)
+    assert [type for type, _ in found] == ["reset", "orders_inserted"]
+    assert found[1][1]["id"] == 3
+
+
+async def test_a_filter_and_a_row_hold_within_the_rules(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    async with (
+        client(port, "ann", where='{"total": 10}') as filtered,
+        client(port, "ann", channel="orders:1") as one,
+    ):
+        await connection.execute(
+            "INSERT INTO orders VALUES (1, 'ann', 10), (2, 'ben', 10), (3, 'ann', 30)"
+        )
+        await connection.execute("UPDATE orders SET customer_id = 'ben' WHERE id = 1")
+        await connection.execute("UPDATE orders SET total = 11 WHERE id = 1")
+        await connection.execute("UPDATE orders SET customer_id = 'ann' WHERE id = 1")
+        await connection.execute("UPDATE orders SET total = 10 WHERE id = 1")
+
+        assert await messages(filtered, 3) == [
+            ("orders_inserted", {"id": 1, "total": 10}),
+            left(1),
+            ("orders_updated", {"id": 1, "total": 10}),
+        ]
+        assert await messages(one, 4) == [
+            ("orders_inserted", {"id": 1, "total": 10}),
+            left(1),
+            ("orders_inserted", {"id": 1, "total": 11}),
+            ("orders_updated", {"id": 1, "total": 10}),
+        ]
