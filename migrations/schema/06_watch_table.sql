@@ -631,7 +631,7 @@ SET search_path = pg_catalog, pg_temp AS $$
     SELECT w.channel,
            EXISTS (SELECT FROM jsonb_each(w.exempt) e, jsonb_path_query(claims -> e.key, '$[*]') c,
                                jsonb_path_query(e.value, '$[*]') v
-                    WHERE c = v),
+                    WHERE jsonb_typeof(c) IN ('string', 'number', 'boolean') AND c #>> '{}' = v #>> '{}'),
            (SELECT '{' || string_agg(to_json(r.key)::text || ':[' || coalesce(texts, '') || ']', ',' ORDER BY r.key)
                        || '}'
               FROM jsonb_each_text(w.rules) r

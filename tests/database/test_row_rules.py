@@ -81,6 +81,8 @@ async def test_a_claim_is_what_postgresql_makes_of_it(
         ('{"role": "admin"}', '{"role": ["user", "admin"]}', True),
         ('{"role": ["admin", "support"]}', '{"role": "support"}', True),
         ('{"role": "admin", "staff": true}', '{"staff": true}', True),
+        ('{"staff": "true"}', '{"staff": true}', True),
+        ('{"role": "[]"}', '{"role": [[]]}', False),
         ('{"role": "admin"}', '{"role": "administrator"}', False),
         ('{"role": "admin"}', '{"role": {"admin": true}}', False),
         ('{"role": "admin"}', '{"role": null}', False),
