@@ -154,6 +154,12 @@ class TokenRefused(BrainError):
     """A token is invalid, expired or revoked. The client does not learn which."""
 
 
+class ClaimMissing(BrainError):
+    """The client's token lacks the claim by which it is decided what the client gets."""
+
+    http_status = 403
+
+
 class AccessUndecided(BrainError):
     """The operator's access function could not be called, or did not return in time."""
 

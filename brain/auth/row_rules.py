@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from brain.message.event import Batch
 from brain.message.matching import RowAccess
 from brain.problems import Problems
 
+# For how long a client that asks for access may wait for the rules to be read.
+FRESH_SECONDS = 1.0
 # For how long what the claims of a token say is kept, for clients that connect one after another.
 KEEP_SECONDS = 3.0
 MOST_KEPT = 1000
@@ -50,7 +53,8 @@ class RowRules:
     """
     Knows which channels have row rules, and asks the database what they say of a token.
 
-    The rules are read when a watch changes. Before that is noticed nothing leaks: an event says by
+    The rules are read when a watch changes, and when a client asks for access: one read serves all
+    that wait for it. For open clients nothing leaks before a change is noticed: an event says by
     itself that it is restricted, and a query for rows that does not say which returns none.
     """
 
@@ -70,6 +74,7 @@ class RowRules:
         self._changed = asyncio.Event()
         self._changed.set()
         self._shared: SingleFlight[Query, Mapping[str, RowAccess]] = SingleFlight("row rules")
+        self._reading: SingleFlight[None, None] = SingleFlight("rules")
         self._kept: dict[Query, tuple[float, Mapping[str, RowAccess]]] = {}
         """Until when a result is kept, by time.monotonic(), and the result; the oldest first."""
 
@@ -89,7 +94,7 @@ class RowRules:
             self._changed.clear()
             for seconds in delays():
                 try:
-                    await self._read()
+                    await self._reading.run_later(None, self._read)
                 except DATABASE_ERRORS as error:
                     self._problems.report("row rules", f"cannot be read: {explain(error)}")
                     await asyncio.sleep(seconds)
@@ -102,8 +107,14 @@ class RowRules:
         """
         Return which rows a client with these claims may see, for those channels that have rules.
 
+        The rules are those of now; without the database, those that it had when it was lost.
+
         Raises `AccessUndecided`.
         """
+        with suppress(*DATABASE_ERRORS):
+            # What is being read by now may be older than the rule that the client knows of.
+            async with asyncio.timeout(FRESH_SECONDS):
+                await self._reading.run_later(None, self._read)
         rules = self._rules
         asked = frozenset(one for one in channels if rules is None or one in rules)
         if not asked:
@@ -119,7 +130,8 @@ class RowRules:
         return found
 
     async def _read(self) -> None:
-        assert self._pool is not None
+        if self._pool is None:
+            raise TimeoutError
         async with asyncio.timeout(self._timeout_seconds):
             records = await self._pool.fetch(RULES)
         former = self._rules

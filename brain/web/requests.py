@@ -17,7 +17,6 @@ from brain.auth.policy import Authority
 from brain.auth.token_verifier import token_in
 from brain.errors import TokenRefused
 from brain.message.json_text import split_object, text_of
-from brain.message.matching import ReadAccess
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Body = TypeVar("Body", bound=BaseModel)
@@ -27,29 +26,28 @@ def readable_by(authority: Authority, parameter: str, endpoint: Endpoint) -> End
     """
     Return an endpoint for clients that may read the channel named by a path parameter.
 
-    What they may read is in the state of the request, as `access`.
+    Who sends the request, and what it may read, are in its state: `identity` and `access`.
     """
 
     async def guarded(request: Request) -> Response:
-        access = await require_readable(request, authority, request.path_params[parameter])
-        request.state.access = access
+        await require_readable(request, authority, request.path_params[parameter])
         return await endpoint(request)
 
     return guarded
 
 
-async def require_readable(request: Request, authority: Authority, channel: str) -> ReadAccess:
+async def require_readable(request: Request, authority: Authority, channel: str) -> None:
     """
-    Return what the client may read of a channel.
+    Raise `HTTPException` unless the client may read a channel, which PostgreSQL can name.
 
-    Raises `HTTPException` unless it may read the channel, and PostgreSQL can name it.
+    Who sends the request, and what it may read, are in its state then: `identity` and `access`.
     """
     if "\0" in channel:
         raise HTTPException(404, "no channel has such a name")
     identity = await authenticate(request, authority)
-    access = await authority.read_access(identity, [channel])
-    authorize(identity, access(channel))
-    return access
+    request.state.identity = identity
+    request.state.access = await authority.read_access(identity, [channel])
+    authorize(identity, request.state.access(channel))
 
 
 async def authenticate(request: Request, authority: Authority) -> Identity:

@@ -437,7 +437,7 @@ DECLARE
     former CONSTANT brain.watched := (SELECT w FROM brain.watched w WHERE w.relation = watch.relation);
     row_rules CONSTANT jsonb := coalesce(rules, former.rules, '{}');
     exemption CONSTANT jsonb := coalesce(exempt, former.exempt, '{}');
-    rule_problem CONSTANT text := brain.rule_problem(relation, row_rules, exemption);
+    rule_problem CONSTANT text := brain.rule_problem(relation, channel, row_rules, exemption);
     former_owner CONSTANT text := (
         SELECT o.table_name FROM brain.channel_tables o
          WHERE o.channel = watch.channel AND o.relation <> watch.relation AND o.table_name <> watch.relation::text);
@@ -548,9 +548,10 @@ REVOKE ALL ON FUNCTION brain.watch FROM PUBLIC;
 
 -- What is wrong with row rules, null if nothing is. The types are those of which equal values have equal JSON,
 -- and different ones different JSON, whatever the collation.
-CREATE OR REPLACE FUNCTION brain.rule_problem(relation regclass, rules jsonb, exempt jsonb) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE
+CREATE OR REPLACE FUNCTION brain.rule_problem(relation regclass, channel text, rules jsonb, exempt jsonb) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT CASE
         WHEN jsonb_typeof(rules) <> 'object' OR jsonb_path_exists(rules, '$.* ? (@.type() <> "string" || @ == "")')
             THEN format('row rules name a claim for each column, as in {"customer_id": "sub"}; not %s', rules)
         WHEN brain.missing_columns(relation, columns) IS NOT NULL
@@ -560,6 +561,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
              OR jsonb_path_exists(exempt, 'strict $.* ? (@.type() == "object" || @.type() == "null")')
             THEN format('the exemption from row rules names a value, or a list of values, for each claim, as in '
                         '{"role": "admin"}; not %s', exempt)
+        WHEN rules <> '{}' AND feeds IS NOT NULL
+            THEN format('row rules do not restrict the state of the feeds %s, which are woken by %s: define them with '
+                        'argument_claim, or with row_security ignored', feeds, relation)
         ELSE (SELECT format('a row rule cannot compare the column %s of %s: its type is %s: columns of the types '
                             'smallint, integer, bigint, numeric, text, varchar, uuid, boolean, date and enums can '
                             'be compared', quote_ident(a.attname), relation, format_type(a.atttypid, a.atttypmod))
@@ -569,8 +573,11 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                                                         ::regtype[])
                ORDER BY a.attnum LIMIT 1)
         END
-      FROM (SELECT CASE jsonb_typeof(rules) WHEN 'object' THEN ARRAY(SELECT jsonb_object_keys(rules)) END) r (columns)
-$$;
+      FROM (SELECT CASE jsonb_typeof(rules) WHEN 'object' THEN ARRAY(SELECT jsonb_object_keys(rules)) END) r (columns),
+           (SELECT string_agg(f.name, ', ' ORDER BY f.name) FROM brain.feeds f
+             WHERE rule_problem.channel = ANY (f.channels) AND f.argument_claim IS NULL
+               AND f.row_security = 'refused') w (feeds));
+END $$;
 REVOKE ALL ON FUNCTION brain.rule_problem FROM PUBLIC;
 
 -- Restricts who may see which rows of a watched table: those in which each of the columns has the value, or one
@@ -582,7 +589,7 @@ CREATE OR REPLACE FUNCTION brain.restrict(relation regclass, rules jsonb, exempt
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     watched brain.watched := (SELECT w FROM brain.watched w WHERE w.relation = restrict.relation);
-    problem CONSTANT text := brain.rule_problem(relation, rules, exempt);
+    problem CONSTANT text := brain.rule_problem(relation, watched.channel, rules, exempt);
 BEGIN
     IF watched.id IS NULL THEN
         RAISE EXCEPTION 'table % is not watched', relation;

@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 from httpx2 import AsyncClient
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from brain.app import create_app
 from tests.session.test_commands import token, with_secret
@@ -210,3 +211,102 @@ async def test_a_filter_and_a_row_hold_within_the_rules(
             ("orders_inserted", {"id": 1, "total": 11}),
             ("orders_updated", {"id": 1, "total": 10}),
         ]
+
+
+FEED = """
+    SELECT brain.define_feed('my-orders', $$
+        SELECT jsonb_build_object('mine', coalesce(jsonb_agg(id ORDER BY id), '[]'))
+          FROM orders WHERE customer_id = $1
+    $$, '{orders}', takes_argument => true%s)
+"""
+BY_CLAIM = FEED % ", argument_claim => 'sub'"
+
+
+async def test_a_feed_of_a_restricted_channel_needs_a_claim_or_a_word(
+    connection: asyncpg.Connection,
+) -> None:
+    await connection.execute(ORDERS)
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="have row rules"):
+        await connection.execute(FEED % "")
+    await connection.execute(FEED % ", row_security => 'ignored'")
+    await connection.execute(BY_CLAIM)
+    await connection.execute("SELECT brain.restrict('orders', '{}')")
+    await connection.execute(FEED % "")
+
+    with pytest.raises(asyncpg.RaiseError, match="the state of the feeds my-orders"):
+        await connection.execute("""SELECT brain.restrict('orders', '{"customer_id": "sub"}')""")
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="no argument that could come"):
+        await connection.execute(
+            "SELECT brain.define_feed('x', 'SELECT to_jsonb(1)', '{a}', argument_claim => 'sub')"
+        )
+
+
+async def test_a_feed_takes_its_argument_from_the_token_alone(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("INSERT INTO orders VALUES (1, 'ann', 10), (2, 'ben', 20)")
+    await connection.execute(BY_CLAIM)
+    follow = f"ws://127.0.0.1:{port}/ws/my-orders"
+    poll = f"http://127.0.0.1:{port}/api/my-orders"
+    async with (
+        connect(f"{follow}?token={token('ann')}", proxy=None) as ann,
+        connect(f"{follow}?token={token('ben')}", proxy=None) as ben,
+        AsyncClient() as http,
+    ):
+        assert (await received(ann))["data"] == {"mine": [1]}
+        assert (await received(ben))["data"] == {"mine": [2]}
+        await connection.execute("INSERT INTO orders VALUES (3, 'ann', 30)")
+        assert (await received(ann))["data"] == {"mine": [1, 3]}
+
+        bearer = {"authorization": f"Bearer {token('ben')}"}
+        assert (await http.get(poll, headers=bearer)).json() == {"mine": [2]}
+        assert (await http.get(f"{poll}/ann", headers=bearer)).status_code == 404
+        for url, status in ((f"{follow}/ann", 404), (follow, 403)):
+            user = token("ben") if status == 404 else ""
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(f"{url}?token={user}", proxy=None)
+            assert refused.value.response.status_code == status
+
+
+async def test_a_token_without_the_claim_of_a_feed_is_refused(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(BY_CLAIM.replace("'sub'", "'team'"))
+    poll = f"http://127.0.0.1:{port}/api/my-orders"
+    claims: list[tuple[dict[str, Any], int]] = [
+        ({"team": "red"}, 200),
+        ({"team": 7}, 200),
+        ({"team": ["red"]}, 403),
+        ({"team": True}, 403),
+        ({"team": "a\0b"}, 403),
+        ({}, 403),
+    ]
+    async with AsyncClient() as http:
+        for extra, status in claims:
+            bearer = {"authorization": f"Bearer {token('ann', **extra)}"}
+            response = await http.get(poll, headers=bearer)
+            assert response.status_code == status, (extra, response.text)
+
+
+async def test_open_clients_follow_an_access_function_that_changes(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    function = """
+        CREATE OR REPLACE FUNCTION brain.may_read(claims jsonb, channel text) RETURNS boolean
+        LANGUAGE sql AS $$ SELECT channel = ANY ('{%s}') $$
+    """
+    await connection.execute(BY_CLAIM)
+    follow = f"ws://127.0.0.1:{port}/ws/my-orders?token={token('ann')}"
+    async with connect(follow, proxy=None) as feed, client(port, "ann") as ann:
+        await received(feed)
+        await connection.execute(function % "other")
+        assert (await received(ann))["type"] == "reset"
+        await connection.execute("INSERT INTO orders VALUES (1, 'ann', 10)")
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                await received(feed)
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 4504
+        await connection.execute(function % "orders")
+        assert (await received(ann))["type"] == "reset"
+        await connection.execute("INSERT INTO orders VALUES (2, 'ann', 10)")
+        assert (await messages(ann, 1))[0][1]["id"] == 2

@@ -68,7 +68,7 @@ async def port(database: str) -> AsyncIterator[int]:
 
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: LineTransport(session_for), "127.0.0.1")
-        await state["feeds"].knows("workflows", None)
+        await state["feeds"].address("workflows", None)
         async with server:
             yield server.sockets[0].getsockname()[1]
 
