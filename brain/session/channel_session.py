@@ -31,6 +31,7 @@ from brain.message.commands import (
 from brain.message.cursor import Cursor
 from brain.message.matching import Filter, ReadAccess, Topic, requested_topics
 from brain.message.rendering import encoding_of
+from brain.message.subscription_set import SubscriptionSet
 from brain.message.wire_format import Welcome, WireFormat
 from brain.session.admission import Admitted
 from brain.session.catch_up import CatchUp, Sources
@@ -55,7 +56,8 @@ class SessionRequest:
     conflates: bool = False
     """While it lags, superseded messages may be skipped."""
     implied: frozenset[Topic] = frozenset()
-    """What all clients of this kind get, whatever their rights."""
+    """What all clients of this kind get, whatever channels they may read, but not anonymous ones
+    where a token is needed."""
     is_listed: bool = False
     """Others may see the id of this connection."""
 
@@ -102,7 +104,7 @@ class ChannelSession(Session):
     def _start(self) -> None:
         """Subscribe, then greet: the client gets everything that happens after the greeting."""
         cursor, lost = parse_cursor(self._request.after)
-        subscriptions = self._subscriptions.readable(self._access)
+        subscriptions = self._readable(self._access)
         self._subscriber = self._hub.subscribe(
             encoding_of(self._wire_format, self._transport.framing, self._context.problems),
             subscriptions,
@@ -213,9 +215,9 @@ class ChannelSession(Session):
 
     def _change_access(self, access: ReadAccess) -> None:
         """Go on with what the client may read by now: it loads its state again."""
-        before = self._subscriptions.readable(self._access)
+        before = self._readable(self._access)
         self._access = access
-        if self._subscriptions.readable(access) != before:
+        if self._readable(access) != before:
             self._change_subscriptions()
             self._on_gap(HistoryLost("what this client may read has changed"))
 
@@ -254,11 +256,15 @@ class ChannelSession(Session):
             except TooManyConnections as error:
                 self._refuse(str(error))
                 return
+        before = self._readable(self._access)
         self._access = access
         self._become(identity)
         self._change_subscriptions()
         self._confirm(command)
-        readable = self._subscriptions.readable(access).topics
+        after = self._readable(access)
+        if any(before.rows.get(c) != after.rows.get(c) for c in before.channels & after.channels):
+            self._on_gap(HistoryLost("which rows this client may see has changed"))
+        readable = self._readable(access).topics
         if (reason := await self._context.refuse_filters(readable)) is not None:
             self._refuse(reason)
 
@@ -271,9 +277,13 @@ class ChannelSession(Session):
             self.client.user = identity.user
             self._context.registry.add(self)
 
+    def _readable(self, access: ReadAccess) -> SubscriptionSet:
+        is_known = self._identity.is_unlimited or self._identity.user is not None
+        return self._subscriptions.readable(access, with_implied=is_known)
+
     def _change_subscriptions(self) -> None:
         if self._subscriber is not None:
-            subscriptions = self._subscriptions.readable(self._access)
+            subscriptions = self._readable(self._access)
             self._hub.change_subscriptions(self._subscriber, subscriptions)
             self._context.registry.presence.change(self.client, subscriptions.channels)
 

@@ -33,9 +33,9 @@ class Subscriptions:
     def remove(self, name: str, where: Filter) -> None:
         self._requested.pop((name, where), None)
 
-    def readable(self, access: ReadAccess) -> SubscriptionSet:
-        """Return those that the client may read."""
-        topics = set(self._implied)
+    def readable(self, access: ReadAccess, *, with_implied: bool) -> SubscriptionSet:
+        """Return those that the client may read, with those that it did not name."""
+        topics = set(self._implied) if with_implied else set()
         for name, where in self._requested:
             topics |= requested_topics(name, where, access)
         return subscription_set(frozenset(topics))
