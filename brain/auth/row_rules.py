@@ -33,10 +33,9 @@ MOST_COMBINATIONS = 1000
 NOTHING = RowAccess("{}")
 
 RULES = """
-    SELECT channel, jsonb_build_array(rules, exempt)::text AS rules
-      FROM brain.watched WHERE rules <> '{}'
+    SELECT channel, rule_number FROM brain.watched WHERE rules <> '{}'
 """
-ACCESS = "SELECT channel, is_exempt, allowed FROM brain.row_access($2, $1::text::jsonb)"
+ACCESS = "SELECT channel, allowed FROM brain.row_access($2, $1::text::jsonb)"
 
 
 def ignore(channels: frozenset[str]) -> None:
@@ -69,8 +68,8 @@ class RowRules:
         self._problems = problems or Problems()
         self._on_change = on_change
         self._pool: asyncpg.Pool | None = None
-        self._rules: Mapping[str, str] | None = None
-        """By channel; None before they were read."""
+        self._rules: Mapping[str, int] | None = None
+        """The number of those of each channel; None before they were read."""
         self._changed = asyncio.Event()
         self._changed.set()
         self._shared: SingleFlight[Query, Mapping[str, RowAccess]] = SingleFlight("row rules")
@@ -135,7 +134,7 @@ class RowRules:
         async with asyncio.timeout(self._timeout_seconds):
             records = await self._pool.fetch(RULES)
         former = self._rules
-        self._rules = {record["channel"]: record["rules"] for record in records}
+        self._rules = {record["channel"]: record["rule_number"] for record in records}
         self._kept.clear()
         if former is not None:
             either = former.keys() | self._rules.keys()
@@ -161,8 +160,6 @@ class RowRules:
         return found
 
     def _access_in(self, record: asyncpg.Record) -> RowAccess:
-        if record["is_exempt"]:
-            return RowAccess("true")
         access = RowAccess(record["allowed"])
         combinations = prod(len(values) for _, values in access.rules)
         if combinations > MOST_COMBINATIONS:

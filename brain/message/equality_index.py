@@ -24,9 +24,7 @@ class Shape(NamedTuple):
     columns: tuple[str, ...]
     """Those of a filter."""
     rule_columns: tuple[str, ...]
-    """Those of row rules."""
-    is_exempt: bool
-    """True if row rules do not restrict the client."""
+    """Those of row rules, with the number of the rules as the first."""
 
 
 class EqualityIndex(Generic[T]):
@@ -71,9 +69,7 @@ class EqualityIndex(Generic[T]):
             if concerns_all:
                 for items in by_values.values():
                     yield Match.MATCHES, items
-            elif event.is_restricted == bool(shape.rule_columns) or (
-                event.is_restricted and shape.is_exempt
-            ):
+            elif event.is_restricted == bool(shape.rule_columns):
                 # Otherwise it was not known whether there are rules: then nothing is sent.
                 yield from find_in(by_values, shape, event)
 
@@ -111,7 +107,6 @@ def shape_of(topic: Topic) -> Shape:
         topic.key is not None,
         tuple(name for name, _, _ in topic.where),
         tuple(name for name, _ in topic.rules),
-        topic.rows is not None and topic.rows.is_exempt,
     )
 
 

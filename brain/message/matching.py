@@ -51,18 +51,12 @@ class RowAccess:
     """Which rows of a channel with row rules a client may see."""
 
     allowed: str
-    """As JSON, {"customer_id": [7, 8]}: the values of each column. `true`: all rows."""
-
-    @property
-    def is_exempt(self) -> bool:
-        """True if the rules do not restrict the client."""
-        return self.allowed == "true"
+    """As JSON, {"": [3], "customer_id": [7, 8]}: the number of the rules, and the values of each
+    column; the number alone: all rows."""
 
     @cached_property
     def rules(self) -> Rules:
         """The columns, in alphabetical order, with the values of each."""
-        if self.is_exempt:
-            return ()
         return tuple(
             (name, frozenset(scalar_in(text_of(value)) for value in split_array(text_of(values))))
             for name, values in sorted(split_object(self.allowed).items())

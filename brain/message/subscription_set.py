@@ -32,8 +32,7 @@ class SubscriptionSet:
         """Return how `event` concerns these subscriptions; None: not at all."""
         if event.channel in self._whole:
             # It may not be known here yet that there are rules: then nothing is sent.
-            is_shown = not event.is_restricted or event.channel in self.rows
-            return Match.MATCHES if is_shown else None
+            return None if event.is_restricted else Match.MATCHES
         parts = self._parts if event.recipient is None else self._private
         found = parts.get(event.channel)
         return None if found is None else found.match(event)

@@ -107,7 +107,7 @@ BEGIN
               USING ERRCODE = 'program_limit_exceeded';
     END IF;
     PERFORM brain.append(channel, type, 'P', NULL, content, NULL, recipient, rule_values => (
-        SELECT '{}' FROM brain.watched w
+        SELECT format('{"" : %s}', w.rule_number) FROM brain.watched w
          WHERE w.channel = publish.channel AND w.rules <> '{}' AND recipient IS NULL));
 END $$;
 REVOKE ALL ON FUNCTION brain.publish FROM PUBLIC;

@@ -3,6 +3,10 @@
 
 SET LOCAL ROLE brain_owner;
 
+-- Numbers the row rules: an event has that of the rules by which it is decided who may see it. Clients whose
+-- access was decided by former rules do not get it.
+CREATE SEQUENCE IF NOT EXISTS brain.rule_number;
+
 CREATE TABLE IF NOT EXISTS brain.watched (
     id            integer  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relation      regclass NOT NULL UNIQUE,
@@ -18,6 +22,7 @@ CREATE TABLE IF NOT EXISTS brain.watched (
     attributes    jsonb    NOT NULL DEFAULT '{}',     -- then, too: {"id": [1, "integer"]}, number and type
     rules         jsonb    NOT NULL DEFAULT '{}',     -- who may see a row: {"customer_id": "sub"}, column = claim
     exempt        jsonb    NOT NULL DEFAULT '{}',     -- whom the rules do not restrict: {"role": "admin"}
+    rule_number   bigint   NOT NULL DEFAULT 0,        -- of rules and exempt
     row_security  text     NOT NULL DEFAULT 'refused', -- or ignored: that of the table does not apply to events
     known_limits  text[]   NOT NULL DEFAULT '{}'      -- what brain.watch has warned of
 );
@@ -180,17 +185,17 @@ REVOKE ALL ON FUNCTION brain.leave_out_largest FROM PUBLIC;
 -- large or cannot be shown. The watch is passed in arguments because the writer's snapshot may be older
 -- than its row in brain.watched.
 CREATE OR REPLACE FUNCTION brain.append_parts(channel text, types jsonb, names text[], is_listed boolean[],
-                                              keys integer, is_rule boolean[], row_bytes integer,
-                                              old_parts text[], new_parts text[])
+                                              keys integer, is_rule boolean[], rule_number bigint,
+                                              row_bytes integer, old_parts text[], new_parts text[])
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     old_key CONSTANT text := '[' || array_to_string(old_parts[:keys], ', ') || ']';
     new_key CONSTANT text := '[' || array_to_string(new_parts[:keys], ', ') || ']';
     has_rules CONSTANT boolean := true = ANY (is_rule);
     old_rules CONSTANT text := CASE WHEN has_rules AND old_parts IS NOT NULL
-                                    THEN brain.object_of(names, is_rule, old_parts) END;
+        THEN format('{"" : %s, ', rule_number) || substr(brain.object_of(names, is_rule, old_parts), 2) END;
     new_rules CONSTANT text := CASE WHEN has_rules AND new_parts IS NOT NULL
-                                    THEN brain.object_of(names, is_rule, new_parts) END;
+        THEN format('{"" : %s, ', rule_number) || substr(brain.object_of(names, is_rule, new_parts), 2) END;
     -- The columns of the key come first, and then those of the rules.
     kept CONSTANT integer := greatest(keys, (SELECT max(number) FROM unnest(is_rule) WITH ORDINALITY r (is_rule, number)
                                               WHERE r.is_rule));
@@ -343,6 +348,7 @@ DECLARE
     channel CONSTANT text := quote_literal(watched.channel);
     -- The variables of the rules are written only where there are some: that costs other writers nothing.
     has_rules CONSTANT boolean := watched.rules <> '{}';
+    rule_number CONSTANT text := watched.rule_number;
     rules CONSTANT text := CASE WHEN has_rules THEN 'rules' END;
     former_rules CONSTANT text := CASE WHEN has_rules THEN 'former_rules' END;
     most_bytes CONSTANT integer := CASE
@@ -356,8 +362,9 @@ BEGIN
                                    array_agg(value ORDER BY number) FILTER (WHERE is_listed)) AS data,
            string_agg(size, ', ' ORDER BY number) FILTER (WHERE is_key OR is_rule) AS key_sizes,
            string_agg(size, ', ' ORDER BY number) FILTER (WHERE NOT is_key AND NOT is_rule) AS sizes,
-           brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_rule),
-                                   array_agg(value ORDER BY number) FILTER (WHERE is_rule)) AS rules,
+           CASE WHEN has_rules THEN brain.object_expression(
+               ARRAY[''] || array_agg(name ORDER BY number) FILTER (WHERE is_rule),
+               rule_number || array_agg(value ORDER BY number) FILTER (WHERE is_rule)) END AS rules,
            array_agg(name ORDER BY number) AS names, array_agg(is_listed ORDER BY number) AS is_listed,
            array_agg(is_rule ORDER BY number) AS is_rule
       INTO new FROM brain.column_expressions(watched, 'NEW');
@@ -366,8 +373,9 @@ BEGIN
                                    array_agg(value ORDER BY number) FILTER (WHERE is_listed)) AS data,
            string_agg(size, ', ' ORDER BY number) FILTER (WHERE is_key OR is_rule) AS key_sizes,
            string_agg(size, ', ' ORDER BY number) FILTER (WHERE NOT is_key AND NOT is_rule) AS sizes,
-           brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_rule),
-                                   array_agg(value ORDER BY number) FILTER (WHERE is_rule)) AS rules
+           CASE WHEN has_rules THEN brain.object_expression(
+               ARRAY[''] || array_agg(name ORDER BY number) FILTER (WHERE is_rule),
+               rule_number || array_agg(value ORDER BY number) FILTER (WHERE is_rule)) END AS rules
       INTO old FROM brain.column_expressions(watched, 'OLD');
     body := format($body$
 DECLARE
@@ -478,7 +486,7 @@ BEGIN
             NULL;
         END;
     END IF;
-    PERFORM brain.append_parts(%1$s, %18$L, %19$L, %20$L, %21$s, %25$L, %22$s, old_parts, new_parts);
+    PERFORM brain.append_parts(%1$s, %18$L, %19$L, %20$L, %21$s, %25$L, %27$s, %22$s, old_parts, new_parts);
     RETURN NULL;
 END $body$,
         channel,
@@ -496,7 +504,8 @@ END $body$,
         coalesce(brain.hidden_change(watched), 'false'), watched.types, new.names, new.is_listed,
         cardinality(watched.key_columns), watched.row_bytes,
         E'\n                rules := ' || new.rules || ';', E'\n                former_rules := ' || old.rules || ';',
-        new.is_rule, CASE WHEN has_rules THEN ' AND rules = former_rules' END);
+        new.is_rule, CASE WHEN has_rules THEN ' AND rules = former_rules' END,
+        watched.rule_number);
     -- As a literal, which no name of a column can end.
     EXECUTE format('CREATE OR REPLACE FUNCTION brain.%1$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER %2$s'
                    ' AS %3$L; ALTER FUNCTION brain.%1$I() OWNER TO brain_owner;'

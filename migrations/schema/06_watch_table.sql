@@ -437,6 +437,8 @@ DECLARE
     former CONSTANT brain.watched := (SELECT w FROM brain.watched w WHERE w.relation = watch.relation);
     row_rules CONSTANT jsonb := coalesce(rules, former.rules, '{}');
     exemption CONSTANT jsonb := coalesce(exempt, former.exempt, '{}');
+    has_new_rules CONSTANT boolean := (row_rules, exemption)
+        IS DISTINCT FROM (coalesce(former.rules, '{}'), coalesce(former.exempt, '{}'));
     rule_problem CONSTANT text := brain.rule_problem(relation, channel, row_rules, exemption);
     former_owner CONSTANT text := (
         SELECT o.table_name FROM brain.channel_tables o
@@ -492,17 +494,20 @@ BEGIN
     END IF;
     PERFORM brain.unwatch_dropped();
     INSERT INTO brain.watched AS w (relation, channel, key_columns, columns, types, is_deferred, is_replicated,
-                                    column_bytes, row_bytes, table_name, attributes, rules, exempt, row_security)
+                                    column_bytes, row_bytes, table_name, attributes, rules, exempt, rule_number,
+                                    row_security)
     VALUES (relation, channel, keys, columns, types, is_deferred, replicated, column_bytes, row_bytes,
             relation::text,
             brain.attributes(relation, keys || columns || ARRAY(SELECT jsonb_object_keys(row_rules))),
-            row_rules, exemption, row_security)
+            row_rules, exemption,
+            CASE WHEN has_new_rules THEN nextval('brain.rule_number') ELSE coalesce(former.rule_number, 0) END,
+            row_security)
     ON CONFLICT ON CONSTRAINT watched_relation_key DO UPDATE
        SET channel = excluded.channel, key_columns = excluded.key_columns, columns = excluded.columns,
            types = excluded.types, is_deferred = excluded.is_deferred, is_replicated = excluded.is_replicated,
            column_bytes = excluded.column_bytes, row_bytes = excluded.row_bytes, table_name = excluded.table_name,
            attributes = excluded.attributes, rules = excluded.rules, exempt = excluded.exempt,
-           row_security = excluded.row_security
+           rule_number = excluded.rule_number, row_security = excluded.row_security
     RETURNING w.* INTO watched;
     PERFORM brain.write_capture(watched), brain.drop_triggers(watched.id, relation);
     EXECUTE format($triggers$
@@ -526,7 +531,7 @@ CREATE TRIGGER "!brain_2_truncate_%5$s" AFTER TRUNCATE ON %1$s
     INSERT INTO brain.channel_tables VALUES (channel, relation, relation::text)
     ON CONFLICT ON CONSTRAINT channel_tables_pkey DO UPDATE
        SET relation = excluded.relation, table_name = excluded.table_name;
-    IF (row_rules, exemption) IS DISTINCT FROM (coalesce(former.rules, '{}'), coalesce(former.exempt, '{}')) THEN
+    IF has_new_rules THEN
         PERFORM brain.append_reset(channel, 'the row rules of the channel have changed');
     END IF;
     IF former.channel <> channel THEN
@@ -603,7 +608,7 @@ BEGIN
     END IF;
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', relation);
     UPDATE brain.watched w
-       SET rules = restrict.rules, exempt = restrict.exempt,
+       SET rules = restrict.rules, exempt = restrict.exempt, rule_number = nextval('brain.rule_number'),
            attributes = brain.attributes(restrict.relation, w.key_columns || w.columns
                                                    || ARRAY(SELECT jsonb_object_keys(restrict.rules)))
      WHERE w.id = watched.id RETURNING w.* INTO watched;
@@ -630,16 +635,19 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 REVOKE ALL ON FUNCTION brain.claim_text FROM PUBLIC;
 
--- What the claims of a token say of those of `channels` that have row rules: whether all rows may be seen, and
--- else the values that the columns of a row must have, {"customer_id": [7, 8]}.
+-- What the claims of a token say of those of `channels` that have row rules: the values that the columns of a
+-- row must have, {"": [3], "customer_id": [7, 8]}, where 3 is the number of the rules, and that alone where the
+-- rules do not restrict the client.
 CREATE OR REPLACE FUNCTION brain.row_access(channels text[], claims jsonb)
-RETURNS TABLE (channel text, is_exempt boolean, allowed text) LANGUAGE sql STABLE
+RETURNS TABLE (channel text, allowed text) LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT w.channel,
+           format('{"":[%s]', w.rule_number) || CASE WHEN
            EXISTS (SELECT FROM jsonb_each(w.exempt) e, jsonb_path_query(claims -> e.key, '$[*]') c,
                                jsonb_path_query(e.value, '$[*]') v
-                    WHERE jsonb_typeof(c) IN ('string', 'number', 'boolean') AND c #>> '{}' = v #>> '{}'),
-           (SELECT '{' || string_agg(to_json(r.key)::text || ':[' || coalesce(texts, '') || ']', ',' ORDER BY r.key)
+                    WHERE jsonb_typeof(c) IN ('string', 'number', 'boolean') AND c #>> '{}' = v #>> '{}')
+           THEN '}' ELSE
+           (SELECT ',' || string_agg(to_json(r.key)::text || ':[' || coalesce(texts, '') || ']', ',' ORDER BY r.key)
                        || '}'
               FROM jsonb_each_text(w.rules) r
               LEFT JOIN pg_attribute a ON a.attrelid = w.relation AND a.attname = r.key AND NOT a.attisdropped
@@ -647,6 +655,7 @@ SET search_path = pg_catalog, pg_temp AS $$
                    SELECT string_agg(DISTINCT t, ',')
                      FROM (SELECT brain.claim_text(c, a.atttypid)
                              FROM jsonb_path_query(claims -> r.value, '$[*]') c) texts (t)) l (texts))
+           END
       FROM brain.watched w
      WHERE w.rules <> '{}' AND w.channel = ANY (channels)
 $$;
@@ -738,7 +747,9 @@ REVOKE ALL ON FUNCTION brain.table_expression FROM PUBLIC;
 -- as events are: byte by byte, whatever the collation of the column.
 CREATE OR REPLACE FUNCTION brain.rows_condition(watched brain.watched, allowed jsonb) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN watched.rules = '{}' OR allowed = 'true' THEN 'true'
+    SELECT CASE WHEN watched.rules = '{}' THEN 'true'
+                WHEN allowed -> '' IS DISTINCT FROM to_jsonb(ARRAY[watched.rule_number]) THEN 'false'
+                WHEN allowed - '' = '{}' THEN 'true'
                 ELSE coalesce(string_agg(coalesce(format('r.%I = ANY (%L::%s[])%s', a.attname,
                          ARRAY(SELECT jsonb_array_elements_text(allowed -> rule)), brain.base_type(a.atttypid)::regtype,
                          CASE WHEN NOT l.collisdeterministic
@@ -752,8 +763,8 @@ $$;
 REVOKE ALL ON FUNCTION brain.rows_condition FROM PUBLIC;
 
 -- The query for the watched columns of every row, as JSON text; values that are omitted from events are
--- omitted here too. `allowed` says which rows: as brain.row_access returns it, or true: all. A query that does not
--- say it has no rows of a table with row rules. One that cannot be shown fails it, unless it is `careful`, which takes longer.
+-- omitted here too. `allowed`, as brain.row_access returns it, says which rows of a table with row rules: none if
+-- it is null, or of former rules. One that cannot be shown fails it, unless it is `careful`, which takes longer.
 CREATE OR REPLACE FUNCTION brain.select_statement(watched brain.watched, careful boolean DEFAULT false,
                                                   allowed jsonb DEFAULT NULL) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -165,7 +165,7 @@ MISDEEDS = {
         )
         for encoding, full in HOSTILE_STATEMENTS.items()
     },
-    "row-rules": Misdeed(partial(row_rules, rounds=30), partial(row_rules, rounds=4)),
+    "row-rules": Misdeed(partial(row_rules, rounds=50), partial(row_rules, rounds=4)),
     "nonsense": Misdeed(
         partial(nonsense, frames=10_000, texts=10_000),
         partial(nonsense, frames=300, texts=300),

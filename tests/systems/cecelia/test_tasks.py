@@ -147,11 +147,15 @@ async def test_the_list_of_a_table_with_row_rules_has_the_allowed_rows_alone(
     await connection.execute(
         """SELECT brain.watch('tasks', 'tasks', '{id}', rules => '{"owner": "sub"}')"""
     )
+    number = await connection.fetchval("SELECT rule_number FROM brain.watched")
     for allowed, ids in (
-        ('{"owner":["ben"]}', ["2"]),
-        ('{"owner":[]}', []),
-        ('{"other":["ben"]}', []),
-        ("true", ["1", "2"]),
+        (f'{{"":[{number}],"owner":["ben"]}}', ["2"]),
+        (f'{{"":[{number}],"owner":[]}}', []),
+        (f'{{"":[{number}],"other":["ben"]}}', []),
+        (f'{{"":[{number + 1}],"owner":["ben"]}}', []),
+        ('{"owner":["ben"]}', []),
+        (f'{{"":[{number}]}}', ["1", "2"]),
+        (f'{{"":[{number + 1}]}}', []),
         (None, []),
     ):
         found = await listed_tasks(connection, allowed)
