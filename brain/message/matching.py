@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from functools import cached_property
-from math import isfinite
+from math import isfinite, prod
 from typing import Any, Protocol
 
 from brain.message.json_text import (
@@ -24,6 +24,8 @@ INTERNAL = "brain."
 
 LONGEST_TEXT = 1000
 """Of a name or a string in a filter, in characters. Columns that may be omitted are longer."""
+MOST_COMBINATIONS = 10_000
+"""Of values, under which all topics of a client are found: some megabytes."""
 SHOWN_CHARACTERS = 50
 """Of a client's own text in the reason why it is refused."""
 
@@ -81,6 +83,11 @@ class Topic:
     @property
     def rules(self) -> Rules:
         return () if self.rows is None else self.rows.rules
+
+    @property
+    def combinations(self) -> int:
+        """Under how many combinations of values it is found: each takes memory."""
+        return prod(len(values) for _, values in self.rules)
 
 
 def parse_filter(columns: Any) -> Filter:

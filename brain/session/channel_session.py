@@ -29,7 +29,7 @@ from brain.message.commands import (
     Unsubscribe,
 )
 from brain.message.cursor import Cursor
-from brain.message.matching import Filter, ReadAccess, Topic, requested_topics
+from brain.message.matching import MOST_COMBINATIONS, Filter, ReadAccess, Topic, requested_topics
 from brain.message.rendering import encoding_of
 from brain.message.subscription_set import SubscriptionSet
 from brain.message.wire_format import Welcome, WireFormat
@@ -213,6 +213,11 @@ class ChannelSession(Session):
             case Refuse():
                 self._refuse(command.reason)
 
+    def _is_too_much(self, topics: frozenset[Topic], access: ReadAccess) -> bool:
+        """Return True if a client has too many topics for the rows that its token allows."""
+        in_all = self._readable(access).topics | topics
+        return sum(topic.combinations for topic in in_all) > MOST_COMBINATIONS
+
     def _change_access(self, access: ReadAccess) -> None:
         """Go on with what the client may read by now: it loads its state again."""
         before = self._readable(self._access)
@@ -229,7 +234,9 @@ class ChannelSession(Session):
             self._refuse(f"Not allowed to read {command.name}")
         elif (reason := await self._context.refuse_filters(topics)) is not None:
             self._refuse(reason)
-        elif not self._subscriptions.add(command.name, command.where):
+        elif self._is_too_much(topics, access) or not self._subscriptions.add(
+            command.name, command.where
+        ):
             self._refuse("Too many subscriptions")
         else:
             self._access = access

@@ -14,7 +14,13 @@ from brain.auth.identity import Identity
 from brain.errors import AccessUndecided
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
-from brain.message.matching import Filter, filter_json, parse_filter, requested_topics
+from brain.message.matching import (
+    MOST_COMBINATIONS,
+    Filter,
+    filter_json,
+    parse_filter,
+    requested_topics,
+)
 from brain.message.number_strings import NumberStringsFormat
 from brain.message.wire_format import WireFormat
 from brain.session.admission import Admitted
@@ -126,7 +132,10 @@ async def open_channels(
     except AccessUndecided as error:
         await refuse(websocket, error.http_status, str(error))
         return
-    topics = (t for name in request.names for t in requested_topics(name, request.where, access))
+    topics = [t for name in request.names for t in requested_topics(name, request.where, access)]
+    if sum(topic.combinations for topic in topics) > MOST_COMBINATIONS:
+        await refuse(websocket, 400, "too many subscriptions for the rows that the token allows")
+        return
     if (reason := await services.sessions.refuse_filters(topics)) is not None:
         await refuse(websocket, 400, reason)
         return

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from brain.app import create_app
+from brain.system import installed_systems
 from tests.session.test_commands import token, with_secret
 from tests.transport.served import served
 
@@ -30,7 +31,8 @@ ORDERS = """
 @pytest.fixture
 async def port(database: str, connection: asyncpg.Connection) -> AsyncIterator[int]:
     await connection.execute(ORDERS)
-    async with served(create_app(database, with_secret())) as (port, _):
+    channels = installed_systems()["channels"]
+    async with served(create_app(database, with_secret(), [channels])) as (port, _):
         yield port
 
 
@@ -310,3 +312,34 @@ async def test_open_clients_follow_an_access_function_that_changes(
         assert (await received(ann))["type"] == "reset"
         await connection.execute("INSERT INTO orders VALUES (2, 'ann', 10)")
         assert (await messages(ann, 1))[0][1]["id"] == 2
+
+
+async def test_the_combinations_of_values_of_a_client_are_bounded(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        """SELECT brain.restrict('orders', '{"customer_id": "customers", "total": "totals"}')"""
+    )
+    many: dict[str, Any] = {"customers": [f"c{n}" for n in range(40)], "totals": list(range(25))}
+    channels = [("channel", f"orders:{n}") for n in range(11)]
+    headers = {"authorization": f"Bearer {token('ann', **many)}"}
+    url = f"ws://127.0.0.1:{port}/ws?{urlencode(channels)}"
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(url, proxy=None, additional_headers=headers)
+    assert refused.value.response.status_code == 400
+
+    url = f"ws://127.0.0.1:{port}/ws/channel/orders"
+    async with connect(url, proxy=None, additional_headers=headers) as websocket:
+        await websocket.recv()
+        for number in range(10):
+            row = {"type": "subscribe", "channel": f"orders:{number}"}
+            await websocket.send(json.dumps(row))
+            answer = json.loads(await websocket.recv())
+            assert answer["type"] == ("subscribed" if number < 8 else "error")
+        await connection.execute("INSERT INTO orders VALUES (20, 'c39', 24), (21, 'c40', 24)")
+        assert json.loads(await websocket.recv())["data"]["id"] == 20
+
+    above = {"customers": [f"c{n}" for n in range(41)], "totals": list(range(25))}
+    async with client(port, "ann", snapshot="", claims=above) as nobody:
+        ((_, data),) = await messages(nobody, 1)
+        assert data["rows"] == []
