@@ -20,6 +20,7 @@ from brain.auth.access_function import AccessFunction
 from brain.auth.origin import Origins
 from brain.auth.policy import authority_for
 from brain.auth.revocations import Revocations
+from brain.auth.row_rules import RowRules
 from brain.database.connection import opened_pool
 from brain.database.history import HistoryReader
 from brain.database.retention import trim_log
@@ -122,11 +123,14 @@ def create_app(
     hub = Hub(settings.ring_bytes, settings.ring_seconds, schemas)
     presence = PresenceTracker()
     registry = SessionRegistry(presence)
-    access_function = AccessFunction(settings.database_timeout_seconds, problems=problems)
+    access_function = AccessFunction(
+        settings.database_timeout_seconds, problems=problems, on_change=registry.reauthorize
+    )
+    row_rules = RowRules(settings.database_timeout_seconds, problems, registry.reauthorize)
     revoked = Revocations(on_revoke=registry.revoke, problems=problems)
     watched_columns = WatchedColumns(settings.database_timeout_seconds, problems)
     source = BatchSource(url, settings, before_gap=revoked.load_again, problems=problems)
-    authority = authority_for(settings, access_function, revoked)
+    authority = authority_for(settings, access_function, revoked, row_rules)
     cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)
     origins = Origins(settings.allowed_origins)
     admission = Admission(authority, ConnectionLimiter(quotas(settings)), origins)
@@ -160,6 +164,7 @@ def create_app(
             refresher = FeedRefresher(reader, settings.feed_interval_seconds)
             revoked.connect(pool)
             watched_columns.connect(pool)
+            row_rules.connect(pool)
             work: dict[str, Coroutine[Any, Any, None]] = {
                 "batch source": relay(
                     source,
@@ -168,10 +173,12 @@ def create_app(
                         "hub": hub,
                         "feeds": refresher,
                         "watched columns": watched_columns,
+                        "row rules": row_rules,
                     },
                     problems,
                 ),
                 "watched columns": watched_columns.run(),
+                "row rules": row_rules.run(),
                 "feeds": refresher.run(),
                 "hub": maintain(hub, registry, settings.heartbeat_seconds),
                 "cluster": cluster.run(),

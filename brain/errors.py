@@ -25,6 +25,7 @@ BrainError
 │   └── MessageTooLarge             413
 ├── TooManyConnections              429 or 503: a WebSocket is refused
 ├── TokenRefused                    a token is invalid, expired or revoked
+├── ClaimMissing                    403: a token lacks a claim that a feed needs
 ├── AccessUndecided                 503: the access function could not be called
 └── ConnectionEnded                 Brain closes a WebSocket
     ├── NotReady                    1013, reconnect
@@ -152,6 +153,12 @@ class TooManyConnections(BrainError):
 
 class TokenRefused(BrainError):
     """A token is invalid, expired or revoked. The client does not learn which."""
+
+
+class ClaimMissing(BrainError):
+    """The client's token lacks the claim by which it is decided what the client gets."""
+
+    http_status = 403
 
 
 class AccessUndecided(BrainError):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from brain.message.matching import SubscriptionSet, Topic, subscription_set
+from brain.message.matching import Topic
+from brain.message.subscription_set import SubscriptionSet, subscription_set
 
 
 def in_channels(names: Iterable[str]) -> SubscriptionSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -44,6 +44,10 @@ FAILS = "brain.may_read fails, which denies access"
 UNDECIDED = "brain.may_read cannot be called, which refuses clients"
 
 
+def ignore() -> None:
+    """Do nothing when the function changes."""
+
+
 class Query(NamedTuple):
     claims: str
     """As JSON."""
@@ -63,7 +67,10 @@ class AccessFunction:
         timeout_seconds: float,
         pool: asyncpg.Pool | None = None,
         problems: Problems | None = None,
+        on_change: Callable[[], None] = ignore,
     ) -> None:
+        """`on_change` is called after the function has changed."""
+        self._on_change = on_change
         self._problems = problems or Problems()
         self._timeout_seconds = timeout_seconds
         self._pool = pool
@@ -107,10 +114,12 @@ class AccessFunction:
         except DATABASE_ERRORS as error:
             self._warn("cannot look for the function brain.may_read", error)
             return
-        if version != self._version:
-            self._kept.clear()
+        has_changed = self._is_known.is_set() and version != self._version
         self._version = version
         self._is_known.set()
+        if has_changed:
+            self._kept.clear()
+            self._on_change()
 
     async def channels(self, claims: Mapping[str, Any], channels: Iterable[str]) -> frozenset[str]:
         """

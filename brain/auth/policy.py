@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from brain.auth.access_function import AccessFunction
 from brain.auth.identity import Identity
 from brain.auth.keys import keys_of
 from brain.auth.revocations import Revocations
+from brain.auth.row_rules import RowRules
 from brain.auth.token_verifier import TokenVerifier
 from brain.errors import TokenRefused
-from brain.message.matching import INTERNAL
+from brain.message.matching import INTERNAL, ReadAccess, RowAccess
 from brain.settings import Settings
 
 
@@ -23,7 +25,9 @@ class Authority:
         verifier: TokenVerifier,
         settings: Settings,
         access_function: AccessFunction | None = None,
+        row_rules: RowRules | None = None,
     ) -> None:
+        self._row_rules = row_rules
         self._verifier = verifier
         self._settings = settings
         self._access_function = access_function
@@ -58,30 +62,47 @@ class Authority:
                 return self.anonymous()
             raise
 
-    async def read_predicate(
-        self, identity: Identity, names: Iterable[str]
-    ) -> Callable[[str], bool]:
+    async def read_access(self, identity: Identity, names: Iterable[str]) -> ReadAccess:
         """
-        Return a predicate: may this identity read the channel, or row of a channel, that is named?
+        Return what this identity may read of the channels, and rows of channels, that are named.
 
         This is the one place where it is decided, for subscriptions, snapshots and everything else.
-        The predicate answers for `names` only. Raises `AccessUndecided`.
+        The result answers for `names` only. Raises `AccessUndecided`.
         """
-        function = self._access_function
-        if identity.is_unlimited or function is None or not function.is_replaced:
-            return identity.may_read
         asked = {part for name in names for part in (name, name.partition(":")[0])}
         # PostgreSQL has no text with a zero in it: no channel has such a name.
         possible = {one for one in asked if not one.startswith(INTERNAL) and "\0" not in one}
-        readable = await function.channels(identity.claims, frozenset(possible))
-        return readable.__contains__
+        function = self._access_function
+        may_read: Callable[[str], bool] = identity.may_read
+        if not identity.is_unlimited and function is not None and function.is_replaced:
+            readable = await function.channels(identity.claims, frozenset(possible))
+            may_read = readable.__contains__
+        rows: Mapping[str, RowAccess] = {}
+        if self._row_rules is not None:
+            rows = await self._row_rules.access(identity.claims, filter(may_read, possible))
+        return Decided(may_read, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What an identity may read, as `ReadAccess` has it."""
+
+    may_read: Callable[[str], bool]
+    row_access: Mapping[str, RowAccess] = field(default_factory=dict)
+
+    def __call__(self, name: str) -> bool:
+        return self.may_read(name)
+
+    def rows(self, channel: str) -> RowAccess | None:
+        return self.row_access.get(channel)
 
 
 def authority_for(
     settings: Settings,
     access_function: AccessFunction | None = None,
     revocations: Revocations | None = None,
+    row_rules: RowRules | None = None,
 ) -> Authority:
     """Return the authority by `settings`; raises `UsageError` like `keys_of`."""
     verifier = TokenVerifier(keys_of(settings), settings, revocations)
-    return Authority(verifier, settings, access_function)
+    return Authority(verifier, settings, access_function, row_rules)

@@ -15,6 +15,7 @@ from brain.errors import BrainError
 COMMANDS = {
     "migrate": "migrate",
     "publish": "publish",
+    "restrict": "watches",
     "serve": "serve",
     "systems": "systems",
     "token": "token",

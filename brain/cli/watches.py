@@ -16,6 +16,14 @@ from brain.database.connection import first_line, noting_warnings
 from brain.database.watches import Table, Watch
 from brain.errors import UsageError
 
+exempt_option = click.option(
+    "--exempt",
+    callback=arguments.text,
+    multiple=True,
+    metavar="CLAIM=VALUE",
+    help="A client whose token has that value in the claim sees all rows; may be repeated.",
+)
+
 # As brain.watch has them.
 MOST_BYTES = click.IntRange(8192, 16 * 1024 * 1024)
 
@@ -69,6 +77,21 @@ MOST_BYTES = click.IntRange(8192, 16 * 1024 * 1024)
     metavar="N",
     help="Leave out the largest values of an event that is larger.  [default: 1048576]",
 )
+@click.option(
+    "--rule",
+    "rules",
+    callback=arguments.text,
+    multiple=True,
+    metavar="COLUMN=CLAIM",
+    help="A client sees the rows in which the column has the value of its token's claim; may be "
+    "repeated.  [default: the rules that there are]",
+)
+@exempt_option
+@click.option(
+    "--row-security",
+    type=click.Choice(["ignored"]),
+    help="Watch a table with row-level security without rules: each client gets all rows.",
+)
 @database_option
 def watch_command(
     table: str,
@@ -81,6 +104,9 @@ def watch_command(
     replicated: bool,
     column_bytes: int | None,
     row_bytes: int | None,
+    rules: tuple[str, ...],
+    exempt: tuple[str, ...],
+    row_security: str | None,
     **flags: Any,
 ) -> None:
     """Stream a table's changes; a second call replaces the whole watch."""
@@ -103,8 +129,45 @@ def watch_command(
                 replicated=replicated,
                 column_bytes=column_bytes,
                 row_bytes=row_bytes,
+                rules=parsed_rules(rules) or None,
+                exempt=parsed_exemption(exempt) or None,
+                row_security=row_security,
             )
         return f"watching {found.name} on the channel {name} in {await place(connection)}"
+
+    click.echo(on_database(work, **flags))
+
+
+@click.command("restrict")
+@click.argument("table", callback=arguments.name)
+@click.argument("rules", callback=arguments.text, nargs=-1, metavar="[COLUMN=CLAIM]...")
+@exempt_option
+@click.option("--none", "ends", is_flag=True, help="End all rules: each client gets all rows.")
+@database_option
+def restrict_command(
+    table: str, rules: tuple[str, ...], exempt: tuple[str, ...], ends: bool, **flags: Any
+) -> None:
+    """
+    Show each client of a watched table its own rows alone.
+
+    Those in which each COLUMN has the value, or one of the values, of the CLAIM of its token.
+    """
+    if bool(rules) == ends:
+        raise UsageError("rules are needed, like customer_id=sub; or --none to end all")
+
+    async def work(connection: asyncpg.Connection, _: str) -> str:
+        await find_tables_as_psql(connection)
+        with translating_refusals(), noting_warnings(connection, show_warning):
+            found = await watches.find_table(connection, table)
+            by_column = parsed_rules(rules)
+            await watches.restrict(connection, found.name, by_column, parsed_exemption(exempt))
+        shown = " and ".join(
+            f"{column} is the claim {claim}" for column, claim in by_column.items()
+        )
+        what = f"clients get the rows of {found.name} in which {shown}"
+        if ends:
+            what = f"clients get all rows of {found.name}"
+        return f"{what}, in {await place(connection)}"
 
     click.echo(on_database(work, **flags))
 
@@ -173,6 +236,23 @@ def parsed_types(types: tuple[str, ...]) -> dict[str, str]:
     if any(not equals for _, equals, _ in parts):
         raise UsageError("a type is given as insert=name, update=name, delete=name, truncate=name")
     return {operation: name for operation, _, name in parts}
+
+
+def parsed_rules(rules: tuple[str, ...]) -> dict[str, str]:
+    parts = [rule.partition("=") for rule in rules]
+    if any(not (column and claim) for column, _, claim in parts):
+        raise UsageError("a rule is given as column=claim, like customer_id=sub")
+    return {column: claim for column, _, claim in parts}
+
+
+def parsed_exemption(exempt: tuple[str, ...]) -> dict[str, list[str]]:
+    parts = [one.partition("=") for one in exempt]
+    if any(not (claim and value) for claim, _, value in parts):
+        raise UsageError("an exemption is given as claim=value, like role=admin")
+    values: dict[str, list[str]] = {}
+    for claim, _, value in parts:
+        values.setdefault(claim, []).append(value)
+    return values
 
 
 async def place(connection: asyncpg.Connection) -> str:

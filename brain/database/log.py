@@ -36,7 +36,7 @@ class Way(NamedTuple):
 AS_WRITTEN = Way(
     """
     r.at_tick, r.at_nonce, r.id, r.at, r.channel, r.type, r.operation, r.key, r.data, r.old,
-    r.recipient, r.omitted
+    r.recipient, r.omitted, r.rule_values, r.old_rule_values
     """
 )
 # No client has a name, or knows a channel, without an equivalent in UTF-8; a repaired name may be
@@ -47,11 +47,18 @@ NAMES = """
     CASE brain.repaired(r.recipient) WHEN r.recipient THEN r.recipient ELSE left(r.recipient, 0) END
         AS recipient
 """
+# A repaired value may be another one's: only clients that row rules do not restrict see such a row.
+RULES = """
+    CASE WHEN brain.repaired(r.rule_values) <> r.rule_values THEN '{}'
+         ELSE r.rule_values END AS rule_values,
+    CASE WHEN brain.repaired(r.old_rule_values) <> r.old_rule_values THEN '{}'
+         ELSE r.old_rule_values END AS old_rule_values
+"""
 # Repairing a long text takes a while: OFFSET keeps the subquery from being evaluated for each use.
 REPAIRED = Way(
     f"""
     r.at_tick, r.at_nonce, r.id, r.at, {NAMES}, brain.repaired(r.type) AS type, r.operation,
-    f.key, f.data, f.old, brain.repaired(r.omitted::text)::text[] AS omitted,
+    f.key, f.data, f.old, brain.repaired(r.omitted::text)::text[] AS omitted, {RULES},
     (f.data, f.old, f.key) IS DISTINCT FROM (r.data, r.old, r.key) AS is_repaired
     """,
     """
@@ -65,7 +72,7 @@ AS_RESET = Way(
     r.at_tick, r.at_nonce, r.id, r.at, {NAMES},
     NULL AS type, CASE WHEN r.channel IS NOT NULL THEN 'R'::"char" END AS operation, NULL AS key,
     '"a change cannot be read from the log"' AS data, NULL AS old,
-    NULL::text[] AS omitted
+    NULL::text[] AS omitted, NULL AS rule_values, NULL AS old_rule_values
     """
 )
 WAYS = (AS_WRITTEN, REPAIRED, AS_RESET)
@@ -298,6 +305,8 @@ def event_in(row: asyncpg.Record) -> Event:
         type=row["type"],
         recipient=row["recipient"],
         omitted=() if omitted is None else tuple(omitted),
+        rule_values=row["rule_values"],
+        old_rule_values=row["old_rule_values"],
     )
 
 

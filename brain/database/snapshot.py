@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 
 import asyncpg
 
@@ -28,6 +29,7 @@ from brain.database.single_flight import SingleFlight
 from brain.database.table import lock, read_rows
 from brain.errors import LogUnavailable
 from brain.message.cursor import Cursor
+from brain.message.matching import RowAccess
 from brain.message.snapshot import LEAST_BYTES_PER_SECOND, READ_SECONDS, Snapshot
 from brain.problems import Problems
 
@@ -43,6 +45,8 @@ WATCHED = """
 """
 Tables = Mapping[str, str | None]
 """Per channel its table, as in a FROM clause; None if that was dropped."""
+Allowed = Mapping[str, str | None]
+"""Per channel the rows that a client may see, as `RowAccess` has them; None: it has no rules."""
 
 
 class SnapshotReader:
@@ -70,11 +74,20 @@ class SnapshotReader:
         self._trying_locks = asyncio.Lock()
         self._watched: SingleFlight[None, Tables] = SingleFlight("watched tables")
         self._locked: SingleFlight[str | None, bool] = SingleFlight("locked table")
-        self._shared: SingleFlight[frozenset[str], Snapshot] = SingleFlight("snapshot")
+        self._shared: SingleFlight[frozenset[tuple[str, str | None]], Snapshot] = SingleFlight(
+            "snapshot"
+        )
 
-    async def read(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Snapshot:
+    async def read(
+        self,
+        pool: asyncpg.Pool,
+        channels: frozenset[str],
+        rows: Mapping[str, RowAccess] = MappingProxyType({}),
+    ) -> Snapshot:
         """
         Return the rows of the tables that are watched on `channels`.
+
+        Of those with row rules, the ones that `rows` allows: none if it does not name the channel.
 
         Raises `SnapshotTooLarge` and `LogUnavailable`.
         """
@@ -83,15 +96,16 @@ class SnapshotReader:
         except DATABASE_ERRORS as error:
             raise self._disconnected(error) from error
         tables = {channel: watched[channel] for channel in sorted(channels & watched.keys())}
-        key = frozenset(tables)
-        snapshot = await self._shared.run(key, partial(self._read, pool, tables))
-        return snapshot if channels == key else replace(snapshot, channels=channels)
+        allowed = {one: rows[one].allowed if one in rows else None for one in tables}
+        key = frozenset(allowed.items())
+        snapshot = await self._shared.run(key, partial(self._read, pool, tables, allowed))
+        return snapshot if channels == tables.keys() else replace(snapshot, channels=channels)
 
     async def _tables(self, pool: asyncpg.Pool) -> Tables:
         records = await pool.fetch(WATCHED, timeout=self._table_seconds)
         return {record["channel"]: record["expression"] for record in records}
 
-    async def _read(self, pool: asyncpg.Pool, tables: Tables) -> Snapshot:
+    async def _read(self, pool: asyncpg.Pool, tables: Tables, allowed: Allowed) -> Snapshot:
         """Read tables, again while one is locked, or while other snapshots take the memory."""
         give_up_at: float | None = None
         try:
@@ -99,7 +113,7 @@ class SnapshotReader:
                 try:
                     return await self._lanes.run(
                         tables or (None,),
-                        partial(self._attempt, pool, tables),
+                        partial(self._attempt, pool, tables, allowed),
                         until_unlocked=partial(self._until_unlocked, pool, tables),
                     )
                 except NoMemory as error:
@@ -114,7 +128,9 @@ class SnapshotReader:
         except DATABASE_ERRORS as error:
             raise self._disconnected(error) from error
 
-    async def _attempt(self, pool: asyncpg.Pool, tables: Tables, seconds: float) -> Snapshot:
+    async def _attempt(
+        self, pool: asyncpg.Pool, tables: Tables, allowed: Allowed, seconds: float
+    ) -> Snapshot:
         for channel, table in tables.items():
             if self._locked.is_running(table):
                 raise Locked(channel)
@@ -132,7 +148,7 @@ class SnapshotReader:
                     for channel, table in tables.items():
                         await lock(connection, channel, table)
                     cursor = await tick_at_snapshot(ticking, connection)
-                rows = await self._rows(connection, tables, seconds, reservation)
+                rows = await self._rows(connection, allowed, seconds, reservation)
         except BaseException:
             reservation.release()
             raise
@@ -147,7 +163,7 @@ class SnapshotReader:
     async def _rows(
         self,
         connection: LogConnection,
-        tables: Tables,
+        allowed: Allowed,
         seconds: float,
         reservation: Reservation,
     ) -> dict[str, list[str]]:
@@ -155,12 +171,14 @@ class SnapshotReader:
         rows: dict[str, list[str]] = {}
         took: dict[str, float] = {}
         begun_at = time.monotonic()
-        for channel in tables:
+        for channel, own_rows in allowed.items():
             left = begun_at + seconds - time.monotonic()
             own_seconds = min(self._table_seconds, left)
             started_at = time.monotonic()
             try:
-                rows[channel] = await read_rows(connection, channel, own_seconds, reservation)
+                rows[channel] = await read_rows(
+                    connection, channel, own_seconds, reservation, own_rows
+                )
             except Locked:
                 raise
             except TooSlow:

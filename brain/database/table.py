@@ -25,7 +25,9 @@ PAGE_BYTES = 1024 * 1024
 PAGE_ROWS = 500
 FIRST_PAGE_ROWS = 10
 
-STATEMENT = "SELECT brain.select_statement(w, $2) FROM brain.watched w WHERE w.channel = $1"
+STATEMENT = """
+    SELECT brain.select_statement(w, $2, $3::text::jsonb) FROM brain.watched w WHERE w.channel = $1
+"""
 # One text per value, as in events.
 ONE_TEXT_PER_VALUE = """
     SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL extra_float_digits = 1;
@@ -69,10 +71,14 @@ async def lock(connection: LogConnection, channel: str, table: str | None) -> No
 
 
 async def read_rows(
-    connection: LogConnection, channel: str, seconds: float, reservation: Reservation
+    connection: LogConnection,
+    channel: str,
+    seconds: float,
+    reservation: Reservation,
+    allowed: str | None = None,
 ) -> list[str]:
     """
-    Return the rows of the table on a channel, as JSON.
+    Return the rows of the table on a channel, as JSON; of one with row rules, those `allowed`.
 
     Texts that UTF-8 does not have are repaired, and values that cannot be shown are left out.
 
@@ -86,7 +92,7 @@ async def read_rows(
             try:
                 async with connection.transaction():
                     return await texts(
-                        connection, channel, careful, expression, end_at, reservation
+                        connection, (channel, careful, allowed), expression, end_at, reservation
                     )
             except (asyncpg.PostgresError, UnicodeDecodeError) as error:
                 if isinstance(error, OF_THE_TABLE) or is_lost_link(error):
@@ -98,13 +104,13 @@ async def read_rows(
 
 async def texts(
     connection: LogConnection,
-    channel: str,
-    careful: bool,
+    arguments: tuple[str, bool, str | None],
     expression: str,
     end_at: float,
     reservation: Reservation,
 ) -> list[str]:
-    statement = await connection.fetchval(STATEMENT, channel, careful)
+    """`arguments` are those of `STATEMENT`."""
+    statement = await connection.fetchval(STATEMENT, *arguments)
     if statement is None:
         return []  # it is not watched any more
     query = ROWS.format(bytes=reservation.most_bytes, text=expression, statement=statement)

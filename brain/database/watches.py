@@ -111,11 +111,27 @@ async def watch(
     replicated: bool,
     column_bytes: int | None = None,
     row_bytes: int | None = None,
+    rules: Mapping[str, str] | None = None,
+    exempt: Mapping[str, Sequence[str]] | None = None,
+    row_security: str | None = None,
 ) -> None:
     """Log the changes of a table; the SQL function brain.watch documents the arguments."""
-    sizes = {"column_bytes": column_bytes, "row_bytes": row_bytes}
-    given = {name: size for name, size in sizes.items() if size is not None}
-    named = "".join(f", {name} => ${number}" for number, name in enumerate(given, 7))
+    options = {
+        "column_bytes": column_bytes,
+        "row_bytes": row_bytes,
+        "rules": rules,
+        "exempt": exempt,
+        "row_security": row_security,
+    }
+    given = {
+        name: orjson.dumps(value).decode() if isinstance(value, Mapping) else value
+        for name, value in options.items()
+        if value is not None
+    }
+    named = "".join(
+        f", {name} => ${number}{'::text::jsonb' if name in ('rules', 'exempt') else ''}"
+        for number, name in enumerate(given, 7)
+    )
     await connection.execute(
         f"SELECT brain.watch($1::text::regclass, $2, $3, $4::text::jsonb, $5, $6{named})",
         table,
@@ -125,6 +141,21 @@ async def watch(
         timing,
         replicated,
         *given.values(),
+    )
+
+
+async def restrict(
+    connection: Queryable,
+    table: str,
+    rules: Mapping[str, str],
+    exempt: Mapping[str, Sequence[str]],
+) -> None:
+    """Set the row rules of a watched table; the SQL function brain.restrict documents them."""
+    await connection.execute(
+        "SELECT brain.restrict($1::text::regclass, $2::text::jsonb, $3::text::jsonb)",
+        table,
+        orjson.dumps(rules).decode(),
+        orjson.dumps(exempt).decode(),
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from brain.close_codes import CloseCode
 from brain.feeds.fanout import FeedSubscriber
 from brain.feeds.refresher import FeedAddress, FeedRefresher, LiveFeed
 from brain.session.admission import Admitted
@@ -27,6 +30,12 @@ class FeedSession(Session):
         self._address = address
         self._subscriber = FeedSubscriber(self._transport, self._transport.framing, self.end)
         self._live: LiveFeed | None = None
+        self._reauthorizing: asyncio.Task[None] | None = None
+
+    def reauthorize(self) -> None:
+        if self._reauthorizing is not None:
+            self._reauthorizing.cancel()
+        self._reauthorizing = asyncio.create_task(self._reauthorize(), name="reauthorize")
 
     def pause_writing(self) -> None:
         if self._live is not None:
@@ -43,7 +52,15 @@ class FeedSession(Session):
     def _text_received(self, text: str) -> None:
         pass
 
+    async def _reauthorize(self) -> None:
+        name, _ = self._address
+        access = await self._read_access([name])
+        if access is not None and not access(name):
+            self.close(CloseCode.ACCESS_LOST, "this client may not read the feed any more")
+
     def _stop(self) -> None:
+        if self._reauthorizing is not None:
+            self._reauthorizing.cancel()
         if self._live is not None:
             self._refresher.unsubscribe(self._live, self._subscriber)
             self._live = None

@@ -33,7 +33,8 @@ LONGEST_ARGUMENT = 255
 WAIT_QUERIES = 6
 
 DEFINITIONS = """
-    SELECT name, query, channels, takes_argument, argument_is_key, ignored_keys FROM brain.feeds
+    SELECT name, query, channels, takes_argument, argument_is_key, ignored_keys, argument_claim
+      FROM brain.feeds
 """
 # The subqueries are kept apart by OFFSET: each would be evaluated once for every use otherwise.
 # In a database without an encoding a text may have any bytes. In one with another encoding than
@@ -64,6 +65,8 @@ class FeedDefinition:
     takes_argument: bool
     argument_is_key: bool
     ignored_keys: tuple[str, ...]
+    argument_claim: str | None = None
+    """The claim of the client's token that the argument comes from; None: from the URL."""
 
 
 def is_possible(argument: str | None) -> bool:
@@ -105,6 +108,7 @@ class FeedReader:
                 record["takes_argument"],
                 record["argument_is_key"],
                 tuple(record["ignored_keys"]),
+                record["argument_claim"],
             )
             for record in records
         }

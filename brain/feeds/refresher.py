@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from brain.auth.identity import Claims
 from brain.database.backoff import delays
 from brain.database.connection import DATABASE_ERRORS, first_line
 from brain.database.single_flight import SingleFlight
-from brain.errors import BrainError, ConnectionEnded, LogUnavailable, SnapshotTooLarge
+from brain.errors import BrainError, ClaimMissing, ConnectionEnded, LogUnavailable, SnapshotTooLarge
 from brain.feeds.fanout import FeedFanout, FeedSubscriber
 from brain.feeds.reader import CHANNEL, FeedDefinition, FeedReader, is_possible
 from brain.feeds.state import FeedState, update_message
@@ -18,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 FeedAddress = tuple[str, str | None]
 """The name of a feed, and its argument if it takes one."""
+
+NO_CLAIMS: Claims = {}
 
 
 class LiveFeed:
@@ -75,17 +78,22 @@ class FeedRefresher:
             if event.channel in self._index:
                 self._mark_changed(event)
 
-    async def knows(self, name: str, argument: str | None) -> bool:
+    async def address(
+        self, name: str, argument: str | None, claims: Claims = NO_CLAIMS
+    ) -> FeedAddress | None:
         """
-        Return True if there is such a feed; the definitions are read again for an unknown one.
+        Return the feed that a URL names for a client with these claims; None if there is none.
 
-        Raises what the database raises when it cannot be reached.
+        The definitions are read again for an unknown one. Raises `ClaimMissing`, and what the
+        database raises when it cannot be reached.
         """
         if not is_possible(argument):
-            return False
-        if not self._has(name, argument):
+            return None
+        found = self._address(name, argument, claims)
+        if found is None:
             await self._read_definitions()
-        return self._has(name, argument)
+            found = self._address(name, argument, claims)
+        return found
 
     def subscribe(self, name: str, argument: str | None, subscriber: FeedSubscriber) -> LiveFeed:
         """
@@ -141,6 +149,14 @@ class FeedRefresher:
             if self._tasks:
                 await asyncio.wait(set(self._tasks))
 
+    def _address(self, name: str, argument: str | None, claims: Claims) -> FeedAddress | None:
+        definition = self._definitions.get(name)
+        if definition is not None and definition.argument_claim is not None:
+            if argument is not None:
+                return None
+            argument = claimed(claims, definition.argument_claim)
+        return (name, argument) if self._has(name, argument) else None
+
     def _has(self, name: str, argument: str | None) -> bool:
         definition = self._definitions.get(name)
         return definition is not None and definition.takes_argument == (argument is not None)
@@ -153,7 +169,9 @@ class FeedRefresher:
         """Go on with the definitions of now; refresh the feeds that they change."""
         self._definitions = definitions = await self._reader.definitions()
         for (name, argument), live in list(self._live.items()):
-            if not self._has(name, argument):
+            if not self._has(name, argument) or (
+                definitions[name].argument_claim != live.definition.argument_claim
+            ):
                 self._end(live, LogUnavailable(f"the feed {name} is gone"))
             elif definitions[name] != live.definition:
                 self._remove_from_index(live)
@@ -262,3 +280,12 @@ class FeedRefresher:
                 del by_key[live.key]
             if not by_key:
                 del self._index[channel]
+
+
+def claimed(claims: Claims, name: str) -> str:
+    """Return the argument in a claim, which is a text or an integer. Raises `ClaimMissing`."""
+    claim = claims.get(name)
+    text = str(claim) if isinstance(claim, str | int) and not isinstance(claim, bool) else None
+    if text is None or not is_possible(text):
+        raise ClaimMissing(f"a token with the claim {name} is needed")
+    return text

@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from brain.database.connection import DATABASE_ERRORS, first_line
-from brain.errors import AccessUndecided
+from brain.errors import AccessUndecided, ClaimMissing
 from brain.feeds.feed_session import FeedSession
 from brain.feeds.reader import FeedReader
 from brain.feeds.refresher import FeedRefresher
@@ -54,25 +54,28 @@ class Feeds:
         handshake, authority = self._services.handshake, self._services.authority
         identity = await handshake.identify(websocket)
         try:
-            may_read = await authority.read_predicate(identity, [name])
+            access = await authority.read_access(identity, [name])
         except AccessUndecided as error:
             await refuse(websocket, error.http_status, str(error))
             return
-        if not may_read(name):
+        if not access(name):
             await refuse(websocket, 403, "a token that allows this feed is needed")
             return
         try:
-            is_known = await refresher.knows(name, argument)
+            address = await refresher.address(name, argument, identity.claims)
+        except ClaimMissing as error:
+            await refuse(websocket, error.http_status, str(error))
+            return
         except DATABASE_ERRORS as error:
             logger.warning("cannot look up the feed %s: %s", name, first_line(error))
             await refuse(websocket, 503, "the database cannot be reached, try again later")
             return
-        if not is_known:
+        if address is None:
             await refuse(websocket, 404, NO_FEED)
             return
 
         def session_for(admitted: Admitted) -> FeedSession:
-            return FeedSession(admitted, self._services.sessions, refresher, (name, argument))
+            return FeedSession(admitted, self._services.sessions, refresher, address)
 
         await handshake.accept(websocket, session_for, identity)
 
@@ -83,17 +86,22 @@ class Feeds:
         authority = self._services.authority
         identity = await authenticate(request, authority)
         # A client that may not read a feed does not learn whether it exists.
-        if (await authority.read_predicate(identity, [name]))(name):
+        if (await authority.read_access(identity, [name]))(name):
             refresher: FeedRefresher = request.state.feeds
-            if not await refresher.knows(name, argument):
+            if await refresher.address(name, argument, identity.claims) is None:
                 raise HTTPException(404, NO_FEED)
         return upgrade_required()
 
     async def state(self, request: Request) -> Response:
         """Return the present state of a feed, for clients that poll."""
         reader: FeedReader = request.state.feed_reader
-        name: str = request.path_params["feed"]
-        found = await reader.shared_state(name, request.path_params.get("argument"))
+        refresher: FeedRefresher = request.state.feeds
+        address = await refresher.address(
+            request.path_params["feed"],
+            request.path_params.get("argument"),
+            request.state.identity.claims,
+        )
+        found = None if address is None else await reader.shared_state(*address)
         if found is None:
             raise HTTPException(404, NO_FEED)
         # A weak one: states that differ in ignored keys count as the same.

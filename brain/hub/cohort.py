@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from brain.hub.subscriber import Subscriber
 from brain.message.event import Event
-from brain.message.matching import SubscriptionSet
+from brain.message.matching import Match
 from brain.message.rendering import Encoding
+from brain.message.subscription_set import SubscriptionSet
 
 
 class Cohort:
@@ -24,6 +25,11 @@ class Cohort:
     def deliver(self, events: Sequence[Event], now: float) -> None:
         """Send to every member the messages for `events`, which have no recipient."""
         self.write(b"".join(self.encoding.encode_all(events, self.subscriptions, None)), now)
+
+    def deliver_matched(self, events: Iterable[tuple[Event, Match]], now: float) -> None:
+        """Do what `deliver` does, for events of which it is known how they concern the members."""
+        frames = [self.encoding.encode(event, match) for event, match in events]
+        self.write(b"".join(filter(None, frames)), now)
 
     def write(self, frames: bytes, now: float) -> None:
         """Send the same to every member; one that does not take all of it leaves the cohort."""

@@ -20,8 +20,9 @@ from brain.hub.subscription_index import SubscriptionIndex
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
-from brain.message.matching import Match, SubscriptionSet
+from brain.message.matching import Match
 from brain.message.rendering import Encoding
+from brain.message.subscription_set import SubscriptionSet
 from brain.message.wire_format import WireFormat
 
 # How much is written to a client before the next look at whether it reads.
@@ -263,11 +264,16 @@ class Hub:
                 self._send_to_user(recipient, some)
                 continue
             resets = [event for event in some if event.operation is Operation.RESET]
-            for cohort in self._index.cohorts_of(some):
+            whole, parts = self._index.find(some)
+            for cohort in whole | parts.keys():
                 # Before it is sent: a subscriber that pauses meanwhile leaves its cohort.
                 if resets and any(map(cohort.subscriptions.match, resets)):
                     self._sent_a_reset.update(cohort.members)
-                cohort.deliver(some, now)
+                matched = parts.get(cohort)
+                if matched is None:
+                    cohort.deliver(some, now)
+                else:
+                    cohort.deliver_matched(matched, now)
 
     def _reloads(self, subscriber: Subscriber) -> bool:
         """Return True for a subscriber that, after a reset in its chunk, gets the rows again."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from brain.errors import ConnectionEnded
 from brain.hub.outgoing import send
 from brain.message.cursor import Cursor
-from brain.message.matching import SubscriptionSet
 from brain.message.rendering import Encoding
+from brain.message.subscription_set import SubscriptionSet
 
 # The position of a subscriber that the hub does not feed.
 CATCHING_UP = -1

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from brain.hub.cohort import Cohort
-from brain.message.event import Event, Operation
+from brain.message.equality_index import EqualityIndex
+from brain.message.event import Event
+from brain.message.matching import Match
+
+Matched = list[tuple[Event, Match]]
 
 
 class ChannelIndex:
@@ -13,13 +17,13 @@ class ChannelIndex:
 
     def __init__(self) -> None:
         self.whole: set[Cohort] = set()
-        """Those with the whole channel, or a filter on it."""
-        self.rows: dict[str, set[Cohort]] = {}
-        """Those with one row, by its key."""
+        """Those with the whole channel."""
+        self.parts: EqualityIndex[Cohort] = EqualityIndex()
+        """Those with rows of it, by key or by filter."""
 
 
 class SubscriptionIndex:
-    """Finds cohorts by channel, and by row only where a cohort has subscribed to rows."""
+    """Finds cohorts by channel, by the key of a row, and by the values of columns."""
 
     def __init__(self) -> None:
         self._channels: dict[str, ChannelIndex] = {}
@@ -27,35 +31,54 @@ class SubscriptionIndex:
     def add(self, cohort: Cohort) -> None:
         for topic in cohort.subscriptions.topics:
             channel = self._channels.setdefault(topic.channel, ChannelIndex())
-            if topic.key is None:
+            if topic.is_whole:
                 channel.whole.add(cohort)
             else:
-                channel.rows.setdefault(topic.key, set()).add(cohort)
+                channel.parts.add(topic, cohort)
 
     def remove(self, cohort: Cohort) -> None:
         for topic in cohort.subscriptions.topics:
             channel = self._channels.get(topic.channel)
             if channel is None:
                 continue
-            channel.whole.discard(cohort)
-            if topic.key is not None and topic.key in channel.rows:
-                channel.rows[topic.key].discard(cohort)
-                if not channel.rows[topic.key]:
-                    del channel.rows[topic.key]
-            if not channel.whole and not channel.rows:
+            if topic.is_whole:
+                channel.whole.discard(cohort)
+            else:
+                channel.parts.remove(topic, cohort)
+            if not channel.whole and not channel.parts:
                 del self._channels[topic.channel]
 
-    def cohorts_of(self, events: Iterable[Event]) -> set[Cohort]:
-        """Return the cohorts that any of `events` may concern."""
-        found: set[Cohort] = set()
+    def find(self, events: Sequence[Event]) -> tuple[set[Cohort], dict[Cohort, Matched]]:
+        """
+        Return the cohorts that `events` concern.
+
+        Those with a whole channel may be concerned by any of the events; the others by those with
+        which they are returned.
+        """
+        whole: set[Cohort] = set()
+        parts: dict[Cohort, Matched] = {}
         for event in events:
             channel = self._channels.get(event.channel)
             if channel is None:
                 continue
-            found |= channel.whole
-            if channel.rows and event.operation is not Operation.PUBLISH:
-                if event.key_text is None:  # all rows at once
-                    found.update(*channel.rows.values())
-                else:
-                    found |= channel.rows.get(event.key_text, set())
+            whole |= channel.whole
+            if channel.parts:
+                for cohort, match in self._in_parts(channel, event).items():
+                    parts.setdefault(cohort, []).append((event, match))
+        for cohort in whole & parts.keys():
+            del parts[cohort]
+        return whole, parts
+
+    def _in_parts(self, channel: ChannelIndex, event: Event) -> dict[Cohort, Match]:
+        found: dict[Cohort, Match] = {}
+        # Of the ways in which an event concerns a cohort, the first one in `Match` holds.
+        for match, cohorts in sorted(channel.parts.find(event), key=order, reverse=True):
+            found.update(dict.fromkeys(cohorts, match))
         return found
+
+
+ORDER = {match: place for place, match in enumerate(Match)}
+
+
+def order(found: tuple[Match, set[Cohort]]) -> int:
+    return ORDER[found[0]]

@@ -54,4 +54,9 @@ class Refuse:
     reason: str
 
 
-Command = Reply | Subscribe | Unsubscribe | SetPresence | Reauthenticate | Refuse
+@dataclass(frozen=True, slots=True)
+class Reauthorize:
+    """Find out again what the client may read. Brain's own: no client asks for it."""
+
+
+Command = Reply | Subscribe | Unsubscribe | SetPresence | Reauthenticate | Refuse | Reauthorize

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
-from typing import Any
 
 from brain.message.cursor import Cursor
 from brain.message.json_text import key_text
@@ -53,10 +52,12 @@ class Event:
     """The only user who gets it; None: all subscribers of the channel."""
     omitted: tuple[str, ...] = ()
     """The watched columns that the row lacks, because they are too large or unreadable."""
+    rule_values: str | None = None
+    """The columns by which row rules decide who may see the row, as JSON; no client gets them."""
+    old_rule_values: str | None = None
+    """Those of the row as it was before."""
     frames: dict[str, bytes | None] = field(default_factory=dict, compare=False, repr=False)
     """Its message as a frame, per encoding; None where the wire format has none."""
-    matches: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
-    """Whether it matches each `Topic` with a filter that was asked so far."""
     _key_text: str | None = field(default=None, init=False, compare=False, repr=False)
     _row: Row | None = field(default=None, init=False, compare=False, repr=False)
     _former: Row | None = field(default=None, init=False, compare=False, repr=False)
@@ -88,13 +89,21 @@ class Event:
         return self._former
 
     @property
+    def is_restricted(self) -> bool:
+        """True if row rules decide who may see it."""
+        return self.rule_values is not None or self.old_rule_values is not None
+
+    def entering(self) -> Event:
+        """Return the update as a client sees it that could not see the row before."""
+        return replace(self, operation=Operation.INSERT, old=None, frames={})
+
+    @property
     def has_caches(self) -> bool:
-        return self._row is not None or self._former is not None or bool(self.matches)
+        return self._row is not None or self._former is not None
 
     def drop_caches(self) -> None:
-        """Free what looking inside has cached: the columns, and the results of filters."""
+        """Free what looking inside has cached: the columns."""
         self._row = self._former = None
-        self.matches = {}
 
     def has_changed(self, column: str) -> bool:
         """Return True if a column of an updated row has another value, or may have."""

@@ -30,6 +30,11 @@ ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 Text = str | msgspec.Raw
 """A JSON text; `text_of` makes a string of it."""
 
+Scalar = str | int | Decimal | tuple[bool] | tuple[()] | None
+"""A value that is no object or array; numbers are compared by all their digits."""
+NO_SCALAR: Scalar = ()
+WORDS: dict[str, Scalar] = {"null": None, "true": (True,), "false": (False,)}
+
 
 def split_object(text: str) -> dict[str, Text]:
     """
@@ -130,16 +135,22 @@ def refuse_constant(name: str) -> None:
     raise ValueError(f"JSON has no {name}")
 
 
-def equals(text: str, value: str | int | Decimal | bool | None) -> bool:
-    """Return True if a JSON text stands for `value`; numbers are compared by all their digits."""
-    if value is None or isinstance(value, bool):
-        return text == {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str):
-        return text.startswith('"') and string_of(text) == value
-    try:
-        return text[0] in "-0123456789" and Decimal(text) == value
-    except InvalidOperation:
-        return False  # an exponent of more than 18 digits, which no value has
+def scalar(value: str | int | Decimal | bool | None) -> Scalar:
+    """Return what is equal for equal values alone: in Python `True` equals 1."""
+    return (value,) if isinstance(value, bool) else value
+
+
+def scalar_in(text: str) -> Scalar:
+    """Return the `scalar` of a JSON text; of an object or array what is equal to no value."""
+    first = text[0]
+    if first == '"':
+        return string_of(text)
+    if first in "-0123456789":
+        try:
+            return Decimal(text)
+        except InvalidOperation:
+            return NO_SCALAR  # an exponent of more than 18 digits, which no value has
+    return WORDS.get(text, NO_SCALAR)
 
 
 def key_text(key: str) -> str:

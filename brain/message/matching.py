@@ -1,26 +1,31 @@
-"""Which events a subscription matches: a whole channel, one row of it, or rows by a filter."""
+"""What a client subscribes to: a whole channel, one row of it, or rows by a filter."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
-from math import isfinite
-from typing import Any
-from weakref import WeakValueDictionary
+from functools import cached_property
+from math import isfinite, prod
+from typing import Any, Protocol
 
-from brain.errors import RowNotShown
-from brain.message.event import Event, Operation
-from brain.message.json_text import equals, is_unicode
-from brain.message.row import Row
+from brain.message.json_text import (
+    Scalar,
+    is_unicode,
+    scalar_in,
+    split_array,
+    split_object,
+    text_of,
+)
 
 INTERNAL = "brain."
 """The prefix of channels that no client may read."""
 
 LONGEST_TEXT = 1000
 """Of a name or a string in a filter, in characters. Columns that may be omitted are longer."""
+MOST_COMBINATIONS = 10_000
+"""Of values, under which all topics of a client are found: some megabytes."""
 SHOWN_CHARACTERS = 50
 """Of a client's own text in the reason why it is refused."""
 
@@ -29,16 +34,35 @@ Filter = tuple[tuple[str, FilterValue, bool], ...]
 """Columns in alphabetical order, each with the value that a row must have, and whether that is
 `true` or `false`, which equal 1 and 0 in Python."""
 
-NOT_YET = object()
-"""In place of the result for an event that was not matched yet."""
+
+Rules = tuple[tuple[str, frozenset[Scalar]], ...]
 
 
 class Match(Enum):
     """How an event concerns a subscription."""
 
     MATCHES = "matches"
+    ENTERS = "enters"
+    """The client could not see the row before the event."""
     LEAVES = "leaves"
-    """The row matched the filter before the event, and does not after it."""
+    """The row matched the filter and the row rules before the event, and does not after it."""
+
+
+@dataclass(frozen=True)
+class RowAccess:
+    """Which rows of a channel with row rules a client may see."""
+
+    allowed: str
+    """As JSON, {"": [3], "customer_id": [7, 8]}: the number of the rules, and the values of each
+    column; the number alone: all rows."""
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The columns, in alphabetical order, with the values of each."""
+        return tuple(
+            (name, frozenset(scalar_in(text_of(value)) for value in split_array(text_of(values))))
+            for name, values in sorted(split_object(self.allowed).items())
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,49 +73,21 @@ class Topic:
     key: str | None = None
     """That of one row, as `key_text` returns it."""
     where: Filter = ()
+    rows: RowAccess | None = None
+    """Those that the client may see of a channel with row rules; None: it has no rules."""
 
     @property
     def is_whole(self) -> bool:
-        return self.key is None and not self.where
+        return self.key is None and not self.where and not self.rules
 
-    def match(self, event: Event) -> Match | None:
-        """Return how `event` concerns this topic; None: not at all."""
-        if event.channel != self.channel:
-            return None
-        if self.key is not None and not self._is_about_row(event):
-            return None
-        if not self.where:
-            return Match.MATCHES
-        # Once for all subscriptions with an equal filter.
-        match: Match | None = event.matches.get(self, NOT_YET)
-        if match is NOT_YET:
-            match = event.matches[self] = self._filtered(event)
-        return match
+    @property
+    def rules(self) -> Rules:
+        return () if self.rows is None else self.rows.rules
 
-    def _is_about_row(self, event: Event) -> bool:
-        if event.operation is Operation.PUBLISH:
-            return False
-        return event.key is None or event.key_text == self.key
-
-    def _filtered(self, event: Event) -> Match | None:
-        if event.operation in (Operation.TRUNCATE, Operation.RESET):
-            return Match.MATCHES
-        if self._matches(event.row):
-            return Match.MATCHES
-        if event.operation is Operation.UPDATE and self._matches(event.former):
-            return Match.LEAVES
-        return None
-
-    def _matches(self, row: Row | None) -> bool:
-        """Return True if every column has its value; an omitted one is longer than any of them."""
-        if row is None:
-            return False
-        try:
-            return all(
-                name in row and equals(row.text(name), value) for name, value, _ in self.where
-            )
-        except RowNotShown:
-            return False  # what was published is no object
+    @property
+    def combinations(self) -> int:
+        """Under how many combinations of values it is found: each takes memory."""
+        return prod(len(values) for _, values in self.rules)
 
 
 def parse_filter(columns: Any) -> Filter:
@@ -154,9 +150,21 @@ def exact_number(text: str) -> Decimal:
         raise ValueError("where: the exponent of a number is too large") from None
 
 
-def requested_topics(name: str, where: Filter, may_read: Callable[[str], bool]) -> frozenset[Topic]:
+class ReadAccess(Protocol):
+    """What an identity may read."""
+
+    def __call__(self, name: str) -> bool:
+        """Return True if it may read the channel, or row of a channel, that is named."""
+        ...
+
+    def rows(self, channel: str) -> RowAccess | None:
+        """Return which rows of a channel it may see; None if the channel has no row rules."""
+        ...
+
+
+def requested_topics(name: str, where: Filter, access: ReadAccess) -> frozenset[Topic]:
     """
-    Return the topics that a client requests by `name`, as far as it may read them.
+    Return the topics that a client requests by `name`, as far as `access` lets it read them.
 
     `tasks:task-123` is the row `task-123` of `tasks`, and may be the name of a channel as well. The
     right to read the channel `tasks` includes its rows.
@@ -165,48 +173,8 @@ def requested_topics(name: str, where: Filter, may_read: Callable[[str], bool]) 
     if name.startswith(INTERNAL):
         return frozenset()
     topics = set()
-    if may_read(name):
-        topics.add(Topic(name, where=where))
-    if separator and (may_read(name) or may_read(channel)):
-        topics.add(Topic(channel, key, where))
+    if access(name):
+        topics.add(Topic(name, where=where, rows=access.rows(name)))
+    if separator and (access(name) or access(channel)):
+        topics.add(Topic(channel, key, where, access.rows(channel)))
     return frozenset(topics)
-
-
-class SubscriptionSet:
-    """All topics of one client. Equal sets are one object, shared by their clients."""
-
-    def __init__(self, topics: frozenset[Topic]) -> None:
-        self.topics = topics
-        self.channels = frozenset(topic.channel for topic in topics)
-        self._whole = frozenset(topic.channel for topic in topics if topic.is_whole)
-        self._parts: dict[str, list[Topic]] = {}
-        for topic in topics:
-            if topic.channel not in self._whole:
-                self._parts.setdefault(topic.channel, []).append(topic)
-
-    def match(self, event: Event) -> Match | None:
-        """Return how `event` concerns these subscriptions; None: not at all."""
-        if event.channel in self._whole:
-            return Match.MATCHES
-        found = {topic.match(event) for topic in self._parts.get(event.channel, ())}
-        if Match.MATCHES in found:
-            return Match.MATCHES
-        return Match.LEAVES if Match.LEAVES in found else None
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SubscriptionSet) and self.topics == other.topics
-
-    def __hash__(self) -> int:
-        return hash(self.topics)
-
-
-SETS: WeakValueDictionary[frozenset[Topic], SubscriptionSet] = WeakValueDictionary()
-"""Those of the clients that are there: a set goes with the last client that has it."""
-
-
-def subscription_set(topics: frozenset[Topic]) -> SubscriptionSet:
-    """Return the one set for all clients with these topics."""
-    found = SETS.get(topics)
-    if found is None:
-        found = SETS[topics] = SubscriptionSet(topics)
-    return found

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from brain.errors import RowNotShown
 from brain.message.event import Event
-from brain.message.matching import Match, SubscriptionSet
+from brain.message.matching import Match
 from brain.message.snapshot import Part, Snapshot, parts_of
+from brain.message.subscription_set import SubscriptionSet
 from brain.message.wire_format import WireFormat
 from brain.problems import Problems
 
@@ -43,21 +44,27 @@ class Encoding:
         self.framing = framing
         self.name = f"{wire_format.name}/{framing.name}"
         """Equal for encodings that yield the same bytes."""
-        self._leaving_name = f"{self.name}, leaving"
+        self._names = {match: f"{self.name}, {match.value}" for match in Match}
+        self._names[Match.MATCHES] = self.name
 
     def frame(self, text: str) -> bytes:
         return self.framing.frame(text)
 
     def encode(self, event: Event, match: Match) -> bytes | None:
         """Return the frame for `event`, made once however many clients get it; None if none do."""
-        leaves = match is Match.LEAVES
-        name = self._leaving_name if leaves else self.name
+        name = self._names[match]
         if name in event.frames:
             return event.frames[name]
         wire_format = self.wire_format
         frame = None
         try:
-            text = wire_format.render_leaving(event) if leaves else wire_format.render(event)
+            match match:
+                case Match.MATCHES:
+                    text = wire_format.render(event)
+                case Match.ENTERS:
+                    text = wire_format.render(event.entering())
+                case Match.LEAVES:
+                    text = wire_format.render_leaving(event)
             if text is not None:
                 frame = self.framing.frame(text)
         except RowNotShown as error:

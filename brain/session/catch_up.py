@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +17,7 @@ from brain.hub.hub import CHUNK_BYTES, Hub
 from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Operation
+from brain.message.matching import RowAccess
 from brain.message.snapshot import Snapshot
 from brain.session.transport_protocol import Transport
 
@@ -29,8 +30,12 @@ class Sources:
 
     hub: Hub
     history: HistoryReader
-    read_snapshot: Callable[[frozenset[str]], Awaitable[Snapshot]]
-    """Reads the tables of channels. Raises `SnapshotTooLarge` and `LogUnavailable`."""
+    read_snapshot: Callable[[frozenset[str], Mapping[str, RowAccess]], Awaitable[Snapshot]]
+    """
+    Reads the tables of channels: those rows that a client may see.
+
+    Raises `SnapshotTooLarge` and `LogUnavailable`.
+    """
 
 
 class CatchUp:
@@ -164,7 +169,8 @@ class CatchUp:
     async def _send_rows(self) -> None:
         """Send a snapshot, part by part, as the client reads them."""
         subscriber = self._subscriber
-        snapshot = await self._sources.read_snapshot(subscriber.subscriptions.channels)
+        wanted = subscriber.subscriptions
+        snapshot = await self._sources.read_snapshot(wanted.channels, wanted.rows)
         try:
             async with asyncio.timeout(snapshot.read_seconds):
                 for frame in subscriber.encoding.encode_snapshot(snapshot, datetime.now(UTC)):

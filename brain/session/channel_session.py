@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -21,6 +21,7 @@ from brain.hub.subscriber import Subscriber
 from brain.message.commands import (
     Command,
     Reauthenticate,
+    Reauthorize,
     Refuse,
     Reply,
     SetPresence,
@@ -28,8 +29,9 @@ from brain.message.commands import (
     Unsubscribe,
 )
 from brain.message.cursor import Cursor
-from brain.message.matching import Filter, Topic, requested_topics
+from brain.message.matching import MOST_COMBINATIONS, Filter, ReadAccess, Topic, requested_topics
 from brain.message.rendering import encoding_of
+from brain.message.subscription_set import SubscriptionSet
 from brain.message.wire_format import Welcome, WireFormat
 from brain.session.admission import Admitted
 from brain.session.catch_up import CatchUp, Sources
@@ -54,7 +56,8 @@ class SessionRequest:
     conflates: bool = False
     """While it lags, superseded messages may be skipped."""
     implied: frozenset[Topic] = frozenset()
-    """What all clients of this kind get, whatever their rights."""
+    """What all clients of this kind get, whatever channels they may read, but not anonymous ones
+    where a token is needed."""
     is_listed: bool = False
     """Others may see the id of this connection."""
 
@@ -68,7 +71,7 @@ class ChannelSession(Session):
         context: SessionContext,
         sources: Sources,
         request: SessionRequest,
-        may_read: Callable[[str], bool],
+        access: ReadAccess,
     ) -> None:
         super().__init__(admitted, context, is_listed=request.is_listed)
         self._sources = sources
@@ -80,10 +83,13 @@ class ChannelSession(Session):
         self._subscriptions = Subscriptions(
             request.implied, request.names, request.where, context.limits.max_subscriptions
         )
-        self._may_read = may_read
+        self._access = access
         self._subscriber: Subscriber | None = None
         self._catch_up: CatchUp | None = None
         self._commands: CommandQueue | None = None
+
+    def reauthorize(self) -> None:
+        self._enqueue(Reauthorize())
 
     def pause_writing(self) -> None:
         if self._subscriber is not None:
@@ -98,7 +104,7 @@ class ChannelSession(Session):
     def _start(self) -> None:
         """Subscribe, then greet: the client gets everything that happens after the greeting."""
         cursor, lost = parse_cursor(self._request.after)
-        subscriptions = self._subscriptions.readable(self._may_read)
+        subscriptions = self._readable(self._access)
         self._subscriber = self._hub.subscribe(
             encoding_of(self._wire_format, self._transport.framing, self._context.problems),
             subscriptions,
@@ -177,6 +183,10 @@ class ChannelSession(Session):
     async def _execute(self, command: Command) -> None:
         try:
             match command:
+                case Reauthorize():
+                    access = await self._read_access(self._subscriptions.names)
+                    if access is not None:
+                        self._change_access(access)
                 case Subscribe():
                     await self._subscribe(command)
                 case Reauthenticate():
@@ -203,18 +213,33 @@ class ChannelSession(Session):
             case Refuse():
                 self._refuse(command.reason)
 
+    def _is_too_much(self, topics: frozenset[Topic], access: ReadAccess) -> bool:
+        """Return True if a client has too many topics for the rows that its token allows."""
+        in_all = self._readable(access).topics | topics
+        return sum(topic.combinations for topic in in_all) > MOST_COMBINATIONS
+
+    def _change_access(self, access: ReadAccess) -> None:
+        """Go on with what the client may read by now: it loads its state again."""
+        before = self._readable(self._access)
+        self._access = access
+        if self._readable(access) != before:
+            self._change_subscriptions()
+            self._on_gap(HistoryLost("what this client may read has changed"))
+
     async def _subscribe(self, command: Subscribe) -> None:
         names = (*self._subscriptions.names, command.name)
-        may_read = await self._context.authority.read_predicate(self._identity, names)
-        topics = requested_topics(command.name, command.where, may_read)
+        access = await self._context.authority.read_access(self._identity, names)
+        topics = requested_topics(command.name, command.where, access)
         if not topics:
             self._refuse(f"Not allowed to read {command.name}")
         elif (reason := await self._context.refuse_filters(topics)) is not None:
             self._refuse(reason)
-        elif not self._subscriptions.add(command.name, command.where):
+        elif self._is_too_much(topics, access) or not self._subscriptions.add(
+            command.name, command.where
+        ):
             self._refuse("Too many subscriptions")
         else:
-            self._may_read = may_read
+            self._access = access
             if command.conflates and self._subscriber is not None:
                 self._subscriber.conflates = True
             self._change_subscriptions()
@@ -231,18 +256,22 @@ class ChannelSession(Session):
         if self._identity.user not in (None, identity.user):
             self._refuse("The token is of another user")
             return
-        may_read = await authority.read_predicate(identity, self._subscriptions.names)
+        access = await authority.read_access(identity, self._subscriptions.names)
         if self._identity.user is None and identity.user is not None:
             try:
                 self._counted.assign_user(identity.user)
             except TooManyConnections as error:
                 self._refuse(str(error))
                 return
-        self._may_read = may_read
+        before = self._readable(self._access)
+        self._access = access
         self._become(identity)
         self._change_subscriptions()
         self._confirm(command)
-        readable = self._subscriptions.readable(may_read).topics
+        after = self._readable(access)
+        if any(before.rows.get(c) != after.rows.get(c) for c in before.channels & after.channels):
+            self._on_gap(HistoryLost("which rows this client may see has changed"))
+        readable = self._readable(access).topics
         if (reason := await self._context.refuse_filters(readable)) is not None:
             self._refuse(reason)
 
@@ -255,9 +284,13 @@ class ChannelSession(Session):
             self.client.user = identity.user
             self._context.registry.add(self)
 
+    def _readable(self, access: ReadAccess) -> SubscriptionSet:
+        is_known = self._identity.is_unlimited or self._identity.user is not None
+        return self._subscriptions.readable(access, with_implied=is_known)
+
     def _change_subscriptions(self) -> None:
         if self._subscriber is not None:
-            subscriptions = self._subscriptions.readable(self._may_read)
+            subscriptions = self._readable(self._access)
             self._hub.change_subscriptions(self._subscriber, subscriptions)
             self._context.registry.presence.change(self.client, subscriptions.channels)
 

@@ -28,6 +28,10 @@ class Registered(Protocol):
 
     def close(self, code: CloseCode, reason: str) -> None: ...
 
+    def reauthorize(self) -> None:
+        """Find out again what the client may read."""
+        ...
+
 
 class SessionRegistry:
     """Finds sessions by their user, and those with a silent client."""
@@ -49,6 +53,12 @@ class SessionRegistry:
         """Close all sessions of `user`."""
         for session in [one for one in self._open.values() if one.client.user == user]:
             session.close(CloseCode.TOKENS_REVOKED, "the tokens of this user have been revoked")
+
+    def reauthorize(self, channels: frozenset[str] | None = None) -> None:
+        """Have sessions find out again what they may read: those on `channels`, or all."""
+        for session in list(self._open.values()):
+            if channels is None or not channels.isdisjoint(session.client.channels):
+                session.reauthorize()
 
     def close_silent(self) -> None:
         """Close every session with a client that has sent nothing for too long."""

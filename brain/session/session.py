@@ -6,15 +6,15 @@ import asyncio
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
 from brain.auth.identity import Identity
 from brain.auth.policy import Authority
 from brain.close_codes import CloseCode
-from brain.errors import ConnectionEnded
-from brain.message.matching import Topic
+from brain.errors import AccessUndecided, ConnectionEnded
+from brain.message.matching import ReadAccess, Topic
 from brain.presence.tracker import ClientInfo
 from brain.problems import Problems
 from brain.session.admission import Admitted
@@ -32,6 +32,10 @@ class SessionLimits:
     max_subscriptions: int
     messages_per_second: float
     bytes_per_second: float
+
+
+# When it is tried to find out what a client may read, each after the one before.
+RETRY_SECONDS = (0.0, 0.5, 1.0, 2.0)
 
 
 async def accept_any(_: Iterable[Topic]) -> None:
@@ -144,6 +148,10 @@ class Session(ABC):
         self.close(reason.close_code, str(reason))
 
     @abstractmethod
+    def reauthorize(self) -> None:
+        """Find out again what the client may read, after a rule has changed."""
+
+    @abstractmethod
     def _start(self) -> None:
         """Register the session, and begin to send. Raises `ConnectionEnded`."""
 
@@ -154,6 +162,18 @@ class Session(ABC):
     @abstractmethod
     def _stop(self) -> None:
         """Give up everything that was begun; called once."""
+
+    async def _read_access(self, names: Sequence[str]) -> ReadAccess | None:
+        """Return what the client may read; None, and close, if that cannot be decided for long."""
+        reason = ""
+        for seconds in RETRY_SECONDS:
+            await asyncio.sleep(seconds)
+            try:
+                return await self._context.authority.read_access(self._identity, names)
+            except AccessUndecided as error:
+                reason = str(error)
+        self.close(CloseCode.LOG_UNAVAILABLE, reason)
+        return None
 
     def _warn_of_rate(self) -> None:  # noqa: B027
         """Warn the client that it is about to exceed its rate limit, where its format can."""

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from brain.message.matching import (
-    Filter,
-    SubscriptionSet,
-    Topic,
-    requested_topics,
-    subscription_set,
-)
+from brain.message.matching import Filter, ReadAccess, Topic, requested_topics
+from brain.message.subscription_set import SubscriptionSet, subscription_set
 
 
 class Subscriptions:
@@ -38,9 +33,9 @@ class Subscriptions:
     def remove(self, name: str, where: Filter) -> None:
         self._requested.pop((name, where), None)
 
-    def readable(self, may_read: Callable[[str], bool]) -> SubscriptionSet:
-        """Return those that the client may read."""
-        topics = set(self._implied)
+    def readable(self, access: ReadAccess, *, with_implied: bool) -> SubscriptionSet:
+        """Return those that the client may read, with those that it did not name."""
+        topics = set(self._implied) if with_implied else set()
         for name, where in self._requested:
-            topics |= requested_topics(name, where, may_read)
+            topics |= requested_topics(name, where, access)
         return subscription_set(frozenset(topics))

@@ -23,7 +23,11 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 def readable_by(authority: Authority, parameter: str, endpoint: Endpoint) -> Endpoint:
-    """Return an endpoint for clients that may read the channel named by a path parameter."""
+    """
+    Return an endpoint for clients that may read the channel named by a path parameter.
+
+    Who sends the request, and what it may read, are in its state: `identity` and `access`.
+    """
 
     async def guarded(request: Request) -> Response:
         await require_readable(request, authority, request.path_params[parameter])
@@ -33,11 +37,17 @@ def readable_by(authority: Authority, parameter: str, endpoint: Endpoint) -> End
 
 
 async def require_readable(request: Request, authority: Authority, channel: str) -> None:
-    """Raise `HTTPException` unless the client may read a channel, which PostgreSQL can name."""
+    """
+    Raise `HTTPException` unless the client may read a channel, which PostgreSQL can name.
+
+    Who sends the request, and what it may read, are in its state then: `identity` and `access`.
+    """
     if "\0" in channel:
         raise HTTPException(404, "no channel has such a name")
     identity = await authenticate(request, authority)
-    authorize(identity, (await authority.read_predicate(identity, [channel]))(channel))
+    request.state.identity = identity
+    request.state.access = await authority.read_access(identity, [channel])
+    authorize(identity, request.state.access(channel))
 
 
 async def authenticate(request: Request, authority: Authority) -> Identity:

@@ -29,11 +29,15 @@ def routes(services: Services) -> list[Route]:
             has_number_strings = wants_number_strings(request.query_params)
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
-        found = await services.snapshots.read(request.state.pool, frozenset({channel}))
+        own = request.state.access.rows(channel)
+        rows = {} if own is None else {channel: own}
+        found = await services.snapshots.read(request.state.pool, frozenset({channel}), rows)
         if channel not in found.tables:
             raise HTTPException(404, f"no table is watched on the channel {channel}")
-        rows = body(found, channel, services.schemas, has_number_strings=has_number_strings)
-        return SnapshotResponse(rows, found.read_seconds, services.settings.unread_timeout_seconds)
+        pieces = body(found, channel, services.schemas, has_number_strings=has_number_strings)
+        return SnapshotResponse(
+            pieces, found.read_seconds, services.settings.unread_timeout_seconds
+        )
 
     guarded = readable_by(services.authority, "channel", snapshot)
     return [Route("/api/brain/snapshot/{channel}", guarded)]

@@ -14,7 +14,13 @@ from brain.auth.identity import Identity
 from brain.errors import AccessUndecided
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
-from brain.message.matching import Filter, filter_json, parse_filter, requested_topics
+from brain.message.matching import (
+    MOST_COMBINATIONS,
+    Filter,
+    filter_json,
+    parse_filter,
+    requested_topics,
+)
 from brain.message.number_strings import NumberStringsFormat
 from brain.message.wire_format import WireFormat
 from brain.session.admission import Admitted
@@ -122,18 +128,21 @@ async def open_channels(
         return
     who = identity or await services.handshake.identify(websocket)
     try:
-        may_read = await services.authority.read_predicate(who, request.names)
+        access = await services.authority.read_access(who, request.names)
     except AccessUndecided as error:
         await refuse(websocket, error.http_status, str(error))
         return
-    topics = (t for name in request.names for t in requested_topics(name, request.where, may_read))
+    topics = [t for name in request.names for t in requested_topics(name, request.where, access)]
+    if sum(topic.combinations for topic in topics) > MOST_COMBINATIONS:
+        await refuse(websocket, 400, "too many subscriptions for the rows that the token allows")
+        return
     if (reason := await services.sessions.refuse_filters(topics)) is not None:
         await refuse(websocket, 400, reason)
         return
 
     def session_for(admitted: Admitted) -> ChannelSession:
         sources = websocket.state.sources
-        return ChannelSession(admitted, services.sessions, sources, request, may_read)
+        return ChannelSession(admitted, services.sessions, sources, request, access)
 
     await services.handshake.accept(websocket, session_for, who, subprotocol)
 

@@ -21,7 +21,9 @@ CREATE TABLE IF NOT EXISTS brain.events (
     old            text,                  -- U and D: the watched columns as they were before
     type           text,                  -- the message's type; null: the wire format derives one
     recipient      text,
-    omitted        text[]                 -- the watched columns that are too large or cannot be shown
+    omitted        text[],                -- the watched columns that are too large or cannot be shown
+    rule_values     text,                 -- the columns of the channel's row rules: they decide who may see
+    old_rule_values text                  -- the event, and are sent to nobody; null where there are no rules
 );
 COMMENT ON COLUMN brain.events.operation IS
     'I(nsert), U(pdate), D(elete), T(runcate), P(ublish), R(eset: what happened is not in the log)';

@@ -97,7 +97,8 @@ REVOKE ALL ON FUNCTION brain.repaired FROM PUBLIC;
 CREATE OR REPLACE FUNCTION brain.read(tick bigint, nonce bigint, after bigint, last bigint, most integer,
                                       bytes bigint)
 RETURNS TABLE (at_tick bigint, at_nonce bigint, id bigint, at timestamptz, channel text, type text,
-               operation "char", key text, data text, old text, recipient text, omitted text[])
+               operation "char", key text, data text, old text, recipient text, omitted text[],
+               rule_values text, old_rule_values text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 -- A plan may be made while the log is still small, and is used for every tick of every node.
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
@@ -124,8 +125,9 @@ BEGIN
         IF NOT FOUND THEN
             RETURN;
         ELSIF place = 0 THEN
-            FOR id, at, channel, type, operation, key, data, old, recipient, omitted IN
-                SELECT e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old, e.recipient, e.omitted
+            FOR id, at, channel, type, operation, key, data, old, recipient, omitted, rule_values, old_rule_values IN
+                SELECT e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old, e.recipient, e.omitted,
+                       e.rule_values, e.old_rule_values
                   FROM (SELECT b.* FROM brain.events b
                          WHERE b.transaction_id >= low AND b.transaction_id < high
                            AND pg_visible_in_snapshot(b.transaction_id, snapshot)
@@ -143,7 +145,7 @@ BEGIN
             END LOOP;
         ELSE
             -- The middle of a tick, which may be huge: the next events of each of its transactions.
-            FOR id, at, channel, type, operation, key, data, old, recipient, omitted IN
+            FOR id, at, channel, type, operation, key, data, old, recipient, omitted, rule_values, old_rule_values IN
                 WITH RECURSIVE began (transaction_id) AS (
                     (SELECT e.transaction_id FROM brain.events e
                       WHERE e.transaction_id >= low AND e.transaction_id < high
@@ -153,7 +155,8 @@ BEGIN
                              WHERE e.transaction_id > b.transaction_id AND e.transaction_id < high
                              ORDER BY e.transaction_id LIMIT 1)
                       FROM began b WHERE b.transaction_id IS NOT NULL)
-                SELECT e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old, e.recipient, e.omitted
+                SELECT e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old, e.recipient, e.omitted,
+                       e.rule_values, e.old_rule_values
                   FROM (SELECT b.transaction_id FROM began b
                          WHERE pg_visible_in_snapshot(b.transaction_id, snapshot)
                         UNION ALL

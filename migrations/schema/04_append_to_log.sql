@@ -23,18 +23,23 @@ REVOKE ALL ON FUNCTION brain.node_is_parked FROM PUBLIC;
 -- recipient, and seldom omitted columns: what is left out costs their writers nothing.
 CREATE OR REPLACE FUNCTION brain.insert_statements(channel text, type text, operation text, key text,
                                                    data text, old text, recipient text DEFAULT NULL,
-                                                   omitted text DEFAULT NULL)
+                                                   omitted text DEFAULT NULL, rule_values text DEFAULT NULL,
+                                                   old_rule_values text DEFAULT NULL)
 RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(format($insert$%s (event_id >> 36) & 3 = %s THEN
             INSERT INTO brain.events_%s
-                (transaction_id, id, at, channel, type, operation, key, data, old%s%s)
-            VALUES (pg_current_xact_id(), event_id, clock_timestamp(), %s, %s, %s, %s, %s, %s%s%s);
+                (transaction_id, id, at, channel, type, operation, key, data, old%s)
+            VALUES (pg_current_xact_id(), event_id, clock_timestamp(), %s, %s, %s, %s, %s, %s%s);
         $insert$,
         CASE slot WHEN 0 THEN 'IF' ELSE 'ELSIF' END, slot, slot,
-        CASE WHEN recipient IS NOT NULL THEN ', recipient' END, CASE WHEN omitted IS NOT NULL THEN ', omitted' END,
-        channel, type, operation, key, data, old, ', ' || recipient, ', ' || omitted), '' ORDER BY slot)
-           || 'END IF'
-      FROM generate_series(0, 3) slot
+        more.names, channel, type, operation, key, data, old, more.expressions), '' ORDER BY slot) || 'END IF'
+      FROM generate_series(0, 3) slot,
+           (SELECT string_agg(', ' || m.name, '' ORDER BY number) AS names,
+                   string_agg(', ' || m.expression, '' ORDER BY number) AS expressions
+              FROM unnest(ARRAY['recipient', 'omitted', 'rule_values', 'old_rule_values'],
+                          ARRAY[recipient, omitted, rule_values, old_rule_values])
+                   WITH ORDINALITY m (name, expression, number)
+             WHERE m.expression IS NOT NULL) more
 $$;
 REVOKE ALL ON FUNCTION brain.insert_statements FROM PUBLIC;
 
@@ -44,7 +49,7 @@ BEGIN
     EXECUTE format($function$
 CREATE OR REPLACE FUNCTION brain.append(
     channel text, type text, operation "char", key text, data text, old text, recipient text DEFAULT NULL,
-    omitted text[] DEFAULT NULL)
+    omitted text[] DEFAULT NULL, rule_values text DEFAULT NULL, old_rule_values text DEFAULT NULL)
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $append$
 DECLARE
     event_id CONSTANT bigint := nextval('brain.event_id');
@@ -55,7 +60,8 @@ BEGIN
     END IF;
 END $append$;
 REVOKE ALL ON FUNCTION brain.append FROM PUBLIC$function$,
-        brain.insert_statements('channel', 'type', 'operation', 'key', 'data', 'old', 'recipient', 'omitted'),
+        brain.insert_statements('channel', 'type', 'operation', 'key', 'data', 'old', 'recipient', 'omitted',
+                                'rule_values', 'old_rule_values'),
         brain.node_is_parked());
 END $write$;
 
@@ -74,7 +80,8 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION brain.append_reset FROM PUBLIC;
 
--- Publishes a message on a channel, to every subscriber or to one user. A role that is not a member of
+-- Publishes a message on a channel, to every subscriber or to one user. On a channel with row rules, a message
+-- without a recipient reaches those clients alone that the rules do not restrict. A role that is not a member of
 -- brain_owner needs GRANT USAGE ON SCHEMA brain and GRANT EXECUTE ON FUNCTION brain.publish. Names that
 -- begin with "brain." are those of Brain's own channels.
 CREATE OR REPLACE FUNCTION brain.publish(channel text, type text, data jsonb DEFAULT '{}',
@@ -99,6 +106,8 @@ BEGIN
         RAISE EXCEPTION 'the data of a message is at most 262144 bytes, not %', octet_length(content)
               USING ERRCODE = 'program_limit_exceeded';
     END IF;
-    PERFORM brain.append(channel, type, 'P', NULL, content, NULL, recipient);
+    PERFORM brain.append(channel, type, 'P', NULL, content, NULL, recipient, rule_values => (
+        SELECT format('{"" : %s}', w.rule_number) FROM brain.watched w
+         WHERE w.channel = publish.channel AND w.rules <> '{}' AND recipient IS NULL));
 END $$;
 REVOKE ALL ON FUNCTION brain.publish FROM PUBLIC;

@@ -3,6 +3,10 @@
 
 SET LOCAL ROLE brain_owner;
 
+-- Numbers the row rules: an event has that of the rules by which it is decided who may see it. Clients whose
+-- access was decided by former rules do not get it.
+CREATE SEQUENCE IF NOT EXISTS brain.rule_number;
+
 CREATE TABLE IF NOT EXISTS brain.watched (
     id            integer  GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     relation      regclass NOT NULL UNIQUE,
@@ -16,6 +20,10 @@ CREATE TABLE IF NOT EXISTS brain.watched (
     row_bytes     integer  NOT NULL DEFAULT 1048576,  -- of data and old together; above, the largest are omitted
     table_name    text     NOT NULL,                  -- when it was watched: public.orders
     attributes    jsonb    NOT NULL DEFAULT '{}',     -- then, too: {"id": [1, "integer"]}, number and type
+    rules         jsonb    NOT NULL DEFAULT '{}',     -- who may see a row: {"customer_id": "sub"}, column = claim
+    exempt        jsonb    NOT NULL DEFAULT '{}',     -- whom the rules do not restrict: {"role": "admin"}
+    rule_number   bigint   NOT NULL DEFAULT 0,        -- of rules and exempt
+    row_security  text     NOT NULL DEFAULT 'refused', -- or ignored: that of the table does not apply to events
     known_limits  text[]   NOT NULL DEFAULT '{}'      -- what brain.watch has warned of
 );
 
@@ -101,6 +109,7 @@ REVOKE ALL ON FUNCTION brain.settings_of FROM PUBLIC;
 CREATE OR REPLACE FUNCTION brain.object_expression(names text[], expressions text[]) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE count(*)
+               WHEN 0 THEN NULL
                WHEN 1 THEN min(part) || '::text'
                ELSE format('''{'' || %s || ''}''',
                            string_agg(format('left(substr(%s::text, 2), -1)', part), ' || '', '' || ' ORDER BY number))
@@ -113,18 +122,22 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.object_expression FROM PUBLIC;
 
--- The listed columns with the expressions that read them from the row `alias`; a column that the table
--- does not have is null, and is_missing. The first ones are those of the primary key.
+-- The columns of the key, of the row rules and the listed ones, in this order, with the expressions that read
+-- them from the row `alias`; a column that the table does not have is null, and is_missing.
 CREATE OR REPLACE FUNCTION brain.column_expressions(watched brain.watched, alias text)
-RETURNS TABLE (number bigint, name text, is_key boolean, is_listed boolean, is_missing boolean, value text,
-               size text)
+RETURNS TABLE (number bigint, name text, is_key boolean, is_rule boolean, is_listed boolean, is_missing boolean,
+               value text, size text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT c.number, c.name, c.number <= cardinality(watched.key_columns), c.name = ANY (watched.columns),
-           a.attname IS NULL, coalesce(alias || '.' || quote_ident(a.attname), 'NULL::text'),
+    SELECT c.number, c.name, c.number <= cardinality(watched.key_columns), watched.rules ? c.name,
+           c.name = ANY (watched.columns), a.attname IS NULL,
+           coalesce(alias || '.' || quote_ident(a.attname), 'NULL::text'),
            brain.size_expression(alias || '.' || quote_ident(a.attname), a.atttypid, watched.column_bytes)
       FROM unnest(watched.key_columns || ARRAY(
-               SELECT l FROM unnest(watched.columns) WITH ORDINALITY l (l, place)
-                WHERE l <> ALL (watched.key_columns) ORDER BY place)) WITH ORDINALITY c (name, number)
+               SELECT n.name FROM (SELECT r AS name, 0 AS place FROM jsonb_object_keys(watched.rules) r
+                                    UNION ALL
+                                   SELECT * FROM unnest(watched.columns) WITH ORDINALITY) n
+                WHERE n.name <> ALL (watched.key_columns)
+                GROUP BY n.name ORDER BY min(n.place), n.name)) WITH ORDINALITY c (name, number)
       LEFT JOIN pg_attribute a ON a.attrelid = watched.relation AND a.attname = c.name
                               AND a.attnum > 0 AND NOT a.attisdropped
 $$;
@@ -139,10 +152,11 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.object_of FROM PUBLIC;
 
--- Leaves out the largest texts until all together have at most so many bytes, but never the first `keys`,
--- and none of up to 8 KiB: the values of a filter are shorter, so it finds every column that it needs.
+-- Leaves out the largest texts until all together have at most so many bytes, but never the first `kept`, those
+-- of keys and row rules, and none of up to 8 KiB: the values of a filter are shorter, so it finds every column
+-- that it needs.
 CREATE OR REPLACE FUNCTION brain.leave_out_largest(INOUT new_parts text[], INOUT old_parts text[],
-                                                   keys integer, most_bytes integer)
+                                                   kept integer, most_bytes integer)
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     excess bigint;
@@ -154,7 +168,7 @@ BEGIN
           FROM (SELECT number, false AS is_old, text FROM unnest(new_parts) WITH ORDINALITY c (text, number)
                 UNION ALL
                 SELECT number, true, text FROM unnest(old_parts) WITH ORDINALITY c (text, number)) n
-         WHERE n.number > keys AND octet_length(n.text) > 8192 ORDER BY bytes DESC
+         WHERE n.number > kept AND octet_length(n.text) > 8192 ORDER BY bytes DESC
     LOOP
         EXIT WHEN excess <= 0;
         IF part.is_old THEN
@@ -171,32 +185,45 @@ REVOKE ALL ON FUNCTION brain.leave_out_largest FROM PUBLIC;
 -- large or cannot be shown. The watch is passed in arguments because the writer's snapshot may be older
 -- than its row in brain.watched.
 CREATE OR REPLACE FUNCTION brain.append_parts(channel text, types jsonb, names text[], is_listed boolean[],
-                                              keys integer, row_bytes integer, old_parts text[],
-                                              new_parts text[])
+                                              keys integer, is_rule boolean[], rule_number bigint,
+                                              row_bytes integer, old_parts text[], new_parts text[])
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     old_key CONSTANT text := '[' || array_to_string(old_parts[:keys], ', ') || ']';
     new_key CONSTANT text := '[' || array_to_string(new_parts[:keys], ', ') || ']';
+    has_rules CONSTANT boolean := true = ANY (is_rule);
+    old_rules CONSTANT text := CASE WHEN has_rules AND old_parts IS NOT NULL
+        THEN format('{"" : %s, ', rule_number) || substr(brain.object_of(names, is_rule, old_parts), 2) END;
+    new_rules CONSTANT text := CASE WHEN has_rules AND new_parts IS NOT NULL
+        THEN format('{"" : %s, ', rule_number) || substr(brain.object_of(names, is_rule, new_parts), 2) END;
+    -- The columns of the key come first, and then those of the rules.
+    kept CONSTANT integer := greatest(keys, (SELECT max(number) FROM unnest(is_rule) WITH ORDINALITY r (is_rule, number)
+                                              WHERE r.is_rule));
     old_data text;
     new_data text;
 BEGIN
-    IF array_position(old_parts[:keys], NULL) IS NOT NULL OR array_position(new_parts[:keys], NULL) IS NOT NULL
-       OR octet_length(old_key) > 8192 OR octet_length(new_key) > 8192 THEN
-        PERFORM brain.append_reset(channel, 'a row was changed whose key is too large or cannot be shown');
+    IF array_position(old_parts[:kept], NULL) IS NOT NULL OR array_position(new_parts[:kept], NULL) IS NOT NULL
+       OR greatest(octet_length(old_key), octet_length(new_key), octet_length(old_rules), octet_length(new_rules))
+          > 8192 THEN
+        PERFORM brain.append_reset(channel, CASE WHEN has_rules
+            THEN 'a row was changed whose key, or a column of a row rule, is too large or cannot be shown'
+            ELSE 'a row was changed whose key is too large or cannot be shown' END);
         RETURN;
     END IF;
     SELECT p.new_parts, p.old_parts INTO new_parts, old_parts
-      FROM brain.leave_out_largest(new_parts, old_parts, keys, row_bytes) p;
+      FROM brain.leave_out_largest(new_parts, old_parts, kept, row_bytes) p;
     old_data := CASE WHEN old_parts IS NOT NULL THEN brain.object_of(names, is_listed, old_parts) END;
     new_data := CASE WHEN new_parts IS NOT NULL THEN brain.object_of(names, is_listed, new_parts) END;
     IF old_key IS NOT NULL AND new_key IS DISTINCT FROM old_key THEN
         PERFORM brain.append(channel, types ->> 'delete', 'D', old_key, NULL, old_data,
-                             omitted => brain.omitted_columns(names, is_listed, old_parts));
+                             omitted => brain.omitted_columns(names, is_listed, old_parts),
+                             old_rule_values => old_rules);
     END IF;
     IF new_key IS NOT NULL THEN
         PERFORM brain.append(channel, types ->> CASE WHEN old_key IS NULL THEN 'insert' ELSE 'update' END,
                              CASE WHEN old_key IS NULL THEN 'I' ELSE 'U' END::"char", new_key, new_data,
-                             old_data, omitted => brain.omitted_columns(names, is_listed, new_parts));
+                             old_data, omitted => brain.omitted_columns(names, is_listed, new_parts),
+                             rule_values => new_rules, old_rule_values => old_rules);
     END IF;
 END $$;
 REVOKE ALL ON FUNCTION brain.append_parts FROM PUBLIC;
@@ -240,8 +267,8 @@ REVOKE ALL ON FUNCTION brain.reset_instead FROM PUBLIC;
 
 -- The statement that reads the columns of the record `r` one by one into the array `parts`, for rows with
 -- large values and for tables that have been altered. A column that the table no longer has is null; one of
--- the key has no text then. If the type of a column has changed since this session planned the function, a
--- statement of its own reads it.
+-- the key or a row rule has no text then. If the type of a column has changed since this session planned the
+-- function, a statement of its own reads it.
 CREATE OR REPLACE FUNCTION brain.parts_statement(watched brain.watched) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(format($part$
@@ -258,13 +285,13 @@ SET search_path = pg_catalog, pg_temp AS $$
         END;
         parts[%1$s] := %5$s;$part$,
         number,
-        CASE WHEN is_key AND is_missing THEN 'true'
+        CASE WHEN (is_key OR is_rule) AND is_missing THEN 'true'
              ELSE coalesce(size || ' > ' || watched.column_bytes, 'false') END, value,
         format('SELECT coalesce(to_json(($1).%I)::text, ''null'')', name),
         -- The header of a text tells how large it is; of another value it may be known only now.
         CASE WHEN size LIKE 'octet_length%' THEN 'part'
              ELSE format('CASE WHEN octet_length(part) <= %s THEN part END', watched.column_bytes) END,
-        CASE WHEN is_key THEN 'NULL' ELSE '''null''' END),
+        CASE WHEN is_key OR is_rule THEN 'NULL' ELSE '''null''' END),
         '' ORDER BY number)
       FROM brain.column_expressions(watched, 'r')
 $$;
@@ -319,29 +346,44 @@ DECLARE
     old record;
     body text;
     channel CONSTANT text := quote_literal(watched.channel);
+    -- The variables of the rules are written only where there are some: that costs other writers nothing.
+    has_rules CONSTANT boolean := watched.rules <> '{}';
+    rule_number CONSTANT text := watched.rule_number;
+    rules CONSTANT text := CASE WHEN has_rules THEN 'rules' END;
+    former_rules CONSTANT text := CASE WHEN has_rules THEN 'former_rules' END;
     most_bytes CONSTANT integer := CASE
-        -- Without a column of the key, every row is read column by column.
-        WHEN EXISTS (SELECT FROM brain.column_expressions(watched, 'NEW') c WHERE c.is_key AND c.is_missing) THEN -1
+        -- Without a column of the key or of a rule, every row is read column by column.
+        WHEN EXISTS (SELECT FROM brain.column_expressions(watched, 'NEW') c
+                      WHERE (c.is_key OR c.is_rule) AND c.is_missing) THEN -1
         ELSE least(watched.column_bytes, watched.row_bytes) END;
 BEGIN
     SELECT format('json_build_array(%s)::text', string_agg(value, ', ' ORDER BY number) FILTER (WHERE is_key)) AS key,
            brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
                                    array_agg(value ORDER BY number) FILTER (WHERE is_listed)) AS data,
-           string_agg(size, ', ' ORDER BY number) FILTER (WHERE is_key) AS key_sizes,
-           string_agg(size, ', ' ORDER BY number) FILTER (WHERE NOT is_key) AS sizes,
-           array_agg(name ORDER BY number) AS names, array_agg(is_listed ORDER BY number) AS is_listed
+           string_agg(size, ', ' ORDER BY number) FILTER (WHERE is_key OR is_rule) AS key_sizes,
+           string_agg(size, ', ' ORDER BY number) FILTER (WHERE NOT is_key AND NOT is_rule) AS sizes,
+           CASE WHEN has_rules THEN brain.object_expression(
+               ARRAY[''] || array_agg(name ORDER BY number) FILTER (WHERE is_rule),
+               rule_number || array_agg(value ORDER BY number) FILTER (WHERE is_rule)) END AS rules,
+           array_agg(name ORDER BY number) AS names, array_agg(is_listed ORDER BY number) AS is_listed,
+           array_agg(is_rule ORDER BY number) AS is_rule
       INTO new FROM brain.column_expressions(watched, 'NEW');
     SELECT format('json_build_array(%s)::text', string_agg(value, ', ' ORDER BY number) FILTER (WHERE is_key)) AS key,
            brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
                                    array_agg(value ORDER BY number) FILTER (WHERE is_listed)) AS data,
-           string_agg(size, ', ' ORDER BY number) FILTER (WHERE is_key) AS key_sizes,
-           string_agg(size, ', ' ORDER BY number) FILTER (WHERE NOT is_key) AS sizes
+           string_agg(size, ', ' ORDER BY number) FILTER (WHERE is_key OR is_rule) AS key_sizes,
+           string_agg(size, ', ' ORDER BY number) FILTER (WHERE NOT is_key AND NOT is_rule) AS sizes,
+           CASE WHEN has_rules THEN brain.object_expression(
+               ARRAY[''] || array_agg(name ORDER BY number) FILTER (WHERE is_rule),
+               rule_number || array_agg(value ORDER BY number) FILTER (WHERE is_rule)) END AS rules
       INTO old FROM brain.column_expressions(watched, 'OLD');
     body := format($body$
 DECLARE
     event_id bigint;
     key text;
     former_key text;
+    rules text;
+    former_rules text;
     data text;
     former text;
     is_complete boolean := false;
@@ -362,8 +404,8 @@ BEGIN
                 key := %3$s;
                 former_key := %4$s;
                 data := %5$s;
-                former := %6$s;
-                IF data = former AND key = former_key THEN
+                former := %6$s;%23$s%24$s
+                IF data = former AND key = former_key%26$s THEN
                     RETURN NULL;
                 END IF;
                 is_complete := octet_length(data) + octet_length(former) <= %7$s;
@@ -373,7 +415,8 @@ BEGIN
         END;
         IF is_complete THEN
             IF former_key <> key THEN
-                PERFORM brain.append(%1$s, %10$s, 'D', former_key, NULL, former);
+                PERFORM brain.append(%1$s, %10$s, 'D', former_key, NULL, former,
+                                     old_rule_values => former_rules);
             END IF;
             event_id := nextval('brain.event_id');
             %11$s;
@@ -382,7 +425,7 @@ BEGIN
         BEGIN
             IF (%8$s) IS NOT TRUE THEN
                 key := %3$s;
-                data := %5$s;
+                data := %5$s;%23$s
                 is_complete := octet_length(data) <= %7$s;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
@@ -396,7 +439,7 @@ BEGIN
         BEGIN
             IF (%9$s) IS NOT TRUE THEN
                 key := %4$s;
-                former := %6$s;
+                former := %6$s;%24$s
                 is_complete := octet_length(former) <= %7$s;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
@@ -443,7 +486,7 @@ BEGIN
             NULL;
         END;
     END IF;
-    PERFORM brain.append_parts(%1$s, %18$L, %19$L, %20$L, %21$s, %22$s, old_parts, new_parts);
+    PERFORM brain.append_parts(%1$s, %18$L, %19$L, %20$L, %21$s, %25$L, %27$s, %22$s, old_parts, new_parts);
     RETURN NULL;
 END $body$,
         channel,
@@ -452,14 +495,17 @@ END $body$,
         brain.any_larger(watched, new.key_sizes, new.sizes), brain.any_larger(watched, old.key_sizes, old.sizes),
         quote_nullable(watched.types ->> 'delete'),
         brain.insert_statements(channel, quote_nullable(watched.types ->> 'update'), $$'U'$$, 'key', 'data',
-                                'former'),
+                                'former', rule_values => rules, old_rule_values => former_rules),
         brain.insert_statements(channel, quote_nullable(watched.types ->> 'insert'), $$'I'$$, 'key', 'data',
-                                'NULL'),
+                                'NULL', rule_values => rules),
         brain.insert_statements(channel, quote_nullable(watched.types ->> 'delete'), $$'D'$$, 'key', 'NULL',
-                                'former'),
+                                'former', old_rule_values => former_rules),
         quote_nullable(watched.types ->> 'truncate'), brain.node_is_parked(), brain.parts_statement(watched),
         coalesce(brain.hidden_change(watched), 'false'), watched.types, new.names, new.is_listed,
-        cardinality(watched.key_columns), watched.row_bytes);
+        cardinality(watched.key_columns), watched.row_bytes,
+        E'\n                rules := ' || new.rules || ';', E'\n                former_rules := ' || old.rules || ';',
+        new.is_rule, CASE WHEN has_rules THEN ' AND rules = former_rules' END,
+        watched.rule_number);
     -- As a literal, which no name of a column can end.
     EXECUTE format('CREATE OR REPLACE FUNCTION brain.%1$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER %2$s'
                    ' AS %3$L; ALTER FUNCTION brain.%1$I() OWNER TO brain_owner;'
@@ -469,7 +515,8 @@ END $body$,
                            SELECT 'search_path = pg_catalog, pg_temp' AS setting UNION
                            SELECT unnest(brain.settings_of(a.atttypid)) FROM pg_attribute a
                             WHERE a.attrelid = watched.relation
-                              AND a.attname = ANY (watched.columns || watched.key_columns)) settings), body);
+                              AND (a.attname = ANY (watched.columns || watched.key_columns)
+                                   OR watched.rules ? a.attname::text)) settings), body);
 END $write$;
 REVOKE ALL ON FUNCTION brain.write_capture FROM PUBLIC;
 

@@ -67,6 +67,13 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.shell_word FROM PUBLIC;
 
+-- The columns that the trigger function reads.
+CREATE OR REPLACE FUNCTION brain.read_columns(watched brain.watched) RETURNS text[] LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT watched.columns || watched.key_columns || ARRAY(SELECT jsonb_object_keys(watched.rules))
+$$;
+REVOKE ALL ON FUNCTION brain.read_columns FROM PUBLIC;
+
 -- What has become of a column: its name by now, null if it was dropped.
 CREATE OR REPLACE FUNCTION brain.present_name(watched brain.watched, name text) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -74,7 +81,7 @@ SET search_path = pg_catalog, pg_temp AS $$
      WHERE a.attrelid = watched.relation AND a.attnum > 0 AND NOT a.attisdropped
        AND (a.attname = name
             OR (a.attnum = (watched.attributes -> name ->> 0)::integer
-                AND a.attname <> ALL (watched.columns || watched.key_columns)))
+                AND a.attname <> ALL (brain.read_columns(watched))))
      ORDER BY a.attname = name DESC LIMIT 1
 $$;
 REVOKE ALL ON FUNCTION brain.present_name FROM PUBLIC;
@@ -93,7 +100,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                CASE WHEN watched.is_deferred THEN '--timing deferred' END,
                CASE WHEN watched.is_replicated THEN '--replicated' END,
                CASE WHEN watched.column_bytes <> 262144 THEN '--column-bytes ' || watched.column_bytes END,
-               CASE WHEN watched.row_bytes <> 1048576 THEN '--row-bytes ' || watched.row_bytes END)
+               CASE WHEN watched.row_bytes <> 1048576 THEN '--row-bytes ' || watched.row_bytes END,
+               CASE WHEN watched.row_security = 'ignored' THEN '--row-security ignored' END)
 $$;
 REVOKE ALL ON FUNCTION brain.watch_command FROM PUBLIC;
 
@@ -142,6 +150,14 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.kind_problem FROM PUBLIC;
 
+-- Whether PostgreSQL shows rows of the table, or of a partition, to some roles and not to others.
+CREATE OR REPLACE FUNCTION brain.has_row_security(relation regclass) RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM pg_class c WHERE c.relrowsecurity
+                      AND c.oid IN (SELECT relation::oid UNION SELECT relid FROM pg_partition_tree(relation)))
+$$;
+REVOKE ALL ON FUNCTION brain.has_row_security FROM PUBLIC;
+
 -- What else a writer may do that the channel of a watch does not show, or shows in another way, and what
 -- keeps Brain from reading the table, each with the way out. A watch works all the same.
 CREATE OR REPLACE FUNCTION brain.limits(watched brain.watched) RETURNS text[] LANGUAGE sql STABLE
@@ -153,7 +169,7 @@ SET search_path = pg_catalog, pg_temp AS $$
                a.attname = ANY (watched.key_columns) AS is_key
           FROM pg_attribute a
          WHERE a.attrelid = watched.relation AND a.attnum > 0 AND NOT a.attisdropped
-           AND a.attname = ANY (watched.columns || watched.key_columns)),
+           AND a.attname = ANY (brain.read_columns(watched))),
     inner_types (name, type) AS (  -- those that a value of a column consists of
         SELECT name, type FROM listed
          UNION
@@ -165,9 +181,11 @@ SET search_path = pg_catalog, pg_temp AS $$
          WHERE inner_type IS NOT NULL)
     SELECT coalesce(array_agg(sentence ORDER BY place) FILTER (WHERE sentence IS NOT NULL), '{}')
       FROM unnest(ARRAY[
-        (SELECT format('row-level security of %s does not apply to its events: each client that may read the '
-                       'channel %s gets all rows: let nobody else read it', watched.relation, watched.channel)
-           FROM pg_class c WHERE c.oid IN (SELECT id FROM relations) AND c.relrowsecurity LIMIT 1),
+        (SELECT format('row-level security of %s does not apply to its events and snapshots: %s', watched.relation,
+                       CASE WHEN watched.rules <> '{}' THEN 'its row rules decide who gets which rows'
+                            ELSE format('each client that may read the channel %s gets all rows: let nobody else '
+                                        'read it, or give row rules: brain restrict', watched.channel) END)
+          WHERE brain.has_row_security(watched.relation)),
         (SELECT format('role %s may not read %s, so a Brain that connects as that role sends no snapshots of the '
                        'channel %s: %s', quote_ident(current_user), watched.relation, watched.channel,
                        string_agg(grant_needed, '; '))
@@ -291,9 +309,9 @@ SET search_path = pg_catalog, pg_temp AS $$
                                     WHERE a.attrelid = watched.relation AND a.attname = name
                                       AND format_type(a.atttypid, NULL) <> watched.attributes -> name ->> 1)
                         END AS what
-                   FROM unnest(watched.columns || watched.key_columns) WITH ORDINALITY c (name, number),
-                        brain.present_name(watched, name) present
-                  WHERE c.number <= cardinality(watched.columns) OR name <> ALL (watched.columns)) columns
+                   FROM (SELECT r.name, min(r.number) AS number
+                           FROM unnest(brain.read_columns(watched)) WITH ORDINALITY r (name, number) GROUP BY 1) c,
+                        brain.present_name(watched, name) present) columns
           WHERE what IS NOT NULL HAVING count(*) > 0),
         CASE WHEN keys IS NULL
                  THEN format('%s has no primary key any more, and its events have the former one (%s): add one, then: '
@@ -377,18 +395,22 @@ CREATE TABLE IF NOT EXISTS brain.channel_tables (
 --     and TRUNCATE after a change in the same transaction need SET CONSTRAINTS ALL IMMEDIATE before them.
 -- replicated: true to stream what logical replication applies here; triggers do not fire for that
 --     otherwise.
+-- rules, exempt: who may see which rows, as brain.restrict has them; those that there are stay if null.
+-- row_security: 'ignored' to watch a table with row-level security without row rules: its policies do not
+--     apply to events and snapshots.
 -- column_bytes: a larger value is not logged; the event names its column in `omitted`.
 -- row_bytes: of the values of an event together, the former ones too; above it the largest are omitted.
 --
 -- What cannot work is an exception, and what works with a limit is a warning, each with the way out.
 --
--- To be called again when any of that changes: a later call replaces the whole watch, and what is left out is
--- the default again. It locks the table for a moment, and needs the table's TRIGGER privilege and membership in
+-- To be called again when any of that changes: a later call replaces the whole watch but its rules, and what is
+-- left out is the default again. It locks the table for a moment, and needs the table's TRIGGER privilege and membership in
 -- brain_owner; a later call also its owner's rights. The names of the triggers sort before letters: if they
 -- fired after a trigger of the application that writes the row again, the older image would be logged last.
 CREATE OR REPLACE FUNCTION brain.watch(relation regclass, channel text, columns text[], types jsonb DEFAULT '{}',
                             timing text DEFAULT NULL, replicated boolean DEFAULT false,
-                            column_bytes integer DEFAULT 262144, row_bytes integer DEFAULT 1048576)
+                            column_bytes integer DEFAULT 262144, row_bytes integer DEFAULT 1048576,
+                            rules jsonb DEFAULT NULL, exempt jsonb DEFAULT NULL, row_security text DEFAULT 'refused')
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $watch$
 DECLARE
     keys CONSTANT text[] := brain.primary_key(relation);
@@ -413,6 +435,11 @@ DECLARE
         SELECT string_agg(name, ', ')
           FROM (SELECT name FROM unnest(columns) name GROUP BY 1 HAVING count(*) > 1) repeated);
     former CONSTANT brain.watched := (SELECT w FROM brain.watched w WHERE w.relation = watch.relation);
+    row_rules CONSTANT jsonb := coalesce(rules, former.rules, '{}');
+    exemption CONSTANT jsonb := coalesce(exempt, former.exempt, '{}');
+    has_new_rules CONSTANT boolean := (row_rules, exemption)
+        IS DISTINCT FROM (coalesce(former.rules, '{}'), coalesce(former.exempt, '{}'));
+    rule_problem CONSTANT text := brain.rule_problem(relation, channel, row_rules, exemption);
     former_owner CONSTANT text := (
         SELECT o.table_name FROM brain.channel_tables o
          WHERE o.channel = watch.channel AND o.relation <> watch.relation AND o.table_name <> watch.relation::text);
@@ -456,17 +483,31 @@ BEGIN
         RAISE EXCEPTION 'column_bytes is a number from 8192 to 16777216, not %', column_bytes;
     ELSIF row_bytes IS NULL OR row_bytes NOT BETWEEN 8192 AND 16777216 THEN
         RAISE EXCEPTION 'row_bytes is a number from 8192 to 16777216, not %', row_bytes;
+    ELSIF row_security IS NULL OR row_security NOT IN ('refused', 'ignored') THEN
+        RAISE EXCEPTION 'row_security is refused or ignored, not %', row_security;
+    ELSIF rule_problem IS NOT NULL THEN
+        RAISE EXCEPTION '%', rule_problem;
+    ELSIF row_rules = '{}' AND row_security = 'refused' AND brain.has_row_security(relation) THEN
+        RAISE EXCEPTION '% has row-level security, which does not apply to events and snapshots: give row rules '
+                        '(rules => ''{"customer_id": "sub"}''), or row_security => ''ignored'': then each client '
+                        'that may read the channel gets all rows', relation;
     END IF;
     PERFORM brain.unwatch_dropped();
     INSERT INTO brain.watched AS w (relation, channel, key_columns, columns, types, is_deferred, is_replicated,
-                                    column_bytes, row_bytes, table_name, attributes)
+                                    column_bytes, row_bytes, table_name, attributes, rules, exempt, rule_number,
+                                    row_security)
     VALUES (relation, channel, keys, columns, types, is_deferred, replicated, column_bytes, row_bytes,
-            relation::text, brain.attributes(relation, keys || columns))
+            relation::text,
+            brain.attributes(relation, keys || columns || ARRAY(SELECT jsonb_object_keys(row_rules))),
+            row_rules, exemption,
+            CASE WHEN has_new_rules THEN nextval('brain.rule_number') ELSE coalesce(former.rule_number, 0) END,
+            row_security)
     ON CONFLICT ON CONSTRAINT watched_relation_key DO UPDATE
        SET channel = excluded.channel, key_columns = excluded.key_columns, columns = excluded.columns,
            types = excluded.types, is_deferred = excluded.is_deferred, is_replicated = excluded.is_replicated,
            column_bytes = excluded.column_bytes, row_bytes = excluded.row_bytes, table_name = excluded.table_name,
-           attributes = excluded.attributes
+           attributes = excluded.attributes, rules = excluded.rules, exempt = excluded.exempt,
+           rule_number = excluded.rule_number, row_security = excluded.row_security
     RETURNING w.* INTO watched;
     PERFORM brain.write_capture(watched), brain.drop_triggers(watched.id, relation);
     EXECUTE format($triggers$
@@ -490,6 +531,9 @@ CREATE TRIGGER "!brain_2_truncate_%5$s" AFTER TRUNCATE ON %1$s
     INSERT INTO brain.channel_tables VALUES (channel, relation, relation::text)
     ON CONFLICT ON CONSTRAINT channel_tables_pkey DO UPDATE
        SET relation = excluded.relation, table_name = excluded.table_name;
+    IF has_new_rules THEN
+        PERFORM brain.append_reset(channel, 'the row rules of the channel have changed');
+    END IF;
     IF former.channel <> channel THEN
         RAISE WARNING 'table % was watched on the channel %, which gets no changes any more', relation,
               former.channel;
@@ -513,6 +557,116 @@ CREATE TRIGGER "!brain_2_truncate_%5$s" AFTER TRUNCATE ON %1$s
     PERFORM brain.append_watch_change('watched', watched.id);
 END $watch$;
 REVOKE ALL ON FUNCTION brain.watch FROM PUBLIC;
+
+-- What is wrong with row rules, null if nothing is. The types are those of which equal values have equal JSON,
+-- and different ones different JSON, whatever the collation.
+CREATE OR REPLACE FUNCTION brain.rule_problem(relation regclass, channel text, rules jsonb, exempt jsonb) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN (SELECT CASE
+        WHEN jsonb_typeof(rules) <> 'object' OR jsonb_path_exists(rules, '$.* ? (@.type() <> "string" || @ == "")')
+            THEN format('row rules name a claim for each column, as in {"customer_id": "sub"}; not %s', rules)
+        WHEN brain.missing_columns(relation, columns) IS NOT NULL
+            THEN format('table %s has no column %s; it has %s', relation, brain.missing_columns(relation, columns),
+                        brain.column_names(relation))
+        WHEN jsonb_typeof(exempt) <> 'object'
+             OR jsonb_path_exists(exempt, 'strict $.* ? (@.type() == "object" || @.type() == "null")')
+            THEN format('the exemption from row rules names a value, or a list of values, for each claim, as in '
+                        '{"role": "admin"}; not %s', exempt)
+        WHEN rules <> '{}' AND feeds IS NOT NULL
+            THEN format('row rules do not restrict the state of the feeds %s, which are woken by %s: define them with '
+                        'argument_claim, or with row_security ignored', feeds, relation)
+        ELSE (SELECT format('a row rule cannot compare the column %s of %s: its type is %s: columns of the types '
+                            'smallint, integer, bigint, numeric, text, varchar, uuid, boolean, date and enums can '
+                            'be compared', quote_ident(a.attname), relation, format_type(a.atttypid, a.atttypmod))
+                FROM pg_attribute a JOIN pg_type t ON t.oid = brain.base_type(a.atttypid)
+               WHERE a.attrelid = relation AND a.attname = ANY (columns) AND NOT a.attisdropped
+                 AND t.typtype <> 'e' AND t.oid <> ALL ('{int2,int4,int8,numeric,text,varchar,uuid,bool,date}'
+                                                        ::regtype[])
+               ORDER BY a.attnum LIMIT 1)
+        END
+      FROM (SELECT CASE jsonb_typeof(rules) WHEN 'object' THEN ARRAY(SELECT jsonb_object_keys(rules)) END) r (columns),
+           (SELECT string_agg(f.name, ', ' ORDER BY f.name) FROM brain.feeds f
+             WHERE rule_problem.channel = ANY (f.channels) AND f.argument_claim IS NULL
+               AND f.row_security = 'refused') w (feeds));
+END $$;
+REVOKE ALL ON FUNCTION brain.rule_problem FROM PUBLIC;
+
+-- Restricts who may see which rows of a watched table: those in which each of the columns has the value, or one
+-- of the values, of its claim in the client's token. {"customer_id": "sub"} is column = claim; {} ends all
+-- restrictions. Clients with one of the claims in `exempt`, as in {"role": "admin"} or {"role": ["admin",
+-- "support"]}, see all rows. Its clients get a reset, and the table is locked until nobody writes to it, so
+-- that every event after the reset has the values by which it is decided.
+CREATE OR REPLACE FUNCTION brain.restrict(relation regclass, rules jsonb, exempt jsonb DEFAULT '{}')
+RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    watched brain.watched := (SELECT w FROM brain.watched w WHERE w.relation = restrict.relation);
+    problem CONSTANT text := brain.rule_problem(relation, watched.channel, rules, exempt);
+BEGIN
+    IF watched.id IS NULL THEN
+        RAISE EXCEPTION 'table % is not watched', relation;
+    ELSIF rules IS NULL OR exempt IS NULL THEN
+        RAISE EXCEPTION 'row rules are {} where there are none, not null';
+    ELSIF problem IS NOT NULL THEN
+        RAISE EXCEPTION '%', problem;
+    ELSIF rules = '{}' AND watched.row_security = 'refused' AND brain.has_row_security(relation) THEN
+        RAISE EXCEPTION '% has row-level security, and would be watched without row rules: watch it with '
+                        'row_security => ''ignored'' first', relation;
+    END IF;
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', relation);
+    UPDATE brain.watched w
+       SET rules = restrict.rules, exempt = restrict.exempt, rule_number = nextval('brain.rule_number'),
+           attributes = brain.attributes(restrict.relation, w.key_columns || w.columns
+                                                   || ARRAY(SELECT jsonb_object_keys(restrict.rules)))
+     WHERE w.id = watched.id RETURNING w.* INTO watched;
+    UPDATE brain.watched w SET known_limits = brain.limits(w) WHERE w.id = watched.id RETURNING w.* INTO watched;
+    PERFORM brain.write_capture(watched);
+    PERFORM brain.append_reset(watched.channel, 'the row rules of the channel have changed'),
+            brain.append_watch_change('watched', watched.id);
+END $$;
+REVOKE ALL ON FUNCTION brain.restrict FROM PUBLIC;
+
+-- The JSON text of what a claim says for a column of a type, null if it says nothing that the type has.
+CREATE OR REPLACE FUNCTION brain.claim_text(claim jsonb, type oid) RETURNS text LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, MDY' AS $$
+DECLARE
+    text text;
+BEGIN
+    IF jsonb_typeof(claim) IN ('string', 'number', 'boolean') THEN
+        -- Without the modifier of the column: a cast to varchar(3) would make another value of it.
+        EXECUTE format('SELECT to_json($1::%s)::text', brain.base_type(type)::regtype) INTO text USING claim #>> '{}';
+    END IF;
+    RETURN text;
+EXCEPTION WHEN OTHERS THEN
+    RETURN NULL;
+END $$;
+REVOKE ALL ON FUNCTION brain.claim_text FROM PUBLIC;
+
+-- What the claims of a token say of those of `channels` that have row rules: the values that the columns of a
+-- row must have, {"": [3], "customer_id": [7, 8]}, where 3 is the number of the rules, and that alone where the
+-- rules do not restrict the client.
+CREATE OR REPLACE FUNCTION brain.row_access(channels text[], claims jsonb)
+RETURNS TABLE (channel text, allowed text) LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT w.channel,
+           format('{"":[%s]', w.rule_number) || CASE WHEN
+           EXISTS (SELECT FROM jsonb_each(w.exempt) e, jsonb_path_query(claims -> e.key, '$[*]') c,
+                               jsonb_path_query(e.value, '$[*]') v
+                    WHERE jsonb_typeof(c) IN ('string', 'number', 'boolean') AND c #>> '{}' = v #>> '{}')
+           THEN '}' ELSE
+           (SELECT ',' || string_agg(to_json(r.key)::text || ':[' || coalesce(texts, '') || ']', ',' ORDER BY r.key)
+                       || '}'
+              FROM jsonb_each_text(w.rules) r
+              LEFT JOIN pg_attribute a ON a.attrelid = w.relation AND a.attname = r.key AND NOT a.attisdropped
+             CROSS JOIN LATERAL (
+                   SELECT string_agg(DISTINCT t, ',')
+                     FROM (SELECT brain.claim_text(c, a.atttypid)
+                             FROM jsonb_path_query(claims -> r.value, '$[*]') c) texts (t)) l (texts))
+           END
+      FROM brain.watched w
+     WHERE w.rules <> '{}' AND w.channel = ANY (channels)
+$$;
+REVOKE ALL ON FUNCTION brain.row_access FROM PUBLIC;
 
 -- Stops watching a table. Events that are in the log already are still sent.
 CREATE OR REPLACE FUNCTION brain.unwatch(relation regclass) RETURNS void LANGUAGE plpgsql
@@ -553,7 +707,7 @@ REVOKE ALL ON FUNCTION brain.report_problem FROM PUBLIC;
 CREATE OR REPLACE VIEW brain.watches AS
 SELECT w.relation, w.channel, w.key_columns, w.columns, w.types,
        CASE WHEN w.is_deferred THEN 'deferred' ELSE 'immediate' END AS timing,
-       w.is_replicated AS replicated,
+       w.is_replicated AS replicated, w.rules, w.exempt, w.row_security,
        CASE WHEN c.oid IS NULL THEN ARRAY[brain.name_problem(w)]
             ELSE array_remove(brain.name_problem(w) || brain.column_problems(w) || brain.trigger_problem(w), NULL)
                  || ARRAY(SELECT l FROM unnest(brain.limits(w)) l WHERE l <> ALL (w.known_limits))
@@ -596,14 +750,36 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.table_expression FROM PUBLIC;
 
+-- The condition for the rows `r` of a watched table in which the columns have allowed values. Texts are compared
+-- as events are: byte by byte, whatever the collation of the column.
+CREATE OR REPLACE FUNCTION brain.rows_condition(watched brain.watched, allowed jsonb) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN watched.rules = '{}' THEN 'true'
+                WHEN allowed -> '' IS DISTINCT FROM to_jsonb(ARRAY[watched.rule_number]) THEN 'false'
+                WHEN allowed - '' = '{}' THEN 'true'
+                ELSE coalesce(string_agg(coalesce(format('r.%I = ANY (%L::%s[])%s', a.attname,
+                         ARRAY(SELECT jsonb_array_elements_text(allowed -> rule)), brain.base_type(a.atttypid)::regtype,
+                         CASE WHEN NOT l.collisdeterministic
+                              THEN format(' AND r.%I::text COLLATE "C" = ANY (%L::text[])', a.attname,
+                                          ARRAY(SELECT jsonb_array_elements_text(allowed -> rule))) END), 'false'),
+                     ' AND '), 'false') END
+      FROM jsonb_object_keys(watched.rules) rule
+      LEFT JOIN pg_attribute a ON a.attrelid = watched.relation AND a.attname = rule AND NOT a.attisdropped
+      LEFT JOIN pg_collation l ON l.oid = a.attcollation
+$$;
+REVOKE ALL ON FUNCTION brain.rows_condition FROM PUBLIC;
+
 -- The query for the watched columns of every row, as JSON text; values that are omitted from events are
--- omitted here too. One that cannot be shown fails it, unless it is `careful`, which takes longer.
-CREATE OR REPLACE FUNCTION brain.select_statement(watched brain.watched, careful boolean DEFAULT false) RETURNS text
+-- omitted here too. `allowed`, as brain.row_access returns it, says which rows of a table with row rules: none if
+-- it is null, or of former rules. One that cannot be shown fails it, unless it is `careful`, which takes longer.
+CREATE OR REPLACE FUNCTION brain.select_statement(watched brain.watched, careful boolean DEFAULT false,
+                                                  allowed jsonb DEFAULT NULL) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT format($select$
         SELECT CASE WHEN octet_length(complete.data) <= %s THEN complete.data
                     ELSE brain.object_of(%L, %L, (brain.leave_out_largest(ARRAY[%s], NULL, %s, %s)).new_parts) END
-          FROM %s r, LATERAL (SELECT CASE WHEN (%s) IS NOT TRUE THEN %s END AS data OFFSET 0) complete$select$,
+          FROM %s r, LATERAL (SELECT CASE WHEN (%s) IS NOT TRUE THEN %s END AS data OFFSET 0) complete
+         WHERE %s$select$,
         least(watched.column_bytes, watched.row_bytes), array_agg(name ORDER BY number),
         array_agg(is_listed ORDER BY number), string_agg(format(
             'CASE WHEN %s THEN NULL ELSE %s END', coalesce(size || ' > ' || watched.column_bytes, 'false'),
@@ -616,7 +792,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
              ELSE coalesce('greatest(' || string_agg(size, ', ' ORDER BY number) || ') > ' || watched.column_bytes,
                            'false') END,
         brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
-                                array_agg(value ORDER BY number) FILTER (WHERE is_listed)))
+                                array_agg(value ORDER BY number) FILTER (WHERE is_listed)),
+        brain.rows_condition(watched, allowed))
       FROM brain.column_expressions(watched, 'r')
 $$;
 REVOKE ALL ON FUNCTION brain.select_statement FROM PUBLIC;

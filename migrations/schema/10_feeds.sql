@@ -9,7 +9,9 @@ CREATE TABLE IF NOT EXISTS brain.feeds (
     channels        text[]  NOT NULL,
     takes_argument  boolean NOT NULL,     -- $1 in the query, which comes from the URL
     argument_is_key boolean NOT NULL,     -- true if only the row with this primary key matters
-    ignored_keys    text[]  NOT NULL      -- keys of the state: a change of these alone is not sent
+    ignored_keys    text[]  NOT NULL,     -- keys of the state: a change of these alone is not sent
+    argument_claim  text,                 -- the claim of the client's token that $1 comes from, not the URL
+    row_security    text    NOT NULL      -- ignored: also where the channels have row rules; else refused
 );
 
 -- The state of a feed; JSON's null where its query returns no row. It runs with the rights of the caller,
@@ -62,13 +64,20 @@ REVOKE ALL ON FUNCTION brain.result_type FROM PUBLIC;
 -- takes_argument: the query has a $1, of type text, and a state for each: /ws/<name>/<argument>.
 -- argument_is_key: only events of the row with this primary key matter.
 -- ignored_keys: keys of the state, if it is an object: a change of these alone is not sent (times, counters).
+-- argument_claim: $1 is this claim of the client's token, and the URL is /ws/<name>: each gets a state of its own.
+-- row_security: 'ignored' for a feed on a channel with row rules that does not take its argument from a claim:
+--     every client that may read the feed gets the whole state.
 CREATE OR REPLACE FUNCTION brain.define_feed(name text, query text, channels text[],
                                   takes_argument boolean DEFAULT false,
                                   argument_is_key boolean DEFAULT false,
-                                  ignored_keys text[] DEFAULT '{}')
+                                  ignored_keys text[] DEFAULT '{}',
+                                  argument_claim text DEFAULT NULL,
+                                  row_security text DEFAULT 'refused')
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     statement CONSTANT text := regexp_replace(query, '[\s;]+$', '');
+    restricted CONSTANT text := (SELECT string_agg(w.channel, ', ' ORDER BY w.channel) FROM brain.watched w
+                                  WHERE w.channel = ANY (channels) AND w.rules <> '{}');
     type text;
 BEGIN
     IF name IS NULL OR name !~ '^[a-z][a-z0-9]*(-[a-z0-9]+)*$' OR length(name) > 63 THEN
@@ -91,6 +100,17 @@ BEGIN
               USING ERRCODE = 'invalid_parameter_value';
     ELSIF ignored_keys IS NULL OR array_position(ignored_keys, NULL) IS NOT NULL THEN
         RAISE EXCEPTION 'ignored_keys must not contain NULL' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF argument_claim = '' OR (argument_claim IS NOT NULL AND NOT takes_argument) THEN
+        RAISE EXCEPTION 'the feed % takes no argument that could come from a claim', name
+              USING ERRCODE = 'invalid_parameter_value';
+    ELSIF row_security IS NULL OR row_security NOT IN ('refused', 'ignored') THEN
+        RAISE EXCEPTION 'row_security is refused or ignored, not %', row_security
+              USING ERRCODE = 'invalid_parameter_value';
+    ELSIF restricted IS NOT NULL AND argument_claim IS NULL AND row_security = 'refused' THEN
+        RAISE EXCEPTION 'the channels of the feed % have row rules (%), which do not restrict its state: take its '
+                        'argument from a claim (argument_claim => ''sub''), or say row_security => ''ignored'': then '
+                        'each client that may read the feed gets all of it', name, restricted
+              USING ERRCODE = 'invalid_parameter_value';
     END IF;
     type := brain.result_type(statement, takes_argument);
     IF type <> 'jsonb' THEN
@@ -98,10 +118,11 @@ BEGIN
               USING ERRCODE = 'datatype_mismatch';
     END IF;
     INSERT INTO brain.feeds AS f
-    VALUES (name, statement, channels, takes_argument, argument_is_key, ignored_keys)
+    VALUES (name, statement, channels, takes_argument, argument_is_key, ignored_keys, argument_claim, row_security)
     ON CONFLICT ON CONSTRAINT feeds_pkey DO UPDATE
        SET query = excluded.query, channels = excluded.channels, takes_argument = excluded.takes_argument,
-           argument_is_key = excluded.argument_is_key, ignored_keys = excluded.ignored_keys;
+           argument_is_key = excluded.argument_is_key, ignored_keys = excluded.ignored_keys,
+           argument_claim = excluded.argument_claim, row_security = excluded.row_security;
     PERFORM brain.append('brain.feeds', 'feed_defined', 'P', NULL, json_build_object('name', name)::text, NULL, '');
 END $$;
 REVOKE ALL ON FUNCTION brain.define_feed FROM PUBLIC;

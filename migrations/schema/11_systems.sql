@@ -171,7 +171,8 @@ DECLARE
     former CONSTANT jsonb := (SELECT to_jsonb(f) FROM brain.feeds f WHERE f.name = adopt_feed.name);
     wanted CONSTANT jsonb := jsonb_build_object(
         'name', name, 'query', regexp_replace(query, '[\s;]+$', ''), 'channels', channels,
-        'takes_argument', takes_argument, 'argument_is_key', argument_is_key, 'ignored_keys', ignored_keys);
+        'takes_argument', takes_argument, 'argument_is_key', argument_is_key, 'ignored_keys', ignored_keys,
+        'argument_claim', NULL, 'row_security', 'refused');
     unwatched CONSTANT text := (
         SELECT string_agg(c, ', ') FROM unnest(channels) c
          WHERE c NOT IN (SELECT s.channel FROM brain.system_table_status s WHERE s.is_watched));

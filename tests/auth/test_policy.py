@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from brain.auth.identity import Identity
-from brain.auth.policy import Authority, authority_for
+from brain.auth.policy import Authority, Decided, authority_for
 from brain.auth.revocations import Revocations
 from brain.auth.token_verifier import MOST_TOKEN_BYTES
 from brain.errors import TokenRefused, UsageError
@@ -637,7 +637,7 @@ def test_no_subscription_goes_beyond_the_claims() -> None:
             return not is_own and any(naive_match(channel, pattern) for pattern in patterns)
 
         assert identity.may_read(name) == identity.may_publish(name) == is_allowed(name)
-        for topic in requested_topics(name, (), identity.may_read):
+        for topic in requested_topics(name, (), Decided(identity.may_read)):
             allowed += 1
             whole = topic.channel if topic.key is None else f"{topic.channel}:{topic.key}"
             # A client that may read a channel may read each of its rows.

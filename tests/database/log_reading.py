@@ -51,5 +51,5 @@ async def rows_of(connection: asyncpg.Connection, channel: str) -> list[str]:
     """Return the rows of the table on a channel as a snapshot reads them, in any session."""
     async with connection.transaction():
         await connection.execute(ONE_TEXT_PER_VALUE)
-        statement = await connection.fetchval(STATEMENT, channel, False)
+        statement = await connection.fetchval(STATEMENT, channel, False, None)
         return [record[0] for record in await connection.fetch(statement)]

@@ -26,7 +26,7 @@ OLDER = {
         ),
         ("    'I(nsert)", "    'i(nsert)"),
     ],
-    "04_append_to_log.sql": [("key, data, old%s%s)", "key, data, old%s%s) /* then */")],
+    "04_append_to_log.sql": [("key, data, old%s)", "key, data, old%s) /* then */")],
     "05_capture_trigger.sql": [("IF %15$s THEN\n", "IF true OR %15$s THEN\n")],
     "06_watch_table.sql": [("WHEN c.oid IS NULL THEN ARRAY", "WHEN w.relation IS NULL THEN ARRAY")],
     "08_presence.sql": [
@@ -83,7 +83,8 @@ HARM = {
     "trigger disabled": 'ALTER TABLE tasks DISABLE TRIGGER "!brain_1_row_1"',
     "view": """CREATE OR REPLACE VIEW brain.watches AS
         SELECT relation, channel, key_columns, columns, types, 'immediate' AS timing,
-               is_replicated AS replicated, '{}'::text[] AS problems FROM brain.watched""",
+               is_replicated AS replicated, rules, exempt, row_security, '{}'::text[] AS problems
+          FROM brain.watched""",
     "sequence": "ALTER SEQUENCE brain.event_id CACHE 32",
     "owner of a function": "ALTER FUNCTION brain.publish OWNER TO CURRENT_USER",
     "owner of a table": "ALTER TABLE brain.ticks OWNER TO CURRENT_USER",

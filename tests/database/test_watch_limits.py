@@ -101,11 +101,6 @@ async def test_a_partition_of_a_watched_table_is_refused(connection: asyncpg.Con
     ("statements", "warning"),
     [
         (
-            "ALTER TABLE things ENABLE ROW LEVEL SECURITY",
-            "row-level security of public.things does not apply to its events: each client that"
-            " may read the channel things gets all rows: let nobody else read it",
-        ),
-        (
             "ALTER TABLE things SET UNLOGGED",
             "public.things is unlogged: a crash of the server empties it without an event",
         ),
@@ -288,6 +283,22 @@ async def test_a_schema_that_may_not_be_used_is_named_and_hides_no_other_problem
     assert any(f"GRANT USAGE ON SCHEMA closed TO {role}" in each for each in problems["closed"])
     assert any("a trigger is missing or disabled" in each for each in problems["things"])
     assert [each["problem"] for each in found if each["name"] == "public.tasks"] == []
+
+
+async def test_row_security_that_is_ignored_is_a_warning(connection: asyncpg.Connection) -> None:
+    await connection.execute(f"{THINGS}; ALTER TABLE things ENABLE ROW LEVEL SECURITY")
+    start = "row-level security of public.things does not apply to its events and snapshots: "
+    by_word = WATCH.replace(")", ", row_security => 'ignored')")
+    by_rules = WATCH.replace(")", """, rules => '{"id": "sub"}')""")
+
+    assert await warnings(connection, by_word) == [
+        f"{start}each client that may read the channel things gets all rows: let nobody else read"
+        " it, or give row rules: brain restrict"
+    ]
+    assert await warnings(connection, by_rules) == [
+        f"{start}its row rules decide who gets which rows"
+    ]
+    assert await known_problems(connection) == []
 
 
 async def test_a_channel_that_changes_hands_is_a_warning(connection: asyncpg.Connection) -> None:

@@ -160,8 +160,9 @@ async def test_the_channel_of_a_dropped_table_can_be_used_again(
         (
             "ALTER TABLE things ENABLE ROW LEVEL SECURITY",
             [
-                "row-level security of public.things does not apply to its events: each client that"
-                " may read the channel things gets all rows: let nobody else read it"
+                "row-level security of public.things does not apply to its events and snapshots:"
+                " each client that may read the channel things gets all rows: let nobody else read"
+                " it, or give row rules: brain restrict"
             ],
         ),
         (

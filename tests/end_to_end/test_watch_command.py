@@ -231,3 +231,67 @@ async def test_what_is_wrong_with_a_database_is_said(postgres: str, core_databas
             done = await brain("watch", "orders", "--all-columns", DATABASE_URL=url)
             assert (done.status, done.stdout, done.stderr.count("\n")) == (1, "", 1)
             assert line in done.stderr
+
+
+async def test_row_rules_are_given_by_column_and_claim(url: dict[str, str]) -> None:
+    done = await brain("watch", "orders", "--all-columns", "--rule", "status=state", **url)
+    assert (done.status, done.stderr) == (0, "")
+    assert await rules(url) == ('{"status": "state"}', "{}")
+
+    more = ["--exempt", "role=admin", "--exempt", "role=support", "--exempt", "staff=true"]
+    done = await brain("restrict", "orders", "id=order", "status=state", *more, **url)
+    assert (done.status, done.stderr) == (0, "")
+    assert done.stdout.startswith(
+        "clients get the rows of public.orders in which id is the claim order and status is the"
+        " claim state, in database "
+    )
+    assert await rules(url) == (
+        '{"id": "order", "status": "state"}',
+        '{"role": ["admin", "support"], "staff": ["true"]}',
+    )
+    done = await brain("watch", "orders", "--columns", "id", **url)
+    assert (await rules(url))[0] == '{"id": "order", "status": "state"}'
+
+    done = await brain("restrict", "orders", "--none", **url)
+    assert done.stdout.startswith("clients get all rows of public.orders, in database ")
+    assert await rules(url) == ("{}", "{}")
+
+
+async def rules(url: dict[str, str]) -> tuple[str, str]:
+    connection = await asyncpg.connect(url["DATABASE_URL"])
+    (found,) = await connection.fetch("SELECT rules, exempt FROM brain.watches")
+    await connection.close()
+    return found["rules"], found["exempt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["orders"], "rules are needed, like customer_id=sub"),
+        (["orders", "--none", "id=sub"], "rules are needed, like customer_id=sub"),
+        (["orders", "id"], "a rule is given as column=claim"),
+        (["orders", "id="], "a rule is given as column=claim"),
+        (["orders", "id=sub", "--exempt", "admin"], "an exemption is given as claim=value"),
+        (["orders", "id=sub"], "table public.orders is not watched"),
+        (["nothing", "id=sub"], "there is no table nothing"),
+    ],
+)
+async def test_what_is_no_row_rule_is_one_line(
+    url: dict[str, str], arguments: list[str], why: str
+) -> None:
+    done = await brain("restrict", *arguments, **url)
+
+    assert done.status != 0
+    assert done.stderr.startswith("brain: ") and done.stderr.count("\n") == 1
+    assert why in done.stderr
+
+
+async def test_a_table_with_row_security_needs_rules_or_a_word(url: dict[str, str]) -> None:
+    connection = await asyncpg.connect(url["DATABASE_URL"])
+    await connection.execute("ALTER TABLE orders ENABLE ROW LEVEL SECURITY")
+    await connection.close()
+
+    done = await brain("watch", "orders", "--all-columns", **url)
+    assert "has row-level security" in done.stderr and "brain: " in done.stderr
+    done = await brain("watch", "orders", "--all-columns", "--row-security", "ignored", **url)
+    assert done.status == 0

@@ -15,6 +15,7 @@ from tests.faults.figures import Findings
 from tests.faults.floods import floods
 from tests.faults.fuzz import nonsense
 from tests.faults.hostile_rows import hostile_rows
+from tests.faults.row_rules import row_rules
 from tests.faults.scene import Report, Stage
 from tests.faults.silence import half_open, stopped_processes
 from tests.faults.slow_readers import slow_drinkers, stopped_readers
@@ -164,6 +165,7 @@ MISDEEDS = {
         )
         for encoding, full in HOSTILE_STATEMENTS.items()
     },
+    "row-rules": Misdeed(partial(row_rules, rounds=50), partial(row_rules, rounds=4)),
     "nonsense": Misdeed(
         partial(nonsense, frames=10_000, texts=10_000),
         partial(nonsense, frames=300, texts=300),

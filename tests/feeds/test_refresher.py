@@ -81,17 +81,17 @@ def batch(channel: str, key: list[object] | None = None, *, follows: bool = True
 async def test_a_feed_that_was_just_defined_is_known_before_its_event_arrives(
     refresher: FeedRefresher, connection: asyncpg.Connection
 ) -> None:
-    assert not await refresher.knows("count", None)
+    assert not await refresher.address("count", None)
     await define(connection, "count", COUNT, "tasks")
 
-    assert await refresher.knows("count", None)
-    assert not await refresher.knows("count", "1")
+    assert await refresher.address("count", None)
+    assert not await refresher.address("count", "1")
 
 
 async def test_a_hundred_clients_of_an_unknown_feed_are_two_reads_at_most(
     refresher: FeedRefresher, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert await refresher.knows("queue", None)
+    assert await refresher.address("queue", None)
     reads = 0
     read = FeedReader.definitions
 
@@ -102,7 +102,7 @@ async def test_a_hundred_clients_of_an_unknown_feed_are_two_reads_at_most(
 
     monkeypatch.setattr(FeedReader, "definitions", counted)
 
-    assert not any(await asyncio.gather(*(refresher.knows("count", None) for _ in range(100))))
+    assert not any(await asyncio.gather(*(refresher.address("count", None) for _ in range(100))))
     assert reads <= 2
 
 
@@ -110,7 +110,7 @@ async def test_a_batch_that_does_not_follow_refreshes_every_state(
     refresher: FeedRefresher, connection: asyncpg.Connection
 ) -> None:
     await define(connection, "count", COUNT, "tasks")
-    assert await refresher.knows("count", None)
+    assert await refresher.address("count", None)
     client = Client(refresher, "count")
     assert await client.received() == '{"type":"count_update","data":0}'
 
@@ -126,7 +126,7 @@ async def test_a_feed_is_refreshed_by_events_on_its_channels_alone(
     questions = Questions(connection)
     await define(connection, "counted", await questions.query(), "tasks", "more")
     await define(connection, "fence", COUNT, "others", "tasks", "more")
-    assert await refresher.knows("fence", None)
+    assert await refresher.address("fence", None)
     counted, fence = Client(refresher, "counted"), Client(refresher, "fence")
     await counted.received()
     await fence.received()
@@ -149,7 +149,7 @@ async def test_a_feed_without_subscribers_when_its_turn_comes_is_not_queried(
 ) -> None:
     questions = Questions(connection)
     await define(connection, "counted", await questions.query(), "tasks")
-    assert await refresher.knows("counted", None)
+    assert await refresher.address("counted", None)
     before = await questions.count()
     async with refresher._reader._lanes._fast_place(frozenset(), "counted", math.inf):
         client = Client(refresher, "counted")
@@ -167,7 +167,7 @@ async def test_a_later_subscriber_is_sent_no_old_state(
 ) -> None:
     """Even if no batch has announced the change."""
     await define(connection, "count", COUNT, "tasks")
-    assert await refresher.knows("count", None)
+    assert await refresher.address("count", None)
     for number in range(3):
         client = Client(refresher, "count")
         assert await client.received() == f'{{"type":"count_update","data":{number}}}'
@@ -179,7 +179,7 @@ async def test_a_feed_that_is_gone_ends_its_clients_and_takes_no_others(
     refresher: FeedRefresher, connection: asyncpg.Connection
 ) -> None:
     await define(connection, "count", COUNT, "tasks")
-    assert await refresher.knows("count", None)
+    assert await refresher.address("count", None)
     client = Client(refresher, "count")
     await client.received()
 

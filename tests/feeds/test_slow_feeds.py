@@ -223,7 +223,7 @@ async def test_subscribers_of_a_slow_feed_are_closed_and_those_of_another_served
     await define(connection, "quick", "SELECT jsonb '1.10'", "tasks")
     refresher = FeedRefresher(FeedReader(pool, 1000, 0.2), interval_seconds=0.01)
     running = asyncio.create_task(refresher.run())
-    assert await refresher.knows("slow", None) and await refresher.knows("quick", None)
+    assert await refresher.address("slow", None) and await refresher.address("quick", None)
 
     class Client:
         def __init__(self, name: str) -> None:

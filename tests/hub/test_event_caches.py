@@ -1,22 +1,22 @@
 from __future__ import annotations
 
-from brain.hub.event_caches import MATCH_BYTES, EventCaches
+from brain.hub.event_caches import EventCaches
 from brain.message.event import Event
 from brain.message.matching import Topic, parse_filter
+from brain.message.subscription_set import subscription_set
 from tests.message.rows import inserted
 
 
-def looked_into(number: int, filters: int = 1) -> Event:
-    """Return an event that counts 300 bytes, with a filter or several that have looked into it."""
+def looked_into(number: int) -> Event:
+    """Return an event that counts 300 bytes, and that a filter has looked into."""
     event = inserted("orders", {"id": number})
-    for n in range(filters):
-        Topic("orders", where=parse_filter({"id": n})).match(event)
+    subscription_set(frozenset({Topic("orders", where=parse_filter({"id": 1}))})).match(event)
     assert event.has_caches
     return event
 
 
 def test_the_events_that_were_looked_into_last_keep_what_was_cached() -> None:
-    caches = EventCaches(3 * (300 + MATCH_BYTES))
+    caches = EventCaches(3 * 300)
     first, second, third, fourth = events = [looked_into(number) for number in range(4)]
     for event in (first, second, third, first, fourth):
         caches.looked_into(event)
@@ -25,17 +25,8 @@ def test_the_events_that_were_looked_into_last_keep_what_was_cached() -> None:
     assert second.row is not None and second.row.text("id") == "1"
 
 
-def test_the_results_of_filters_count() -> None:
-    caches = EventCaches(10 * (300 + MATCH_BYTES))
-    few, many = looked_into(1), looked_into(2, filters=50)
-    for event in (few, many):
-        caches.looked_into(event)
-
-    assert (few.has_caches, many.has_caches) == (False, False)
-
-
 def test_an_event_that_nobody_looked_into_takes_no_room() -> None:
-    caches = EventCaches(300 + MATCH_BYTES)
+    caches = EventCaches(300)
     event = looked_into(1)
     caches.looked_into(event)
     for number in range(10):

@@ -17,8 +17,9 @@ from brain.message.channel_schema import ChannelSchemas
 from brain.message.commands import Command
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
-from brain.message.matching import SubscriptionSet, Topic, parse_filter, subscription_set
+from brain.message.matching import Topic, parse_filter
 from brain.message.rendering import Encoding, encoding_of
+from brain.message.subscription_set import SubscriptionSet, subscription_set
 from brain.message.wire_format import WireFormat
 from brain.systems.shared_tables.tasks.run_messages import RunSchema
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING, texts_of

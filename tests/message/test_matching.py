@@ -6,23 +6,23 @@ from typing import Any
 
 import pytest
 
+from brain.auth.policy import Decided
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.json_text import is_unicode
 from brain.message.matching import (
     LONGEST_TEXT,
     Match,
-    SubscriptionSet,
     Topic,
     exact_number,
     parse_filter,
     requested_topics,
-    subscription_set,
 )
+from brain.message.subscription_set import SubscriptionSet, subscription_set
 from tests.message.rows import as_json, optional
 from tests.subscription_sets import in_channels
 
-EVERYTHING: Any = lambda channel: True  # noqa: E731
+EVERYTHING = Decided(lambda channel: True)
 
 
 def event(
@@ -132,27 +132,6 @@ def test_values_are_compared_as_json_does(value: Any, same: list[Any], others: l
         assert not filtered.match(event(Operation.INSERT, {"n": other}))
 
 
-def test_a_filter_is_evaluated_once_for_all_subscriptions_with_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    evaluations = 0
-    matches = Topic._matches
-
-    def counting(self: Topic, row: Any) -> bool:
-        nonlocal evaluations
-        evaluations += 1
-        return matches(self, row)
-
-    monkeypatch.setattr(Topic, "_matches", counting)
-    inserted = event(Operation.INSERT, {"agent": "dev"})
-    for name in ("tasks", "tasks", "other"):
-        subscription_set(requested_topics(name, parse_filter({"agent": "dev"}), EVERYTHING)).match(
-            inserted
-        )
-
-    assert evaluations == 1
-
-
 @pytest.mark.parametrize("columns", [None, [], "a", {"a": []}, {"a": {}}])
 def test_a_filter_is_an_object_of_plain_values(columns: Any) -> None:
     with pytest.raises(ValueError, match="where"):
@@ -161,7 +140,7 @@ def test_a_filter_is_an_object_of_plain_values(columns: Any) -> None:
 
 def test_a_channel_that_may_not_be_read_is_no_topic() -> None:
     def readable(*allowed: str) -> Any:
-        return lambda channel: channel in allowed
+        return Decided(lambda channel: channel in allowed)
 
     assert requested_topics("tasks", (), readable("agents")) == frozenset()
     assert requested_topics("tasks:a", (), readable("tasks")) == {Topic("tasks", "a")}
@@ -171,26 +150,6 @@ def test_a_channel_that_may_not_be_read_is_no_topic() -> None:
     }
     assert requested_topics("brain.revocations", (), EVERYTHING) == frozenset()
     assert requested_topics("brain.revocations:a", (), EVERYTHING) == frozenset()
-
-
-def test_the_result_for_an_event_is_cached_by_one_look_at_the_filter() -> None:
-    class Hashed(str):
-        """Counts its hashes."""
-
-        __slots__ = ()
-
-        def __hash__(self) -> int:
-            hashes.append(self)
-            return super().__hash__()
-
-    hashes: list[str] = []
-    topic = Topic("tasks", where=((Hashed("agent"), "dev", False),))
-    for row, expected in (({"agent": "ops"}, None), ({"agent": "dev"}, Match.MATCHES)):
-        one = event(Operation.INSERT, row)
-        assert topic.match(one) is expected
-        hashes.clear()
-        assert topic.match(one) is expected
-        assert len(hashes) == 1
 
 
 @pytest.mark.parametrize(

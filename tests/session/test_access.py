@@ -87,11 +87,11 @@ async def test_a_name_that_no_channel_can_have_is_no_fault_of_the_access_functio
         access_function = AccessFunction(1, pool, problems)
         await access_function.look()
         authority = authority_for(with_secret(), access_function)
-        may_read = await authority.read_predicate(
+        access = await authority.read_access(
             await authority.identify(token()), ["missions", "a\0b", "missions:\0"]
         )
 
-    assert [may_read(name) for name in ("missions", "a\0b", "missions:\0")] == [True, False, False]
+    assert [access(name) for name in ("missions", "a\0b", "missions:\0")] == [True, False, False]
     assert problems.recent() == []
 
 

@@ -20,7 +20,8 @@ from brain.message.base_format import BaseFormat
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
-from brain.message.matching import SETS, Topic, parse_filter
+from brain.message.matching import Topic, parse_filter
+from brain.message.subscription_set import SETS
 from brain.message.wire_format import Welcome
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
 from brain.settings import Settings

@@ -48,7 +48,7 @@ class RunningApplication:
     def deliver(self, *events: Event) -> None:
         self._tick += 1
         placed = [
-            replace(event, cursor=Cursor(self._tick, 5, number), frames={}, matches={})
+            replace(event, cursor=Cursor(self._tick, 5, number), frames={})
             for number, event in enumerate(events, 1)
         ]
         self.call(self.hub.deliver, Batch(tuple(placed), Cursor(self._tick, 5)))

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from brain.app import create_app
+from brain.auth.policy import Decided
 from brain.feeds.feed_session import FeedSession
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
@@ -62,13 +63,12 @@ async def port(database: str) -> AsyncIterator[int]:
                 address = opening["feed"], None
                 return FeedSession(admitted, services.sessions, state["feeds"], address)
             request = SessionRequest(wire_format, opening["channels"], after=opening.get("cursor"))
-            return ChannelSession(
-                admitted, services.sessions, state["sources"], request, identity.may_read
-            )
+            access = Decided(identity.may_read)
+            return ChannelSession(admitted, services.sessions, state["sources"], request, access)
 
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: LineTransport(session_for), "127.0.0.1")
-        await state["feeds"].knows("workflows", None)
+        await state["feeds"].address("workflows", None)
         async with server:
             yield server.sockets[0].getsockname()[1]
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import asyncpg
 import orjson
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -22,17 +23,21 @@ MOST_TASKS = 200
 
 def routes(services: Services) -> list[Route]:
     """Return the endpoint, which reads through the pool in the request's state."""
-    shared: SingleFlight[None, str] = SingleFlight("recent tasks")
+    shared: SingleFlight[str | None, str | None] = SingleFlight("recent tasks")
     seconds = services.settings.table_timeout_seconds
 
-    async def read(pool: asyncpg.Pool) -> str:
+    async def read(pool: asyncpg.Pool, allowed: str | None) -> str | None:
         async with pool.acquire(timeout=seconds) as connection:
-            return await recent_tasks(connection, MOST_TASKS, seconds)
+            return await recent_tasks(connection, MOST_TASKS, seconds, allowed)
 
     async def tasks(request: Request) -> Response:
         await require_readable(request, services.authority, CHANNEL)
         # A call that begins later: it sees what the client knows of.
-        text = await shared.run_later(None, partial(read, request.state.pool))
+        rows = request.state.access.rows(CHANNEL)
+        allowed = None if rows is None else rows.allowed
+        text = await shared.run_later(allowed, partial(read, request.state.pool, allowed))
+        if text is None:
+            raise HTTPException(404, f"public.tasks is not watched on the channel {CHANNEL}")
         return json_response({"tasks": orjson.Fragment(text)})
 
     return [Route("/api/brain/tasks", tasks)]

@@ -6,7 +6,7 @@ Of an existing table that Brain did not create, only the columns `id` and `statu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import asyncpg
@@ -36,6 +36,30 @@ ERROR_IS_IN_PAYLOAD = """
 """
 
 
+# What clients may see of the table: the columns that are watched on the channel, in the rows that
+# $2 allows. Of a table that Brain created, and that is watched as it was then, the page shows more
+# columns than are watched.
+SHOWN = """
+    SELECT w.columns || w.key_columns AS columns, brain.rows_condition(w, $2::text::jsonb) AS rows,
+           coalesce(s.created = w.relation AND w.columns @> (s.required || s.wanted), false)
+               AS is_own
+      FROM brain.watched w LEFT JOIN brain.system_tables s ON s.relation = 'public.tasks'
+     WHERE w.channel = $1 AND w.relation = brain.relation_of('public.tasks')
+"""
+# For the page, with columns of the same names that are null.
+COLUMNS = {
+    "status": "text",
+    "title": "text",
+    "agent": "text",
+    "progress": "integer",
+    "current_step": "integer",
+    "payload": "json",
+    "started_at": "timestamptz",
+    "completed_at": "timestamptz",
+    "updated_at": "timestamptz",
+    "error": "text",
+}
+MISSING = ", ".join(f"NULL::{type} AS {name}" for name, type in COLUMNS.items())
 # In the subquery each name is the table's column where it has one, else that of `missing`.
 # A column of type json may hold escapes that PostgreSQL keeps, and fails to read: such a value is
 # left out. What is no text and no number is null, as it is in messages.
@@ -54,20 +78,17 @@ RECENT = r"""
                'error', CASE WHEN json_typeof(shown.error) IN ('string', 'number')
                              THEN shown.error #>> '{}' END)
                ORDER BY n.place), '[]')::text
-      FROM (SELECT NULL::text AS title, NULL::text AS agent, NULL::integer AS progress,
-                   NULL::integer AS current_step, NULL::json AS payload,
-                   NULL::timestamptz AS started_at, NULL::timestamptz AS completed_at,
-                   NULL::timestamptz AS updated_at, NULL::text AS error) missing,
-           LATERAL (SELECT id, title, agent, status, progress, current_step, payload, started_at,
-                           completed_at, updated_at, error,
-                           row_number() OVER (ORDER BY updated_at DESC NULLS LAST, id) AS place
-                      FROM public.tasks t
-                     ORDER BY updated_at DESC NULLS LAST, id LIMIT $1) n,
+      FROM (SELECT MISSING) missing,
+           LATERAL (SELECT id, COLUMNS,
+                           row_number() OVER (ORDER BY UPDATED_AT DESC NULLS LAST, id) AS place
+                      FROM public.tasks r
+                     WHERE ROWS
+                     ORDER BY UPDATED_AT DESC NULLS LAST, id LIMIT $1) n,
            (SELECT bool_or(attname = 'agent') AS agent, bool_or(attname = 'error') AS error,
                    bool_or(attname = 'progress') AS progress,
                    bool_or(attname = 'current_step') AS current_step
               FROM pg_attribute WHERE attrelid = 'public.tasks'::regclass AND attnum > 0
-               AND NOT attisdropped) has,
+               AND NOT attisdropped AND attname = ANY ($2)) has,
            (SELECT '^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][-+]?[0-9]+)?$' AS number,
                    '(?<!\\)(\\\\)*(\\u0000|\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])'
                    '|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f])' AS escapes) patterns,
@@ -87,20 +108,43 @@ RECENT = r"""
 """
 
 
-async def recent_tasks(connection: LogConnection, most: int, seconds: float = 4.0) -> str:
+async def recent_tasks(
+    connection: LogConnection, most: int, seconds: float = 4.0, allowed: str | None = None
+) -> str | None:
     """
     Return the tasks that were updated last, newest first, with the columns of the page, as JSON.
 
-    A column that the table lacks is null; agent, progress and error are then those of the payload.
+    A column that the table lacks, or that is not watched, is null; agent, progress and error are
+    then those of the payload. Of a table with row rules these are the rows that are `allowed`, as
+    `RowAccess` has them. None if the table is not watched on its channel.
+
     Raises `LogUnavailable` if the table cannot be read, or not in so many seconds.
     """
     try:
         with concerning(CHANNEL, seconds):
             async with bounded(connection, seconds):
-                text: str = await connection.fetchval(RECENT, most, timeout=seconds + GRACE_SECONDS)
+                shown = await connection.fetchrow(SHOWN, CHANNEL, allowed)
+                if shown is None:
+                    return None
+                columns = [*COLUMNS] if shown["is_own"] else shown["columns"]
+                text: str = await connection.fetchval(
+                    recent(columns, shown["rows"]), most, columns, timeout=seconds + GRACE_SECONDS
+                )
     except (QueryFailed, TooSlow) as error:
         raise unavailable(CHANNEL, error) from error
     return text
+
+
+def recent(columns: Collection[str], rows: str) -> str:
+    """Return the query for these columns of the rows that meet a condition."""
+    read = {name: name if name in columns else f"missing.{name}" for name in COLUMNS}
+    listed = ", ".join(f"{source} AS {name}" for name, source in read.items())
+    return (
+        RECENT.replace("MISSING", MISSING)
+        .replace("COLUMNS", listed)
+        .replace("UPDATED_AT", read["updated_at"])
+        .replace("ROWS", rows)
+    )
 
 
 async def change_status(

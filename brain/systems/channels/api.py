@@ -115,7 +115,9 @@ class ChannelsApi:
         identity = await authenticate(request, self.services.authority)
         authorize(identity, identity.is_unlimited or identity.user is not None)
         found = await self.services.cluster.counts()
-        channels = {name: n for name, n in found.channels.items() if name != EVERYONE}
+        access = await self.services.authority.read_access(identity, found.channels)
+        # Which names there are is known to those who may read them.
+        channels = {name: n for name, n in found.channels.items() if access(name)}
         return json_response(
             {
                 "total_connections": found.clients,

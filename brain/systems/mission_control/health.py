@@ -25,6 +25,10 @@ def routes(services: Services) -> list[Route]:
     The document's gateway, the source of the changes, is the database here.
     """
 
+    # Where clients need tokens, not everybody may know which database it is, and where.
+    is_open = services.authority.is_open
+    gateway = shown(services.database_url, with_user=False) if is_open else "postgresql:"
+
     async def health(request: Request) -> Response:
         found = await services.cluster.counts()
         is_well = services.source.statistics().is_live
@@ -39,7 +43,7 @@ def routes(services: Services) -> list[Route]:
                     "connectedUsers": found.users,
                 },
                 "config": {
-                    "gatewayUrl": shown(services.database_url, with_user=False),
+                    "gatewayUrl": gateway,
                     "useMockData": False,
                 },
             },

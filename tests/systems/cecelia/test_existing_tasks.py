@@ -163,7 +163,7 @@ async def test_what_has_no_column_comes_from_the_payload_and_what_is_of_another_
     assert (task["id"], task["status"]) == (key, "in_progress")
     found = {name: task[name] for name in ("agent", "progress", "error")}
     assert found == {"agent": None, "progress": None, "error": None, **expected}
-    (listed,) = json.loads(await recent_tasks(connection, 1))
+    (listed,) = json.loads(await recent_tasks(connection, 1) or "")
     if not is_unreadable_for_postgresql(values):
         assert {name: listed[name] for name in found} == found
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 import orjson
@@ -75,12 +76,91 @@ async def test_the_tasks_touched_last_come_first_and_no_more_than_asked_for(
         """
     )
 
-    tasks = orjson.loads(await recent_tasks(connection, 3))
+    tasks = await listed_tasks(connection, most=3)
 
     assert [task["id"] for task in tasks] == ["1", "2", "3"]
     assert (tasks[0]["title"], tasks[0]["total_steps"]) == ("Task 1", 9)
     assert "payload" not in tasks[0]
     assert datetime.fromisoformat(tasks[0]["updated_at"]).tzinfo is not None
+
+
+async def listed_tasks(
+    connection: asyncpg.Connection, allowed: str | None = None, most: int = 200
+) -> list[dict[str, Any]]:
+    text = await recent_tasks(connection, most, allowed=allowed)
+    assert text is not None
+    tasks: list[dict[str, Any]] = orjson.loads(text)
+    return tasks
+
+
+OWN_TABLE = """
+    CREATE TABLE tasks (id int PRIMARY KEY, status text, title text, agent text, error text,
+                        progress int, payload jsonb, updated_at timestamptz, owner text);
+    INSERT INTO tasks VALUES (1, 'running', 'secret', 'ann', 'secret', 7,
+        '{"step_name": "secret", "total_steps": 42, "error": "secret", "agent": "secret"}',
+        now(), 'ann');
+"""
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        ("{status}", {"status"}),
+        ("{id}", set()),
+        ("{status,agent,progress}", {"status", "agent", "progress"}),
+        ("{status,updated_at}", {"status", "updated_at"}),
+    ],
+)
+async def test_the_list_shows_the_watched_columns_and_no_others(
+    core_database: str, columns: str, shown: set[str]
+) -> None:
+    connection = await asyncpg.connect(core_database)
+    await connection.execute(OWN_TABLE)
+    assert await recent_tasks(connection, 200) is None
+    await connection.execute(f"SELECT brain.watch('tasks', 'tasks', '{columns}')")
+    (task,) = await listed_tasks(connection)
+    assert {name for name, value in task.items() if value is not None} == {"id", *shown}
+    assert "secret" not in str(task)
+
+    await connection.execute(f"SELECT brain.watch('tasks', 'chores', '{columns}')")
+    assert await recent_tasks(connection, 200) is None
+    await connection.execute("SELECT brain.unwatch('tasks')")
+    assert await recent_tasks(connection, 200) is None
+    await connection.close()
+
+
+async def test_the_list_of_brains_own_table_has_what_the_page_shows_until_it_is_watched_otherwise(
+    connection: asyncpg.Connection,
+) -> None:
+    await connection.execute("INSERT INTO tasks (id, title) VALUES ('1', 'secret')")
+    assert [task["title"] for task in await listed_tasks(connection)] == ["secret"]
+    await connection.execute("SELECT brain.watch('tasks', 'tasks', '{id,status}')")
+    assert [task["title"] for task in await listed_tasks(connection)] == [None]
+
+
+async def test_the_list_of_a_table_with_row_rules_has_the_allowed_rows_alone(
+    core_database: str,
+) -> None:
+    connection = await asyncpg.connect(core_database)
+    await connection.execute(OWN_TABLE)
+    await connection.execute("INSERT INTO tasks (id, owner) VALUES (2, 'ben')")
+    await connection.execute(
+        """SELECT brain.watch('tasks', 'tasks', '{id}', rules => '{"owner": "sub"}')"""
+    )
+    number = await connection.fetchval("SELECT rule_number FROM brain.watched")
+    for allowed, ids in (
+        (f'{{"":[{number}],"owner":["ben"]}}', ["2"]),
+        (f'{{"":[{number}],"owner":[]}}', []),
+        (f'{{"":[{number}],"other":["ben"]}}', []),
+        (f'{{"":[{number + 1}],"owner":["ben"]}}', []),
+        ('{"owner":["ben"]}', []),
+        (f'{{"":[{number}]}}', ["1", "2"]),
+        (f'{{"":[{number + 1}]}}', []),
+        (None, []),
+    ):
+        found = await listed_tasks(connection, allowed)
+        assert sorted(task["id"] for task in found) == ids
+    await connection.close()
 
 
 @pytest.mark.parametrize(
@@ -100,10 +180,12 @@ async def test_a_table_with_only_the_required_columns_is_listed_and_changed(
     else:
         rows = "(2, 'new'), (3, 'new')"
     await connection.execute(f"INSERT INTO tasks VALUES {rows}")
+    names = [column.split()[0] for column in columns.split(", ")]
+    await connection.execute("SELECT brain.watch('tasks', 'tasks', $1)", names)
 
     await change_status(connection, "2", "running", {}, None)
 
-    listed = orjson.loads(await recent_tasks(connection, 200))
+    listed = await listed_tasks(connection)
     assert [task["id"] for task in listed] == tasks
     changed = listed[tasks.index("2")]
     assert (changed["status"], changed["title"], changed["step_name"]) == ("running", None, None)
@@ -116,7 +198,7 @@ async def test_a_table_with_only_the_required_columns_is_listed_and_changed(
 
 
 async def test_there_are_no_tasks_in_an_empty_table(connection: asyncpg.Connection) -> None:
-    assert orjson.loads(await recent_tasks(connection, 3)) == []
+    assert await listed_tasks(connection) == []
 
 
 async def test_samples_are_only_put_into_an_empty_table(connection: asyncpg.Connection) -> None:
