@@ -208,6 +208,7 @@ def line_of(watch: Watch) -> str:
     if watch.is_replicated:
         parts.append("replicated")
     parts += [f"{operation}={name}" for operation, name in watch.types.items()]
+    parts += [f"rule {column}={claim}" for column, claim in watch.rules.items()]
     return " ".join(parts)
 
 

@@ -61,6 +61,8 @@ class Watch:
     """The types of its messages by operation, where the watch names them."""
     timing: str
     is_replicated: bool
+    rules: Mapping[str, str]
+    """By column the claim that decides who may see a row; empty: no row rules."""
     problems: tuple[str, ...]
     """Why not every change is logged as configured, if so."""
 
@@ -82,7 +84,7 @@ async def watches(connection: Queryable) -> list[Watch]:
     records = await connection.fetch(
         """
         SELECT relation::regclass::text AS relation, channel, columns, types, timing, replicated,
-               problems
+               rules, problems
           FROM brain.watches ORDER BY channel
         """
     )
@@ -94,6 +96,7 @@ async def watches(connection: Queryable) -> list[Watch]:
             orjson.loads(record["types"]),
             record["timing"],
             record["replicated"],
+            orjson.loads(record["rules"]),
             tuple(record["problems"]),
         )
         for record in records

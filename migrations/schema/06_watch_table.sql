@@ -403,10 +403,11 @@ CREATE TABLE IF NOT EXISTS brain.channel_tables (
 --
 -- What cannot work is an exception, and what works with a limit is a warning, each with the way out.
 --
--- To be called again when any of that changes: a later call replaces the whole watch but its rules, and what is
--- left out is the default again. It locks the table for a moment, and needs the table's TRIGGER privilege and membership in
--- brain_owner; a later call also its owner's rights. The names of the triggers sort before letters: if they
--- fired after a trigger of the application that writes the row again, the older image would be logged last.
+-- To be called again when any of that changes: a later call replaces the whole watch but its row rules, and what
+-- is left out is the default again. It locks the table for a moment, and needs the table's TRIGGER privilege and
+-- membership in brain_owner; a later call also its owner's rights. The names of the triggers sort before
+-- letters: if they fired after a trigger of the application that writes the row again, the older image would be
+-- logged last.
 CREATE OR REPLACE FUNCTION brain.watch(relation regclass, channel text, columns text[], types jsonb DEFAULT '{}',
                             timing text DEFAULT NULL, replicated boolean DEFAULT false,
                             column_bytes integer DEFAULT 262144, row_bytes integer DEFAULT 1048576,

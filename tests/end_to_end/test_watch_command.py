@@ -237,6 +237,8 @@ async def test_row_rules_are_given_by_column_and_claim(url: dict[str, str]) -> N
     done = await brain("watch", "orders", "--all-columns", "--rule", "status=state", **url)
     assert (done.status, done.stderr) == (0, "")
     assert await rules(url) == ('{"status": "state"}', "{}")
+    done = await brain("watches", **url)
+    assert done.stdout.endswith(" immediate rule status=state\n")
 
     more = ["--exempt", "role=admin", "--exempt", "role=support", "--exempt", "staff=true"]
     done = await brain("restrict", "orders", "id=order", "status=state", *more, **url)

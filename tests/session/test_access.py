@@ -108,11 +108,11 @@ async def test_the_access_function_gets_the_user_of_a_development_token(
         access_function = AccessFunction(1, pool)
         await access_function.look()
         authority = authority_for(Settings(), access_function)
-        may_read = await authority.read_predicate(
+        access = await authority.read_access(
             await authority.identify("ann"), ["of user_ann", "of bob"]
         )
 
-    assert (may_read("of user_ann"), may_read("of bob")) == (True, False)
+    assert (access("of user_ann"), access("of bob")) == (True, False)
 
 
 async def test_a_client_of_a_feed_is_refused_meanwhile_and_may_try_again(
