@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from brain.auth.access_function import AccessFunction
+from brain.auth.hosts import hosts_of
 from brain.auth.origin import Origins
 from brain.auth.policy import authority_for
 from brain.auth.revocations import Revocations
@@ -48,6 +49,7 @@ from brain.transport.handshake import Handshake
 from brain.web import pages, revocations, snapshot, status, unmatched, websocket_endpoint
 from brain.web.cross_origin import CrossOriginMiddleware
 from brain.web.error_responses import EXCEPTION_HANDLERS
+from brain.web.host_check import HostMiddleware
 from brain.web.services import Services
 
 # How long to wait for the database before serving without it.
@@ -132,7 +134,7 @@ def create_app(
     source = BatchSource(url, settings, before_gap=revoked.load_again, problems=problems)
     authority = authority_for(settings, access_function, revoked, row_rules)
     cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)
-    origins = Origins(settings.allowed_origins)
+    hosts, origins = hosts_of(settings), Origins(settings.allowed_origins)
     admission = Admission(authority, ConnectionLimiter(quotas(settings)), origins)
     services = Services(
         settings=settings,
@@ -230,7 +232,10 @@ def create_app(
     app = Starlette(
         # Feeds come last: their addresses have names of their own choice.
         routes=[*own_routes, *unmatched.upgrade_routes(own_routes), *feeds.routes(services)],
-        middleware=[Middleware(CrossOriginMiddleware, origins)],
+        middleware=[
+            Middleware(HostMiddleware, hosts),
+            Middleware(CrossOriginMiddleware, origins),
+        ],
         exception_handlers=dict(EXCEPTION_HANDLERS),
         max_body_size=MAX_BODY_BYTES,
         lifespan=lifespan,

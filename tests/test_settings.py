@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from brain.cli.database import read_settings
 from brain.errors import UsageError
-from brain.settings import Settings
+from brain.settings import Settings, unknown_variables
 
 SETTINGS = Settings.model_fields
 NUMBERS = [name for name, field in SETTINGS.items() if field.annotation in (int, float)]
@@ -81,12 +81,21 @@ def test_an_origin_is_normalized_and_what_is_none_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(
-        "BRAIN_ALLOWED_ORIGINS", "https://A.example:443, http://b:80 http://c:81 null"
+        "BRAIN_ALLOWED_ORIGINS", "https://A.example:443, http://b:80 http://c:81 null HTTP://D:*"
     )
-    assert Settings().allowed_origins == ("https://a.example", "http://b", "http://c:81", "null")
+    assert Settings().allowed_origins == (
+        "https://a.example",
+        "http://b",
+        "http://c:81",
+        "null",
+        "http://d:*",
+    )
     for wrong in (
         "*",
         "a.example",
+        "a.example:*",
+        "https://*.example",
+        "https://a.example:*1",
         "https://a.example/",
         "https://a.example/path",
         "//a",
@@ -96,3 +105,34 @@ def test_an_origin_is_normalized_and_what_is_none_is_refused(
         with pytest.raises(UsageError, match="BRAIN_ALLOWED_ORIGINS is wrong: ") as refused:
             read_settings()
         assert f"'{wrong}'" in str(refused.value)
+
+
+def test_a_host_is_a_name_without_scheme_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "BRAIN_ALLOWED_HOSTS", "A.example., *.B.example [2001:DB8::1] ::1 10.0.0.1 *"
+    )
+    assert Settings().allowed_hosts == (
+        *("a.example", "*.b.example", "2001:db8::1", "::1", "10.0.0.1", "*"),
+    )
+    for wrong in ("https://a", "a:80", "[::1]:80", "a/b", "a.*", "**", "*.*", "u@a", "[::1", "."):
+        monkeypatch.setenv("BRAIN_ALLOWED_HOSTS", f"good.example {wrong}")
+        with pytest.raises(UsageError, match="BRAIN_ALLOWED_HOSTS is wrong: ") as refused:
+            read_settings()
+        assert f"'{wrong}'" in str(refused.value)
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_that_is_one() -> None:
+    environment = {
+        "BRAIN_ALOWED_ORIGINS": "x",
+        "brain_hosts": "x",
+        "BRAIN_QQQQQ": "x",
+        "BRAIN_PORT": "1",
+        "brain_workers": "1",
+        "HOST": "x",
+        "BRAINS": "x",
+    }
+    assert unknown_variables(environment) == [
+        "BRAIN_ALOWED_ORIGINS is no setting: is it BRAIN_ALLOWED_ORIGINS?",
+        "BRAIN_QQQQQ is no setting",
+        "brain_hosts is no setting: is it BRAIN_HOST?",
+    ]

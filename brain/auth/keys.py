@@ -148,6 +148,11 @@ def keys_of(settings: Settings) -> Keys | None:
     return None
 
 
+def needs_tokens(settings: Settings) -> bool:
+    """Return True if clients need a token to read what is not public."""
+    return any((settings.jwt_secret, settings.jwt_key_file, settings.jwks_url))
+
+
 def is_safe(url: str) -> bool:
     """Return True if what is fetched from `url` cannot be replaced on the way."""
     try:

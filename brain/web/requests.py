@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from brain.auth.identity import Identity
-from brain.auth.origin import is_allowed_origin
 from brain.auth.policy import Authority
 from brain.auth.token_verifier import token_in
 from brain.errors import TokenRefused
@@ -81,17 +80,17 @@ async def exact_members(request: Request) -> dict[str, str]:
     return {name: text_of(text) for name, text in members.items()}
 
 
-async def parse_body(request: Request, model: type[Body], allowed_origins: tuple[str, ...]) -> Body:
+async def parse_body(request: Request, model: type[Body]) -> Body:
     """
     Return the JSON body of a request as `model`.
 
-    Raises `HTTPException`, also for a page of another host. Requiring application/json makes a
-    browser send a CORS preflight, which is refused unless the page's origin is allowed.
+    Raises `HTTPException`. Requiring application/json makes a browser send a CORS preflight, which
+    is refused unless the page's origin is allowed.
     """
-    headers = request.headers
-    if not is_allowed_origin(headers.get("origin"), headers.get("host"), allowed_origins):
-        raise HTTPException(403, "this origin is not allowed: see BRAIN_ALLOWED_ORIGINS")
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+    if (
+        request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        != "application/json"
+    ):
         raise HTTPException(415, "the content type must be application/json")
     try:
         return model.model_validate_json(await request.body())

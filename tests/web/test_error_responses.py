@@ -105,7 +105,7 @@ async def test_a_client_that_vanishes_while_it_sends_a_body_is_no_error(
 
     async def endpoint(request: Request) -> Response:
         reached.set()
-        await parse_body(request, Revocation, ())
+        await parse_body(request, Revocation)
         raise AssertionError("the body is complete")
 
     app = Starlette(
