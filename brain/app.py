@@ -129,9 +129,15 @@ def create_app(
         settings.database_timeout_seconds, problems=problems, on_change=registry.reauthorize
     )
     row_rules = RowRules(settings.database_timeout_seconds, problems, registry.reauthorize)
-    revoked = Revocations(on_revoke=registry.revoke, problems=problems)
+    revoked = Revocations(registry.revoke, problems, settings.jwt_leeway_seconds)
     watched_columns = WatchedColumns(settings.database_timeout_seconds, problems)
-    source = BatchSource(url, settings, before_gap=revoked.load_again, problems=problems)
+
+    async def check_everybody() -> None:
+        # Which rules and tokens have changed in a gap of the log is not in the log.
+        await revoked.load_again()
+        registry.reauthorize()
+
+    source = BatchSource(url, settings, before_gap=check_everybody, problems=problems)
     authority = authority_for(settings, access_function, revoked, row_rules)
     cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)
     hosts, origins = hosts_of(settings), Origins(settings.allowed_origins)

@@ -80,6 +80,14 @@ def host_name(host: str) -> str | None:
         return name if match and match[2] and name else None
 
 
+def is_loopback_name(name: str | None) -> bool:
+    """Return True for `localhost` and the addresses of this machine."""
+    try:
+        return name == "localhost" or (name is not None and ip_address(name).is_loopback)
+    except ValueError:
+        return False
+
+
 def host_names(values: tuple[str, ...]) -> tuple[str, ...]:
     names = []
     for value in values:
@@ -182,6 +190,8 @@ class Settings(BaseSettings):
     jwt_secret: SecretStr | None = None
     """The secret that tokens are signed with, at least 32 bytes. With this, a key file or a JWKS
     URL, clients need a token."""
+    jwt_previous_secret: SecretStr | None = None
+    """Another secret of which tokens are accepted, while BRAIN_JWT_SECRET is being replaced."""
     jwt_key_file: Path | None = None
     """A file with the public key that verifies tokens, in PEM."""
     jwks_url: str | None = None

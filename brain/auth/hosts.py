@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from ipaddress import ip_address
 
 from brain.auth.keys import needs_tokens
 from brain.auth.refusals import LONGEST_SHOWN, Refusals
 from brain.errors import UsageError
-from brain.settings import Settings, host_name
+from brain.settings import Settings, host_name, is_loopback_name
 
 REFUSED = "this host is not allowed: see BRAIN_ALLOWED_HOSTS"
 
@@ -71,11 +70,3 @@ def hosts_of(settings: Settings) -> Hosts:
             " brain.example.org, or require tokens (BRAIN_JWT_SECRET)"
         )
     return Hosts(settings.allowed_hosts or ("*",))
-
-
-def is_loopback_name(name: str | None) -> bool:
-    """Return True for `localhost` and the addresses of this machine."""
-    try:
-        return name == "localhost" or (name is not None and ip_address(name).is_loopback)
-    except ValueError:
-        return False

@@ -52,8 +52,8 @@ class Feeds:
         argument = websocket.path_params.get("argument")
         refresher: FeedRefresher = websocket.state.feeds
         handshake, authority = self._services.handshake, self._services.authority
-        identity = await handshake.identify(websocket)
         try:
+            identity = await handshake.identify(websocket)
             access = await authority.read_access(identity, [name])
         except AccessUndecided as error:
             await refuse(websocket, error.http_status, str(error))
