@@ -47,6 +47,7 @@ from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
 from brain.web import pages, revocations, snapshot, status, unmatched, websocket_endpoint
+from brain.web.body_budget import BodyBudgetMiddleware
 from brain.web.cross_origin import CrossOriginMiddleware
 from brain.web.error_responses import EXCEPTION_HANDLERS
 from brain.web.host_check import HostMiddleware
@@ -57,6 +58,8 @@ STARTUP_SECONDS = 5.0
 # How many events of a batch that could not be delivered are named.
 MOST_NAMED = 3
 MAX_BODY_BYTES = 1024 * 1024
+# All bodies that are being read, or of requests that are being answered.
+MOST_BODIES_BYTES = 32 * MAX_BODY_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -241,6 +244,7 @@ def create_app(
         middleware=[
             Middleware(HostMiddleware, hosts),
             Middleware(CrossOriginMiddleware, origins),
+            Middleware(BodyBudgetMiddleware, MOST_BODIES_BYTES),
         ],
         exception_handlers=dict(EXCEPTION_HANDLERS),
         max_body_size=MAX_BODY_BYTES,

@@ -155,7 +155,7 @@ class Settings(BaseSettings):
     unread_timeout_seconds: float = Field(default=60.0, gt=0)
     """How long a client may leave unread what it is sent before its connection is aborted."""
     handshake_timeout_seconds: float = Field(default=10.0, gt=0)
-    """How long a client may take to send the head of a request."""
+    """How long a client may take to send the head of a request, and as long for the body."""
     messages_per_second: float = Field(default=100.0, ge=1)
     """Rate limit per client, in messages, and of pings, pongs and fragments beside them; burst of
     twice that, then 4029."""
