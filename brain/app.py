@@ -37,7 +37,7 @@ from brain.message.channel_schema import ChannelSchemas
 from brain.message.event import Batch
 from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
-from brain.problems import Problems
+from brain.problems import Problems, printable
 from brain.session.admission import Admission
 from brain.session.catch_up import Sources
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
@@ -51,6 +51,7 @@ from brain.web.body_budget import BodyBudgetMiddleware
 from brain.web.cross_origin import CrossOriginMiddleware
 from brain.web.error_responses import EXCEPTION_HANDLERS
 from brain.web.host_check import HostMiddleware
+from brain.web.safe_headers import SafeHeadersMiddleware
 from brain.web.services import Services
 
 # How long to wait for the database before serving without it.
@@ -224,7 +225,7 @@ def create_app(
         failure = asyncio.CancelledError() if task.cancelled() else task.exception()
         app.state.failure = failure
         if isinstance(failure, BrainError):
-            logger.critical("%s", failure)
+            logger.critical("%s", printable(str(failure)))
         else:
             logger.critical("the task %r died", task.get_name(), exc_info=failure)
         signal.raise_signal(signal.SIGTERM)
@@ -242,6 +243,7 @@ def create_app(
         # Feeds come last: their addresses have names of their own choice.
         routes=[*own_routes, *unmatched.upgrade_routes(own_routes), *feeds.routes(services)],
         middleware=[
+            Middleware(SafeHeadersMiddleware),
             Middleware(HostMiddleware, hosts),
             Middleware(CrossOriginMiddleware, origins),
             Middleware(BodyBudgetMiddleware, MOST_BODIES_BYTES),

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from brain.cli.database import read_settings
-from brain.errors import UsageError
+from brain.auth.keys import keys_of
+from brain.cli.database import read_settings, require_url
+from brain.errors import UsageError, WrongDatabaseUrl
 from brain.settings import Settings, unknown_variables
 
 SETTINGS = Settings.model_fields
@@ -136,3 +137,36 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest_that_is_one() -
         "BRAIN_QQQQQ is no setting",
         "brain_hosts is no setting: is it BRAIN_HOST?",
     ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://h:port/d?password=secret",
+        "postgresql://me:secret#1@h/d",
+        "postgresql://me:secret?1@h/d",
+        "postgresql://me:secret/1@h/d",
+        "mysql://me:secret",
+        "me:secret",
+        "host=h password=secret",
+    ],
+)
+def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(WrongDatabaseUrl, match="must read postgresql://user:password@") as refused:
+        require_url(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://me:secret@h/keys", "no password"),
+        ("http://127.0.0.1.evil.example/keys", "must begin with https://"),
+        ("http://127.0.0.1@evil.example/keys", "must begin with https://"),
+        ("http://localhost.evil.example/keys", "must begin with https://"),
+    ],
+)
+def test_keys_that_others_could_replace_are_refused(url: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason) as refused:
+        keys_of(Settings(jwks_url=url))
+    assert "secret" not in str(refused.value)

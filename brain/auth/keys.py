@@ -144,9 +144,7 @@ def keys_of(settings: Settings) -> Keys | None:
         key = public_key(settings.jwt_key_file)
         return StaticKeys([key], allowed_algorithms(settings, "public key"))
     if settings.jwks_url is not None:
-        if not is_safe(settings.jwks_url):
-            scheme = settings.jwks_url.partition(":")[0]
-            raise UsageError(f"BRAIN_JWKS_URL must begin with https://, and not with {scheme!r}")
+        require_safe(settings.jwks_url)
         return JwksKeys(settings.jwks_url, allowed_algorithms(settings, "public key"))
     return None
 
@@ -164,6 +162,15 @@ def secret_of(setting: SecretStr, variable: str) -> str:
 def needs_tokens(settings: Settings) -> bool:
     """Return True if clients need a token to read what is not public."""
     return any((settings.jwt_secret, settings.jwt_key_file, settings.jwks_url))
+
+
+def require_safe(url: str) -> None:
+    """Raise `UsageError` for a URL whose keys may be replaced on the way, or with a password."""
+    if not is_safe(url):
+        scheme = url.partition(":")[0]
+        raise UsageError(f"BRAIN_JWKS_URL must begin with https://, and not with {scheme!r}")
+    if "@" in urlsplit(url).netloc:
+        raise UsageError("BRAIN_JWKS_URL must have no user and no password in it")
 
 
 def is_safe(url: str) -> bool:

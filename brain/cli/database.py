@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -105,7 +106,7 @@ def require_url(url: str) -> None:
     try:
         check_url(url)
     except WrongDatabaseUrl as error:
-        given = "" if "@" in url else f" {url!r}"  # which may be a password
+        given = f" {url!r}" if re.fullmatch(r"[\w.-]*", url) else ""  # which may be a password
         raise WrongDatabaseUrl(
             f"--database-url, BRAIN_DATABASE_URL or DATABASE_URL{given} is wrong: {error}"
         ) from error

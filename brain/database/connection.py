@@ -24,6 +24,7 @@ from brain.errors import (
     RightsMissing,
     WrongDatabaseUrl,
 )
+from brain.problems import printable
 from brain.settings import OLDEST_POSTGRESQL
 
 CONNECT_SECONDS = 10.0
@@ -69,7 +70,7 @@ REFUSED = (
 # Several hosts with commas between them, one of which is to be the primary.
 HOST = r"([^/@:,\[\]]*|\[[0-9a-fA-F:.]+\])(:\d{1,5})?"
 PORT = re.compile(r":(\d{1,5})(?=[,/?]|$)")
-URL = re.compile(rf"postgres(ql)?://([^/]*@)?{HOST}(,{HOST})*(/|\?|$)")
+URL = re.compile(rf"postgres(ql)?://([^/?#]*@)?{HOST}(,{HOST})*(/|\?|$)")
 
 
 @asynccontextmanager
@@ -174,7 +175,8 @@ def check_url(url: str) -> None:
     match = URL.match(url)
     if match is None or any(int(port) > 65535 for port in PORT.findall(match[0])):
         raise WrongDatabaseUrl(
-            "the database URL must read postgresql://user:password@host:port/database"
+            "the database URL must read postgresql://user:password@host:port/database, with"
+            " characters like / ? # @ in the password as %2F %3F %23 %40"
         )
 
 
@@ -183,14 +185,14 @@ def shown(url: str, *, with_user: bool = True) -> str:
     parts = urlsplit(url)
     user = f"{parts.username}@" if parts.username and with_user else ""
     host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{user}{host}{parts.path}"
+    return printable(f"{parts.scheme}://{user}{host}{parts.path}")
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error: details and hints follow in PostgreSQL's errors."""
     if isinstance(error, UnicodeDecodeError):
         return "an error with a text that is not UTF-8"
-    return str(error).partition("\n")[0] or type(error).__name__
+    return printable(str(error).partition("\n")[0]) or type(error).__name__
 
 
 def is_lost_link(error: BaseException) -> bool:
@@ -219,7 +221,7 @@ def explain(error: BaseException) -> str:
         return f"the database cannot be reached: {first_line(error)}"
     context = getattr(error, "context", None) or ""
     functions = [line for line in context.splitlines() if " function " in line]
-    return f"{first_line(error)} ({functions[0]})" if functions else first_line(error)
+    return f"{first_line(error)} ({printable(functions[0])})" if functions else first_line(error)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from brain.errors import (
     MigrationUnsupported,
     RightsMissing,
 )
+from brain.problems import printable
 
 UPGRADE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
 VERSION = re.compile(r"\d+(\.\d+)*")
@@ -367,7 +368,7 @@ async def record(connection: asyncpg.Connection, step: Step, milliseconds: int) 
 def warnings_logged(connection: asyncpg.Connection) -> Iterator[None]:
     def log(_: Any, message: asyncpg.PostgresLogMessage) -> None:
         if message.severity_en == "WARNING":
-            logger.warning("%s", message.message)
+            logger.warning("%s", printable(message.message or ""))
 
     connection.add_log_listener(log)
     try:

@@ -164,6 +164,7 @@ MISTAKES: list[tuple[str, dict[str, str], str]] = [
     ("serve --database-url=", {}, "must read postgresql://"),
     ("migrate", {"DATABASE_URL": "postgresql://me:secret@h:port/d"}, "must read postgresql://"),
     ("migrate --database-url=postgresql://me:secret@h/d?sslmode=maybe", {}, "me@h/d is wrong: "),
+    ("serve postgresql://me:secret@h/d", {}, r"unexpected extra argument .*me:\*\*\*@h/d"),
     ("serve --prot=1", {}, "No such option '--prot'.*Try '.*serve --help'"),
     ("migrate now", {}, "unexpected extra argument"),
     ("serf", {}, "No such command 'serf'"),

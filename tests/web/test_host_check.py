@@ -75,3 +75,21 @@ async def test_the_texts_of_problems_are_for_those_who_address_brain(database: s
         found = await client.get("/readyz", headers={"host": EVIL})
     assert "secret" not in found.text and "orders" not in found.text
     assert found.json()["problems"][0]["address"] == "message"
+
+
+async def test_every_response_forbids_to_guess_its_type_and_to_pass_its_address_on(
+    client: AsyncClient, port: int
+) -> None:
+    for path, headers in (
+        *((path, {}) for path in ("/", "/healthz", "/api/brain/tasks", "/nothing", "/tasks.js")),
+        ("/", {"accept": "text/html"}),
+        ("/", {"host": EVIL}),
+        ("/ws", {}),
+        ("/api/workflows", {"origin": "http://a.example"}),
+    ):
+        response = await client.get(path, headers=headers)
+        assert response.headers["x-content-type-options"] == "nosniff", path
+        assert response.headers["referrer-policy"] == "no-referrer"
+    async with connected_to(port) as raw:
+        await raw.send(handshake("/nothing"))
+        assert b"referrer-policy: no-referrer" in await raw.receive()
