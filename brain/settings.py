@@ -146,6 +146,10 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1)
     """How many processes serve, all on the same port."""
 
+    database_password_command: str | None = None
+    """A command that prints the password of the database, run for each new connection. Without one,
+    the password is that of the URL, or of the file that its parameter `passfile` or PGPASSFILE
+    names, which is read as often."""
     shutdown_seconds: float = Field(default=10.0, gt=0)
     """How long clients may take to close when the server stops, before they are aborted."""
     max_message_bytes: int = Field(default=65536, gt=0)

@@ -16,7 +16,13 @@ import click
 from pydantic import ValidationError
 
 from brain.database import migrations
-from brain.database.connection import check_url, connected, shown, translating_errors
+from brain.database.connection import (
+    UrlWithCommand,
+    check_url,
+    connected,
+    shown,
+    translating_errors,
+)
 from brain.embedded.binaries import find_binaries
 from brain.embedded.server import EmbeddedServer, default_folder, running_url, serve_embedded
 from brain.errors import (
@@ -87,7 +93,10 @@ def database(settings: Settings, *, may_share: bool = False) -> Iterator[Databas
     """
     if (url := settings.database_url) is not None:
         require_url(url)
-        yield Database(url, f"psql {shlex.quote(shown(url))}")
+        psql = f"psql {shlex.quote(shown(url))}"
+        if settings.database_password_command is not None:
+            url = UrlWithCommand(url, settings.database_password_command)
+        yield Database(url, psql)
         return
     binaries = find_binaries()
     folder = None if settings.ephemeral else default_folder(binaries.major)

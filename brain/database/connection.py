@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shlex
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
@@ -73,6 +75,17 @@ PORT = re.compile(r":(\d{1,5})(?=[,/?]|$)")
 URL = re.compile(rf"postgres(ql)?://([^/?#]*@)?{HOST}(,{HOST})*(/|\?|$)")
 
 
+class UrlWithCommand(str):
+    """A URL of which a command prints the password, anew for each connection."""
+
+    password_command: str
+
+    def __new__(cls, url: str, password_command: str) -> UrlWithCommand:
+        made = super().__new__(cls, url)
+        made.password_command = password_command
+        return made
+
+
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
     """Open a connection for the caller alone, not from a pool."""
@@ -124,9 +137,11 @@ async def close(connection: asyncpg.Connection) -> None:
 async def connect(url: str, plans: Mapping[str, str] = PLANNED_ONCE) -> asyncpg.Connection:
     """Open a connection with Brain's session settings."""
     check_url(url)
+    password = await printed_password(url) if isinstance(url, UrlWithCommand) else None
     with translating_connect_errors(url):
         connection: asyncpg.Connection = await asyncpg.connect(
             url,
+            password=password,
             timeout=CONNECT_SECONDS,
             command_timeout=CONNECT_SECONDS,
             # A standby may lag behind the log. `read_write` would refuse a primary where
@@ -145,6 +160,33 @@ async def connect(url: str, plans: Mapping[str, str] = PLANNED_ONCE) -> asyncpg.
             connection.terminate()
             raise
     return connection
+
+
+async def printed_password(url: UrlWithCommand) -> str:
+    """Return what the command of a URL prints. Raises `DatabaseUnreachable`, without its output."""
+    process = None
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            process = await asyncio.create_subprocess_exec(
+                *shlex.split(url.password_command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            output, _ = await process.communicate()
+    except TimeoutError:
+        reason = f"it did not end within {CONNECT_SECONDS:g} s"
+    except (OSError, ValueError, TypeError) as error:  # the last: no word at all
+        reason = getattr(error, "strerror", None) or "it is no command"
+    else:
+        if process.returncode == 0:
+            return output.decode(errors="surrogateescape").rstrip("\r\n")
+        reason = f"its exit status is {process.returncode}"
+    finally:
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
+    raise DatabaseUnreachable(f"BRAIN_DATABASE_PASSWORD_COMMAND prints no password: {reason}")
 
 
 async def require_own_session(url: str) -> None:
