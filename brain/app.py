@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from brain.auth.access_function import AccessFunction
+from brain.auth.hosts import hosts_of
 from brain.auth.origin import Origins
 from brain.auth.policy import authority_for
 from brain.auth.revocations import Revocations
@@ -36,7 +37,7 @@ from brain.message.channel_schema import ChannelSchemas
 from brain.message.event import Batch
 from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
-from brain.problems import Problems
+from brain.problems import Problems, printable
 from brain.session.admission import Admission
 from brain.session.catch_up import Sources
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
@@ -46,8 +47,11 @@ from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
 from brain.web import pages, revocations, snapshot, status, unmatched, websocket_endpoint
+from brain.web.body_budget import BodyBudgetMiddleware
 from brain.web.cross_origin import CrossOriginMiddleware
 from brain.web.error_responses import EXCEPTION_HANDLERS
+from brain.web.host_check import HostMiddleware
+from brain.web.safe_headers import SafeHeadersMiddleware
 from brain.web.services import Services
 
 # How long to wait for the database before serving without it.
@@ -55,6 +59,8 @@ STARTUP_SECONDS = 5.0
 # How many events of a batch that could not be delivered are named.
 MOST_NAMED = 3
 MAX_BODY_BYTES = 1024 * 1024
+# All bodies that are being read, or of requests that are being answered.
+MOST_BODIES_BYTES = 32 * MAX_BODY_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -127,12 +133,18 @@ def create_app(
         settings.database_timeout_seconds, problems=problems, on_change=registry.reauthorize
     )
     row_rules = RowRules(settings.database_timeout_seconds, problems, registry.reauthorize)
-    revoked = Revocations(on_revoke=registry.revoke, problems=problems)
+    revoked = Revocations(registry.revoke, problems, settings.jwt_leeway_seconds)
     watched_columns = WatchedColumns(settings.database_timeout_seconds, problems)
-    source = BatchSource(url, settings, before_gap=revoked.load_again, problems=problems)
+
+    async def check_everybody() -> None:
+        # Which rules and tokens have changed in a gap of the log is not in the log.
+        await revoked.load_again()
+        registry.reauthorize()
+
+    source = BatchSource(url, settings, before_gap=check_everybody, problems=problems)
     authority = authority_for(settings, access_function, revoked, row_rules)
     cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)
-    origins = Origins(settings.allowed_origins)
+    hosts, origins = hosts_of(settings), Origins(settings.allowed_origins)
     admission = Admission(authority, ConnectionLimiter(quotas(settings)), origins)
     services = Services(
         settings=settings,
@@ -213,7 +225,7 @@ def create_app(
         failure = asyncio.CancelledError() if task.cancelled() else task.exception()
         app.state.failure = failure
         if isinstance(failure, BrainError):
-            logger.critical("%s", failure)
+            logger.critical("%s", printable(str(failure)))
         else:
             logger.critical("the task %r died", task.get_name(), exc_info=failure)
         signal.raise_signal(signal.SIGTERM)
@@ -230,7 +242,12 @@ def create_app(
     app = Starlette(
         # Feeds come last: their addresses have names of their own choice.
         routes=[*own_routes, *unmatched.upgrade_routes(own_routes), *feeds.routes(services)],
-        middleware=[Middleware(CrossOriginMiddleware, origins)],
+        middleware=[
+            Middleware(SafeHeadersMiddleware),
+            Middleware(HostMiddleware, hosts),
+            Middleware(CrossOriginMiddleware, origins),
+            Middleware(BodyBudgetMiddleware, MOST_BODIES_BYTES),
+        ],
         exception_handlers=dict(EXCEPTION_HANDLERS),
         max_body_size=MAX_BODY_BYTES,
         lifespan=lifespan,

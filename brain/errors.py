@@ -154,6 +154,11 @@ class TooManyConnections(BrainError):
 class TokenRefused(BrainError):
     """A token is invalid, expired or revoked. The client does not learn which."""
 
+    def __init__(self, reason: str = "a claim has a wrong form") -> None:
+        """`reason` is for the log."""
+        super().__init__()
+        self.reason = reason
+
 
 class ClaimMissing(BrainError):
     """The client's token lacks the claim by which it is decided what the client gets."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -106,8 +107,20 @@ class Problems:
             del self._records[address]
 
 
+# A password in a URL, in the parameters of one, or in what libpq takes instead of one.
+PASSWORD = re.compile(
+    r"(://[^\s/?#:@'\"]*:)(?!password@)[^\s]*(?=@)|(\b(?:ssl)?password=)(?:'[^']*'|[^\s&'\"]+)",
+    re.IGNORECASE,
+)
+
+
 def printable(text: str) -> str:
-    """Return a text with its control characters escaped, as one line of a log."""
+    """Return a text as one line of a log: no control characters, and no passwords of URLs."""
+    text = without_passwords(text)
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def without_passwords(text: str) -> str:
+    return PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)

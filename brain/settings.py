@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -48,16 +51,59 @@ def normal_origin(origin: str) -> str:
 
 def origins(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
-        if value != "null" and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@*]+", value):
+        if value != "null" and not ORIGIN.fullmatch(value):
             raise ValueError(
-                f"{value!r} should be the origin of a page, as https://example.org or"
-                " http://localhost:5173, without a path"
+                f"{value!r} should be the origin of a page, as https://example.org,"
+                " http://localhost:5173 or http://localhost:*, without a path"
             )
     return tuple(normal_origin(value) for value in values)
 
 
 Origins = Annotated[Words, AfterValidator(origins)]
-"""Origins of web pages, as browsers write them."""
+"""Origins of web pages, as browsers write them; with `:*`, of any port."""
+
+ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#@*]+(:\*)?")
+HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/?#@\[\]]+))(:[0-9]{0,5})?")
+
+
+def host_name(host: str) -> str | None:
+    """
+    Return the name in a `Host`, or of a place to listen, in small letters; None if there is none.
+
+    It is without the port, the brackets of IPv6 and the dot of the root.
+    """
+    match = HOST.fullmatch(host)
+    name = (match[1] or match[2].removesuffix(".").lower()) if match else host
+    try:
+        return str(ip_address(name))
+    except ValueError:
+        return name if match and match[2] and name else None
+
+
+def is_loopback_name(name: str | None) -> bool:
+    """Return True for `localhost` and the addresses of this machine."""
+    try:
+        return name == "localhost" or (name is not None and ip_address(name).is_loopback)
+    except ValueError:
+        return False
+
+
+def host_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    names = []
+    for value in values:
+        name, match = host_name(value), HOST.fullmatch(value)
+        has_port = match is not None and match[3] is not None
+        if name is None or has_port or (name != "*" and "*" in name.removeprefix("*.")):
+            raise ValueError(
+                f"{value!r} should be a name or an address by which Brain is reached, as"
+                " brain.example.org, *.example.org or 192.0.2.1, without a scheme and a port"
+            )
+        names.append(name)
+    return tuple(names)
+
+
+HostNames = Annotated[Words, AfterValidator(host_names)]
+"""Names of hosts, in small letters, and addresses."""
 
 
 def also(plain: str) -> AliasChoices:
@@ -100,6 +146,10 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1)
     """How many processes serve, all on the same port."""
 
+    database_password_command: str | None = None
+    """A command that prints the password of the database, run for each new connection. Without one,
+    the password is that of the URL, or of the file that its parameter `passfile` or PGPASSFILE
+    names, which is read as often."""
     shutdown_seconds: float = Field(default=10.0, gt=0)
     """How long clients may take to close when the server stops, before they are aborted."""
     max_message_bytes: int = Field(default=65536, gt=0)
@@ -109,7 +159,7 @@ class Settings(BaseSettings):
     unread_timeout_seconds: float = Field(default=60.0, gt=0)
     """How long a client may leave unread what it is sent before its connection is aborted."""
     handshake_timeout_seconds: float = Field(default=10.0, gt=0)
-    """How long a client may take to send the head of a request."""
+    """How long a client may take to send the head of a request, and as long for the body."""
     messages_per_second: float = Field(default=100.0, ge=1)
     """Rate limit per client, in messages, and of pings, pongs and fragments beside them; burst of
     twice that, then 4029."""
@@ -144,6 +194,8 @@ class Settings(BaseSettings):
     jwt_secret: SecretStr | None = None
     """The secret that tokens are signed with, at least 32 bytes. With this, a key file or a JWKS
     URL, clients need a token."""
+    jwt_previous_secret: SecretStr | None = None
+    """Another secret of which tokens are accepted, while BRAIN_JWT_SECRET is being replaced."""
     jwt_key_file: Path | None = None
     """A file with the public key that verifies tokens, in PEM."""
     jwks_url: str | None = None
@@ -163,7 +215,12 @@ class Settings(BaseSettings):
     public_channels: Words = ()
     """What clients without a token may read, where tokens are needed."""
     allowed_origins: Origins = ()
-    """Origins of web pages of other hosts that may connect, as `https://example.org`."""
+    """Origins of web pages of other hosts that may connect and use the HTTP API, as
+    `https://example.org`; `http://localhost:*` is any port."""
+    allowed_hosts: HostNames = ()
+    """Names and addresses by which Brain may be addressed, as `brain.example.org`,
+    `*.example.org` or `192.0.2.1`; `*` is any. Those of loopback are allowed where Brain listens on
+    loopback. Required where it listens elsewhere and needs no token."""
     development_tokens: bool | None = None
     """Accept any word as a token, for development: `test-123` is that of `user_test-123`. Unless
     set, they are accepted where no token is needed and only this machine can connect."""
@@ -180,3 +237,14 @@ class Settings(BaseSettings):
     """Below how many changes a second it waits for notifications again."""
     busy_tick_seconds: float = Field(default=0.003, gt=0)
     """How often a busy node polls."""
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return a line for each variable `BRAIN_…` that is no setting, with the nearest one."""
+    known = [f"BRAIN_{name.upper()}" for name in Settings.model_fields]
+    lines = []
+    for name in sorted(environment):
+        if name.upper().startswith("BRAIN_") and name.upper() not in known:
+            near = get_close_matches(name.upper(), known, 1)
+            lines.append(f"{name} is no setting" + (f": is it {near[0]}?" if near else ""))
+    return lines

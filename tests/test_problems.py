@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from brain.problems import KEEP_SECONDS, MOST_ADDRESSES, Problems
+from brain.problems import KEEP_SECONDS, MOST_ADDRESSES, Problems, printable
 
 
 class Clock:
@@ -103,3 +103,22 @@ def test_a_problem_is_one_line_of_the_log(
     problems.report("log a\nb", "Zürich\0\r\n2026 ERROR all is lost")
 
     assert caplog.messages == [r"log a\nb: Zürich\x00\r\n2026 ERROR all is lost"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at postgresql://me:s3cr3t@h:1/d failed", "at postgresql://me:***@h:1/d failed"),
+        ("postgres://me:s3@cr3t@h/d", "postgres://me:***@h/d"),
+        ("postgres://:s3cr3t@h/d", "postgres://:***@h/d"),
+        ("postgres://me:s3/c?r#3t@h/d", "postgres://me:***@h/d"),
+        ("postgres:///d?host=/tmp&password=s3cr3t&a=b", "postgres:///d?host=/tmp&password=***&a=b"),
+        ("host=h password='s3 cr3t' user=me", "host=h password=*** user=me"),
+        ("host=h PASSWORD=s3cr3t", "host=h PASSWORD=***"),
+        ("https://h:443/path", "https://h:443/path"),
+        ("as postgresql://user:password@host/d", "as postgresql://user:password@host/d"),
+        ("me@example.org at 10:30, https://h/p", "me@example.org at 10:30, https://h/p"),
+    ],
+)
+def test_a_password_in_a_url_is_not_printed(text: str, shown: str) -> None:
+    assert printable(text) == shown

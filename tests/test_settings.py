@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from brain.cli.database import read_settings
-from brain.errors import UsageError
-from brain.settings import Settings
+from brain.auth.keys import keys_of
+from brain.cli.database import read_settings, require_url
+from brain.errors import UsageError, WrongDatabaseUrl
+from brain.settings import Settings, unknown_variables
 
 SETTINGS = Settings.model_fields
 NUMBERS = [name for name, field in SETTINGS.items() if field.annotation in (int, float)]
@@ -81,12 +82,21 @@ def test_an_origin_is_normalized_and_what_is_none_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(
-        "BRAIN_ALLOWED_ORIGINS", "https://A.example:443, http://b:80 http://c:81 null"
+        "BRAIN_ALLOWED_ORIGINS", "https://A.example:443, http://b:80 http://c:81 null HTTP://D:*"
     )
-    assert Settings().allowed_origins == ("https://a.example", "http://b", "http://c:81", "null")
+    assert Settings().allowed_origins == (
+        "https://a.example",
+        "http://b",
+        "http://c:81",
+        "null",
+        "http://d:*",
+    )
     for wrong in (
         "*",
         "a.example",
+        "a.example:*",
+        "https://*.example",
+        "https://a.example:*1",
         "https://a.example/",
         "https://a.example/path",
         "//a",
@@ -96,3 +106,67 @@ def test_an_origin_is_normalized_and_what_is_none_is_refused(
         with pytest.raises(UsageError, match="BRAIN_ALLOWED_ORIGINS is wrong: ") as refused:
             read_settings()
         assert f"'{wrong}'" in str(refused.value)
+
+
+def test_a_host_is_a_name_without_scheme_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "BRAIN_ALLOWED_HOSTS", "A.example., *.B.example [2001:DB8::1] ::1 10.0.0.1 *"
+    )
+    assert Settings().allowed_hosts == (
+        *("a.example", "*.b.example", "2001:db8::1", "::1", "10.0.0.1", "*"),
+    )
+    for wrong in ("https://a", "a:80", "[::1]:80", "a/b", "a.*", "**", "*.*", "u@a", "[::1", "."):
+        monkeypatch.setenv("BRAIN_ALLOWED_HOSTS", f"good.example {wrong}")
+        with pytest.raises(UsageError, match="BRAIN_ALLOWED_HOSTS is wrong: ") as refused:
+            read_settings()
+        assert f"'{wrong}'" in str(refused.value)
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest_that_is_one() -> None:
+    environment = {
+        "BRAIN_ALOWED_ORIGINS": "x",
+        "brain_hosts": "x",
+        "BRAIN_QQQQQ": "x",
+        "BRAIN_PORT": "1",
+        "brain_workers": "1",
+        "HOST": "x",
+        "BRAINS": "x",
+    }
+    assert unknown_variables(environment) == [
+        "BRAIN_ALOWED_ORIGINS is no setting: is it BRAIN_ALLOWED_ORIGINS?",
+        "BRAIN_QQQQQ is no setting",
+        "brain_hosts is no setting: is it BRAIN_HOST?",
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://h:port/d?password=secret",
+        "postgresql://me:secret#1@h/d",
+        "postgresql://me:secret?1@h/d",
+        "postgresql://me:secret/1@h/d",
+        "mysql://me:secret",
+        "me:secret",
+        "host=h password=secret",
+    ],
+)
+def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(WrongDatabaseUrl, match="must read postgresql://user:password@") as refused:
+        require_url(url)
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://me:secret@h/keys", "no password"),
+        ("http://127.0.0.1.evil.example/keys", "must begin with https://"),
+        ("http://127.0.0.1@evil.example/keys", "must begin with https://"),
+        ("http://localhost.evil.example/keys", "must begin with https://"),
+    ],
+)
+def test_keys_that_others_could_replace_are_refused(url: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason) as refused:
+        keys_of(Settings(jwks_url=url))
+    assert "secret" not in str(refused.value)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import jwt
+from pydantic import SecretStr
 
 from brain.database.connection import first_line
 from brain.errors import UsageError
@@ -47,24 +48,28 @@ logger = logging.getLogger(__name__)
 
 
 class Keys(Protocol):
-    """Finds the key that verifies a token."""
+    """Finds the keys, of which one must verify a token."""
 
     algorithms: Sequence[str]
 
-    async def key_of(self, token: str) -> Any:
+    async def candidates(self, token: str) -> Sequence[Any]:
         """Raises `jwt.PyJWTError` if there is none."""
         ...
 
 
-class StaticKey:
-    """A secret, or the public key in a file."""
+class UnknownKey(jwt.InvalidTokenError):
+    """The key set has no key with the id of a token."""
 
-    def __init__(self, key: str | bytes, algorithms: Sequence[str]) -> None:
-        self._key = key
+
+class StaticKeys:
+    """Secrets, or the public key in a file."""
+
+    def __init__(self, keys: Sequence[str | bytes], algorithms: Sequence[str]) -> None:
+        self._keys = keys
         self.algorithms = algorithms
 
-    async def key_of(self, token: str) -> str | bytes:
-        return self._key
+    async def candidates(self, token: str) -> Sequence[str | bytes]:
+        return self._keys
 
 
 class JwksKeys:
@@ -84,7 +89,7 @@ class JwksKeys:
         self._has_failed = False
         self._fetching: asyncio.Task[None] | None = None
 
-    async def key_of(self, token: str) -> Any:
+    async def candidates(self, token: str) -> Sequence[Any]:
         key_id = jwt.get_unverified_header(token).get("kid")
         if not isinstance(key_id, str):
             raise jwt.InvalidTokenError("no key id")
@@ -98,8 +103,8 @@ class JwksKeys:
         if self._fetching is not None and (is_unknown or age >= STALE_SECONDS):
             await asyncio.shield(self._fetching)
         if key_id not in self._keys:
-            raise jwt.InvalidTokenError("unknown key id")
-        return self._keys[key_id]
+            raise UnknownKey
+        return (self._keys[key_id],)
 
     async def _fetch(self) -> None:
         self._tried_at, self._has_failed = time.monotonic(), True
@@ -129,23 +134,43 @@ def keys_of(settings: Settings) -> Keys | None:
             " BRAIN_JWKS_URL"
         )
     if settings.jwt_secret is not None:
-        secret = settings.jwt_secret.get_secret_value()
-        if len(secret.encode()) < LEAST_SECRET_BYTES:
-            raise UsageError(
-                f"BRAIN_JWT_SECRET must have at least {LEAST_SECRET_BYTES} bytes, and has"
-                f" {len(secret.encode())}"
-            )
-        return StaticKey(secret, allowed_algorithms(settings, "secret"))
+        secrets = [secret_of(settings.jwt_secret, "BRAIN_JWT_SECRET")]
+        if settings.jwt_previous_secret is not None:
+            secrets.append(secret_of(settings.jwt_previous_secret, "BRAIN_JWT_PREVIOUS_SECRET"))
+        return StaticKeys(secrets, allowed_algorithms(settings, "secret"))
+    if settings.jwt_previous_secret is not None:
+        raise UsageError("BRAIN_JWT_PREVIOUS_SECRET is set without BRAIN_JWT_SECRET")
     if settings.jwt_key_file is not None:
-        return StaticKey(
-            public_key(settings.jwt_key_file), allowed_algorithms(settings, "public key")
-        )
+        key = public_key(settings.jwt_key_file)
+        return StaticKeys([key], allowed_algorithms(settings, "public key"))
     if settings.jwks_url is not None:
-        if not is_safe(settings.jwks_url):
-            scheme = settings.jwks_url.partition(":")[0]
-            raise UsageError(f"BRAIN_JWKS_URL must begin with https://, and not with {scheme!r}")
+        require_safe(settings.jwks_url)
         return JwksKeys(settings.jwks_url, allowed_algorithms(settings, "public key"))
     return None
+
+
+def secret_of(setting: SecretStr, variable: str) -> str:
+    secret = setting.get_secret_value()
+    if len(secret.encode()) < LEAST_SECRET_BYTES:
+        raise UsageError(
+            f"{variable} must have at least {LEAST_SECRET_BYTES} bytes, and has"
+            f" {len(secret.encode())}"
+        )
+    return secret
+
+
+def needs_tokens(settings: Settings) -> bool:
+    """Return True if clients need a token to read what is not public."""
+    return any((settings.jwt_secret, settings.jwt_key_file, settings.jwks_url))
+
+
+def require_safe(url: str) -> None:
+    """Raise `UsageError` for a URL whose keys may be replaced on the way, or with a password."""
+    if not is_safe(url):
+        scheme = url.partition(":")[0]
+        raise UsageError(f"BRAIN_JWKS_URL must begin with https://, and not with {scheme!r}")
+    if "@" in urlsplit(url).netloc:
+        raise UsageError("BRAIN_JWKS_URL must have no user and no password in it")
 
 
 def is_safe(url: str) -> bool:

@@ -44,8 +44,16 @@ class Authority:
         return Identity(None, math.inf, readable=self._settings.public_channels, publishable=())
 
     async def identify(self, token: str) -> Identity:
-        """Return the identity of a token. Raises `TokenRefused`, without a reason."""
+        """Return the identity of a token. Raises `TokenRefused` and `AccessUndecided`."""
         return await self._verifier.identify(token)
+
+    def is_revoked(self, identity: Identity) -> bool:
+        """
+        Return True if the token of an identity has been revoked since it was accepted.
+
+        To be asked after everything that was awaited since then.
+        """
+        return self._verifier.is_revoked(identity)
 
     async def identify_client(self, token: str | None) -> Identity:
         """

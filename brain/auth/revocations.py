@@ -30,14 +30,28 @@ class Revocations:
     """
 
     def __init__(
-        self, on_revoke: Callable[[str], None] = ignore, problems: Problems | None = None
+        self,
+        on_revoke: Callable[[str], None] = ignore,
+        problems: Problems | None = None,
+        leeway_seconds: float = 0.0,
     ) -> None:
-        """`on_revoke` is called with each user that a batch revokes."""
+        """
+        `on_revoke` is called with each user of whom a batch, or loading, has a later revocation.
+
+        The clock of who issues tokens may be ahead by `leeway_seconds`.
+        """
         self._on_revoke = on_revoke
+        self._leeway_seconds = leeway_seconds
+        self._is_loaded = False
         self._problems = problems or Problems()
         self._database: Queryable | None = None
         self._revoked_at: dict[str, float] = {}
         """In seconds since the epoch, by the clock of the database."""
+
+    @property
+    def are_known(self) -> bool:
+        """False while a token may be revoked and this is not known: none may be accepted."""
+        return self._is_loaded or self._database is None
 
     def connect(self, database: Queryable) -> None:
         """Load from `database` from now on."""
@@ -58,9 +72,13 @@ class Revocations:
                 return
 
     async def load(self, database: Queryable) -> None:
-        """Read which users were revoked so far."""
+        """Read which users were revoked so far, and report those of whom that was not known."""
+        before = dict(self._revoked_at)
         for row in await database.fetch("SELECT user_id, revoked_at FROM brain.revocations"):
             self._add(row["user_id"], row["revoked_at"])
+        self._is_loaded = True
+        for user in [u for u, at in self._revoked_at.items() if before.get(u) != at]:
+            self._on_revoke(user)
 
     def deliver(self, batch: Batch) -> None:
         """Add the users that `batch` revokes, and report each once."""
@@ -77,12 +95,14 @@ class Revocations:
 
     def is_revoked(self, user: str, issued_at: float | None) -> bool:
         """
-        Return True for a token of `user` that was issued until the revocation.
+        Return True for a token of `user` that may have been issued until the revocation.
 
         `issued_at` is the claim `iat`, in seconds since the epoch; a token without it may be older.
         """
         revoked_at = self._revoked_at.get(user)
-        return revoked_at is not None and (issued_at is None or not issued_at > revoked_at)
+        if revoked_at is None:
+            return False
+        return issued_at is None or not issued_at > revoked_at + self._leeway_seconds
 
     def _add(self, user: str, at: datetime) -> None:
         self._revoked_at[user] = max(at.timestamp(), self._revoked_at.get(user, 0.0))

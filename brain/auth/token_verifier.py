@@ -6,19 +6,21 @@ Source: RFC 7519 (JSON Web Token) and RFC 8725 (how to use it).
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
+from contextlib import suppress
 from typing import Any
 
 import jwt
 
 from brain.auth.identity import Identity, patterns
-from brain.auth.keys import Keys
+from brain.auth.keys import Keys, UnknownKey
+from brain.auth.refusals import Refusals
 from brain.auth.revocations import Revocations
-from brain.errors import TokenRefused
-from brain.settings import Settings
+from brain.errors import AccessUndecided, TokenRefused
+from brain.settings import Settings, host_name, is_loopback_name
 
 MOST_TOKEN_BYTES = 8192
 LONGEST_SUBJECT = 255
@@ -28,6 +30,8 @@ TOKEN_SUBPROTOCOL = "brain.token."
 
 # Development tokens: `test-123` is that of the user `user_test-123`.
 DEVELOPMENT_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+logger = logging.getLogger(__name__)
 
 
 class TokenVerifier:
@@ -39,8 +43,9 @@ class TokenVerifier:
         self._keys = keys
         self._settings = settings
         self._revocations = revocations
+        self._refusals = Refusals(logger)
         setting = settings.development_tokens
-        is_alone = keys is None and listens_on_loopback(settings.host)
+        is_alone = keys is None and is_loopback_name(host_name(settings.host))
         self._accepts_words = is_alone if setting is None else setting
 
     @property
@@ -49,26 +54,52 @@ class TokenVerifier:
         return self._keys is not None
 
     async def identify(self, token: str) -> Identity:
-        """Return the identity of a token. Raises `TokenRefused`, without a reason."""
+        """
+        Return the identity of a token.
+
+        Raises `TokenRefused`, without a reason for the client, and `AccessUndecided`.
+        """
         if self._accepts_words and DEVELOPMENT_TOKEN.fullmatch(token):
             return self._development_identity(token)
-        if self._keys is None or len(token) > MOST_TOKEN_BYTES:
+        if self._keys is None:
             raise TokenRefused
         try:
-            return self._identity(await self._claims(token, self._keys))
+            return await self._identify(token, self._keys)
+        except TokenRefused as refusal:
+            self._refusals.warn(refusal.reason, f"Token refused: {refusal.reason}")
+            raise
+
+    def is_revoked(self, identity: Identity) -> bool:
+        """Return True if the token of an identity has been revoked since it was accepted."""
+        if identity.user is None or self._revocations is None:
+            return False
+        return self._revocations.is_revoked(identity.user, identity.claims.get("iat"))
+
+    async def _identify(self, token: str, keys: Keys) -> Identity:
+        if len(token) > MOST_TOKEN_BYTES:
+            raise TokenRefused(f"it has more than {MOST_TOKEN_BYTES} bytes")
+        try:
+            return self._identity(await self._claims(token, keys))
         except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
-            raise TokenRefused from error
+            raise TokenRefused(reason_of(error)) from error
 
     async def _claims(self, token: str, keys: Keys) -> dict[str, Any]:
         header = jwt.get_unverified_header(token)
         if header.get("typ", "JWT") not in ("JWT", "at+jwt") or "crit" in header:
             raise jwt.InvalidTokenError("an unknown kind of token")
+        candidates = await keys.candidates(token)
+        for key in candidates[:-1]:
+            with suppress(jwt.InvalidSignatureError):
+                return self._decoded(token, key, keys.algorithms)
+        return self._decoded(token, candidates[-1], keys.algorithms)
+
+    def _decoded(self, token: str, key: Any, algorithms: Sequence[str]) -> dict[str, Any]:
         settings = self._settings
         return dict(
             jwt.decode(
                 token,
-                await keys.key_of(token),
-                algorithms=list(keys.algorithms),
+                key,
+                algorithms=list(algorithms),
                 audience=settings.jwt_audience,
                 issuer=settings.jwt_issuer,
                 leeway=settings.jwt_leeway_seconds,
@@ -95,13 +126,38 @@ class TokenVerifier:
         )
 
     def _refuse_revoked(self, user: str, issued_at: float | None) -> None:
-        if self._revocations is not None and self._revocations.is_revoked(user, issued_at):
-            raise TokenRefused
+        if self._revocations is None:
+            return
+        if not self._revocations.are_known:
+            raise AccessUndecided("it is not known yet which tokens are revoked, try again later")
+        if self._revocations.is_revoked(user, issued_at):
+            raise TokenRefused("it was revoked")
 
     def _development_identity(self, token: str) -> Identity:
         user = f"user_{token}"
         self._refuse_revoked(user, None)
         return Identity(user, math.inf, readable=("*",), publishable=("*",), claims={"sub": user})
+
+
+REASONS: Sequence[tuple[type[Exception], str]] = (
+    (jwt.ExpiredSignatureError, "it has expired"),
+    (jwt.ImmatureSignatureError, "it is not valid yet: compare the clocks"),
+    (jwt.InvalidAudienceError, "its audience (aud) is not BRAIN_JWT_AUDIENCE"),
+    (jwt.InvalidIssuerError, "its issuer (iss) is not BRAIN_JWT_ISSUER"),
+    (jwt.InvalidAlgorithmError, "its algorithm is not one of BRAIN_JWT_ALGORITHMS"),
+    (
+        jwt.InvalidSignatureError,
+        "it is signed with another key than that of BRAIN_JWT_SECRET, BRAIN_JWT_KEY_FILE or"
+        " BRAIN_JWKS_URL",
+    ),
+    (UnknownKey, "BRAIN_JWKS_URL has no key with its key id (kid)"),
+    (jwt.MissingRequiredClaimError, "it has no claim exp, or lacks aud or iss"),
+)
+"""Why a token is refused: nothing of the token itself may reach the log."""
+
+
+def reason_of(error: Exception) -> str:
+    return next((text for kind, text in REASONS if isinstance(error, kind)), "it is malformed")
 
 
 def seconds(claim: Any) -> float:
@@ -122,7 +178,7 @@ def user_in(claims: Mapping[str, Any], names: Sequence[str]) -> str:
     if name != "sub" and isinstance(claim, int) and not isinstance(claim, bool):
         claim = str(claim)
     if not isinstance(claim, str) or not 0 < len(claim) <= LONGEST_SUBJECT or "\0" in claim:
-        raise TokenRefused
+        raise TokenRefused("none of the claims in BRAIN_JWT_USER_CLAIM has a user")
     claim.encode()
     return claim
 
@@ -143,11 +199,3 @@ def token_in(
         if subprotocol.startswith(TOKEN_SUBPROTOCOL):
             return subprotocol.removeprefix(TOKEN_SUBPROTOCOL)
     return query.get("token")
-
-
-def listens_on_loopback(host: str) -> bool:
-    """Return True if only this machine can connect to `host`."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

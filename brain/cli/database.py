@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -15,7 +16,13 @@ import click
 from pydantic import ValidationError
 
 from brain.database import migrations
-from brain.database.connection import check_url, connected, shown, translating_errors
+from brain.database.connection import (
+    UrlWithCommand,
+    check_url,
+    connected,
+    shown,
+    translating_errors,
+)
 from brain.embedded.binaries import find_binaries
 from brain.embedded.server import EmbeddedServer, default_folder, running_url, serve_embedded
 from brain.errors import (
@@ -86,7 +93,10 @@ def database(settings: Settings, *, may_share: bool = False) -> Iterator[Databas
     """
     if (url := settings.database_url) is not None:
         require_url(url)
-        yield Database(url, f"psql {shlex.quote(shown(url))}")
+        psql = f"psql {shlex.quote(shown(url))}"
+        if settings.database_password_command is not None:
+            url = UrlWithCommand(url, settings.database_password_command)
+        yield Database(url, psql)
         return
     binaries = find_binaries()
     folder = None if settings.ephemeral else default_folder(binaries.major)
@@ -105,7 +115,7 @@ def require_url(url: str) -> None:
     try:
         check_url(url)
     except WrongDatabaseUrl as error:
-        given = "" if "@" in url else f" {url!r}"  # which may be a password
+        given = f" {url!r}" if re.fullmatch(r"[\w.-]*", url) else ""  # which may be a password
         raise WrongDatabaseUrl(
             f"--database-url, BRAIN_DATABASE_URL or DATABASE_URL{given} is wrong: {error}"
         ) from error

@@ -10,6 +10,7 @@ import click
 
 import brain
 from brain.errors import BrainError
+from brain.problems import printable
 
 # The module of each command, in `brain.cli`.
 COMMANDS = {
@@ -30,12 +31,12 @@ def main() -> None:
     try:
         sys.exit(commands(standalone_mode=False))
     except BrainError as error:
-        line, status = f"brain: {error}", error.exit_code
+        line, status = f"brain: {printable(str(error))}", error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         line, status = error.format_message(), error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "brain"
-        line = f"brain: {error.format_message()} Try '{command} --help'."
+        line = printable(f"brain: {error.format_message()} Try '{command} --help'.")
         status = error.exit_code
     except click.Abort:
         sys.exit(128 + signal.SIGINT)

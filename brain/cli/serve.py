@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging.config
+import os
 import shlex
 import socket
 import sys
@@ -14,6 +15,7 @@ import click
 
 import brain
 from brain.app import create_app
+from brain.auth.hosts import hosts_of
 from brain.auth.keys import keys_of
 from brain.cli.database import database, database_option, read_settings, require_url, run
 from brain.cli.systems import fits, systems_of, systems_option
@@ -27,7 +29,7 @@ from brain.process.server import serve
 from brain.process.signals import end_on_signals, ignore_signals
 from brain.process.sockets import listening_sockets
 from brain.process.supervisor import Supervisor, Worker
-from brain.settings import Settings
+from brain.settings import Settings, unknown_variables
 from brain.system import System, installed_systems, schemas_of
 from brain.transport.websocket import require_uvicorn
 
@@ -72,6 +74,8 @@ def serve_command(samples: bool, **flags: Any) -> None:
     settings = read_settings(**flags)
     require_uvicorn()
     keys_of(settings)
+    for line in unknown_variables(os.environ):
+        click.echo(f"brain: {line}", err=True)
     if settings.database_url is not None:
         require_url(settings.database_url)
     installed = installed_systems()
@@ -79,6 +83,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
     sockets = listening_sockets(
         settings.host, settings.port, settings.unread_timeout_seconds, settings.workers
     )
+    hosts_of(settings)
     port = sockets[0][0].getsockname()[1]
     end_on_signals()
     with database(settings) as (url, psql, server):
@@ -190,14 +195,16 @@ def announce(
 ) -> None:
     """Print that Brain is ready, and what to type next."""
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
-    host = "localhost" if name in ("0.0.0.0", "[::]") else name
+    if name in ("0.0.0.0", "[::]"):
+        named = [one for one in settings.allowed_hosts if "*" not in one]
+        name = named[0] if named else "localhost"
     lines = [
         f"\nBrain {brain.__version__} is ready. Ctrl-C stops it.\n",
-        f"  open      http://{host}:{port}/",
-        f"  status    curl http://{host}:{port}/api/brain/status/ws",
+        f"  open      http://{name}:{port}/",
+        f"  status    curl http://{name}:{port}/api/brain/status/ws",
     ]
     if examples:
-        lines.append(f"  listen    wscat -c ws://{host}:{port}/ws      (npm install -g wscat)")
+        lines.append(f"  listen    wscat -c ws://{name}:{port}/ws      (npm install -g wscat)")
         lines.append("\nand, in another terminal, change a row:\n")
         lines += [f'  {what:<12} {psql} -c "{sql}"' for what, sql in examples.items()]
     else:
@@ -207,5 +214,5 @@ def announce(
             if has_url_option:
                 where = f" --database-url {shlex.quote(outlined(settings.database_url))}"
         lines.append(f"  watch     brain watch orders --columns id,status{where}")
-        lines.append(f"  listen    wscat -c 'ws://{host}:{port}/ws?channel=orders'")
+        lines.append(f"  listen    wscat -c 'ws://{name}:{port}/ws?channel=orders'")
     click.echo("\n".join(lines) + "\n")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shlex
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
@@ -24,6 +26,7 @@ from brain.errors import (
     RightsMissing,
     WrongDatabaseUrl,
 )
+from brain.problems import printable
 from brain.settings import OLDEST_POSTGRESQL
 
 CONNECT_SECONDS = 10.0
@@ -69,7 +72,18 @@ REFUSED = (
 # Several hosts with commas between them, one of which is to be the primary.
 HOST = r"([^/@:,\[\]]*|\[[0-9a-fA-F:.]+\])(:\d{1,5})?"
 PORT = re.compile(r":(\d{1,5})(?=[,/?]|$)")
-URL = re.compile(rf"postgres(ql)?://([^/]*@)?{HOST}(,{HOST})*(/|\?|$)")
+URL = re.compile(rf"postgres(ql)?://([^/?#]*@)?{HOST}(,{HOST})*(/|\?|$)")
+
+
+class UrlWithCommand(str):
+    """A URL of which a command prints the password, anew for each connection."""
+
+    password_command: str
+
+    def __new__(cls, url: str, password_command: str) -> UrlWithCommand:
+        made = super().__new__(cls, url)
+        made.password_command = password_command
+        return made
 
 
 @asynccontextmanager
@@ -123,9 +137,11 @@ async def close(connection: asyncpg.Connection) -> None:
 async def connect(url: str, plans: Mapping[str, str] = PLANNED_ONCE) -> asyncpg.Connection:
     """Open a connection with Brain's session settings."""
     check_url(url)
+    password = await printed_password(url) if isinstance(url, UrlWithCommand) else None
     with translating_connect_errors(url):
         connection: asyncpg.Connection = await asyncpg.connect(
             url,
+            password=password,
             timeout=CONNECT_SECONDS,
             command_timeout=CONNECT_SECONDS,
             # A standby may lag behind the log. `read_write` would refuse a primary where
@@ -144,6 +160,33 @@ async def connect(url: str, plans: Mapping[str, str] = PLANNED_ONCE) -> asyncpg.
             connection.terminate()
             raise
     return connection
+
+
+async def printed_password(url: UrlWithCommand) -> str:
+    """Return what the command of a URL prints. Raises `DatabaseUnreachable`, without its output."""
+    process = None
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            process = await asyncio.create_subprocess_exec(
+                *shlex.split(url.password_command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            output, _ = await process.communicate()
+    except TimeoutError:
+        reason = f"it did not end within {CONNECT_SECONDS:g} s"
+    except (OSError, ValueError, TypeError) as error:  # the last: no word at all
+        reason = getattr(error, "strerror", None) or "it is no command"
+    else:
+        if process.returncode == 0:
+            return output.decode(errors="surrogateescape").rstrip("\r\n")
+        reason = f"its exit status is {process.returncode}"
+    finally:
+        if process is not None and process.returncode is None:
+            process.kill()
+            await process.wait()
+    raise DatabaseUnreachable(f"BRAIN_DATABASE_PASSWORD_COMMAND prints no password: {reason}")
 
 
 async def require_own_session(url: str) -> None:
@@ -174,7 +217,8 @@ def check_url(url: str) -> None:
     match = URL.match(url)
     if match is None or any(int(port) > 65535 for port in PORT.findall(match[0])):
         raise WrongDatabaseUrl(
-            "the database URL must read postgresql://user:password@host:port/database"
+            "the database URL must read postgresql://user:password@host:port/database, with"
+            " characters like / ? # @ in the password as %2F %3F %23 %40"
         )
 
 
@@ -183,7 +227,7 @@ def shown(url: str, *, with_user: bool = True) -> str:
     parts = urlsplit(url)
     user = f"{parts.username}@" if parts.username and with_user else ""
     host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{user}{host}{parts.path}"
+    return printable(f"{parts.scheme}://{user}{host}{parts.path}")
 
 
 def outlined(url: str) -> str:
@@ -200,7 +244,7 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error: details and hints follow in PostgreSQL's errors."""
     if isinstance(error, UnicodeDecodeError):
         return "an error with a text that is not UTF-8"
-    return str(error).partition("\n")[0] or type(error).__name__
+    return printable(str(error).partition("\n")[0]) or type(error).__name__
 
 
 def is_lost_link(error: BaseException) -> bool:
@@ -229,7 +273,7 @@ def explain(error: BaseException) -> str:
         return f"the database cannot be reached: {first_line(error)}"
     context = getattr(error, "context", None) or ""
     functions = [line for line in context.splitlines() if " function " in line]
-    return f"{first_line(error)} ({functions[0]})" if functions else first_line(error)
+    return f"{first_line(error)} ({printable(functions[0])})" if functions else first_line(error)
 
 
 @contextmanager

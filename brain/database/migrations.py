@@ -33,6 +33,7 @@ from brain.errors import (
     MigrationUnsupported,
     RightsMissing,
 )
+from brain.problems import printable
 
 UPGRADE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
 VERSION = re.compile(r"\d+(\.\d+)*")
@@ -281,10 +282,24 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(map(int, match[0].split("."))) if match else ()
 
 
+LOCKED = """
+    SELECT CASE WHEN pg_try_advisory_lock(5221, 4) THEN true ELSE (
+        SELECT count(*) > 0 AND NOT bool_or(
+                   has_database_privilege(a.usesysid, l.database, 'CREATE')
+                   OR EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = 'brain'
+                                 AND pg_has_role(a.usesysid, n.nspowner, 'MEMBER')))
+          FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+         WHERE l.locktype = 'advisory' AND l.classid = 5221 AND l.objid = 4 AND l.objsubid = 2
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND l.granted) END
+"""
+
+
 async def lock(connection: asyncpg.Connection) -> None:
     # Polled: a session that waits for a lock holds a snapshot, for which CREATE INDEX CONCURRENTLY
-    # in another one would wait in turn.
-    while not await connection.fetchval("SELECT pg_try_advisory_lock(5221, 4)"):  # noqa: ASYNC110
+    # in another one would wait in turn. Any role can take the lock: only those that may migrate
+    # count.
+    while not await connection.fetchval(LOCKED):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
 
 
@@ -353,7 +368,7 @@ async def record(connection: asyncpg.Connection, step: Step, milliseconds: int) 
 def warnings_logged(connection: asyncpg.Connection) -> Iterator[None]:
     def log(_: Any, message: asyncpg.PostgresLogMessage) -> None:
         if message.severity_en == "WARNING":
-            logger.warning("%s", message.message)
+            logger.warning("%s", printable(message.message or ""))
 
     connection.add_log_listener(log)
     try:

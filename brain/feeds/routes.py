@@ -15,6 +15,7 @@ from brain.errors import AccessUndecided, ClaimMissing
 from brain.feeds.feed_session import FeedSession
 from brain.feeds.reader import FeedReader
 from brain.feeds.refresher import FeedRefresher
+from brain.problems import printable
 from brain.session.admission import Admitted
 from brain.transport.handshake import refuse
 from brain.web.requests import authenticate, readable_by
@@ -52,8 +53,8 @@ class Feeds:
         argument = websocket.path_params.get("argument")
         refresher: FeedRefresher = websocket.state.feeds
         handshake, authority = self._services.handshake, self._services.authority
-        identity = await handshake.identify(websocket)
         try:
+            identity = await handshake.identify(websocket)
             access = await authority.read_access(identity, [name])
         except AccessUndecided as error:
             await refuse(websocket, error.http_status, str(error))
@@ -67,7 +68,7 @@ class Feeds:
             await refuse(websocket, error.http_status, str(error))
             return
         except DATABASE_ERRORS as error:
-            logger.warning("cannot look up the feed %s: %s", name, first_line(error))
+            logger.warning("cannot look up the feed %s: %s", printable(name), first_line(error))
             await refuse(websocket, 503, "the database cannot be reached, try again later")
             return
         if address is None:

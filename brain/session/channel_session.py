@@ -257,6 +257,9 @@ class ChannelSession(Session):
             self._refuse("The token is of another user")
             return
         access = await authority.read_access(identity, self._subscriptions.names)
+        if authority.is_revoked(identity):
+            self._refuse("The token is not valid")
+            return
         if self._identity.user is None and identity.user is not None:
             try:
                 self._counted.assign_user(identity.user)

@@ -85,6 +85,9 @@ class Session(ABC):
 
     def open(self) -> None:
         """Begin; closes the connection if that is impossible."""
+        if self._context.authority.is_revoked(self._identity):  # while it was being admitted
+            self.close(CloseCode.TOKENS_REVOKED, "the tokens of this user have been revoked")
+            return
         self._is_open = True
         self._schedule_expiry()
         try:

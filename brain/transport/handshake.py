@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket
 
 from brain.auth.identity import Identity
+from brain.auth.origin import REFUSED
 from brain.auth.token_verifier import token_in
 from brain.errors import TooManyConnections
 from brain.session.admission import Admission, Admitted
@@ -56,7 +57,7 @@ class Handshake:
         """
         origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
         if not self.admission.allows_origin(origin, host):
-            await refuse(websocket, 403, "this origin is not allowed: see BRAIN_ALLOWED_ORIGINS")
+            await refuse(websocket, 403, REFUSED)
             return
         address = websocket.client.host if websocket.client else ""
         try:

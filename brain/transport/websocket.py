@@ -45,7 +45,7 @@ class TransportLimits:
     """What one client may do to its connection, whatever the session."""
 
     handshake_timeout_seconds: float
-    """How long it may take to send the head of a request."""
+    """How long it may take to send the head of a request, and then the body."""
     unread_timeout_seconds: float
     """How long it may leave unread what was written to it."""
     close_seconds: float
@@ -283,20 +283,26 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """Speaks HTTP, and limits the time and the size of a request's head."""
+    """Speaks HTTP, and limits the time of a request and of reading what is answered."""
 
     def __init__(self, *arguments: Any, limits: TransportLimits, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self._limits = limits
         self._head_timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
+        # What the kernel takes no more of is unread: all of it, and not what exceeds a buffer.
+        self.transport.set_write_buffer_limits(0)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
+        stop(self._body_timer)
+        stop(self._unread_timer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -314,13 +320,31 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._end_head()
+        if not self.parser.should_upgrade():
+            self._body_timer = self._abort_in_time()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        stop(self._body_timer)
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        stop(self._unread_timer)
+        self._unread_timer = self.loop.call_later(
+            self._limits.unread_timeout_seconds, self.transport.abort
+        )
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        stop(self._unread_timer)
 
     def _await_head(self) -> None:
         self._head_bytes = 0
-        self._head_timer = self.loop.call_later(
-            self._limits.handshake_timeout_seconds, self.transport.abort
-        )
+        self._head_timer = self._abort_in_time()
+
+    def _abort_in_time(self) -> asyncio.TimerHandle:
+        return self.loop.call_later(self._limits.handshake_timeout_seconds, self.transport.abort)
 
     def _end_head(self) -> None:
         stop(self._head_timer)

@@ -1,4 +1,4 @@
-"""CORS: pages of allowed origins may use the HTTP API, and refused ones are logged."""
+"""CORS: pages of allowed origins may use the HTTP API; those of others are refused, and logged."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from brain.auth.origin import Origins
+from brain.auth.origin import REFUSED, Origins, is_listed
+from brain.web.host_check import EXEMPT
+from brain.web.responses import json_response
 
 METHODS = ("GET", "HEAD", "POST")
-EXPOSED_HEADERS = ("ETag", "Retry-After")
+EXPOSED_HEADERS = ("ETag", "Retry-After", "WWW-Authenticate")
 
 
 class CrossOriginMiddleware(CORSMiddleware):
@@ -25,12 +27,23 @@ class CrossOriginMiddleware(CORSMiddleware):
             allow_origins=origins.allowed,
             allow_methods=METHODS,
             allow_headers=("*",),
+            # For a proxy that lets clients in by a cookie: Brain itself has none.
+            allow_credentials=True,
             expose_headers=EXPOSED_HEADERS,
         )
         self._origins = origins
 
+    def is_allowed_origin(self, origin: str) -> bool:
+        return is_listed(origin, self._origins.allowed)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] == "http" and scope["path"] not in EXEMPT:
             headers = Headers(scope=scope)
-            self._origins.allows(headers.get("origin"), headers.get("host"))  # logs
+            if not self._origins.allows(headers.get("origin"), headers.get("host")):
+                is_preflight = "access-control-request-method" in headers
+                status = 400 if scope["method"] == "OPTIONS" and is_preflight else 403
+                response = json_response({"error": REFUSED}, status)
+                response.headers["vary"] = "Origin"
+                await response(scope, receive, send)
+                return
         await super().__call__(scope, receive, send)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from brain.database.connection import DATABASE_ERRORS, explain, is_lost_link
 from brain.errors import BrainError
+from brain.problems import printable
 from brain.web.responses import json_response
 
 Handler = Callable[[HTTPConnection, Exception], Awaitable[Response]]
@@ -53,7 +54,7 @@ def unavailable(connection: HTTPConnection, error: Exception, reason: str) -> Re
         # Of a WebSocket: that its client has vanished is an OSError, too, which uvicorn expects.
         raise error
     method, path = connection.method, connection.url.path
-    logger.warning("%s %s failed: %s", method, path, explain(error))
+    logger.warning("%s %s failed: %s", printable(method), printable(path), explain(error))
     return json_response({"error": reason}, 503)
 
 

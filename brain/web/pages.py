@@ -18,7 +18,6 @@ HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
         "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
-    "x-content-type-options": "nosniff",
 }
 
 LINKS = {"websocket": "/ws", "status": "/api/brain/status/ws", "ready": "/readyz"}

@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from brain.auth.identity import Identity
-from brain.auth.origin import is_allowed_origin
 from brain.auth.policy import Authority
 from brain.auth.token_verifier import token_in
 from brain.errors import TokenRefused
@@ -20,6 +19,8 @@ from brain.message.json_text import split_object, text_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Body = TypeVar("Body", bound=BaseModel)
+
+NOT_VALID = "the token is not valid"
 
 
 def readable_by(authority: Authority, parameter: str, endpoint: Endpoint) -> Endpoint:
@@ -47,6 +48,7 @@ async def require_readable(request: Request, authority: Authority, channel: str)
     identity = await authenticate(request, authority)
     request.state.identity = identity
     request.state.access = await authority.read_access(identity, [channel])
+    require_unrevoked(identity, authority)
     authorize(identity, request.state.access(channel))
 
 
@@ -56,7 +58,13 @@ async def authenticate(request: Request, authority: Authority) -> Identity:
     try:
         return await authority.identify_client(token)
     except TokenRefused:
-        raise HTTPException(401, "the token is not valid") from None
+        raise HTTPException(401, NOT_VALID) from None
+
+
+def require_unrevoked(identity: Identity, authority: Authority) -> None:
+    """Raise `HTTPException` if the token has been revoked while something was awaited."""
+    if authority.is_revoked(identity):
+        raise HTTPException(401, NOT_VALID)
 
 
 def authorize(identity: Identity, is_allowed: bool) -> None:
@@ -81,20 +89,24 @@ async def exact_members(request: Request) -> dict[str, str]:
     return {name: text_of(text) for name, text in members.items()}
 
 
-async def parse_body(request: Request, model: type[Body], allowed_origins: tuple[str, ...]) -> Body:
+async def parse_body(
+    request: Request, model: type[Body], identity: Identity, authority: Authority
+) -> Body:
     """
-    Return the JSON body of a request as `model`.
+    Return the JSON body of a request as `model`; it may come late.
 
-    Raises `HTTPException`, also for a page of another host. Requiring application/json makes a
-    browser send a CORS preflight, which is refused unless the page's origin is allowed.
+    Raises `HTTPException`. Requiring application/json makes a browser send a CORS preflight, which
+    is refused unless the page's origin is allowed.
     """
-    headers = request.headers
-    if not is_allowed_origin(headers.get("origin"), headers.get("host"), allowed_origins):
-        raise HTTPException(403, "this origin is not allowed: see BRAIN_ALLOWED_ORIGINS")
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+    if (
+        request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        != "application/json"
+    ):
         raise HTTPException(415, "the content type must be application/json")
     try:
-        return model.model_validate_json(await request.body())
+        body = await request.body()
+        require_unrevoked(identity, authority)
+        return model.model_validate_json(body)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the body"

@@ -34,7 +34,7 @@ def routes(services: Services) -> list[Route]:
     async def revoke_tokens(request: Request) -> Response:
         identity = await authenticate(request, services.authority)
         authorize(identity, identity.may_publish(RIGHT))
-        body = await parse_body(request, Revocation, services.settings.allowed_origins)
+        body = await parse_body(request, Revocation, identity, services.authority)
         await revoke(request.state.pool, body.user, body.reason)
         return json_response({"status": "revoked", "user": body.user})
 

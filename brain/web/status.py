@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from brain.problems import Problem
+from brain.web.host_check import FOREIGN
 from brain.web.responses import json_response
 from brain.web.services import Services
 
@@ -61,8 +62,8 @@ def routes(services: Services) -> list[Route]:
         # They concern a part: the rest works, so that they do not make this process unready.
         if problems := services.problems.recent():
             # Addresses and texts name channels, keys and values: they are for those who may read
-            # everything, which is everybody where no token is needed.
-            is_open = services.authority.is_open
+            # everything, which is everybody where no token is needed and the host is Brain's.
+            is_open = services.authority.is_open and not request.scope.get(FOREIGN)
             status["problems"] = problems if is_open else kinds_of(problems)
         return json_response(status, 200 if is_live else 503)
 

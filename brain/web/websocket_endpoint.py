@@ -126,8 +126,8 @@ async def open_channels(
     if any("\0" in name for name in request.names):
         await refuse(websocket, 400, "no channel has a zero in its name")
         return
-    who = identity or await services.handshake.identify(websocket)
     try:
+        who = identity or await services.handshake.identify(websocket)
         access = await services.authority.read_access(who, request.names)
     except AccessUndecided as error:
         await refuse(websocket, error.http_status, str(error))

@@ -2,10 +2,21 @@
 
 SET LOCAL ROLE brain_owner;
 
+-- Whether NOTIFY is needed by what holds the lock of parked nodes, of which others wait for it.
+CREATE OR REPLACE FUNCTION brain.node_is_waited_for() RETURNS boolean LANGUAGE sql
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM pg_locks
+                    WHERE locktype = 'advisory' AND classid = 5221 AND objid = 2 AND objsubid = 2
+                      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                      AND mode = 'ShareLock' AND granted)
+       AND coalesce(current_setting('brain.notify', true), '') <> 'off'
+$$;
+REVOKE ALL ON FUNCTION brain.node_is_waited_for FROM PUBLIC;
+
 -- The expression for "NOTIFY is needed". A parked node holds the advisory lock in shared mode. A writer
 -- that gets the lock alone knows that no node is parked and leaves out NOTIFY, which serialises commits.
 -- If not even the shared lock is free, another writer holds it exclusively for its own check: no node is
--- parked. To be evaluated after the event has been written: a node that parks waits for all transactions
+-- parked. Or somebody waits for it, which any role can do, and the holders are to be looked up. To be evaluated after the event has been written: a node that parks waits for all transactions
 -- that have an id by then. A role with transactions that are prepared for two-phase commit, which NOTIFY
 -- forbids, sets brain.notify to off; nodes then find its changes when they poll.
 CREATE OR REPLACE FUNCTION brain.node_is_parked() RETURNS text LANGUAGE sql IMMUTABLE AS $$
@@ -14,7 +25,7 @@ CREATE OR REPLACE FUNCTION brain.node_is_parked() RETURNS text LANGUAGE sql IMMU
            ' WHEN pg_catalog.pg_try_advisory_lock_shared(5221, 2)'
            ' THEN pg_catalog.pg_advisory_unlock_shared(5221, 2)'
            ' AND coalesce(pg_catalog.current_setting(''brain.notify'', true), '''')'
-           ' OPERATOR(pg_catalog.<>) ''off'' ELSE false END)'
+           ' OPERATOR(pg_catalog.<>) ''off'' ELSE brain.node_is_waited_for() END)'
 $$;
 REVOKE ALL ON FUNCTION brain.node_is_parked FROM PUBLIC;
 

@@ -300,6 +300,51 @@ async def test_a_revocation_means_the_user_whatever_claim_names_it() -> None:
     assert (await authority.identify(after)).user == "ann"
 
 
+def test_tokens_of_two_secrets_are_accepted_while_one_is_replaced() -> None:
+    both = authority_for(settings(jwt_secret=OTHER_SECRET, jwt_previous_secret=SECRET))
+    for secret in (SECRET, OTHER_SECRET):
+        assert asyncio.run(both.identify(token(secret))).user == "ann"
+    refused(token("x" * 32), both)
+    refused(token(SECRET, exp=1), both)
+    refused(token(SECRET), authority_for(settings(jwt_secret=OTHER_SECRET)))
+    for given in (
+        {"jwt_previous_secret": "short"},
+        {"jwt_secret": None, "jwt_previous_secret": OTHER_SECRET},
+    ):
+        with pytest.raises(UsageError, match="BRAIN_JWT_PREVIOUS_SECRET"):
+            authority_for(settings(**given))
+
+
+def test_a_refused_token_is_logged_with_the_reason_and_without_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    authority = authority_for(settings(jwt_audience="a", jwt_issuer="i"))
+    own: dict[str, Any] = {"aud": "a", "iss": "i"}
+    reasons = {
+        token(**own, exp=1): "has expired",
+        token(**own, nbf=time.time() + 60): "compare the clocks",
+        token(**{**own, "aud": "b"}): "BRAIN_JWT_AUDIENCE",
+        token(**{**own, "iss": "b"}): "BRAIN_JWT_ISSUER",
+        token(SECRET * 2, "HS512", **own): "BRAIN_JWT_ALGORITHMS",
+        token(**own, key=OTHER_SECRET): "BRAIN_JWT_SECRET",
+        token(**own, sub=...): "BRAIN_JWT_USER_CLAIM",
+        "a\x1b[2J\nb": "malformed",
+        "x" * (MOST_TOKEN_BYTES + 1): "bytes",
+    }
+    for given, reason in reasons.items():
+        caplog.clear()
+        for _ in range(3):
+            refused(given, authority)
+        (line,) = (one.getMessage() for one in caplog.records)
+        assert line.startswith("Token refused: ") and reason in line and line.isprintable()
+        assert not any(part and part in line for part in given.split("."))
+
+
+def test_where_no_token_is_needed_none_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    refused("no token!", authority_for(settings(jwt_secret=None)))
+    assert not caplog.records
+
+
 def test_there_are_enough_bad_tokens() -> None:
     assert len(BAD) >= 60
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
@@ -72,6 +73,29 @@ async def test_earlier_revocations_are_loaded(log: Log, connection: asyncpg.Conn
 
     assert revocations.is_revoked("ann", None)
     assert not revocations.is_revoked("bob", None)
+
+
+async def test_loading_again_reports_those_who_were_revoked_meanwhile(
+    connection: asyncpg.Connection,
+) -> None:
+    reported: list[str] = []
+    revocations = Revocations(on_revoke=reported.append)
+    await connection.execute("SELECT brain.revoke('ann'), brain.revoke('bob')")
+    await revocations.load(connection)
+    reported.clear()
+    await connection.execute("SELECT brain.revoke('bob'), brain.revoke('cid')")
+    await revocations.load(connection)
+    await revocations.load(connection)
+    assert sorted(reported) == ["bob", "cid"]
+
+
+def test_a_token_may_have_been_issued_by_a_clock_that_is_ahead() -> None:
+    revocations = Revocations(leeway_seconds=10)
+    revocations._add("ann", datetime.fromtimestamp(1000, UTC))
+    assert [revocations.is_revoked("ann", at) for at in (999, 1000, 1010, 1010.5)] == [
+        *[True, True, True],
+        False,
+    ]
 
 
 @pytest.mark.parametrize("way", ["loaded", "delivered"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import asyncpg
 import pytest
 
 from brain.database.log import Log
+from brain.database.migrations import migrate
 from brain.listener import batch_source as listener_module
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
@@ -15,6 +18,7 @@ from tests.database.log_reading import events_after, keys, reading
 from tests.database.stage import staged
 from tests.database.stranger import Stranger, strange
 from tests.listener.test_batch_source import listening, parked
+from tests.schemas import every_schema
 from tests.tasks import insert
 
 pytestmark = pytest.mark.postgres_versions
@@ -79,6 +83,40 @@ async def test_a_role_that_holds_the_advisory_locks_stops_no_node(
         assert await node.keys(2) == ["a", "b"]
         assert keys(await events_after(log, start)) == [["a"], ["b"]]
         assert await stranger.admin.fetchval("SELECT brain.trim('0 s')") == 1
+
+
+async def test_a_role_that_waits_for_the_lock_of_parked_nodes_delays_nobody(
+    stranger: Stranger,
+) -> None:
+    waiter, writer = await stranger.session(), await stranger.session()
+    async with listening(stranger.admin_url) as node:  # it polls once a minute
+        await parked(stranger.admin)
+        waiting = asyncio.create_task(waiter.execute("SELECT pg_advisory_lock(5221, 2)"))
+        while not await stranger.admin.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            pass
+        await writer.execute("SET lock_timeout = '5s'")
+        for key in ("a", "b"):
+            await insert(writer, key)
+            assert await node.keys(1) == [key]
+        assert not waiting.done()
+        # Two-phase commit goes on without notifications.
+        assert not await stranger.admin.fetchval(
+            "SELECT set_config('brain.notify', 'off', false), brain.node_is_waited_for()", column=1
+        )
+        await stranger.admin.execute("SELECT pg_terminate_backend($1)", waiter.get_server_pid())
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await waiting
+
+
+@pytest.mark.parametrize("lock", ["pg_advisory_lock", "pg_advisory_lock_shared"])
+async def test_a_role_that_holds_the_advisory_locks_stops_no_migration(
+    postgres: str, stranger: Stranger, lock: str
+) -> None:
+    holder = await stranger.session()
+    await holder.execute(f"SELECT {lock}(5221, n) FROM generate_series(1, 5) n")
+    await stranger.admin.execute("UPDATE brain.schema_versions SET sha256 = ''")
+    async with asyncio.timeout(30):
+        assert await migrate(stranger.admin_url, every_schema())
 
 
 async def test_a_role_that_listens_learns_only_that_something_happened(

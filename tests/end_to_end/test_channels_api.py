@@ -319,9 +319,10 @@ async def test_a_revoked_user_is_disconnected_from_every_node_and_refused(
     for folder in folders:
         folder.mkdir()
     options = ("--database-url", database)
+    settings = {"BRAIN_JWT_SECRET": SECRET, "BRAIN_JWT_LEEWAY_SECONDS": "1"}
     async with (
-        running_brain(folders[0], *options, BRAIN_JWT_SECRET=SECRET) as one,
-        running_brain(folders[1], *options, BRAIN_JWT_SECRET=SECRET) as other,
+        running_brain(folders[0], *options, **settings) as one,
+        running_brain(folders[1], *options, **settings) as other,
     ):
         ann = bearer("ann")
 
@@ -335,8 +336,12 @@ async def test_a_revoked_user_is_disconnected_from_every_node_and_refused(
             assert answer.json() == {"status": "revoked", "user": "ann"}
             assert [await closed_with(near), await closed_with(far)] == [4503, 4503]
             assert (await request(other, "/api/brain/tasks", **ann)).status_code == 401
-            newer = bearer("ann", iat=time.time() + 2)
-            assert (await request(other, "/api/brain/tasks", **newer)).status_code == 200
+            async with asyncio.timeout(20):
+                while True:
+                    newer = bearer("ann", iat=time.time())
+                    answer = await request(other, "/api/brain/tasks", **newer)
+                    if answer.status_code == 200:
+                        break
 
         async with follow(other, newer) as again:
             await connection.execute("SELECT brain.revoke('ann')")

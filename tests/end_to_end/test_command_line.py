@@ -164,6 +164,7 @@ MISTAKES: list[tuple[str, dict[str, str], str]] = [
     ("serve --database-url=", {}, "must read postgresql://"),
     ("migrate", {"DATABASE_URL": "postgresql://me:secret@h:port/d"}, "must read postgresql://"),
     ("migrate --database-url=postgresql://me:secret@h/d?sslmode=maybe", {}, "me@h/d is wrong: "),
+    ("serve postgresql://me:secret@h/d", {}, r"unexpected extra argument .*me:\*\*\*@h/d"),
     ("serve --prot=1", {}, "No such option '--prot'.*Try '.*serve --help'"),
     ("migrate now", {}, "unexpected extra argument"),
     ("serf", {}, "No such command 'serf'"),
@@ -190,6 +191,7 @@ MISTAKES: list[tuple[str, dict[str, str], str]] = [
     ("watches", {"DATABASE_URL": "here"}, "BRAIN_DATABASE_URL or DATABASE_URL 'here' is wrong"),
     ("serve --host=nowhere.invalid", {}, r"cannot listen on 'nowhere\.invalid'.*BRAIN_HOST"),
     ("serve --host=a..b", {}, r"cannot listen on 'a\.\.b': not a host name"),
+    ("serve --host=0.0.0.0 --port=0", {}, r"listens on '0\.0\.0\.0'.*set BRAIN_ALLOWED_HOSTS"),
 ]
 
 
@@ -626,7 +628,8 @@ async def test_brain_listens_on_the_given_host(
     if host == "::1" and not has_ipv6():
         pytest.skip("there is no IPv6 here")
     option = [f"--host={host}"] if host else []
-    async with running_brain(tmp_path, "--database-url", database, *option) as serving:
+    names = {"BRAIN_ALLOWED_HOSTS": "localhost"} if host == "0.0.0.0" else {}
+    async with running_brain(tmp_path, "--database-url", database, *option, **names) as serving:
         assert printed(serving, "http") == [f"http://{shown}:{serving.port}/"]
         for address in ("127.0.0.1", "[::1]"):
             if address == "127.0.0.1" or has_ipv6():

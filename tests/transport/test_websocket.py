@@ -275,6 +275,45 @@ async def test_a_client_that_does_not_read_replies_is_aborted(opcode: int) -> No
         await becomes(lambda: hub.statistics().subscribers == 0)
 
 
+async def reading_application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Read the body of a request, and answer."""
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"a" * 20_000_000})
+
+
+@pytest.mark.parametrize("part", [b"", b"a", b"a" * 200_000])
+async def test_a_client_that_sends_no_complete_body_is_aborted(part: bytes) -> None:
+    limits = limited(handshake_timeout_seconds=0.3)
+    async with served(reading_application, limits, lifespan="off") as (port, server):
+        async with connected_to(port) as raw:
+            await raw.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n" + part)
+            async with asyncio.timeout(10):
+                assert await raw.receive_to_the_end() == b""
+        await becomes(lambda: not server.server_state.connections)
+
+
+async def test_a_body_that_comes_in_time_leaves_nothing_behind() -> None:
+    limits = limited(handshake_timeout_seconds=0.3)
+    async with served(reading_application, limits, lifespan="off") as (port, _):
+        async with connected_to(port) as raw:
+            await raw.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na")
+            received = 0
+            async with asyncio.timeout(10):
+                while received < 20_000_000:
+                    received += len(await raw.receive())
+
+
+async def test_a_client_that_reads_no_answer_is_aborted() -> None:
+    limits = limited(unread_timeout_seconds=0.3)
+    async with served(reading_application, limits, lifespan="off") as (port, server):
+        async with connected_to(port, SMALL_BUFFER_BYTES) as raw:
+            await raw.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            await becomes(lambda: server.server_state.connections)
+            await becomes(lambda: not server.server_state.connections)
+
+
 @pytest.mark.parametrize("beginning", [b"", b"GET /ws HTTP/1.1\r\nHost: local"])
 async def test_a_client_that_sends_no_complete_head_is_aborted(beginning: bytes) -> None:
     limits = limited(handshake_timeout_seconds=0.3)

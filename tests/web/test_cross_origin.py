@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from brain.app import create_app
-from brain.auth import origin
+from brain.auth import refusals as limits
 from brain.auth.origin import Origins
 from brain.settings import Settings
 from brain.system import installed_systems
@@ -69,11 +69,18 @@ async def test_a_page_of_an_allowed_origin_may_publish(client: AsyncClient) -> N
 
 async def test_a_page_of_any_other_origin_may_not(client: AsyncClient) -> None:
     foreign = {"origin": "http://localhost:5174"}
-    response = await client.get("/api/brain/tasks", headers=foreign)
-    assert "access-control-allow-origin" not in response.headers
+    for path in ("/api/brain/tasks", "/api/ws/stats", "/api/nothing"):
+        response = await client.get(path, headers=foreign)
+        assert response.status_code == 403
+        assert "BRAIN_ALLOWED_ORIGINS" in response.json()["error"]
+        assert "access-control-allow-origin" not in response.headers
     asked = {**foreign, "access-control-request-method": "GET"}
     response = await client.options("/api/brain/tasks", headers=asked)
     assert (response.status_code, "access-control-allow-origin" in response.headers) == (400, False)
+    assert "BRAIN_ALLOWED_ORIGINS" in response.text
+    body = {"channel": "news", "message": {}}
+    response = await client.post("/api/ws/broadcast", json=body, headers=foreign)
+    assert response.status_code == 403
 
 
 def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -117,11 +124,12 @@ async def test_pages_of_this_host_and_allowed_ones_are_not_logged(
 
 
 async def test_a_page_behind_a_proxy_that_passes_no_host_on_is_refused_with_a_reason_in_the_log(
-    port: int, caplog: pytest.LogCaptureFixture
+    database: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     head = handshake("/ws", "Origin: https://app.example").replace(b"Host: localhost\r\n", b"")
     assert b"host:" not in head.lower()
-    async with connected_to(port) as raw:
+    settings = Settings.model_validate({"allowed_hosts": "*"})
+    async with served(create_app(database, settings)) as (port, _), connected_to(port) as raw:
         await raw.send(head)
         answer = await raw.receive()
     assert answer.startswith(b"HTTP/1.1 403 ")
@@ -138,6 +146,35 @@ def test_a_proxy_may_name_the_default_port_and_capitals() -> None:
     assert not origins.allows("https://app.example", "")
 
 
+def test_a_listed_origin_may_have_any_port() -> None:
+    origins = Origins(("http://localhost:*", "https://[::1]:*"))
+    for port in ("", ":1", ":5173", ":65535"):
+        assert origins.allows(f"http://localhost{port}", "brain.example")
+        assert origins.allows(f"https://[::1]{port}", "brain.example")
+        assert not origins.allows(f"https://localhost{port}", "brain.example")
+        assert not origins.allows(f"http://localhost{port}.example", "brain.example")
+        assert not origins.allows(f"http://localhost.example{port}", "brain.example")
+    for near in (
+        "http://localhost:",
+        "http://localhost:x",
+        "http://localhost:*x",
+        "http://localhost:1:2",
+    ):
+        assert not origins.allows(near, "brain.example")
+
+
+async def test_an_allowed_page_may_send_the_cookie_of_a_proxy_and_read_the_headers(
+    client: AsyncClient,
+) -> None:
+    response = await client.get("/api/workflows", headers={"origin": ALLOWED})
+    assert response.headers["access-control-allow-credentials"] == "true"
+    exposed = response.headers["access-control-expose-headers"].lower()
+    assert all(name in exposed for name in ("etag", "retry-after", "www-authenticate"))
+    asked = {"origin": ALLOWED, "access-control-request-method": "GET"}
+    response = await client.options("/api/workflows", headers=asked)
+    assert response.headers["access-control-allow-credentials"] == "true"
+
+
 def test_no_client_can_fill_the_log_with_refusals(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,9 +182,9 @@ def test_no_client_can_fill_the_log_with_refusals(
     with caplog.at_level(logging.WARNING):
         for number in range(10_000):
             assert not origins.allows(f"http://{number}.example/{'x' * 10_000}", "here")
-        assert len(refusals(caplog)) == origin.MOST_WARNINGS
+        assert len(refusals(caplog)) == limits.MOST_WARNINGS
         assert max(map(len, refusals(caplog))) < 1000
 
-        monkeypatch.setattr("brain.auth.origin.BETWEEN_WARNINGS_SECONDS", 0.0)
+        monkeypatch.setattr("brain.auth.refusals.BETWEEN_WARNINGS_SECONDS", 0.0)
         assert not origins.allows("http://0.example", "here")
-    assert len(refusals(caplog)) == origin.MOST_WARNINGS + 1
+    assert len(refusals(caplog)) == limits.MOST_WARNINGS + 1

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
 from brain.app import create_app
+from brain.auth.policy import authority_for
 from brain.errors import DatabaseUnreachable
 from brain.settings import Settings
 from brain.system import installed_systems
@@ -102,10 +103,11 @@ async def test_a_client_that_vanishes_while_it_sends_a_body_is_no_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     reached = asyncio.Event()
+    authority = authority_for(Settings())
 
     async def endpoint(request: Request) -> Response:
         reached.set()
-        await parse_body(request, Revocation, ())
+        await parse_body(request, Revocation, authority.anonymous(), authority)
         raise AssertionError("the body is complete")
 
     app = Starlette(

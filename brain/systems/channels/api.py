@@ -92,7 +92,7 @@ class ChannelsApi:
         identity = await authenticate(request, services.authority)
         # Without any right, nothing is read of what it sends.
         authorize(identity, bool(identity.publishable))
-        body = await parse_body(request, Broadcast, services.settings.allowed_origins)
+        body = await parse_body(request, Broadcast, identity, services.authority)
         authorize(identity, identity.may_publish(body.channel))
         message = orjson.Fragment((await exact_members(request))["message"])
         await publish(request.state.pool, body.channel, body.type, message)
@@ -106,7 +106,7 @@ class ChannelsApi:
         identity = await authenticate(request, services.authority)
         # No narrower right covers all clients.
         authorize(identity, "*" in identity.publishable)
-        body = await parse_body(request, BroadcastToAll, services.settings.allowed_origins)
+        body = await parse_body(request, BroadcastToAll, identity, services.authority)
         await broadcast(request.state.pool, body.type, all_data(await exact_members(request)))
         count, _ = await services.cluster.subscribers(EVERYONE)
         return json_response({"status": "broadcasted", "connections": count})

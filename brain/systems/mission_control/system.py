@@ -9,6 +9,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from brain.database.migrations import Schema
+from brain.errors import AccessUndecided
 from brain.session.channel_session import SessionRequest
 from brain.system import System
 from brain.systems.mission_control import health
@@ -32,7 +33,11 @@ class MissionControl(System):
         wire_format = MissionControlFormat()
 
         async def connect(websocket: WebSocket) -> None:
-            identity = await services.handshake.identify(websocket)
+            try:
+                identity = await services.handshake.identify(websocket)
+            except AccessUndecided as error:
+                await refuse(websocket, error.http_status, str(error))
+                return
             if identity.user is None:
                 await refuse(websocket, 401, "a valid token is needed")
             else:

@@ -1,0 +1,39 @@
+"""The `Host` of requests: those to another name than Brain's are refused."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from brain.auth.hosts import REFUSED, Hosts
+from brain.transport.handshake import refuse
+from brain.web.responses import json_response
+
+EXEMPT = ("/healthz", "/readyz")
+"""What load balancers ask, by whatever name."""
+
+FOREIGN = "brain.foreign_host"
+"""In the scope of such a request: whether it is addressed to another host."""
+
+
+class HostMiddleware:
+    """Refuses requests and WebSocket handshakes that are addressed to another host."""
+
+    def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        hosts = Headers(scope=scope).getlist("host")
+        if scope["type"] == "http" and scope["path"] in EXEMPT:
+            await self._app({**scope, FOREIGN: not self._hosts.has(hosts)}, receive, send)
+        elif self._hosts.allows(hosts):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await refuse(WebSocket(scope, receive, send), 403, REFUSED)
+        else:
+            await json_response({"error": REFUSED}, 403)(scope, receive, send)
