@@ -115,7 +115,6 @@ def watch_command(
         raise UsageError("exactly one of --columns, --all-columns and --except is needed")
 
     async def work(connection: asyncpg.Connection, _: str) -> str:
-        await find_tables_as_psql(connection)
         with translating_refusals(), noting_warnings(connection, show_warning):
             found = await watches.find_table(connection, table)
             name = found.plain_name if channel is None else channel
@@ -156,7 +155,6 @@ def restrict_command(
         raise UsageError("rules are needed, like customer_id=sub; or --none to end all")
 
     async def work(connection: asyncpg.Connection, _: str) -> str:
-        await find_tables_as_psql(connection)
         with translating_refusals(), noting_warnings(connection, show_warning):
             found = await watches.find_table(connection, table)
             by_column = parsed_rules(rules)
@@ -179,7 +177,6 @@ def unwatch_command(table: str, **flags: Any) -> None:
     """Stop watching a table."""
 
     async def work(connection: asyncpg.Connection, _: str) -> str:
-        await find_tables_as_psql(connection)
         with translating_refusals():
             found = await watches.find_table(connection, table)
             await watches.unwatch(connection, found.name)
@@ -210,11 +207,6 @@ def line_of(watch: Watch) -> str:
     parts += [f"{operation}={name}" for operation, name in watch.types.items()]
     parts += [f"rule {column}={claim}" for column, claim in watch.rules.items()]
     return " ".join(parts)
-
-
-async def find_tables_as_psql(connection: asyncpg.Connection) -> None:
-    """Have the name of a table mean what it means to the same role in psql."""
-    await connection.execute("RESET search_path")
 
 
 def chosen_columns(table: Table, columns: str | None, excluded: str | None) -> list[str]:

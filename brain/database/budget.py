@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 import asyncpg
@@ -32,6 +32,9 @@ PAUSE_SECONDS = 0.1
 # How much later than the server the driver gives up a query: it closes the connection.
 GRACE_SECONDS = 1.0
 MOST_SLOW = 1000
+
+PINNED = "SET LOCAL search_path = pg_catalog, pg_temp"
+"""Where the names of a query are looked up, whatever ran in the transaction before."""
 
 Outcome = TypeVar("Outcome")
 
@@ -204,12 +207,28 @@ class Lanes:
 
 
 @asynccontextmanager
+async def undone(connection: LogConnection, **options: Any) -> AsyncIterator[None]:
+    """
+    Open a transaction, or a savepoint, that is rolled back in any case.
+
+    What users define may run in it, and leave settings behind, or cursors whose query would run at
+    the commit.
+    """
+    transaction = connection.transaction(**options)
+    await transaction.start()
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+
+
+@asynccontextmanager
 async def bounded(
     connection: LogConnection, seconds: float, lock_seconds: float = LOCK_SECONDS
 ) -> AsyncIterator[None]:
     """Open a transaction with a statement timeout of so many seconds, and one for each lock."""
     async with connection.transaction():
-        await connection.execute(limits(seconds, lock_seconds))
+        await connection.execute(f"{PINNED};{limits(seconds, lock_seconds)}")
         yield
 
 

@@ -104,7 +104,9 @@ async def opened_pool(url: str) -> AsyncIterator[asyncpg.Pool]:
     """Open a pool of a few connections, which are opened when needed."""
 
     async def connect_for_pool(*_: object, **__: object) -> asyncpg.Connection:
-        return await connect(url, PLANNED_AS_NEEDED)
+        # What users define runs in these sessions, and may prepare statements of any name: none
+        # that a session keeps is run again.
+        return await connect(url, PLANNED_AS_NEEDED, keeps_statements=False)
 
     async with asyncpg.create_pool(
         url,
@@ -134,7 +136,9 @@ async def close(connection: asyncpg.Connection) -> None:
         connection.terminate()
 
 
-async def connect(url: str, plans: Mapping[str, str] = PLANNED_ONCE) -> asyncpg.Connection:
+async def connect(
+    url: str, plans: Mapping[str, str] = PLANNED_ONCE, *, keeps_statements: bool = True
+) -> asyncpg.Connection:
     """Open a connection with Brain's session settings."""
     check_url(url)
     password = await printed_password(url) if isinstance(url, UrlWithCommand) else None
@@ -144,6 +148,7 @@ async def connect(url: str, plans: Mapping[str, str] = PLANNED_ONCE) -> asyncpg.
             password=password,
             timeout=CONNECT_SECONDS,
             command_timeout=CONNECT_SECONDS,
+            statement_cache_size=100 if keeps_statements else 0,
             # A standby may lag behind the log. `read_write` would refuse a primary where
             # transactions are read-only by default.
             target_session_attrs=SessionAttribute.primary,

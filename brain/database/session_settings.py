@@ -23,7 +23,8 @@ SETTINGS: Mapping[str, str] = {
     "synchronous_commit": "on",
     # What a statement means.
     "quote_all_identifiers": "off",
-    "search_path": "public, pg_temp",
+    # No name is looked up where others may create what it would then mean.
+    "search_path": "pg_catalog, pg_temp",
     "row_security": "on",
     "check_function_bodies": "on",
     "standard_conforming_strings": "on",
@@ -72,6 +73,7 @@ FORGET = """
     CLOSE ALL;
     UNLISTEN *;
     SELECT pg_catalog.pg_advisory_unlock_all();
+    DEALLOCATE ALL;
     DISCARD TEMP;
     DISCARD SEQUENCES;
 """

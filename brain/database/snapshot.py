@@ -21,6 +21,7 @@ from brain.database.budget import (
     TooSlow,
     reason,
     unavailable,
+    undone,
 )
 from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.log import LogConnection
@@ -40,11 +41,16 @@ WAIT_TABLES = 6
 
 # A name without an equivalent in UTF-8 hides no other; no client can ask for such a channel.
 WATCHED = """
-    SELECT channel, brain.repaired(brain.table_expression(relation)) AS expression
-      FROM brain.watched WHERE brain.repaired(channel) = channel
+    SELECT channel, brain.repaired((
+               SELECT string_agg('ONLY ' || c.oid::regclass::text, ', ')
+                 FROM pg_class c
+                WHERE c.oid IN (SELECT w.relation
+                                 UNION SELECT relid FROM pg_partition_tree(w.relation))
+           )) AS expression
+      FROM brain.watched w WHERE brain.repaired(channel) = channel
 """
 Tables = Mapping[str, str | None]
-"""Per channel its table, as in a FROM clause; None if that was dropped."""
+"""Per channel its table and partitions, as in a FROM clause; None if it was dropped."""
 Allowed = Mapping[str, str | None]
 """Per channel the rows that a client may see, as `RowAccess` has them; None: it has no rules."""
 
@@ -57,7 +63,7 @@ class SnapshotReader:
     rows that it shows and the batches after that tick join without a seam, whatever was being
     written meanwhile.
 
-    The tables are locked before that, in the mode in which they are read. So nothing waits for the
+    The tables are locked before that, in the mode in which they are read. So little waits for the
     lock of a user while no tick can be cut; and a table that is rewritten meanwhile (TRUNCATE,
     ALTER TABLE) would seem empty to an older snapshot.
     """
@@ -143,11 +149,9 @@ class SnapshotReader:
                         pool.acquire(timeout=self._table_seconds)
                     )
                     await reading.enter_async_context(
-                        connection.transaction(isolation="repeatable_read", readonly=True)
+                        undone(connection, isolation="repeatable_read", readonly=True)
                     )
-                    for channel, table in tables.items():
-                        await lock(connection, channel, table)
-                    cursor = await tick_at_snapshot(ticking, connection)
+                    cursor = await tick_at_snapshot(ticking, connection, tables)
                 rows = await self._rows(connection, allowed, seconds, reservation)
         except BaseException:
             reservation.release()
@@ -233,14 +237,25 @@ class SnapshotReader:
         return LogUnavailable("the tables cannot be read at the moment")
 
 
-async def tick_at_snapshot(ticking: LogConnection, reading: LogConnection) -> Cursor:
-    """Cut a tick at the snapshot of the transaction of `reading`, which has run no query yet."""
+async def tick_at_snapshot(
+    ticking: LogConnection, reading: LogConnection, tables: Tables = MappingProxyType({})
+) -> Cursor:
+    """
+    Cut a tick at the snapshot of the transaction of `reading`, which has run no query yet.
+
+    To lock a table is to take a snapshot, so `ticking` locks them before, and until `reading` has.
+    Raises `Locked`, and `QueryFailed` for a table that was dropped.
+    """
     async with ticking.transaction():
+        for channel, table in tables.items():
+            await lock(ticking, channel, table)
         await ticking.execute(
             "SET LOCAL synchronous_commit = on; SET LOCAL lock_timeout = '2s';"
             "SET LOCAL idle_in_transaction_session_timeout = '10s'; SELECT brain.tick()"
         )
         snapshot = await reading.fetchval("SELECT pg_current_snapshot()::text")
+        for channel, table in tables.items():
+            await lock(reading, channel, table)
         row = await ticking.fetchrow(
             "SELECT id, nonce FROM brain.tick_at($1::text::pg_snapshot)", snapshot
         )

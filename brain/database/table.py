@@ -9,12 +9,14 @@ import asyncpg
 
 from brain.database.budget import (
     GRACE_SECONDS,
+    PINNED,
     TRY_LOCK_SECONDS,
     Locked,
     QueryFailed,
     concerning,
     limits,
     milliseconds,
+    undone,
 )
 from brain.database.connection import is_lost_link
 from brain.database.log import LogConnection, one_line
@@ -26,21 +28,13 @@ PAGE_ROWS = 500
 FIRST_PAGE_ROWS = 10
 
 STATEMENT = """
-    SELECT brain.select_statement(w, $2, $3::text::jsonb) FROM brain.watched w WHERE w.channel = $1
+    SELECT format('SELECT %s FROM (%s OFFSET 0) r (data)', $4::text,
+                  brain.select_statement(w, $2, $3::text::jsonb)) AS statement,
+           brain.reader_problem(w) AS problem
+      FROM brain.watched w WHERE w.channel = $1
 """
-# One text per value, as in events.
-ONE_TEXT_PER_VALUE = """
-    SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL extra_float_digits = 1;
-    SET LOCAL bytea_output = hex; SET LOCAL datestyle = 'ISO, MDY';
-    SET LOCAL intervalstyle = postgres; SET LOCAL timezone = 'UTC'; SET LOCAL lc_monetary = 'C';
-    SET LOCAL quote_all_identifiers = off
-"""
-# Of more bytes than a snapshot may take, nothing is sent.
-ROWS = """
-    SELECT CASE WHEN bytes <= {bytes} THEN data END AS data, bytes > {bytes} AS is_too_large
-      FROM (SELECT data, sum(octet_length(data)) OVER (ROWS UNBOUNDED PRECEDING) AS bytes
-              FROM (SELECT {text} AS data FROM ({statement}) r (data) OFFSET 0) rendered) summed
-"""
+# What runs here has its rights and nothing else of the session.
+ROWS = "SELECT data FROM brain_reader.run($1, NULL, $2) r (data)"
 # How the columns of a row are read, and how its text: each for what the one before cannot read.
 WAYS = ((False, "data"), (False, "brain.repaired(data)"), (True, "brain.repaired(data)"))
 # What is no fault of a value in the table.
@@ -60,12 +54,13 @@ async def lock(connection: LogConnection, channel: str, table: str | None) -> No
         async with connection.transaction():
             await connection.execute(
                 f"SET LOCAL lock_timeout = {milliseconds(TRY_LOCK_SECONDS)};"
-                f"LOCK TABLE {table} IN ACCESS SHARE MODE"
+                # To parse is to lock, and needs no right on the table. Nothing of it is run.
+                f"PREPARE brain_lock AS SELECT FROM {table}; DEALLOCATE brain_lock"
             )
     except asyncpg.LockNotAvailableError:
         raise Locked(channel) from None
     except asyncpg.InsufficientPrivilegeError:
-        pass  # there may be a right to read some columns, if not to lock the table
+        pass  # there is no right to use its schema
     except asyncpg.UndefinedTableError as error:
         raise QueryFailed(channel) from error
 
@@ -87,12 +82,12 @@ async def read_rows(
     end_at = time.monotonic() + seconds
     taken = reservation.bytes
     with concerning(channel, seconds):
-        await connection.execute(f"{limits(seconds)};{ONE_TEXT_PER_VALUE}")
         for careful, expression in WAYS:
+            await connection.execute(f"{PINNED};{limits(seconds)}")
             try:
-                async with connection.transaction():
+                async with undone(connection):
                     return await texts(
-                        connection, (channel, careful, allowed), expression, end_at, reservation
+                        connection, (channel, careful, allowed, expression), end_at, reservation
                     )
             except (asyncpg.PostgresError, UnicodeDecodeError) as error:
                 if isinstance(error, OF_THE_TABLE) or is_lost_link(error):
@@ -104,20 +99,23 @@ async def read_rows(
 
 async def texts(
     connection: LogConnection,
-    arguments: tuple[str, bool, str | None],
-    expression: str,
+    arguments: tuple[str, bool, str | None, str],
     end_at: float,
     reservation: Reservation,
 ) -> list[str]:
     """`arguments` are those of `STATEMENT`."""
-    statement = await connection.fetchval(STATEMENT, *arguments)
-    if statement is None:
+    watch = await connection.fetchrow(STATEMENT, *arguments)
+    if watch is None:
         return []  # it is not watched any more
-    query = ROWS.format(bytes=reservation.most_bytes, text=expression, statement=statement)
+    if watch["problem"] is not None:
+        raise asyncpg.InsufficientPrivilegeError(watch["problem"])
     rows: list[str] = []
-    async for page in pages(connection, query, end_at):
+    most = reservation.most_bytes
+    left = most
+    async for page in pages(connection, end_at, ROWS, watch["statement"], most):
         for record in page:
-            if record["is_too_large"]:
+            left -= len(record["data"].encode())
+            if left < 0:
                 raise reservation.too_large()
             rows.append(one_line(record["data"]))
             reservation.take(rows[-1])
@@ -125,10 +123,10 @@ async def texts(
 
 
 async def pages(
-    connection: LogConnection, query: str, end_at: float
+    connection: LogConnection, end_at: float, query: str, *arguments: object
 ) -> AsyncIterator[list[asyncpg.Record]]:
-    """Yield the result of a query of `ROWS`, which the server ends at a time, page by page."""
-    cursor = await connection.cursor(query)
+    """Yield the result of a query, which the server ends at a time, page by page."""
+    cursor = await connection.cursor(query, *arguments)
     size = FIRST_PAGE_ROWS
     page: list[asyncpg.Record] | None = None
     while page is None or len(page) == size:

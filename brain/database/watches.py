@@ -12,6 +12,7 @@ import asyncpg
 import orjson
 
 from brain.database.backoff import delays
+from brain.database.budget import undone
 from brain.database.connection import (
     DATABASE_ERRORS,
     Queryable,
@@ -19,6 +20,7 @@ from brain.database.connection import (
     first_line,
     is_lost_link,
 )
+from brain.database.log import LogConnection
 from brain.database.single_flight import SingleFlight
 from brain.errors import UsageError
 from brain.message.column_kinds import ColumnKind, ColumnKinds, refusal
@@ -38,8 +40,10 @@ TABLE = """
                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
                   AND a.attgenerated <> 'v' ORDER BY a.attnum)::text[] AS columns
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.oid = $1::text::regclass
+     WHERE c.oid = $1
 """
+# Every other name in it has its schema: the search path is not Brain's.
+FIND = "SELECT $1::pg_catalog.text::pg_catalog.regclass::pg_catalog.oid"
 # Of the same name but for the schema, capitals and quotes.
 SIMILAR_TABLES = """
     SELECT format('%I.%I', n.nspname, c.relname) AS name
@@ -162,14 +166,17 @@ async def restrict(
     )
 
 
-async def find_table(connection: Queryable, name: str) -> Table:
+async def find_table(connection: LogConnection, name: str) -> Table:
     """
-    Return the table of a name, which is read like one in SQL.
+    Return the table of a name, which is read as psql would for the same role.
 
     Raises `UsageError`, which names the tables that may be meant.
     """
     try:
-        row = await connection.fetchrow(TABLE, name)
+        async with undone(connection):
+            await connection.execute("RESET search_path")
+            oid = await connection.fetchval(FIND, name)
+        row = await connection.fetchrow(TABLE, oid)
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError) as error:
         database = await connection.fetchval("SELECT current_database()")
         similar = [row["name"] for row in await connection.fetch(SIMILAR_TABLES, name)]

@@ -10,14 +10,16 @@ import asyncpg
 
 from brain.database.budget import (
     GRACE_SECONDS,
+    PINNED,
     TRY_LOCK_SECONDS,
     Lanes,
     QueryFailed,
     TooSlow,
-    bounded,
     concerning,
+    limits,
     reason,
     unavailable,
+    undone,
 )
 from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.single_flight import SingleFlight
@@ -42,12 +44,12 @@ DEFINITIONS = """
 STATE = """
     SELECT length, CASE WHEN length <= $3 THEN text END AS text,
            encode(sha256(convert_to(
-               CASE WHEN jsonb_typeof(state) = 'object' AND ignored_keys <> '{}'
-                    THEN (state - ignored_keys)::text ELSE text END,
+               CASE WHEN ignored_keys <> '{}' AND left(state, 1) = '{'
+                    THEN (state::jsonb - ignored_keys)::text ELSE text END,
                getdatabaseencoding())), 'hex') AS etag
       FROM (SELECT *, octet_length(text) AS length
               FROM (SELECT *, CASE WHEN getdatabaseencoding() IN ('UTF8', 'SQL_ASCII')
-                                   THEN state::text ELSE brain.repaired(state::text) END AS text
+                                   THEN state ELSE brain.repaired(state) END AS text
                       FROM (SELECT f.ignored_keys, brain.feed(f.name, $2) AS state
                               FROM brain.feeds f
                              WHERE f.name = $1 AND f.takes_argument = ($2::text IS NOT NULL)
@@ -162,7 +164,8 @@ class FeedReader:
             return None
         async with self._pool.acquire(timeout=self._timeout_seconds) as connection:
             with concerning((name, argument), seconds):
-                async with bounded(connection, seconds, TRY_LOCK_SECONDS):
+                async with undone(connection):
+                    await connection.execute(f"{PINNED};{limits(seconds, TRY_LOCK_SECONDS)}")
                     return await connection.fetchrow(
                         STATE, name, argument, self._most_bytes, timeout=seconds + GRACE_SECONDS
                     )

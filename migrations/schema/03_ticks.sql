@@ -4,7 +4,8 @@ SET LOCAL ROLE brain_owner;
 
 -- Begins a new history. The log was restored into a server with lower transaction ids than the
 -- log's own, so nothing in it can be compared any more. Every cursor that clients hold becomes invalid.
-CREATE OR REPLACE FUNCTION brain.begin_history() RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION brain.begin_history() RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     last bigint := (SELECT max(id) FROM brain.ticks);
 BEGIN

@@ -158,6 +158,100 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.has_row_security FROM PUBLIC;
 
+-- What brain_reader may read, and for which watch or feed.
+CREATE TABLE IF NOT EXISTS brain.reader_grants (
+    purpose  text     NOT NULL,  -- watch 17, feed open-orders
+    relation regclass NOT NULL,
+    columns  text[],             -- null: all
+    PRIMARY KEY (purpose, relation)
+);
+
+-- Lets brain_reader read relations for a purpose, and nothing else for that one: these columns of each, or all if
+-- null. What the caller may not grant is left out: brain.limits and the errors of reading say so.
+CREATE OR REPLACE FUNCTION brain.let_read(purpose text, relations oid[], columns text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    former CONSTANT oid[] := ARRAY(SELECT g.relation::oid FROM brain.reader_grants g
+                                    WHERE g.purpose = let_read.purpose);
+    command text;
+BEGIN
+    DELETE FROM brain.reader_grants g WHERE g.purpose = let_read.purpose;
+    INSERT INTO brain.reader_grants SELECT DISTINCT let_read.purpose, r, let_read.columns FROM unnest(relations) r;
+    FOR command IN
+        SELECT format('REVOKE SELECT ON %s FROM brain_reader', c.oid::regclass)
+          FROM pg_class c WHERE c.oid = ANY (former) AND has_table_privilege(c.oid, 'SELECT WITH GRANT OPTION')
+         UNION ALL
+        SELECT format('GRANT USAGE ON SCHEMA %s TO brain_reader', n)
+          FROM (SELECT DISTINCT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = ANY (relations)) s (n)
+         WHERE NOT has_schema_privilege('brain_reader', n, 'USAGE')
+           AND has_schema_privilege(n, 'USAGE WITH GRANT OPTION')
+         UNION ALL
+        SELECT format('GRANT SELECT %s ON %s TO brain_reader', '(' || c.list || ')', g.relation)
+          FROM brain.reader_grants g
+          LEFT JOIN LATERAL (
+               SELECT string_agg(quote_ident(a.attname), ', ') FROM pg_attribute a
+                WHERE a.attrelid = g.relation AND a.attname = ANY (g.columns) AND NOT a.attisdropped
+                  AND has_column_privilege(a.attrelid, a.attnum, 'SELECT WITH GRANT OPTION')) c (list) ON true
+         WHERE g.relation::oid = ANY (former || relations)
+           AND (c.list IS NOT NULL
+                OR (g.columns IS NULL AND has_table_privilege(g.relation, 'SELECT WITH GRANT OPTION')))
+    LOOP
+        EXECUTE command;
+    END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION brain.let_read FROM PUBLIC;
+
+-- Whether a policy shows every row of a table to brain_reader, whatever other permissive policies there are.
+CREATE OR REPLACE FUNCTION brain.has_reader_policy(relation regclass) RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM pg_policy p
+                    WHERE p.polrelid = relation AND p.polpermissive AND p.polcmd IN ('r', '*')
+                      AND 'brain_reader'::regrole = ANY (p.polroles)
+                      AND pg_get_expr(p.polqual, p.polrelid) = 'true')
+$$;
+REVOKE ALL ON FUNCTION brain.has_reader_policy FROM PUBLIC;
+
+-- Why brain_reader cannot read all rows of a watched table, with the way out; null if it can.
+CREATE OR REPLACE FUNCTION brain.reader_problem(watched brain.watched) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(
+        (SELECT format('brain_reader may not read %s, so Brain sends no snapshots of the channel %s: %s',
+                       watched.relation, watched.channel, string_agg(grant_needed, '; '))
+           FROM (SELECT format('GRANT USAGE ON SCHEMA %s TO brain_reader', c.relnamespace::regnamespace)
+                            AS grant_needed
+                   FROM pg_class c
+                  WHERE c.oid = watched.relation
+                    AND NOT has_schema_privilege('brain_reader', c.relnamespace, 'USAGE')
+                  UNION ALL
+                 SELECT format('GRANT SELECT ON %s TO brain_reader', watched.relation)
+                  WHERE EXISTS (SELECT FROM pg_attribute a
+                                 WHERE a.attrelid = watched.relation AND a.attnum > 0 AND NOT a.attisdropped
+                                   AND a.attname = ANY (brain.read_columns(watched))
+                                   AND NOT has_column_privilege('brain_reader', a.attrelid, a.attnum, 'SELECT')))
+                grants
+         HAVING count(*) > 0),
+        (SELECT format('row-level security of %1$s hides rows from brain_reader, so Brain sends no snapshots of the '
+                       'channel %2$s: CREATE POLICY "!brain_reader" ON %1$s FOR SELECT TO brain_reader USING (true)',
+                       watched.relation, watched.channel)
+           FROM pg_class c
+          WHERE c.oid = watched.relation AND c.relrowsecurity AND NOT brain.has_reader_policy(watched.relation)))
+$$;
+REVOKE ALL ON FUNCTION brain.reader_problem FROM PUBLIC;
+
+-- Lets brain_reader read the columns of a watch, and all rows, where the caller may allow that.
+CREATE OR REPLACE FUNCTION brain.let_read_watched(watched brain.watched) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM brain.let_read('watch ' || watched.id, ARRAY[watched.relation::oid], brain.read_columns(watched));
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = watched.relation AND c.relrowsecurity
+                  AND pg_has_role(c.relowner, 'USAGE'))
+       AND NOT brain.has_reader_policy(watched.relation) THEN
+        EXECUTE format('DROP POLICY IF EXISTS "!brain_reader" ON %1$s; CREATE POLICY "!brain_reader" ON %1$s '
+                       'FOR SELECT TO brain_reader USING (true)', watched.relation);
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION brain.let_read_watched FROM PUBLIC;
+
 -- What else a writer may do that the channel of a watch does not show, or shows in another way, and what
 -- keeps Brain from reading the table, each with the way out. A watch works all the same.
 CREATE OR REPLACE FUNCTION brain.limits(watched brain.watched) RETURNS text[] LANGUAGE sql STABLE
@@ -186,18 +280,7 @@ SET search_path = pg_catalog, pg_temp AS $$
                             ELSE format('each client that may read the channel %s gets all rows: let nobody else '
                                         'read it, or give row rules: brain restrict', watched.channel) END)
           WHERE brain.has_row_security(watched.relation)),
-        (SELECT format('role %s may not read %s, so a Brain that connects as that role sends no snapshots of the '
-                       'channel %s: %s', quote_ident(current_user), watched.relation, watched.channel,
-                       string_agg(grant_needed, '; '))
-           FROM (SELECT format('GRANT USAGE ON SCHEMA %s TO %s', c.relnamespace::regnamespace,
-                               quote_ident(current_user)) AS grant_needed
-                   FROM pg_class c
-                  WHERE c.oid = watched.relation AND NOT has_schema_privilege(c.relnamespace, 'USAGE')
-                  UNION ALL
-                 SELECT format('GRANT SELECT ON %s TO %s', watched.relation, quote_ident(current_user))
-                  WHERE EXISTS (SELECT FROM listed
-                                 WHERE NOT has_column_privilege(watched.relation, number, 'SELECT'))) grants
-         HAVING count(*) > 0),
+        brain.reader_problem(watched),
         (SELECT format('the AFTER ROW triggers of %s (%s) may write rows again, and with the timing immediate the '
                        'older row is logged last: this changes it: %s --timing deferred', watched.relation, names,
                        brain.watch_command(watched, watched.relation::text))
@@ -367,7 +450,7 @@ BEGIN
     FOR watch IN DELETE FROM brain.watched w
                   WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relation) RETURNING w.id LOOP
         EXECUTE format('DROP FUNCTION brain.%I()', 'capture_' || watch);
-        PERFORM brain.append_watch_change('unwatched', watch);
+        PERFORM brain.let_read('watch ' || watch, '{}', NULL), brain.append_watch_change('unwatched', watch);
     END LOOP;
 END $$;
 REVOKE ALL ON FUNCTION brain.unwatch_dropped FROM PUBLIC;
@@ -551,6 +634,7 @@ CREATE TRIGGER "!brain_2_truncate_%5$s" AFTER TRUNCATE ON %1$s
               FROM unnest('{insert,update,delete,truncate}'::text[]) WITH ORDINALITY o (name, place)
              WHERE former.types ->> name IS DISTINCT FROM types ->> name);
     END IF;
+    PERFORM brain.let_read_watched(watched);
     UPDATE brain.watched w SET known_limits = brain.limits(w) WHERE w.id = watched.id RETURNING w.* INTO watched;
     FOREACH limit_found IN ARRAY watched.known_limits LOOP
         RAISE WARNING '%', limit_found;
@@ -620,6 +704,7 @@ BEGIN
            attributes = brain.attributes(restrict.relation, w.key_columns || w.columns
                                                    || ARRAY(SELECT jsonb_object_keys(restrict.rules)))
      WHERE w.id = watched.id RETURNING w.* INTO watched;
+    PERFORM brain.let_read_watched(watched);
     UPDATE brain.watched w SET known_limits = brain.limits(w) WHERE w.id = watched.id RETURNING w.* INTO watched;
     PERFORM brain.write_capture(watched);
     PERFORM brain.append_reset(watched.channel, 'the row rules of the channel have changed'),
@@ -633,7 +718,13 @@ SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, MDY' AS $$
 DECLARE
     text text;
 BEGIN
-    IF jsonb_typeof(claim) IN ('string', 'number', 'boolean') THEN
+    IF jsonb_typeof(claim) NOT IN ('string', 'number', 'boolean') THEN
+        RETURN NULL;
+    ELSIF EXISTS (SELECT FROM pg_enum e WHERE e.enumtypid = brain.base_type(type)) THEN
+        -- Looked up: the owner of the type may have defined casts of it, which would run here.
+        SELECT to_json(e.enumlabel)::text INTO text FROM pg_enum e
+         WHERE e.enumtypid = brain.base_type(type) AND e.enumlabel = claim #>> '{}';
+    ELSE
         -- Without the modifier of the column: a cast to varchar(3) would make another value of it.
         EXECUTE format('SELECT to_json($1::%s)::text', brain.base_type(type)::regtype) INTO text USING claim #>> '{}';
     END IF;
@@ -679,7 +770,12 @@ BEGIN
     IF watch IS NULL THEN
         RAISE EXCEPTION 'table % is not watched', relation;
     END IF;
-    PERFORM brain.drop_triggers(watch, relation), brain.unwatch_dropped();
+    PERFORM brain.drop_triggers(watch, relation), brain.unwatch_dropped(),
+            brain.let_read('watch ' || watch, '{}', NULL);
+    IF EXISTS (SELECT FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+                WHERE c.oid = relation AND p.polname = '!brain_reader' AND pg_has_role(c.relowner, 'USAGE')) THEN
+        EXECUTE format('DROP POLICY "!brain_reader" ON %s', relation);
+    END IF;
     EXECUTE format('DROP FUNCTION brain.%I()', 'capture_' || watch);
     PERFORM brain.append_watch_change('unwatched', watch);
 END $$;

@@ -11,55 +11,70 @@ CREATE TABLE IF NOT EXISTS brain.feeds (
     argument_is_key boolean NOT NULL,     -- true if only the row with this primary key matters
     ignored_keys    text[]  NOT NULL,     -- keys of the state: a change of these alone is not sent
     argument_claim  text,                 -- the claim of the client's token that $1 comes from, not the URL
-    row_security    text    NOT NULL      -- ignored: also where the channels have row rules; else refused
+    row_security    text    NOT NULL,     -- ignored: also where the channels have row rules; else refused
+    bound_query     text    NOT NULL      -- what is run: `query` with the names as they were when it was defined
 );
 
--- The state of a feed; JSON's null where its query returns no row. It runs with the rights of the caller,
--- and has one text per value, whatever the settings of the session.
-CREATE OR REPLACE FUNCTION brain.feed(name text, argument text DEFAULT NULL) RETURNS jsonb LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, public, pg_temp SET extra_float_digits = 1 SET bytea_output = hex
-SET datestyle = 'ISO, MDY' SET intervalstyle = postgres SET timezone = 'UTC' SET lc_monetary = 'C'
-SET quote_all_identifiers = off AS $$
+-- What a query of a feed is passed to: a function that takes nothing but jsonb.
+CREATE OR REPLACE FUNCTION brain.as_state(state jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT state
+$$;
+REVOKE ALL ON FUNCTION brain.as_state FROM PUBLIC;
+
+-- The state of a feed as JSON text; null where its query returns no row. It runs with the rights of brain_reader, as
+-- brain_reader.run says, and has one text per value, whatever the settings of the session.
+CREATE OR REPLACE FUNCTION brain.feed(name text, argument text DEFAULT NULL) RETURNS text LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    statement text;
-    state jsonb;
+    statement CONSTANT text := (SELECT f.bound_query FROM brain.feeds f
+                                 WHERE f.name = feed.name AND f.takes_argument = (argument IS NOT NULL));
 BEGIN
-    SELECT f.query INTO statement FROM brain.feeds f
-     WHERE f.name = feed.name AND f.takes_argument = (argument IS NOT NULL);
-    IF NOT FOUND THEN
+    IF statement IS NULL THEN
         RAISE EXCEPTION 'there is no feed % that takes %', name,
               CASE WHEN argument IS NULL THEN 'no argument' ELSE 'an argument' END
               USING ERRCODE = 'undefined_object';
     END IF;
-    EXECUTE format(E'SELECT (\n%s\n)', statement) INTO state USING argument;
-    RETURN coalesce(state, 'null');
+    RETURN coalesce((SELECT r FROM brain_reader.run(format('SELECT (%s)::text', statement), argument) r), 'null');
 END $$;
 REVOKE ALL ON FUNCTION brain.feed FROM PUBLIC;
 
--- The type of a query's result. Fails if that has several columns or rows.
-CREATE OR REPLACE FUNCTION brain.result_type(query text, takes_argument boolean) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, public, pg_temp AS $$
+-- A query as PostgreSQL understands it today: each name with its schema, unless that is pg_catalog; so what others
+-- create later in a schema of the search path takes the place of nothing in it. And the relations that it reads.
+-- Parsed as the body of a function, and not run: what it calls is not to run with the caller's rights.
+CREATE OR REPLACE FUNCTION brain.bind_query(feed text, query text, takes_argument boolean,
+                                            OUT bound_query text, OUT relations oid[])
+LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
-    statement CONSTANT text := format(E'SELECT pg_typeof((\n%s\n))', query);
-    type text;
+    probe CONSTANT text := format('brain.query_%s(%s)', pg_backend_pid(), CASE WHEN takes_argument THEN 'text' END);
 BEGIN
-    IF takes_argument THEN
-        EXECUTE statement INTO type USING NULL::text;
-    ELSE
-        EXECUTE statement INTO type;
-    END IF;
-    RETURN type;
-EXCEPTION WHEN undefined_parameter THEN
-    RAISE EXCEPTION '%: a query may use $1, with takes_argument => true, and no other', SQLERRM
-          USING ERRCODE = 'undefined_parameter';
+    EXECUTE format(E'CREATE OR REPLACE FUNCTION %s RETURNS jsonb LANGUAGE sql BEGIN ATOMIC '
+                   'SELECT brain.as_state((\n%s\n)); END', probe, query);
+    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+    bound_query := substring(pg_get_function_sqlbody(probe::regprocedure) FROM '^BEGIN ATOMIC\s+(.*);\s*END$');
+    relations := ARRAY(SELECT DISTINCT c.oid FROM pg_depend d JOIN pg_class c ON c.oid = d.refobjid
+                        WHERE d.classid = 'pg_proc'::regclass AND d.objid = probe::regprocedure
+                          AND d.refclassid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'f'));
+    EXECUTE format('DROP FUNCTION %s', probe);
+EXCEPTION
+    WHEN undefined_parameter THEN
+        RAISE EXCEPTION '%: a query may use $1, with takes_argument => true, and no other', SQLERRM
+              USING ERRCODE = 'undefined_parameter';
+    WHEN undefined_function THEN
+        IF SQLERRM NOT LIKE '% brain.as_state(%' THEN
+            RAISE;
+        END IF;
+        RAISE EXCEPTION 'the query of the feed % has to return jsonb, not %', feed,
+              substring(SQLERRM FROM 'brain\.as_state\((.*)\)') USING ERRCODE = 'datatype_mismatch';
 END $$;
-REVOKE ALL ON FUNCTION brain.result_type FROM PUBLIC;
+REVOKE ALL ON FUNCTION brain.bind_query FROM PUBLIC;
 
 -- Creates or replaces a feed; running servers notice it. For members of brain_owner.
 --
 -- name: the part of the URLs /ws/<name> and /api/<name>; its messages have the type <name>_update, with _
 --     for -.
--- query: returns the state, one value of type jsonb. Unqualified names are looked up in schema public.
+-- query: returns the state, one value of type jsonb. Unqualified names are looked up in schema public, once. It
+--     runs as brain_reader, which may read its tables from now on if the caller may allow that, and does not write.
 -- channels: the query runs again after an event on one of them: of a watched table, or published.
 -- takes_argument: the query has a $1, of type text, and a state for each: /ws/<name>/<argument>.
 -- argument_is_key: only events of the row with this primary key matter.
@@ -73,12 +88,14 @@ CREATE OR REPLACE FUNCTION brain.define_feed(name text, query text, channels tex
                                   ignored_keys text[] DEFAULT '{}',
                                   argument_claim text DEFAULT NULL,
                                   row_security text DEFAULT 'refused')
-RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
     statement CONSTANT text := regexp_replace(query, '[\s;]+$', '');
     restricted CONSTANT text := (SELECT string_agg(w.channel, ', ' ORDER BY w.channel) FROM brain.watched w
                                   WHERE w.channel = ANY (channels) AND w.rules <> '{}');
-    type text;
+    bound record;
+    unreadable text;
 BEGIN
     IF name IS NULL OR name !~ '^[a-z][a-z0-9]*(-[a-z0-9]+)*$' OR length(name) > 63 THEN
         RAISE EXCEPTION 'a feed name has at most 63 lower-case letters and digits, with - between words, not %',
@@ -112,17 +129,36 @@ BEGIN
                         'each client that may read the feed gets all of it', name, restricted
               USING ERRCODE = 'invalid_parameter_value';
     END IF;
-    type := brain.result_type(statement, takes_argument);
-    IF type <> 'jsonb' THEN
-        RAISE EXCEPTION 'the query of the feed % has to return jsonb, not %', name, type
-              USING ERRCODE = 'datatype_mismatch';
+    bound := brain.bind_query(name, statement, takes_argument);
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = ANY (bound.relations)
+                  AND c.relnamespace = 'brain'::regnamespace) THEN
+        RAISE EXCEPTION 'the feed % reads a table of Brain''s own', name USING ERRCODE = 'invalid_parameter_value';
     END IF;
+    PERFORM brain.let_read('feed ' || name, bound.relations, NULL);
+    FOR unreadable IN
+        SELECT format('brain_reader, as which the feed %s is read, may not read %s: GRANT USAGE ON SCHEMA %s TO '
+                      'brain_reader; GRANT SELECT ON %2$s TO brain_reader', name, r::regclass,
+                      c.relnamespace::regnamespace)
+          FROM unnest(bound.relations) r JOIN pg_class c ON c.oid = r
+         WHERE NOT (has_schema_privilege('brain_reader', c.relnamespace, 'USAGE')
+                    AND has_table_privilege('brain_reader', c.oid, 'SELECT'))
+         UNION ALL
+        SELECT format('row-level security of %1$s applies to the feed %2$s, which is read as brain_reader: this shows '
+                      'it all rows: CREATE POLICY "!brain_reader" ON %1$s FOR SELECT TO brain_reader USING (true)',
+                      c.oid::regclass, name)
+          FROM pg_class c
+         WHERE c.oid = ANY (bound.relations) AND c.relrowsecurity AND NOT brain.has_reader_policy(c.oid)
+    LOOP
+        RAISE WARNING '%', unreadable;
+    END LOOP;
     INSERT INTO brain.feeds AS f
-    VALUES (name, statement, channels, takes_argument, argument_is_key, ignored_keys, argument_claim, row_security)
+    VALUES (name, statement, channels, takes_argument, argument_is_key, ignored_keys, argument_claim, row_security,
+            bound.bound_query)
     ON CONFLICT ON CONSTRAINT feeds_pkey DO UPDATE
        SET query = excluded.query, channels = excluded.channels, takes_argument = excluded.takes_argument,
            argument_is_key = excluded.argument_is_key, ignored_keys = excluded.ignored_keys,
-           argument_claim = excluded.argument_claim, row_security = excluded.row_security;
+           argument_claim = excluded.argument_claim, row_security = excluded.row_security,
+           bound_query = excluded.bound_query;
     PERFORM brain.append('brain.feeds', 'feed_defined', 'P', NULL, json_build_object('name', name)::text, NULL, '');
 END $$;
 REVOKE ALL ON FUNCTION brain.define_feed FROM PUBLIC;
@@ -135,6 +171,7 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no feed %', name USING ERRCODE = 'undefined_object';
     END IF;
+    PERFORM brain.let_read('feed ' || name, '{}', NULL);
     PERFORM brain.append('brain.feeds', 'feed_dropped', 'P', NULL, json_build_object('name', name)::text, NULL, '');
 END $$;
 REVOKE ALL ON FUNCTION brain.drop_feed FROM PUBLIC;

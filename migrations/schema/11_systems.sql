@@ -168,7 +168,7 @@ CREATE OR REPLACE FUNCTION brain.adopt_feed(schema text, name text, query text, 
 RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     known jsonb := (SELECT s.definition FROM brain.system_feeds s WHERE s.name = adopt_feed.name);
-    former CONSTANT jsonb := (SELECT to_jsonb(f) FROM brain.feeds f WHERE f.name = adopt_feed.name);
+    former CONSTANT jsonb := (SELECT to_jsonb(f) - 'bound_query' FROM brain.feeds f WHERE f.name = adopt_feed.name);
     wanted CONSTANT jsonb := jsonb_build_object(
         'name', name, 'query', regexp_replace(query, '[\s;]+$', ''), 'channels', channels,
         'takes_argument', takes_argument, 'argument_is_key', argument_is_key, 'ignored_keys', ignored_keys,

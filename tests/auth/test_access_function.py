@@ -24,7 +24,7 @@ CHANNELS = {"tasks", "news", "secret"}
 def definition(body: str) -> str:
     return (
         "CREATE OR REPLACE FUNCTION brain.may_read(claims jsonb, channel text) RETURNS boolean"
-        f" LANGUAGE plpgsql AS $$ BEGIN {body}; END $$"
+        f" LANGUAGE plpgsql SET search_path = public AS $$ BEGIN {body}; END $$"
     )
 
 
@@ -35,7 +35,7 @@ BY_CLAIM = definition("INSERT INTO asked VALUES (channel); RETURN claims -> 'roo
 @pytest.fixture
 async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
     async with opened_pool(database) as pool:
-        await pool.execute("CREATE TABLE asked (channel text)")
+        await pool.execute("CREATE TABLE public.asked (channel text)")
         yield pool
 
 
@@ -124,7 +124,7 @@ async def test_nothing_is_decided_while_the_function_cannot_be_called_to_its_end
 ) -> None:
     await pool.execute(definition(body))
     async with connected(database) as other, other.transaction():
-        await other.execute("LOCK TABLE asked")
+        await other.execute("LOCK TABLE public.asked")
 
         for _ in range(2):
             with pytest.raises(AccessUndecided):
@@ -280,7 +280,7 @@ async def test_a_function_that_meets_a_lock_for_some_holds_up_nobody_else(
 ) -> None:
     for name in ("FIRST_SECONDS", "LOCK_SECONDS"):
         monkeypatch.setattr(f"brain.database.budget.{name}", PATIENCE_SECONDS)
-    await pool.execute("CREATE TABLE members (name text)")
+    await pool.execute("CREATE TABLE public.members (name text)")
     await pool.execute(
         definition("IF claims ->> 'sub' <> 'ann' THEN PERFORM FROM members; END IF; RETURN true")
     )
@@ -315,4 +315,4 @@ async def test_without_the_database_nothing_is_decided_and_its_existence_stays_k
 
 async def calls(pool: asyncpg.Pool) -> int:
     """Return the number of calls of the access function, one per channel."""
-    return int(await pool.fetchval("SELECT count(*) FROM asked"))
+    return int(await pool.fetchval("SELECT count(*) FROM public.asked"))

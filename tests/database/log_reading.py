@@ -9,9 +9,10 @@ from typing import Any
 
 import asyncpg
 
+from brain.database.budget import PINNED, undone
 from brain.database.connection import connected
 from brain.database.log import Log
-from brain.database.table import ONE_TEXT_PER_VALUE, STATEMENT
+from brain.database.table import ROWS, STATEMENT
 from brain.message.cursor import Cursor
 from brain.message.event import Event
 
@@ -49,7 +50,7 @@ def keys(events: Iterable[Event]) -> list[Any]:
 
 async def rows_of(connection: asyncpg.Connection, channel: str) -> list[str]:
     """Return the rows of the table on a channel as a snapshot reads them, in any session."""
-    async with connection.transaction():
-        await connection.execute(ONE_TEXT_PER_VALUE)
-        statement = await connection.fetchval(STATEMENT, channel, False, None)
-        return [record[0] for record in await connection.fetch(statement)]
+    async with undone(connection):
+        await connection.execute(PINNED)
+        statement = await connection.fetchval(STATEMENT, channel, False, None, "data")
+        return [record[0] for record in await connection.fetch(ROWS, statement, 2**30)]

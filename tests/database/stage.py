@@ -66,7 +66,9 @@ class Stage:
         self._writers = 0
 
     async def session(self) -> asyncpg.Connection:
-        return await self._sessions.enter_async_context(connected(self.url))
+        session = await self._sessions.enter_async_context(connected(self.url))
+        await session.execute("SET search_path = public, pg_temp")
+        return session
 
     async def writer(self) -> Writer:
         self._writers += 1
@@ -77,7 +79,8 @@ class Stage:
         session = await self.session()
         tables = await asyncpg.connect(self.url, connection_class=RacedConnection)
         self._sessions.push_async_callback(tables.close)
-        await tables.execute(session_settings(tables, PLANNED_ONCE))
+        settings = session_settings(tables, PLANNED_ONCE)
+        await tables.execute(f"{settings} SET search_path = public, pg_temp")
         log = self._new_log(session, PATIENCE_SECONDS)
         reader = Reader(log, session, tables, self._tick_at)
         await reader.begin()

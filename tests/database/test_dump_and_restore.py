@@ -64,10 +64,10 @@ async def servers(postgres: str, template: str) -> AsyncIterator[Servers]:
         binaries = await binaries_of(postgres)
         with new_server(binaries) as server:
             other = await asyncpg.connect(server.url)
-            await other.execute("CREATE ROLE brain_owner NOLOGIN")
+            await other.execute("CREATE ROLE brain_owner NOLOGIN; CREATE ROLE brain_reader NOLOGIN")
             await other.execute(f"CREATE ROLE {role} LOGIN CREATEDB")
             for connection in (administrator, other):
-                await connection.execute(f"GRANT brain_owner TO {role}")
+                await connection.execute(f"GRANT brain_owner, brain_reader TO {role}")
             count = await transactions(other) + 3000 - await transactions(administrator)
             await administrator.execute(BURN.format(max(count, 0)))
             yield Servers(as_role(postgres, role), as_role(server.url, role), binaries)

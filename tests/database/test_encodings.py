@@ -86,7 +86,7 @@ async def test_a_database_may_have_any_encoding(postgres: str, encoding: str) ->
         opened_pool(url) as pool,
         connected(url) as application,
     ):
-        await application.execute("INSERT INTO tasks (id, agent) VALUES ($1, 'a')", text)
+        await application.execute("INSERT INTO public.tasks (id, agent) VALUES ($1, 'a')", text)
         assert (await events.get()).key_text == text
         await publish(text, text, {"text": text}, recipient=text, connection=application)
         message = await events.get()
@@ -106,7 +106,7 @@ async def test_bytes_that_are_no_utf8_are_replaced_in_a_database_without_encodin
         opened_pool(without_encoding) as pool,
         connected(without_encoding) as application,
     ):
-        await application.execute(f"INSERT INTO tasks (id, agent) VALUES ('x', {NO_UTF8})")
+        await application.execute(f"INSERT INTO public.tasks (id, agent) VALUES ('x', {NO_UTF8})")
         event = await events.get()
         assert (event.operation, event.key_text) == (Operation.INSERT, "x")
         await application.execute(f"SELECT brain.publish({NO_UTF8}, 'x', '{{}}')")
@@ -135,7 +135,7 @@ async def test_a_feed_has_a_state_and_an_etag_whatever_bytes_are_in_it(
     postgres: str, encoding: str, strange: str, shown: str, ignored: str
 ) -> None:
     async with database_in(postgres, encoding) as url, opened_pool(url) as pool:
-        await pool.execute("CREATE TABLE texts (value text)")
+        await pool.execute("CREATE TABLE public.texts (value text)")
         await pool.execute(
             f"""
             SELECT brain.define_feed('texts', $$ SELECT jsonb_build_object(
@@ -143,14 +143,14 @@ async def test_a_feed_has_a_state_and_an_etag_whatever_bytes_are_in_it(
                 ignored_keys => '{ignored}')
             """
         )
-        await pool.execute(f"INSERT INTO texts VALUES ({strange})")
+        await pool.execute(f"INSERT INTO public.texts VALUES ({strange})")
         reader = FeedReader(pool, 10_000, PATIENCE_SECONDS)
         first = await reader.state("texts", None)
         assert first is not None and orjson.loads(first.text)["all"] == [shown]
-        await pool.execute("INSERT INTO texts SELECT value FROM texts")
+        await pool.execute("INSERT INTO public.texts SELECT value FROM public.texts")
         second = await reader.state("texts", None)
         assert second is not None and (second.etag == first.etag) == (ignored != "{}")
-        await pool.execute("INSERT INTO texts VALUES ('c')")
+        await pool.execute("INSERT INTO public.texts VALUES ('c')")
         third = await reader.state("texts", None)
         assert third is not None and third.etag != first.etag
 

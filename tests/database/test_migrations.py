@@ -41,9 +41,9 @@ async def empty(postgres: str) -> AsyncIterator[str]:
 def toy(tmp_path: Path) -> Schema:
     """A schema of two files and one upgrade."""
     for name, sql in {
-        "schema/01_one.sql": "CREATE TABLE IF NOT EXISTS runs (n int)",
-        "schema/02_two.sql": "INSERT INTO runs VALUES (1)",
-        "upgrades/0001_first.sql": "CREATE TABLE upgraded ()",
+        "schema/01_one.sql": "CREATE TABLE IF NOT EXISTS public.runs (n int)",
+        "schema/02_two.sql": "INSERT INTO public.runs VALUES (1)",
+        "upgrades/0001_first.sql": "CREATE TABLE public.upgraded ()",
     }.items():
         write(tmp_path / name, sql)
     return Schema("toy", tmp_path)
@@ -115,7 +115,7 @@ async def test_a_fresh_install_contains_the_upgrades_without_running_them(
 
 async def test_an_upgrade_is_applied_once_and_then_the_files_again(empty: str, toy: Schema) -> None:
     await migrate(empty, [toy])
-    write(toy.folder / "upgrades/0002_second.sql", "CREATE TABLE upgraded ()")
+    write(toy.folder / "upgrades/0002_second.sql", "CREATE TABLE public.upgraded ()")
 
     pending = (await status(empty, [toy])).pending
     assert [str(step) for step in pending] == ["toy 0002_second", "toy"]
@@ -128,7 +128,7 @@ async def test_an_upgrade_is_applied_once_and_then_the_files_again(empty: str, t
 
 async def test_files_that_have_changed_are_applied_again(empty: str, toy: Schema) -> None:
     await migrate(empty, [toy])
-    write(toy.folder / "schema/03_three.sql", "CREATE TABLE three ()")
+    write(toy.folder / "schema/03_three.sql", "CREATE TABLE public.three ()")
 
     assert [str(step) for step in await migrate(empty, [toy])] == ["toy"]
 
@@ -140,7 +140,7 @@ async def test_files_that_were_not_applied_after_an_upgrade_are_pending(
     empty: str, toy: Schema
 ) -> None:
     await migrate(empty, [toy])
-    write(toy.folder / "upgrades/0002_second.sql", "CREATE TABLE three ()")
+    write(toy.folder / "upgrades/0002_second.sql", "CREATE TABLE public.three ()")
     file = toy.folder / "schema/02_two.sql"
     sql = file.read_text()
     write(file, "SELECT 1/0")
@@ -169,7 +169,7 @@ async def test_of_files_that_fail_nothing_is_kept_and_other_schemas_are(
 
 async def test_an_upgrade_that_was_edited_is_refused(empty: str, toy: Schema) -> None:
     await migrate(empty, [toy])
-    write(toy.folder / "upgrades/0001_first.sql", "CREATE TABLE upgraded (); -- edited")
+    write(toy.folder / "upgrades/0001_first.sql", "CREATE TABLE public.upgraded (); -- edited")
 
     with pytest.raises(MigrationChanged, match="toy 0001_first was changed after"):
         await migrate(empty, [toy])
@@ -191,7 +191,7 @@ async def test_files_of_a_newer_version_are_refused_if_they_differ(
     monkeypatch.setattr(brain, "__version__", "0.9.1")
 
     assert await migrate(empty, [toy]) == []
-    write(toy.folder / "schema/03_three.sql", "CREATE TABLE three ()")
+    write(toy.folder / "schema/03_three.sql", "CREATE TABLE public.three ()")
     with pytest.raises(
         MigrationUnknown, match=r"by Brain 0\.10\.0, .* \(0\.9\.1\): install Brain 0\.10\.0$"
     ):
@@ -262,7 +262,7 @@ async def test_an_ordinary_role_gets_an_error_with_what_it_needs_and_then_can_mi
         with pytest.raises(RightsMissing, match="GRANT brain_owner TO"):
             await migrate(as_role(empty, role), every_schema())
 
-        await admin.execute(f"GRANT brain_owner TO {role}")
+        await admin.execute(f"GRANT brain_owner, brain_reader TO {role}")
         assert len(await migrate(as_role(empty, role), every_schema())) == len(every_schema())
 
         connection = await asyncpg.connect(as_role(empty, role))

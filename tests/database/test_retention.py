@@ -121,7 +121,7 @@ async def test_writers_go_on_to_the_next_slot_when_half_of_the_time_has_passed(
         new_database(postgres) as url,
     ):
         await admin.execute(f"ALTER DATABASE {urlsplit(url).path[1:]} OWNER TO {role}")
-        await admin.execute(f"GRANT brain_owner TO {role}")
+        await admin.execute(f"GRANT brain_owner, brain_reader TO {role}")
         await migrate(as_role(url, role), every_schema())
         node = await asyncpg.connect(as_role(url, role))
         written = []

@@ -102,7 +102,7 @@ async def test_without_a_system_nothing_outside_the_schema_brain_changes(empty: 
 
     await migrate(empty, [core_schema()])
 
-    assert await dump(empty, "-N", "brain") == before
+    assert await dump(empty, "-N", "brain", "-N", "brain_reader") == before
     assert len(before) > 200
 
 
@@ -120,7 +120,13 @@ async def test_all_systems_add_triggers_to_existing_tables_and_nothing_else(empt
 
     after = await dump(empty, *existing, "-t", "app.*")
     added = [line for line in after if line not in before and not line.startswith("-- ")]
-    triggers = [re.search(r'"(.*)" AFTER .* ON (\S+)', line) for line in added if line]
+    grants = [line for line in added if line.startswith("GRANT")]
+    assert all(re.fullmatch(r"GRANT SELECT\(.*\) ON .* TO brain_reader;", one) for one in grants)
+    triggers = [
+        re.search(r'"(.*)" AFTER .* ON (\S+)', line)
+        for line in added
+        if line and line not in grants
+    ]
     assert sorted(match.groups() if match else () for match in triggers) == [
         ("!brain_1_row_1", "public.tasks"),
         ("!brain_1_row_2", "public.agents"),

@@ -80,7 +80,10 @@ async def test_the_channel_of_a_dropped_table_can_be_used_again(
             "ALTER TABLE things DROP a, ADD a text",
             [
                 "public.things has changed: column a is text and was integer:"
-                f" this watches it as it is: {NOW}a"
+                f" this watches it as it is: {NOW}a",
+                "brain_reader may not read public.things, so Brain sends no snapshots of the"
+                " channel"
+                " things: GRANT SELECT ON public.things TO brain_reader",
             ],
         ),
         (
@@ -147,7 +150,9 @@ async def test_the_channel_of_a_dropped_table_can_be_used_again(
             [
                 "table public.things was moved: it is app.things by now, and watched as before: to"
                 " have it known by that name: brain watch app.things --channel things"
-                " --columns id,a"
+                " --columns id,a",
+                "brain_reader may not read app.things, so Brain sends no snapshots of the channel"
+                " things: GRANT USAGE ON SCHEMA app TO brain_reader",
             ],
         ),
         (
@@ -162,7 +167,10 @@ async def test_the_channel_of_a_dropped_table_can_be_used_again(
             [
                 "row-level security of public.things does not apply to its events and snapshots:"
                 " each client that may read the channel things gets all rows: let nobody else read"
-                " it, or give row rules: brain restrict"
+                " it, or give row rules: brain restrict",
+                "row-level security of public.things hides rows from brain_reader, so Brain sends"
+                ' no snapshots of the channel things: CREATE POLICY "!brain_reader" ON'
+                " public.things FOR SELECT TO brain_reader USING (true)",
             ],
         ),
         (

@@ -212,7 +212,9 @@ async def test_a_query_that_fails_is_named_without_the_values_of_its_rows(
     with pytest.raises(LogUnavailable, match=r"^the feed broken cannot be read: the query fails$"):
         await reader.state("broken", None)
     await connection.execute("DROP TABLE things")
-    with pytest.raises(LogUnavailable, match=r'^the feed broken .*: relation "things" does not'):
+    with pytest.raises(
+        LogUnavailable, match=r'^the feed broken .*: relation "public.things" does not'
+    ):
         await reader.state("broken", None)
 
 

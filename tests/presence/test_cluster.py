@@ -164,7 +164,7 @@ async def test_an_ordinary_role_that_serves_may_count(postgres: str) -> None:
         new_database(postgres) as url,
     ):
         await admin.execute(f"ALTER DATABASE {urlsplit(url).path[1:]} OWNER TO {role}")
-        await admin.execute(f"GRANT brain_owner TO {role}")
+        await admin.execute(f"GRANT brain_owner, brain_reader TO {role}")
         await migrate(as_role(url, role), every_schema())
 
         async with serving(as_role(url, role), 1) as one, serving(as_role(url, role), 10):

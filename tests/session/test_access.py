@@ -26,7 +26,7 @@ from tests.transport.served import application, new_hub, served
 MISSIONS_ONLY = """
     CREATE TABLE gate ();
     CREATE FUNCTION brain.may_read(claims jsonb, channel text) RETURNS boolean LANGUAGE plpgsql
-    AS $$ BEGIN PERFORM FROM gate; RETURN channel = 'missions'; END $$
+    AS $$ BEGIN PERFORM FROM public.gate; RETURN channel = 'missions'; END $$
 """
 
 

@@ -14,11 +14,13 @@ import orjson
 
 from brain.database.budget import (
     GRACE_SECONDS,
+    PINNED,
     QueryFailed,
     TooSlow,
-    bounded,
     concerning,
+    limits,
     unavailable,
+    undone,
 )
 from brain.database.connection import Queryable, first_line
 from brain.database.log import LogConnection
@@ -46,6 +48,8 @@ SHOWN = """
       FROM brain.watched w LEFT JOIN brain.system_tables s ON s.relation = 'public.tasks'
      WHERE w.channel = $1 AND w.relation = brain.relation_of('public.tasks')
 """
+# What others can define in a table of theirs runs with the rights of brain_reader.
+AS_READER = "SELECT r FROM brain_reader.run($1, $2) r"
 # For the page, with columns of the same names that are null.
 COLUMNS = {
     "status": "text",
@@ -83,12 +87,12 @@ RECENT = r"""
                            row_number() OVER (ORDER BY UPDATED_AT DESC NULLS LAST, id) AS place
                       FROM public.tasks r
                      WHERE ROWS
-                     ORDER BY UPDATED_AT DESC NULLS LAST, id LIMIT $1) n,
+                     ORDER BY UPDATED_AT DESC NULLS LAST, id LIMIT MOST) n,
            (SELECT bool_or(attname = 'agent') AS agent, bool_or(attname = 'error') AS error,
                    bool_or(attname = 'progress') AS progress,
                    bool_or(attname = 'current_step') AS current_step
               FROM pg_attribute WHERE attrelid = 'public.tasks'::regclass AND attnum > 0
-               AND NOT attisdropped AND attname = ANY ($2)) has,
+               AND NOT attisdropped AND attname = ANY ($1::text[])) has,
            (SELECT '^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][-+]?[0-9]+)?$' AS number,
                    '(?<!\\)(\\\\)*(\\u0000|\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])'
                    '|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f])' AS escapes) patterns,
@@ -122,20 +126,22 @@ async def recent_tasks(
     """
     try:
         with concerning(CHANNEL, seconds):
-            async with bounded(connection, seconds):
+            async with undone(connection):
+                await connection.execute(f"{PINNED};{limits(seconds)}")
                 shown = await connection.fetchrow(SHOWN, CHANNEL, allowed)
                 if shown is None:
                     return None
-                columns = [*COLUMNS] if shown["is_own"] else shown["columns"]
-                text: str = await connection.fetchval(
-                    recent(columns, shown["rows"]), most, columns, timeout=seconds + GRACE_SECONDS
-                )
+                names = COLUMNS if shown["is_own"] else COLUMNS.keys() & set(shown["columns"])
+                query = [recent(names, shown["rows"], most), "{" + ",".join(names) + "}"]
+                if not shown["is_own"]:
+                    query.insert(0, AS_READER)
+                text: str = await connection.fetchval(*query, timeout=seconds + GRACE_SECONDS)
     except (QueryFailed, TooSlow) as error:
         raise unavailable(CHANNEL, error) from error
     return text
 
 
-def recent(columns: Collection[str], rows: str) -> str:
+def recent(columns: Collection[str], rows: str, most: int) -> str:
     """Return the query for these columns of the rows that meet a condition."""
     read = {name: name if name in columns else f"missing.{name}" for name in COLUMNS}
     listed = ", ".join(f"{source} AS {name}" for name, source in read.items())
@@ -143,6 +149,7 @@ def recent(columns: Collection[str], rows: str) -> str:
         RECENT.replace("MISSING", MISSING)
         .replace("COLUMNS", listed)
         .replace("UPDATED_AT", read["updated_at"])
+        .replace("MOST", str(most))
         .replace("ROWS", rows)
     )
 

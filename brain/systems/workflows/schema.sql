@@ -10,6 +10,7 @@ SET search_path = pg_catalog, pg_temp AS $$
                 THEN to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') END
 $$;
 REVOKE ALL ON FUNCTION brain.iso_time FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION brain.iso_time TO brain_reader;  -- as which feeds are read
 
 RESET ROLE;
 

@@ -1,0 +1,329 @@
+"""
+What others define runs with the rights of brain_reader, however Brain comes to run it.
+
+Mallory owns a table that is watched, and may create functions, operators and views in public. Brain
+connects as a superuser, the worst that an operator can do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import asyncpg
+import orjson
+import pytest
+
+from brain.database.connection import opened_pool
+from brain.database.snapshot import SnapshotReader
+from brain.errors import LogUnavailable
+from brain.feeds.reader import FeedReader
+from brain.message.matching import RowAccess
+from brain.problems import Problems
+from brain.systems.cecelia.task_queries import recent_tasks
+from tests.postgres import as_role, ordinary_role
+
+pytestmark = pytest.mark.postgres_versions
+
+# Tries to get at the rights of the session, and says what it got; nothing in a session of Mallory.
+EVIL = """
+    CREATE FUNCTION public.evil(number int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+        $$ BEGIN RETURN session_user = '{role}' OR public.attempts(); END $$;
+    CREATE FUNCTION public.attempts() RETURNS boolean LANGUAGE plpgsql
+    SET search_path = pg_catalog AS $$
+    DECLARE
+        attempt text;
+        gained text := current_user;
+    BEGIN
+        FOREACH attempt IN ARRAY ARRAY[
+            'RESET ROLE', 'SET ROLE NONE', 'RESET SESSION AUTHORIZATION',
+            'SET SESSION AUTHORIZATION DEFAULT', 'SET ROLE brain_owner',
+            'SET transaction_read_only = off', 'ALTER FUNCTION brain_reader.run SECURITY INVOKER',
+            'COPY (SELECT 1) TO PROGRAM $q$true$q$', 'ALTER ROLE {role} SUPERUSER',
+            'SELECT FROM brain.events', 'SELECT FROM public.secret', 'CREATE TEMP TABLE t (a int)',
+            'SELECT FROM public.others WHERE hidden IS NULL']
+        LOOP
+            BEGIN
+                EXECUTE attempt;
+                gained := gained || ', ' || attempt;
+            EXCEPTION WHEN OTHERS THEN
+                NULL;
+            END;
+        END LOOP;
+        RAISE EXCEPTION 'it ran as %.', gained;
+    END $$;
+"""
+# Goes on, and leaves behind what would run later in the same session.
+PATIENT = """
+    CREATE FUNCTION public.escalate() RETURNS boolean LANGUAGE plpgsql AS $$
+    BEGIN
+        ALTER ROLE {role} SUPERUSER;
+        RETURN true;
+    EXCEPTION WHEN OTHERS THEN
+        RETURN false;
+    END $$;
+    CREATE FUNCTION public.of_text(varchar, text) RETURNS boolean LANGUAGE sql AS
+        'SELECT public.escalate()';
+    CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = text, FUNCTION = public.of_text);
+    CREATE FUNCTION public.patient(number int) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+        $$ BEGIN RETURN session_user = '{role}' OR public.leave_behind(); END $$;
+    CREATE FUNCTION public.leave_behind() RETURNS boolean LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM set_config('search_path', 'public, pg_catalog', false);
+        EXECUTE 'DEALLOCATE ALL';
+        FOR n IN 1 .. 60 LOOP
+            EXECUTE format('PREPARE %I AS SELECT public.escalate()',
+                           '__asyncpg_stmt_' || to_hex(n) || '__');
+        END LOOP;
+        EXECUTE 'DECLARE kept CURSOR WITH HOLD FOR SELECT public.escalate()';
+        RETURN true;
+    END $$;
+"""
+TABLES = """
+    CREATE TABLE public.mine (id int PRIMARY KEY, note text, kind varchar(9));
+    INSERT INTO public.mine VALUES (1, 'a', 'b');
+    CREATE TABLE public.secret (id int PRIMARY KEY);
+    CREATE TABLE public.others (id int PRIMARY KEY, hidden text);
+    REVOKE ALL ON public.secret, public.others FROM PUBLIC;
+    ALTER TABLE public.mine OWNER TO {role};
+    GRANT CREATE ON SCHEMA public TO {role};
+    SELECT brain.watch('public.mine', 'mine', '{{id,note,kind}}', row_security => 'ignored');
+    SELECT brain.watch('public.others', 'others', '{{id}}');
+"""
+IS_SUPERUSER = "SELECT rolsuper FROM pg_roles WHERE rolname = $1"
+
+
+@dataclass
+class Mallory:
+    role: str
+    url: str
+    session: asyncpg.Connection
+    admin: asyncpg.Connection
+
+    async def is_superuser(self) -> bool:
+        return bool(await self.admin.fetchval(IS_SUPERUSER, self.role))
+
+    async def define(self, statements: str) -> None:
+        await self.session.execute(statements.replace("{role}", self.role))
+
+
+@pytest.fixture
+async def mallory(postgres: str, database: str) -> AsyncIterator[Mallory]:
+    async with ordinary_role(postgres) as (role, _):
+        admin = await asyncpg.connect(database)
+        await admin.execute(TABLES.format(role=role))
+        session = await asyncpg.connect(as_role(database, role))
+        try:
+            mallory = Mallory(role, database, session, admin)
+            await mallory.define(EVIL + PATIENT)
+            yield mallory
+        finally:
+            await session.close()
+            await admin.close()
+
+
+async def read_everything(mallory: Mallory) -> set[str]:
+    """Read each table, each feed and the tasks twice, in the same sessions; return the problems."""
+    problems = Problems()
+    async with opened_pool(mallory.url) as pool:
+        snapshots = SnapshotReader(2**20, problems=problems)
+        feeds = FeedReader(pool, 2**20, 4, problems)
+        for _ in range(2):
+            for channels in ({"mine"}, {"mine", "others", "tasks"}, {"tasks"}):
+                with suppress(LogUnavailable):
+                    await snapshots.read(pool, frozenset(channels))
+            for name, definition in (await feeds.definitions()).items():
+                with suppress(LogUnavailable):
+                    await feeds.state(name, "a" if definition.takes_argument else None)
+            async with pool.acquire() as connection:
+                await recent_tasks(connection, 10)
+            await pool.execute("SELECT brain.publish('news', 'a', '{}')")
+    return {problem.text for problem in problems.recent()}
+
+
+def ran(problems: set[str]) -> set[str]:
+    """Return as what the function ran, and what it gained, in all problems."""
+    return {text.split("it ran as ")[1].split(".")[0] for text in problems if "it ran as" in text}
+
+
+POLICY = """
+    ALTER TABLE mine ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY "!brain_reader" ON mine FOR SELECT TO brain_reader USING (true);
+    CREATE POLICY p ON mine AS RESTRICTIVE USING (evil(id));
+"""
+FEED = "SELECT brain.define_feed('evil', 'SELECT to_jsonb(count(*)) FROM {}', '{{mine}}')"
+VEHICLES = {
+    "a policy": (POLICY, None),
+    "an index, when a query is planned": ("CREATE INDEX ON mine ((evil(1)))", None),
+    "the condition of an index": ("CREATE INDEX ON mine (id) WHERE evil(1)", None),
+    "a view that a feed reads": (
+        "CREATE VIEW seen AS SELECT id FROM mine WHERE evil(id); GRANT SELECT ON seen TO PUBLIC",
+        FEED.format("seen"),
+    ),
+    "a function that a feed calls": ("SELECT", FEED.format("mine WHERE evil(id)")),
+}
+
+
+@pytest.mark.parametrize("vehicle", VEHICLES)
+async def test_what_others_define_runs_as_the_reader(mallory: Mallory, vehicle: str) -> None:
+    definition, feed = VEHICLES[vehicle]
+    await mallory.define(definition)
+    if feed is not None:
+        await mallory.admin.execute(feed)
+
+    problems = await read_everything(mallory)
+
+    assert ran(problems) == {"brain_reader"}
+    assert not await mallory.is_superuser()
+
+
+@pytest.mark.parametrize("vehicle", VEHICLES)
+async def test_what_others_leave_behind_in_a_session_runs_nowhere(
+    mallory: Mallory, vehicle: str
+) -> None:
+    definition, feed = VEHICLES[vehicle]
+    await mallory.define(definition.replace("evil(", "patient("))
+    if feed is not None:
+        await mallory.admin.execute(feed.replace("evil(", "patient("))
+
+    await read_everything(mallory)
+
+    assert not await mallory.is_superuser()
+
+
+# Each takes the place of PostgreSQL's own where the types of a call are nearer to its own.
+OVERLOADS = """
+    CREATE FUNCTION public.evil_state(jsonb, jsonb) RETURNS jsonb LANGUAGE sql AS
+        'SELECT $2 WHERE public.evil(1)';
+    CREATE FUNCTION public.evil_state(json, json) RETURNS json LANGUAGE sql AS
+        'SELECT $2 WHERE public.evil(1)';
+    CREATE AGGREGATE public.jsonb_agg(jsonb) (SFUNC = public.evil_state, STYPE = jsonb);
+    CREATE AGGREGATE public.json_agg(json) (SFUNC = public.evil_state, STYPE = json);
+    CREATE FUNCTION public.format(text, text) RETURNS text LANGUAGE sql AS
+        'SELECT $1 WHERE public.evil(1)';
+    CREATE FUNCTION public.to_json(text) RETURNS json LANGUAGE sql AS
+        'SELECT json ''1'' WHERE public.evil(1)';
+    CREATE FUNCTION public.to_jsonb(bigint) RETURNS jsonb LANGUAGE sql AS
+        'SELECT jsonb ''1'' WHERE public.evil(1)';
+"""
+
+
+async def test_overloads_in_public_take_the_place_of_nothing(mallory: Mallory) -> None:
+    await mallory.admin.execute(
+        "INSERT INTO tasks (id) VALUES ('a'); INSERT INTO workflows (id, name) VALUES ('a', 'b')"
+    )
+    await mallory.admin.execute(FEED.format("mine"))
+    await mallory.define(OVERLOADS)
+
+    assert await read_everything(mallory) == set()
+    assert not await mallory.is_superuser()
+
+
+async def test_the_reader_reads_what_is_listed_and_nothing_else(mallory: Mallory) -> None:
+    async def readable() -> set[str]:
+        rows = await mallory.admin.fetch(
+            """
+            SELECT a.attrelid::regclass || '.' || a.attname AS name
+              FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+             WHERE c.relkind IN ('r', 'p', 'v') AND a.attnum > 0 AND NOT a.attisdropped
+               AND (c.relnamespace = 'brain'::regnamespace
+                    OR c.relname IN ('mine', 'others', 'secret'))
+               AND has_column_privilege('brain_reader', c.oid, a.attnum, 'SELECT')
+            """
+        )
+        return {row["name"] for row in rows}
+
+    assert await readable() == {"mine.id", "mine.note", "mine.kind", "others.id"}
+    await mallory.admin.execute("SELECT brain.watch('others', 'others', '{hidden}')")
+    await mallory.admin.execute(FEED.format("secret"))
+    assert {"others.hidden", "secret.id"} <= await readable()
+    await mallory.admin.execute("SELECT brain.watch('others', 'others', '{id}')")
+    await mallory.admin.execute("SELECT brain.drop_feed('evil'), brain.unwatch('mine')")
+    assert await readable() == {"others.id"}
+
+
+async def test_the_reader_has_one_function_and_what_runs_there_changes_nothing(
+    mallory: Mallory,
+) -> None:
+    owned = await mallory.admin.fetch(
+        """
+        SELECT pg_describe_object(classid, objid, objsubid) AS what FROM pg_shdepend
+         WHERE refclassid = 'pg_authid'::regclass AND refobjid = 'brain_reader'::regrole
+           AND deptype = 'o'
+           AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+         ORDER BY classid DESC
+        """
+    )
+    assert [row["what"] for row in owned] == [
+        *("schema brain_reader", "function brain_reader.run(text,text,bigint)")
+    ]
+    role = await mallory.admin.fetchrow(
+        "SELECT rolcanlogin, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = 'brain_reader'"
+    )
+    assert role is not None and list(role) == [False, False, False]
+    await mallory.admin.execute("BEGIN; SELECT brain_reader.run('SELECT ''a''')")
+    with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+        await mallory.admin.execute("CREATE TABLE public.written ()")
+    await mallory.admin.execute("ROLLBACK")
+
+
+HOSTILE_NAMES = [
+    "$capture$;ALTER ROLE {role} SUPERUSER;--",
+    "$body$;ALTER ROLE {role} SUPERUSER;--",
+    "';ALTER ROLE {role} SUPERUSER;--",
+    '";ALTER ROLE {role} SUPERUSER;--',
+    "$$;ALTER ROLE {role} SUPERUSER;--",
+    "\\';ALTER ROLE {role} SUPERUSER;--",
+    "));ALTER ROLE {role} SUPERUSER;--",
+    "$1 %s %1$s %%",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+async def test_a_name_is_a_name_and_nothing_else(mallory: Mallory, name: str) -> None:
+    short = mallory.role[:12]
+    await mallory.admin.execute(f"ALTER ROLE {mallory.role} RENAME TO {short}")
+    name = name.replace("{role}", short)
+    quoted = '"' + name.replace('"', '""') + '"'
+    table = f"{quoted}.{quoted}"
+    admin = mallory.admin
+    try:
+        await admin.execute(
+            f"""
+            SET check_function_bodies = off; SET standard_conforming_strings = off;
+            CREATE SCHEMA {quoted};
+            CREATE TYPE {table} AS ENUM ('a');
+            CREATE TABLE {quoted}.{quoted[:-1]}s" ({quoted} {table} PRIMARY KEY);
+            """
+        )
+        table = f'{quoted}.{quoted[:-1]}s"'
+        types = orjson.dumps({"insert": name}).decode()
+        await admin.execute(
+            "SELECT brain.watch($1::text::regclass, $2, ARRAY[$2], types => $3::text::jsonb)",
+            *(table, name, types),
+        )
+        await admin.execute(
+            "SELECT brain.restrict($1::text::regclass, jsonb_build_object($2::text, $2::text))",
+            *(table, name),
+        )
+        await admin.execute(f"INSERT INTO {table} VALUES ('a')")
+        allowed = await admin.fetchval(
+            "SELECT allowed FROM brain.row_access(ARRAY[$1], jsonb_build_object($1::text, 'a'))",
+            name,
+        )
+        assert orjson.loads(allowed) == {name: ["a"]}
+        await admin.execute(
+            "SELECT brain.define_feed('odd', $1, ARRAY[$2], row_security => 'ignored')",
+            *(f"SELECT to_jsonb(count(*)) FROM {table}", name),
+        )
+        async with opened_pool(mallory.url) as pool:
+            state = await FeedReader(pool, 1000, 4).state("odd", None)
+            assert state is not None and state.text == "1"
+            rows = {name: RowAccess(allowed)}
+            snapshot = await SnapshotReader(2**20).read(pool, frozenset({name}), rows)
+        assert [orjson.loads(row) for row in snapshot.tables[name]] == [{name: "a"}]
+        await admin.execute("SELECT brain.unwatch($1::text::regclass)", table)
+        assert not await admin.fetchval(IS_SUPERUSER, short)
+    finally:
+        await admin.execute(f"ALTER ROLE {short} RENAME TO {mallory.role}")
