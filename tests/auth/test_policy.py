@@ -340,6 +340,20 @@ def test_a_refused_token_is_logged_with_the_reason_and_without_itself(
         assert not any(part and part in line for part in given.split("."))
 
 
+def test_a_claim_that_no_database_can_hold_counts_as_missing() -> None:
+    odd: dict[str, Any] = {
+        "zero": "a\0b",
+        "half": ["\ud800"],
+        "large": {"n": 10**30},
+        "name\0": 1,
+        "deep": json.loads("[" * 400 + "]" * 400),
+    }
+    fine: dict[str, Any] = {"text": "\\u0000", "list": [1, None, {"a": "ä"}], "sub": "ann"}
+    found = identify(token(**odd, **fine)).claims
+    assert {name: found[name] for name in fine} == fine
+    assert not set(odd) & set(found)
+
+
 def test_where_no_token_is_needed_none_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     refused("no token!", authority_for(settings(jwt_secret=None)))
     assert not caplog.records
