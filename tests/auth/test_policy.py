@@ -557,6 +557,36 @@ async def test_a_token_with_a_known_key_waits_for_no_fetch(
 
 
 @pytest.mark.usefixtures("fetched_at_every_chance")
+async def test_a_slow_key_server_delays_only_tokens_with_unknown_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("brain.auth.keys.STALE_SECONDS", 0.0)
+    monkeypatch.setattr("brain.auth.keys.FETCH_SECONDS", 1000.0)
+    with served_keys() as (keys, url):
+        authority = authority_for(settings(jwt_secret=None, jwks_url=url))
+        good = token(RSA_KEY, "RS256", FIRST)
+        await authority.identify(good)
+
+        keys.keys["second"] = OTHER_RSA_KEY
+        keys.may_answer.clear()
+        unknown = [
+            asyncio.create_task(
+                authority.identify(token(OTHER_RSA_KEY, "RS256", {"kid": "second"}))
+            )
+            for _ in range(20)
+        ]
+        async with asyncio.timeout(20):
+            for _ in range(3):
+                assert (await authority.identify(good)).user == "ann"
+            # Names are looked up in threads, too.
+            await asyncio.gather(*(asyncio.to_thread(int) for _ in range(50)))
+        assert not any(one.done() for one in unknown)
+        monkeypatch.setattr("brain.auth.keys.REFRESH_SECONDS", 1000.0)
+        keys.may_answer.set()
+        assert {one.user for one in await asyncio.gather(*unknown)} == {"ann"}
+
+
+@pytest.mark.usefixtures("fetched_at_every_chance")
 async def test_keys_that_cannot_be_fetched_again_stay_valid_and_the_failure_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
