@@ -11,6 +11,8 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -27,11 +29,12 @@ LEAST_SECRET_BYTES = 32
 # Keys are fetched again after this time, and are still served meanwhile.
 REFRESH_SECONDS = 300.0
 
-# Older keys are served only if a fetch has just failed: they may have been withdrawn.
+# Older keys may have been withdrawn: a token with one waits for a fetch, but not for a slow server.
 STALE_SECONDS = 600.0
+STALE_WAIT_SECONDS = 0.25
 
 # Tokens with invented key ids must not make Brain fetch the keys again and again.
-BETWEEN_FETCHES_SECONDS = 60.0
+BETWEEN_FETCHES_SECONDS = 10.0
 AFTER_FAILURE_SECONDS = 10.0
 
 FETCH_SECONDS = 5.0
@@ -76,8 +79,8 @@ class JwksKeys:
     """
     The public keys at a JWKS URL, by their ids (RFC 7517).
 
-    A token with a known key does not wait for a fetch; while the URL does not answer, the keys
-    that were fetched last stay valid.
+    Only a token with an unknown key waits for a slow server. While the URL does not answer, the
+    keys that were fetched last stay valid.
     """
 
     def __init__(self, url: str, algorithms: Sequence[str]) -> None:
@@ -88,6 +91,8 @@ class JwksKeys:
         self._tried_at = -math.inf
         self._has_failed = False
         self._fetching: asyncio.Task[None] | None = None
+        # Of its own: names are resolved in the threads that all others share.
+        self._thread = ThreadPoolExecutor(1, "keys of tokens")
 
     async def candidates(self, token: str) -> Sequence[Any]:
         key_id = jwt.get_unverified_header(token).get("kid")
@@ -100,8 +105,10 @@ class JwksKeys:
         pause = AFTER_FAILURE_SECONDS if self._has_failed else BETWEEN_FETCHES_SECONDS
         if is_due and self._fetching is None and now - self._tried_at >= pause:
             self._fetching = asyncio.create_task(self._fetch(), name="keys of tokens")
-        if self._fetching is not None and (is_unknown or age >= STALE_SECONDS):
+        if self._fetching is not None and is_unknown:
             await asyncio.shield(self._fetching)
+        elif self._fetching is not None and age >= STALE_SECONDS:
+            await asyncio.wait({self._fetching}, timeout=STALE_WAIT_SECONDS)
         if key_id not in self._keys:
             raise UnknownKey
         return (self._keys[key_id],)
@@ -110,7 +117,9 @@ class JwksKeys:
         self._tried_at, self._has_failed = time.monotonic(), True
         try:
             async with asyncio.timeout(FETCH_SECONDS):
-                found = await asyncio.to_thread(self._client.get_signing_keys, refresh=True)
+                found = await asyncio.get_running_loop().run_in_executor(
+                    self._thread, partial(self._client.get_signing_keys, refresh=True)
+                )
         # The last three: PyJWT raises them for JSON that is no key set.
         except (jwt.PyJWTError, OSError, ValueError, TypeError, AttributeError) as error:
             logger.warning("cannot fetch the keys at BRAIN_JWKS_URL: %s", first_line(error))

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 import jwt
+import orjson
 
 from brain.auth.identity import Identity, patterns
 from brain.auth.keys import Keys, UnknownKey
@@ -30,6 +31,8 @@ TOKEN_SUBPROTOCOL = "brain.token."
 
 # Development tokens: `test-123` is that of the user `user_test-123`.
 DEVELOPMENT_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+ZERO = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +125,7 @@ class TokenVerifier:
             readable=patterns(claims.get("channels"), self._settings.default_channels),
             publishable=patterns(claims.get("publish"), ()),
             # An access function finds the user in one place, whatever the token calls it.
-            claims={**claims, "sub": user},
+            claims=storable({**claims, "sub": user}),
         )
 
     def _refuse_revoked(self, user: str, issued_at: float | None) -> None:
@@ -181,6 +184,25 @@ def user_in(claims: Mapping[str, Any], names: Sequence[str]) -> str:
         raise TokenRefused("none of the claims in BRAIN_JWT_USER_CLAIM has a user")
     claim.encode()
     return claim
+
+
+def storable(claims: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return those claims that PostgreSQL's jsonb can hold; the others count as missing.
+
+    It holds no zeros and no halves of surrogate pairs in texts, and Brain passes it integers of up
+    to 64 bits.
+    """
+    return {name: claim for name, claim in claims.items() if is_storable({name: claim})}
+
+
+def is_storable(value: Any) -> bool:
+    try:
+        text = orjson.dumps(value)
+    except TypeError:
+        return False
+    # After an even number of backslashes, as in the text "\\u0000", it is no zero.
+    return ZERO.search(text) is None
 
 
 def token_in(

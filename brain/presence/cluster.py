@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
@@ -22,7 +23,12 @@ from brain.database.connection import (
     is_lost_link,
 )
 from brain.database.session_settings import holds_text
-from brain.presence.tracker import PresenceTracker, PresenceUpdate, is_text
+from brain.presence.tracker import (
+    MOST_REPORTED_CHANNELS,
+    PresenceTracker,
+    PresenceUpdate,
+    is_text,
+)
 from brain.problems import Problems
 
 # brain.is_recent treats a process as dead once it has not reported for five seconds.
@@ -117,9 +123,8 @@ class Cluster:
         result = await self._run_query((COUNTS, None))
         if result is None:
             counts = self._tracker.counts()
-            return ClusterCounts(
-                counts.clients, counts.authenticated, counts.users, dict(counts.channels)
-            )
+            channels = dict(islice(counts.channels.items(), MOST_REPORTED_CHANNELS))
+            return ClusterCounts(counts.clients, counts.authenticated, counts.users, channels)
         return ClusterCounts(
             result["clients"],
             result["authenticated"],

@@ -19,6 +19,10 @@ RESTATED = "restated "
 """Changes of a user, beside a status: the SQL function brain.apply_presence documents them."""
 
 LONGEST_USER = 255
+# As publishing has it: on a longer one nothing is ever sent.
+LONGEST_CHANNEL = 255
+# Clients choose the names of channels: this many are counted for the other processes, and listed.
+MOST_REPORTED_CHANNELS = 10_000
 
 # With more waiting changes than this, the whole state is reported instead.
 MOST_CHANGES = 50_000
@@ -84,6 +88,8 @@ class PresenceTracker:
         """While everything is unreported: users with a status that may not have reached the
         database."""
         self._changed_channels: set[str] = set()
+        self._reported_channels: set[str] = set()
+        """Those that the other processes know of."""
         self._changed_clients: set[UUID] = set()
 
     @property
@@ -179,18 +185,42 @@ class PresenceTracker:
                 for user, status in self._statuses.items()
             )
             self._unreported.clear()
-        channels: Iterable[str] = self._channels if is_all else self._changed_channels
         clients: Iterable[UUID] = self._listed if is_all else self._changed_clients
         update = PresenceUpdate(
             is_all,
-            {name: self._channels[name] for name in channels},
+            self._take_channels(is_all),
             changes
             + [self._changes.popleft() for _ in range(min(most_changes, len(self._changes)))],
-            {id: self._listed[id].channels if id in self._listed else None for id in clients},
+            {id: self._channels_of(id) for id in clients},
         )
-        self._changed_channels.clear()
         self._changed_clients.clear()
         return update
+
+    def _take_channels(self, is_all: bool) -> dict[str, int]:
+        """Return the counts to report; of names that come on top of the most, none."""
+        if is_all:
+            self._reported_channels.clear()
+        reported = self._reported_channels
+        counts: dict[str, int] = {}
+        # Those that have no subscribers any more come first, and make room.
+        changed: Iterable[str] = (
+            self._channels
+            if is_all
+            else sorted(self._changed_channels, key=lambda name: self._channels[name] > 0)
+        )
+        for name in changed:
+            count = self._channels[name]
+            if name in reported or (count and len(reported) < MOST_REPORTED_CHANNELS):
+                counts[name] = count
+                (reported.add if count else reported.discard)(name)
+        self._changed_channels.clear()
+        return counts
+
+    def _channels_of(self, id: UUID) -> frozenset[str] | None:
+        client = self._listed.get(id)
+        if client is None:
+            return None
+        return frozenset(filter(is_reportable_channel, client.channels))
 
     def report_everything(self, lost: PresenceUpdate | None = None) -> None:
         """Report the whole state next; `lost` is the update that may not have arrived."""
@@ -215,7 +245,7 @@ class PresenceTracker:
 
     def _count_channels(self, channels: Iterable[str], change: int) -> None:
         for channel in channels:
-            if is_text(channel):
+            if is_reportable_channel(channel):
                 self._channels[channel] += change
                 if not self._channels[channel]:
                     del self._channels[channel]
@@ -229,6 +259,10 @@ class PresenceTracker:
 
 def is_reportable_user(user: str) -> bool:
     return len(user) <= LONGEST_USER and is_text(user)
+
+
+def is_reportable_channel(name: str) -> bool:
+    return len(name) <= LONGEST_CHANNEL and is_text(name)
 
 
 def is_text(value: str) -> bool:

@@ -320,7 +320,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._end_head()
-        if not self.parser.should_upgrade():
+        if not (self.parser.should_upgrade() and self._should_upgrade()):
             self._body_timer = self._abort_in_time()
         super().on_headers_complete()
 

@@ -24,7 +24,7 @@ async def http_error(connection: HTTPConnection, error: Exception) -> Response:
     response = json_response({"error": error.detail}, error.status_code)
     response.headers.update(error.headers or {})
     if error.status_code == 401:
-        response.headers["www-authenticate"] = "Bearer"
+        response.headers.setdefault("www-authenticate", "Bearer")
     return response
 
 

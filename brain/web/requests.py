@@ -20,8 +20,6 @@ from brain.message.json_text import split_object, text_of
 Endpoint = Callable[[Request], Awaitable[Response]]
 Body = TypeVar("Body", bound=BaseModel)
 
-NOT_VALID = "the token is not valid"
-
 
 def readable_by(authority: Authority, parameter: str, endpoint: Endpoint) -> Endpoint:
     """
@@ -58,20 +56,27 @@ async def authenticate(request: Request, authority: Authority) -> Identity:
     try:
         return await authority.identify_client(token)
     except TokenRefused:
-        raise HTTPException(401, NOT_VALID) from None
+        raise token_not_valid() from None
 
 
 def require_unrevoked(identity: Identity, authority: Authority) -> None:
     """Raise `HTTPException` if the token has been revoked while something was awaited."""
     if authority.is_revoked(identity):
-        raise HTTPException(401, NOT_VALID)
+        raise token_not_valid()
+
+
+def token_not_valid() -> HTTPException:
+    """Return the response to an invalid token; the header is that of RFC 6750, section 3."""
+    where = "see BRAIN_JWT_SECRET, BRAIN_JWT_KEY_FILE or BRAIN_JWKS_URL, and the log of Brain"
+    header = f'Bearer error="invalid_token", error_description="{where}"'
+    return HTTPException(401, "the token is not valid", {"WWW-Authenticate": header})
 
 
 def authorize(identity: Identity, is_allowed: bool) -> None:
     """Raise `HTTPException` unless it is allowed."""
     if not is_allowed:
         if identity.user is None:
-            raise HTTPException(401, "a token is needed")
+            raise HTTPException(401, "a token is needed, except for BRAIN_PUBLIC_CHANNELS")
         raise HTTPException(403, "the token does not allow this")
 
 

@@ -340,6 +340,20 @@ def test_a_refused_token_is_logged_with_the_reason_and_without_itself(
         assert not any(part and part in line for part in given.split("."))
 
 
+def test_a_claim_that_no_database_can_hold_counts_as_missing() -> None:
+    odd: dict[str, Any] = {
+        "zero": "a\0b",
+        "half": ["\ud800"],
+        "large": {"n": 10**30},
+        "name\0": 1,
+        "deep": json.loads("[" * 400 + "]" * 400),
+    }
+    fine: dict[str, Any] = {"text": "\\u0000", "list": [1, None, {"a": "ä"}], "sub": "ann"}
+    found = identify(token(**odd, **fine)).claims
+    assert {name: found[name] for name in fine} == fine
+    assert not set(odd) & set(found)
+
+
 def test_where_no_token_is_needed_none_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     refused("no token!", authority_for(settings(jwt_secret=None)))
     assert not caplog.records
@@ -540,6 +554,36 @@ async def test_a_token_with_a_known_key_waits_for_no_fetch(
         keys.may_answer.set()
         assert (await other).user == "ann"
         assert keys.requests == 2
+
+
+@pytest.mark.usefixtures("fetched_at_every_chance")
+async def test_a_slow_key_server_delays_only_tokens_with_unknown_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("brain.auth.keys.STALE_SECONDS", 0.0)
+    monkeypatch.setattr("brain.auth.keys.FETCH_SECONDS", 1000.0)
+    with served_keys() as (keys, url):
+        authority = authority_for(settings(jwt_secret=None, jwks_url=url))
+        good = token(RSA_KEY, "RS256", FIRST)
+        await authority.identify(good)
+
+        keys.keys["second"] = OTHER_RSA_KEY
+        keys.may_answer.clear()
+        unknown = [
+            asyncio.create_task(
+                authority.identify(token(OTHER_RSA_KEY, "RS256", {"kid": "second"}))
+            )
+            for _ in range(20)
+        ]
+        async with asyncio.timeout(20):
+            for _ in range(3):
+                assert (await authority.identify(good)).user == "ann"
+            # Names are looked up in threads, too.
+            await asyncio.gather(*(asyncio.to_thread(int) for _ in range(50)))
+        assert not any(one.done() for one in unknown)
+        monkeypatch.setattr("brain.auth.keys.REFRESH_SECONDS", 1000.0)
+        keys.may_answer.set()
+        assert {one.user for one in await asyncio.gather(*unknown)} == {"ann"}
 
 
 @pytest.mark.usefixtures("fetched_at_every_chance")

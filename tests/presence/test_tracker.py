@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brain.presence import tracker as tracker_module
 from brain.presence.cluster import ClusterCounts
 from brain.presence.tracker import (
     CONNECTED,
@@ -41,6 +42,30 @@ def reported_once() -> PresenceTracker:
     tracker = PresenceTracker()
     assert tracker.take_update(0) == PresenceUpdate(True, {}, [], {})
     return tracker
+
+
+def test_the_names_that_clients_choose_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_module, "MOST_REPORTED_CHANNELS", 3)
+    tracker = reported_once()
+    long, longest = "x" * 256, "y" * 255
+    one = client(None, f"a b {long} {longest}", is_listed=True)
+    tracker.add(one)
+    assert set(tracker.counts().channels) == {"a", "b", longest}
+    update = tracker.take_update(0)
+    assert update.channels == {"a": 1, "b": 1, longest: 1}
+    assert update.connections == {one.connection_id: frozenset({"a", "b", longest})}
+
+    many = client(None, " ".join(["a", *(f"c{number}" for number in range(100))]))
+    tracker.add(many)
+    assert tracker.take_update(0).channels == {"a": 2}
+    tracker.remove(one)
+    update = tracker.take_update(0)  # the names that went make room
+    assert update.channels == {"a": 1, "b": 0, longest: 0}
+    tracker.change(many, frozenset({"a", "d", "e", "f"}))
+    taken = tracker.take_update(0).channels
+    assert len(taken) == 2 and set(taken) < {"d", "e", "f"}
+    tracker.report_everything()
+    assert len(tracker.take_update(0).channels) == 3
 
 
 def test_it_counts_clients_users_and_channels() -> None:

@@ -329,7 +329,8 @@ def test_the_backend_test_of_the_document_passes(
         stand_in.__dict__["TestClient"] = started
         monkeypatch.setitem(sys.modules, "fastapi", types.ModuleType("fastapi"))
         monkeypatch.setitem(sys.modules, "fastapi.testclient", stand_in)
-        printed: dict[str, Any] = {"app": create_app(database, Settings())}
+        settings = Settings(allowed_hosts=("testserver",))
+        printed: dict[str, Any] = {"app": create_app(database, settings)}
         exec(compile(snippet, "the document", "exec"), printed)
 
         printed["test_websocket_workflows"]()

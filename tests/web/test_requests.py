@@ -51,6 +51,7 @@ def test_a_bad_token_is_answered_with_401_and_not_echoed(given: str) -> None:
     response = web(jwt_secret=SECRET).get("/tasks", headers={"authorization": f"Bearer {given}"})
     assert response.status_code == 401
     assert response.json() == {"error": "the token is not valid"}
+    assert "BRAIN_JWT_SECRET" in response.headers["www-authenticate"]
 
 
 def test_a_token_allows_its_channels() -> None:

@@ -297,7 +297,7 @@ function keepConnected(address, { onConnected, onMessage, onState }) {
 async function fetchTasks(signal) {
   try {
     const ends = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MILLISECONDS)]);
-    const response = await fetch(`/api/brain/tasks${credentials}`, { signal: ends });
+    const response = await fetch(`api/brain/tasks${credentials}`, { signal: ends });
     if (!response.ok) return null;
     /** @type {{ tasks: Task[] }} */
     const { tasks } = await response.json();
@@ -373,7 +373,7 @@ function followTasks(draw) {
   };
 }
 
-const address = new URL("/ws", location.href);
+const address = new URL("ws", document.baseURI);
 address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 setText(find("#command"), `wscat -c ${address}`);
 address.search = credentials;

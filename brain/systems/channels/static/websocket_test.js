@@ -100,7 +100,8 @@ function onSubmit(form, submit) {
   });
 }
 
-url.value = `${location.origin.replace(/^http/, "ws")}/ws/connect`;
+// Behind a proxy both may be below a path.
+url.value = new URL("../ws/connect", location.href).href.replace(/^http/, "ws");
 onSubmit("connection", connect);
 onSubmit("subscription", () => send(JSON.stringify({ type: "subscribe", channel: channel.value })));
 onSubmit("custom", () => send(message.value));
