@@ -46,7 +46,7 @@ REVOKE ALL ON FUNCTION brain.is_trusted FROM PUBLIC;
 -- type may define is called for it: of a type that is not trusted it is the text that its output function prints, in
 -- composite types the fields one by one.
 CREATE OR REPLACE FUNCTION brain.json_expression(value text, type oid, depth integer DEFAULT 1) RETURNS text
-LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     base CONSTANT oid := brain.base_type(type);
     element CONSTANT oid := (SELECT brain.base_type(e.oid) FROM pg_type e WHERE e.typarray = base);
@@ -54,7 +54,7 @@ DECLARE
                              WHERE t.oid = coalesce(element, base) AND t.typtype = 'c');
     i CONSTANT text := 'i' || depth;
 BEGIN
-    IF brain.is_trusted(coalesce(element, base)) THEN
+    IF value IS NULL OR brain.is_trusted(coalesce(element, base)) THEN
         RETURN value;
     ELSIF element IS NULL AND fields IS NOT NULL THEN
         RETURN format('CASE WHEN num_nulls(%s) = 0 THEN (''{'' || %s || ''}'')::json END', value, coalesce((
@@ -86,7 +86,7 @@ REVOKE ALL ON FUNCTION brain.fields_of FROM PUBLIC;
 
 -- The expression for "the value has still this type, and its fields have theirs": an expression was generated for
 -- them, and in one of another type it may call what the owner of that type has defined.
-CREATE OR REPLACE FUNCTION brain.type_guard(value text, type oid) RETURNS text LANGUAGE plpgsql STABLE STRICT
+CREATE OR REPLACE FUNCTION brain.type_guard(value text, type oid) RETURNS text LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     base CONSTANT oid := brain.base_type(type);
@@ -94,6 +94,9 @@ DECLARE
     fields CONSTANT oid := (SELECT t.typrelid FROM pg_type t
                              WHERE t.oid = coalesce(element, base) AND t.typtype = 'c');
 BEGIN
+    IF value IS NULL THEN
+        RETURN NULL;  -- the table has no such column
+    END IF;
     RETURN concat_ws(' AND ', format('pg_typeof(%s) = ''%s''::oid', value, type), CASE
         WHEN NOT brain.is_trusted(coalesce(element, base)) THEN (
             SELECT string_agg(brain.type_guard(field, atttypid), ' AND ' ORDER BY number)

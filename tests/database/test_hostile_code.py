@@ -2,7 +2,7 @@
 What others define runs with the rights of brain_reader, however Brain comes to run it.
 
 Mallory owns a table that is watched, and may create functions, operators and views in public. Brain
-connects as a superuser, the worst that an operator can do.
+connects as a superuser, the worst that an operator can do, or as a role with the least rights.
 """
 
 from __future__ import annotations
@@ -110,14 +110,36 @@ class Mallory:
         await self.session.execute(statements.replace("{role}", self.role))
 
 
+# As an administrator prepares a role, who need not be a superuser: docs/operating.md.
+PREPARED = """
+    GRANT brain_owner, brain_reader TO {role};
+    GRANT SELECT ON public.tasks TO {role};
+"""
+
+
+@pytest.fixture(params=["a superuser", "a prepared role"])
+async def brain_url(
+    request: pytest.FixtureRequest, postgres: str, database: str
+) -> AsyncIterator[str]:
+    """The URL by which Brain connects."""
+    if request.param == "a superuser":
+        yield database
+        return
+    async with ordinary_role(postgres) as (role, _):
+        admin = await asyncpg.connect(database)
+        await admin.execute(PREPARED.format(role=role))
+        await admin.close()
+        yield as_role(database, role)
+
+
 @pytest.fixture
-async def mallory(postgres: str, database: str) -> AsyncIterator[Mallory]:
+async def mallory(postgres: str, database: str, brain_url: str) -> AsyncIterator[Mallory]:
     async with ordinary_role(postgres) as (role, _):
         admin = await asyncpg.connect(database)
         await admin.execute(TABLES.format(role=role))
         session = await asyncpg.connect(as_role(database, role))
         try:
-            mallory = Mallory(role, database, session, admin)
+            mallory = Mallory(role, brain_url, session, admin)
             await mallory.define(EVIL + PATIENT)
             yield mallory
         finally:
