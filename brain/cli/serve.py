@@ -33,6 +33,12 @@ from brain.settings import Settings, unknown_variables
 from brain.system import System, installed_systems, schemas_of
 from brain.transport.websocket import require_uvicorn
 
+SUPERUSER = "SELECT quote_ident(rolname) FROM pg_roles WHERE rolname = current_user AND rolsuper"
+TOO_MANY_RIGHTS = (
+    "warning: Brain connects as the superuser {}, and needs no such rights: what it needs is in"
+    " docs/operating.md, under Rights"
+)
+
 
 @click.command("serve")
 @click.option(
@@ -161,6 +167,8 @@ async def prepare(
     else:
         await migrations.require_current(url, schemas)
     async with connected(url) as connection:
+        if role := await connection.fetchval(SUPERUSER):
+            click.echo(f"brain: {TOO_MANY_RIGHTS.format(role)}", err=True)
         # A role without the rights of the listener would be refused again and again in the
         # background: it fails here instead.
         await Log(connection, settings.database_timeout_seconds).tick()

@@ -37,6 +37,8 @@ from brain.problems import printable
 
 UPGRADE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
 VERSION = re.compile(r"\d+(\.\d+)*")
+CORE = "brain"
+"""The name of the core's schema."""
 REPLAYED = 0
 """The number under which the files that may be applied again are recorded."""
 
@@ -61,6 +63,35 @@ MISSING = """
                               AND relnamespace = to_regnamespace('brain'))
            AND NOT EXISTS (SELECT FROM pg_proc WHERE kind = 'function' AND proname = name
                               AND pronamespace = to_regnamespace('brain')) LIMIT 1) END
+"""
+# What the role that migrates needs and cannot give itself, each with the command that gives it.
+MISSING_RIGHTS = """
+    SELECT ARRAY(
+        SELECT format('CREATE ROLE %I NOLOGIN', name) FROM unnest(roles) name
+         WHERE NOT may_create_roles AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
+    ) || ARRAY(
+        SELECT format('GRANT %s TO %I', string_agg(name, ', '), current_user) FROM unnest(roles) name
+          LEFT JOIN pg_roles r ON r.rolname = name
+         WHERE NOT is_superuser
+           AND CASE WHEN r.oid IS NULL THEN NOT may_create_roles
+                    ELSE NOT pg_has_role(r.oid, 'USAGE')
+                         AND NOT pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION')
+                         -- Before PostgreSQL 16 one who may create roles may grant any.
+                         AND NOT (may_create_roles
+                                  AND current_setting('server_version_num')::int < 160000) END
+        HAVING count(*) > 0
+    ) || ARRAY(
+        SELECT format('GRANT CREATE ON DATABASE %I TO %I', current_database(), current_user)
+         WHERE NOT has_database_privilege(current_database(), 'CREATE')
+           AND EXISTS (SELECT FROM unnest(ARRAY['brain', 'brain_reader']) s
+                        WHERE to_regnamespace(s) IS NULL)
+    ) || ARRAY(
+        SELECT format('GRANT CREATE ON SCHEMA public TO %I', current_user)
+         WHERE $1 AND NOT has_schema_privilege('public', 'CREATE')
+    )
+      FROM (SELECT ARRAY['brain_owner', 'brain_reader'] AS roles, rolsuper AS is_superuser,
+                   rolsuper OR rolcreaterole AS may_create_roles
+              FROM pg_roles WHERE rolname = current_user) one
 """
 UNFINISHED = "SELECT DISTINCT schema FROM brain.system_problems"
 # Until the files have been applied again, they are pending.
@@ -147,7 +178,7 @@ def core_schema() -> Schema:
     """Return the core's schema: within the package in a wheel, beside it in the repository."""
     package = Path(brain.__file__).parent
     in_the_wheel, in_the_repository = package / "migrations", package.parent / "migrations"
-    return Schema("brain", in_the_wheel if in_the_wheel.is_dir() else in_the_repository)
+    return Schema(CORE, in_the_wheel if in_the_wheel.is_dir() else in_the_repository)
 
 
 def read_script(file: Path) -> Script:
@@ -187,8 +218,11 @@ async def migrate(url: str, schemas: Sequence[Schema]) -> list[Step]:
         if is_current and not await unfinished(connection, schemas):
             return []
         await lock(connection)
-        await prepare(connection)
+        creates_tables = any(schema.name != CORE for schema in schemas)
         pending = (await compare(connection, url, schemas)).pending
+        if any(step.schema == CORE for step in pending):
+            await require_rights(connection, url, creates_tables=creates_tables)
+        await prepare(connection)
         upgrades = {schema.name: schema.upgrades() for schema in schemas}
         with warnings_logged(connection):
             for step in pending:
@@ -303,6 +337,17 @@ async def lock(connection: asyncpg.Connection) -> None:
         await asyncio.sleep(0.05)
 
 
+async def require_rights(connection: asyncpg.Connection, url: str, *, creates_tables: bool) -> None:
+    """Raise `RightsMissing` with all that an administrator has to grant, if something is missing."""
+    missing: list[str] = await connection.fetchval(MISSING_RIGHTS, creates_tables)
+    # Tables that exist are watched without the right to create any: that is a warning by itself.
+    if [one for one in missing if "SCHEMA public" not in one]:
+        raise RightsMissing(
+            f"the role at {shown(url)} may not set up Brain; an administrator can allow it with "
+            + "; ".join(missing)
+        )
+
+
 async def prepare(connection: asyncpg.Connection) -> None:
     """Create the schema `brain` and the record of what is applied, unless they exist."""
     if await connection.fetchval("SELECT to_regclass('brain.schema_versions') IS NOT NULL"):
@@ -326,10 +371,7 @@ async def prepare(connection: asyncpg.Connection) -> None:
             """
         )
     except asyncpg.InsufficientPrivilegeError as error:
-        raise RightsMissing(
-            f"the role may not set up Brain: {first_line(error)}; an administrator can allow it "
-            "with GRANT CREATE ON DATABASE, or run `brain migrate` once as another role"
-        ) from error
+        raise RightsMissing(f"the role may not set up Brain: {first_line(error)}") from error
 
 
 async def apply(connection: asyncpg.Connection, step: Step, upgrades: list[Step]) -> None:
@@ -380,5 +422,5 @@ def warnings_logged(connection: asyncpg.Connection) -> Iterator[None]:
 def not_an_owner(error: asyncpg.InsufficientPrivilegeError) -> str:
     return (
         f"{first_line(error)}; an administrator can allow it with "
-        "CREATE ROLE brain_owner NOLOGIN; GRANT brain_owner TO the role that Brain connects as"
+        "GRANT brain_owner, brain_reader TO the role that Brain connects as"
     )

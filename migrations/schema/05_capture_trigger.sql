@@ -37,6 +37,90 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.base_type FROM PUBLIC;
 
+-- Whether PostgreSQL's own functions show the values of a type: of its own types, and of those that an extension of a
+-- superuser brings. For others, to_json calls what the owner of the type has made its cast to json, at any time.
+CREATE OR REPLACE FUNCTION brain.is_trusted(type oid) RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT type < 16384
+        OR EXISTS (SELECT FROM pg_depend d JOIN pg_type t ON t.oid = d.objid JOIN pg_roles r ON r.oid = t.typowner
+                    WHERE d.classid = 'pg_type'::regclass AND d.objid = type AND d.deptype = 'e' AND r.rolsuper)
+$$;
+REVOKE ALL ON FUNCTION brain.is_trusted FROM PUBLIC;
+
+-- The expression for a value as PostgreSQL's JSON functions take it. No cast and no other function that the owner of a
+-- type may define is called for it: of a type that is not trusted it is the text that its output function prints, in
+-- composite types the fields one by one.
+CREATE OR REPLACE FUNCTION brain.json_expression(value text, type oid, depth integer DEFAULT 1) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    base CONSTANT oid := brain.base_type(type);
+    element CONSTANT oid := (SELECT brain.base_type(e.oid) FROM pg_type e WHERE e.typarray = base);
+    fields CONSTANT oid := (SELECT t.typrelid FROM pg_type t
+                             WHERE t.oid = coalesce(element, base) AND t.typtype = 'c');
+    i CONSTANT text := 'i' || depth;
+BEGIN
+    IF value IS NULL OR brain.is_trusted(coalesce(element, base)) THEN
+        RETURN value;
+    ELSIF element IS NULL AND fields IS NOT NULL THEN
+        RETURN format('CASE WHEN num_nulls(%s) = 0 THEN (''{'' || %s || ''}'')::json END', value, coalesce((
+            SELECT string_agg(format('%L || coalesce(to_json(%s)::text, ''null'')',
+                                     CASE WHEN number > 1 THEN ',' ELSE '' END || to_json(name)::text || ':',
+                                     brain.json_expression(field, atttypid, depth)), ' || ' ORDER BY number)
+              FROM brain.fields_of(value, fields)), ''''''));
+    ELSIF fields IS NOT NULL THEN
+        RETURN format('CASE WHEN %1$s IS NULL THEN NULL WHEN coalesce(array_ndims(%1$s), 1) = 1 THEN ('
+                      'SELECT (''['' || coalesce(string_agg(coalesce(to_json(%2$s)::text, ''null''), '','' '
+                      'ORDER BY %3$s), '''') || '']'')::json FROM generate_subscripts(%1$s, 1) %3$s) '
+                      'ELSE to_json(array_out(%1$s)::text::text[]) END',
+                      value, brain.json_expression(format('(%s)[%s]', value, i), element, depth + 1), i);
+    ELSIF element IS NOT NULL THEN
+        RETURN format('array_out(%s)::text::text[]', value);
+    END IF;
+    RETURN format('CASE WHEN %1$s IS NOT NULL THEN concat(%1$s) END', value);
+END $$;
+REVOKE ALL ON FUNCTION brain.json_expression FROM PUBLIC;
+
+-- The fields of a composite value, with the expressions that read them.
+CREATE OR REPLACE FUNCTION brain.fields_of(value text, fields oid)
+RETURNS TABLE (number bigint, name text, atttypid oid, field text) LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT row_number() OVER (ORDER BY a.attnum), a.attname::text, a.atttypid, format('(%s).%I', value, a.attname)
+      FROM pg_attribute a WHERE a.attrelid = fields AND a.attnum > 0 AND NOT a.attisdropped
+$$;
+REVOKE ALL ON FUNCTION brain.fields_of FROM PUBLIC;
+
+-- The expression for "the value has still this type, and its fields have theirs": an expression was generated for
+-- them, and in one of another type it may call what the owner of that type has defined.
+CREATE OR REPLACE FUNCTION brain.type_guard(value text, type oid) RETURNS text LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    base CONSTANT oid := brain.base_type(type);
+    element CONSTANT oid := (SELECT brain.base_type(e.oid) FROM pg_type e WHERE e.typarray = base);
+    fields CONSTANT oid := (SELECT t.typrelid FROM pg_type t
+                             WHERE t.oid = coalesce(element, base) AND t.typtype = 'c');
+BEGIN
+    IF value IS NULL THEN
+        RETURN NULL;  -- the table has no such column
+    END IF;
+    RETURN concat_ws(' AND ', format('pg_typeof(%s) = ''%s''::oid', value, type), CASE
+        WHEN NOT brain.is_trusted(coalesce(element, base)) THEN (
+            SELECT string_agg(brain.type_guard(field, atttypid), ' AND ' ORDER BY number)
+              FROM brain.fields_of(CASE WHEN element IS NULL THEN value ELSE format('(%s)[1]', value) END, fields))
+        END);
+END $$;
+REVOKE ALL ON FUNCTION brain.type_guard FROM PUBLIC;
+
+-- The JSON text of a value of any type.
+CREATE OR REPLACE FUNCTION brain.json_of(value anyelement) RETURNS text LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    result text;
+BEGIN
+    EXECUTE format('SELECT to_json(%s)::text', brain.json_expression('$1', pg_typeof(value))) INTO result USING value;
+    RETURN result;
+END $$;
+REVOKE ALL ON FUNCTION brain.json_of FROM PUBLIC;
+
 -- The expression for the size of a value by its header alone. A compressed one counts four times, which is what
 -- JSON compresses to.
 CREATE OR REPLACE FUNCTION brain.stored_size(value text) RETURNS text LANGUAGE sql IMMUTABLE
@@ -57,7 +141,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                WHEN t.oid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'bytea'::regtype)
                    THEN format('octet_length(%s)', value)
                WHEN EXISTS (SELECT FROM pg_cast c WHERE c.castsource = t.oid AND c.casttarget = 'text'::regtype
-                               AND c.castmethod = 'b')
+                               AND c.castmethod = 'b') AND brain.is_trusted(t.oid)
                    THEN format('octet_length(%s::text)', value)
                WHEN least_bytes IS NOT NULL
                    THEN format('CASE WHEN pg_column_compression(%1$s) IS NULL THEN pg_column_size(%1$s)'
@@ -123,15 +207,17 @@ $$;
 REVOKE ALL ON FUNCTION brain.object_expression FROM PUBLIC;
 
 -- The columns of the key, of the row rules and the listed ones, in this order, with the expressions that read
--- them from the row `alias`; a column that the table does not have is null, and is_missing.
+-- them from the row `alias`, by themselves and as JSON; a column that the table does not have is null, and is_missing.
 CREATE OR REPLACE FUNCTION brain.column_expressions(watched brain.watched, alias text)
 RETURNS TABLE (number bigint, name text, is_key boolean, is_rule boolean, is_listed boolean, is_missing boolean,
-               value text, size text)
+               value text, size text, shown text, guard text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.number, c.name, c.number <= cardinality(watched.key_columns), watched.rules ? c.name,
            c.name = ANY (watched.columns), a.attname IS NULL,
            coalesce(alias || '.' || quote_ident(a.attname), 'NULL::text'),
-           brain.size_expression(alias || '.' || quote_ident(a.attname), a.atttypid, watched.column_bytes)
+           brain.size_expression(alias || '.' || quote_ident(a.attname), a.atttypid, watched.column_bytes),
+           coalesce(brain.json_expression(alias || '.' || quote_ident(a.attname), a.atttypid), 'NULL::text'),
+           brain.type_guard(alias || '.' || quote_ident(a.attname), a.atttypid)
       FROM unnest(watched.key_columns || ARRAY(
                SELECT n.name FROM (SELECT r AS name, 0 AS place FROM jsonb_object_keys(watched.rules) r
                                     UNION ALL
@@ -273,7 +359,11 @@ CREATE OR REPLACE FUNCTION brain.parts_statement(watched brain.watched) RETURNS 
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(format($part$
         BEGIN
-            part := CASE WHEN %2$s THEN NULL ELSE coalesce(to_json(%3$s)::text, 'null') END;
+            IF %7$s THEN
+                part := CASE WHEN %2$s THEN NULL ELSE coalesce(to_json(%3$s)::text, 'null') END;
+            ELSE
+                EXECUTE %4$L INTO part USING r;
+            END IF;
         EXCEPTION WHEN undefined_column THEN
             part := %6$s;
         WHEN OTHERS OR assert_failure THEN
@@ -286,12 +376,12 @@ SET search_path = pg_catalog, pg_temp AS $$
         parts[%1$s] := %5$s;$part$,
         number,
         CASE WHEN (is_key OR is_rule) AND is_missing THEN 'true'
-             ELSE coalesce(size || ' > ' || watched.column_bytes, 'false') END, value,
-        format('SELECT coalesce(to_json(($1).%I)::text, ''null'')', name),
+             ELSE coalesce(size || ' > ' || watched.column_bytes, 'false') END, shown,
+        format('SELECT coalesce(brain.json_of(($1).%I), ''null'')', name),
         -- The header of a text tells how large it is; of another value it may be known only now.
         CASE WHEN size LIKE 'octet_length%' THEN 'part'
              ELSE format('CASE WHEN octet_length(part) <= %s THEN part END', watched.column_bytes) END,
-        CASE WHEN is_key OR is_rule THEN 'NULL' ELSE '''null''' END),
+        CASE WHEN is_key OR is_rule THEN 'NULL' ELSE '''null''' END, coalesce(guard, 'true')),
         '' ORDER BY number)
       FROM brain.column_expressions(watched, 'r')
 $$;
@@ -313,8 +403,10 @@ SET search_path = pg_catalog, pg_temp AS $$
                          ' OR pg_column_toast_chunk_id(%3$s) IS NULL'
                          ' AND record_image_ne(ROW(%2$s), ROW(%3$s))))' END,
                n.number, o.value, n.value, watched.column_bytes,
-               CASE WHEN o.size LIKE 'octet_length%' THEN o.size ELSE brain.stored_size(o.value) END,
-               CASE WHEN n.size LIKE 'octet_length%' THEN n.size ELSE brain.stored_size(n.value) END),
+               CASE WHEN o.size LIKE 'octet_length%' THEN format('CASE WHEN %s THEN %s END', o.guard, o.size)
+                    ELSE brain.stored_size(o.value) END,
+               CASE WHEN n.size LIKE 'octet_length%' THEN format('CASE WHEN %s THEN %s END', n.guard, n.size)
+                    ELSE brain.stored_size(n.value) END),
                ' OR ' ORDER BY n.number)
       FROM brain.column_expressions(watched, 'NEW') n JOIN brain.column_expressions(watched, 'OLD') o USING (number)
      WHERE NOT n.is_missing
@@ -333,7 +425,8 @@ REVOKE ALL ON FUNCTION brain.any_larger FROM PUBLIC;
 -- Generates the trigger function of one watched table.
 --
 -- It reads the columns directly, which takes half the time of looking them up in to_json(NEW) and does not
--- read unlisted columns. No column, whatever its type, size and rights, may fail the writer: everything
+-- read unlisted columns. It reads none that has another type by now: what its owner may define for that would run with
+-- the rights of brain_owner. No column, whatever its type, size and rights, may fail the writer: everything
 -- that reads one is in a block that catches errors (OTHERS alone would not catch failed assertions) and
 -- writes nothing. Sizes are read in expressions that PL/pgSQL evaluates itself; a statement would fetch
 -- the values. If a value is large, or anything fails, the columns are read one by one. A key of more
@@ -357,25 +450,26 @@ DECLARE
                       WHERE (c.is_key OR c.is_rule) AND c.is_missing) THEN -1
         ELSE least(watched.column_bytes, watched.row_bytes) END;
 BEGIN
-    SELECT format('json_build_array(%s)::text', string_agg(value, ', ' ORDER BY number) FILTER (WHERE is_key)) AS key,
+    SELECT format('json_build_array(%s)::text', string_agg(shown, ', ' ORDER BY number) FILTER (WHERE is_key)) AS key,
            brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
-                                   array_agg(value ORDER BY number) FILTER (WHERE is_listed)) AS data,
+                                   array_agg(shown ORDER BY number) FILTER (WHERE is_listed)) AS data,
            string_agg(size, ', ' ORDER BY number) FILTER (WHERE is_key OR is_rule) AS key_sizes,
            string_agg(size, ', ' ORDER BY number) FILTER (WHERE NOT is_key AND NOT is_rule) AS sizes,
            CASE WHEN has_rules THEN brain.object_expression(
                ARRAY[''] || array_agg(name ORDER BY number) FILTER (WHERE is_rule),
-               rule_number || array_agg(value ORDER BY number) FILTER (WHERE is_rule)) END AS rules,
+               rule_number || array_agg(shown ORDER BY number) FILTER (WHERE is_rule)) END AS rules,
            array_agg(name ORDER BY number) AS names, array_agg(is_listed ORDER BY number) AS is_listed,
-           array_agg(is_rule ORDER BY number) AS is_rule
+           array_agg(is_rule ORDER BY number) AS is_rule, string_agg(guard, ' AND ' ORDER BY number) AS guard
       INTO new FROM brain.column_expressions(watched, 'NEW');
-    SELECT format('json_build_array(%s)::text', string_agg(value, ', ' ORDER BY number) FILTER (WHERE is_key)) AS key,
+    SELECT format('json_build_array(%s)::text', string_agg(shown, ', ' ORDER BY number) FILTER (WHERE is_key)) AS key,
            brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
-                                   array_agg(value ORDER BY number) FILTER (WHERE is_listed)) AS data,
+                                   array_agg(shown ORDER BY number) FILTER (WHERE is_listed)) AS data,
            string_agg(size, ', ' ORDER BY number) FILTER (WHERE is_key OR is_rule) AS key_sizes,
            string_agg(size, ', ' ORDER BY number) FILTER (WHERE NOT is_key AND NOT is_rule) AS sizes,
            CASE WHEN has_rules THEN brain.object_expression(
                ARRAY[''] || array_agg(name ORDER BY number) FILTER (WHERE is_rule),
-               rule_number || array_agg(value ORDER BY number) FILTER (WHERE is_rule)) END AS rules
+               rule_number || array_agg(shown ORDER BY number) FILTER (WHERE is_rule)) END AS rules,
+           string_agg(guard, ' AND ' ORDER BY number) AS guard
       INTO old FROM brain.column_expressions(watched, 'OLD');
     body := format($body$
 DECLARE
@@ -400,7 +494,7 @@ BEGIN
     END IF;
     IF TG_OP = 'UPDATE' THEN
         BEGIN
-            IF (%2$s) IS NOT TRUE THEN
+            IF (CASE WHEN %28$s THEN (%2$s) IS NOT TRUE END) THEN
                 key := %3$s;
                 former_key := %4$s;
                 data := %5$s;
@@ -423,7 +517,7 @@ BEGIN
         END IF;
     ELSIF TG_OP = 'INSERT' THEN
         BEGIN
-            IF (%8$s) IS NOT TRUE THEN
+            IF (CASE WHEN %28$s THEN (%8$s) IS NOT TRUE END) THEN
                 key := %3$s;
                 data := %5$s;%23$s
                 is_complete := octet_length(data) <= %7$s;
@@ -437,7 +531,7 @@ BEGIN
         END IF;
     ELSIF TG_OP = 'DELETE' THEN
         BEGIN
-            IF (%9$s) IS NOT TRUE THEN
+            IF (CASE WHEN %29$s THEN (%9$s) IS NOT TRUE END) THEN
                 key := %4$s;
                 former := %6$s;%24$s
                 is_complete := octet_length(former) <= %7$s;
@@ -505,7 +599,7 @@ END $body$,
         cardinality(watched.key_columns), watched.row_bytes,
         E'\n                rules := ' || new.rules || ';', E'\n                former_rules := ' || old.rules || ';',
         new.is_rule, CASE WHEN has_rules THEN ' AND rules = former_rules' END,
-        watched.rule_number);
+        watched.rule_number, coalesce(new.guard, 'true'), coalesce(old.guard, 'true'));
     -- As a literal, which no name of a column can end.
     EXECUTE format('CREATE OR REPLACE FUNCTION brain.%1$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER %2$s'
                    ' AS %3$L; ALTER FUNCTION brain.%1$I() OWNER TO brain_owner;'

@@ -327,13 +327,12 @@ SET search_path = pg_catalog, pg_temp AS $$
                                       'tsvector'::regtype, 'varbit'::regtype)
                          OR (t.oid IN ('varchar'::regtype, 'bpchar'::regtype) AND l.modifier > 8192))) large
          HAVING count(*) > 0),
-        (SELECT format('functions make JSON of the columns of %s (%s), with the rights of brain_owner: a value for '
-                       'which they fail is omitted', watched.relation,
+        (SELECT format('casts to json are not used for the columns of %s (%s): their values are sent as the text that '
+                       'PostgreSQL prints', watched.relation,
                        string_agg(DISTINCT format('%s: %s', quote_ident(i.name), c.castfunc::regprocedure), ', '))
            FROM inner_types i JOIN pg_cast c ON c.castsource = i.type AND c.casttarget = 'json'::regtype
            JOIN pg_type t ON t.oid = i.type AND t.typtype <> 'c'
-           JOIN pg_proc p ON p.oid = c.castfunc
-           JOIN pg_language language ON language.oid = p.prolang AND language.lanname NOT IN ('internal', 'c')
+          WHERE NOT brain.is_trusted(i.type)
          HAVING count(*) > 0)
       ]) WITH ORDINALITY s (sentence, place)
 $$;
@@ -829,7 +828,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                                'real'::regtype, 'double precision'::regtype) THEN 'number'
                 WHEN t.oid IS NULL OR t.typtype = 'c' OR t.typcategory = 'A'
                      OR t.oid IN ('json'::regtype, 'jsonb'::regtype)
-                     OR EXISTS (SELECT FROM pg_cast c WHERE c.castsource = t.oid AND c.casttarget = 'json'::regtype)
+                     OR (brain.is_trusted(t.oid) AND EXISTS (
+                         SELECT FROM pg_cast c WHERE c.castsource = t.oid AND c.casttarget = 'json'::regtype))
                     THEN 'any'
                 ELSE 'string' END
       FROM base b LEFT JOIN pg_type t ON t.oid = b.type
@@ -881,7 +881,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         array_agg(is_listed ORDER BY number), string_agg(format(
             'CASE WHEN %s THEN NULL ELSE %s END', coalesce(size || ' > ' || watched.column_bytes, 'false'),
             format(CASE WHEN careful THEN 'brain.careful_text(%s, %s)'
-                        ELSE 'brain.text_within(to_json(%s)::text, %s)' END, value,
+                        ELSE 'brain.text_within(to_json(%s)::text, %s)' END, CASE WHEN careful THEN value ELSE shown END,
                    CASE WHEN size LIKE 'octet_length%' THEN 'NULL' ELSE watched.column_bytes::text END)),
             ', ' ORDER BY number),
         cardinality(watched.key_columns), watched.row_bytes, brain.table_expression(watched.relation),
@@ -889,7 +889,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
              ELSE coalesce('greatest(' || string_agg(size, ', ' ORDER BY number) || ') > ' || watched.column_bytes,
                            'false') END,
         brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
-                                array_agg(value ORDER BY number) FILTER (WHERE is_listed)),
+                                array_agg(shown ORDER BY number) FILTER (WHERE is_listed)),
         brain.rows_condition(watched, allowed))
       FROM brain.column_expressions(watched, 'r')
 $$;
@@ -899,7 +899,7 @@ REVOKE ALL ON FUNCTION brain.select_statement FROM PUBLIC;
 CREATE OR REPLACE FUNCTION brain.careful_text(value anyelement, bytes integer) RETURNS text LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RETURN brain.text_within(to_json(value)::text, bytes);
+    RETURN brain.text_within(brain.json_of(value), bytes);
 EXCEPTION WHEN OTHERS OR assert_failure THEN
     RETURN NULL;
 END $$;

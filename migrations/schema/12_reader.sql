@@ -51,4 +51,5 @@ SET LOCAL ROLE brain_owner;
 -- What the queries of snapshots and feeds call.
 GRANT USAGE ON SCHEMA brain TO brain_reader;
 GRANT EXECUTE ON FUNCTION brain.text_within, brain.careful_text, brain.object_of, brain.leave_out_largest,
-    brain.repaired, brain.as_state TO brain_reader;
+    brain.repaired, brain.as_state, brain.json_of, brain.json_expression, brain.fields_of, brain.is_trusted,
+    brain.base_type TO brain_reader;

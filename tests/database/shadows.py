@@ -69,6 +69,7 @@ FUNCTIONS = """
               FROM pg_proc p
              WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f'
                AND NOT p.proretset AND p.provariadic = 0 AND p.proallargtypes IS NULL
+               AND p.prorettype <> 'cstring'::regtype  -- which PL/pgSQL does not have
                AND p.proname = ANY (ARRAY(
                    SELECT (regexp_matches(b.prosrc, '([a-z_0-9]+)[(]', 'g'))[1] FROM pg_proc b
                     WHERE b.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'brain')))

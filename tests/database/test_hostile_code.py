@@ -2,7 +2,7 @@
 What others define runs with the rights of brain_reader, however Brain comes to run it.
 
 Mallory owns a table that is watched, and may create functions, operators and views in public. Brain
-connects as a superuser, the worst that an operator can do.
+connects as a superuser, the worst that an operator can do, or as a role with the least rights.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from brain.feeds.reader import FeedReader
 from brain.message.matching import RowAccess
 from brain.problems import Problems
 from brain.systems.cecelia.task_queries import recent_tasks
+from tests.database.changes import logged_events
+from tests.database.log_reading import keys, parsed
 from tests.postgres import as_role, ordinary_role
 
 pytestmark = pytest.mark.postgres_versions
@@ -108,14 +110,36 @@ class Mallory:
         await self.session.execute(statements.replace("{role}", self.role))
 
 
+# As an administrator prepares a role, who need not be a superuser: docs/operating.md.
+PREPARED = """
+    GRANT brain_owner, brain_reader TO {role};
+    GRANT SELECT ON public.tasks TO {role};
+"""
+
+
+@pytest.fixture(params=["a superuser", "a prepared role"])
+async def brain_url(
+    request: pytest.FixtureRequest, postgres: str, database: str
+) -> AsyncIterator[str]:
+    """The URL by which Brain connects."""
+    if request.param == "a superuser":
+        yield database
+        return
+    async with ordinary_role(postgres) as (role, _):
+        admin = await asyncpg.connect(database)
+        await admin.execute(PREPARED.format(role=role))
+        await admin.close()
+        yield as_role(database, role)
+
+
 @pytest.fixture
-async def mallory(postgres: str, database: str) -> AsyncIterator[Mallory]:
+async def mallory(postgres: str, database: str, brain_url: str) -> AsyncIterator[Mallory]:
     async with ordinary_role(postgres) as (role, _):
         admin = await asyncpg.connect(database)
         await admin.execute(TABLES.format(role=role))
         session = await asyncpg.connect(as_role(database, role))
         try:
-            mallory = Mallory(role, database, session, admin)
+            mallory = Mallory(role, brain_url, session, admin)
             await mallory.define(EVIL + PATIENT)
             yield mallory
         finally:
@@ -327,3 +351,150 @@ async def test_a_name_is_a_name_and_nothing_else(mallory: Mallory, name: str) ->
         assert not await admin.fetchval(IS_SUPERUSER, short)
     finally:
         await admin.execute(f"ALTER ROLE {short} RENAME TO {mallory.role}")
+
+
+# Casts of Mallory's types, and a column that becomes of such a type after it has been watched.
+CASTS = """
+    CREATE FUNCTION public.noted_{target}({type}) RETURNS {target} LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO public.notes VALUES ('{type} as {target}', current_user);
+        RETURN '"evil"'::{target};
+    END $$;
+    CREATE CAST ({type} AS {target}) WITH FUNCTION public.noted_{target}({type}) AS IMPLICIT;
+"""
+TYPES = """
+    CREATE TABLE public.notes (what text, role name);
+    GRANT INSERT ON public.notes TO PUBLIC;
+    CREATE TYPE public.mood AS ENUM ('good', 'bad');
+    CREATE DOMAIN public.humour AS public.mood;
+    CREATE TYPE public.moods AS RANGE (subtype = public.mood);
+    CREATE TYPE public.person AS (name text, feels public.mood, felt public.mood[]);
+    CREATE TABLE public.hers (
+        id public.mood PRIMARY KEY, note text, a public.humour, b public.mood[], c public.person,
+        d public.person[], e public.moods, f json, g public.humour[]);
+"""
+HERS = "SELECT brain.watch('hers', 'hers', '{id,note,a,b,c,d,e,f,g}')"
+ROW = """
+    'good', 'x', 'bad', '{{good,NULL}}', ROW('ann', 'good', '{bad}'),
+    ARRAY[ROW('a"b', NULL, NULL), NULL, ROW(NULL, NULL, NULL)]::person[], '[good,bad]',
+    '{"a": 1}', '{bad}'
+"""
+SHOWN = {
+    "id": "good",
+    "note": "x",
+    "a": "bad",
+    "b": [["good", None]],
+    "c": {"name": "ann", "feels": "good", "felt": ["bad"]},
+    "d": [
+        {"name": 'a"b', "feels": None, "felt": None},
+        None,
+        {"name": None, "feels": None, "felt": None},
+    ],
+    "e": "[good,bad]",
+    "f": {"a": 1},
+    "g": ["bad"],
+}
+TYPE_NAMES = ("public.mood", "public.moods", "public.person")
+
+
+@pytest.mark.parametrize("moment", ["before it is watched", "after it is watched"])
+async def test_no_cast_of_others_is_called_to_show_a_value(mallory: Mallory, moment: str) -> None:
+    casts = "".join(
+        CASTS.format(type=type, target=target) for type in TYPE_NAMES for target in ("json", "text")
+    )
+    await mallory.define(TYPES)
+    if moment == "before it is watched":
+        await mallory.define(casts)
+    await mallory.admin.execute(HERS)
+    if moment == "after it is watched":
+        await mallory.define(casts)
+
+    events = await logged_events(
+        mallory.url,
+        mallory.session,
+        f"INSERT INTO hers VALUES ({ROW})",
+        "UPDATE hers SET note = repeat('x', 300000)",
+        "UPDATE hers SET id = 'bad', note = 'y'",
+    )
+    async with opened_pool(mallory.url) as pool:
+        (row,) = (await SnapshotReader(2**20).read(pool, frozenset({"hers"}))).tables["hers"]
+
+    assert [event.operation.value for event in events] == ["I", "U", "D", "U"]
+    assert parsed(events[0].data) == SHOWN
+    assert parsed(events[1].data) == {name: SHOWN[name] for name in SHOWN if name != "note"}
+    assert keys(events) == [["good"], ["good"], ["good"], ["bad"]]
+    assert parsed(events[3].data) == parsed(row) == SHOWN | {"id": "bad", "note": "y"}
+    assert await mallory.admin.fetch("SELECT * FROM notes") == []
+
+
+ALTERATIONS = [
+    "ALTER TABLE hers ALTER note TYPE mood USING 'good'",
+    "ALTER TABLE hers ALTER note TYPE moods USING '[good,good]'",
+    "ALTER TABLE hers ALTER note TYPE humour[] USING '{good}'",
+    "ALTER TABLE hers ALTER f TYPE mood USING 'good'",
+    "ALTER TYPE person DROP ATTRIBUTE name; ALTER TYPE person ADD ATTRIBUTE name mood",
+    "ALTER TYPE person ADD ATTRIBUTE more mood",
+    "ALTER TABLE hers DROP note, ADD note mood DEFAULT 'good'",
+]
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+@pytest.mark.parametrize("session", ["the same session", "a new session"])
+async def test_no_cast_is_called_for_a_column_that_is_of_another_type_by_now(
+    mallory: Mallory, alteration: str, session: str
+) -> None:
+    await mallory.define(TYPES)
+    await mallory.admin.execute(HERS)
+    for type in TYPE_NAMES:
+        for target in ("json", "text", "bytea", "jsonb"):
+            await mallory.define(CASTS.format(type=type, target=target))
+    writer = mallory.session
+    await writer.execute(f"INSERT INTO hers VALUES ({ROW}); DELETE FROM hers")
+    await mallory.define(f"INSERT INTO hers VALUES ({ROW}); {alteration}")
+    if session == "a new session":
+        writer = await asyncpg.connect(as_role(mallory.url, mallory.role))
+
+    events = await logged_events(
+        mallory.url,
+        writer,
+        "UPDATE hers SET a = 'good'",
+        "DELETE FROM hers",
+        "INSERT INTO hers (id) VALUES ('bad')",
+    )
+    with suppress(LogUnavailable):
+        async with opened_pool(mallory.url) as pool:
+            await SnapshotReader(2**20).read(pool, frozenset({"hers"}))
+    if writer is not mallory.session:
+        await writer.close()
+
+    assert [event.operation.value for event in events] == ["U", "D", "I"]
+    assert keys(events) == [["good"], ["good"], ["bad"]]
+    assert parsed(events[0].data)["a"] == "good"
+    assert await mallory.admin.fetch("SELECT * FROM notes") == []
+
+
+async def test_what_a_claim_says_for_an_enum_calls_no_cast_from_text(mallory: Mallory) -> None:
+    await mallory.define(
+        TYPES
+        + """
+        CREATE FUNCTION public.of_text(text) RETURNS mood LANGUAGE plpgsql AS $$
+        BEGIN
+            INSERT INTO public.notes VALUES ('text as mood', current_user);
+            RETURN 'bad';
+        END $$;
+        CREATE CAST (text AS mood) WITH FUNCTION public.of_text(text);
+        """
+    )
+    await mallory.admin.execute(
+        """SELECT brain.watch('hers', 'hers', '{id}'), brain.restrict('hers', '{"id": "feels"}')"""
+    )
+
+    rows = await mallory.admin.fetch(
+        """
+        SELECT allowed FROM unnest(ARRAY['{"feels": "good"}', '{"feels": ["bad", "odd"]}']) claims,
+                            brain.row_access('{hers}', claims::jsonb)
+        """
+    )
+
+    assert [row["allowed"] for row in rows] == ['{"id":["good"]}', '{"id":["bad"]}']
+    assert await mallory.admin.fetch("SELECT * FROM notes") == []

@@ -251,18 +251,23 @@ async def test_a_database_from_before_the_first_release_is_recognised(empty: str
     await connection.close()
 
 
-async def test_an_ordinary_role_gets_an_error_with_what_it_needs_and_then_can_migrate(
+async def test_an_ordinary_role_gets_an_error_with_all_that_it_needs_and_then_can_migrate(
     empty: str, postgres: str
 ) -> None:
     async with ordinary_role(postgres, "NOCREATEROLE") as (role, admin):
-        with pytest.raises(RightsMissing, match="GRANT CREATE ON DATABASE"):
+        within = await asyncpg.connect(empty)
+        await within.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        with pytest.raises(RightsMissing) as missing:
             await migrate(as_role(empty, role), every_schema())
+        commands = str(missing.value).partition("can allow it with ")[2]
+        assert commands.endswith(
+            f"GRANT brain_owner, brain_reader TO {role};"
+            f" GRANT CREATE ON DATABASE {urlsplit(empty).path[1:]} TO {role};"
+            f" GRANT CREATE ON SCHEMA public TO {role}"
+        )
 
-        await admin.execute(f"ALTER DATABASE {urlsplit(empty).path[1:]} OWNER TO {role}")
-        with pytest.raises(RightsMissing, match="GRANT brain_owner TO"):
-            await migrate(as_role(empty, role), every_schema())
-
-        await admin.execute(f"GRANT brain_owner, brain_reader TO {role}")
+        await within.execute(commands)
+        await within.close()
         assert len(await migrate(as_role(empty, role), every_schema())) == len(every_schema())
 
         connection = await asyncpg.connect(as_role(empty, role))
@@ -279,7 +284,7 @@ async def test_a_role_without_rights_on_the_schema_gets_an_error_that_says_so(
     core_database: str, postgres: str
 ) -> None:
     async with ordinary_role(postgres) as (role, _):
-        with pytest.raises(RightsMissing, match="GRANT brain_owner TO"):
+        with pytest.raises(RightsMissing, match="GRANT brain_owner, brain_reader TO"):
             await migrate(as_role(core_database, role), [core_schema()])
 
 

@@ -196,13 +196,15 @@ async def read_and_watch(stranger: Stranger) -> None:
         log = Log(connection, timeout_seconds=10)
         start = await log.tick()
         await connection.execute(
-            "SELECT brain.watch('things', 'others', '{id,name}'); SELECT brain.publish('a', 'b');"
+            "SELECT brain.watch('public.things', 'others', '{id,name}'); SELECT brain.publish('a', 'b');"
         )
         await connection.execute(INSERT.replace("'a'", f"'{'x' * 300_000}'"))
         assert [event.channel for event in await events_after(log, start)] == [
             *("brain.watches", "a", "others")
         ]
-        await connection.execute("SELECT * FROM brain.watches; SELECT brain.unwatch('tasks')")
+        await connection.execute(
+            "SELECT * FROM brain.watches; SELECT brain.unwatch('public.tasks')"
+        )
 
 
 async def test_a_trigger_with_the_writers_search_path_would_be_found(stranger: Stranger) -> None:

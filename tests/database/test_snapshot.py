@@ -182,18 +182,16 @@ async def test_a_value_that_cannot_be_shown_is_left_out_of_its_row_alone(
     await connection.execute(
         """
         CREATE TYPE mood AS ENUM ('good', 'bad');
-        CREATE FUNCTION shown(mood) RETURNS json LANGUAGE plpgsql
-            AS $$ BEGIN ASSERT $1 = 'good'; RETURN '1'; END $$;
-        CREATE CAST (mood AS json) WITH FUNCTION shown(mood);
         CREATE TABLE things (id int PRIMARY KEY, a mood, n numeric);
         SELECT brain.watch('things', 'things', '{id,a,n}');
         INSERT INTO things VALUES (1, 'good', 1.10), (2, 'bad', 1e400), (3, 'good', NULL);
+        DELETE FROM pg_enum WHERE enumtypid = 'mood'::regtype AND enumlabel = 'bad';
         """
     )
     async with opened_pool(database) as pool:
         snapshot = await SnapshotReader(1_000_000).read(pool, frozenset({"things"}))
 
     rows = sorted(snapshot.tables["things"])
-    assert rows[0] == '{"id" : 1, "a" : 1, "n" : 1.10}'
+    assert rows[0] == '{"id" : 1, "a" : "good", "n" : 1.10}'
     assert rows[1] == f'{{"id" : 2, "n" : 1{"0" * 400}}}'
-    assert rows[2] == '{"id" : 3, "a" : 1, "n" : null}'
+    assert rows[2] == '{"id" : 3, "a" : "good", "n" : null}'
