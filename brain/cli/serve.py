@@ -167,15 +167,16 @@ async def prepare(
     else:
         await migrations.require_current(url, schemas)
     async with connected(url) as connection:
-        if role := await connection.fetchval(SUPERUSER):
-            click.echo(f"brain: {TOO_MANY_RIGHTS.format(role)}", err=True)
         # A role without the rights of the listener would be refused again and again in the
         # background: it fails here instead.
         await Log(connection, settings.database_timeout_seconds).tick()
+        notes = []
+        if role := await connection.fetchval(SUPERUSER):
+            notes.append(TOO_MANY_RIGHTS.format(role))
         if not settings.migrate:  # otherwise the migration has warned of the same
-            for problem in await system_problems(connection, schemas):
-                click.echo(f"brain: {problem}", err=True)
-        for line in await fits(connection, systems, installed):
+            notes += await system_problems(connection, schemas)
+        notes += await fits(connection, systems, installed)
+        for line in notes:
             click.echo(f"brain: {line}", err=True)
         if samples:
             for system in systems:

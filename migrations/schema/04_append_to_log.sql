@@ -16,8 +16,9 @@ REVOKE ALL ON FUNCTION brain.node_is_waited_for FROM PUBLIC;
 -- The expression for "NOTIFY is needed". A parked node holds the advisory lock in shared mode. A writer
 -- that gets the lock alone knows that no node is parked and leaves out NOTIFY, which serialises commits.
 -- If not even the shared lock is free, another writer holds it exclusively for its own check: no node is
--- parked. Or somebody waits for it, which any role can do, and the holders are to be looked up. To be evaluated after the event has been written: a node that parks waits for all transactions
--- that have an id by then. A role with transactions that are prepared for two-phase commit, which NOTIFY
+-- parked. Or somebody waits for it, which any role can do, and the holders are to be looked up. To be
+-- evaluated after the event has been written: a node that parks waits for all transactions that have an id by
+-- then. A role with transactions that are prepared for two-phase commit, which NOTIFY
 -- forbids, sets brain.notify to off; nodes then find its changes when they poll.
 CREATE OR REPLACE FUNCTION brain.node_is_parked() RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT '(CASE WHEN pg_catalog.pg_try_advisory_lock(5221, 2)'

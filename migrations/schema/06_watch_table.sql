@@ -881,7 +881,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         array_agg(is_listed ORDER BY number), string_agg(format(
             'CASE WHEN %s THEN NULL ELSE %s END', coalesce(size || ' > ' || watched.column_bytes, 'false'),
             format(CASE WHEN careful THEN 'brain.careful_text(%s, %s)'
-                        ELSE 'brain.text_within(to_json(%s)::text, %s)' END, CASE WHEN careful THEN value ELSE shown END,
+                        ELSE 'brain.text_within(to_json(%s)::text, %s)' END,
+                   CASE WHEN careful THEN value ELSE shown END,
                    CASE WHEN size LIKE 'octet_length%' THEN 'NULL' ELSE watched.column_bytes::text END)),
             ', ' ORDER BY number),
         cardinality(watched.key_columns), watched.row_bytes, brain.table_expression(watched.relation),
