@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import asyncpg
 import click
 
 import brain
@@ -154,8 +155,7 @@ async def prepare(
     else:
         await migrations.require_current(url, schemas)
     async with connected(url) as connection:
-        if role := await connection.fetchval(SUPERUSER):
-            click.echo(f"brain: {TOO_MANY_RIGHTS.format(role)}", err=True)
+        await warn_of_superuser(connection)
         # A role without the rights of the listener would be refused again and again in the
         # background: it fails here instead.
         await Log(connection, settings.database_timeout_seconds).tick()
@@ -168,6 +168,11 @@ async def prepare(
             for system in systems:
                 if reason := await system.insert_samples(connection):
                     click.echo(f"brain: {reason}", err=True)
+
+
+async def warn_of_superuser(connection: asyncpg.Connection) -> None:
+    if role := await connection.fetchval(SUPERUSER):
+        click.echo(f"brain: {TOO_MANY_RIGHTS.format(role)}", err=True)
 
 
 def examples_of(systems: list[System], has_samples: bool) -> dict[str, str]:

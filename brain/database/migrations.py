@@ -69,7 +69,8 @@ MISSING_RIGHTS = """
         SELECT format('CREATE ROLE %I NOLOGIN', name) FROM unnest(roles) name
          WHERE NOT may_create_roles AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = name)
     ) || ARRAY(
-        SELECT format('GRANT %s TO %I', string_agg(name, ', '), current_user) FROM unnest(roles) name
+        SELECT format('GRANT %s TO %I', string_agg(name, ', '), current_user)
+          FROM unnest(roles) name
           LEFT JOIN pg_roles r ON r.rolname = name
          WHERE NOT is_superuser
            AND CASE WHEN r.oid IS NULL THEN NOT may_create_roles
@@ -323,7 +324,7 @@ async def lock(connection: asyncpg.Connection) -> None:
 
 
 async def require_rights(connection: asyncpg.Connection, url: str, *, creates_tables: bool) -> None:
-    """Raise `RightsMissing` with all that an administrator has to grant, if something is missing."""
+    """Raise `RightsMissing`, with all that an administrator has to grant, if anything is."""
     missing: list[str] = await connection.fetchval(MISSING_RIGHTS, creates_tables)
     # Tables that exist are watched without the right to create any: that is a warning by itself.
     if [one for one in missing if "SCHEMA public" not in one]:

@@ -254,7 +254,7 @@ async def test_a_database_from_before_the_first_release_is_recognised(empty: str
 async def test_an_ordinary_role_gets_an_error_with_all_that_it_needs_and_then_can_migrate(
     empty: str, postgres: str
 ) -> None:
-    async with ordinary_role(postgres, "NOCREATEROLE") as (role, admin):
+    async with ordinary_role(postgres, "NOCREATEROLE") as (role, _):
         within = await asyncpg.connect(empty)
         await within.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
         with pytest.raises(RightsMissing) as missing:

@@ -196,7 +196,8 @@ async def read_and_watch(stranger: Stranger) -> None:
         log = Log(connection, timeout_seconds=10)
         start = await log.tick()
         await connection.execute(
-            "SELECT brain.watch('public.things', 'others', '{id,name}'); SELECT brain.publish('a', 'b');"
+            "SELECT brain.watch('public.things', 'others', '{id,name}');"
+            "SELECT brain.publish('a', 'b');"
         )
         await connection.execute(INSERT.replace("'a'", f"'{'x' * 300_000}'"))
         assert [event.channel for event in await events_after(log, start)] == [
