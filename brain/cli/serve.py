@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import asyncpg
 import click
 
 import brain
@@ -167,21 +168,24 @@ async def prepare(
     else:
         await migrations.require_current(url, schemas)
     async with connected(url) as connection:
+        await warn_of_superuser(connection)
         # A role without the rights of the listener would be refused again and again in the
         # background: it fails here instead.
         await Log(connection, settings.database_timeout_seconds).tick()
-        notes = []
-        if role := await connection.fetchval(SUPERUSER):
-            notes.append(TOO_MANY_RIGHTS.format(role))
         if not settings.migrate:  # otherwise the migration has warned of the same
-            notes += await system_problems(connection, schemas)
-        notes += await fits(connection, systems, installed)
-        for line in notes:
+            for problem in await system_problems(connection, schemas):
+                click.echo(f"brain: {problem}", err=True)
+        for line in await fits(connection, systems, installed):
             click.echo(f"brain: {line}", err=True)
         if samples:
             for system in systems:
                 if reason := await system.insert_samples(connection):
                     click.echo(f"brain: {reason}", err=True)
+
+
+async def warn_of_superuser(connection: asyncpg.Connection) -> None:
+    if role := await connection.fetchval(SUPERUSER):
+        click.echo(f"brain: {TOO_MANY_RIGHTS.format(role)}", err=True)
 
 
 def examples_of(systems: list[System], has_samples: bool) -> dict[str, str]:

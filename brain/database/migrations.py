@@ -339,7 +339,7 @@ async def lock(connection: asyncpg.Connection) -> None:
 
 
 async def require_rights(connection: asyncpg.Connection, url: str, *, creates_tables: bool) -> None:
-    """Raise `RightsMissing`, with all that an administrator has to grant, if anything lacks."""
+    """Raise `RightsMissing`, with all that an administrator has to grant, if anything is."""
     missing: list[str] = await connection.fetchval(MISSING_RIGHTS, creates_tables)
     # Tables that exist are watched without the right to create any: that is a warning by itself.
     if [one for one in missing if "SCHEMA public" not in one]:
