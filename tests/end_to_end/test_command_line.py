@@ -249,7 +249,8 @@ async def test_a_missing_right_is_named_in_one_line_and_status_1(
             refused(*serve, weak, status=1),
             refused(*serve, weak, "--no-migrate", status=1),
         )
-        assert "an administrator can allow it with GRANT CREATE ON DATABASE" in lines[0]
+        assert "an administrator can allow it with " in lines[0]
+        assert "; GRANT CREATE ON DATABASE" in lines[0]
         for line in lines[1:]:
             assert f"the role at {role_shown(database, role)} lacks rights: " in line
 

@@ -348,14 +348,14 @@ async def test_a_query_that_fails_is_logged_once_and_nothing_false_is_sent(
         async with following(brain, "things") as newcomer:
             assert await closing(newcomer) == 4010
         answer = await http_get(brain, "things")
-        reason = 'the feed things cannot be read: relation "things" does not exist'
+        reason = 'the feed things cannot be read: relation "public.things" does not exist'
         assert (answer.status_code, answer.json()) == (503, {"error": reason})
         await connection.execute("ALTER TABLE elsewhere RENAME TO things")
         assert await state(client) == 1
 
     lines = brain.output.read_text().splitlines()
     (warning,) = [line for line in lines if "feed things: " in line]
-    assert 'relation "things" does not exist' in warning
+    assert 'relation "public.things" does not exist' in warning
 
 
 async def test_a_state_that_is_too_large_closes_the_connection_with_4500(
