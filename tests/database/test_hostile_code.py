@@ -496,5 +496,5 @@ async def test_what_a_claim_says_for_an_enum_calls_no_cast_from_text(mallory: Ma
         """
     )
 
-    assert [row["allowed"] for row in rows] == ['{"id":["good"]}', '{"id":["bad"]}']
+    assert [orjson.loads(row["allowed"])["id"] for row in rows] == [["good"], ["bad"]]
     assert await mallory.admin.fetch("SELECT * FROM notes") == []

@@ -41,8 +41,8 @@ OLDER = {
     ],
     "10_feeds.sql": [
         (
-            "public, pg_temp SET extra_float_digits",
-            "public SET extra_float_digits",
+            "public, pg_temp SET standard_conforming_strings",
+            "public SET standard_conforming_strings",
         )
     ],
 }
