@@ -313,14 +313,18 @@ async def test_the_statements_of_the_document_run_and_return_what_it_prints(
 ) -> None:
     text = DOCUMENT.read_text()
     await connection.execute("CREATE TABLE orders (id int PRIMARY KEY, status text, total numeric)")
-    await connection.execute("INSERT INTO orders VALUES (1, 'open', 9.50)")
+    await connection.execute("INSERT INTO orders VALUES (1, 'paid', 9.90)")
     for block in re.findall(r"```sql\n(.*?)```", text, re.DOTALL):
         await connection.execute(block)
 
     printed = re.search(r"^< (.*)", text, re.MULTILINE)
     assert printed is not None
     assert orjson.loads(printed[1])["data"] == await state_of(connection, "open-orders")
-    assert await state_of(connection, "order", "1") == {"id": 1, "status": "open", "total": 9.5}
+    assert await state_of(connection, "order", "17") == {
+        "id": 17,
+        "status": "open",
+        "total": 9.5,
+    }
     assert await state_of(connection, "adw-state", "adw-1") == {
         "adw_id": "adw-1",
         "status": "running",
