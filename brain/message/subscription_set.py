@@ -20,22 +20,23 @@ class SubscriptionSet:
         """Of the channels with row rules, which rows the client may see."""
         self._whole = frozenset(topic.channel for topic in topics if topic.is_whole)
         self._parts: dict[str, EqualityIndex[Topic]] = {}
-        self._private: dict[str, EqualityIndex[Topic]] = {}
-        """For messages to this user alone, whom no row rule restricts."""
         for topic in topics:
             if topic.channel not in self._whole:
                 self._parts.setdefault(topic.channel, EqualityIndex()).add(topic, topic)
-                plain = replace(topic, rows=None)
-                self._private.setdefault(topic.channel, EqualityIndex()).add(plain, topic)
+        self._private: SubscriptionSet | None = None
+        """For messages to this user alone, whom no row rule restricts."""
+        if self.rows:
+            self._private = SubscriptionSet(frozenset(replace(t, rows=None) for t in topics))
 
     def match(self, event: Event) -> Match | None:
         """Return how `event` concerns these subscriptions; None: not at all."""
+        if self._private is not None and event.recipient is not None:
+            return self._private.match(event)
         if event.channel in self._whole:
             # It may not be known here yet that there are rules: then nothing is sent.
             return None if event.is_restricted else Match.MATCHES
-        parts = self._parts if event.recipient is None else self._private
-        found = parts.get(event.channel)
-        return None if found is None else found.match(event)
+        parts = self._parts.get(event.channel)
+        return None if parts is None else parts.match(event)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SubscriptionSet) and self.topics == other.topics
