@@ -26,7 +26,7 @@ BrainError
 ├── TooManyConnections              429 or 503: a WebSocket is refused
 ├── TokenRefused                    a token is invalid, expired or revoked
 ├── ClaimMissing                    403: a token lacks a claim that a feed needs
-├── AccessUndecided                 503: the access function could not be called
+├── AccessUndecided                 503: the database could not be asked for access
 └── ConnectionEnded                 Brain closes a WebSocket
     ├── NotReady                    1013, reconnect
     ├── SlowConsumer                4008, reconnect
@@ -167,9 +167,12 @@ class ClaimMissing(BrainError):
 
 
 class AccessUndecided(BrainError):
-    """The operator's access function could not be called, or did not return in time."""
+    """The access function or the row rules could not be asked, or did not answer in time."""
 
     http_status = 503
+
+    def __init__(self) -> None:
+        super().__init__("access cannot be decided at the moment, try again later")
 
 
 class ConnectionEnded(BrainError):

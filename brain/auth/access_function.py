@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
-import orjson
 
+from brain.auth.access_query import AccessQuery, access_query
 from brain.database.budget import TRY_LOCK_SECONDS, Lanes, TooSlow, bounded, too_slow
 from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.single_flight import SingleFlight
@@ -48,12 +48,6 @@ def ignore() -> None:
     """Do nothing when the function changes."""
 
 
-class Query(NamedTuple):
-    claims: str
-    """As JSON."""
-    channels: frozenset[str]
-
-
 class AccessFunction:
     """
     Calls the function `brain.may_read(claims jsonb, channel text)`, if the database has one.
@@ -79,8 +73,10 @@ class AccessFunction:
         self._version: str | None = None
         """Identifies the present definition of the function; None if there is none."""
         self._lanes = Lanes(timeout_seconds, wait_seconds=timeout_seconds)
-        self._shared: SingleFlight[Query, frozenset[str] | None] = SingleFlight("access function")
-        self._kept: dict[Query, tuple[float, frozenset[str] | None]] = {}
+        self._shared: SingleFlight[AccessQuery, frozenset[str] | None] = SingleFlight(
+            "access function"
+        )
+        self._kept: dict[AccessQuery, tuple[float, frozenset[str] | None]] = {}
         """Until when a result is kept, by time.monotonic(), and the result; the oldest first.
         None: nothing was decided."""
 
@@ -128,10 +124,7 @@ class AccessFunction:
         Raises `AccessUndecided`.
         """
         try:
-            query = Query(
-                orjson.dumps(dict(claims), option=orjson.OPT_SORT_KEYS).decode(),
-                frozenset(channels),
-            )
+            query = access_query(claims, channels)
         except TypeError as error:
             self._warn("brain.may_read cannot be called", error)
             return frozenset()
@@ -145,10 +138,10 @@ class AccessFunction:
                 self._warn(UNDECIDED, error)
                 result = None
         if result is None:
-            raise AccessUndecided("access cannot be decided at the moment, try again later")
+            raise AccessUndecided
         return result
 
-    async def _call(self, pool: asyncpg.Pool, query: Query) -> frozenset[str] | None:
+    async def _call(self, pool: asyncpg.Pool, query: AccessQuery) -> frozenset[str] | None:
         result: frozenset[str] | None = None
         try:
             async with asyncio.timeout(self._timeout_seconds):
@@ -166,7 +159,7 @@ class AccessFunction:
         self._keep(query, result)
         return result
 
-    async def _ask(self, pool: asyncpg.Pool, query: Query, seconds: float) -> frozenset[str]:
+    async def _ask(self, pool: asyncpg.Pool, query: AccessQuery, seconds: float) -> frozenset[str]:
         async with pool.acquire() as connection:
             try:
                 async with bounded(connection, seconds, TRY_LOCK_SECONDS):
@@ -178,7 +171,7 @@ class AccessFunction:
                 raise slow from error
         return frozenset(row["c"] for row in rows)
 
-    def _keep(self, query: Query, result: frozenset[str] | None) -> None:
+    def _keep(self, query: AccessQuery, result: frozenset[str] | None) -> None:
         self._kept.pop(query, None)
         self._kept[query] = (time.monotonic() + KEEP_SECONDS, result)
         if len(self._kept) > MOST_KEPT:

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import asyncpg
-import orjson
 
-from brain.database.backoff import delays
+from brain.auth.access_query import AccessQuery, access_query
 from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.single_flight import SingleFlight
-from brain.database.watches import WATCHES_CHANNEL
+from brain.database.watch_follower import WatchFollower
 from brain.errors import AccessUndecided
-from brain.message.event import Batch
 from brain.message.matching import RowAccess
 from brain.problems import Problems
 
 # For how long a client that asks for access may wait for the rules to be read.
 FRESH_SECONDS = 1.0
-# For how long what the claims of a token say is kept, for clients that connect one after another.
-KEEP_SECONDS = 3.0
-MOST_KEPT = 1000
 # A client is looked for under each combination of the values that it may see.
-MOST_COMBINATIONS = 1000
+MOST_COMBINATIONS_PER_CHANNEL = 1000
 
 NOTHING = RowAccess("{}")
 
@@ -42,19 +35,13 @@ def ignore(channels: frozenset[str]) -> None:
     """Do nothing when the rules of channels change."""
 
 
-class Query(NamedTuple):
-    claims: str
-    """As JSON."""
-    channels: frozenset[str]
-
-
-class RowRules:
+class RowRules(WatchFollower):
     """
     Knows which channels have row rules, and asks the database what they say of a token.
 
-    The rules are read when a watch changes, and when a client asks for access: one read serves all
-    that wait for it. For open clients nothing leaks before a change is noticed: an event says by
-    itself that it is restricted, and a query for rows that does not say which returns none.
+    The rules are read again when a client asks for access, too. For open clients nothing leaks
+    before a change is noticed: an event says by itself that it is restricted, and a query for rows
+    that does not say which returns none.
     """
 
     def __init__(
@@ -63,42 +50,14 @@ class RowRules:
         problems: Problems | None = None,
         on_change: Callable[[frozenset[str]], None] = ignore,
     ) -> None:
-        """`on_change` is called with the channels whose rules have changed."""
-        self._timeout_seconds = timeout_seconds
-        self._problems = problems or Problems()
+        """`on_change` is called with the channels that have other rules than before."""
+        super().__init__("row rules", timeout_seconds, problems)
         self._on_change = on_change
-        self._pool: asyncpg.Pool | None = None
         self._rules: Mapping[str, int] | None = None
         """The number of those of each channel; None before they were read."""
-        self._changed = asyncio.Event()
-        self._changed.set()
-        self._shared: SingleFlight[Query, Mapping[str, RowAccess]] = SingleFlight("row rules")
-        self._reading: SingleFlight[None, None] = SingleFlight("rules")
-        self._kept: dict[Query, tuple[float, Mapping[str, RowAccess]]] = {}
-        """Until when a result is kept, by time.monotonic(), and the result; the oldest first."""
-
-    def connect(self, pool: asyncpg.Pool) -> None:
-        """Read from `pool` from now on."""
-        self._pool = pool
-
-    def deliver(self, batch: Batch) -> None:
-        """Notice that a watch, and so its rules, may have changed."""
-        if not batch.follows or any(event.channel == WATCHES_CHANNEL for event in batch.events):
-            self._changed.set()
-
-    async def run(self) -> None:
-        """For ever: read the rules when they have changed."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            for seconds in delays():
-                try:
-                    await self._reading.run_later(None, self._read)
-                except DATABASE_ERRORS as error:
-                    self._problems.report("row rules", f"cannot be read: {explain(error)}")
-                    await asyncio.sleep(seconds)
-                else:
-                    break
+        self._asking: SingleFlight[AccessQuery, Mapping[str, RowAccess]] = SingleFlight(
+            "row access"
+        )
 
     async def access(
         self, claims: Mapping[str, Any], channels: Iterable[str]
@@ -113,37 +72,28 @@ class RowRules:
         with suppress(*DATABASE_ERRORS):
             # What is being read by now may be older than the rule that the client knows of.
             async with asyncio.timeout(FRESH_SECONDS):
-                await self._reading.run_later(None, self._read)
+                await self._read()
         rules = self._rules
         asked = frozenset(one for one in channels if rules is None or one in rules)
         if not asked:
             return {}
         try:
-            text = orjson.dumps(dict(claims), option=orjson.OPT_SORT_KEYS).decode()
+            query = access_query(claims, asked)
         except TypeError:  # an integer of more than 64 bits
-            text = "{}"
-        query = Query(text, asked)
-        holds_until, found = self._kept.get(query, (0.0, {}))
-        if time.monotonic() >= holds_until:
-            found = await self._shared.run(query, partial(self._ask, query))
-        return found
+            query = access_query({}, asked)
+        return await self._asking.run(query, partial(self._ask, query))
 
-    async def _read(self) -> None:
-        if self._pool is None:
-            raise TimeoutError
-        async with asyncio.timeout(self._timeout_seconds):
-            records = await self._pool.fetch(RULES)
+    async def _replace(self, pool: asyncpg.Pool) -> None:
+        records = await pool.fetch(RULES)
         former = self._rules
         self._rules = {record["channel"]: record["rule_number"] for record in records}
-        self._kept.clear()
         if former is not None:
             either = former.keys() | self._rules.keys()
             changed = {one for one in either if former.get(one) != self._rules.get(one)}
             if changed:
                 self._on_change(frozenset(changed))
 
-    async def _ask(self, query: Query) -> Mapping[str, RowAccess]:
-        rules = self._rules
+    async def _ask(self, query: AccessQuery) -> Mapping[str, RowAccess]:
         try:
             if self._pool is None:
                 raise TimeoutError
@@ -151,29 +101,17 @@ class RowRules:
                 records = await self._pool.fetch(ACCESS, query.claims, list(query.channels))
         except DATABASE_ERRORS as error:
             self._problems.report("row rules", f"access cannot be decided: {explain(error)}")
-            raise AccessUndecided(
-                "access cannot be decided at the moment, try again later"
-            ) from error
-        found = {record["channel"]: self._access_in(record) for record in records}
-        if rules is self._rules:
-            self._keep(query, found)
-        return found
+            raise AccessUndecided from error
+        return {record["channel"]: self._access_in(record) for record in records}
 
     def _access_in(self, record: asyncpg.Record) -> RowAccess:
         access = RowAccess(record["allowed"])
-        combinations = prod(len(values) for _, values in access.rules)
-        if combinations > MOST_COMBINATIONS:
+        if access.combinations > MOST_COMBINATIONS_PER_CHANNEL:
             self._problems.report(
                 f"row rules {record['channel']}",
-                f"the claims of a token allow {combinations} combinations of values, and at most"
-                f" {MOST_COMBINATIONS} are possible: its client gets no rows",
+                f"the claims of a token allow {access.combinations} combinations of values, and at"
+                f" most {MOST_COMBINATIONS_PER_CHANNEL} are possible: its client gets no rows",
                 channel=record["channel"],
             )
             return NOTHING
         return access
-
-    def _keep(self, query: Query, found: Mapping[str, RowAccess]) -> None:
-        self._kept.pop(query, None)
-        self._kept[query] = (time.monotonic() + KEEP_SECONDS, found)
-        if len(self._kept) > MOST_KEPT:
-            del self._kept[next(iter(self._kept))]

@@ -21,7 +21,7 @@ exempt_option = click.option(
     callback=arguments.text,
     multiple=True,
     metavar="CLAIM=VALUE",
-    help="A client whose token has that value in the claim sees all rows; may be repeated.",
+    help="Clients with that value in that claim of their token see all rows; may be repeated.",
 )
 
 # As brain.watch has them.
@@ -232,20 +232,23 @@ def parsed_types(types: tuple[str, ...]) -> dict[str, str]:
 
 
 def parsed_rules(rules: tuple[str, ...]) -> dict[str, str]:
-    parts = [rule.partition("=") for rule in rules]
-    if any(not (column and claim) for column, _, claim in parts):
-        raise UsageError("a rule is given as column=claim, like customer_id=sub")
-    return {column: claim for column, _, claim in parts}
+    return dict(parsed_pairs(rules, "a rule is given as column=claim, like customer_id=sub"))
 
 
 def parsed_exemption(exempt: tuple[str, ...]) -> dict[str, list[str]]:
-    parts = [one.partition("=") for one in exempt]
-    if any(not (claim and value) for claim, _, value in parts):
-        raise UsageError("an exemption is given as claim=value, like role=admin")
+    pairs = parsed_pairs(exempt, "an exemption is given as claim=value, like role=admin")
     values: dict[str, list[str]] = {}
-    for claim, _, value in parts:
+    for claim, value in pairs:
         values.setdefault(claim, []).append(value)
     return values
+
+
+def parsed_pairs(texts: tuple[str, ...], usage: str) -> list[tuple[str, str]]:
+    """Return the two sides of each `a=b`; raises `UsageError` with `usage` if one is empty."""
+    parts = [text.partition("=") for text in texts]
+    if any(not (left and right) for left, _, right in parts):
+        raise UsageError(usage)
+    return [(left, right) for left, _, right in parts]
 
 
 async def place(connection: asyncpg.Connection) -> str:

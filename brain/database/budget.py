@@ -48,7 +48,7 @@ class TooSlow(Exception):
 
 
 class Locked(TooSlow):
-    """A query met a lock of somebody else."""
+    """A query met a lock that another session holds."""
 
     def __init__(self, name: Hashable) -> None:
         super().__init__(name, "it waited too long for a lock")

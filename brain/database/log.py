@@ -47,7 +47,7 @@ NAMES = """
     CASE brain.repaired(r.recipient) WHEN r.recipient THEN r.recipient ELSE left(r.recipient, 0) END
         AS recipient
 """
-# A repaired value may be another one's: only clients that row rules do not restrict see such a row.
+# A repaired value may equal the value of another client: nobody is sent such a row.
 RULES = """
     CASE WHEN brain.repaired(r.rule_values) <> r.rule_values THEN '{}'
          ELSE r.rule_values END AS rule_values,

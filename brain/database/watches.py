@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 import asyncpg
 import orjson
 
-from brain.database.backoff import delays
 from brain.database.budget import undone
 from brain.database.connection import (
     DATABASE_ERRORS,
@@ -21,18 +20,13 @@ from brain.database.connection import (
     is_lost_link,
 )
 from brain.database.log import LogConnection
-from brain.database.single_flight import SingleFlight
+from brain.database.watch_follower import WatchFollower
 from brain.errors import UsageError
 from brain.message.column_kinds import ColumnKind, ColumnKinds, refusal
-from brain.message.event import Batch
 from brain.message.matching import Topic
 from brain.problems import Problems
 
 CHECK_SECONDS = 60.0
-
-WATCHES_CHANNEL = "brain.watches"
-"""The channel with an event for each change of a watch."""
-
 
 TABLE = """
     SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relname, ARRAY(
@@ -194,45 +188,17 @@ async def unwatch(connection: Queryable, table: str) -> None:
     await connection.execute("SELECT brain.unwatch($1::text::regclass)", table)
 
 
-class WatchedColumns:
+class WatchedColumns(WatchFollower):
     """
     Knows the columns of each watched table, by which filters are refused.
 
-    Read when a watch changes. Before a filter is refused, and for a channel that is not known, they
-    are read again: the filter may come before the news of its watch.
+    Before a filter is refused, and for a channel that is not known, they are read again: the filter
+    may come before the news of its watch.
     """
 
     def __init__(self, timeout_seconds: float, problems: Problems | None = None) -> None:
-        self._timeout_seconds = timeout_seconds
-        self._problems = problems or Problems()
-        self._pool: asyncpg.Pool | None = None
+        super().__init__("watches", timeout_seconds, problems)
         self._kinds: ColumnKinds = {}
-        self._changed = asyncio.Event()
-        self._changed.set()
-        self._shared: SingleFlight[None, None] = SingleFlight("watched columns")
-
-    def connect(self, pool: asyncpg.Pool) -> None:
-        """Read from `pool` from now on."""
-        self._pool = pool
-
-    def deliver(self, batch: Batch) -> None:
-        """Notice that a watch has changed."""
-        if not batch.follows or any(event.channel == WATCHES_CHANNEL for event in batch.events):
-            self._changed.set()
-
-    async def run(self) -> None:
-        """For ever: read the columns when they have changed."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            for seconds in delays():
-                try:
-                    await self._read()
-                except DATABASE_ERRORS as error:
-                    self._problems.report("watches", f"cannot be read: {explain(error)}")
-                    await asyncio.sleep(seconds)
-                else:
-                    break
 
     async def refusal(self, topics: Iterable[Topic]) -> str | None:
         """Return why a filter can never match; None if there is no reason to refuse it."""
@@ -244,21 +210,12 @@ class WatchedColumns:
                 reason = refusal(filtered, self._kinds)
         return reason
 
-    async def _read(self) -> None:
-        """Read the columns; callers share a read that begins after they called."""
-        await self._shared.run_later(None, self._replace)
-
-    async def _replace(self) -> None:
-        async with asyncio.timeout(self._timeout_seconds):
-            self._kinds = await self._queried()
-
-    async def _queried(self) -> ColumnKinds:
-        assert self._pool is not None
+    async def _replace(self, pool: asyncpg.Pool) -> None:
         kinds: dict[str, dict[str, ColumnKind]] = {}
-        rows = await self._pool.fetch("SELECT channel, name, kind FROM brain.watched_columns()")
+        rows = await pool.fetch("SELECT channel, name, kind FROM brain.watched_columns()")
         for row in rows:
             kinds.setdefault(row["channel"], {})[row["name"]] = row["kind"]
-        return kinds
+        self._kinds = kinds
 
 
 async def warn_of_problems(pool: asyncpg.Pool, problems: Problems | None = None) -> None:

@@ -31,9 +31,9 @@ class EqualityIndex(Generic[T]):
     """
     Items by the parts of one channel that they are subscribed to.
 
-    There is one dictionary for all topics that compare the same columns, so an event costs one
-    look-up for each such set of columns, however many values and items there are. A topic whose
-    rules allow several values of a column is under each of them.
+    There is one dictionary for all topics that compare the same columns. An event costs one look-up
+    for each such set of columns, and the number of values and items does not matter. If the rules
+    of a topic allow several values of a column, it is under each of them.
     """
 
     def __init__(self) -> None:

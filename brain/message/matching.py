@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -64,6 +65,11 @@ class RowAccess:
             for name, values in sorted(split_object(self.allowed).items())
         )
 
+    @property
+    def combinations(self) -> int:
+        """How many combinations of those values there are: a client is found under each."""
+        return prod(len(values) for _, values in self.rules)
+
 
 @dataclass(frozen=True, slots=True)
 class Topic:
@@ -87,7 +93,12 @@ class Topic:
     @property
     def combinations(self) -> int:
         """Under how many combinations of values it is found: each takes memory."""
-        return prod(len(values) for _, values in self.rules)
+        return 1 if self.rows is None else self.rows.combinations
+
+
+def has_too_many_combinations(topics: Iterable[Topic]) -> bool:
+    """Return True if one client with all these topics would take too much memory."""
+    return sum(topic.combinations for topic in topics) > MOST_COMBINATIONS
 
 
 def parse_filter(columns: Any) -> Filter:

@@ -24,7 +24,7 @@ class SubscriptionSet:
             if topic.channel not in self._whole:
                 self._parts.setdefault(topic.channel, EqualityIndex()).add(topic, topic)
         self._private: SubscriptionSet | None = None
-        """For messages to this user alone, whom no row rule restricts."""
+        """Without row rules: messages to this user alone are not restricted by them."""
         if self.rows:
             self._private = SubscriptionSet(frozenset(replace(t, rows=None) for t in topics))
 

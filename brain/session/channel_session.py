@@ -29,7 +29,13 @@ from brain.message.commands import (
     Unsubscribe,
 )
 from brain.message.cursor import Cursor
-from brain.message.matching import MOST_COMBINATIONS, Filter, ReadAccess, Topic, requested_topics
+from brain.message.matching import (
+    Filter,
+    ReadAccess,
+    Topic,
+    has_too_many_combinations,
+    requested_topics,
+)
 from brain.message.rendering import encoding_of
 from brain.message.subscription_set import SubscriptionSet
 from brain.message.wire_format import Welcome, WireFormat
@@ -213,11 +219,6 @@ class ChannelSession(Session):
             case Refuse():
                 self._refuse(command.reason)
 
-    def _is_too_much(self, topics: frozenset[Topic], access: ReadAccess) -> bool:
-        """Return True if a client has too many topics for the rows that its token allows."""
-        in_all = self._readable(access).topics | topics
-        return sum(topic.combinations for topic in in_all) > MOST_COMBINATIONS
-
     def _change_access(self, access: ReadAccess) -> None:
         """Go on with what the client may read by now: it loads its state again."""
         before = self._readable(self._access)
@@ -230,11 +231,12 @@ class ChannelSession(Session):
         names = (*self._subscriptions.names, command.name)
         access = await self._context.authority.read_access(self._identity, names)
         topics = requested_topics(command.name, command.where, access)
+        in_all = self._readable(access).topics | topics
         if not topics:
             self._refuse(f"Not allowed to read {command.name}")
         elif (reason := await self._context.refuse_filters(topics)) is not None:
             self._refuse(reason)
-        elif self._is_too_much(topics, access) or not self._subscriptions.add(
+        elif has_too_many_combinations(in_all) or not self._subscriptions.add(
             command.name, command.where
         ):
             self._refuse("Too many subscriptions")
@@ -274,8 +276,7 @@ class ChannelSession(Session):
         after = self._readable(access)
         if any(before.rows.get(c) != after.rows.get(c) for c in before.channels & after.channels):
             self._on_gap(HistoryLost("which rows this client may see has changed"))
-        readable = self._readable(access).topics
-        if (reason := await self._context.refuse_filters(readable)) is not None:
+        if (reason := await self._context.refuse_filters(after.topics)) is not None:
             self._refuse(reason)
 
     def _become(self, identity: Identity) -> None:

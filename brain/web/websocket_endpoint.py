@@ -15,9 +15,9 @@ from brain.errors import AccessUndecided
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
 from brain.message.matching import (
-    MOST_COMBINATIONS,
     Filter,
     filter_json,
+    has_too_many_combinations,
     parse_filter,
     requested_topics,
 )
@@ -133,7 +133,7 @@ async def open_channels(
         await refuse(websocket, error.http_status, str(error))
         return
     topics = [t for name in request.names for t in requested_topics(name, request.where, access)]
-    if sum(topic.combinations for topic in topics) > MOST_COMBINATIONS:
+    if has_too_many_combinations(topics):
         await refuse(websocket, 400, "too many subscriptions for the rows that the token allows")
         return
     if (reason := await services.sessions.refuse_filters(topics)) is not None:

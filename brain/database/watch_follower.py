@@ -1,0 +1,70 @@
+"""Reads something of the watches again when one of them has changed."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+
+import asyncpg
+
+from brain.database.backoff import delays
+from brain.database.connection import DATABASE_ERRORS, explain
+from brain.database.single_flight import SingleFlight
+from brain.message.event import Batch
+from brain.problems import Problems
+
+WATCHES_CHANNEL = "brain.watches"
+"""The channel with an event for each change of a watch."""
+
+
+class WatchFollower(ABC):
+    """Knows something of the watches, as it was when it was read last."""
+
+    def __init__(
+        self, address: str, timeout_seconds: float, problems: Problems | None = None
+    ) -> None:
+        """`address` is that of its problems; a read may take `timeout_seconds`."""
+        self._address = address
+        self._timeout_seconds = timeout_seconds
+        self._problems = problems or Problems()
+        self._pool: asyncpg.Pool | None = None
+        self._changed = asyncio.Event()
+        self._changed.set()
+        self._reading: SingleFlight[None, None] = SingleFlight(address)
+
+    def connect(self, pool: asyncpg.Pool) -> None:
+        """Read from `pool` from now on."""
+        self._pool = pool
+
+    def deliver(self, batch: Batch) -> None:
+        """Notice that a watch may have changed."""
+        if not batch.follows or any(event.channel == WATCHES_CHANNEL for event in batch.events):
+            self._changed.set()
+
+    async def run(self) -> None:
+        """For ever: read when a watch has changed."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            for seconds in delays():
+                try:
+                    await self._read()
+                except DATABASE_ERRORS as error:
+                    self._problems.report(self._address, f"cannot be read: {explain(error)}")
+                    await asyncio.sleep(seconds)
+                else:
+                    break
+
+    async def _read(self) -> None:
+        """Read; callers share a read that begins after they called. Raises `DATABASE_ERRORS`."""
+        await self._reading.run_later(None, self._read_now)
+
+    async def _read_now(self) -> None:
+        if self._pool is None:
+            raise TimeoutError
+        async with asyncio.timeout(self._timeout_seconds):
+            await self._replace(self._pool)
+
+    @abstractmethod
+    async def _replace(self, pool: asyncpg.Pool) -> None:
+        """Read from `pool`, and know what is read in place of what was known before."""
