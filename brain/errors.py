@@ -171,8 +171,10 @@ class AccessUndecided(BrainError):
 
     http_status = 503
 
-    def __init__(self) -> None:
-        super().__init__("access cannot be decided at the moment, try again later")
+    def __init__(
+        self, text: str = "access cannot be decided at the moment, try again later"
+    ) -> None:
+        super().__init__(text)
 
 
 class ConnectionEnded(BrainError):
