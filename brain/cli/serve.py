@@ -168,7 +168,8 @@ async def prepare(
     else:
         await migrations.require_current(url, schemas)
     async with connected(url) as connection:
-        await warn_of_superuser(connection)
+        if settings.database_url is not None:
+            await warn_of_superuser(connection)
         # A role without the rights of the listener would be refused again and again in the
         # background: it fails here instead.
         await Log(connection, settings.database_timeout_seconds).tick()

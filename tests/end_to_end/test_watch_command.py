@@ -152,7 +152,7 @@ async def test_the_options_of_a_watch_are_listed_where_they_are_set(url: dict[st
         ).status == 0
         return (await brain("watches", **url)).stdout
 
-    assert await listed() == "orders  orders (id, status) immediate\n"
+    assert await listed() == "orders  public.orders (id, status) immediate\n"
     assert (
         await listed(
             "--replicated",
@@ -163,9 +163,11 @@ async def test_the_options_of_a_watch_are_listed_where_they_are_set(url: dict[st
             "--type",
             "delete=gone",
         )
-        == "orders  orders (id, status) deferred replicated delete=gone insert=placed\n"
+        == "orders  public.orders (id, status) deferred replicated delete=gone insert=placed\n"
     )
-    assert await listed("--replicated") == "orders  orders (id, status) immediate replicated\n"
+    assert (
+        await listed("--replicated") == "orders  public.orders (id, status) immediate replicated\n"
+    )
 
 
 async def test_warnings_are_printed(url: dict[str, str]) -> None:

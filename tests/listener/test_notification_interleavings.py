@@ -134,8 +134,11 @@ class Stage:
 async def stage(database: str, connection: asyncpg.Connection) -> AsyncIterator[Stage]:
     await insert(connection, "writer 1", "writer 2")
     async with AsyncExitStack() as stack:
-        sessions = [await stack.enter_async_context(connected(database)) for _ in range(5)]
-        yield Stage(*sessions)
+        node = [await stack.enter_async_context(connected(database)) for _ in range(2)]
+        applications = [await asyncpg.connect(database) for _ in range(3)]
+        for application in applications:
+            stack.push_async_callback(application.close)
+        yield Stage(*node, *applications)
 
 
 def model_loses(model: type[Model], moves: list[str]) -> bool:
