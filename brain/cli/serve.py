@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import asyncpg
 import click
 
 import brain
@@ -95,6 +94,8 @@ def serve_command(samples: bool, **flags: Any) -> None:
     end_on_signals()
     with database(settings) as (url, psql, server):
         run(url, prepare(url, settings, systems, installed, samples=samples))
+        if settings.database_url is not None:
+            run(url, warn_of_superuser(url))
         status = serve_database(
             url,
             settings,
@@ -168,8 +169,6 @@ async def prepare(
     else:
         await migrations.require_current(url, schemas)
     async with connected(url) as connection:
-        if settings.database_url is not None:
-            await warn_of_superuser(connection)
         # A role without the rights of the listener would be refused again and again in the
         # background: it fails here instead.
         await Log(connection, settings.database_timeout_seconds).tick()
@@ -184,9 +183,10 @@ async def prepare(
                     click.echo(f"brain: {reason}", err=True)
 
 
-async def warn_of_superuser(connection: asyncpg.Connection) -> None:
-    if role := await connection.fetchval(SUPERUSER):
-        click.echo(f"brain: {TOO_MANY_RIGHTS.format(role)}", err=True)
+async def warn_of_superuser(url: str) -> None:
+    async with connected(url) as connection:
+        if role := await connection.fetchval(SUPERUSER):
+            click.echo(f"brain: {TOO_MANY_RIGHTS.format(role)}", err=True)
 
 
 def examples_of(systems: list[System], has_samples: bool) -> dict[str, str]:

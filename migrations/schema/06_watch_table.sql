@@ -158,9 +158,9 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.has_row_security FROM PUBLIC;
 
--- What brain_reader may read, and for which watch or feed.
+-- What brain_reader may read, and for which watch, feed or table of a system.
 CREATE TABLE IF NOT EXISTS brain.reader_grants (
-    purpose  text     NOT NULL,  -- watch 17, feed open-orders
+    purpose  text     NOT NULL,  -- watch 17, feed open-orders, system public.tasks
     relation regclass NOT NULL,
     columns  text[],             -- null: all
     PRIMARY KEY (purpose, relation)
@@ -175,7 +175,8 @@ DECLARE
                                     WHERE g.purpose = let_read.purpose);
     command text;
 BEGIN
-    DELETE FROM brain.reader_grants g WHERE g.purpose = let_read.purpose;
+    DELETE FROM brain.reader_grants g
+     WHERE g.purpose = let_read.purpose OR NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = g.relation);
     INSERT INTO brain.reader_grants SELECT DISTINCT let_read.purpose, r, let_read.columns FROM unnest(relations) r;
     FOR command IN
         SELECT format('REVOKE SELECT ON %s FROM brain_reader', c.oid::regclass)

@@ -108,6 +108,8 @@ BEGIN
         BEGIN
             EXECUTE definition;
             created := brain.relation_of(relation);
+            PERFORM brain.let_read('system ' || relation, ARRAY[created::oid], ARRAY(
+                SELECT a.attname FROM pg_attribute a WHERE a.attrelid = created AND a.attnum > 0));
         EXCEPTION
             WHEN duplicate_object OR duplicate_table OR invalid_schema_name THEN
                 failure := SQLERRM;

@@ -132,10 +132,10 @@ async def recent_tasks(
                 if shown is None:
                     return None
                 names = COLUMNS if shown["is_own"] else COLUMNS.keys() & set(shown["columns"])
-                query = [recent(names, shown["rows"], most), "{" + ",".join(names) + "}"]
-                if not shown["is_own"]:
-                    query.insert(0, AS_READER)
-                text: str = await connection.fetchval(*query, timeout=seconds + GRACE_SECONDS)
+                query = recent(names, shown["rows"], most)
+                text: str = await connection.fetchval(
+                    AS_READER, query, "{" + ",".join(names) + "}", timeout=seconds + GRACE_SECONDS
+                )
     except (QueryFailed, TooSlow) as error:
         raise unavailable(CHANNEL, error) from error
     return text
