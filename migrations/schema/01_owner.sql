@@ -2,7 +2,7 @@
 -- owner, so the owner is a role that cannot log in and that owns nothing else.
 --
 -- And the reader, as which tables are read: what others define on a table (policies, functions of indexes, casts)
--- runs as the role that reads it. 12_reader.sql says what it may do.
+-- runs as the role that reads it. 09_read_tables.sql says what it may do.
 
 DO $$
 DECLARE

@@ -27,19 +27,19 @@ OLDER = {
         ("    'I(nsert)", "    'i(nsert)"),
     ],
     "04_append_to_log.sql": [("key, data, old%s)", "key, data, old%s) /* then */")],
-    "05_capture_trigger.sql": [("IF %15$s THEN\n", "IF true OR %15$s THEN\n")],
-    "06_watch_table.sql": [("WHEN c.oid IS NULL THEN ARRAY", "WHEN w.relation IS NULL THEN ARRAY")],
-    "08_presence.sql": [
+    "06_capture_trigger.sql": [("IF %15$s THEN\n", "IF true OR %15$s THEN\n")],
+    "10_watch_problems.sql": [("WHEN c.oid IS NULL THEN ARRAY", "WHEN w.relation IS NULL THEN ARRAY")],
+    "12_presence.sql": [
         ("CREATE INDEX IF NOT EXISTS", "-- CREATE INDEX"),
         ("'busy', 'offline'))", "'busy'))"),
     ],
-    "09_revocations.sql": [
+    "13_revocations.sql": [
         ("timestamptz NOT NULL,\n    reason     text", "timestamptz NOT NULL"),
         ("user_id text, reason text DEFAULT NULL", "user_id text"),
         ("clock_timestamp(), reason)", "clock_timestamp())"),
         (", reason = excluded.reason", ""),
     ],
-    "10_feeds.sql": [
+    "14_feeds.sql": [
         (
             "public, pg_temp SET standard_conforming_strings",
             "public SET standard_conforming_strings",

@@ -21,6 +21,7 @@ SET search_path = pg_catalog, pg_temp AS $$
     SELECT state
 $$;
 REVOKE ALL ON FUNCTION brain.as_state FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION brain.as_state TO brain_reader;
 
 -- The state of a feed as JSON text; null where its query returns no row. It runs with the rights of brain_reader, as
 -- brain_reader.run says, and has one text per value, whatever the settings of the session.

@@ -1,0 +1,189 @@
+-- What others can define runs with the rights of brain_reader and no more. To plan and run a query of a table is to
+-- run what its owner, or the owner of a type or a function, has defined: policies, casts, operators, views, and the
+-- functions of indexes, which the planner evaluates. So no query of a user's table runs with the rights of Brain.
+--
+-- brain_reader may read the listed columns of watched tables, and the tables of feeds; it has no other right, and
+-- cannot log in. SET ROLE would not do: a function that runs after it can RESET ROLE. In a function that is
+-- SECURITY DEFINER it cannot. That function belongs to brain_reader, and so does its schema, which is what a restored
+-- dump needs. docs/design.md weighs the alternatives.
+
+RESET ROLE;
+
+DO $$
+BEGIN
+    IF to_regnamespace('brain_reader') IS NULL THEN
+        CREATE SCHEMA brain_reader AUTHORIZATION brain_reader;
+    END IF;
+END $$;
+
+SET LOCAL ROLE brain_reader;
+
+GRANT USAGE ON SCHEMA brain_reader TO brain_owner;
+
+-- The results of a query of one text column, run as brain_reader: up to and with the row that makes them more than
+-- so many bytes. $1 of the query is `argument`. The transaction is read only from then on, which cannot be undone:
+-- so what runs here cannot change this function, which belongs to brain_reader. The caller has to roll back: what
+-- else a query may leave behind (settings, cursors that are kept beyond the transaction) ends with that.
+CREATE OR REPLACE FUNCTION brain_reader.run(query text, argument text DEFAULT NULL, most_bytes bigint DEFAULT NULL)
+RETURNS SETOF text LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET bytea_output = hex
+SET datestyle = 'ISO, MDY' SET intervalstyle = postgres SET timezone = 'UTC' SET lc_monetary = 'C'
+SET quote_all_identifiers = off AS $$
+DECLARE
+    value text;
+    bytes bigint := 0;
+BEGIN
+    PERFORM set_config('transaction_read_only', 'on', true);
+    FOR value IN EXECUTE query USING argument LOOP
+        RETURN NEXT value;
+        bytes := bytes + coalesce(octet_length(value), 0);
+        EXIT WHEN bytes > most_bytes;
+    END LOOP;
+END $$;
+
+REVOKE ALL ON FUNCTION brain_reader.run FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION brain_reader.run TO brain_owner;
+
+RESET ROLE;
+
+SET LOCAL ROLE brain_owner;
+
+-- What brain_reader may read, and for which watch, feed or table of a system.
+CREATE TABLE IF NOT EXISTS brain.reader_grants (
+    purpose  text     NOT NULL,  -- watch 17, feed open-orders, system public.tasks
+    relation regclass NOT NULL,
+    columns  text[],             -- null: all
+    PRIMARY KEY (purpose, relation)
+);
+
+-- Lets brain_reader read relations for a purpose, and nothing else for that one: these columns of each, or all if
+-- null. What the caller may not grant is left out: brain.limits and the errors of reading say so.
+CREATE OR REPLACE FUNCTION brain.let_read(purpose text, relations oid[], columns text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    former CONSTANT oid[] := ARRAY(SELECT g.relation::oid FROM brain.reader_grants g
+                                    WHERE g.purpose = let_read.purpose);
+    command text;
+BEGIN
+    DELETE FROM brain.reader_grants g
+     WHERE g.purpose = let_read.purpose OR NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = g.relation);
+    INSERT INTO brain.reader_grants SELECT DISTINCT let_read.purpose, r, let_read.columns FROM unnest(relations) r;
+    FOR command IN
+        SELECT format('REVOKE SELECT ON %s FROM brain_reader', c.oid::regclass)
+          FROM pg_class c WHERE c.oid = ANY (former) AND has_table_privilege(c.oid, 'SELECT WITH GRANT OPTION')
+         UNION ALL
+        SELECT format('GRANT USAGE ON SCHEMA %s TO brain_reader', n)
+          FROM (SELECT DISTINCT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = ANY (relations)) s (n)
+         WHERE NOT has_schema_privilege('brain_reader', n, 'USAGE')
+           AND has_schema_privilege(n, 'USAGE WITH GRANT OPTION')
+         UNION ALL
+        SELECT format('GRANT SELECT %s ON %s TO brain_reader', '(' || c.list || ')', g.relation)
+          FROM brain.reader_grants g
+          LEFT JOIN LATERAL (
+               SELECT string_agg(quote_ident(a.attname), ', ') FROM pg_attribute a
+                WHERE a.attrelid = g.relation AND a.attname = ANY (g.columns) AND NOT a.attisdropped
+                  AND has_column_privilege(a.attrelid, a.attnum, 'SELECT WITH GRANT OPTION')) c (list) ON true
+         WHERE g.relation::oid = ANY (former || relations)
+           AND (c.list IS NOT NULL
+                OR (g.columns IS NULL AND has_table_privilege(g.relation, 'SELECT WITH GRANT OPTION')))
+    LOOP
+        EXECUTE command;
+    END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION brain.let_read FROM PUBLIC;
+
+-- Whether a policy shows every row of a table to brain_reader, whatever other permissive policies there are.
+CREATE OR REPLACE FUNCTION brain.has_reader_policy(relation regclass) RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM pg_policy p
+                    WHERE p.polrelid = relation AND p.polpermissive AND p.polcmd IN ('r', '*')
+                      AND 'brain_reader'::regrole = ANY (p.polroles)
+                      AND pg_get_expr(p.polqual, p.polrelid) = 'true')
+$$;
+REVOKE ALL ON FUNCTION brain.has_reader_policy FROM PUBLIC;
+
+-- Why brain_reader cannot read all rows of a watched table, with the way out; null if it can.
+CREATE OR REPLACE FUNCTION brain.reader_problem(watched brain.watched) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(
+        (SELECT format('brain_reader may not read %s, so Brain sends no snapshots of the channel %s: %s',
+                       watched.relation, watched.channel, string_agg(grant_needed, '; '))
+           FROM (SELECT format('GRANT USAGE ON SCHEMA %s TO brain_reader', c.relnamespace::regnamespace)
+                            AS grant_needed
+                   FROM pg_class c
+                  WHERE c.oid = watched.relation
+                    AND NOT has_schema_privilege('brain_reader', c.relnamespace, 'USAGE')
+                  UNION ALL
+                 SELECT format('GRANT SELECT ON %s TO brain_reader', watched.relation)
+                  WHERE EXISTS (SELECT FROM pg_attribute a
+                                 WHERE a.attrelid = watched.relation AND a.attnum > 0 AND NOT a.attisdropped
+                                   AND a.attname = ANY (brain.read_columns(watched))
+                                   AND NOT has_column_privilege('brain_reader', a.attrelid, a.attnum, 'SELECT')))
+                grants
+         HAVING count(*) > 0),
+        (SELECT format('row-level security of %1$s hides rows from brain_reader, so Brain sends no snapshots of the '
+                       'channel %2$s: CREATE POLICY "!brain_reader" ON %1$s FOR SELECT TO brain_reader USING (true)',
+                       watched.relation, watched.channel)
+           FROM pg_class c
+          WHERE c.oid = watched.relation AND c.relrowsecurity AND NOT brain.has_reader_policy(watched.relation)))
+$$;
+REVOKE ALL ON FUNCTION brain.reader_problem FROM PUBLIC;
+
+-- Lets brain_reader read the columns of a watch, and all rows, where the caller may allow that.
+CREATE OR REPLACE FUNCTION brain.let_read_watched(watched brain.watched) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM brain.let_read('watch ' || watched.id, ARRAY[watched.relation::oid], brain.read_columns(watched));
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = watched.relation AND c.relrowsecurity
+                  AND pg_has_role(c.relowner, 'USAGE'))
+       AND NOT brain.has_reader_policy(watched.relation) THEN
+        EXECUTE format('DROP POLICY IF EXISTS "!brain_reader" ON %1$s; CREATE POLICY "!brain_reader" ON %1$s '
+                       'FOR SELECT TO brain_reader USING (true)', watched.relation);
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION brain.let_read_watched FROM PUBLIC;
+
+-- The table in a FROM clause: a partitioned table with its partitions, any other table alone, because its
+-- triggers do not see what is written to tables that inherit from it.
+CREATE OR REPLACE FUNCTION brain.table_expression(relation regclass) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN c.relkind = 'p' THEN '' ELSE 'ONLY ' END || relation::text
+      FROM pg_class c WHERE c.oid = relation
+$$;
+REVOKE ALL ON FUNCTION brain.table_expression FROM PUBLIC;
+
+-- The query for the watched columns of every row, as JSON text; values that are omitted from events are
+-- omitted here too. `allowed`, as brain.row_access returns it, says which rows of a table with row rules: none if
+-- it is null, or of former rules. One that cannot be shown fails it, unless it is `careful`, which takes longer.
+CREATE OR REPLACE FUNCTION brain.select_statement(watched brain.watched, careful boolean DEFAULT false,
+                                                  allowed jsonb DEFAULT NULL) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format($select$
+        SELECT CASE WHEN octet_length(complete.data) <= %s THEN complete.data
+                    ELSE brain.object_of(%L, %L, (brain.leave_out_largest(ARRAY[%s], NULL, %s, %s)).new_parts) END
+          FROM %s r, LATERAL (SELECT CASE WHEN (%s) IS NOT TRUE THEN %s END AS data OFFSET 0) complete
+         WHERE %s$select$,
+        least(watched.column_bytes, watched.row_bytes), array_agg(name ORDER BY number),
+        array_agg(is_listed ORDER BY number), string_agg(format(
+            'CASE WHEN %s THEN NULL ELSE %s END', coalesce(size || ' > ' || watched.column_bytes, 'false'),
+            format(CASE WHEN careful THEN 'brain.careful_text(%s, %s)'
+                        ELSE 'brain.text_within(to_json(%s)::text, %s)' END,
+                   CASE WHEN careful THEN value ELSE shown END,
+                   CASE WHEN size LIKE 'octet_length%' THEN 'NULL' ELSE watched.column_bytes::text END)),
+            ', ' ORDER BY number),
+        cardinality(watched.key_columns), watched.row_bytes, brain.table_expression(watched.relation),
+        CASE WHEN careful THEN 'true'
+             ELSE coalesce('greatest(' || string_agg(size, ', ' ORDER BY number) || ') > ' || watched.column_bytes,
+                           'false') END,
+        brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
+                                array_agg(shown ORDER BY number) FILTER (WHERE is_listed)),
+        brain.rows_condition(watched, allowed))
+      FROM brain.column_expressions(watched, 'r')
+$$;
+REVOKE ALL ON FUNCTION brain.select_statement FROM PUBLIC;
+
+-- What that query calls.
+GRANT USAGE ON SCHEMA brain TO brain_reader;
+GRANT EXECUTE ON FUNCTION brain.text_within, brain.careful_text, brain.object_of, brain.leave_out_largest,
+    brain.repaired, brain.json_of, brain.json_expression, brain.fields_of, brain.is_trusted, brain.base_type
+    TO brain_reader;
