@@ -28,7 +28,9 @@ OLDER = {
     ],
     "04_append_to_log.sql": [("key, data, old%s)", "key, data, old%s) /* then */")],
     "06_capture_trigger.sql": [("IF %15$s THEN\n", "IF true OR %15$s THEN\n")],
-    "10_watch_problems.sql": [("WHEN c.oid IS NULL THEN ARRAY", "WHEN w.relation IS NULL THEN ARRAY")],
+    "10_watch_problems.sql": [
+        ("WHEN c.oid IS NULL THEN ARRAY", "WHEN w.relation IS NULL THEN ARRAY")
+    ],
     "12_presence.sql": [
         ("CREATE INDEX IF NOT EXISTS", "-- CREATE INDEX"),
         ("'busy', 'offline'))", "'busy'))"),
