@@ -223,6 +223,14 @@ async def undone(connection: LogConnection, **options: Any) -> AsyncIterator[Non
 
 
 @asynccontextmanager
+async def as_reader(connection: LogConnection, **options: Any) -> AsyncIterator[None]:
+    """Open a transaction that is rolled back, in which `pg_temp.brain_read` runs queries."""
+    await connection.execute("SELECT brain.open_reader()")
+    async with undone(connection, **options):
+        yield
+
+
+@asynccontextmanager
 async def bounded(
     connection: LogConnection, seconds: float, lock_seconds: float = LOCK_SECONDS
 ) -> AsyncIterator[None]:

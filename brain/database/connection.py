@@ -13,6 +13,7 @@ import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
 from brain.database.session_settings import (
+    DISCARD_TEMPORARY,
     FORGET,
     PLANNED_AS_NEEDED,
     PLANNED_ONCE,
@@ -122,7 +123,7 @@ async def start_session_over(connection: asyncpg.Connection) -> None:
     """Make a session of a pool what it was at first, in one round trip, or close it."""
     settings = session_settings(connection, PLANNED_AS_NEEDED)
     try:
-        await connection.execute(FORGET + settings, timeout=CLOSE_SECONDS)
+        await connection.execute(FORGET + settings + DISCARD_TEMPORARY, timeout=CLOSE_SECONDS)
     except DATABASE_ERRORS:
         # The query of the one who returns it has been answered.
         connection.terminate()

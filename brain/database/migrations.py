@@ -84,8 +84,15 @@ MISSING_RIGHTS = """
     ) || ARRAY(
         SELECT format('GRANT CREATE ON DATABASE %I TO %I', current_database(), current_user)
          WHERE NOT has_database_privilege(current_database(), 'CREATE')
-           AND EXISTS (SELECT FROM unnest(ARRAY['brain', 'brain_reader']) s
-                        WHERE to_regnamespace(s) IS NULL)
+           AND to_regnamespace('brain') IS NULL
+    ) || ARRAY(
+        SELECT format('GRANT TEMPORARY ON DATABASE %I TO brain_reader', current_database())
+          FROM pg_database d
+         WHERE d.datname = current_database()
+           AND NOT has_database_privilege(d.oid, 'TEMPORARY WITH GRANT OPTION')
+           AND NOT EXISTS (SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+                            WHERE a.privilege_type = 'TEMPORARY'
+                              AND a.grantee IN (0, coalesce(to_regrole('brain_reader'), 0)))
     ) || ARRAY(
         SELECT format('GRANT CREATE ON SCHEMA public TO %I', current_user)
          WHERE $1 AND NOT has_schema_privilege('public', 'CREATE')

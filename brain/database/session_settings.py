@@ -74,8 +74,20 @@ FORGET = """
     UNLISTEN *;
     SELECT pg_catalog.pg_advisory_unlock_all();
     DEALLOCATE ALL;
-    DISCARD TEMP;
     DISCARD SEQUENCES;
+"""
+# To be run with the session settings. What `brain.open_reader` creates is kept: a session that
+# reads tables does so again.
+DISCARD_TEMPORARY = """
+    DO $$ BEGIN
+        IF EXISTS (SELECT FROM pg_depend
+                    WHERE refclassid = 'pg_namespace'::regclass AND refobjid = pg_my_temp_schema()
+                      AND (classid, objid) IS DISTINCT FROM (
+                          'pg_proc'::regclass,
+                          to_regprocedure('pg_temp.brain_read(text, text, bigint)'))) THEN
+            DISCARD TEMP;
+        END IF;
+    END $$;
 """
 
 

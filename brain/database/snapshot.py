@@ -19,9 +19,9 @@ from brain.database.budget import (
     Locked,
     QueryFailed,
     TooSlow,
+    as_reader,
     reason,
     unavailable,
-    undone,
 )
 from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.log import LogConnection
@@ -149,7 +149,7 @@ class SnapshotReader:
                         pool.acquire(timeout=self._table_seconds)
                     )
                     await reading.enter_async_context(
-                        undone(connection, isolation="repeatable_read", readonly=True)
+                        as_reader(connection, isolation="repeatable_read", readonly=True)
                     )
                     cursor = await tick_at_snapshot(ticking, connection, tables)
                 rows = await self._rows(connection, allowed, seconds, reservation)

@@ -34,7 +34,7 @@ STATEMENT = """
       FROM brain.watched w WHERE w.channel = $1
 """
 # What runs here has its rights and nothing else of the session.
-ROWS = "SELECT data FROM brain_reader.run($1, NULL, $2) r (data)"
+ROWS = "SELECT data FROM pg_temp.brain_read($1, NULL, $2) r (data)"
 # How the columns of a row are read, and how its text: each for what the one before cannot read.
 WAYS = ((False, "data"), (False, "brain.repaired(data)"), (True, "brain.repaired(data)"))
 # What is no fault of a value in the table.

@@ -15,11 +15,11 @@ from brain.database.budget import (
     Lanes,
     QueryFailed,
     TooSlow,
+    as_reader,
     concerning,
     limits,
     reason,
     unavailable,
-    undone,
 )
 from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.single_flight import SingleFlight
@@ -164,7 +164,7 @@ class FeedReader:
             return None
         async with self._pool.acquire(timeout=self._timeout_seconds) as connection:
             with concerning((name, argument), seconds):
-                async with undone(connection):
+                async with as_reader(connection):
                     await connection.execute(f"{PINNED};{limits(seconds, TRY_LOCK_SECONDS)}")
                     return await connection.fetchrow(
                         STATE, name, argument, self._most_bytes, timeout=seconds + GRACE_SECONDS

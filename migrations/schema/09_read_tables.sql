@@ -2,51 +2,64 @@
 -- run what its owner, or the owner of a type or a function, has defined: policies, casts, operators, views, and the
 -- functions of indexes, which the planner evaluates. So no query of a user's table runs with the rights of Brain.
 --
--- brain_reader may read the listed columns of watched tables, and the tables of feeds; it has no other right, and
--- cannot log in. SET ROLE would not do: a function that runs after it can RESET ROLE. In a function that is
--- SECURITY DEFINER it cannot. That function belongs to brain_reader, and so does its schema, which is what a restored
--- dump needs. docs/design.md weighs the alternatives.
+-- brain_reader may read the listed columns of watched tables, and the tables of feeds; it has no other right, owns
+-- nothing, and cannot log in. SET ROLE would not do: a function that runs after it can RESET ROLE. In a function that
+-- is SECURITY DEFINER it cannot. That function would have to belong to brain_reader in a dump too, which asks for a
+-- schema of its own: so each session that reads tables creates it for itself. docs/design.md weighs the alternatives.
 
 RESET ROLE;
 
 DO $$
 BEGIN
-    IF to_regnamespace('brain_reader') IS NULL THEN
-        CREATE SCHEMA brain_reader AUTHORIZATION brain_reader;
+    IF NOT has_database_privilege('brain_reader', current_database(), 'TEMPORARY')
+       AND has_database_privilege(current_database(), 'TEMPORARY WITH GRANT OPTION') THEN
+        EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO brain_reader', current_database());
     END IF;
 END $$;
 
-SET LOCAL ROLE brain_reader;
-
-GRANT USAGE ON SCHEMA brain_reader TO brain_owner;
-
--- The results of a query of one text column, run as brain_reader: up to and with the row that makes them more than
--- so many bytes. $1 of the query is `argument`. The transaction is read only from then on, which cannot be undone:
--- so what runs here cannot change this function, which belongs to brain_reader. The caller has to roll back: what
--- else a query may leave behind (settings, cursors that are kept beyond the transaction) ends with that.
-CREATE OR REPLACE FUNCTION brain_reader.run(query text, argument text DEFAULT NULL, most_bytes bigint DEFAULT NULL)
-RETURNS SETOF text LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET bytea_output = hex
-SET datestyle = 'ISO, MDY' SET intervalstyle = postgres SET timezone = 'UTC' SET lc_monetary = 'C'
-SET quote_all_identifiers = off AS $$
-DECLARE
-    value text;
-    bytes bigint := 0;
-BEGIN
-    PERFORM set_config('transaction_read_only', 'on', true);
-    FOR value IN EXECUTE query USING argument LOOP
-        RETURN NEXT value;
-        bytes := bytes + coalesce(octet_length(value), 0);
-        EXIT WHEN bytes > most_bytes;
-    END LOOP;
-END $$;
-
-REVOKE ALL ON FUNCTION brain_reader.run FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION brain_reader.run TO brain_owner;
-
-RESET ROLE;
-
 SET LOCAL ROLE brain_owner;
+
+-- Creates pg_temp.brain_read in the session, unless it is there. Not to be called in the transaction that reads: that
+-- one is rolled back.
+--
+-- brain_read returns the results of a query of one text column, run as brain_reader: up to and with the row that makes
+-- them more than so many bytes. $1 of the query is `argument`. The transaction is read only from then on, which cannot
+-- be undone: so what runs there cannot change brain_read, which belongs to brain_reader. The caller has to roll back:
+-- what else a query may leave behind (settings, cursors that are kept beyond the transaction) ends with that.
+CREATE OR REPLACE FUNCTION brain.open_reader() RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $open$
+DECLARE
+    former CONSTANT text := current_setting('role');
+BEGIN
+    IF EXISTS (SELECT FROM pg_proc p WHERE p.oid = to_regprocedure('pg_temp.brain_read(text, text, bigint)')
+                  AND p.proowner = 'brain_reader'::regrole) THEN
+        RETURN;
+    ELSIF NOT has_database_privilege('brain_reader', current_database(), 'TEMPORARY') THEN
+        RAISE EXCEPTION 'brain_reader may not read tables: GRANT TEMPORARY ON DATABASE % TO brain_reader',
+              quote_ident(current_database()) USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    PERFORM set_config('role', 'brain_reader', true);
+    CREATE FUNCTION pg_temp.brain_read(query text, argument text DEFAULT NULL, most_bytes bigint DEFAULT NULL)
+    RETURNS SETOF text LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET bytea_output = hex
+    SET datestyle = 'ISO, MDY' SET intervalstyle = postgres SET timezone = 'UTC' SET lc_monetary = 'C'
+    SET quote_all_identifiers = off AS $read$
+    DECLARE
+        value text;
+        bytes bigint := 0;
+    BEGIN
+        PERFORM set_config('transaction_read_only', 'on', true);
+        FOR value IN EXECUTE query USING argument LOOP
+            RETURN NEXT value;
+            bytes := bytes + coalesce(octet_length(value), 0);
+            EXIT WHEN bytes > most_bytes;
+        END LOOP;
+    END $read$;
+    REVOKE ALL ON FUNCTION pg_temp.brain_read FROM PUBLIC;
+    GRANT EXECUTE ON FUNCTION pg_temp.brain_read TO SESSION_USER;
+    PERFORM set_config('role', former, true);
+END $open$;
+REVOKE ALL ON FUNCTION brain.open_reader FROM PUBLIC;
 
 -- What brain_reader may read, and for which watch, feed or table of a system.
 CREATE TABLE IF NOT EXISTS brain.reader_grants (

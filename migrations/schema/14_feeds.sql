@@ -24,7 +24,7 @@ REVOKE ALL ON FUNCTION brain.as_state FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION brain.as_state TO brain_reader;
 
 -- The state of a feed as JSON text; null where its query returns no row. It runs with the rights of brain_reader, as
--- brain_reader.run says, and has one text per value, whatever the settings of the session.
+-- brain.open_reader says, and has one text per value, whatever the settings of the session.
 CREATE OR REPLACE FUNCTION brain.feed(name text, argument text DEFAULT NULL) RETURNS text LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -36,7 +36,8 @@ BEGIN
               CASE WHEN argument IS NULL THEN 'no argument' ELSE 'an argument' END
               USING ERRCODE = 'undefined_object';
     END IF;
-    RETURN coalesce((SELECT r FROM brain_reader.run(format('SELECT (%s)::text', statement), argument) r), 'null');
+    PERFORM brain.open_reader();
+    RETURN coalesce((SELECT r FROM pg_temp.brain_read(format('SELECT (%s)::text', statement), argument) r), 'null');
 END $$;
 REVOKE ALL ON FUNCTION brain.feed FROM PUBLIC;
 

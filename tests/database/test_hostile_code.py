@@ -41,7 +41,7 @@ EVIL = """
         FOREACH attempt IN ARRAY ARRAY[
             'RESET ROLE', 'SET ROLE NONE', 'RESET SESSION AUTHORIZATION',
             'SET SESSION AUTHORIZATION DEFAULT', 'SET ROLE brain_owner',
-            'SET transaction_read_only = off', 'ALTER FUNCTION brain_reader.run SECURITY INVOKER',
+            'SET transaction_read_only = off', 'ALTER FUNCTION pg_temp.brain_read SECURITY INVOKER',
             'COPY (SELECT 1) TO PROGRAM $q$true$q$', 'ALTER ROLE {role} SUPERUSER',
             'SELECT FROM brain.events', 'SELECT FROM public.secret', 'CREATE TEMP TABLE t (a int)',
             'SELECT FROM public.others WHERE hidden IS NULL']
@@ -267,29 +267,47 @@ async def test_the_reader_reads_what_is_listed_and_nothing_else(mallory: Mallory
     assert await readable() == {"others.id"}
 
 
-async def test_the_reader_has_one_function_and_what_runs_there_changes_nothing(
-    mallory: Mallory,
-) -> None:
+async def test_the_reader_owns_nothing_and_what_it_runs_changes_nothing(mallory: Mallory) -> None:
     owned = await mallory.admin.fetch(
         """
-        SELECT pg_describe_object(classid, objid, objsubid) AS what FROM pg_shdepend
+        SELECT pg_describe_object(classid, objid, objsubid) FROM pg_shdepend
          WHERE refclassid = 'pg_authid'::regclass AND refobjid = 'brain_reader'::regrole
            AND deptype = 'o'
            AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-         ORDER BY classid DESC
         """
     )
-    assert [row["what"] for row in owned] == [
-        *("schema brain_reader", "function brain_reader.run(text,text,bigint)")
-    ]
+    assert owned == []
     role = await mallory.admin.fetchrow(
         "SELECT rolcanlogin, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = 'brain_reader'"
     )
     assert role is not None and list(role) == [False, False, False]
-    await mallory.admin.execute("BEGIN; SELECT brain_reader.run('SELECT ''a''')")
+    await mallory.admin.execute("SELECT brain.open_reader()")
+    await mallory.admin.execute("BEGIN; SELECT pg_temp.brain_read('SELECT ''a''')")
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
         await mallory.admin.execute("CREATE TABLE public.written ()")
     await mallory.admin.execute("ROLLBACK")
+
+
+async def test_a_function_of_that_name_that_is_not_the_readers_is_not_called(
+    mallory: Mallory,
+) -> None:
+    await mallory.admin.execute(
+        "CREATE FUNCTION pg_temp.brain_read(text, text, bigint) RETURNS SETOF text LANGUAGE sql"
+        " RETURN 'forged'"
+    )
+    with pytest.raises(asyncpg.DuplicateFunctionError):
+        await mallory.admin.execute("SELECT brain.open_reader()")
+
+
+async def test_where_nobody_may_create_temporary_tables_the_reader_may(mallory: Mallory) -> None:
+    database = await mallory.admin.fetchval("SELECT quote_ident(current_database())")
+    await mallory.admin.execute(
+        f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC, brain_reader"
+    )
+    with pytest.raises(asyncpg.InsufficientPrivilegeError) as missing:
+        await mallory.admin.execute("SELECT brain.open_reader()")
+    await mallory.admin.execute(str(missing.value).partition(": ")[2])
+    await mallory.admin.execute("SELECT brain.open_reader()")
 
 
 HOSTILE_NAMES = [

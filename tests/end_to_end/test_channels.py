@@ -92,11 +92,11 @@ async def test_the_command_line_lists_watches_and_stops_them(
     listed = (await brain("watches", **url)).stdout
 
     assert (
-        "shop  orders (id, note) immediate\n    public.orders has changed: column note is called"
-        " remark: this watches it as it is: brain watch public.orders --channel shop --columns"
-        " id,remark\n"
+        "shop  public.orders (id, note) immediate\n    public.orders has changed: column note is"
+        " called remark: this watches it as it is: brain watch public.orders --channel shop"
+        " --columns id,remark\n"
     ) in listed
-    assert "tasks  tasks (id, status, agent" in listed
+    assert "tasks  public.tasks (id, status, agent" in listed
     assert (await brain("unwatch", "orders", **url)).status == 0
     assert "orders" not in (await brain("watches", **url)).stdout
 

@@ -17,10 +17,10 @@ from brain.database.budget import (
     PINNED,
     QueryFailed,
     TooSlow,
+    as_reader,
     concerning,
     limits,
     unavailable,
-    undone,
 )
 from brain.database.connection import Queryable, first_line
 from brain.database.log import LogConnection
@@ -49,7 +49,7 @@ SHOWN = """
      WHERE w.channel = $1 AND w.relation = brain.relation_of('public.tasks')
 """
 # What others can define in a table of theirs runs with the rights of brain_reader.
-AS_READER = "SELECT r FROM brain_reader.run($1, $2) r"
+AS_READER = "SELECT r FROM pg_temp.brain_read($1, $2) r"
 # For the page, with columns of the same names that are null.
 COLUMNS = {
     "status": "text",
@@ -126,7 +126,7 @@ async def recent_tasks(
     """
     try:
         with concerning(CHANNEL, seconds):
-            async with undone(connection):
+            async with as_reader(connection):
                 await connection.execute(f"{PINNED};{limits(seconds)}")
                 shown = await connection.fetchrow(SHOWN, CHANNEL, allowed)
                 if shown is None:
