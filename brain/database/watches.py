@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,9 +82,10 @@ async def watches(connection: Queryable) -> list[Watch]:
     """Return all watches, by channel."""
     records = await connection.fetch(
         """
-        SELECT relation::regclass::text AS relation, channel, columns, types, timing, replicated,
-               rules, problems
-          FROM brain.watches ORDER BY channel
+        SELECT CASE WHEN EXISTS (SELECT FROM pg_class c WHERE c.oid = v.relation)
+                    THEN v.relation::text ELSE w.table_name END AS relation,
+               v.channel, v.columns, v.types, v.timing, v.replicated, v.rules, v.problems
+          FROM brain.watches v JOIN brain.watched w USING (channel) ORDER BY channel
         """
     )
     return [
@@ -177,6 +179,15 @@ async def find_table(connection: LogConnection, name: str) -> Table:
         meant = f"; there is {', '.join(similar)}" if similar else ""
         raise UsageError(
             f"there is no table {name} in database {database}: {first_line(error)}{meant}"
+        ) from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        schema = re.fullmatch(r"permission denied for schema (.*)", first_line(error))
+        if schema is None:
+            raise
+        role = await connection.fetchval("SELECT quote_ident(current_user)")
+        raise UsageError(
+            f"{first_line(error)}: its owner can allow it: GRANT USAGE ON SCHEMA {schema[1]}"
+            f" TO {role}"
         ) from error
     if row is None:  # a number
         raise UsageError(f"there is no table {name}")

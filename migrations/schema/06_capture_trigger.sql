@@ -338,6 +338,11 @@ END $body$,
                             WHERE a.attrelid = watched.relation
                               AND (a.attname = ANY (watched.columns || watched.key_columns)
                                    OR watched.rules ? a.attname::text)) settings), body);
+    -- To create or attach a partition is to create its triggers, with the rights of the owner.
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = watched.relation AND c.relkind = 'p') THEN
+        EXECUTE format('GRANT EXECUTE ON FUNCTION brain.%I() TO %s', 'capture_' || watched.id, (
+            SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = watched.relation));
+    END IF;
 END $write$;
 REVOKE ALL ON FUNCTION brain.write_capture FROM PUBLIC;
 

@@ -158,29 +158,115 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.has_row_security FROM PUBLIC;
 
-CREATE OR REPLACE FUNCTION brain.drop_triggers(watch integer, relation regclass) RETURNS void LANGUAGE plpgsql
+-- The commands that drop the triggers of a watch, null if there are none.
+CREATE OR REPLACE FUNCTION brain.drop_commands(watch integer, relation regclass) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT string_agg(format('DROP TRIGGER %I ON %s', t.tgname, relation), '; ' ORDER BY t.tgname) FROM pg_trigger t
+     WHERE t.tgrelid = relation AND t.tgparentid = 0
+       AND t.tgname IN ('!brain_1_row_' || watch, '!brain_2_truncate_' || watch)
+$$;
+REVOKE ALL ON FUNCTION brain.drop_commands FROM PUBLIC;
+
+CREATE OR REPLACE FUNCTION brain.is_owner(relation regclass) RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class c WHERE c.oid = relation
+$$;
+REVOKE ALL ON FUNCTION brain.is_owner FROM PUBLIC;
+
+-- The command that creates a trigger of a watch.
+CREATE OR REPLACE FUNCTION brain.create_command(watched brain.watched, name text) RETURNS text LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format(CASE WHEN name = '!brain_2_truncate_'
+                       THEN 'CREATE OR REPLACE TRIGGER %I AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s'
+                       WHEN watched.is_deferred
+                       THEN 'CREATE CONSTRAINT TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s '
+                            'DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION %s'
+                       ELSE 'CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s '
+                            'FOR EACH ROW EXECUTE FUNCTION %s' END,
+                  name || watched.id, watched.relation, format('brain.%I()', 'capture_' || watched.id))
+$$;
+REVOKE ALL ON FUNCTION brain.create_command FROM PUBLIC;
+
+-- Waits until nobody writes to a watched table, and keeps it so until the transaction ends. To replace a trigger is to
+-- lock the table too, for which its TRIGGER privilege suffices.
+CREATE OR REPLACE FUNCTION brain.lock_writers(watched brain.watched) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    needed CONSTANT text := (
+        SELECT CASE WHEN watched.is_replicated OR (watched.is_deferred AND c.relkind = 'p') THEN 'UPDATE'
+                    WHEN NOT has_table_privilege(c.oid, 'TRIGGER') THEN 'TRIGGER' END
+          FROM pg_class c WHERE c.oid = watched.relation);
+BEGIN
+    IF has_table_privilege(watched.relation, 'UPDATE, DELETE, TRUNCATE') THEN
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', watched.relation);
+    ELSIF needed IS NOT NULL THEN
+        RAISE EXCEPTION 'role % may not lock %: its owner can allow it: GRANT % ON % TO %', quote_ident(current_user),
+              watched.relation, needed, watched.relation, quote_ident(current_user)
+              USING ERRCODE = 'insufficient_privilege';
+    ELSE
+        EXECUTE brain.create_command(watched, CASE WHEN watched.is_deferred THEN '!brain_2_truncate_'
+                                                   ELSE '!brain_1_row_' END);
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION brain.lock_writers FROM PUBLIC;
+
+-- Has a watch have its triggers, and the table not be written to until the transaction ends.
+CREATE OR REPLACE FUNCTION brain.set_triggers(watched brain.watched) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     name text;
+    drop_commands CONSTANT text := brain.drop_commands(watched.id, watched.relation);
 BEGIN
-    FOR name IN SELECT t.tgname FROM pg_trigger t
-                 WHERE t.tgrelid = relation AND t.tgparentid = 0
-                   AND t.tgname IN ('!brain_1_row_' || watch, '!brain_2_truncate_' || watch) LOOP
-        EXECUTE format('DROP TRIGGER %I ON %s', name, relation);
+    IF brain.trigger_problem(watched) IS NULL
+       AND EXISTS (SELECT FROM pg_trigger t
+                    WHERE t.tgrelid = watched.relation AND t.tgname = '!brain_1_row_' || watched.id
+                      AND t.tgdeferrable = watched.is_deferred) THEN
+        PERFORM brain.lock_writers(watched);
+        RETURN;
+    ELSIF NOT brain.is_owner(watched.relation) AND (watched.is_replicated OR drop_commands IS NOT NULL) THEN
+        RAISE EXCEPTION '%', CASE WHEN watched.is_replicated
+                  THEN format('to watch %s with --replicated needs the rights of its owner', watched.relation)
+                  ELSE format('the triggers of %s have to be created anew, and only its owner may drop the present '
+                              'ones: %s', watched.relation, drop_commands) END
+              USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF drop_commands IS NOT NULL THEN
+        EXECUTE drop_commands;
+    END IF;
+    FOREACH name IN ARRAY ARRAY['!brain_1_row_', '!brain_2_truncate_'] LOOP
+        EXECUTE brain.create_command(watched, name);
+        IF watched.is_replicated THEN
+            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', watched.relation, name || watched.id);
+        END IF;
     END LOOP;
 END $$;
-REVOKE ALL ON FUNCTION brain.drop_triggers FROM PUBLIC;
+REVOKE ALL ON FUNCTION brain.set_triggers FROM PUBLIC;
 
--- Removes the watches of tables that were dropped.
+-- Has the capture function of a former watch do nothing, as only the owner of the table may drop its triggers.
+CREATE OR REPLACE FUNCTION brain.retire_capture(watch integer) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('CREATE OR REPLACE FUNCTION brain.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER '
+                   'SET search_path = pg_catalog, pg_temp AS ''BEGIN RETURN NULL; END''', 'capture_' || watch);
+END $$;
+REVOKE ALL ON FUNCTION brain.retire_capture FROM PUBLIC;
+
+-- Removes the watches of tables that were dropped, and the capture functions without a watch and a trigger.
 CREATE OR REPLACE FUNCTION brain.unwatch_dropped() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     watch integer;
+    capture regprocedure;
 BEGIN
     FOR watch IN DELETE FROM brain.watched w
                   WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relation) RETURNING w.id LOOP
-        EXECUTE format('DROP FUNCTION brain.%I()', 'capture_' || watch);
         PERFORM brain.let_read('watch ' || watch, '{}', NULL), brain.append_watch_change('unwatched', watch);
+    END LOOP;
+    FOR capture IN SELECT p.oid::regprocedure FROM pg_proc p
+                    WHERE p.pronamespace = 'brain'::regnamespace AND p.proname ~ '^capture_[0-9]+$'
+                      AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid)
+                      AND NOT EXISTS (SELECT FROM brain.watched w WHERE p.proname = 'capture_' || w.id) LOOP
+        EXECUTE format('DROP FUNCTION %s', capture);
     END LOOP;
 END $$;
 REVOKE ALL ON FUNCTION brain.unwatch_dropped FROM PUBLIC;
@@ -235,9 +321,9 @@ CREATE TABLE IF NOT EXISTS brain.channel_tables (
 --
 -- To be called again when any of that changes: a later call replaces the whole watch but its row rules, and what
 -- is left out is the default again. It locks the table for a moment, and needs the table's TRIGGER privilege and
--- membership in brain_owner; a later call also its owner's rights. The names of the triggers sort before
--- letters: if they fired after a trigger of the application that writes the row again, the older image would be
--- logged last.
+-- membership in brain_owner; for another timing, and with replicated, its owner's rights. The names of the triggers
+-- sort before letters: if they fired after a trigger of the application that writes the row again, the older image
+-- would be logged last.
 CREATE OR REPLACE FUNCTION brain.watch(relation regclass, channel text, columns text[], types jsonb DEFAULT '{}',
                             timing text DEFAULT NULL, replicated boolean DEFAULT false,
                             column_bytes integer DEFAULT 262144, row_bytes integer DEFAULT 1048576,
@@ -247,8 +333,9 @@ DECLARE
     keys CONSTANT text[] := brain.primary_key(relation);
     unknown CONSTANT text := brain.missing_columns(relation, columns);
     kind_problem CONSTANT text := brain.kind_problem(relation);
-    may_create_triggers CONSTANT boolean := NOT EXISTS (
-        SELECT FROM (SELECT relation UNION SELECT relid FROM pg_partition_tree(relation)) t (id)
+    without_triggers CONSTANT text := (
+        SELECT string_agg(id::regclass::text, ', ' ORDER BY id::regclass::text)
+          FROM (SELECT relation UNION SELECT relid FROM pg_partition_tree(relation)) t (id)
          WHERE NOT has_table_privilege(id, 'TRIGGER'));
     invalid_types CONSTANT text := (
         SELECT string_agg(name, ', ') FROM jsonb_each(types) t (name, value)
@@ -275,14 +362,13 @@ DECLARE
         SELECT o.table_name FROM brain.channel_tables o
          WHERE o.channel = watch.channel AND o.relation <> watch.relation AND o.table_name <> watch.relation::text);
     watched brain.watched;
-    trigger_name text;
     limit_found text;
 BEGIN
     IF kind_problem IS NOT NULL THEN
         RAISE EXCEPTION '%', kind_problem;
-    ELSIF NOT may_create_triggers THEN
+    ELSIF without_triggers IS NOT NULL THEN
         RAISE EXCEPTION 'role % may not create triggers on %: its owner can allow it: GRANT TRIGGER ON % TO %',
-              quote_ident(current_user), relation, relation, quote_ident(current_user)
+              quote_ident(current_user), without_triggers, without_triggers, quote_ident(current_user)
               USING ERRCODE = 'insufficient_privilege';
     ELSIF keys IS NULL THEN
         RAISE EXCEPTION 'table % has no primary key, by which clients know its rows: add one: '
@@ -320,8 +406,8 @@ BEGIN
         RAISE EXCEPTION '%', rule_problem;
     ELSIF row_rules = '{}' AND row_security = 'refused' AND brain.has_row_security(relation) THEN
         RAISE EXCEPTION '% has row-level security, which does not apply to events and snapshots: give row rules '
-                        '(rules => ''{"customer_id": "sub"}''), or row_security => ''ignored'': then each client '
-                        'that may read the channel gets all rows', relation;
+                        '(rules => ''{"customer_id": "sub"}''), or row_security => ''ignored'' '
+                        '(--row-security ignored): then each client that may read the channel gets all rows', relation;
     END IF;
     PERFORM brain.unwatch_dropped();
     INSERT INTO brain.watched AS w (relation, channel, key_columns, columns, types, is_deferred, is_replicated,
@@ -340,21 +426,7 @@ BEGIN
            attributes = excluded.attributes, rules = excluded.rules, exempt = excluded.exempt,
            rule_number = excluded.rule_number, row_security = excluded.row_security
     RETURNING w.* INTO watched;
-    PERFORM brain.write_capture(watched), brain.drop_triggers(watched.id, relation);
-    EXECUTE format($triggers$
-CREATE %3$s TRIGGER "!brain_1_row_%5$s" AFTER INSERT OR UPDATE OR DELETE ON %1$s %4$s
-    FOR EACH ROW EXECUTE FUNCTION %2$s;
-CREATE TRIGGER "!brain_2_truncate_%5$s" AFTER TRUNCATE ON %1$s
-    FOR EACH STATEMENT EXECUTE FUNCTION %2$s;$triggers$,
-        relation, format('brain.%I()', 'capture_' || watched.id),
-        CASE WHEN is_deferred THEN 'CONSTRAINT' END,
-        CASE WHEN is_deferred THEN 'DEFERRABLE INITIALLY DEFERRED' END, watched.id);
-    IF replicated THEN
-        FOR trigger_name IN SELECT t.tgname FROM pg_trigger t
-                             WHERE t.tgrelid = relation AND t.tgname LIKE '!brain%\_' || watched.id LOOP
-            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', relation, trigger_name);
-        END LOOP;
-    END IF;
+    PERFORM brain.write_capture(watched), brain.set_triggers(watched);
     IF former_owner IS NOT NULL THEN
         RAISE WARNING 'the channel % was that of table %: those who subscribe to it get rows of % from now on',
               channel, former_owner, relation;
@@ -389,18 +461,21 @@ CREATE OR REPLACE FUNCTION brain.unwatch(relation regclass) RETURNS void LANGUAG
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     watch integer;
+    drop_commands text;
 BEGIN
     DELETE FROM brain.watched w WHERE w.relation = unwatch.relation RETURNING w.id INTO watch;
     IF watch IS NULL THEN
         RAISE EXCEPTION 'table % is not watched', relation;
     END IF;
-    PERFORM brain.drop_triggers(watch, relation), brain.unwatch_dropped(),
-            brain.let_read('watch ' || watch, '{}', NULL);
-    IF EXISTS (SELECT FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
-                WHERE c.oid = relation AND p.polname = '!brain_reader' AND pg_has_role(c.relowner, 'USAGE')) THEN
-        EXECUTE format('DROP POLICY "!brain_reader" ON %s', relation);
+    drop_commands := brain.drop_commands(watch, relation);
+    IF brain.is_owner(relation) THEN
+        EXECUTE coalesce(drop_commands, 'SELECT');
+    ELSE
+        PERFORM brain.retire_capture(watch);
+        RAISE WARNING 'the triggers of Brain on % do nothing any more; its owner can drop them: %', relation,
+              drop_commands;
     END IF;
-    EXECUTE format('DROP FUNCTION brain.%I()', 'capture_' || watch);
+    PERFORM brain.let_read('watch ' || watch, '{}', NULL), brain.unwatch_dropped();
     PERFORM brain.append_watch_change('unwatched', watch);
 END $$;
 REVOKE ALL ON FUNCTION brain.unwatch FROM PUBLIC;

@@ -62,7 +62,7 @@ BEGIN
         RAISE EXCEPTION '% has row-level security, and would be watched without row rules: watch it with '
                         'row_security => ''ignored'' first', relation;
     END IF;
-    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', relation);
+    PERFORM brain.lock_writers(watched);
     UPDATE brain.watched w
        SET rules = restrict.rules, exempt = restrict.exempt, rule_number = nextval('brain.rule_number'),
            attributes = brain.attributes(restrict.relation, w.key_columns || w.columns

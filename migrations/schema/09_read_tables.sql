@@ -70,12 +70,13 @@ CREATE TABLE IF NOT EXISTS brain.reader_grants (
 );
 
 -- Lets brain_reader read relations for a purpose, and nothing else for that one: these columns of each, or all if
--- null. What the caller may not grant is left out: brain.limits and the errors of reading say so.
+-- null. What the caller may not grant is left out: brain.limits and the errors of reading say so. What nothing needs
+-- any more is revoked, and what the caller may not revoke is a warning.
 CREATE OR REPLACE FUNCTION brain.let_read(purpose text, relations oid[], columns text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     former CONSTANT oid[] := ARRAY(SELECT g.relation::oid FROM brain.reader_grants g
-                                    WHERE g.purpose = let_read.purpose);
+                                     JOIN pg_class c ON c.oid = g.relation WHERE g.purpose = let_read.purpose);
     command text;
 BEGIN
     DELETE FROM brain.reader_grants g
@@ -84,6 +85,19 @@ BEGIN
     FOR command IN
         SELECT format('REVOKE SELECT ON %s FROM brain_reader', c.oid::regclass)
           FROM pg_class c WHERE c.oid = ANY (former) AND has_table_privilege(c.oid, 'SELECT WITH GRANT OPTION')
+         UNION ALL
+        SELECT format('DROP POLICY "!brain_reader" ON %s', p.polrelid::regclass)
+          FROM pg_policy p
+         WHERE p.polrelid = ANY (former) AND p.polname = '!brain_reader' AND brain.is_owner(p.polrelid)
+           AND NOT EXISTS (SELECT FROM brain.reader_grants g WHERE g.relation = p.polrelid)
+         UNION ALL
+        SELECT format('REVOKE USAGE ON SCHEMA %s FROM brain_reader', n.oid::regnamespace)
+          FROM pg_namespace n
+         WHERE n.oid IN (SELECT c.relnamespace FROM pg_class c WHERE c.oid = ANY (former))
+           AND NOT EXISTS (SELECT FROM brain.reader_grants g JOIN pg_class c ON c.oid = g.relation
+                            WHERE c.relnamespace = n.oid)
+           AND EXISTS (SELECT FROM aclexplode(n.nspacl) a WHERE a.grantee = 'brain_reader'::regrole)
+           AND has_schema_privilege(n.oid, 'USAGE WITH GRANT OPTION')
          UNION ALL
         SELECT format('GRANT USAGE ON SCHEMA %s TO brain_reader', n)
           FROM (SELECT DISTINCT c.relnamespace::regnamespace FROM pg_class c WHERE c.oid = ANY (relations)) s (n)
@@ -102,6 +116,19 @@ BEGIN
     LOOP
         EXECUTE command;
     END LOOP;
+    FOR command IN
+        SELECT concat_ws('; ', CASE WHEN has_any_column_privilege('brain_reader', c.oid, 'SELECT')
+                                    THEN format('REVOKE SELECT ON %s FROM brain_reader', c.oid::regclass) END,
+                         (SELECT format('DROP POLICY "!brain_reader" ON %s', c.oid::regclass) FROM pg_policy p
+                           WHERE p.polrelid = c.oid AND p.polname = '!brain_reader'))
+          FROM pg_class c
+         WHERE c.oid = ANY (former) AND NOT EXISTS (SELECT FROM brain.reader_grants g WHERE g.relation = c.oid)
+    LOOP
+        IF command <> '' THEN
+            RAISE WARNING 'brain_reader is allowed more than it needs by now; the owner of the table can end that: %',
+                  command;
+        END IF;
+    END LOOP;
 END $$;
 REVOKE ALL ON FUNCTION brain.let_read FROM PUBLIC;
 
@@ -115,30 +142,36 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.has_reader_policy FROM PUBLIC;
 
+-- The commands that let brain_reader read columns of a relation, all if null; null if it can.
+CREATE OR REPLACE FUNCTION brain.reader_commands(relation oid, columns text[]) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT nullif(concat_ws('; ',
+        CASE WHEN NOT has_schema_privilege('brain_reader', c.relnamespace, 'USAGE')
+             THEN format('GRANT USAGE ON SCHEMA %s TO brain_reader', c.relnamespace::regnamespace) END,
+        CASE WHEN columns IS NULL AND NOT has_table_privilege('brain_reader', c.oid, 'SELECT')
+             THEN format('GRANT SELECT ON %s TO brain_reader', c.oid::regclass) END,
+        (SELECT format('GRANT SELECT (%s) ON %s TO brain_reader',
+                       string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum), c.oid::regclass)
+           FROM pg_attribute a
+          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY (columns)
+            AND NOT has_column_privilege('brain_reader', a.attrelid, a.attnum, 'SELECT')
+         HAVING count(*) > 0),
+        CASE WHEN c.relrowsecurity AND NOT brain.has_reader_policy(c.oid)
+             THEN format('CREATE POLICY "!brain_reader" ON %s FOR SELECT TO brain_reader USING (true)',
+                         c.oid::regclass) END), '')
+      FROM pg_class c WHERE c.oid = relation
+$$;
+REVOKE ALL ON FUNCTION brain.reader_commands FROM PUBLIC;
+
 -- Why brain_reader cannot read all rows of a watched table, with the way out; null if it can.
 CREATE OR REPLACE FUNCTION brain.reader_problem(watched brain.watched) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT coalesce(
-        (SELECT format('brain_reader may not read %s, so Brain sends no snapshots of the channel %s: %s',
-                       watched.relation, watched.channel, string_agg(grant_needed, '; '))
-           FROM (SELECT format('GRANT USAGE ON SCHEMA %s TO brain_reader', c.relnamespace::regnamespace)
-                            AS grant_needed
-                   FROM pg_class c
-                  WHERE c.oid = watched.relation
-                    AND NOT has_schema_privilege('brain_reader', c.relnamespace, 'USAGE')
-                  UNION ALL
-                 SELECT format('GRANT SELECT ON %s TO brain_reader', watched.relation)
-                  WHERE EXISTS (SELECT FROM pg_attribute a
-                                 WHERE a.attrelid = watched.relation AND a.attnum > 0 AND NOT a.attisdropped
-                                   AND a.attname = ANY (brain.read_columns(watched))
-                                   AND NOT has_column_privilege('brain_reader', a.attrelid, a.attnum, 'SELECT')))
-                grants
-         HAVING count(*) > 0),
-        (SELECT format('row-level security of %1$s hides rows from brain_reader, so Brain sends no snapshots of the '
-                       'channel %2$s: CREATE POLICY "!brain_reader" ON %1$s FOR SELECT TO brain_reader USING (true)',
-                       watched.relation, watched.channel)
-           FROM pg_class c
-          WHERE c.oid = watched.relation AND c.relrowsecurity AND NOT brain.has_reader_policy(watched.relation)))
+    SELECT format(CASE WHEN commands LIKE 'CREATE POLICY %%'
+                       THEN 'row-level security of %1$s hides rows from brain_reader'
+                       ELSE 'brain_reader may not read %1$s' END
+                  || ', so Brain sends no snapshots of the channel %2$s: %3$s',
+                  watched.relation, watched.channel, commands)
+      FROM brain.reader_commands(watched.relation, brain.read_columns(watched)) commands WHERE commands IS NOT NULL
 $$;
 REVOKE ALL ON FUNCTION brain.reader_problem FROM PUBLIC;
 
@@ -147,9 +180,8 @@ CREATE OR REPLACE FUNCTION brain.let_read_watched(watched brain.watched) RETURNS
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM brain.let_read('watch ' || watched.id, ARRAY[watched.relation::oid], brain.read_columns(watched));
-    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = watched.relation AND c.relrowsecurity
-                  AND pg_has_role(c.relowner, 'USAGE'))
-       AND NOT brain.has_reader_policy(watched.relation) THEN
+    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = watched.relation AND c.relrowsecurity)
+       AND brain.is_owner(watched.relation) AND NOT brain.has_reader_policy(watched.relation) THEN
         EXECUTE format('DROP POLICY IF EXISTS "!brain_reader" ON %1$s; CREATE POLICY "!brain_reader" ON %1$s '
                        'FOR SELECT TO brain_reader USING (true)', watched.relation);
     END IF;

@@ -158,6 +158,17 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.column_problems FROM PUBLIC;
 
+-- Why the owner of a partitioned table can create no partition of it any more; null if that can.
+CREATE OR REPLACE FUNCTION brain.owner_problem(watched brain.watched) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('the owner of %s, %s, can create and attach no partition: this allows it: %s', watched.relation,
+                  c.relowner::regrole, brain.watch_command(watched, watched.relation::text))
+      FROM pg_class c
+     WHERE c.oid = watched.relation AND c.relkind = 'p'
+       AND NOT has_function_privilege(c.relowner, to_regprocedure('brain.capture_' || watched.id || '()'), 'EXECUTE')
+$$;
+REVOKE ALL ON FUNCTION brain.owner_problem FROM PUBLIC;
+
 -- The tables on which a trigger of a watch is missing or disabled: that is the table or some of its
 -- partitions. The triggers' names have the watch's number, so that a watched table can be attached to a
 -- watched partitioned table.
@@ -186,12 +197,13 @@ CREATE TABLE IF NOT EXISTS brain.reader_problems (
 );
 
 -- Stores a problem of a reader, cut to what an index can hold, for brain.watches, and forgets those of the day
--- before.
+-- before. What brain.watches finds out by itself is not stored: it ends when it is solved.
 CREATE OR REPLACE FUNCTION brain.report_problem(channel text, problem text) RETURNS void LANGUAGE sql
 SET search_path = pg_catalog, pg_temp AS $$
     DELETE FROM brain.reader_problems r WHERE r.at < clock_timestamp() - interval '1 day';
     INSERT INTO brain.reader_problems AS r
-    SELECT w.channel, left($2, 300), clock_timestamp() FROM brain.watched w WHERE w.channel = $1
+    SELECT w.channel, left($2, 300), clock_timestamp() FROM brain.watched w
+     WHERE w.channel = $1 AND coalesce(strpos($2, brain.reader_problem(w)), 0) = 0
     ON CONFLICT (channel, problem) DO UPDATE SET at = excluded.at
 $$;
 REVOKE ALL ON FUNCTION brain.report_problem FROM PUBLIC;
@@ -202,8 +214,10 @@ SELECT w.relation, w.channel, w.key_columns, w.columns, w.types,
        CASE WHEN w.is_deferred THEN 'deferred' ELSE 'immediate' END AS timing,
        w.is_replicated AS replicated, w.rules, w.exempt, w.row_security,
        CASE WHEN c.oid IS NULL THEN ARRAY[brain.name_problem(w)]
-            ELSE array_remove(brain.name_problem(w) || brain.column_problems(w) || brain.trigger_problem(w), NULL)
-                 || ARRAY(SELECT l FROM unnest(brain.limits(w)) l WHERE l <> ALL (w.known_limits))
+            ELSE array_remove(brain.name_problem(w) || brain.column_problems(w)
+                              || brain.trigger_problem(w) || brain.owner_problem(w), NULL)
+                 || ARRAY(SELECT l FROM unnest(brain.limits(w)) l
+                           WHERE l <> ALL (w.known_limits) OR l = brain.reader_problem(w))
        END || ARRAY(SELECT r.problem FROM brain.reader_problems r
                      WHERE r.channel = w.channel AND r.at > clock_timestamp() - interval '1 hour'
                      ORDER BY r.problem) AS problems

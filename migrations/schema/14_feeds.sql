@@ -138,18 +138,8 @@ BEGIN
     END IF;
     PERFORM brain.let_read('feed ' || name, bound.relations, NULL);
     FOR unreadable IN
-        SELECT format('brain_reader, as which the feed %s is read, may not read %s: GRANT USAGE ON SCHEMA %s TO '
-                      'brain_reader; GRANT SELECT ON %2$s TO brain_reader', name, r::regclass,
-                      c.relnamespace::regnamespace)
-          FROM unnest(bound.relations) r JOIN pg_class c ON c.oid = r
-         WHERE NOT (has_schema_privilege('brain_reader', c.relnamespace, 'USAGE')
-                    AND has_table_privilege('brain_reader', c.oid, 'SELECT'))
-         UNION ALL
-        SELECT format('row-level security of %1$s applies to the feed %2$s, which is read as brain_reader: this shows '
-                      'it all rows: CREATE POLICY "!brain_reader" ON %1$s FOR SELECT TO brain_reader USING (true)',
-                      c.oid::regclass, name)
-          FROM pg_class c
-         WHERE c.oid = ANY (bound.relations) AND c.relrowsecurity AND NOT brain.has_reader_policy(c.oid)
+        SELECT format('brain_reader may not read %s, so the feed %s fails: %s', r::regclass, name, commands)
+          FROM unnest(bound.relations) r, brain.reader_commands(r, NULL) commands WHERE commands IS NOT NULL
     LOOP
         RAISE WARNING '%', unreadable;
     END LOOP;
