@@ -212,7 +212,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
            coalesce(alias || '.' || quote_ident(a.attname), 'NULL::text'),
            brain.size_expression(alias || '.' || quote_ident(a.attname), a.atttypid, watched.column_bytes),
            coalesce(brain.json_expression(alias || '.' || quote_ident(a.attname), a.atttypid), 'NULL::text'),
-           brain.type_guard(alias || '.' || quote_ident(a.attname), a.atttypid)
+           CASE WHEN watched.rules ? c.name
+                     AND watched.attributes -> c.name ->> 1 IS DISTINCT FROM format_type(a.atttypid, NULL) THEN 'false'
+                ELSE brain.type_guard(alias || '.' || quote_ident(a.attname), a.atttypid) END
       FROM unnest(watched.key_columns || ARRAY(
                SELECT n.name FROM (SELECT r AS name, 0 AS place FROM jsonb_object_keys(watched.rules) r
                                     UNION ALL

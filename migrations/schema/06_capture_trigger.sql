@@ -28,7 +28,8 @@ BEGIN
        OR greatest(octet_length(old_key), octet_length(new_key), octet_length(old_rules), octet_length(new_rules))
           > 8192 THEN
         PERFORM brain.append_reset(channel, CASE WHEN has_rules
-            THEN 'a row was changed whose key, or a column of a row rule, is too large or cannot be shown'
+            THEN 'a row was changed whose key, or a column of a row rule, is too large, cannot be shown, or has '
+                 'another type by now'
             ELSE 'a row was changed whose key is too large or cannot be shown' END);
         RETURN;
     END IF;
@@ -81,7 +82,8 @@ REVOKE ALL ON FUNCTION brain.reset_instead FROM PUBLIC;
 -- The statement that reads the columns of the record `r` one by one into the array `parts`, for rows with
 -- large values and for tables that have been altered. A column that the table no longer has is null; one of
 -- the key or a row rule has no text then. If the type of a column has changed since this session planned the
--- function, a statement of its own reads it.
+-- function, a statement of its own reads it; one of a row rule has no text then, as its values are no longer those
+-- that claims were compared with.
 CREATE OR REPLACE FUNCTION brain.parts_statement(watched brain.watched) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(format($part$
@@ -89,13 +91,13 @@ SET search_path = pg_catalog, pg_temp AS $$
             IF %7$s THEN
                 part := CASE WHEN %2$s THEN NULL ELSE coalesce(to_json(%3$s)::text, 'null') END;
             ELSE
-                EXECUTE %4$L INTO part USING r;
+                %4$s;
             END IF;
         EXCEPTION WHEN undefined_column THEN
             part := %6$s;
         WHEN OTHERS OR assert_failure THEN
             BEGIN
-                EXECUTE %4$L INTO part USING r;
+                %4$s;
             EXCEPTION WHEN OTHERS OR assert_failure THEN
                 part := NULL;
             END;
@@ -104,7 +106,9 @@ SET search_path = pg_catalog, pg_temp AS $$
         number,
         CASE WHEN (is_key OR is_rule) AND is_missing THEN 'true'
              ELSE coalesce(size || ' > ' || watched.column_bytes, 'false') END, shown,
-        format('SELECT coalesce(brain.json_of(($1).%I), ''null'')', name),
+        CASE WHEN is_rule THEN 'part := NULL'
+             ELSE format('EXECUTE %L INTO part USING r',
+                         format('SELECT coalesce(brain.json_of(($1).%I), ''null'')', name)) END,
         -- The header of a text tells how large it is; of another value it may be known only now.
         CASE WHEN size LIKE 'octet_length%' THEN 'part'
              ELSE format('CASE WHEN octet_length(part) <= %s THEN part END', watched.column_bytes) END,
@@ -114,9 +118,9 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.parts_statement FROM PUBLIC;
 
--- The expression for "a column with no text on either side has changed". Large values are not
--- fetched to compare them. One that was not written again is stored at the same place, which is known from
--- PostgreSQL 17 on; before, an update of a row with a large value counts as a change.
+-- The expression for "a column with no text on either side has changed", where all types are as they were. Large
+-- values are not fetched to compare them. One that was not written again is stored at the same place, which is known
+-- from PostgreSQL 17 on; before, an update of a row with a large value counts as a change.
 CREATE OR REPLACE FUNCTION brain.hidden_change(watched brain.watched) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(format(
@@ -130,10 +134,8 @@ SET search_path = pg_catalog, pg_temp AS $$
                          ' OR pg_column_toast_chunk_id(%3$s) IS NULL'
                          ' AND record_image_ne(ROW(%2$s), ROW(%3$s))))' END,
                n.number, o.value, n.value, watched.column_bytes,
-               CASE WHEN o.size LIKE 'octet_length%' THEN format('CASE WHEN %s THEN %s END', o.guard, o.size)
-                    ELSE brain.stored_size(o.value) END,
-               CASE WHEN n.size LIKE 'octet_length%' THEN format('CASE WHEN %s THEN %s END', n.guard, n.size)
-                    ELSE brain.stored_size(n.value) END),
+               CASE WHEN o.size LIKE 'octet_length%' THEN o.size ELSE brain.stored_size(o.value) END,
+               CASE WHEN n.size LIKE 'octet_length%' THEN n.size ELSE brain.stored_size(n.value) END),
                ' OR ' ORDER BY n.number)
       FROM brain.column_expressions(watched, 'NEW') n JOIN brain.column_expressions(watched, 'OLD') o USING (number)
      WHERE NOT n.is_missing
@@ -153,12 +155,14 @@ REVOKE ALL ON FUNCTION brain.any_larger FROM PUBLIC;
 --
 -- It reads the columns directly, which takes half the time of looking them up in to_json(NEW) and does not
 -- read unlisted columns. It reads none that has another type by now: what its owner may define for that would run with
--- the rights of brain_owner. No column, whatever its type, size and rights, may fail the writer: everything
--- that reads one is in a block that catches errors (OTHERS alone would not catch failed assertions) and
--- writes nothing. Sizes are read in expressions that PL/pgSQL evaluates itself; a statement would fetch
--- the values. If a value is large, or anything fails, the columns are read one by one. A key of more
--- than 1300 bytes may have more than 8192 as JSON. Rows are compared by their texts, which are needed
--- anyway: to compare them by their images as well takes longer.
+-- the rights of brain_owner. The types are compared in a statement of their own: to plan an expression is to evaluate
+-- parts of it, also of a CASE that is not taken.
+--
+-- No column, whatever its type, size and rights, may fail the writer: everything that reads one is in a block that
+-- catches errors (OTHERS alone would not catch failed assertions) and writes nothing. Sizes are read in expressions
+-- that PL/pgSQL evaluates itself; a statement would fetch the values. If a value is large, or anything fails, the
+-- columns are read one by one. A key of more than 1300 bytes may have more than 8192 as JSON. Rows are compared by
+-- their texts, which are needed anyway: to compare them by their images as well takes longer.
 CREATE OR REPLACE FUNCTION brain.write_capture(watched brain.watched) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $write$
 DECLARE
@@ -221,15 +225,17 @@ BEGIN
     END IF;
     IF TG_OP = 'UPDATE' THEN
         BEGIN
-            IF (CASE WHEN %28$s THEN (%2$s) IS NOT TRUE END) THEN
-                key := %3$s;
-                former_key := %4$s;
-                data := %5$s;
-                former := %6$s;%23$s%24$s
-                IF data = former AND key = former_key%26$s THEN
-                    RETURN NULL;
+            IF %28$s THEN
+                IF (%2$s) IS NOT TRUE THEN
+                    key := %3$s;
+                    former_key := %4$s;
+                    data := %5$s;
+                    former := %6$s;%23$s%24$s
+                    IF data = former AND key = former_key%26$s THEN
+                        RETURN NULL;
+                    END IF;
+                    is_complete := octet_length(data) + octet_length(former) <= %7$s;
                 END IF;
-                is_complete := octet_length(data) + octet_length(former) <= %7$s;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
@@ -244,10 +250,12 @@ BEGIN
         END IF;
     ELSIF TG_OP = 'INSERT' THEN
         BEGIN
-            IF (CASE WHEN %28$s THEN (%8$s) IS NOT TRUE END) THEN
-                key := %3$s;
-                data := %5$s;%23$s
-                is_complete := octet_length(data) <= %7$s;
+            IF %28$s THEN
+                IF (%8$s) IS NOT TRUE THEN
+                    key := %3$s;
+                    data := %5$s;%23$s
+                    is_complete := octet_length(data) <= %7$s;
+                END IF;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
@@ -258,10 +266,12 @@ BEGIN
         END IF;
     ELSIF TG_OP = 'DELETE' THEN
         BEGIN
-            IF (CASE WHEN %29$s THEN (%9$s) IS NOT TRUE END) THEN
-                key := %4$s;
-                former := %6$s;%24$s
-                is_complete := octet_length(former) <= %7$s;
+            IF %29$s THEN
+                IF (%9$s) IS NOT TRUE THEN
+                    key := %4$s;
+                    former := %6$s;%24$s
+                    is_complete := octet_length(former) <= %7$s;
+                END IF;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             is_complete := false;
@@ -300,8 +310,10 @@ BEGIN
             RETURN NULL;
         END IF;
         BEGIN
-            IF NOT (%17$s) THEN
-                RETURN NULL;
+            IF %28$s AND %29$s THEN
+                IF NOT (%17$s) THEN
+                    RETURN NULL;
+                END IF;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure THEN
             NULL;
@@ -324,7 +336,8 @@ END $body$,
         quote_nullable(watched.types ->> 'truncate'), brain.node_is_parked(), brain.parts_statement(watched),
         coalesce(brain.hidden_change(watched), 'false'), watched.types, new.names, new.is_listed,
         cardinality(watched.key_columns), watched.row_bytes,
-        E'\n                rules := ' || new.rules || ';', E'\n                former_rules := ' || old.rules || ';',
+        E'\n                    rules := ' || new.rules || ';',
+        E'\n                    former_rules := ' || old.rules || ';',
         new.is_rule, CASE WHEN has_rules THEN ' AND rules = former_rules' END,
         watched.rule_number, coalesce(new.guard, 'true'), coalesce(old.guard, 'true'));
     -- As a literal, which no name of a column can end.

@@ -356,7 +356,10 @@ DECLARE
     row_rules CONSTANT jsonb := coalesce(rules, former.rules, '{}');
     exemption CONSTANT jsonb := coalesce(exempt, former.exempt, '{}');
     has_new_rules CONSTANT boolean := (row_rules, exemption)
-        IS DISTINCT FROM (coalesce(former.rules, '{}'), coalesce(former.exempt, '{}'));
+        IS DISTINCT FROM (coalesce(former.rules, '{}'), coalesce(former.exempt, '{}'))
+        OR EXISTS (SELECT FROM jsonb_object_keys(row_rules) r
+                    WHERE former.attributes -> r ->> 1
+                          IS DISTINCT FROM brain.attributes(relation, ARRAY[r]) -> r ->> 1);
     rule_problem CONSTANT text := brain.rule_problem(relation, channel, row_rules, exemption);
     former_owner CONSTANT text := (
         SELECT o.table_name FROM brain.channel_tables o

@@ -7,8 +7,15 @@ SET LOCAL ROLE brain_owner;
 -- access was decided by former rules do not get it.
 CREATE SEQUENCE IF NOT EXISTS brain.rule_number;
 
--- What is wrong with row rules, null if nothing is. The types are those of which equal values have equal JSON,
--- and different ones different JSON, whatever the collation.
+-- The types that row rules can compare, beside enums: those of which equal values have equal JSON, and different ones
+-- different JSON, whatever the collation.
+CREATE OR REPLACE FUNCTION brain.compared_types() RETURNS oid[] LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT '{int2,int4,int8,numeric,text,varchar,uuid,bool,date}'::regtype[]::oid[]
+$$;
+REVOKE ALL ON FUNCTION brain.compared_types FROM PUBLIC;
+
+-- What is wrong with row rules, null if nothing is.
 CREATE OR REPLACE FUNCTION brain.rule_problem(relation regclass, channel text, rules jsonb, exempt jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -30,8 +37,7 @@ BEGIN
                             'be compared', quote_ident(a.attname), relation, format_type(a.atttypid, a.atttypmod))
                 FROM pg_attribute a JOIN pg_type t ON t.oid = brain.base_type(a.atttypid)
                WHERE a.attrelid = relation AND a.attname = ANY (columns) AND NOT a.attisdropped
-                 AND t.typtype <> 'e' AND t.oid <> ALL ('{int2,int4,int8,numeric,text,varchar,uuid,bool,date}'
-                                                        ::regtype[])
+                 AND t.typtype <> 'e' AND t.oid <> ALL (brain.compared_types())
                ORDER BY a.attnum LIMIT 1)
         END
       FROM (SELECT CASE jsonb_typeof(rules) WHEN 'object' THEN ARRAY(SELECT jsonb_object_keys(rules)) END) r (columns),
@@ -72,23 +78,22 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION brain.restrict FROM PUBLIC;
 
--- The JSON text of what a claim says for a column of a type, null if it says nothing that the type has.
+-- The JSON text of what a claim says for a column of a type, null if it says nothing that the type has. What the owner
+-- of a type may have defined is not called: labels of enums are looked up, and other types are PostgreSQL's own. A date
+-- is written like 2026-01-31: PostgreSQL would read "today", and cut off a time of day.
 CREATE OR REPLACE FUNCTION brain.claim_text(claim jsonb, type oid) RETURNS text LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, MDY' AS $$
 DECLARE
+    base CONSTANT oid := brain.base_type(type);
+    said CONSTANT text := CASE WHEN jsonb_typeof(claim) IN ('string', 'number', 'boolean') THEN claim #>> '{}' END;
     text text;
 BEGIN
-    IF jsonb_typeof(claim) NOT IN ('string', 'number', 'boolean') THEN
-        RETURN NULL;
-    ELSIF EXISTS (SELECT FROM pg_enum e WHERE e.enumtypid = brain.base_type(type)) THEN
-        -- Looked up: the owner of the type may have defined casts of it, which would run here.
-        SELECT to_json(e.enumlabel)::text INTO text FROM pg_enum e
-         WHERE e.enumtypid = brain.base_type(type) AND e.enumlabel = claim #>> '{}';
-    ELSE
+    IF base = ANY (brain.compared_types()) THEN
         -- Without the modifier of the column: a cast to varchar(3) would make another value of it.
-        EXECUTE format('SELECT to_json($1::%s)::text', brain.base_type(type)::regtype) INTO text USING claim #>> '{}';
+        EXECUTE format('SELECT to_json($1::%s)::text', base::regtype) INTO text USING said;
+        RETURN CASE WHEN base <> 'date'::regtype OR text = to_json(said)::text THEN text END;
     END IF;
-    RETURN text;
+    RETURN (SELECT to_json(e.enumlabel)::text FROM pg_enum e WHERE e.enumtypid = base AND e.enumlabel = said);
 EXCEPTION WHEN OTHERS THEN
     RETURN NULL;
 END $$;

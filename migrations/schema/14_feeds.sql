@@ -43,31 +43,60 @@ REVOKE ALL ON FUNCTION brain.feed FROM PUBLIC;
 
 -- A query as PostgreSQL understands it today: each name with its schema, unless that is pg_catalog; so what others
 -- create later in a schema of the search path takes the place of nothing in it. And the relations that it reads.
--- Parsed as the body of a function, and not run: what it calls is not to run with the caller's rights.
+--
+-- It is parsed as the body of a function, and not run. To parse is to convert literals, which calls what others have
+-- defined (the conditions of domains): so that happens as brain_reader, and all that it may have done is rolled back.
+-- Only prepared statements are not: one that is another by now would run with the caller's rights.
 CREATE OR REPLACE FUNCTION brain.bind_query(feed text, query text, takes_argument boolean,
                                             OUT bound_query text, OUT relations oid[])
-LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp SET standard_conforming_strings = on AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
-    probe CONSTANT text := format('brain.query_%s(%s)', pg_backend_pid(), CASE WHEN takes_argument THEN 'text' END);
+    former_role CONSTANT text := current_setting('role');
+    prepared CONSTANT text[] := ARRAY(SELECT (name, statement, prepare_time)::text FROM pg_prepared_statements);
+    schema regnamespace;
+    probe oid;
+    failure text;
+    code text;
+    hint text;
 BEGIN
-    EXECUTE format(E'CREATE OR REPLACE FUNCTION %s RETURNS jsonb LANGUAGE sql BEGIN ATOMIC '
-                   'SELECT brain.as_state((\n%s\n)); END', probe, query);
-    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
-    bound_query := substring(pg_get_function_sqlbody(probe::regprocedure) FROM '^BEGIN ATOMIC\s+(.*);\s*END$');
-    relations := ARRAY(SELECT DISTINCT c.oid FROM pg_depend d JOIN pg_class c ON c.oid = d.refobjid
-                        WHERE d.classid = 'pg_proc'::regclass AND d.objid = probe::regprocedure
-                          AND d.refclassid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'f'));
-    EXECUTE format('DROP FUNCTION %s', probe);
-EXCEPTION
-    WHEN undefined_parameter THEN
-        RAISE EXCEPTION '%: a query may use $1, with takes_argument => true, and no other', SQLERRM
-              USING ERRCODE = 'undefined_parameter';
-    WHEN undefined_function THEN
-        IF SQLERRM NOT LIKE '% brain.as_state(%' THEN
-            RAISE;
-        END IF;
-        RAISE EXCEPTION 'the query of the feed % has to return jsonb, not %', feed,
-              substring(SQLERRM FROM 'brain\.as_state\((.*)\)') USING ERRCODE = 'datatype_mismatch';
+    BEGIN
+        FOR schema IN SELECT n.oid FROM pg_namespace n
+                       WHERE (n.nspname = 'public' OR strpos(query, n.nspname) > 0)
+                         AND NOT has_schema_privilege('brain_reader', n.oid, 'USAGE')
+                         AND has_schema_privilege(n.oid, 'USAGE WITH GRANT OPTION') LOOP
+            EXECUTE format('GRANT USAGE ON SCHEMA %s TO brain_reader', schema);
+        END LOOP;
+        PERFORM set_config('role', 'brain_reader', true);
+        CREATE FUNCTION pg_temp.brain_bind(statement text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+        SET search_path = pg_catalog, public, pg_temp AS 'BEGIN EXECUTE statement; END';
+        PERFORM set_config('role', former_role, true);
+        PERFORM pg_temp.brain_bind(format(
+            E'CREATE FUNCTION pg_temp.brain_query(%s) RETURNS jsonb LANGUAGE sql BEGIN ATOMIC '
+            'SELECT brain.as_state((\n%s\n)); END', CASE WHEN takes_argument THEN 'text' END, query));
+        probe := (SELECT p.oid FROM pg_proc p WHERE p.pronamespace = pg_my_temp_schema() AND p.proname = 'brain_query');
+        relations := ARRAY(SELECT DISTINCT c.oid FROM pg_depend d JOIN pg_class c ON c.oid = d.refobjid
+                            WHERE d.classid = 'pg_proc'::regclass AND d.objid = probe
+                              AND d.refclassid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'f'));
+        bound_query := substring(pg_get_function_sqlbody(probe) FROM '^BEGIN ATOMIC\s+(.*);\s*END$');
+        RAISE SQLSTATE 'BRAIN';
+    EXCEPTION
+        WHEN SQLSTATE 'BRAIN' THEN
+            NULL;  -- all is rolled back but the variables
+        WHEN OTHERS OR query_canceled OR assert_failure THEN
+            GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, code = RETURNED_SQLSTATE, hint = PG_EXCEPTION_HINT;
+    END;
+    IF prepared <> ARRAY(SELECT (name, statement, prepare_time)::text FROM pg_prepared_statements) THEN
+        DEALLOCATE ALL;
+        RAISE EXCEPTION 'what the query of the feed % names has changed the prepared statements of this session', feed;
+    ELSIF bound_query IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = code, HINT = hint, MESSAGE = CASE
+            WHEN code = '42P02'
+                THEN failure || ': a query may use $1, with takes_argument => true, and no other'
+            WHEN code = '42883' AND failure LIKE '% brain.as_state(%'
+                THEN format('the query of the feed %s has to return jsonb, not %s', feed,
+                            substring(failure FROM 'brain\.as_state\((.*)\)'))
+            ELSE failure END;
+    END IF;
 END $$;
 REVOKE ALL ON FUNCTION brain.bind_query FROM PUBLIC;
 

@@ -516,3 +516,107 @@ async def test_what_a_claim_says_for_an_enum_calls_no_cast_from_text(mallory: Ma
 
     assert [orjson.loads(row["allowed"])["id"] for row in rows] == [["good"], ["bad"]]
     assert await mallory.admin.fetch("SELECT * FROM notes") == []
+
+
+# Tells who ran it, unless that is its owner.
+TRAP = """
+    CREATE TABLE public.notes (role name);
+    GRANT INSERT ON public.notes TO PUBLIC;
+    CREATE FUNCTION public.noted() RETURNS boolean LANGUAGE plpgsql AS $$
+    BEGIN
+        IF current_user <> '{role}' THEN
+            INSERT INTO public.notes VALUES (current_user);
+        END IF;
+        RETURN true;
+    END $$;
+    CREATE DOMAIN public.trap AS text CHECK (public.noted());
+"""
+
+
+async def test_no_condition_of_a_domain_runs_when_the_capture_is_planned(mallory: Mallory) -> None:
+    """To plan an expression is to evaluate its constants, also in a branch that is not taken."""
+    await mallory.define(
+        TRAP
+        + """
+        CREATE TYPE public.box AS (v int);
+        CREATE FUNCTION public.unbox(public.box) RETURNS text LANGUAGE sql IMMUTABLE AS
+            $$ SELECT CASE WHEN '{{x}}'::public.trap[] IS NULL THEN 'a' ELSE 'b' END $$;
+        CREATE CAST (public.box AS text) WITH FUNCTION public.unbox(public.box) AS IMPLICIT;
+        ALTER TABLE mine ALTER note TYPE public.box USING ROW(1)::public.box
+        """
+    )
+    writer = await asyncpg.connect(as_role(mallory.url, mallory.role))
+    await writer.execute("INSERT INTO mine VALUES (2, ROW(1), 'q'); UPDATE mine SET kind = 'z'")
+    await writer.execute("DELETE FROM mine WHERE id = 2")
+    await writer.close()
+
+    assert await mallory.admin.fetch("SELECT role FROM public.notes") == []
+
+
+OTHER_TYPES = {
+    "an enum without labels": "CREATE TYPE public.bad AS ENUM ();",
+    "a composite type": "CREATE TYPE public.bad AS (v text);",
+    "a range": "CREATE TYPE public.bad AS RANGE (subtype = int);",
+    "an array of domains": "",
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_TYPES)
+async def test_a_claim_is_not_converted_to_what_a_column_has_become(
+    mallory: Mallory, kind: str
+) -> None:
+    await mallory.admin.execute("""SELECT brain.restrict('mine', '{"kind": "sub"}')""")
+    cast = """
+        CREATE FUNCTION public.of_text(text) RETURNS bad LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM public.noted(); RETURN NULL; END $$;
+        CREATE CAST (text AS bad) WITH FUNCTION public.of_text(text);
+        ALTER TABLE mine ALTER kind TYPE bad USING NULL;
+    """
+    alter = "ALTER TABLE mine ALTER kind TYPE trap[] USING NULL;"
+    await mallory.define(TRAP + OTHER_TYPES[kind] + (cast if OTHER_TYPES[kind] else alter))
+
+    async with opened_pool(mallory.url) as pool:
+        allowed = await pool.fetchval(
+            "SELECT allowed FROM brain.row_access('{mine}', $1::text::jsonb)", '{"sub": "{a}"}'
+        )
+
+    assert orjson.loads(allowed)["kind"] == []
+    assert await mallory.admin.fetch("SELECT role FROM public.notes") == []
+
+
+async def test_what_parsing_the_query_of_a_feed_calls_leaves_nothing_behind(
+    mallory: Mallory,
+) -> None:
+    await mallory.define(TRAP + "ALTER TABLE mine ADD tags trap[]")
+    query = "SELECT to_jsonb(count(*)) FROM mine WHERE tags = '{a}'"
+    await mallory.admin.execute("SELECT brain.define_feed('tagged', $1, '{mine}')", query)
+    assert await mallory.admin.fetch("SELECT role FROM public.notes") == []
+
+
+@pytest.mark.parametrize("ending", ["RETURN true", "RAISE query_canceled"])
+async def test_what_parsing_the_query_of_a_feed_prepares_is_never_executed(
+    mallory: Mallory, ending: str
+) -> None:
+    await mallory.define(
+        TRAP
+        + f"""
+        ALTER TABLE mine ADD tags trap[];
+        CREATE OR REPLACE FUNCTION public.noted() RETURNS boolean LANGUAGE plpgsql AS $$
+        BEGIN
+            IF current_user = 'brain_reader' THEN
+                EXECUTE 'DEALLOCATE ALL';
+                EXECUTE 'PREPARE mine AS SELECT public.evil(1)';
+                {ending};
+            END IF;
+            RETURN true;
+        END $$
+        """
+    )
+    await mallory.admin.execute("PREPARE mine AS SELECT 1")
+    with pytest.raises(asyncpg.RaiseError, match="prepared statements"):
+        await mallory.admin.execute(
+            "SELECT brain.define_feed('other', "
+            "$q$SELECT to_jsonb(count(*)) FROM mine WHERE tags = '{a}'$q$, '{mine}')"
+        )
+    with pytest.raises(asyncpg.InvalidSQLStatementNameError):
+        await mallory.admin.execute("EXECUTE mine")

@@ -42,10 +42,7 @@ OLDER = {
         (", reason = excluded.reason", ""),
     ],
     "14_feeds.sql": [
-        (
-            "public, pg_temp SET standard_conforming_strings",
-            "public SET standard_conforming_strings",
-        )
+        ("public, pg_temp AS 'BEGIN EXECUTE", "public AS 'BEGIN EXECUTE"),
     ],
 }
 # For the differences that remain when the files are applied again.
