@@ -72,8 +72,9 @@ CREATE TABLE IF NOT EXISTS brain.ticks (
 INSERT INTO brain.ticks (id, snapshot)
 SELECT 0, pg_current_snapshot() WHERE NOT EXISTS (SELECT FROM brain.ticks);
 
--- Locks that serialise ticks and trimming. They are tables because any role may take an advisory lock
--- and keep it. They never have rows.
+-- Locks that serialise ticks and trimming. They are tables because any role may take an advisory lock and keep it.
+-- They are locked in the weakest mode that conflicts with itself: to parse a query of a table is to lock it, up to the
+-- mode of a writer, without a right on the table. They never have rows.
 CREATE TABLE IF NOT EXISTS brain.tick_lock ();
 CREATE TABLE IF NOT EXISTS brain.trim_lock ();
 

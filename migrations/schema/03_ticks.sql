@@ -38,7 +38,7 @@ SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS 
 BEGIN
     -- The call waits for the lock. One that gave up instead would look before the other has committed,
     -- find nothing and park.
-    LOCK TABLE brain.tick_lock IN EXCLUSIVE MODE;
+    LOCK TABLE brain.tick_lock IN SHARE UPDATE EXCLUSIVE MODE;
     IF EXISTS (SELECT FROM brain.ticks t, brain.origin o
                 WHERE t.id = (SELECT max(n.id) FROM brain.ticks n)
                   AND (pg_snapshot_xmax(t.snapshot) > pg_snapshot_xmax(pg_current_snapshot())

@@ -37,7 +37,7 @@ DECLARE
     emptied integer := 0;
 BEGIN
     BEGIN
-        LOCK TABLE brain.trim_lock IN EXCLUSIVE MODE NOWAIT;
+        LOCK TABLE brain.trim_lock IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
     EXCEPTION WHEN lock_not_available THEN
         RETURN 0;  -- another node is trimming
     END;

@@ -122,7 +122,7 @@ BEGIN
     DELETE FROM brain.nodes n
      WHERE n.id = ANY (nodes) AND NOT EXISTS (SELECT FROM brain.node_users u WHERE u.node = n.id);
     IF EXISTS (SELECT FROM brain.presence p WHERE p.user_id = ANY (users)) THEN
-        LOCK TABLE brain.presence_lock IN EXCLUSIVE MODE;
+        LOCK TABLE brain.presence_lock IN SHARE UPDATE EXCLUSIVE MODE;
         PERFORM brain.publish_offline(users);
     END IF;
 END $$;
@@ -154,7 +154,7 @@ BEGIN
                            OR EXISTS (SELECT FROM brain.presence p WHERE p.user_id = a.user_id))) THEN
         RETURN;
     END IF;
-    LOCK TABLE brain.presence_lock IN EXCLUSIVE MODE;
+    LOCK TABLE brain.presence_lock IN SHARE UPDATE EXCLUSIVE MODE;
     FOR person, change IN
         SELECT a.user_id, a.change FROM unnest(users, changes) WITH ORDINALITY a (user_id, change, number)
          WHERE a.change <> 'connected' ORDER BY a.number
@@ -250,7 +250,7 @@ BEGIN
 
     PERFORM brain.apply_presence(node, users, changes), brain.expire_nodes(brain.unreported_nodes(), 5000);
     IF is_recovered THEN
-        LOCK TABLE brain.presence_lock IN EXCLUSIVE MODE;
+        LOCK TABLE brain.presence_lock IN SHARE UPDATE EXCLUSIVE MODE;
         PERFORM brain.publish_offline(NULL);
     END IF;
     RETURN true;

@@ -37,10 +37,10 @@ class Mutant:
 ANY_LATE = """
                         UNION ALL
                         SELECT l.* FROM brain.events l WHERE l.transaction_id = ANY (late)"""
-TICK_LOCK = "LOCK TABLE brain.tick_lock IN EXCLUSIVE MODE;"
+TICK_LOCK = "LOCK TABLE brain.tick_lock IN SHARE UPDATE EXCLUSIVE MODE;"
 TRIED_LOCK = """
     BEGIN
-        LOCK TABLE brain.tick_lock IN EXCLUSIVE MODE NOWAIT;
+        LOCK TABLE brain.tick_lock IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
     EXCEPTION WHEN lock_not_available THEN
         SELECT t.id, t.nonce INTO id, nonce FROM brain.ticks t ORDER BY t.id DESC LIMIT 1;
         RETURN;

@@ -194,3 +194,31 @@ async def test_a_writer_waits_for_no_slot_that_another_keeps_from_being_emptied(
         await insert(writer, "first")
 
         await trimming
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT FROM brain.{} FOR UPDATE", "INSERT INTO brain.{} DEFAULT VALUES"]
+)
+async def test_what_a_publisher_parses_holds_up_nobody(
+    stranger: Stranger, connection: asyncpg.Connection, database: str, query: str
+) -> None:
+    """To parse a query is to lock its tables, without a right on them."""
+    await stranger.let_publish()
+    session = await stranger.session()
+    async with reading(database) as log, session.transaction():
+        for table in ("tick_lock", "trim_lock", "presence_lock"):
+            await session.execute(f"PREPARE {table} AS {query.format(table)}")
+        await insert(connection, "a")
+        await connection.execute("SET lock_timeout = '1s'")
+
+        assert (await log.tick()).tick > 0
+        async with connection.transaction():
+            await connection.execute(
+                "SELECT brain.trim('1 hour'),"
+                " brain.apply_presence(gen_random_uuid(), '{ann}', '{online}')"
+            )
+            locked = await connection.fetch(
+                "SELECT relation::regclass::text FROM pg_locks"
+                " WHERE pid = pg_backend_pid() AND mode = 'ShareUpdateExclusiveLock'"
+            )
+    assert {row[0] for row in locked} == {"brain.trim_lock", "brain.presence_lock"}

@@ -112,6 +112,7 @@ async def test_a_page_that_is_trimmed_while_it_is_read_is_refused_instead_of_emp
             await page
 
 
+@pytest.mark.usefixtures("template")
 async def test_writers_go_on_to_the_next_slot_when_half_of_the_time_has_passed(
     postgres: str,
 ) -> None:

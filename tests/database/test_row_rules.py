@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
+from brain.message.event import Operation
 from tests.database.changes import logged_events
 
 pytestmark = pytest.mark.postgres_versions
@@ -123,6 +124,9 @@ TYPES = [
     ("boolean", "true", "true"),
     ("boolean", '"yes"', "true"),
     ("date", '"2026-11-28"', '"2026-11-28"'),
+    ("date", '"2026-11-28 23:59"', ""),
+    ("date", '"today"', ""),
+    ("date", '"infinity"', '"infinity"'),
     ("mood", '"good"', '"good"'),
     ("short", '"anna"', '"anna"'),
 ]
@@ -271,3 +275,45 @@ async def test_a_rule_waits_for_those_who_write(
     await writer.execute("COMMIT")
     await writer.close()
     await connection.execute("""SELECT brain.restrict('orders', '{"id": "sub"}')""")
+
+
+ALTERATIONS = {
+    "another type": "ALTER TABLE orders ALTER customer_id TYPE text",
+    "another type, as one transaction writes": (
+        "BEGIN; ALTER TABLE orders ALTER customer_id TYPE text;"
+        " INSERT INTO orders VALUES (9, '7', 1); COMMIT"
+    ),
+    "and the capture written again": (
+        "ALTER TABLE orders ALTER customer_id TYPE text; SELECT brain.write_captures()"
+    ),
+}
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+async def test_rows_are_a_reset_while_a_column_of_a_rule_has_another_type(
+    database: str, connection: asyncpg.Connection, alteration: str
+) -> None:
+    """Claims were compared with values of the former type."""
+    await connection.execute(ORDERS)
+    before = await connection.fetchval(NUMBER)
+
+    events = await logged_events(
+        database,
+        connection,
+        "INSERT INTO orders VALUES (1, 7, 9.90)",
+        ALTERATIONS[alteration],
+        "INSERT INTO orders VALUES (2, '7', 9.90)",
+        "UPDATE orders SET total = 1 WHERE id = 1",
+    )
+    assert [event.operation for event in events if event.key_text in ("2", "9")] == []
+    assert [event.operation for event in events][-2:] == [Operation.RESET, Operation.RESET]
+
+    again = await logged_events(
+        database,
+        connection,
+        "SELECT brain.watch('orders', 'orders', '{id,total}')",
+        "INSERT INTO orders VALUES (3, '7', 9.90)",
+    )
+    operations = [event.operation for event in again if event.channel == "orders"]
+    assert operations == [Operation.RESET, Operation.INSERT]
+    assert await connection.fetchval(NUMBER) > before
