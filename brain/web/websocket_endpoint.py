@@ -15,6 +15,7 @@ from brain.errors import AccessUndecided
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
 from brain.message.matching import (
+    TOO_MANY_COMBINATIONS,
     Filter,
     filter_json,
     has_too_many_combinations,
@@ -134,7 +135,7 @@ async def open_channels(
         return
     topics = [t for name in request.names for t in requested_topics(name, request.where, access)]
     if has_too_many_combinations(topics):
-        await refuse(websocket, 400, "too many subscriptions for the rows that the token allows")
+        await refuse(websocket, 400, TOO_MANY_COMBINATIONS)
         return
     if (reason := await services.sessions.refuse_filters(topics)) is not None:
         await refuse(websocket, 400, reason)

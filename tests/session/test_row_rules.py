@@ -343,3 +343,79 @@ async def test_the_combinations_of_values_of_a_client_are_bounded(
     async with client(port, "ann", snapshot="", claims=above) as nobody:
         ((_, data),) = await messages(nobody, 1)
         assert data["rows"] == []
+
+
+BY_TWO_CLAIMS = """
+    SELECT brain.restrict('orders', '{"customer_id": "customers", "total": "totals"}')
+"""
+FEW: dict[str, Any] = {"customers": ["c1"], "totals": [10]}
+MANY: dict[str, Any] = {"customers": [f"c{n}" for n in range(40)], "totals": list(range(25))}
+"""A thousand combinations."""
+
+
+async def answer(websocket: ClientConnection, **frame: Any) -> Any:
+    await websocket.send(json.dumps(frame))
+    return await received(websocket)
+
+
+async def test_a_token_that_allows_too_many_combinations_is_refused_and_changes_nothing(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(BY_TWO_CLAIMS)
+    url = f"ws://127.0.0.1:{port}/ws/channel/orders?token={token('ann', **FEW)}"
+    async with connect(url, proxy=None) as ann:
+        await received(ann)
+        for number in range(10):
+            row = {"type": "subscribe", "channel": f"orders:{number}"}
+            assert (await answer(ann, **row))["type"] == "subscribed"
+
+        refusal = await answer(ann, type="auth", token=token("ann", **MANY))
+        assert (refusal["type"], refusal["error"]) == ("error", "Too many subscriptions")
+        await connection.execute("INSERT INTO orders VALUES (20, 'c2', 10), (21, 'c1', 10)")
+        assert (await received(ann))["data"]["id"] == 21
+        same = await answer(ann, type="auth", token=token("ann", seconds=100, **FEW))
+        assert same["type"] == "authenticated"
+
+
+async def test_a_client_for_which_new_rules_have_too_many_combinations_is_closed(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    rows = "&".join(f"channel=orders:{number}" for number in range(11))
+    url = f"ws://127.0.0.1:{port}/ws?cursor=&{rows}&token={token('ann', **MANY)}"
+    async with connect(url, proxy=None) as ann, client(port, "ann", claims=MANY) as other:
+        await received(ann)
+        await connection.execute(BY_TWO_CLAIMS)
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                assert (await received(ann))["type"] == "reset"
+        assert (await received(other))["type"] == "reset"
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 4504
+    assert closed.value.rcvd.reason == "too many subscriptions for the rows that the token allows"
+
+
+MAY_READ = """
+    CREATE OR REPLACE FUNCTION brain.may_read(claims jsonb, channel text) RETURNS boolean
+    LANGUAGE sql AS $$ SELECT channel = ANY ('{%s}') $$
+"""
+
+
+@pytest.mark.parametrize("frame", ["subscribe", "auth"])
+async def test_a_client_that_sends_a_frame_learns_that_it_may_read_less_as_any_other_does(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, frame: str
+) -> None:
+    monkeypatch.setattr("brain.auth.access_function.KEEP_SECONDS", 0.0)
+    await connection.execute(MAY_READ % "orders,news")
+    app = create_app(database, with_secret(), [installed_systems()["channels"]])
+    frames = {
+        "subscribe": {"type": "subscribe", "channel": "news"},
+        "auth": {"type": "auth", "token": token("ann", seconds=100)},
+    }
+    async with served(app) as (port, _):
+        url = f"ws://127.0.0.1:{port}/ws/channel/orders?token={token('ann')}"
+        async with connect(url, proxy=None) as ann:
+            await received(ann)
+            assert (await answer(ann, **frames[frame]))["type"] != "error"
+            await connection.execute(MAY_READ % "news")
+            with pytest.raises(ConnectionClosed) as closed:
+                await answer(ann, **frames[frame])
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 4009
