@@ -84,7 +84,7 @@ class RowRules(WatchFollower):
         try:
             # A connection that is being given up must not keep the caller waiting.
             async with asyncio.timeout(self._timeout_seconds):
-                return await self._asking.run(query, partial(self._ask, query))
+                return await self._asking.run_later(query, partial(self._ask, query))
         except TimeoutError as error:
             raise self._undecided(error) from error
 
