@@ -79,8 +79,9 @@ class ChannelSession(Session):
         sources: Sources,
         request: SessionRequest,
         access: ReadAccess,
+        changes: int | None = None,
     ) -> None:
-        super().__init__(admitted, context, is_listed=request.is_listed)
+        super().__init__(admitted, context, is_listed=request.is_listed, changes=changes)
         self._sources = sources
         self._hub = sources.hub
         self._request = request

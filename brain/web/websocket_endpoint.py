@@ -127,6 +127,7 @@ async def open_channels(
     if any("\0" in name for name in request.names):
         await refuse(websocket, 400, "no channel has a zero in its name")
         return
+    changes = services.sessions.registry.changes
     try:
         who = identity or await services.handshake.identify(websocket)
         access = await services.authority.read_access(who, request.names)
@@ -143,7 +144,7 @@ async def open_channels(
 
     def session_for(admitted: Admitted) -> ChannelSession:
         sources = websocket.state.sources
-        return ChannelSession(admitted, services.sessions, sources, request, access)
+        return ChannelSession(admitted, services.sessions, sources, request, access, changes)
 
     await services.handshake.accept(websocket, session_for, who, subprotocol)
 

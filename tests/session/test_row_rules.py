@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +16,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from brain.app import create_app
+from brain.auth.identity import Identity
+from brain.auth.policy import Authority
+from brain.message.matching import ReadAccess
 from brain.system import installed_systems
 from tests.session.test_commands import token, with_secret
 from tests.transport.served import served
@@ -419,3 +422,36 @@ async def test_a_client_that_sends_a_frame_learns_that_it_may_read_less_as_any_o
             with pytest.raises(ConnectionClosed) as closed:
                 await answer(ann, **frames[frame])
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 4009
+
+
+@pytest.mark.parametrize(("path", "code"), [("/ws/channel/orders", 4009), ("/ws/my-orders", 4504)])
+async def test_a_client_that_is_being_admitted_follows_an_access_function_that_changes(
+    database: str,
+    connection: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    code: int,
+) -> None:
+    read_access = Authority.read_access
+
+    async def change_after(
+        authority: Authority, identity: Identity, names: Iterable[str]
+    ) -> ReadAccess:
+        access = await read_access(authority, identity, names)
+        monkeypatch.setattr(Authority, "read_access", read_access)
+        await connection.execute(MAY_READ % "news")
+        assert authority._access_function is not None
+        await authority._access_function.look()
+        return access
+
+    await connection.execute(ORDERS + MAY_READ % "orders,my-orders")
+    await connection.execute(BY_CLAIM)
+    app = create_app(database, with_secret(), [installed_systems()["channels"]])
+    async with served(app) as (port, _):
+        monkeypatch.setattr(Authority, "read_access", change_after)
+        url = f"ws://127.0.0.1:{port}{path}?token={token()}"
+        async with connect(url, proxy=None) as ann:
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    await received(ann)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == code
