@@ -73,9 +73,10 @@ class AccessFunction:
         self._version: str | None = None
         """Identifies the present definition of the function; None if there is none."""
         self._lanes = Lanes(timeout_seconds, wait_seconds=timeout_seconds)
-        self._shared: SingleFlight[AccessQuery, frozenset[str] | None] = SingleFlight(
-            "access function"
+        self._shared: SingleFlight[tuple[str | None, AccessQuery], frozenset[str] | None] = (
+            SingleFlight("access function")
         )
+        """The calls of each version: one that began before a change may return what held then."""
         self._kept: dict[AccessQuery, tuple[float, frozenset[str] | None]] = {}
         """Until when a result is kept, by time.monotonic(), and the result; the oldest first.
         None: nothing was decided."""
@@ -133,7 +134,9 @@ class AccessFunction:
             try:
                 # A connection that is being given up must not keep the caller waiting.
                 async with asyncio.timeout(self._timeout_seconds):
-                    result = await self._shared.run(query, partial(self._call, self._pool, query))
+                    result = await self._shared.run(
+                        (self._version, query), partial(self._call, self._pool, query)
+                    )
             except TimeoutError as error:
                 self._warn(UNDECIDED, error)
                 result = None
@@ -143,6 +146,7 @@ class AccessFunction:
 
     async def _call(self, pool: asyncpg.Pool, query: AccessQuery) -> frozenset[str] | None:
         result: frozenset[str] | None = None
+        version = self._version
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 result = await self._lanes.run([query.claims], partial(self._ask, pool, query))
@@ -156,7 +160,8 @@ class AccessFunction:
                 result = frozenset()
             else:
                 self._warn(UNDECIDED, error)
-        self._keep(query, result)
+        if version == self._version:
+            self._keep(query, result)
         return result
 
     async def _ask(self, pool: asyncpg.Pool, query: AccessQuery, seconds: float) -> frozenset[str]:

@@ -81,7 +81,12 @@ class RowRules(WatchFollower):
             query = access_query(claims, asked)
         except TypeError:  # an integer of more than 64 bits
             query = access_query({}, asked)
-        return await self._asking.run(query, partial(self._ask, query))
+        try:
+            # A connection that is being given up must not keep the caller waiting.
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._asking.run_later(query, partial(self._ask, query))
+        except TimeoutError as error:
+            raise self._undecided(error) from error
 
     async def _replace(self, pool: asyncpg.Pool) -> None:
         records = await pool.fetch(RULES)
@@ -100,9 +105,12 @@ class RowRules(WatchFollower):
             async with asyncio.timeout(self._timeout_seconds):
                 records = await self._pool.fetch(ACCESS, query.claims, list(query.channels))
         except DATABASE_ERRORS as error:
-            self._problems.report("row rules", f"access cannot be decided: {explain(error)}")
-            raise AccessUndecided from error
+            raise self._undecided(error) from error
         return {record["channel"]: self._access_in(record) for record in records}
+
+    def _undecided(self, error: BaseException) -> AccessUndecided:
+        self._problems.report("row rules", f"access cannot be decided: {explain(error)}")
+        return AccessUndecided()
 
     def _access_in(self, record: asyncpg.Record) -> RowAccess:
         access = RowAccess(record["allowed"])

@@ -24,8 +24,9 @@ class FeedSession(Session):
         context: SessionContext,
         refresher: FeedRefresher,
         address: FeedAddress,
+        changes: int | None = None,
     ) -> None:
-        super().__init__(admitted, context)
+        super().__init__(admitted, context, changes=changes)
         self._refresher = refresher
         self._address = address
         self._subscriber = FeedSubscriber(self._transport, self._transport.framing, self.end)

@@ -94,14 +94,14 @@ class FeedReader:
         """`timeout_seconds` are those of a query."""
         self._pool = pool
         self._most_bytes = most_bytes
-        self._timeout_seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self.problems = problems or Problems()
         self._lanes = Lanes(timeout_seconds, WAIT_QUERIES * timeout_seconds)
         self._shared: SingleFlight[tuple[str, str | None], FeedState | None] = SingleFlight("feed")
 
     async def definitions(self) -> dict[str, FeedDefinition]:
         """Return all feeds, by name."""
-        records = await self._pool.fetch(DEFINITIONS, timeout=self._timeout_seconds)
+        records = await self._pool.fetch(DEFINITIONS, timeout=self.timeout_seconds)
         return {
             record["name"]: FeedDefinition(
                 record["name"],
@@ -162,7 +162,7 @@ class FeedReader:
     ) -> asyncpg.Record | None:
         if not is_wanted():
             return None
-        async with self._pool.acquire(timeout=self._timeout_seconds) as connection:
+        async with self._pool.acquire(timeout=self.timeout_seconds) as connection:
             with concerning((name, argument), seconds):
                 async with as_reader(connection):
                     await connection.execute(f"{PINNED};{limits(seconds, TRY_LOCK_SECONDS)}")

@@ -91,7 +91,9 @@ class FeedRefresher:
             return None
         found = self._address(name, argument, claims)
         if found is None:
-            await self._read_definitions()
+            # A connection that is being given up must not keep the caller waiting.
+            async with asyncio.timeout(self._reader.timeout_seconds):
+                await self._read_definitions()
             found = self._address(name, argument, claims)
         return found
 

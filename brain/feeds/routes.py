@@ -53,6 +53,7 @@ class Feeds:
         argument = websocket.path_params.get("argument")
         refresher: FeedRefresher = websocket.state.feeds
         handshake, authority = self._services.handshake, self._services.authority
+        changes = self._services.sessions.registry.changes
         try:
             identity = await handshake.identify(websocket)
             access = await authority.read_access(identity, [name])
@@ -76,7 +77,7 @@ class Feeds:
             return
 
         def session_for(admitted: Admitted) -> FeedSession:
-            return FeedSession(admitted, self._services.sessions, refresher, address)
+            return FeedSession(admitted, self._services.sessions, refresher, address, changes)
 
         await handshake.accept(websocket, session_for, identity)
 

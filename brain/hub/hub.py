@@ -345,9 +345,9 @@ class Hub:
                 return
 
     def _is_superseded(self, event: Event, number: int, subscriber: Subscriber) -> bool:
-        # The next event of a row that has left a filter may not match, and so would not say it.
-        leaves = subscriber.subscriptions.match(event) is Match.LEAVES
-        return not leaves and self._conflation.is_superseded(event, number)
+        # That a row has left or come into view is in no newer event.
+        is_plain = subscriber.subscriptions.match(event) is Match.MATCHES
+        return is_plain and self._conflation.is_superseded(event, number)
 
     def _detach(self, subscriber: Subscriber) -> None:
         self._leave_cohort(subscriber)

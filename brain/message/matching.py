@@ -27,6 +27,7 @@ LONGEST_TEXT = 1000
 """Of a name or a string in a filter, in characters. Columns that may be omitted are longer."""
 MOST_COMBINATIONS = 10_000
 """Of values, under which all topics of a client are found: some megabytes."""
+TOO_MANY_COMBINATIONS = "too many subscriptions for the rows that the token allows"
 SHOWN_CHARACTERS = 50
 """Of a client's own text in the reason why it is refused."""
 

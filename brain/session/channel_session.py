@@ -30,6 +30,7 @@ from brain.message.commands import (
 )
 from brain.message.cursor import Cursor
 from brain.message.matching import (
+    TOO_MANY_COMBINATIONS,
     Filter,
     ReadAccess,
     Topic,
@@ -37,7 +38,7 @@ from brain.message.matching import (
     requested_topics,
 )
 from brain.message.rendering import encoding_of
-from brain.message.subscription_set import SubscriptionSet
+from brain.message.subscription_set import SubscriptionSet, subscription_set
 from brain.message.wire_format import Welcome, WireFormat
 from brain.session.admission import Admitted
 from brain.session.catch_up import CatchUp, Sources
@@ -78,8 +79,9 @@ class ChannelSession(Session):
         sources: Sources,
         request: SessionRequest,
         access: ReadAccess,
+        changes: int | None = None,
     ) -> None:
-        super().__init__(admitted, context, is_listed=request.is_listed)
+        super().__init__(admitted, context, is_listed=request.is_listed, changes=changes)
         self._sources = sources
         self._hub = sources.hub
         self._request = request
@@ -110,7 +112,7 @@ class ChannelSession(Session):
     def _start(self) -> None:
         """Subscribe, then greet: the client gets everything that happens after the greeting."""
         cursor, lost = parse_cursor(self._request.after)
-        subscriptions = self._readable(self._access)
+        subscriptions = self._readable()
         self._subscriber = self._hub.subscribe(
             encoding_of(self._wire_format, self._transport.framing, self._context.problems),
             subscriptions,
@@ -221,27 +223,32 @@ class ChannelSession(Session):
 
     def _change_access(self, access: ReadAccess) -> None:
         """Go on with what the client may read by now: it loads its state again."""
-        before = self._readable(self._access)
+        former, topics = self._topics(self._access), self._topics(access)
+        if has_too_many_combinations(topics):
+            self.close(CloseCode.ACCESS_LOST, TOO_MANY_COMBINATIONS)
+            return
         self._access = access
-        if self._readable(access) != before:
+        if topics != former:
             self._change_subscriptions()
             self._on_gap(HistoryLost("what this client may read has changed"))
 
     async def _subscribe(self, command: Subscribe) -> None:
         names = (*self._subscriptions.names, command.name)
         access = await self._context.authority.read_access(self._identity, names)
+        # It may have changed since the client was told last.
+        self._change_access(access)
         topics = requested_topics(command.name, command.where, access)
-        in_all = self._readable(access).topics | topics
+        if not self._is_open:
+            return
         if not topics:
             self._refuse(f"Not allowed to read {command.name}")
         elif (reason := await self._context.refuse_filters(topics)) is not None:
             self._refuse(reason)
-        elif has_too_many_combinations(in_all) or not self._subscriptions.add(
-            command.name, command.where
-        ):
+        elif has_too_many_combinations(
+            self._topics(access) | topics
+        ) or not self._subscriptions.add(command.name, command.where):
             self._refuse("Too many subscriptions")
         else:
-            self._access = access
             if command.conflates and self._subscriber is not None:
                 self._subscriber.conflates = True
             self._change_subscriptions()
@@ -258,22 +265,39 @@ class ChannelSession(Session):
         if self._identity.user not in (None, identity.user):
             self._refuse("The token is of another user")
             return
-        access = await authority.read_access(identity, self._subscriptions.names)
+        names = self._subscriptions.names
+        access = await authority.read_access(identity, names)
+        if not self._topics(self._access) <= self._topics(access, identity):
+            # Because of the token, or because what the former one allows has changed.
+            self._change_access(await authority.read_access(self._identity, names))
+        if not self._is_open:
+            return
         if authority.is_revoked(identity):
             self._refuse("The token is not valid")
-            return
-        if self._identity.user is None and identity.user is not None:
+        elif has_too_many_combinations(self._topics(access, identity)):
+            self._refuse("Too many subscriptions")
+        elif self._is_counted_as(identity.user):
+            await self._go_on_as(identity, access, command)
+
+    def _is_counted_as(self, user: str | None) -> bool:
+        """Count the connection as one of `user`; return False, and refuse, if it has too many."""
+        if self._identity.user is None and user is not None:
             try:
-                self._counted.assign_user(identity.user)
+                self._counted.assign_user(user)
             except TooManyConnections as error:
                 self._refuse(str(error))
-                return
-        before = self._readable(self._access)
+                return False
+        return True
+
+    async def _go_on_as(
+        self, identity: Identity, access: ReadAccess, command: Reauthenticate
+    ) -> None:
+        before = self._readable()
         self._access = access
         self._become(identity)
         self._change_subscriptions()
         self._confirm(command)
-        after = self._readable(access)
+        after = self._readable()
         if any(before.rows.get(c) != after.rows.get(c) for c in before.channels & after.channels):
             self._on_gap(HistoryLost("which rows this client may see has changed"))
         if (reason := await self._context.refuse_filters(after.topics)) is not None:
@@ -288,13 +312,18 @@ class ChannelSession(Session):
             self.client.user = identity.user
             self._context.registry.add(self)
 
-    def _readable(self, access: ReadAccess) -> SubscriptionSet:
-        is_known = self._identity.is_unlimited or self._identity.user is not None
-        return self._subscriptions.readable(access, with_implied=is_known)
+    def _topics(self, access: ReadAccess, identity: Identity | None = None) -> frozenset[Topic]:
+        """Return what the client, or another identity, is subscribed to with this access."""
+        who = identity or self._identity
+        is_known = who.is_unlimited or who.user is not None
+        return self._subscriptions.topics(access, with_implied=is_known)
+
+    def _readable(self) -> SubscriptionSet:
+        return subscription_set(self._topics(self._access))
 
     def _change_subscriptions(self) -> None:
         if self._subscriber is not None:
-            subscriptions = self._readable(self._access)
+            subscriptions = self._readable()
             self._hub.change_subscriptions(self._subscriber, subscriptions)
             self._context.registry.presence.change(self.client, subscriptions.channels)
 

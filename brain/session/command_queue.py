@@ -36,6 +36,8 @@ class CommandQueue:
         return len(self._waiting) <= MOST_WAITING
 
     def cancel(self) -> None:
+        """Execute nothing more; a command may cancel the queue that executes it."""
+        self._waiting.clear()
         self._task.cancel()
 
     async def _run(self) -> None:

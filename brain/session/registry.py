@@ -39,6 +39,8 @@ class SessionRegistry:
     def __init__(self, presence: PresenceTracker) -> None:
         self.presence = presence
         self._open: dict[UUID, Registered] = {}
+        self.changes = 0
+        """How often what clients may read has changed, or may have."""
 
     def add(self, session: Registered) -> None:
         self._open[session.client.connection_id] = session
@@ -56,6 +58,7 @@ class SessionRegistry:
 
     def reauthorize(self, channels: frozenset[str] | None = None) -> None:
         """Have sessions find out again what they may read: those on `channels`, or all."""
+        self.changes += 1
         for session in list(self._open.values()):
             if channels is None or not channels.isdisjoint(session.client.channels):
                 session.reauthorize()

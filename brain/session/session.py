@@ -70,13 +70,23 @@ class Session(ABC):
     going_away_code: CloseCode = CloseCode.SERVICE_RESTART
 
     def __init__(
-        self, admitted: Admitted, context: SessionContext, *, is_listed: bool = False
+        self,
+        admitted: Admitted,
+        context: SessionContext,
+        *,
+        is_listed: bool = False,
+        changes: int | None = None,
     ) -> None:
-        """`is_listed`: others may see the id of this connection."""
+        """
+        `is_listed`: others may see the id of this connection.
+
+        `changes`: those of the registry before it was decided what the client may read; None: now.
+        """
         self._transport = admitted.transport
         self._identity = admitted.identity
         self._counted = admitted.counted
         self._context = context
+        self._changes = context.registry.changes if changes is None else changes
         self._expiry: asyncio.TimerHandle | None = None
         self._rate_limiter: RateLimiter | None = None
         self._is_open = False
@@ -97,6 +107,8 @@ class Session(ABC):
         except BaseException:
             self.connection_lost()
             raise
+        if self._is_open and self._changes != self._context.registry.changes:
+            self.reauthorize()
 
     def message_received(self, message: str | bytes) -> None:
         """Handle a message of the client, within its limits."""

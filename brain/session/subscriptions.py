@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from brain.message.matching import Filter, ReadAccess, Topic, requested_topics
-from brain.message.subscription_set import SubscriptionSet, subscription_set
 
 
 class Subscriptions:
@@ -33,9 +32,9 @@ class Subscriptions:
     def remove(self, name: str, where: Filter) -> None:
         self._requested.pop((name, where), None)
 
-    def readable(self, access: ReadAccess, *, with_implied: bool) -> SubscriptionSet:
+    def topics(self, access: ReadAccess, *, with_implied: bool) -> frozenset[Topic]:
         """Return those that the client may read, with those that it did not name."""
         topics = set(self._implied) if with_implied else set()
         for name, where in self._requested:
             topics |= requested_topics(name, where, access)
-        return subscription_set(frozenset(topics))
+        return frozenset(topics)

@@ -15,6 +15,7 @@ from brain.errors import AccessUndecided
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
 from brain.message.matching import (
+    TOO_MANY_COMBINATIONS,
     Filter,
     filter_json,
     has_too_many_combinations,
@@ -126,6 +127,7 @@ async def open_channels(
     if any("\0" in name for name in request.names):
         await refuse(websocket, 400, "no channel has a zero in its name")
         return
+    changes = services.sessions.registry.changes
     try:
         who = identity or await services.handshake.identify(websocket)
         access = await services.authority.read_access(who, request.names)
@@ -134,7 +136,7 @@ async def open_channels(
         return
     topics = [t for name in request.names for t in requested_topics(name, request.where, access)]
     if has_too_many_combinations(topics):
-        await refuse(websocket, 400, "too many subscriptions for the rows that the token allows")
+        await refuse(websocket, 400, TOO_MANY_COMBINATIONS)
         return
     if (reason := await services.sessions.refuse_filters(topics)) is not None:
         await refuse(websocket, 400, reason)
@@ -142,7 +144,7 @@ async def open_channels(
 
     def session_for(admitted: Admitted) -> ChannelSession:
         sources = websocket.state.sources
-        return ChannelSession(admitted, services.sessions, sources, request, access)
+        return ChannelSession(admitted, services.sessions, sources, request, access, changes)
 
     await services.handshake.accept(websocket, session_for, who, subprotocol)
 

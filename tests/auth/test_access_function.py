@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import asyncpg
 import pytest
@@ -27,6 +28,11 @@ def definition(body: str) -> str:
         f" LANGUAGE plpgsql SET search_path = public AS $$ BEGIN {body}; END $$"
     )
 
+
+RUNS = """
+    SELECT count(*) > 0 FROM pg_stat_activity
+     WHERE datname = current_database() AND wait_event = 'PgSleep'
+"""
 
 # Records each call in the table `asked`.
 BY_CLAIM = definition("INSERT INTO asked VALUES (channel); RETURN claims -> 'rooms' ? channel")
@@ -311,6 +317,24 @@ async def test_without_the_database_nothing_is_decided_and_its_existence_stays_k
         assert access_function.is_replaced
         assert "refuses clients" in caplog.text
         proxy.restore()
+
+
+async def test_a_call_that_began_before_the_function_changed_is_no_answer_after_it(
+    pool: asyncpg.Pool, access_function: AccessFunction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.database.budget.FIRST_SECONDS", PATIENCE_SECONDS)
+    until_asked = "WHILE NOT EXISTS (SELECT FROM asked) LOOP PERFORM pg_sleep(0.01); END LOOP"
+    await pool.execute(definition(f"{until_asked}; RETURN true"))
+    await access_function.look()
+    former = asyncio.create_task(readable(access_function))
+    await becomes(partial(pool.fetchval, RUNS))
+    await pool.execute(definition("RETURN false"))
+    await access_function.look()
+
+    assert await readable(access_function) == set()
+    await pool.execute("INSERT INTO public.asked VALUES ('tasks')")
+    assert await former == CHANNELS
+    assert await readable(access_function) == set()
 
 
 async def calls(pool: asyncpg.Pool) -> int:

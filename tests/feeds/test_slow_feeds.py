@@ -146,6 +146,19 @@ async def test_a_database_that_is_lost_is_not_called_a_slow_feed(database: str) 
     assert "slow" not in problem.text
 
 
+async def test_a_connection_that_is_being_given_up_keeps_no_client_of_a_feed_waiting(
+    database: str,
+) -> None:
+    async with proxy_to(database) as (url, proxy), opened_pool(url) as cut_off:
+        refresher = FeedRefresher(FeedReader(cut_off, 1000, 0.5), 1)
+        assert await refresher.address("no such feed", None) is None
+        proxy.swallow()
+        async with asyncio.timeout(6):
+            with pytest.raises(TimeoutError):
+                await refresher.address("no such feed", None)
+        proxy.restore()
+
+
 async def test_a_feed_has_one_query_at_a_time_whatever_its_argument(
     database: str,
     pool: asyncpg.Pool,

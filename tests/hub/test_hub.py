@@ -17,7 +17,7 @@ from brain.message.channel_schema import ChannelSchemas
 from brain.message.commands import Command
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
-from brain.message.matching import Topic, parse_filter
+from brain.message.matching import RowAccess, Topic, parse_filter
 from brain.message.rendering import Encoding, encoding_of
 from brain.message.subscription_set import SubscriptionSet, subscription_set
 from brain.message.wire_format import WireFormat
@@ -767,6 +767,33 @@ def test_that_a_row_has_left_a_filter_is_sent_even_if_a_newer_event_supersedes_i
     client.read()
 
     assert client.received == ["1 leaves"]
+
+
+def test_that_a_row_comes_into_view_is_sent_even_if_a_newer_event_supersedes_it() -> None:
+    hub = new_hub()
+    own = RowAccess('{"": [1], "owner": ["ann"]}')
+    client = live(hub, subscription_set(frozenset({Topic("agents", rows=own)})), conflates=True)
+    client.stop_reading()
+    owners = [("ben", "ann"), ("ann", "ann"), ("ann", "ann"), ("ann", "ben"), ("ben", "ben")]
+    changes = [
+        replace(
+            event(number, channel="agents"),
+            operation=Operation.UPDATE,
+            key='["a"]',
+            data=as_json({"state": "busy"}),
+            old=as_json({"state": "idle"}),
+            rule_values=as_json({"": 1, "owner": after}),
+            old_rule_values=as_json({"": 1, "owner": before}),
+        )
+        for number, (before, after) in enumerate(owners, 1)
+    ]
+    hub.deliver(batch(*changes[:3]))
+    client.read()
+    client.stop_reading()
+    hub.deliver(batch(*changes[3:]))
+    client.read()
+
+    assert client.received == ["1", "3", "4 leaves"]
 
 
 def test_clients_of_a_format_with_an_interval_get_heartbeats_at_the_same_time() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, cast
 
@@ -26,8 +27,30 @@ from brain.message.subscription_set import subscription_set
 from brain.session.catch_up import CatchUp, Sources
 from brain.session.command_queue import CommandQueue
 from brain.transport.asgi import AsgiTransport
-from tests.raw_websocket import after_handshake, close_code, connected_to, handshake, split_frames
+from tests.raw_websocket import (
+    SMALL_BUFFER_BYTES,
+    after_handshake,
+    close_code,
+    connected_to,
+    handshake,
+    split_frames,
+)
 from tests.transport.served import application, new_hub, served
+
+LARGE = """
+    CREATE TABLE large (id int PRIMARY KEY, value text);
+    INSERT INTO large SELECT number, repeat('x', 1000) FROM generate_series(1, 20000) number;
+    SELECT brain.watch('large', 'large', '{id,value}');
+"""
+
+
+@pytest.fixture
+def without_collections() -> Iterator[None]:
+    """Free only what nothing refers to."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.mark.parametrize(
@@ -80,18 +103,13 @@ async def test_a_socket_that_closes_before_its_catch_up_begins_leaves_no_corouti
     assert [each for each in recwarn if "never awaited" in str(each.message)] == []
 
 
+@pytest.mark.usefixtures("without_collections")
 async def test_a_client_that_reads_a_snapshot_drop_by_drop_keeps_it_for_a_time_only(
     database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("brain.database.snapshot.READ_SECONDS", 0.4)
     monkeypatch.setattr("brain.database.snapshot.LEAST_BYTES_PER_SECOND", 1e12)
-    await connection.execute(
-        """
-        CREATE TABLE large (id int PRIMARY KEY, value text);
-        INSERT INTO large SELECT number, repeat('x', 1000) FROM generate_series(1, 20000) number;
-        SELECT brain.watch('large', 'large', '{id,value}');
-        """
-    )
+    await connection.execute(LARGE)
     snapshots = SnapshotReader(50_000_000)
     memory = snapshots._memory
     async with (
@@ -114,6 +132,60 @@ async def test_a_client_that_reads_a_snapshot_drop_by_drop_keeps_it_for_a_time_o
             received += data
         frames, _ = split_frames(after_handshake(bytes(received)) or b"")
         assert close_code(frames[-1]) == 4008
+
+
+async def until_none_runs(name: str) -> None:
+    """Wait until no task has this name."""
+    while any(task.get_name() == name for task in asyncio.all_tasks()):
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.usefixtures("without_collections")
+async def test_a_client_that_drops_in_the_middle_of_a_snapshot_gives_back_its_memory_at_once(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(LARGE)
+    snapshots = SnapshotReader(50_000_000)
+    memory = snapshots._memory
+    async with (
+        opened_pool(database) as pool,
+        served(application(new_hub(), pool, snapshots=snapshots)) as (port, _),
+        asyncio.timeout(60),
+        connected_to(port, SMALL_BUFFER_BYTES) as raw,
+    ):
+        await raw.send(handshake("/ws?channel=large&snapshot"))
+        while memory.free == memory.most_bytes:
+            await asyncio.sleep(0.01)
+        await until_none_runs("snapshot")
+        assert memory.free < memory.most_bytes
+        raw.reset()
+        await until_none_runs("catch-up")
+        assert memory.free == memory.most_bytes
+
+
+@pytest.mark.usefixtures("without_collections")
+async def test_a_client_that_drops_while_its_snapshot_is_read_gives_back_its_memory_then(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(LARGE)
+    snapshots = SnapshotReader(50_000_000)
+    memory = snapshots._memory
+    async with (
+        opened_pool(database) as pool,
+        served(application(new_hub(), pool, snapshots=snapshots)) as (port, _),
+        asyncio.timeout(60),
+        connected_to(port) as raw,
+    ):
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE large")
+            await raw.send(handshake("/ws?channel=large&snapshot"))
+            while not any(task.get_name() == "snapshot" for task in asyncio.all_tasks()):
+                await asyncio.sleep(0.01)
+            raw.reset()
+            await until_none_runs("catch-up")
+        await until_none_runs("snapshot")
+        assert memory.releases
+        assert memory.free == memory.most_bytes
 
 
 async def test_what_is_begun_and_given_up_at_once_leaves_no_coroutine_unawaited(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +16,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from brain.app import create_app
+from brain.auth.identity import Identity
+from brain.auth.policy import Authority
+from brain.message.matching import ReadAccess
 from brain.system import installed_systems
 from tests.session.test_commands import token, with_secret
 from tests.transport.served import served
@@ -343,3 +346,112 @@ async def test_the_combinations_of_values_of_a_client_are_bounded(
     async with client(port, "ann", snapshot="", claims=above) as nobody:
         ((_, data),) = await messages(nobody, 1)
         assert data["rows"] == []
+
+
+BY_TWO_CLAIMS = """
+    SELECT brain.restrict('orders', '{"customer_id": "customers", "total": "totals"}')
+"""
+FEW: dict[str, Any] = {"customers": ["c1"], "totals": [10]}
+MANY: dict[str, Any] = {"customers": [f"c{n}" for n in range(40)], "totals": list(range(25))}
+"""A thousand combinations."""
+
+
+async def answer(websocket: ClientConnection, **frame: Any) -> Any:
+    await websocket.send(json.dumps(frame))
+    return await received(websocket)
+
+
+async def test_a_token_that_allows_too_many_combinations_is_refused_and_changes_nothing(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(BY_TWO_CLAIMS)
+    url = f"ws://127.0.0.1:{port}/ws/channel/orders?token={token('ann', **FEW)}"
+    async with connect(url, proxy=None) as ann:
+        await received(ann)
+        for number in range(10):
+            row = {"type": "subscribe", "channel": f"orders:{number}"}
+            assert (await answer(ann, **row))["type"] == "subscribed"
+
+        refusal = await answer(ann, type="auth", token=token("ann", **MANY))
+        assert (refusal["type"], refusal["error"]) == ("error", "Too many subscriptions")
+        await connection.execute("INSERT INTO orders VALUES (20, 'c2', 10), (21, 'c1', 10)")
+        assert (await received(ann))["data"]["id"] == 21
+        same = await answer(ann, type="auth", token=token("ann", seconds=100, **FEW))
+        assert same["type"] == "authenticated"
+
+
+async def test_a_client_for_which_new_rules_have_too_many_combinations_is_closed(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    rows = "&".join(f"channel=orders:{number}" for number in range(11))
+    url = f"ws://127.0.0.1:{port}/ws?cursor=&{rows}&token={token('ann', **MANY)}"
+    async with connect(url, proxy=None) as ann, client(port, "ann", claims=MANY) as other:
+        await received(ann)
+        await connection.execute(BY_TWO_CLAIMS)
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                assert (await received(ann))["type"] == "reset"
+        assert (await received(other))["type"] == "reset"
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 4504
+    assert closed.value.rcvd.reason == "too many subscriptions for the rows that the token allows"
+
+
+MAY_READ = """
+    CREATE OR REPLACE FUNCTION brain.may_read(claims jsonb, channel text) RETURNS boolean
+    LANGUAGE sql AS $$ SELECT channel = ANY ('{%s}') $$
+"""
+
+
+@pytest.mark.parametrize("frame", ["subscribe", "auth"])
+async def test_a_client_that_sends_a_frame_learns_that_it_may_read_less_as_any_other_does(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, frame: str
+) -> None:
+    monkeypatch.setattr("brain.auth.access_function.KEEP_SECONDS", 0.0)
+    await connection.execute(MAY_READ % "orders,news")
+    app = create_app(database, with_secret(), [installed_systems()["channels"]])
+    frames = {
+        "subscribe": {"type": "subscribe", "channel": "news"},
+        "auth": {"type": "auth", "token": token("ann", seconds=100)},
+    }
+    async with served(app) as (port, _):
+        url = f"ws://127.0.0.1:{port}/ws/channel/orders?token={token('ann')}"
+        async with connect(url, proxy=None) as ann:
+            await received(ann)
+            assert (await answer(ann, **frames[frame]))["type"] != "error"
+            await connection.execute(MAY_READ % "news")
+            with pytest.raises(ConnectionClosed) as closed:
+                await answer(ann, **frames[frame])
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 4009
+
+
+@pytest.mark.parametrize(("path", "code"), [("/ws/channel/orders", 4009), ("/ws/my-orders", 4504)])
+async def test_a_client_that_is_being_admitted_follows_an_access_function_that_changes(
+    database: str,
+    connection: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    code: int,
+) -> None:
+    read_access = Authority.read_access
+
+    async def change_after(
+        authority: Authority, identity: Identity, names: Iterable[str]
+    ) -> ReadAccess:
+        access = await read_access(authority, identity, names)
+        monkeypatch.setattr(Authority, "read_access", read_access)
+        await connection.execute(MAY_READ % "news")
+        assert authority._access_function is not None
+        await authority._access_function.look()
+        return access
+
+    await connection.execute(ORDERS + MAY_READ % "orders,my-orders")
+    await connection.execute(BY_CLAIM)
+    app = create_app(database, with_secret(), [installed_systems()["channels"]])
+    async with served(app) as (port, _):
+        monkeypatch.setattr(Authority, "read_access", change_after)
+        url = f"ws://127.0.0.1:{port}{path}?token={token()}"
+        async with connect(url, proxy=None) as ann:
+            with pytest.raises(ConnectionClosed) as closed:
+                while True:
+                    await received(ann)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == code
