@@ -151,12 +151,21 @@ def run(url: str, work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def on_database(
-    work: Callable[[asyncpg.Connection, str], Coroutine[Any, Any, Result]], **flags: Any
+    work: Callable[[asyncpg.Connection, str], Coroutine[Any, Any, Result]],
+    *,
+    checks_schema: bool = True,
+    **flags: Any,
 ) -> Result:
-    """Do `work` on the database of the settings, which must be migrated, with its URL."""
+    """
+    Do `work` on the database of the settings, with its URL.
+
+    The database must be migrated, which not every role may find out: unless `checks_schema`, what
+    is missing is left to the work.
+    """
 
     async def over_a_connection(url: str) -> Result:
-        await migrations.require_current(url, [migrations.core_schema()])
+        if checks_schema:
+            await migrations.require_current(url, [migrations.core_schema()])
         async with connected(url) as connection:
             return await work(connection, url)
 
