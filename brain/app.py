@@ -49,7 +49,7 @@ from brain.transport.handshake import Handshake
 from brain.web import pages, revocations, snapshot, status, unmatched, websocket_endpoint
 from brain.web.body_budget import BodyBudgetMiddleware
 from brain.web.cross_origin import CrossOriginMiddleware
-from brain.web.error_responses import EXCEPTION_HANDLERS
+from brain.web.error_responses import exception_handlers
 from brain.web.host_check import HostMiddleware
 from brain.web.safe_headers import SafeHeadersMiddleware
 from brain.web.services import Services
@@ -248,7 +248,7 @@ def create_app(
             Middleware(CrossOriginMiddleware, origins),
             Middleware(BodyBudgetMiddleware, MOST_BODIES_BYTES),
         ],
-        exception_handlers=dict(EXCEPTION_HANDLERS),
+        exception_handlers=exception_handlers(problems),
         max_body_size=MAX_BODY_BYTES,
         lifespan=lifespan,
     )

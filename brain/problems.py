@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -107,20 +107,61 @@ class Problems:
             del self._records[address]
 
 
-# A password in a URL, in the parameters of one, or in what libpq takes instead of one.
-PASSWORD = re.compile(
-    r"(://[^\s/?#:@'\"]*:)(?!password@)[^\s]*(?=@)|(\b(?:ssl)?password=)(?:'[^']*'|[^\s&'\"]+)",
-    re.IGNORECASE,
+EXAMPLE_URL = "postgresql://user:password@host:port/database"
+"""How a database URL is explained."""
+
+# Texts may hold any URL, also one of which it cannot be told where the password begins and ends:
+# rather too much is left out. The user is kept where it is followed by a colon. What repeats is
+# bounded: the time must not grow with the square of a text that a client may have sent.
+USER = r"(?P<user>[^\s/?#:@'\"]{0,200}:)"
+POSTGRESQL = r"\bpostgres(?:ql)?(?:\+\w{1,20})?:(?://)?+"
+POSTGRESQL_URL = re.compile(rf"{POSTGRESQL}(?:{USER}|(?=[^\s@]{{1,2000}}\s))", re.IGNORECASE)
+URL_START = re.compile(rf"(?:{POSTGRESQL}|\b[a-z][a-z0-9+.-]{{0,20}}://){USER}?+", re.IGNORECASE)
+USER_START = re.compile(r"(?:^|['\"(=])(?://)?(?P<user>[^\s/?#:@'\"()=]{1,200}:)(?!//)")
+# Letters of a parameter's name may be percent-encoded.
+KEY = "".join(f"(?:{c}|%{ord(c):x}|%{ord(c.upper()):x})" for c in "password")
+PARAMETERS = (
+    re.compile(rf"(?<=[?&]){KEY}=(?P<value>[^&]+)", re.IGNORECASE),
+    # As libpq takes it.
+    re.compile(
+        rf"{KEY}\s{{0,9}}=\s{{0,9}}(?P<value>'(?:[^'\\]|\\.){{0,200}}'\S{{0,200}}|[^\s&]+)",
+        re.IGNORECASE,
+    ),
 )
 
 
 def printable(text: str) -> str:
     """Return a text as one line of a log: no control characters, and no passwords of URLs."""
-    text = without_passwords(text)
+    text = EXAMPLE_URL.join(map(without_passwords, text.split(EXAMPLE_URL)))
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def without_passwords(text: str) -> str:
-    return PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
+    """Return a text with `***` for each password."""
+    pieces, end = list[str](), 0
+    for start, stop in sorted(password_spans(text)):
+        if start >= end:
+            pieces += [text[end:start], "***"]
+        end = max(end, stop)
+    return "".join([*pieces, text[end:]])
+
+
+def password_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where passwords may begin and end; spans may overlap."""
+    last = text.rfind("@")
+    # PostgreSQL's own may have blanks in the password.
+    if last >= 0 and (url := POSTGRESQL_URL.search(text, 0, last)) is not None:
+        yield url.end(), last
+    for run in re.finditer(r"\S+", text):
+        authority = run[0].rpartition("@")[0]
+        starts = [start.search(authority) for start in (URL_START, USER_START)]
+        found = min(filter(None, starts), key=re.Match.start, default=None)
+        if found is not None and found.end() < len(authority):
+            # Otherwise what comes before the only @ is the user.
+            if found["user"] or re.search("[:/?#@]", authority[found.end() :]):
+                yield run.start() + found.end(), run.start() + len(authority)
+    for parameter in PARAMETERS:
+        for found in parameter.finditer(text):
+            yield found.span("value")

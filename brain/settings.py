@@ -239,12 +239,19 @@ class Settings(BaseSettings):
     """How often a busy node polls."""
 
 
+# How similar the name of a setting is to one that is meant: one letter of four may be wrong.
+NEAR = 0.75
+
+
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return a line for each variable `BRAIN_…` that is no setting, with the nearest one."""
-    known = [f"BRAIN_{name.upper()}" for name in Settings.model_fields]
+    """Return a line for each variable `BRAIN_…` that is no setting, with one that is near."""
+    known = [name.upper() for name in Settings.model_fields]
     lines = []
-    for name in sorted(environment):
-        if name.upper().startswith("BRAIN_") and name.upper() not in known:
-            near = get_close_matches(name.upper(), known, 1)
-            lines.append(f"{name} is no setting" + (f": is it {near[0]}?" if near else ""))
+    for variable in sorted(environment):
+        prefix, _, name = variable.upper().partition("_")
+        if prefix == "BRAIN" and name not in known:
+            near = get_close_matches(name, known, 1, NEAR)
+            lines.append(
+                f"{variable} is no setting" + (f": is it BRAIN_{near[0]}?" if near else "")
+            )
     return lines

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from brain.problems import KEEP_SECONDS, MOST_ADDRESSES, Problems, printable
+from brain.problems import EXAMPLE_URL, KEEP_SECONDS, MOST_ADDRESSES, Problems, printable
 
 
 class Clock:
@@ -116,7 +116,17 @@ def test_a_problem_is_one_line_of_the_log(
         ("host=h password='s3 cr3t' user=me", "host=h password=*** user=me"),
         ("host=h PASSWORD=s3cr3t", "host=h PASSWORD=***"),
         ("https://h:443/path", "https://h:443/path"),
-        ("as postgresql://user:password@host/d", "as postgresql://user:password@host/d"),
+        ("postgresql://me:password@1@h/d", "postgresql://me:***@h/d"),
+        ("postgresql://me:s3 cr3t@h/d", "postgresql://me:***@h/d"),
+        ("postgresql://me:x@s3 cr3t@h/d", "postgresql://me:***@h/d"),
+        ("postgresql://me@srv:s3cr3t@h/d", "postgresql://***@h/d"),
+        ("postgresql://dom/me:s3cr3t@h/d", "postgresql://***@h/d"),
+        ("postgresql:me:s3cr3t@h/d", "postgresql:me:***@h/d"),
+        ("at (me:s3cr3t@h/d)", "at (me:***@h/d)"),
+        ("postgres:///d?password=a's3cr3t&a=b", "postgres:///d?password=***&a=b"),
+        ("postgres:///d?pass%77ord=s3cr3t", "postgres:///d?pass%77ord=***"),
+        ("postgres://me@h/d reports: x@y", "postgres://me@h/d reports: x@y"),
+        (f"it must read {EXAMPLE_URL}, without @", f"it must read {EXAMPLE_URL}, without @"),
         ("me@example.org at 10:30, https://h/p", "me@example.org at 10:30, https://h/p"),
     ],
 )

@@ -140,6 +140,35 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest_that_is_one() -
 
 
 @pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ALOWED_ORIGINS", "ALLOWED_ORIGINS"),
+        ("ALOWED_ORIGIN", "ALLOWED_ORIGINS"),
+        ("ALLOWED_ORIGIN", "ALLOWED_ORIGINS"),
+        ("JWT_SECERT", "JWT_SECRET"),
+        ("PORTS", "PORT"),
+        ("POTR", "PORT"),
+        ("WORKER", "WORKERS"),
+        ("DATABASE", "DATABASE_URL"),
+        ("JWT_JWKS_URL", "JWKS_URL"),
+        ("RETENTION", None),
+        ("FOO", None),
+        ("RATE", None),
+        ("HOME", None),
+        ("TEST", None),
+        ("URL", None),
+        ("DEBUG", None),
+        ("LOG_LEVEL", None),
+        ("X", None),
+        ("", None),
+    ],
+)
+def test_only_a_near_miss_is_taken_for_a_setting(name: str, meant: str | None) -> None:
+    (line,) = unknown_variables({f"BRAIN_{name}": "x"})
+    assert line == f"BRAIN_{name} is no setting" + (f": is it BRAIN_{meant}?" if meant else "")
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "postgresql://h:port/d?password=secret",

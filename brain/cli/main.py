@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
 import click
 
 import brain
 from brain.errors import BrainError
-from brain.problems import printable
+from brain.problems import printable, without_passwords
 
 # The module of each command, in `brain.cli`.
 COMMANDS = {
@@ -36,12 +38,32 @@ def main() -> None:
         line, status = error.format_message(), error.exit_code
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "brain"
-        line = printable(f"brain: {error.format_message()} Try '{command} --help'.")
+        text = without_arguments(error.format_message(), sys.argv[1:])
+        line = printable(f"brain: {text} Try '{command} --help'.")
         status = error.exit_code
     except click.Abort:
         sys.exit(128 + signal.SIGINT)
     click.echo(line, err=True)
     sys.exit(status)
+
+
+# What click says of arguments that nothing is asked for: with what was typed in parentheses.
+EXTRA = re.compile(r"(Got unexpected extra arguments?) \(.*\)", re.DOTALL)
+
+
+def without_arguments(text: str, arguments: Sequence[str]) -> str:
+    """
+    Return an error of click's without the arguments that may hold the password of a URL.
+
+    Where a shell has split one at a blank, no part of it looks like a URL.
+    """
+    text = EXTRA.sub(r"\1", text)
+    for argument in arguments:
+        for given in (argument, argument.partition("=")[2]):
+            has_url = "://" in given or ("@" in given and ":" in given)
+            if has_url or without_passwords(given) != given:
+                text = text.replace(given, "...").replace(repr(given)[1:-1], "...")
+    return text
 
 
 class LazyCommands(click.Group):

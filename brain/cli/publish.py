@@ -10,8 +10,9 @@ import orjson
 
 from brain.cli import arguments
 from brain.cli.database import database_option, on_database
+from brain.database.connection import shown
 from brain.database.publish import publish
-from brain.errors import MessageRefused, UsageError
+from brain.errors import MessageRefused, MigrationsPending, UsageError
 
 
 @click.command("publish")
@@ -30,11 +31,16 @@ def publish_command(
     brain publish news greeting '{"text": "hello"}'
     """
 
-    async def work(connection: asyncpg.Connection, _: str) -> None:
+    async def work(connection: asyncpg.Connection, url: str) -> None:
         try:
             await publish(connection, channel, type, orjson.Fragment(data), recipient)
         except MessageRefused as error:
             raise UsageError(str(error)) from error
+        except (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError) as error:
+            raise MigrationsPending(
+                f"{shown(url)} lacks Brain's schema: run `brain migrate`"
+            ) from error
 
-    on_database(work, **flags)
+    # A role that may publish need not have a right to read which migrations are applied.
+    on_database(work, checks_schema=False, **flags)
     click.echo(f"published {type} on the channel {channel}")

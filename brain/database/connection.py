@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -27,7 +26,7 @@ from brain.errors import (
     RightsMissing,
     WrongDatabaseUrl,
 )
-from brain.problems import printable
+from brain.problems import EXAMPLE_URL, printable
 from brain.settings import OLDEST_POSTGRESQL
 
 CONNECT_SECONDS = 10.0
@@ -70,10 +69,28 @@ REFUSED = (
     asyncpg.InvalidCatalogNameError,
 )
 
-# Several hosts with commas between them, one of which is to be the primary.
-HOST = r"([^/@:,\[\]]*|\[[0-9a-fA-F:.]+\])(:\d{1,5})?"
-PORT = re.compile(r":(\d{1,5})(?=[,/?]|$)")
-URL = re.compile(rf"postgres(ql)?://([^/?#]*@)?{HOST}(,{HOST})*(/|\?|$)")
+# Several hosts with commas between them, one of which is to be the primary. What ends a part of the
+# URL is refused within another part: asyncpg would take the rest of a password for a host.
+PORT = r":\d{1,5}"
+HOST = rf"(?:(?:[^\s/?#@:,\[\]]+|\[[0-9a-fA-F:.]+\])(?:{PORT})?|{PORT})"
+URL = re.compile(
+    r"(?P<scheme>postgres(?:ql)?)://(?:(?P<user>[^\s/?#@:]*)(?P<password>:[^\s/?#@]*)?@)?"
+    rf"(?P<hosts>{HOST}(?:,{HOST})*)?(?P<path>/[^\s?#@]*)?(?P<query>\?[^\s#@]*)?"
+)
+URL_RULE = (
+    f"must read {EXAMPLE_URL}, with blanks and characters like / ? # @ in a part of it"
+    " percent-encoded: %20 %2F %3F %23 %40"
+)
+# What is shown of a URL that is none: which part of it is the password cannot be told.
+UNKNOWN_URL = "postgresql://..."
+# Parameters of a URL of which asyncpg checks the values.
+CHECKED_PARAMETERS = (
+    "sslmode",
+    "sslnegotiation",
+    "gsslib",
+    "ssl_min_protocol_version",
+    "ssl_max_protocol_version",
+)
 
 
 class UrlWithCommand(str):
@@ -219,31 +236,38 @@ async def require_own_session(url: str) -> None:
 
 
 def check_url(url: str) -> None:
-    """Raise `WrongDatabaseUrl` unless `url` is a PostgreSQL URL."""
-    match = URL.match(url)
-    if match is None or any(int(port) > 65535 for port in PORT.findall(match[0])):
-        raise WrongDatabaseUrl(
-            "the database URL must read postgresql://user:password@host:port/database, with"
-            " characters like / ? # @ in the password as %2F %3F %23 %40"
-        )
+    """Raise `WrongDatabaseUrl`, without the URL, unless it is one of PostgreSQL."""
+    match = parse_url(url)
+    if match is None or any(int(port) > 65535 for port in ports_of(match)):
+        raise WrongDatabaseUrl(f"the database URL {URL_RULE}")
+
+
+def parse_url(url: str) -> re.Match[str] | None:
+    return URL.fullmatch(url) if url.isprintable() else None
+
+
+def ports_of(match: re.Match[str]) -> list[str]:
+    return [port[1:] for port in re.findall(rf"{PORT}(?=,|$)", match["hosts"] or "")]
 
 
 def shown(url: str, *, with_user: bool = True) -> str:
     """Return `url` for printing: without its password and its parameters."""
-    parts = urlsplit(url)
-    user = f"{parts.username}@" if parts.username and with_user else ""
-    host = parts.netloc.rpartition("@")[2]
-    return printable(f"{parts.scheme}://{user}{host}{parts.path}")
+    if (match := parse_url(url)) is None:
+        return UNKNOWN_URL
+    user = f"{match['user']}@" if match["user"] and with_user else ""
+    return f"{match['scheme']}://{user}{match['hosts'] or ''}{match['path'] or ''}"
 
 
 def outlined(url: str) -> str:
     """Return `url` for a command to complete, with `...` for its password and its parameters."""
-    parts = urlsplit(url)
-    user, _, host = parts.netloc.rpartition("@")
-    if parts.password is not None:
-        user = f"{parts.username}:..."
-    query = "?..." if parts.query else ""
-    return f"{parts.scheme}://{user}{'@' if user else ''}{host}{parts.path}{query}"
+    if (match := parse_url(url)) is None:
+        return UNKNOWN_URL
+    user = match["user"] or ""
+    if match["password"] is not None:
+        user = f"{user}:..."
+    query = "?..." if match["query"] else ""
+    place = f"{match['hosts'] or ''}{match['path'] or ''}"
+    return f"{match['scheme']}://{user}{'@' if user else ''}{place}{query}"
 
 
 def first_line(error: BaseException) -> str:
@@ -287,14 +311,23 @@ def translating_connect_errors(url: str) -> Iterator[None]:
     """Turn what asyncpg raises while connecting into Brain's own errors."""
     try:
         yield
-    except (*DRIVER_ERRORS, ValueError, OverflowError) as error:
+    except (*DRIVER_ERRORS, ValueError, OverflowError, IndexError) as error:
         if (known := known_error(url, error)) is not None:
             raise known from error
-        if isinstance(error, ValueError | OverflowError):
+        if isinstance(error, ValueError | OverflowError | IndexError):
+            # Without the error: its text may quote any part of the URL.
             raise WrongDatabaseUrl(
-                f"the database URL {shown(url)} is wrong: {first_line(error)}"
-            ) from error
+                f"the database URL {shown(url)} is wrong: {why_wrong(error)}"
+            ) from None
         raise DatabaseUnreachable(why_unreachable(url, error)) from error
+
+
+def why_wrong(error: Exception) -> str:
+    """Return why asyncpg refuses a URL, in words of Brain's own."""
+    text = str(error)
+    if (name := next((each for each in CHECKED_PARAMETERS if each in text), None)) is not None:
+        return f"its parameter {name} has another value than it may have"
+    return f"it {URL_RULE}, and its parameters ?name=value&name=value"
 
 
 def why_unreachable(url: str, error: Exception) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,7 +13,6 @@ from brain.errors import AccessUndecided, ClaimMissing
 from brain.feeds.feed_session import FeedSession
 from brain.feeds.reader import FeedReader
 from brain.feeds.refresher import FeedRefresher
-from brain.problems import printable
 from brain.session.admission import Admitted
 from brain.transport.handshake import refuse
 from brain.web.requests import authenticate, readable_by
@@ -24,7 +21,8 @@ from brain.web.unmatched import upgrade_required
 
 NO_FEED = "there is no such feed"
 
-logger = logging.getLogger(__name__)
+# Of the name of a feed, which a client chooses.
+LONGEST_SHOWN = 200
 
 
 def routes(services: Services, ws: str = "/ws", api: str = "/api") -> list[BaseRoute]:
@@ -69,7 +67,8 @@ class Feeds:
             await refuse(websocket, error.http_status, str(error))
             return
         except DATABASE_ERRORS as error:
-            logger.warning("cannot look up the feed %s: %s", printable(name), first_line(error))
+            text = f"cannot look up the feed {name[:LONGEST_SHOWN]}: {first_line(error)}"
+            self._services.problems.report("feeds", text)
             await refuse(websocket, 503, "the database cannot be reached, try again later")
             return
         if address is None:

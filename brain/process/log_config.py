@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import Any
 
+from brain.log_limit import LogLimit
 from brain.problems import printable
 
 
@@ -21,8 +23,33 @@ class LineFormatter(logging.Formatter):
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        line, _, traceback = super().format(record).partition("\n")
-        return "\n".join((line, *(f"  {printable(each)}" for each in traceback.splitlines())))
+        line, _, rest = super().format(record).partition("\n")
+        return "\n".join((line, *(f"  {printable(each)}" for each in rest.splitlines())))
+
+
+class LibraryLimit(logging.Filter):
+    """
+    Leaves out lines of uvicorn and of other libraries that were logged within a minute.
+
+    They have no limit, and some are logged for each request of any client. Brain limits its own
+    lines where it logs them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limit = LogLimit()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] == "brain":
+            return True
+        return self._limit.allows(f"{record.name} {record.msg} {origin(record)}")
+
+
+def origin(record: logging.LogRecord) -> str:
+    """Return where the exception of a record was raised; different ones may have the same text."""
+    error = record.exc_info[1] if record.exc_info else None
+    frames = traceback.extract_tb(error.__traceback__) if error else []
+    return f"{type(error).__name__} {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def line_formatter(start: str) -> dict[str, Any]:
@@ -34,7 +61,14 @@ LOGGING: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": line_formatter("%(asctime)s")},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"libraries": {"()": LibraryLimit}},
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "filters": ["libraries"],
+        }
+    },
     "loggers": {
         "brain": {"level": "INFO"},
         # At INFO it logs the address of every WebSocket, and with it what stands in the query.

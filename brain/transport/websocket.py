@@ -3,7 +3,9 @@ A WebSocket under uvicorn: frames go straight to the socket, and everything has 
 
 It subclasses parts of uvicorn that are not public, hence the check of its version. What it mends in
 uvicorn 0.54: a client that stopped reading is never closed, answers that a client does not read are
-buffered without limit, and so are the fragments of a message; and a handshake may take for ever.
+buffered without limit, and so are the fragments of a message; a handshake may take for ever, and so
+may the time between two requests; and a client that vanishes while several requests wait is logged
+as an error.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
@@ -292,6 +296,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._body_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._running_cycle: RequestResponseCycle | None = None
+        """The request that the application has; later ones wait for its answer."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
@@ -301,13 +307,23 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
-        stop(self._body_timer)
+        self._end_body()
         stop(self._unread_timer)
+        # uvicorn says so only to the request that came last, and the application would go on
+        # writing the answer to an earlier one.
+        if (cycle := self._running_cycle) is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.pipeline.clear()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         awaited = self._head_timer
         super().data_received(data)
+        if awaited is None and self._is_idle():
+            # Such as an empty line: uvicorn has stopped its timer, and no request begins.
+            self._await_head()
+            awaited = self._head_timer
         if awaited is not None and self._head_timer is awaited:  # it was head, and nothing else
             self._head_bytes += len(data)
             if self._head_bytes > MOST_HEAD_BYTES:
@@ -320,13 +336,22 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._end_head()
-        if not (self.parser.should_upgrade() and self._should_upgrade()):
-            self._body_timer = self._abort_in_time()
+        self._body_timer = self._abort_in_time()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        stop(self._body_timer)
+        self._end_body()
         super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._end_head()
+        self._end_body()
+        if self._is_answering() or self.transport.get_write_buffer_size():
+            # An answer would end up among the frames. A client has to wait for it: RFC 6455,
+            # section 4.1.
+            self.transport.abort()
+            return
+        super().handle_websocket_upgrade()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -339,6 +364,29 @@ class HttpProtocol(HttpToolsProtocol):
         super().resume_writing()
         stop(self._unread_timer)
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        async def run(scope: Scope, receive: Receive, send: Send) -> None:
+            await cast(ASGIApp, app)(scope, receive, send)
+            if cycle.response_started and not cycle.response_complete:
+                # The client reads too slowly. uvicorn would log it as an error, each time.
+                cycle.disconnected = True
+                self.transport.abort()
+
+        self._running_cycle = cycle
+        super()._start_asgi_task(cycle, cast(ASGI3Application, run))
+
+    def _is_answering(self) -> bool:
+        return self._running_cycle is not None and not self._running_cycle.response_complete
+
+    def _is_idle(self) -> bool:
+        """Return True between two requests: the last one is complete, and so is its answer."""
+        return (
+            self._head_timer is None
+            and self._body_timer is None
+            and not self._is_answering()
+            and self.transport.get_protocol() is self
+        )
+
     def _await_head(self) -> None:
         self._head_bytes = 0
         self._head_timer = self._abort_in_time()
@@ -349,6 +397,10 @@ class HttpProtocol(HttpToolsProtocol):
     def _end_head(self) -> None:
         stop(self._head_timer)
         self._head_timer = None
+
+    def _end_body(self) -> None:
+        stop(self._body_timer)
+        self._body_timer = None
 
 
 def stop(timer: asyncio.TimerHandle | None) -> None:

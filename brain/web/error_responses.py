@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
@@ -11,12 +12,13 @@ from starlette.responses import Response
 
 from brain.database.connection import DATABASE_ERRORS, explain, is_lost_link
 from brain.errors import BrainError
-from brain.problems import printable
+from brain.problems import Problems
 from brain.web.responses import json_response
 
 Handler = Callable[[HTTPConnection, Exception], Awaitable[Response]]
 
-logger = logging.getLogger(__name__)
+# Of a path, which a client chooses.
+LONGEST_SHOWN = 200
 
 
 async def http_error(connection: HTTPConnection, error: Exception) -> Response:
@@ -43,26 +45,28 @@ async def client_disconnected(connection: HTTPConnection, error: Exception) -> R
     return Response(status_code=400)
 
 
-async def database_error(connection: HTTPConnection, error: Exception) -> Response:
-    if isinstance(error, TimeoutError) or is_lost_link(error):
-        return unavailable(connection, error, "the database cannot be reached, try again later")
-    return unavailable(connection, error, "the query failed")
-
-
-def unavailable(connection: HTTPConnection, error: Exception, reason: str) -> Response:
+async def database_error(
+    problems: Problems, connection: HTTPConnection, error: Exception
+) -> Response:
     if not isinstance(connection, Request):
         # Of a WebSocket: that its client has vanished is an OSError, too, which uvicorn expects.
         raise error
-    method, path = connection.method, connection.url.path
-    logger.warning("%s %s failed: %s", printable(method), printable(path), explain(error))
+    path = connection.url.path[:LONGEST_SHOWN]
+    problems.report("requests", f"{connection.method} {path} failed: {explain(error)}")
+    if isinstance(error, TimeoutError) or is_lost_link(error):
+        reason = "the database cannot be reached, try again later"
+    else:
+        reason = "the query failed"
     return json_response({"error": reason}, 503)
 
 
-EXCEPTION_HANDLERS: Mapping[type[Exception], Handler] = {
-    BrainError: brain_error,
-    **dict.fromkeys(DATABASE_ERRORS, database_error),
-    UnicodeDecodeError: unexpected_error,  # more likely of a request
-    HTTPException: http_error,
-    ClientDisconnect: client_disconnected,
-    Exception: unexpected_error,
-}
+def exception_handlers(problems: Problems) -> dict[Any, Handler]:
+    """Return the handlers of an application; failed queries are reported to `problems`."""
+    return {
+        BrainError: brain_error,
+        **dict.fromkeys(DATABASE_ERRORS, partial(database_error, problems)),
+        UnicodeDecodeError: unexpected_error,  # more likely of a request
+        HTTPException: http_error,
+        ClientDisconnect: client_disconnected,
+        Exception: unexpected_error,
+    }

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from brain.auth import refusals
 from brain.auth.hosts import Hosts, hosts_of
 from brain.errors import UsageError
+from brain.log_limit import MOST_KINDS
 from brain.settings import Settings
 
 SECRET = "s" * 32
@@ -86,5 +86,5 @@ def test_a_refused_host_is_one_line_with_the_setting_and_no_control_characters(
         assert line.startswith("Host refused: set BRAIN_ALLOWED_HOSTS ")
         for number in range(1000):
             assert not found.allows([f"{number}.example" + "x" * 10_000])
-    assert len(caplog.records) == refusals.MOST_WARNINGS
+    assert len(caplog.records) == MOST_KINDS
     assert max(len(one.getMessage()) for one in caplog.records) < 1000

@@ -48,6 +48,15 @@ pytestmark = pytest.mark.postgres_versions
         "postgresql://h:99999/db",
         "postgresql://h:1,h:99999",
         "postgresql://[::1/db",
+        "postgresql://h1,,h2/db",
+        "postgresql://me:a@b@h/db",
+        "postgresql://dom/me:secret@127.0.0.1:1/db",
+        "postgresql://me:12/34@h/db",
+        "postgresql://me:sec#ret@h/db",
+        "postgresql://me:sec ret@h/db",
+        "postgresql://me:sec\tret@h/db",
+        "postgresql://me@h/db?password=a#b",
+        "postgresql://me@h/db\x1b[2J",
     ],
 )
 def test_what_is_not_a_database_url_is_refused(url: str) -> None:
@@ -69,9 +78,28 @@ def test_a_database_url_is_accepted(url: str) -> None:
     check_url(url)
 
 
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("sslmode=maybe", "its parameter sslmode has another value than it may have"),
+        ("sslnegotiation=maybe", "its parameter sslnegotiation has"),
+        ("port=secret", "it must read postgresql://"),
+        ("secret", "it must read postgresql://"),
+        ("host=,secret", "it must read postgresql://"),
+    ],
+)
+async def test_a_wrong_parameter_of_a_url_is_an_error_that_quotes_nothing(
+    query: str, reason: str
+) -> None:
+    with pytest.raises(WrongDatabaseUrl, match=reason) as refused:
+        await connect(f"postgresql:///db?{query}")
+    assert "secret" not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
 def test_a_url_is_shown_without_its_password_and_its_parameters() -> None:
     assert (
-        shown("postgresql://me:se@cret@host:5432/db?password=secret&sslmode=require")
+        shown("postgresql://me:secret@host:5432/db?password=secret&sslmode=require")
         == "postgresql://me@host:5432/db"
     )
     assert shown("postgresql:///db") == "postgresql:///db"
@@ -80,7 +108,7 @@ def test_a_url_is_shown_without_its_password_and_its_parameters() -> None:
 @pytest.mark.parametrize(
     ("url", "shape"),
     [
-        ("postgresql://me:se@cret@host:5432/db", "postgresql://me:...@host:5432/db"),
+        ("postgresql://me:secret@host:5432/db", "postgresql://me:...@host:5432/db"),
         ("postgresql://me@one,two:5433/db?password=secret", "postgresql://me@one,two:5433/db?..."),
         ("postgresql:///db", "postgresql:///db"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -337,6 +338,141 @@ async def test_a_client_that_sends_its_second_head_too_slowly_is_aborted() -> No
             for _ in range(100):
                 await raw.send(b"G" if _ == 0 else b"E")
                 await asyncio.sleep(0.05)
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+
+
+async def early_application(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer before the body of a request has come."""
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
+    )
+    await send({"type": "http.response.body"})
+
+
+@pytest.mark.parametrize(
+    ("request_", "later"),
+    [
+        (REQUEST, b"\r\n"),
+        (REQUEST, b"G"),
+        (POST % 5, b"body\n"),
+        (POST % 5, b"body\n\r\n"),
+        (REQUEST[:-2] + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n", b"x"),
+    ],
+)
+async def test_a_client_that_sends_something_after_an_answer_and_no_request_is_aborted(
+    request_: bytes, later: bytes
+) -> None:
+    """More of the same, here empty lines, does not move its deadline."""
+    limits = limited(handshake_timeout_seconds=0.5)
+    async with served(early_application, limits, lifespan="off") as (port, server):
+        async with connected_to(port) as raw:
+            await raw.send(request_)
+            assert (await raw.receive()).startswith(b"HTTP/1.1 200 ")
+            await raw.send(later)
+            with pytest.raises(OSError):
+                for _ in range(100):
+                    await asyncio.sleep(0.05)
+                    await raw.send(b"\r\n")
+        await becomes(lambda: not server.server_state.connections)
+
+
+async def test_endless_empty_lines_after_an_answer_are_cut() -> None:
+    async with served(early_application, lifespan="off") as (port, _), connected_to(port) as raw:
+        await raw.send(REQUEST)
+        await raw.receive()
+        with pytest.raises(OSError):
+            for _ in range(100 * MOST_HEAD_BYTES):
+                await raw.send(b"\r\n" * 1000)
+
+
+async def test_a_body_that_comes_after_its_answer_does_not_count_as_head() -> None:
+    size = 3 * MOST_HEAD_BYTES
+    async with served(early_application, lifespan="off") as (port, _), connected_to(port) as raw:
+        await raw.send(POST % size)
+        await raw.receive()
+        for _ in range(3):
+            await raw.send(b"x" * MOST_HEAD_BYTES)
+            await asyncio.sleep(0.05)
+        await raw.send(REQUEST)
+        async with asyncio.timeout(10):
+            assert (await raw.receive()).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_handshake_on_a_connection_that_was_kept_alive_has_no_deadline_afterwards() -> None:
+    limits = limited(handshake_timeout_seconds=0.3)
+    async with served(application(new_hub()), limits) as (port, _), connected_to(port) as raw:
+        await raw.send(REQUEST)
+        await raw.receive()
+        await raw.send(b"\r\n")
+        await raw.send(handshake("/ws"))
+        await raw.receive_handshake()
+        await next_message(raw)
+        await asyncio.sleep(0.6)
+        await raw.send_frame(TEXT, b"hello")
+
+        assert (await next_message(raw))["data"] == {"message": "hello"}
+
+
+async def test_a_handshake_before_the_earlier_request_is_answered_is_aborted() -> None:
+    """The rest of the answer would be sent among the frames."""
+
+    async def both(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+        else:
+            await reading_application(scope, receive, send)
+
+    async with (
+        served(both, lifespan="off") as (port, server),
+        connected_to(port, SMALL_BUFFER_BYTES) as raw,
+    ):
+        await raw.send(REQUEST + handshake("/ws"))
+
+        async with asyncio.timeout(10):
+            assert b" 101 " not in await raw.receive_to_the_end()
+        await becomes(lambda: not server.server_state.connections)
+
+
+@pytest.mark.parametrize("end", [b"", b"garbage\r\n\r\n", handshake("/ws")])
+async def test_a_client_that_vanishes_ends_each_of_its_requests(end: bytes) -> None:
+    """Otherwise an answer would be written to a connection that is no more: an error each."""
+    started = asyncio.Event()
+    received: list[str] = []
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        started.set()
+        received.extend([(await receive())["type"] for _ in range(2)])
+
+    async with served(waiting, lifespan="off") as (port, server):
+        async with connected_to(port) as raw:
+            await raw.send(REQUEST * 20 + end)
+            await started.wait()
+            raw.reset()
+        await becomes(lambda: not server.server_state.connections)
+        await becomes(lambda: not server.server_state.tasks)
+
+    assert received == ["http.request", "http.disconnect"]
+
+
+async def test_an_answer_that_ends_unfinished_ends_the_connection_and_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """So a snapshot ends that a client reads too slowly."""
+
+    async def unfinished(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async with served(unfinished, lifespan="off") as (port, server):
+        async with connected_to(port) as raw:
+            await raw.send(REQUEST)
+            async with asyncio.timeout(10):
+                assert not (await raw.receive_to_the_end()).endswith(b"0\r\n\r\n")
+        await becomes(lambda: not server.server_state.connections)
+
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
 async def test_a_long_body_does_not_count_as_head() -> None:

@@ -11,8 +11,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from brain.app import create_app
-from brain.auth import refusals as limits
 from brain.auth.origin import Origins
+from brain.log_limit import MOST_KINDS
 from brain.settings import Settings
 from brain.system import installed_systems
 from tests.raw_websocket import connected_to, handshake
@@ -182,9 +182,9 @@ def test_no_client_can_fill_the_log_with_refusals(
     with caplog.at_level(logging.WARNING):
         for number in range(10_000):
             assert not origins.allows(f"http://{number}.example/{'x' * 10_000}", "here")
-        assert len(refusals(caplog)) == limits.MOST_WARNINGS
+        assert len(refusals(caplog)) == MOST_KINDS
         assert max(map(len, refusals(caplog))) < 1000
 
-        monkeypatch.setattr("brain.auth.refusals.BETWEEN_WARNINGS_SECONDS", 0.0)
+        monkeypatch.setattr("brain.log_limit.BETWEEN_LINES_SECONDS", 0.0)
         assert not origins.allows("http://0.example", "here")
-    assert len(refusals(caplog)) == limits.MOST_WARNINGS + 1
+    assert len(refusals(caplog)) == MOST_KINDS + 1

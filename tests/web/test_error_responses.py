@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -17,11 +20,16 @@ from starlette.websockets import WebSocket
 
 from brain.app import create_app
 from brain.auth.policy import authority_for
+from brain.database.connection import opened_pool
 from brain.errors import DatabaseUnreachable
+from brain.feeds import routes as feeds
+from brain.feeds.reader import FeedReader
+from brain.feeds.refresher import FeedRefresher
+from brain.problems import Problems
 from brain.settings import Settings
 from brain.system import installed_systems
 from brain.web import revocations
-from brain.web.error_responses import EXCEPTION_HANDLERS
+from brain.web.error_responses import exception_handlers
 from brain.web.requests import parse_body
 from brain.web.revocations import Revocation
 from brain.web.services import Services
@@ -53,7 +61,8 @@ def test_a_failed_query_is_told_from_a_database_that_cannot_be_reached(
         raise error
 
     app = Starlette(
-        routes=[Route("/api/sales", endpoint)], exception_handlers=dict(EXCEPTION_HANDLERS)
+        routes=[Route("/api/sales", endpoint)],
+        exception_handlers=exception_handlers(Problems()),
     )
     response = TestClient(app).get("/api/sales")
 
@@ -62,11 +71,58 @@ def test_a_failed_query_is_told_from_a_database_that_cannot_be_reached(
     assert "GET /api/sales failed: " in caplog.text
 
 
+def test_requests_that_fail_without_a_database_are_one_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    problems = Problems()
+
+    async def endpoint(request: Request) -> Response:
+        raise ConnectionRefusedError("nothing listens")
+
+    app = Starlette(
+        routes=[Route("/{any}", endpoint)], exception_handlers=exception_handlers(problems)
+    )
+    client = TestClient(app)
+    for number in range(50):
+        assert client.get(f"/{number}{'x' * 10_000}").status_code == 503
+
+    (line,) = warnings(caplog)
+    assert line.startswith("requests: GET /0x") and len(line) < 1000
+    assert [(each.address, each.count) for each in problems.recent()] == [("requests", 50)]
+
+
+async def test_feeds_that_cannot_be_looked_up_are_one_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = Settings()
+    services: Services = create_app(NO_DATABASE, settings).state.services
+    services = replace(services, authority=authority_for(settings))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
+        async with opened_pool(NO_DATABASE) as pool:
+            reader = FeedReader(pool, 10_000, 1.0, services.problems)
+            yield {"feeds": FeedRefresher(reader, 1.0)}
+
+    app = Starlette(routes=feeds.routes(services), lifespan=lifespan)
+    async with served(app) as (port, _), asyncio.timeout(10):
+        for number in range(20):
+            async with connected_to(port) as raw:
+                await raw.send(handshake(f"/ws/{number}{'x' * 5000}"))
+                assert (await raw.receive()).startswith(b"HTTP/1.1 503 ")
+
+    (line,) = warnings(caplog)
+    assert line.startswith("feeds: cannot look up the feed 0x") and len(line) < 1000
+    assert [(each.address, each.count) for each in services.problems.recent()] == [("feeds", 20)]
+
+
 def test_an_unexpected_error_is_answered_with_json_that_does_not_show_it() -> None:
     async def endpoint(request: Request) -> Response:
         raise RuntimeError("a secret")
 
-    app = Starlette(routes=[Route("/", endpoint)], exception_handlers=dict(EXCEPTION_HANDLERS))
+    app = Starlette(
+        routes=[Route("/", endpoint)], exception_handlers=exception_handlers(Problems())
+    )
     response = TestClient(app, raise_server_exceptions=False).get("/")
 
     assert (response.status_code, response.json()) == (500, {"error": "an internal error"})
@@ -83,7 +139,8 @@ async def test_a_client_that_vanishes_during_the_handshake_is_no_error(
         await websocket.accept()
 
     app = Starlette(
-        routes=[WebSocketRoute("/ws", endpoint)], exception_handlers=dict(EXCEPTION_HANDLERS)
+        routes=[WebSocketRoute("/ws", endpoint)],
+        exception_handlers=exception_handlers(Problems()),
     )
     async with served(app) as (port, server), asyncio.timeout(10):
         async with connected_to(port) as raw:
@@ -111,7 +168,8 @@ async def test_a_client_that_vanishes_while_it_sends_a_body_is_no_error(
         raise AssertionError("the body is complete")
 
     app = Starlette(
-        routes=[Route("/", endpoint, methods=["POST"])], exception_handlers=dict(EXCEPTION_HANDLERS)
+        routes=[Route("/", endpoint, methods=["POST"])],
+        exception_handlers=exception_handlers(Problems()),
     )
     async with served(app) as (port, server), asyncio.timeout(10):
         async with connected_to(port) as raw:
@@ -136,7 +194,7 @@ async def test_a_client_without_a_right_is_refused_before_it_has_sent_its_body(p
             *revocations.routes(services),
             *(route for system in systems for route in system.routes(services)),
         ],
-        exception_handlers=dict(EXCEPTION_HANDLERS),
+        exception_handlers=exception_handlers(Problems()),
     )
     async with served(app) as (port, _), connected_to(port) as raw, asyncio.timeout(10):
         await raw.send(post(path, content_length=1_000_000))

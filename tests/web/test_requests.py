@@ -14,8 +14,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from brain.auth.policy import authority_for
+from brain.problems import Problems
 from brain.settings import Settings
-from brain.web.error_responses import EXCEPTION_HANDLERS
+from brain.web.error_responses import exception_handlers
 from brain.web.requests import readable_by
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -27,7 +28,7 @@ def web(**settings: Any) -> TestClient:
 
     authority = authority_for(Settings.model_validate(settings))
     route = Route("/{channel}", readable_by(authority, "channel", endpoint))
-    return TestClient(Starlette(routes=[route], exception_handlers=dict(EXCEPTION_HANDLERS)))
+    return TestClient(Starlette(routes=[route], exception_handlers=exception_handlers(Problems())))
 
 
 def bearer(**claims: Any) -> dict[str, str]:
