@@ -57,7 +57,9 @@ class WatchFollower(ABC):
 
     async def _read(self) -> None:
         """Read; callers share a read that begins after they called. Raises `DATABASE_ERRORS`."""
-        await self._reading.run_later(None, self._read_now)
+        # A connection that is being given up must not keep the caller waiting.
+        async with asyncio.timeout(self._timeout_seconds):
+            await self._reading.run_later(None, self._read_now)
 
     async def _read_now(self) -> None:
         if self._pool is None:

@@ -235,7 +235,7 @@ class ChannelSession(Session):
     async def _subscribe(self, command: Subscribe) -> None:
         names = (*self._subscriptions.names, command.name)
         access = await self._context.authority.read_access(self._identity, names)
-        # It may have changed since the client was told last.
+        # Otherwise the next `Reauthorize` would find no difference.
         self._change_access(access)
         topics = requested_topics(command.name, command.where, access)
         if not self._is_open:
