@@ -57,7 +57,7 @@ def without_arguments(text: str, arguments: Sequence[str]) -> str:
 
     Where a shell has split one at a blank, no part of it looks like a URL.
     """
-    text = EXTRA.sub(r"\1", text)
+    text = EXTRA.sub(r"\1.", text)
     for argument in arguments:
         for given in (argument, argument.partition("=")[2]):
             has_url = "://" in given or ("@" in given and ":" in given)

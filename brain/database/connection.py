@@ -314,7 +314,8 @@ def translating_connect_errors(url: str) -> Iterator[None]:
     except (*DRIVER_ERRORS, ValueError, OverflowError, IndexError) as error:
         if (known := known_error(url, error)) is not None:
             raise known from error
-        if isinstance(error, ValueError | OverflowError | IndexError):
+        is_of_server = isinstance(error, UnicodeDecodeError)
+        if isinstance(error, ValueError | OverflowError | IndexError) and not is_of_server:
             # Without the error: its text may quote any part of the URL.
             raise WrongDatabaseUrl(
                 f"the database URL {shown(url)} is wrong: {why_wrong(error)}"

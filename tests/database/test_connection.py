@@ -20,6 +20,7 @@ from brain.database.connection import (
     outlined,
     require_own_session,
     shown,
+    translating_connect_errors,
     translating_errors,
 )
 from brain.database.log import LogConnection
@@ -95,6 +96,12 @@ async def test_a_wrong_parameter_of_a_url_is_an_error_that_quotes_nothing(
         await connect(f"postgresql:///db?{query}")
     assert "secret" not in str(refused.value)
     assert refused.value.__suppress_context__
+
+
+def test_an_error_of_the_server_that_is_no_utf_8_does_not_blame_the_url() -> None:
+    with pytest.raises(DatabaseUnreachable, match=r"a text that is not UTF-8$"):
+        with translating_connect_errors("postgresql://me@127.0.0.1:1/db"):
+            b"\xe4".decode()
 
 
 def test_a_url_is_shown_without_its_password_and_its_parameters() -> None:
