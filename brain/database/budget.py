@@ -18,6 +18,7 @@ import asyncpg
 
 from brain.database.connection import explain, first_line, is_lost_link
 from brain.database.log import LogConnection
+from brain.database.message_limit import MessageTooLarge
 from brain.errors import LogUnavailable
 
 # How many queries of one kind run at a time: of those that are not known to be slow, and of others.
@@ -223,14 +224,6 @@ async def undone(connection: LogConnection, **options: Any) -> AsyncIterator[Non
 
 
 @asynccontextmanager
-async def as_reader(connection: LogConnection, **options: Any) -> AsyncIterator[None]:
-    """Open a transaction that is rolled back, in which `pg_temp.brain_read` runs queries."""
-    await connection.execute("SELECT brain.open_reader()")
-    async with undone(connection, **options):
-        yield
-
-
-@asynccontextmanager
 async def bounded(
     connection: LogConnection, seconds: float, lock_seconds: float = LOCK_SECONDS
 ) -> AsyncIterator[None]:
@@ -268,7 +261,7 @@ def concerning(name: Hashable, seconds: float) -> Iterator[None]:
     """Raise `TooSlow` or `QueryFailed` with a name for what a query raises."""
     try:
         yield
-    except (asyncpg.PostgresError, UnicodeDecodeError, TimeoutError) as error:
+    except (asyncpg.PostgresError, UnicodeDecodeError, TimeoutError, MessageTooLarge) as error:
         if is_lost_link(error):
             raise
         raise (too_slow(name, seconds, error) or QueryFailed(name)) from error

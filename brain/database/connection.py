@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import shlex
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
 
+from brain.database.backend_terminator import Backend, BackendTerminator
+from brain.database.message_limit import MessageLimit
 from brain.database.session_settings import (
     DISCARD_TEMPORARY,
     FORGET,
@@ -28,6 +32,8 @@ from brain.errors import (
 )
 from brain.problems import EXAMPLE_URL, printable
 from brain.settings import OLDEST_POSTGRESQL
+
+logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
@@ -92,6 +98,17 @@ CHECKED_PARAMETERS = (
     "ssl_max_protocol_version",
 )
 
+OWN_BACKEND = """
+    SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()
+"""
+# False if it is not gone after a second, and no row if it was not there.
+END_BACKEND = """
+    SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity
+     WHERE pid = $1 AND ($2::timestamptz IS NULL OR backend_start = $2)
+"""
+# Of a longer error the rest is cut off.
+LINE_CHARACTERS = 4000
+
 
 class UrlWithCommand(str):
     """A URL of which a command prints the password, anew for each connection."""
@@ -117,23 +134,65 @@ async def connected(url: str) -> AsyncIterator[asyncpg.Connection]:
     await close(connection)
 
 
+class PooledConnection(asyncpg.Connection):
+    """A connection of a pool: what runs in its session is bounded from outside."""
+
+    backend: Backend
+    terminator: BackendTerminator
+    message_limit: MessageLimit
+
+    @property
+    def itself(self) -> PooledConnection:
+        """Also of what a pool lends, which passes on all that it does not have."""
+        return self
+
+
 @asynccontextmanager
 async def opened_pool(url: str) -> AsyncIterator[asyncpg.Pool]:
     """Open a pool of a few connections, which are opened when needed."""
+    terminator = BackendTerminator(partial(end_backend, url))
 
-    async def connect_for_pool(*_: object, **__: object) -> asyncpg.Connection:
+    async def connect_for_pool(*_: object, **__: object) -> PooledConnection:
         # What users define runs in these sessions, and may prepare statements of any name: none
         # that a session keeps is run again.
-        return await connect(url, PLANNED_AS_NEEDED, keeps_statements=False)
+        connection = await connect(
+            url, PLANNED_AS_NEEDED, keeps_statements=False, connection_class=PooledConnection
+        )
+        assert isinstance(connection, PooledConnection)
+        try:
+            (backend,) = await connection.fetch(OWN_BACKEND)
+        except BaseException:
+            connection.terminate()
+            raise
+        connection.backend = Backend(*backend)
+        connection.terminator = terminator
+        connection.message_limit = MessageLimit(connection)
+        return connection
 
-    async with asyncpg.create_pool(
-        url,
-        min_size=0,
-        max_size=POOL_CONNECTIONS,
-        connect=connect_for_pool,
-        reset=start_session_over,
-    ) as pool:
-        yield pool
+    try:
+        async with asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=POOL_CONNECTIONS,
+            connect=connect_for_pool,
+            connection_class=PooledConnection,
+            reset=start_session_over,
+        ) as pool:
+            yield pool
+    finally:
+        await terminator.close()
+
+
+async def end_backend(url: str, backend: Backend) -> bool:
+    """End a backend, over a connection of its own; return False if it may still be there."""
+    try:
+        async with connected(url) as connection:
+            # A role that was set may not end what the role that logs in has begun.
+            await connection.execute("SET ROLE NONE")
+            return await connection.fetchval(END_BACKEND, *backend) is not False
+    except DATABASE_ERRORS as error:
+        logger.debug("cannot end the session %s: %s", backend.pid, first_line(error))
+        return False
 
 
 async def start_session_over(connection: asyncpg.Connection) -> None:
@@ -155,7 +214,11 @@ async def close(connection: asyncpg.Connection) -> None:
 
 
 async def connect(
-    url: str, plans: Mapping[str, str] = PLANNED_ONCE, *, keeps_statements: bool = True
+    url: str,
+    plans: Mapping[str, str] = PLANNED_ONCE,
+    *,
+    keeps_statements: bool = True,
+    connection_class: type[asyncpg.Connection] = asyncpg.Connection,
 ) -> asyncpg.Connection:
     """Open a connection with Brain's session settings."""
     check_url(url)
@@ -163,6 +226,7 @@ async def connect(
     with translating_connect_errors(url):
         connection: asyncpg.Connection = await asyncpg.connect(
             url,
+            connection_class=connection_class,
             password=password,
             timeout=CONNECT_SECONDS,
             command_timeout=CONNECT_SECONDS,
@@ -274,7 +338,8 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error: details and hints follow in PostgreSQL's errors."""
     if isinstance(error, UnicodeDecodeError):
         return "an error with a text that is not UTF-8"
-    return printable(str(error).partition("\n")[0]) or type(error).__name__
+    line = str(error)[:LINE_CHARACTERS].partition("\n")[0]
+    return printable(line) or type(error).__name__
 
 
 def is_lost_link(error: BaseException) -> bool:
@@ -302,7 +367,10 @@ def explain(error: BaseException) -> str:
     if is_lost_link(error) and not isinstance(error, DatabaseError):
         return f"the database cannot be reached: {first_line(error)}"
     context = getattr(error, "context", None) or ""
-    functions = [line for line in context.splitlines() if " function " in line]
+    lines = context.splitlines()
+    if any(".brain_read(" in line for line in lines):  # it raises what it catches anew
+        lines = []
+    functions = [line for line in lines if " function " in line]
     return f"{first_line(error)} ({printable(functions[0])})" if functions else first_line(error)
 
 

@@ -19,13 +19,13 @@ from brain.database.budget import (
     Locked,
     QueryFailed,
     TooSlow,
-    as_reader,
     reason,
     unavailable,
 )
 from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.log import LogConnection
 from brain.database.memory import Memory, NoMemory, Reservation
+from brain.database.reader_session import ReaderSession, as_reader
 from brain.database.single_flight import SingleFlight
 from brain.database.table import lock, read_rows
 from brain.errors import LogUnavailable
@@ -148,11 +148,11 @@ class SnapshotReader:
                     connection = await reading.enter_async_context(
                         pool.acquire(timeout=self._table_seconds)
                     )
-                    await reading.enter_async_context(
+                    session = await reading.enter_async_context(
                         as_reader(connection, isolation="repeatable_read", readonly=True)
                     )
                     cursor = await tick_at_snapshot(ticking, connection, tables)
-                rows = await self._rows(connection, allowed, seconds, reservation)
+                rows = await self._rows(session, allowed, seconds, reservation)
         except BaseException:
             reservation.release()
             raise
@@ -166,7 +166,7 @@ class SnapshotReader:
 
     async def _rows(
         self,
-        connection: LogConnection,
+        session: ReaderSession,
         allowed: Allowed,
         seconds: float,
         reservation: Reservation,
@@ -181,7 +181,7 @@ class SnapshotReader:
             started_at = time.monotonic()
             try:
                 rows[channel] = await read_rows(
-                    connection, channel, own_seconds, reservation, own_rows
+                    session, channel, own_seconds, reservation, own_rows
                 )
             except Locked:
                 raise

@@ -9,18 +9,17 @@ import asyncpg
 
 from brain.database.budget import (
     GRACE_SECONDS,
-    PINNED,
     TRY_LOCK_SECONDS,
     Locked,
     QueryFailed,
     concerning,
-    limits,
     milliseconds,
     undone,
 )
 from brain.database.connection import is_lost_link
 from brain.database.log import LogConnection, one_line
 from brain.database.memory import Reservation
+from brain.database.reader_session import ReaderSession
 
 # A page has about so many bytes, as far as the rows before it tell, and at most so many rows.
 PAGE_BYTES = 1024 * 1024
@@ -66,7 +65,7 @@ async def lock(connection: LogConnection, channel: str, table: str | None) -> No
 
 
 async def read_rows(
-    connection: LogConnection,
+    session: ReaderSession,
     channel: str,
     seconds: float,
     reservation: Reservation,
@@ -83,12 +82,11 @@ async def read_rows(
     taken = reservation.bytes
     with concerning(channel, seconds):
         for careful, expression in WAYS:
-            await connection.execute(f"{PINNED};{limits(seconds)}")
             try:
-                async with undone(connection):
-                    return await texts(
-                        connection, (channel, careful, allowed, expression), end_at, reservation
-                    )
+                async with session.limited(seconds), undone(session.connection):
+                    arguments = (channel, careful, allowed, expression)
+                    with session.leaving():
+                        return await texts(session.connection, arguments, end_at, reservation)
             except (asyncpg.PostgresError, UnicodeDecodeError) as error:
                 if isinstance(error, OF_THE_TABLE) or is_lost_link(error):
                     raise

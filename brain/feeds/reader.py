@@ -10,18 +10,16 @@ import asyncpg
 
 from brain.database.budget import (
     GRACE_SECONDS,
-    PINNED,
     TRY_LOCK_SECONDS,
     Lanes,
     QueryFailed,
     TooSlow,
-    as_reader,
     concerning,
-    limits,
     reason,
     unavailable,
 )
 from brain.database.connection import DATABASE_ERRORS, explain
+from brain.database.reader_session import as_reader
 from brain.database.single_flight import SingleFlight
 from brain.errors import LogUnavailable, SnapshotTooLarge
 from brain.feeds.state import FeedState
@@ -164,8 +162,10 @@ class FeedReader:
             return None
         async with self._pool.acquire(timeout=self.timeout_seconds) as connection:
             with concerning((name, argument), seconds):
-                async with as_reader(connection):
-                    await connection.execute(f"{PINNED};{limits(seconds, TRY_LOCK_SECONDS)}")
+                async with (
+                    as_reader(connection) as session,
+                    session.limited(seconds, TRY_LOCK_SECONDS),
+                ):
                     return await connection.fetchrow(
                         STATE, name, argument, self._most_bytes, timeout=seconds + GRACE_SECONDS
                     )

@@ -26,6 +26,10 @@ SET LOCAL ROLE brain_owner;
 -- them more than so many bytes. $1 of the query is `argument`. The transaction is read only from then on, which cannot
 -- be undone: so what runs there cannot change brain_read, which belongs to brain_reader. The caller has to roll back:
 -- what else a query may leave behind (settings, cursors that are kept beyond the transaction) ends with that.
+--
+-- What a query raises is raised again as 300 characters, and with an SQLSTATE that a query of a table can have: none by
+-- which the server would be lost, full or shutting down. The code can change the search path; so all that stands after
+-- it in the same block is qualified.
 CREATE OR REPLACE FUNCTION brain.open_reader() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $open$
 DECLARE
@@ -43,17 +47,26 @@ BEGIN
     RETURNS SETOF text LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp SET extra_float_digits = 1 SET bytea_output = hex
     SET datestyle = 'ISO, MDY' SET intervalstyle = postgres SET timezone = 'UTC' SET lc_monetary = 'C'
-    SET quote_all_identifiers = off AS $read$
+    SET quote_all_identifiers = off SET client_min_messages = error AS $read$
     DECLARE
         value text;
         bytes bigint := 0;
     BEGIN
         PERFORM set_config('transaction_read_only', 'on', true);
-        FOR value IN EXECUTE query USING argument LOOP
-            RETURN NEXT value;
-            bytes := bytes + coalesce(octet_length(value), 0);
-            EXIT WHEN bytes > most_bytes;
-        END LOOP;
+        BEGIN
+            FOR value IN EXECUTE query USING argument LOOP
+                RETURN NEXT value;
+                bytes := bytes OPERATOR(pg_catalog.+) coalesce(pg_catalog.octet_length(value), 0);
+                EXIT WHEN bytes OPERATOR(pg_catalog.>) most_bytes;
+            END LOOP;
+        EXCEPTION WHEN OTHERS OR query_canceled OR assert_failure THEN
+            RAISE EXCEPTION USING MESSAGE = left(SQLERRM, 300), ERRCODE =
+                CASE WHEN left(SQLSTATE, 2) IN ('0A', '20', '21', '22', '23', '24', '2F', '34', '38', '39', '40', '42',
+                                                '44', '54', 'HV', 'P0', 'XX')
+                          OR SQLSTATE IN ('25006', '53000', '53100', '53200', '53400', '55000', '55P03', '57014',
+                                          '58030', '58P01')
+                     THEN SQLSTATE ELSE 'P0001' END;
+        END;
     END $read$;
     REVOKE ALL ON FUNCTION pg_temp.brain_read FROM PUBLIC;
     GRANT EXECUTE ON FUNCTION pg_temp.brain_read TO SESSION_USER;

@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from brain.database.budget import PINNED, as_reader
+from brain.database.budget import PINNED, undone
 from brain.database.connection import connected
 from brain.database.log import Log
 from brain.database.table import ROWS, STATEMENT
@@ -50,7 +50,8 @@ def keys(events: Iterable[Event]) -> list[Any]:
 
 async def rows_of(connection: asyncpg.Connection, channel: str) -> list[str]:
     """Return the rows of the table on a channel as a snapshot reads them, in any session."""
-    async with as_reader(connection):
+    await connection.execute("SELECT brain.open_reader()")
+    async with undone(connection):
         await connection.execute(PINNED)
         statement = await connection.fetchval(STATEMENT, channel, False, None, "data")
         return [record[0] for record in await connection.fetch(ROWS, statement, 2**30)]

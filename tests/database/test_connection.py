@@ -11,10 +11,12 @@ import pytest
 
 from brain.database.connection import (
     DATABASE_ERRORS,
+    LINE_CHARACTERS,
     check_url,
     connect,
     connected,
     explain,
+    first_line,
     is_lost_link,
     opened_pool,
     outlined,
@@ -305,3 +307,9 @@ async def test_an_error_is_explained_by_the_function_it_comes_from(postgres: str
     assert explain(late) == "PostgreSQL did not answer in time"
     assert explain(ConnectionResetError("reset")) == "the database cannot be reached: reset"
     assert explain(DatabaseUnreachable("cannot connect")) == "cannot connect"
+
+
+def test_of_a_long_error_the_rest_is_cut_off() -> None:
+    line = first_line(ValueError("\x1b" * 10**7))
+
+    assert len(line) <= len(repr("\x1b")) * LINE_CHARACTERS

@@ -7,6 +7,7 @@ connects as a superuser, the worst that an operator can do, or as a role with th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import asyncpg
 import orjson
 import pytest
 
-from brain.database.connection import opened_pool
+from brain.database.budget import limits, undone
+from brain.database.connection import explain, opened_pool
 from brain.database.snapshot import SnapshotReader
 from brain.errors import LogUnavailable
 from brain.feeds.reader import FeedReader
@@ -620,3 +622,211 @@ async def test_what_parsing_the_query_of_a_feed_prepares_is_never_executed(
         )
     with pytest.raises(asyncpg.InvalidSQLStatementNameError):
         await mallory.admin.execute("EXECUTE mine")
+
+
+# Runs in each vehicle as `hostile()`, and nothing in other sessions.
+RUN_BY_READER = """
+    CREATE FUNCTION public.hostile() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+    BEGIN
+        IF current_user = 'brain_reader' THEN
+            {body}
+        END IF;
+        RETURN true;
+    END $$;
+"""
+# Neither a timeout nor a cancellation ends it, and it does not look whether its client is there.
+ENDLESS = """
+    PERFORM set_config('transaction_timeout', '0', true)
+      FROM pg_settings WHERE name = 'transaction_timeout';
+    PERFORM set_config('client_connection_check_interval', '0', true);
+    FOR i IN 1 .. 100 LOOP
+        BEGIN
+            PERFORM pg_sleep(1);
+        EXCEPTION WHEN query_canceled THEN
+            NULL;
+        END;
+    END LOOP;
+"""
+HOSTILE_POLICY = """
+    ALTER TABLE {0} ENABLE ROW LEVEL SECURITY;
+    DROP POLICY IF EXISTS "!brain_reader" ON {0};
+    CREATE POLICY "!brain_reader" ON {0} FOR SELECT TO brain_reader USING (true);
+    CREATE POLICY p ON {0} AS RESTRICTIVE USING (hostile());
+"""
+OF_READERS = """
+    SELECT count(*) FROM pg_stat_activity
+     WHERE datname = current_database() AND state <> 'idle' AND wait_event = 'PgSleep'
+"""
+READ_SECONDS = 0.5
+
+
+async def read_hostile(mallory: Mallory, pool: asyncpg.Pool, kind: str, problems: Problems) -> None:
+    match kind:
+        case "a snapshot":
+            reader = SnapshotReader(2**20, READ_SECONDS, problems)
+            await reader.read(pool, frozenset({"mine"}))
+        case "a feed":
+            await FeedReader(pool, 2**20, READ_SECONDS, problems).state("hostile", None)
+        case "the tasks":
+            async with pool.acquire() as connection:
+                await recent_tasks(connection, 10, READ_SECONDS)
+
+
+async def let_run(mallory: Mallory, body: str) -> None:
+    """Have a function of Mallory's run when `mine`, the feed `hostile` or the tasks are read."""
+    await mallory.define(RUN_BY_READER.replace("{body}", body))
+    await mallory.define(HOSTILE_POLICY.format("mine"))
+    await mallory.admin.execute("INSERT INTO tasks (id) VALUES ('a')")
+    await mallory.admin.execute(HOSTILE_POLICY.format("tasks"))
+    await mallory.admin.execute(FEED.format("mine").replace("evil", "hostile"))
+
+
+READS = ["a snapshot", "a feed", "the tasks"]
+
+
+@pytest.mark.parametrize("kind", READS)
+async def test_what_cannot_be_cancelled_is_ended_and_leaves_no_session_behind(
+    mallory: Mallory, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    await let_run(mallory, ENDLESS)
+    # A snapshot needs a second one for a moment: so no session is free to end another.
+    monkeypatch.setattr(
+        "brain.database.connection.POOL_CONNECTIONS", 2 if kind == "a snapshot" else 1
+    )
+    async with opened_pool(mallory.url) as pool:
+        for _ in range(2):
+            with pytest.raises(LogUnavailable, match="it took longer than"):
+                await read_hostile(mallory, pool, kind, Problems())
+            assert await mallory.admin.fetchval(OF_READERS) == 0
+        assert await pool.fetchval("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("kind", READS)
+async def test_what_cannot_be_cancelled_is_ended_when_its_client_has_gone(
+    mallory: Mallory, kind: str
+) -> None:
+    await let_run(mallory, ENDLESS)
+    async with opened_pool(mallory.url) as pool:
+        task = asyncio.create_task(read_hostile(mallory, pool, kind, Problems()))
+        while await mallory.admin.fetchval(OF_READERS) == 0:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait([task])
+    while await mallory.admin.fetchval(OF_READERS) > 0:
+        await asyncio.sleep(0.01)
+
+
+LOUD = {
+    "an error": "RAISE EXCEPTION '%', repeat('x', 8 * 1024 * 1024);",
+    "a hint": "RAISE EXCEPTION 'x' USING HINT = repeat('x', 8 * 1024 * 1024);",
+    "an assertion": "ASSERT false, repeat('x', 8 * 1024 * 1024);",
+    "a cancellation": """
+        RAISE EXCEPTION '%', repeat('x', 8 * 1024 * 1024) USING ERRCODE = 'query_canceled';
+    """,
+}
+
+
+@pytest.mark.parametrize("what", LOUD)
+async def test_an_error_of_code_of_others_is_cut_where_it_is_raised(
+    mallory: Mallory, what: str
+) -> None:
+    await let_run(mallory, LOUD[what])
+    await mallory.admin.execute("SELECT brain.open_reader()")
+    async with undone(mallory.admin):
+        with pytest.raises(asyncpg.PostgresError) as raised:
+            await mallory.admin.fetch("SELECT pg_temp.brain_read('SELECT id::text FROM mine')")
+        async with opened_pool(mallory.url) as pool:
+            problems = Problems()
+            with pytest.raises(LogUnavailable):
+                await read_hostile(mallory, pool, "a snapshot", problems)
+
+    assert len(str(raised.value)) <= 300
+    assert [problem.address for problem in problems.recent()] == ["snapshot mine"]
+
+
+NOTICES = {
+    "a large one": "RAISE NOTICE '%', repeat('x', 1024 * 1024);",
+    "many small ones": "FOR i IN 1 .. 10000 LOOP RAISE NOTICE 'x'; END LOOP;",
+}
+
+
+@pytest.mark.parametrize("kind", READS)
+@pytest.mark.parametrize("what", NOTICES)
+async def test_notices_of_code_of_others_fail_the_read_and_not_the_database(
+    mallory: Mallory, kind: str, what: str
+) -> None:
+    await let_run(
+        mallory, "PERFORM set_config('client_min_messages', 'notice', true);" + NOTICES[what]
+    )
+    problems = Problems()
+    async with opened_pool(mallory.url) as pool:
+        with pytest.raises(LogUnavailable, match="the query fails") as failed:
+            await read_hostile(mallory, pool, kind, problems)
+        assert await pool.fetchval("SELECT 1") == 1
+
+    texts = [problem.text for problem in problems.recent()] or [explain(cause_of(failed.value))]
+    assert all("it raises notices or an error of more than 64 KiB" in text for text in texts)
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """Return what the failure of a query comes from."""
+    failure = error.__cause__
+    assert failure is not None and failure.__cause__ is not None
+    return failure.__cause__
+
+
+async def test_notices_of_honest_functions_fail_no_read(mallory: Mallory) -> None:
+    await let_run(mallory, NOTICES["a large one"])
+    async with opened_pool(mallory.url) as pool:
+        for kind in READS:
+            await read_hostile(mallory, pool, kind, Problems())
+
+
+FORGED = ["57P01", "57P03", "08006", "08P01", "3D000", "28000", "53300", "25P03", "25P04", "00000"]
+
+
+@pytest.mark.parametrize("kind", ["a snapshot", "a feed"])
+async def test_code_of_others_cannot_make_the_database_seem_lost(
+    mallory: Mallory, kind: str
+) -> None:
+    await mallory.define("CREATE TABLE code (code text); INSERT INTO code VALUES ('P0001')")
+    await mallory.define("GRANT SELECT ON code TO PUBLIC")
+    await let_run(mallory, "RAISE EXCEPTION 'lost' USING ERRCODE = (SELECT code FROM public.code);")
+    async with opened_pool(mallory.url) as pool:
+        for code in FORGED:
+            await mallory.session.execute("UPDATE code SET code = $1", code)
+            problems = Problems()
+            with pytest.raises(LogUnavailable, match="cannot be read: the query fails"):
+                await read_hostile(mallory, pool, kind, problems)
+            (problem,) = problems.recent()
+            assert problem.address in ("snapshot mine", "feed hostile")
+            assert problem.text.endswith(" cannot be read: lost"), code
+
+
+HONEST = {
+    "SELECT (1 / 0)::text": asyncpg.DivisionByZeroError,
+    "SELECT convert_from('\\x00', 'UTF8')": asyncpg.CharacterNotInRepertoireError,
+    "SELECT a FROM public.nothing": asyncpg.UndefinedTableError,
+    "SELECT nothing FROM public.mine": asyncpg.UndefinedColumnError,
+    "SELECT id::text FROM public.secret": asyncpg.InsufficientPrivilegeError,
+    "SELECT pg_sleep(10)::text": asyncpg.QueryCanceledError,
+    "SELECT id::text FROM public.others": asyncpg.LockNotAvailableError,
+    "SELECT repeat('x', 2000000000)": asyncpg.ProgramLimitExceededError,
+    "SELECT set_config('work_mem', 'x', true)": asyncpg.InvalidParameterValueError,
+}
+
+
+@pytest.mark.parametrize("query", HONEST)
+async def test_an_honest_error_of_a_query_keeps_its_kind(
+    database: str, mallory: Mallory, query: str
+) -> None:
+    await mallory.admin.execute("SELECT brain.open_reader()")
+    admin = await asyncpg.connect(database)
+    await admin.execute("BEGIN; LOCK TABLE others")
+    try:
+        async with undone(mallory.admin):
+            await mallory.admin.execute(limits(0.2))
+            with pytest.raises(HONEST[query]):
+                await mallory.admin.fetch("SELECT pg_temp.brain_read($1)", query)
+    finally:
+        await admin.close()

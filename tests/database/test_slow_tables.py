@@ -16,6 +16,7 @@ import pytest
 from brain.database.budget import FAST_PLACES, FIRST_SECONDS
 from brain.database.connection import opened_pool
 from brain.database.memory import Memory, Reservation
+from brain.database.reader_session import ReaderSession
 from brain.database.snapshot import SnapshotReader
 from brain.database.table import PAGE_BYTES, PAGE_ROWS, pages, read_rows
 from brain.errors import LogUnavailable, SnapshotTooLarge
@@ -78,9 +79,9 @@ def counted_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Return how often each channel's table is read from now on."""
     reads = Counter[str]()
 
-    async def counted(connection: asyncpg.Connection, channel: str, *more: Any) -> list[str]:
+    async def counted(session: ReaderSession, channel: str, *more: Any) -> list[str]:
         reads[channel] += 1
-        return await read_rows(connection, channel, *more)
+        return await read_rows(session, channel, *more)
 
     monkeypatch.setattr("brain.database.snapshot.read_rows", counted)
     return reads

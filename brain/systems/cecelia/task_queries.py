@@ -14,16 +14,14 @@ import orjson
 
 from brain.database.budget import (
     GRACE_SECONDS,
-    PINNED,
     QueryFailed,
     TooSlow,
-    as_reader,
     concerning,
-    limits,
     unavailable,
 )
 from brain.database.connection import Queryable, first_line
 from brain.database.log import LogConnection
+from brain.database.reader_session import as_reader
 from brain.systems.cecelia.errors import ColumnMissing, UnknownStatus, UnknownTask
 from brain.systems.shared_tables.tasks.rows import CHANNEL
 
@@ -126,8 +124,7 @@ async def recent_tasks(
     """
     try:
         with concerning(CHANNEL, seconds):
-            async with as_reader(connection):
-                await connection.execute(f"{PINNED};{limits(seconds)}")
+            async with as_reader(connection) as session, session.limited(seconds):
                 shown = await connection.fetchrow(SHOWN, CHANNEL, allowed)
                 if shown is None:
                     return None

@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from brain.cli.serve import prepare
+from brain.database.connection import opened_pool
 from brain.database.migrations import core_schema, migrate
 from brain.message.row import Row
 from brain.settings import Settings
@@ -163,7 +164,8 @@ async def test_what_has_no_column_comes_from_the_payload_and_what_is_of_another_
     assert (task["id"], task["status"]) == (key, "in_progress")
     found = {name: task[name] for name in ("agent", "progress", "error")}
     assert found == {"agent": None, "progress": None, "error": None, **expected}
-    (listed,) = json.loads(await recent_tasks(connection, 1) or "")
+    async with opened_pool(core_database) as pool, pool.acquire() as lent:
+        (listed,) = json.loads(await recent_tasks(lent, 1) or "")
     if not is_unreadable_for_postgresql(values):
         assert {name: listed[name] for name in found} == found
 

@@ -8,6 +8,7 @@ import asyncpg
 import orjson
 import pytest
 
+from brain.database.connection import opened_pool
 from brain.systems.cecelia.errors import ColumnMissing, UnknownStatus, UnknownTask
 from brain.systems.cecelia.samples import insert_samples
 from brain.systems.cecelia.task_queries import change_status, merge_payload, recent_tasks
@@ -66,6 +67,7 @@ async def test_an_unknown_task_is_refused_by_name(connection: asyncpg.Connection
 
 
 async def test_the_tasks_touched_last_come_first_and_no_more_than_asked_for(
+    database: str,
     connection: asyncpg.Connection,
 ) -> None:
     await connection.execute(
@@ -76,7 +78,7 @@ async def test_the_tasks_touched_last_come_first_and_no_more_than_asked_for(
         """
     )
 
-    tasks = await listed_tasks(connection, most=3)
+    tasks = await listed_tasks(database, most=3)
 
     assert [task["id"] for task in tasks] == ["1", "2", "3"]
     assert (tasks[0]["title"], tasks[0]["total_steps"]) == ("Task 1", 9)
@@ -85,12 +87,17 @@ async def test_the_tasks_touched_last_come_first_and_no_more_than_asked_for(
 
 
 async def listed_tasks(
-    connection: asyncpg.Connection, allowed: str | None = None, most: int = 200
+    url: str, allowed: str | None = None, most: int = 200
 ) -> list[dict[str, Any]]:
-    text = await recent_tasks(connection, most, allowed=allowed)
+    text = await task_list(url, allowed, most)
     assert text is not None
     tasks: list[dict[str, Any]] = orjson.loads(text)
     return tasks
+
+
+async def task_list(url: str, allowed: str | None = None, most: int = 200) -> str | None:
+    async with opened_pool(url) as pool, pool.acquire() as connection:
+        return await recent_tasks(connection, most, allowed=allowed)
 
 
 OWN_TABLE = """
@@ -116,26 +123,27 @@ async def test_the_list_shows_the_watched_columns_and_no_others(
 ) -> None:
     connection = await asyncpg.connect(core_database)
     await connection.execute(OWN_TABLE)
-    assert await recent_tasks(connection, 200) is None
+    assert await task_list(core_database) is None
     await connection.execute(f"SELECT brain.watch('tasks', 'tasks', '{columns}')")
-    (task,) = await listed_tasks(connection)
+    (task,) = await listed_tasks(core_database)
     assert {name for name, value in task.items() if value is not None} == {"id", *shown}
     assert "secret" not in str(task)
 
     await connection.execute(f"SELECT brain.watch('tasks', 'chores', '{columns}')")
-    assert await recent_tasks(connection, 200) is None
+    assert await task_list(core_database) is None
     await connection.execute("SELECT brain.unwatch('tasks')")
-    assert await recent_tasks(connection, 200) is None
+    assert await task_list(core_database) is None
     await connection.close()
 
 
 async def test_the_list_of_brains_own_table_has_what_the_page_shows_until_it_is_watched_otherwise(
+    database: str,
     connection: asyncpg.Connection,
 ) -> None:
     await connection.execute("INSERT INTO tasks (id, title) VALUES ('1', 'secret')")
-    assert [task["title"] for task in await listed_tasks(connection)] == ["secret"]
+    assert [task["title"] for task in await listed_tasks(database)] == ["secret"]
     await connection.execute("SELECT brain.watch('tasks', 'tasks', '{id,status}')")
-    assert [task["title"] for task in await listed_tasks(connection)] == [None]
+    assert [task["title"] for task in await listed_tasks(database)] == [None]
 
 
 async def test_the_list_of_a_table_with_row_rules_has_the_allowed_rows_alone(
@@ -158,7 +166,7 @@ async def test_the_list_of_a_table_with_row_rules_has_the_allowed_rows_alone(
         (f'{{"":[{number + 1}]}}', []),
         (None, []),
     ):
-        found = await listed_tasks(connection, allowed)
+        found = await listed_tasks(core_database, allowed)
         assert sorted(task["id"] for task in found) == ids
     await connection.close()
 
@@ -185,7 +193,7 @@ async def test_a_table_with_only_the_required_columns_is_listed_and_changed(
 
     await change_status(connection, "2", "running", {}, None)
 
-    listed = await listed_tasks(connection)
+    listed = await listed_tasks(core_database)
     assert [task["id"] for task in listed] == tasks
     changed = listed[tasks.index("2")]
     assert (changed["status"], changed["title"], changed["step_name"]) == ("running", None, None)
@@ -197,8 +205,10 @@ async def test_a_table_with_only_the_required_columns_is_listed_and_changed(
     await connection.close()
 
 
-async def test_there_are_no_tasks_in_an_empty_table(connection: asyncpg.Connection) -> None:
-    assert await listed_tasks(connection) == []
+async def test_there_are_no_tasks_in_an_empty_table(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    assert await listed_tasks(database) == []
 
 
 async def test_samples_are_only_put_into_an_empty_table(connection: asyncpg.Connection) -> None:
