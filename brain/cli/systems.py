@@ -83,7 +83,11 @@ async def report(url: str, on: Sequence[System], installed: Mapping[str, System]
             if system.schemas and applied.issuperset(schema.name for schema in system.schemas)
         ]
         return [
-            *([f"this database has the tables of {', '.join(present)}"] if present else []),
+            *(
+                [f"applied to this database: the schemas of {', '.join(present)}"]
+                if present
+                else []
+            ),
             *await system_problems(connection),
             *await fits(connection, on, installed),
         ]

@@ -174,12 +174,21 @@ def restrict_command(
 @click.argument("table", callback=arguments.name)
 @database_option
 def unwatch_command(table: str, **flags: Any) -> None:
-    """Stop watching a table."""
+    """Stop watching a table, which may have been dropped."""
 
     async def work(connection: asyncpg.Connection, _: str) -> str:
         with translating_refusals():
-            found = await watches.find_table(connection, table)
-            await watches.unwatch(connection, found.name)
+            try:
+                found = await watches.find_table(connection, table)
+                await watches.unwatch(connection, found.name)
+            except (UsageError, asyncpg.RaiseError):
+                dropped = await watches.unwatch_dropped(connection, table)
+                if not dropped:
+                    raise
+                where = await place(connection)
+                return "\n".join(
+                    f"{name} was dropped, and is no longer watched in {where}" for name in dropped
+                )
         return f"{found.name} is no longer watched in {await place(connection)}"
 
     click.echo(on_database(work, **flags))

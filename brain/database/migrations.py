@@ -326,11 +326,11 @@ def version(text: str) -> tuple[int, ...]:
 
 LOCKED = """
     SELECT CASE WHEN pg_try_advisory_lock(5221, 4) THEN true ELSE (
-        SELECT count(*) > 0 AND NOT bool_or(
+        SELECT count(*) > 0 AND NOT coalesce(bool_or(
                    has_database_privilege(a.usesysid, l.database, 'CREATE')
                    OR EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = 'brain'
-                                 AND pg_has_role(a.usesysid, n.nspowner, 'MEMBER')))
-          FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                                 AND pg_has_role(a.usesysid, n.nspowner, 'MEMBER'))), false)
+          FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
          WHERE l.locktype = 'advisory' AND l.classid = 5221 AND l.objid = 4 AND l.objsubid = 2
            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
            AND l.granted) END
@@ -339,8 +339,8 @@ LOCKED = """
 
 async def lock(connection: asyncpg.Connection) -> None:
     # Polled: a session that waits for a lock holds a snapshot, for which CREATE INDEX CONCURRENTLY
-    # in another one would wait in turn. Any role can take the lock: only those that may migrate
-    # count.
+    # in another one would wait in turn. Any role can take the lock: only sessions of those that may
+    # migrate count, and no transaction that is prepared for two-phase commit, which has none.
     while not await connection.fetchval(LOCKED):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
 

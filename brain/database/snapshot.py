@@ -39,15 +39,16 @@ from brain.problems import Problems
 ALL_TABLES = 3
 WAIT_TABLES = 6
 
-# A name without an equivalent in UTF-8 hides no other; no client can ask for such a channel.
+# A name without an equivalent in UTF-8 hides no other; no client can ask for such a channel. Names
+# are compared as UTF-8: those that a client asks for may have no equivalent in the database.
 WATCHED = """
     SELECT channel, brain.repaired((
                SELECT string_agg('ONLY ' || c.oid::regclass::text, ', ')
-                 FROM pg_class c
-                WHERE c.oid IN (SELECT w.relation
-                                 UNION SELECT relid FROM pg_partition_tree(w.relation))
+                 FROM pg_class c WHERE c.oid IN (SELECT brain.partition_tree(w.relation))
            )) AS expression
-      FROM brain.watched w WHERE brain.repaired(channel) = channel
+      FROM brain.watched w
+     WHERE CASE WHEN brain.repaired(channel) = channel
+                THEN convert_to(channel, 'UTF8') = ANY ($1::bytea[]) END
 """
 Tables = Mapping[str, str | None]
 """Per channel its table and partitions, as in a FROM clause; None if it was dropped."""
@@ -78,7 +79,7 @@ class SnapshotReader:
         self._lanes = Lanes(ALL_TABLES * table_seconds, WAIT_TABLES * table_seconds)
         self._ticking = asyncio.Lock()
         self._trying_locks = asyncio.Lock()
-        self._watched: SingleFlight[None, Tables] = SingleFlight("watched tables")
+        self._watched: SingleFlight[frozenset[str], Tables] = SingleFlight("watched tables")
         self._locked: SingleFlight[str | None, bool] = SingleFlight("locked table")
         self._shared: SingleFlight[frozenset[tuple[str, str | None]], Snapshot] = SingleFlight(
             "snapshot"
@@ -98,17 +99,18 @@ class SnapshotReader:
         Raises `SnapshotTooLarge` and `LogUnavailable`.
         """
         try:
-            watched = await self._watched.run_later(None, partial(self._tables, pool))
+            watched = await self._watched.run_later(channels, partial(self._tables, pool, channels))
         except DATABASE_ERRORS as error:
             raise self._disconnected(error) from error
-        tables = {channel: watched[channel] for channel in sorted(channels & watched.keys())}
+        tables = {channel: watched[channel] for channel in sorted(watched)}
         allowed = {one: rows[one].allowed if one in rows else None for one in tables}
         key = frozenset(allowed.items())
         snapshot = await self._shared.run(key, partial(self._read, pool, tables, allowed))
         return snapshot if channels == tables.keys() else replace(snapshot, channels=channels)
 
-    async def _tables(self, pool: asyncpg.Pool) -> Tables:
-        records = await pool.fetch(WATCHED, timeout=self._table_seconds)
+    async def _tables(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Tables:
+        names = [channel.encode(errors="surrogatepass") for channel in channels]
+        records = await pool.fetch(WATCHED, names, timeout=self._table_seconds)
         return {record["channel"]: record["expression"] for record in records}
 
     async def _read(self, pool: asyncpg.Pool, tables: Tables, allowed: Allowed) -> Snapshot:

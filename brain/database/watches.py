@@ -48,6 +48,18 @@ SIMILAR_TABLES = """
      ORDER BY 1
 """
 
+# The watches of tables that were dropped, if one of them had this name.
+DROPPED = """
+    WITH dropped AS (
+        SELECT w.table_name FROM brain.watched w
+         WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relation))
+    SELECT table_name FROM dropped
+     WHERE EXISTS (SELECT FROM dropped d
+                    WHERE parse_ident($1) IN (parse_ident(d.table_name),
+                                              (parse_ident(d.table_name))[2:]))
+     ORDER BY table_name
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Watch:
@@ -197,6 +209,18 @@ async def find_table(connection: LogConnection, name: str) -> Table:
 async def unwatch(connection: Queryable, table: str) -> None:
     """Stop watching a table."""
     await connection.execute("SELECT brain.unwatch($1::text::regclass)", table)
+
+
+async def unwatch_dropped(connection: Queryable, table: str) -> list[str]:
+    """
+    Stop watching all tables that were dropped, if one of them had that name.
+
+    Return their names; none if none had that one.
+    """
+    names = [row["table_name"] for row in await connection.fetch(DROPPED, table)]
+    if names:
+        await connection.execute("SELECT brain.unwatch_dropped()")
+    return names
 
 
 class WatchedColumns(WatchFollower):

@@ -78,19 +78,37 @@ REVOKE ALL ON FUNCTION brain.append FROM PUBLIC$function$,
 END $write$;
 
 -- Has the clients of a channel load its state again, because what happened to it is not in the log: once in a
--- transaction, after which they read all that it wrote.
-CREATE OR REPLACE FUNCTION brain.append_reset(channel text, reason text) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    name CONSTANT text := E'\n' || to_json(channel)::text || E'\n';
-    done CONSTANT text := coalesce(current_setting('brain.resets', true), '');
+-- transaction, after which they read all that it wrote. brain.resets has the last reset of each channel, as
+-- "orders" 17. Any role can set it: so it is looked up in the log, in its slot.
+DO $write$
 BEGIN
-    IF position(name IN done) = 0 THEN
-        PERFORM set_config('brain.resets', done || name, true),
-                brain.append(channel, NULL, 'R', NULL, to_json(reason)::text, NULL);
+    EXECUTE format($function$
+CREATE OR REPLACE FUNCTION brain.append_reset(channel text, reason text) RETURNS void LANGUAGE plpgsql
+-- A plan may be made while the log is still small.
+SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET plan_cache_mode = force_generic_plan AS $reset$
+DECLARE
+    name CONSTANT text := E'\n' || to_json(channel)::text || ' ';
+    done CONSTANT text := coalesce(current_setting('brain.resets', true), '');
+    former CONSTANT text := split_part(split_part(done, name, 2), E'\n', 1);
+    event_id CONSTANT bigint := CASE WHEN former ~ '^[0-9]{1,18}$' THEN former END;
+BEGIN
+    IF event_id IS NOT NULL THEN
+        %s;
+        IF FOUND THEN
+            RETURN;
+        END IF;
     END IF;
-END $$;
-REVOKE ALL ON FUNCTION brain.append_reset FROM PUBLIC;
+    PERFORM brain.append(channel, NULL, 'R', NULL, to_json(reason)::text, NULL);
+    PERFORM set_config('brain.resets', name || currval('brain.event_id') || done, true);
+END $reset$;
+REVOKE ALL ON FUNCTION brain.append_reset FROM PUBLIC;$function$, (
+        SELECT string_agg(format($check$%s (event_id >> 36) & 3 = %s THEN
+            PERFORM FROM brain.events_%s e
+              WHERE e.transaction_id = pg_current_xact_id() AND e.id = event_id AND e.operation = 'R'
+                AND e.channel = append_reset.channel;
+        $check$, CASE slot WHEN 0 THEN 'IF' ELSE 'ELSIF' END, slot, slot), '' ORDER BY slot) || 'END IF'
+          FROM generate_series(0, 3) slot));
+END $write$;
 
 -- Publishes a message on a channel, to every subscriber or to one user. On a channel with row rules, a message
 -- without a recipient reaches those clients alone that the rules do not restrict. A role that is not a member of

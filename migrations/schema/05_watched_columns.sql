@@ -42,25 +42,79 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.is_trusted FROM PUBLIC;
 
+-- The type of the elements of an array type, or of a domain over one, below domains; null for others.
+CREATE OR REPLACE FUNCTION brain.element_of(type oid) RETURNS oid LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT brain.base_type(e.oid)
+      FROM pg_type a JOIN pg_type e ON e.oid = a.typelem AND e.typarray = a.oid
+     WHERE a.oid = (SELECT brain.base_type(type))
+$$;
+REVOKE ALL ON FUNCTION brain.element_of FROM PUBLIC;
+
+-- The relation of the fields of a type that is shown field by field, or of which the elements are; null for others.
+CREATE OR REPLACE FUNCTION brain.relation_of_fields(type oid) RETURNS oid LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    inner_type CONSTANT oid := coalesce(brain.element_of(type), brain.base_type(type));
+BEGIN
+    RETURN (SELECT t.typrelid FROM pg_type t
+             WHERE t.oid = inner_type AND t.typtype = 'c' AND NOT brain.is_trusted(inner_type));
+END $$;
+REVOKE ALL ON FUNCTION brain.relation_of_fields FROM PUBLIC;
+
+-- Whether a type is composed of too many fields, or too deeply, to be shown field by field. The fields are counted
+-- level by level, each type once with how often it occurs: there may be 2^n of them.
+CREATE OR REPLACE FUNCTION brain.is_too_large(type oid) RETURNS boolean LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    types oid[] := ARRAY[type];
+    counts bigint[] := '{1}';
+    fields bigint := 0;
+BEGIN
+    FOR level IN 1 .. 10 LOOP
+        SELECT array_agg(f.type), array_agg(f.count), fields + sum(f.count) INTO types, counts, fields
+          FROM (SELECT a.atttypid AS type, sum(u.count)::bigint AS count
+                  FROM (SELECT brain.relation_of_fields(n.type) AS relation, n.count
+                          FROM unnest(types, counts) n (type, count) OFFSET 0) u
+                  JOIN pg_attribute a ON a.attrelid = u.relation AND a.attnum > 0 AND NOT a.attisdropped
+                 GROUP BY 1) f;
+        IF types IS NULL THEN
+            RETURN false;
+        ELSIF fields > 200 THEN
+            RETURN true;
+        END IF;
+    END LOOP;
+    RETURN true;
+END $$;
+REVOKE ALL ON FUNCTION brain.is_too_large FROM PUBLIC;
+
 -- The expression for a value as PostgreSQL's JSON functions take it. No cast and no other function that the owner of a
 -- type may define is called for it: of a type that is not trusted it is the text that its output function prints, in
--- composite types the fields one by one.
+-- composite types the fields one by one, unless there are too many.
 CREATE OR REPLACE FUNCTION brain.json_expression(value text, type oid, depth integer DEFAULT 1) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    base CONSTANT oid := brain.base_type(type);
-    element CONSTANT oid := (SELECT brain.base_type(e.oid) FROM pg_type e WHERE e.typarray = base);
-    fields CONSTANT oid := (SELECT t.typrelid FROM pg_type t
-                             WHERE t.oid = coalesce(element, base) AND t.typtype = 'c');
+    base oid;
+    element oid;
+    fields oid;
     i CONSTANT text := 'i' || depth;
 BEGIN
-    IF value IS NULL OR brain.is_trusted(coalesce(element, base)) THEN
+    IF value IS NULL OR type < 16384 THEN
         RETURN value;
+    END IF;
+    base := brain.base_type(type);
+    element := brain.element_of(base);
+    fields := brain.relation_of_fields(base);
+    IF brain.is_trusted(coalesce(element, base)) THEN
+        RETURN value;
+    ELSIF fields IS NOT NULL AND depth = 1 AND brain.is_too_large(type) THEN
+        RETURN CASE WHEN element IS NULL THEN format('CASE WHEN num_nulls(%1$s) = 0 THEN concat(%1$s) END', value)
+                    ELSE format('array_out(%s)::text::text[]', value) END;
     ELSIF element IS NULL AND fields IS NOT NULL THEN
         RETURN format('CASE WHEN num_nulls(%s) = 0 THEN (''{'' || %s || ''}'')::json END', value, coalesce((
             SELECT string_agg(format('%L || coalesce(to_json(%s)::text, ''null'')',
                                      CASE WHEN number > 1 THEN ',' ELSE '' END || to_json(name)::text || ':',
-                                     brain.json_expression(field, atttypid, depth)), ' || ' ORDER BY number)
+                                     brain.json_expression(field, atttypid, depth + 1)), ' || ' ORDER BY number)
               FROM brain.fields_of(value, fields)), ''''''));
     ELSIF fields IS NOT NULL THEN
         RETURN format('CASE WHEN %1$s IS NULL THEN NULL WHEN coalesce(array_ndims(%1$s), 1) = 1 THEN ('
@@ -85,22 +139,21 @@ $$;
 REVOKE ALL ON FUNCTION brain.fields_of FROM PUBLIC;
 
 -- The expression for "the value has still this type, and its fields have theirs": an expression was generated for
--- them, and in one of another type it may call what the owner of that type has defined.
-CREATE OR REPLACE FUNCTION brain.type_guard(value text, type oid) RETURNS text LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
+-- them, and in one of another type it may call what the owner of that type has defined. What is shown as the text
+-- that its output function prints needs no more than the type.
+CREATE OR REPLACE FUNCTION brain.type_guard(value text, type oid, depth integer DEFAULT 1) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    base CONSTANT oid := brain.base_type(type);
-    element CONSTANT oid := (SELECT brain.base_type(e.oid) FROM pg_type e WHERE e.typarray = base);
-    fields CONSTANT oid := (SELECT t.typrelid FROM pg_type t
-                             WHERE t.oid = coalesce(element, base) AND t.typtype = 'c');
+    fields CONSTANT oid := CASE WHEN type >= 16384 THEN brain.relation_of_fields(type) END;
 BEGIN
     IF value IS NULL THEN
         RETURN NULL;  -- the table has no such column
     END IF;
     RETURN concat_ws(' AND ', format('pg_typeof(%s) = ''%s''::oid', value, type), CASE
-        WHEN NOT brain.is_trusted(coalesce(element, base)) THEN (
-            SELECT string_agg(brain.type_guard(field, atttypid), ' AND ' ORDER BY number)
-              FROM brain.fields_of(CASE WHEN element IS NULL THEN value ELSE format('(%s)[1]', value) END, fields))
+        WHEN fields IS NOT NULL AND NOT (depth = 1 AND brain.is_too_large(type)) THEN (
+            SELECT string_agg(brain.type_guard(field, atttypid, depth + 1), ' AND ' ORDER BY number)
+              FROM brain.fields_of(CASE WHEN (SELECT brain.element_of(type)) IS NULL THEN value
+                                        ELSE format('(%s)[1]', value) END, fields))
         END);
 END $$;
 REVOKE ALL ON FUNCTION brain.type_guard FROM PUBLIC;

@@ -360,12 +360,21 @@ END $write$;
 REVOKE ALL ON FUNCTION brain.write_capture FROM PUBLIC;
 
 -- Generates the trigger functions of all watched tables anew, whenever this file is applied. The lock keeps
--- tables from being watched meanwhile, and others from generating the same functions.
+-- tables from being watched meanwhile, and others from generating the same functions. One that fails stays as it is,
+-- and holds up no other.
 CREATE OR REPLACE FUNCTION brain.write_captures() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    watched brain.watched;
 BEGIN
     LOCK TABLE brain.watched IN SHARE ROW EXCLUSIVE MODE;
-    PERFORM brain.write_capture(w) FROM brain.watched w;
+    FOR watched IN SELECT w.* FROM brain.watched w ORDER BY w.id LOOP
+        BEGIN
+            PERFORM brain.write_capture(watched);
+        EXCEPTION WHEN OTHERS THEN
+            RAISE WARNING 'the trigger function of % cannot be generated anew: %', watched.table_name, SQLERRM;
+        END;
+    END LOOP;
 END $$;
 REVOKE ALL ON FUNCTION brain.write_captures FROM PUBLIC;
 

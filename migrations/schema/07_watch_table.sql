@@ -38,6 +38,26 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.column_names FROM PUBLIC;
 
+-- A relation with its partitions, and with theirs. pg_partition_tree locks each of them, and waits for one that
+-- somebody else has locked.
+CREATE OR REPLACE FUNCTION brain.partition_tree(relation regclass) RETURNS SETOF oid LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE tree (id) AS (
+        SELECT relation::oid
+         UNION
+        SELECT i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.id AND NOT i.inhdetachpending
+          JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition)
+    SELECT id FROM tree
+$$;
+REVOKE ALL ON FUNCTION brain.partition_tree FROM PUBLIC;
+
+-- The trigger function of a watch, by which its triggers are found: the owner of the table can rename them.
+CREATE OR REPLACE FUNCTION brain.capture_of(watch integer) RETURNS regprocedure LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT to_regprocedure(format('brain.capture_%s()', watch))
+$$;
+REVOKE ALL ON FUNCTION brain.capture_of FROM PUBLIC;
+
 -- The names of the AFTER ROW triggers that the application has on the table or on one of its partitions.
 -- A trigger that writes rows of the same table makes Brain's trigger see the changes in another order than
 -- they were made.
@@ -45,8 +65,9 @@ CREATE OR REPLACE FUNCTION brain.row_triggers(relation regclass) RETURNS text LA
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(DISTINCT quote_ident(t.tgname), ', ')
       FROM pg_trigger t
-     WHERE t.tgrelid IN (SELECT relation UNION ALL SELECT relid FROM pg_partition_tree(relation))
-       AND NOT t.tgisinternal AND t.tgname NOT LIKE '!brain%'
+     WHERE t.tgrelid IN (SELECT brain.partition_tree(relation)) AND NOT t.tgisinternal
+       AND NOT EXISTS (SELECT FROM pg_proc p WHERE p.oid = t.tgfoid AND p.pronamespace = 'brain'::regnamespace
+                          AND p.proname ~ '^capture_[0-9]+$')
        AND t.tgtype & 1 = 1 AND t.tgtype & 66 = 0
 $$;
 REVOKE ALL ON FUNCTION brain.row_triggers FROM PUBLIC;
@@ -153,8 +174,8 @@ REVOKE ALL ON FUNCTION brain.kind_problem FROM PUBLIC;
 -- Whether PostgreSQL shows rows of the table, or of a partition, to some roles and not to others.
 CREATE OR REPLACE FUNCTION brain.has_row_security(relation regclass) RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT EXISTS (SELECT FROM pg_class c WHERE c.relrowsecurity
-                      AND c.oid IN (SELECT relation::oid UNION SELECT relid FROM pg_partition_tree(relation)))
+    SELECT EXISTS (SELECT FROM pg_class c
+                    WHERE c.relrowsecurity AND c.oid IN (SELECT brain.partition_tree(relation)))
 $$;
 REVOKE ALL ON FUNCTION brain.has_row_security FROM PUBLIC;
 
@@ -162,8 +183,7 @@ REVOKE ALL ON FUNCTION brain.has_row_security FROM PUBLIC;
 CREATE OR REPLACE FUNCTION brain.drop_commands(watch integer, relation regclass) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(format('DROP TRIGGER %I ON %s', t.tgname, relation), '; ' ORDER BY t.tgname) FROM pg_trigger t
-     WHERE t.tgrelid = relation AND t.tgparentid = 0
-       AND t.tgname IN ('!brain_1_row_' || watch, '!brain_2_truncate_' || watch)
+     WHERE t.tgrelid = relation AND t.tgparentid = 0 AND t.tgfoid = brain.capture_of(watch)
 $$;
 REVOKE ALL ON FUNCTION brain.drop_commands FROM PUBLIC;
 
@@ -173,8 +193,8 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.is_owner FROM PUBLIC;
 
--- The command that creates a trigger of a watch.
-CREATE OR REPLACE FUNCTION brain.create_command(watched brain.watched, name text) RETURNS text LANGUAGE sql IMMUTABLE
+-- The command that creates a trigger of a watch, or replaces it, whatever it is called by now.
+CREATE OR REPLACE FUNCTION brain.create_command(watched brain.watched, name text) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT format(CASE WHEN name = '!brain_2_truncate_'
                        THEN 'CREATE OR REPLACE TRIGGER %I AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION %s'
@@ -183,7 +203,11 @@ SET search_path = pg_catalog, pg_temp AS $$
                             'DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION %s'
                        ELSE 'CREATE OR REPLACE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s '
                             'FOR EACH ROW EXECUTE FUNCTION %s' END,
-                  name || watched.id, watched.relation, format('brain.%I()', 'capture_' || watched.id))
+                  coalesce((SELECT t.tgname::text FROM pg_trigger t
+                             WHERE t.tgrelid = watched.relation AND t.tgfoid = brain.capture_of(watched.id)
+                               AND t.tgtype & 1 = CASE name WHEN '!brain_1_row_' THEN 1 ELSE 0 END
+                             ORDER BY t.tgname LIMIT 1), name || watched.id),
+                  watched.relation, format('brain.%I()', 'capture_' || watched.id))
 $$;
 REVOKE ALL ON FUNCTION brain.create_command FROM PUBLIC;
 
@@ -219,8 +243,8 @@ DECLARE
 BEGIN
     IF brain.trigger_problem(watched) IS NULL
        AND EXISTS (SELECT FROM pg_trigger t
-                    WHERE t.tgrelid = watched.relation AND t.tgname = '!brain_1_row_' || watched.id
-                      AND t.tgdeferrable = watched.is_deferred) THEN
+                    WHERE t.tgrelid = watched.relation AND t.tgfoid = brain.capture_of(watched.id)
+                      AND t.tgtype & 1 = 1 AND t.tgdeferrable = watched.is_deferred) THEN
         PERFORM brain.lock_writers(watched);
         RETURN;
     ELSIF NOT brain.is_owner(watched.relation) AND (watched.is_replicated OR drop_commands IS NOT NULL) THEN
@@ -242,7 +266,7 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION brain.set_triggers FROM PUBLIC;
 
--- Has the capture function of a former watch do nothing, as only the owner of the table may drop its triggers.
+-- Has the capture function of a former watch do nothing, as only the owner of a table may drop its triggers.
 CREATE OR REPLACE FUNCTION brain.retire_capture(watch integer) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
@@ -251,22 +275,37 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION brain.retire_capture FROM PUBLIC;
 
--- Removes the watches of tables that were dropped, and the capture functions without a watch and a trigger.
+-- Removes the watches of tables that were dropped, and the capture functions without a watch: one that has a trigger
+-- somewhere does nothing any more, and one that others use in another way stays.
 CREATE OR REPLACE FUNCTION brain.unwatch_dropped() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     watch integer;
-    capture regprocedure;
+    is_needed boolean;
+    users text;
 BEGIN
     FOR watch IN DELETE FROM brain.watched w
                   WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = w.relation) RETURNING w.id LOOP
         PERFORM brain.let_read('watch ' || watch, '{}', NULL), brain.append_watch_change('unwatched', watch);
     END LOOP;
-    FOR capture IN SELECT p.oid::regprocedure FROM pg_proc p
-                    WHERE p.pronamespace = 'brain'::regnamespace AND p.proname ~ '^capture_[0-9]+$'
-                      AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid)
-                      AND NOT EXISTS (SELECT FROM brain.watched w WHERE p.proname = 'capture_' || w.id) LOOP
-        EXECUTE format('DROP FUNCTION %s', capture);
+    FOR watch, is_needed IN
+        SELECT substr(p.proname, 9)::integer, EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid)
+          FROM pg_proc p
+         WHERE p.pronamespace = 'brain'::regnamespace AND p.proname ~ '^capture_[0-9]+$'
+           AND NOT EXISTS (SELECT FROM brain.watched w WHERE p.proname = 'capture_' || w.id)
+           AND (p.prosrc <> 'BEGIN RETURN NULL; END'
+                OR NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgfoid = p.oid))
+    LOOP
+        IF is_needed THEN
+            PERFORM brain.retire_capture(watch);
+            CONTINUE;
+        END IF;
+        BEGIN
+            EXECUTE format('DROP FUNCTION brain.%I()', 'capture_' || watch);
+        EXCEPTION WHEN dependent_objects_still_exist THEN
+            GET STACKED DIAGNOSTICS users = PG_EXCEPTION_DETAIL;
+            RAISE WARNING 'a function that nothing needs any more stays: %', users;
+        END;
     END LOOP;
 END $$;
 REVOKE ALL ON FUNCTION brain.unwatch_dropped FROM PUBLIC;
@@ -335,7 +374,7 @@ DECLARE
     kind_problem CONSTANT text := brain.kind_problem(relation);
     without_triggers CONSTANT text := (
         SELECT string_agg(id::regclass::text, ', ' ORDER BY id::regclass::text)
-          FROM (SELECT relation UNION SELECT relid FROM pg_partition_tree(relation)) t (id)
+          FROM brain.partition_tree(relation) t (id)
          WHERE NOT has_table_privilege(id, 'TRIGGER'));
     invalid_types CONSTANT text := (
         SELECT string_agg(name, ', ') FROM jsonb_each(types) t (name, value)

@@ -7,7 +7,7 @@ SET LOCAL ROLE brain_owner;
 CREATE OR REPLACE FUNCTION brain.limits(watched brain.watched) RETURNS text[] LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
     WITH RECURSIVE relations (id) AS (
-        SELECT watched.relation::oid UNION SELECT relid FROM pg_partition_tree(watched.relation)),
+        SELECT brain.partition_tree(watched.relation)),
     listed AS (
         SELECT a.attname AS name, a.attnum AS number, a.atttypid AS type, a.atttypmod AS modifier,
                a.attname = ANY (watched.key_columns) AS is_key
@@ -83,6 +83,12 @@ SET search_path = pg_catalog, pg_temp AS $$
            FROM inner_types i JOIN pg_cast c ON c.castsource = i.type AND c.casttarget = 'json'::regtype
            JOIN pg_type t ON t.oid = i.type AND t.typtype <> 'c'
           WHERE NOT brain.is_trusted(i.type)
+         HAVING count(*) > 0),
+        (SELECT format('columns of %s have types of too many fields (%s): their values are sent as the text that '
+                       'PostgreSQL prints', watched.relation,
+                       string_agg(format('%s %s', quote_ident(name), format_type(type, modifier)), ', '
+                                  ORDER BY number))
+           FROM listed WHERE type >= 16384 AND brain.is_too_large(type)
          HAVING count(*) > 0)
       ]) WITH ORDINALITY s (sentence, place)
 $$;
@@ -169,22 +175,34 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.owner_problem FROM PUBLIC;
 
--- The tables on which a trigger of a watch is missing or disabled: that is the table or some of its
+-- The tables on which a trigger of a watch is missing, disabled or renamed: that is the table or some of its
 -- partitions. The triggers' names have the watch's number, so that a watched table can be attached to a
 -- watched partitioned table.
 CREATE OR REPLACE FUNCTION brain.trigger_problem(watched brain.watched) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format('a trigger is missing or disabled on %s, so changes there are not seen: this creates it: '
-                  '%s', string_agg(r.id::regclass::text, ', ' ORDER BY r.id::regclass::text),
-                  brain.watch_command(watched, watched.relation::text))
-      FROM (SELECT watched.relation::oid UNION SELECT relid FROM pg_partition_tree(watched.relation)) r (id)
-     WHERE EXISTS (
-         SELECT FROM unnest(ARRAY['!brain_1_row_', '!brain_2_truncate_']) name
-          WHERE (name = '!brain_1_row_' OR r.id = watched.relation)
-            AND NOT EXISTS (SELECT FROM pg_trigger t
-                             WHERE t.tgrelid = r.id AND t.tgname = name || watched.id
-                               AND t.tgenabled = CASE WHEN watched.is_replicated THEN 'A' ELSE 'O' END))
-    HAVING count(*) > 0
+    WITH wanted AS (
+        SELECT r.id, n.name || watched.id AS name, n.type
+          FROM brain.partition_tree(watched.relation) r (id),
+               (VALUES ('!brain_1_row_', 29), ('!brain_2_truncate_', 32)) n (name, type)
+         WHERE n.type = 29 OR r.id = watched.relation),
+    present AS (
+        SELECT t.tgrelid AS id, t.tgname AS name, t.tgtype AS type
+          FROM pg_trigger t
+         WHERE t.tgfoid = (SELECT brain.capture_of(watched.id)) AND t.tgrelid IN (SELECT w.id FROM wanted w)
+           AND t.tgenabled = CASE WHEN watched.is_replicated THEN 'A' ELSE 'O' END)
+    SELECT coalesce(
+        (SELECT format('a trigger is missing or disabled on %s, so changes there are not seen: this creates it: %s',
+                       string_agg(DISTINCT w.id::regclass::text, ', '),
+                       brain.watch_command(watched, watched.relation::text))
+           FROM wanted w
+          WHERE NOT EXISTS (SELECT FROM present p WHERE p.id = w.id AND p.type = w.type)
+         HAVING count(*) > 0),
+        (SELECT format('a trigger of Brain has another name on %s (%s), by which it may fire too late or twice: this '
+                       'creates it anew: %s', watched.relation, string_agg(quote_ident(p.name), ', ' ORDER BY p.name),
+                       brain.watch_command(watched, watched.relation::text))
+           FROM present p
+          WHERE p.id = watched.relation AND NOT EXISTS (SELECT FROM wanted w WHERE w.id = p.id AND w.name = p.name)
+         HAVING count(*) > 0))
 $$;
 REVOKE ALL ON FUNCTION brain.trigger_problem FROM PUBLIC;
 

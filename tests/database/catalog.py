@@ -66,6 +66,10 @@ KINDS: Mapping[str, str] = {
                              coalesce(c.relacl, acldefault(
                                  CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))
               FROM relations c
+            UNION ALL SELECT format('type %s', t.oid::regtype),
+                             coalesce(t.typacl, acldefault('T', t.typowner))
+              FROM pg_type t
+             WHERE t.typnamespace = 'brain'::regnamespace AND t.typcategory <> 'A'
             UNION ALL SELECT n.nspname, n.nspacl FROM pg_namespace n WHERE n.nspname = 'brain'
             UNION ALL SELECT d.defaclrole::regrole::text, d.defaclacl FROM pg_default_acl d
         ) o (name, rights) LEFT JOIN LATERAL unnest(o.rights) a ON true

@@ -90,6 +90,7 @@ HARM = {
     "owner of the schema": "ALTER SCHEMA brain OWNER TO CURRENT_USER",
     "right on a function": "GRANT EXECUTE ON FUNCTION brain.publish TO PUBLIC",
     "right on a table": "GRANT SELECT ON brain.events TO PUBLIC",
+    "right on a type": "GRANT USAGE ON TYPE brain.watched TO PUBLIC",
     "right on the schema": "GRANT USAGE ON SCHEMA brain TO PUBLIC",
     "right by default": "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC",
     "comment missing": "COMMENT ON COLUMN brain.events.operation IS NULL",

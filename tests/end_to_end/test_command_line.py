@@ -382,7 +382,7 @@ async def test_systems_shows_what_a_database_has_and_lacks_whichever_systems_are
 
     first, *problems = await printed()
 
-    assert first == "this database has the tables of cecelia, workflows"
+    assert first == "applied to this database: the schemas of cecelia, workflows"
     assert [line.partition(", ")[0] for line in problems[:3]] == [
         "public.workflows lacks name",
         "the feed workflows is not defined",
@@ -399,7 +399,7 @@ async def test_without_a_url_systems_makes_no_database_and_shows_the_problems_of
     assert (fresh.status, fresh.stderr) == (kept.status, kept.stderr) == (0, "")
     *listed, found = kept.stdout.splitlines()
     assert fresh.stdout.splitlines() == listed
-    assert found.startswith("    this database has the tables of cecelia, ")
+    assert found.startswith("    applied to this database: the schemas of cecelia, ")
     assert not Path(home["XDG_DATA_HOME"]).exists()
 
 

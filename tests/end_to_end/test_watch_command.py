@@ -57,6 +57,40 @@ async def test_columns_are_listed_or_left_out(
     assert done.stdout == f"public.orders is no longer watched in {place}\n"
 
 
+@pytest.mark.parametrize("name", ["orders", "public.orders", '"public"."orders"'])
+async def test_the_watch_of_a_table_that_was_dropped_ends_by_its_name(
+    url: dict[str, str], name: str
+) -> None:
+    await brain("watch", "orders", "--all-columns", **url)
+    connection = await asyncpg.connect(url["DATABASE_URL"])
+    await connection.execute("DROP TABLE orders CASCADE")
+    other = await brain("unwatch", "invoices", **url)
+    assert other.status == 2 and "there is no table invoices" in other.stderr
+    assert await connection.fetchval("SELECT count(*) FROM brain.watched") == 1
+
+    done = await brain("unwatch", name, **url)
+
+    assert (done.status, done.stderr) == (0, "")
+    assert done.stdout.startswith("public.orders was dropped, and is no longer watched in database")
+    assert await connection.fetchval("SELECT count(*) FROM brain.watched") == 0
+    await connection.close()
+
+
+async def test_the_watch_of_a_dropped_table_ends_though_another_one_has_its_name(
+    url: dict[str, str],
+) -> None:
+    await brain("watch", "orders", "--all-columns", **url)
+    connection = await asyncpg.connect(url["DATABASE_URL"])
+    await connection.execute("DROP TABLE orders CASCADE; CREATE TABLE orders (id int PRIMARY KEY)")
+    await connection.close()
+
+    done = await brain("unwatch", "orders", **url)
+
+    assert done.stdout.startswith("public.orders was dropped, and is no longer watched in database")
+    again = await brain("unwatch", "orders", **url)
+    assert again.status == 2 and "table public.orders is not watched" in again.stderr
+
+
 async def test_the_place_is_the_one_that_was_connected_to(url: dict[str, str]) -> None:
     parts = urlsplit(url["DATABASE_URL"])
     port, name, at = parts.port or 5432, parts.path[1:], f"{parts.username}@"
