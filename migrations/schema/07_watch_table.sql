@@ -84,7 +84,7 @@ REVOKE ALL ON FUNCTION brain.attributes FROM PUBLIC;
 CREATE OR REPLACE FUNCTION brain.shell_word(word text) RETURNS text LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN word ~ '^[A-Za-z0-9_.,:=/-]+$' THEN word
-                ELSE '''' || replace(word, '''', '''\''''') || '''' END
+                ELSE '''' || replace(word, '''', $quote$'\''$quote$) || '''' END
 $$;
 REVOKE ALL ON FUNCTION brain.shell_word FROM PUBLIC;
 

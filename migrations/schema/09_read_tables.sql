@@ -154,7 +154,7 @@ SET search_path = pg_catalog, pg_temp AS $$
                       AND 'brain_reader'::regrole = ANY (p.polroles)
                       AND p.polqual::text ~ ('^{CONST :consttype 16 :consttypmod -1 :constcollid 0 :constlen 1 '
                                              ':constbyval true :constisnull false :location -?[0-9]+ '
-                                             ':constvalue 1 \[ (0 )*1 (0 )*\]}$'))
+                                             ':constvalue 1 [[] (0 )*1 (0 )*[]]}$'))
 $$;
 REVOKE ALL ON FUNCTION brain.has_reader_policy FROM PUBLIC;
 
