@@ -95,7 +95,7 @@ class ReaderSession:
         finally:
             self._stop_timer()
         if self._ending is not None:
-            # Nobody else reads meanwhile: so they do not become more and more.
+            # No other read takes its place meanwhile: so they do not become more and more.
             await asyncio.wait([self._ending], timeout=CLOSE_SECONDS)
 
     def _end_in(self, seconds: float) -> None:
@@ -107,7 +107,7 @@ class ReaderSession:
             self._timer.cancel()
 
     def _end(self) -> None:
-        """End the backend. Its connection is closed, so nobody else ever reads over it."""
+        """End the backend. Its connection is closed, so no other read is ever over it."""
         if self._ending is None:
             self._ending = self._pooled.terminator.end(self._pooled.backend)
             self._pooled.terminate()
