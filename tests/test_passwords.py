@@ -10,7 +10,8 @@ import pytest
 
 from brain.cli.database import require_url
 from brain.cli.main import main
-from brain.database.connection import check_url, connect, outlined, shown
+from brain.database.connection import connect
+from brain.database.url import check_url, outlined, shown
 from brain.errors import DatabaseError, WrongDatabaseUrl
 from brain.problems import printable
 

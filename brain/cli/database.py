@@ -15,13 +15,8 @@ import click
 from pydantic import ValidationError
 
 from brain.database import migrations
-from brain.database.connection import (
-    UrlWithCommand,
-    check_url,
-    connected,
-    shown,
-    translating_errors,
-)
+from brain.database.connection import connected, translating_errors
+from brain.database.url import UrlWithCommand, check_url, shown
 from brain.embedded.binaries import find_binaries
 from brain.embedded.server import EmbeddedServer, default_folder, running_url, serve_embedded
 from brain.errors import (

@@ -9,7 +9,8 @@ import click
 from brain.cli.database import database, database_option, read_settings, run
 from brain.cli.systems import systems_of, systems_option
 from brain.database import migrations
-from brain.database.connection import require_own_session, shown
+from brain.database.connection import require_own_session
+from brain.database.url import shown
 from brain.process.signals import end_on_signals
 from brain.system import installed_systems, schemas_of
 

@@ -10,8 +10,8 @@ import orjson
 
 from brain.cli import arguments
 from brain.cli.database import database_option, on_database
-from brain.database.connection import shown
 from brain.database.publish import publish
+from brain.database.url import shown
 from brain.errors import MessageRefused, MigrationsPending, UsageError
 
 

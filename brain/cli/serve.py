@@ -20,9 +20,10 @@ from brain.auth.keys import keys_of
 from brain.cli.database import database, database_option, read_settings, require_url, run
 from brain.cli.systems import fits, systems_of, systems_option
 from brain.database import migrations
-from brain.database.connection import connected, outlined, require_own_session
+from brain.database.connection import connected, require_own_session
 from brain.database.log import Log
 from brain.database.tables_of_systems import system_problems
+from brain.database.url import outlined
 from brain.errors import EmbeddedServerError
 from brain.process.log_config import WORKERS_LOGGING
 from brain.process.server import serve

@@ -23,7 +23,8 @@ from typing import Any
 import asyncpg
 
 import brain
-from brain.database.connection import connected, first_line, shown
+from brain.database.connection import connected, first_line
+from brain.database.url import shown
 from brain.errors import (
     MigrationChanged,
     MigrationError,

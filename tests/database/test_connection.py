@@ -12,20 +12,18 @@ import pytest
 from brain.database.connection import (
     DATABASE_ERRORS,
     LINE_CHARACTERS,
-    check_url,
     connect,
     connected,
     explain,
     first_line,
     is_lost_link,
     opened_pool,
-    outlined,
     require_own_session,
-    shown,
     translating_connect_errors,
     translating_errors,
 )
 from brain.database.log import LogConnection
+from brain.database.url import check_url, outlined, shown
 from brain.errors import (
     DatabaseError,
     DatabaseTooOld,

@@ -14,7 +14,8 @@ import pytest
 
 from brain.cli.database import database
 from brain.database import connection as connection_module
-from brain.database.connection import UrlWithCommand, connect
+from brain.database.connection import connect
+from brain.database.url import UrlWithCommand
 from brain.errors import DatabaseUnreachable
 from brain.settings import Settings
 

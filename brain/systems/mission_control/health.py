@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from brain.database.connection import shown
+from brain.database.url import shown
 from brain.message.timestamps import iso_milliseconds
 from brain.web.responses import json_response
 from brain.web.services import Services
