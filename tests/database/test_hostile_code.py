@@ -684,6 +684,7 @@ async def let_run(mallory: Mallory, body: str) -> None:
 READS = ["a snapshot", "a feed", "the tasks"]
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("kind", READS)
 async def test_what_cannot_be_cancelled_is_ended_and_leaves_no_session_behind(
     mallory: Mallory, monkeypatch: pytest.MonkeyPatch, kind: str

@@ -175,14 +175,14 @@ async def test_the_partitions_of_a_table_are_those_that_postgresql_names(mallory
     ) == ["mine"]
 
 
-# The name of a type of 2^22 fields, and that of one 600 deep; the types that they consist of.
+# The name of a type of 2^14 fields, and that of one 600 deep; the types that they consist of.
 TYPE_BOMBS = {
-    "wide": ("wide22", "CREATE TYPE wide{} AS (a wide{}, b wide{})", 22),
-    "wide in arrays": ("wide22[]", "CREATE TYPE wide{} AS (a wide{}[], b wide{})", 22),
+    "wide": ("wide14", "CREATE TYPE wide{} AS (a wide{}, b wide{})", 14),
+    "wide in arrays": ("wide14[]", "CREATE TYPE wide{} AS (a wide{}[], b wide{})", 14),
     "wide in domains": (
-        "held22",
+        "held14",
         "CREATE DOMAIN held{1} AS wide{1}; CREATE TYPE wide{0} AS (a held{1}, b held{1}[])",
-        22,
+        14,
     ),
     "deep": ("wide600", "CREATE TYPE wide{} AS (a wide{})", 600),
 }
@@ -198,7 +198,7 @@ async def test_a_column_of_a_type_of_countless_fields_is_watched_as_text(
         + "".join(
             definition.format(level, level - 1, level - 1) + ";" for level in range(1, levels + 1)
         )
-        + ("CREATE DOMAIN held22 AS wide22;" if name == "held22" else "")
+        + ("CREATE DOMAIN held14 AS wide14;" if name == "held14" else "")
         + f"ALTER TABLE mine ALTER note TYPE {name} USING NULL"
     )
     await mallory.admin.execute("SET statement_timeout = '60s'")
@@ -212,7 +212,7 @@ async def test_a_column_of_a_type_of_countless_fields_is_watched_as_text(
     )
     assert length < 100_000
     assert any("too many fields (note " in warning for warning in mallory.warnings)
-    value = "ARRAY[NULL]::wide22[]" if name.endswith("[]") else "NULL"
+    value = "ARRAY[NULL]::wide14[]" if name.endswith("[]") else "NULL"
     (event,) = await logged_events(
         mallory.url, mallory.session, f"INSERT INTO mine VALUES (7, {value})"
     )
