@@ -115,12 +115,28 @@ def read_any_bytes() -> None:
     """
     if protocol.ENCODINGS_MAP["sql_ascii"] != ANY_BYTES:
         codec = codecs.CodecInfo(
-            codecs.utf_8_encode,
+            Utf8Encoder(),
             lambda data, errors="strict": codecs.utf_8_decode(data, "replace", True),
             name=ANY_BYTES,
         )
         codecs.register({ANY_BYTES: codec}.get)
         protocol.ENCODINGS_MAP["sql_ascii"] = ANY_BYTES
+
+
+class Utf8Encoder:
+    """
+    Encodes texts, and keeps the last one.
+
+    asyncpg 0.32 copies the bytes of a parameter after it has dropped its only reference to them:
+    without another one, the end of a long text would be what the allocator writes there.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[bytes, int] = (b"", 0)
+
+    def __call__(self, text: str, errors: str = "strict") -> tuple[bytes, int]:
+        self._last = codecs.utf_8_encode(text, errors)
+        return self._last
 
 
 def holds_text(connection: asyncpg.Connection) -> Callable[[str], bool]:

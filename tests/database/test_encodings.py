@@ -98,6 +98,16 @@ async def test_a_database_may_have_any_encoding(postgres: str, encoding: str) ->
         assert source.statistics().reconnections == 0
 
 
+async def test_long_texts_arrive_whole_in_a_database_without_encoding(
+    without_encoding: str,
+) -> None:
+    async with opened_pool(without_encoding) as pool, pool.acquire() as connection:
+        for size in range(1000, 5000, 7):
+            # Of what is freed meanwhile, the allocator would write into the text.
+            texts = ["x" * size, "y" * (size + 40)]
+            assert await connection.fetchval("SELECT ARRAY[$1::text, $2::text]", *texts) == texts
+
+
 async def test_bytes_that_are_no_utf8_are_replaced_in_a_database_without_encoding(
     without_encoding: str,
 ) -> None:

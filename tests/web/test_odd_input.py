@@ -58,6 +58,8 @@ def token(name: str, value: str) -> str:
     return f"{signed}.{base64url(signature)}"
 
 
+# Of these the values decide about rows, or are passed to the access function.
+USED = ("x", "customer_id", "sub")
 HEADER = {"alg": "HS256", "typ": "JWT"}
 
 
@@ -109,11 +111,11 @@ async def test_odd_claims_are_no_error_of_the_server(
     found = set()
     wrong = Wrong()
     async with AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{port}") as client:
-        for name in NAMES:
+        for name in USED if has_function else NAMES:
             for value in ODD:
                 given = token(name, value)
-                is_used = name in ("x", "customer_id", "sub")
-                for path in PATHS if is_used else PATHS[-2:]:
+                is_used = name in USED
+                for path in PATHS if is_used else PATHS[-1:]:
                     headers = {"authorization": f"Bearer {given}"}
                     answer = await client.get(path, headers=headers)
                     found.add(answer.status_code)
