@@ -2,15 +2,24 @@
 
 SET LOCAL ROLE brain_owner;
 
--- Whether NOTIFY is needed by what holds the lock of parked nodes, of which others wait for it.
-CREATE OR REPLACE FUNCTION brain.node_is_waited_for() RETURNS boolean LANGUAGE sql
+-- Whether NOTIFY is needed by what holds the lock of parked nodes, of which others wait for it. That is looked up once
+-- in a transaction, as any role may hold thousands of locks. If the queue of notifications is half full, which any role
+-- can bring about, nodes find the change when they poll: a full one would fail the writer.
+CREATE OR REPLACE FUNCTION brain.node_is_waited_for() RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
-    SELECT EXISTS (SELECT FROM pg_locks
+BEGIN
+    -- A node that parks later waits for this transaction.
+    IF current_setting('brain.looked_in', true) = pg_current_xact_id()::text THEN
+        RETURN false;
+    END IF;
+    PERFORM set_config('brain.looked_in', pg_current_xact_id()::text, true);
+    RETURN EXISTS (SELECT FROM pg_locks
                     WHERE locktype = 'advisory' AND classid = 5221 AND objid = 2 AND objsubid = 2
                       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
                       AND mode = 'ShareLock' AND granted)
        AND coalesce(current_setting('brain.notify', true), '') <> 'off'
-$$;
+       AND pg_notification_queue_usage() < 0.5;
+END $$;
 REVOKE ALL ON FUNCTION brain.node_is_waited_for FROM PUBLIC;
 
 -- The expression for "NOTIFY is needed". A parked node holds the advisory lock in shared mode. A writer
@@ -26,7 +35,9 @@ CREATE OR REPLACE FUNCTION brain.node_is_parked() RETURNS text LANGUAGE sql IMMU
            ' WHEN pg_catalog.pg_try_advisory_lock_shared(5221, 2)'
            ' THEN pg_catalog.pg_advisory_unlock_shared(5221, 2)'
            ' AND coalesce(pg_catalog.current_setting(''brain.notify'', true), '''')'
-           ' OPERATOR(pg_catalog.<>) ''off'' ELSE brain.node_is_waited_for() END)'
+           ' OPERATOR(pg_catalog.<>) ''off'''
+           ' AND pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.<) 0.5::pg_catalog.float8'
+           ' ELSE brain.node_is_waited_for() END)'
 $$;
 REVOKE ALL ON FUNCTION brain.node_is_parked FROM PUBLIC;
 

@@ -218,15 +218,16 @@ SET search_path = pg_catalog, pg_temp AS $function$
                WHEN EXISTS (SELECT FROM pg_cast c WHERE c.castsource = t.oid AND c.casttarget = 'json'::regtype
                                AND c.castmethod = 'f')
                    THEN brain.settings_of('box'::regtype)  -- whatever the function of the cast does
+               WHEN t.typtype = 'e' AND d.type <> t.oid THEN '{array_nulls = on}'
                WHEN t.typtype = 'e' OR t.oid = ANY ('{int2,int4,int8,numeric,bool,text,varchar,bpchar,name,uuid,json,'
                                                     'jsonb,date,timestamp,time,inet,cidr}'::regtype[]) THEN '{}'
                WHEN t.oid IN ('float4'::regtype, 'float8'::regtype) THEN '{extra_float_digits = 1}'
                WHEN t.oid = 'timestamptz'::regtype THEN $${timezone = 'UTC'}$$
                WHEN t.oid = 'bytea'::regtype THEN '{bytea_output = hex}'
                WHEN t.oid = 'interval'::regtype THEN '{intervalstyle = postgres}'
-               ELSE ARRAY['extra_float_digits = 1', 'bytea_output = hex', $$datestyle = 'ISO, MDY'$$,
-                          'intervalstyle = postgres', $$timezone = 'UTC'$$, $$lc_monetary = 'C'$$,
-                          'quote_all_identifiers = off']
+               ELSE ARRAY['array_nulls = on', 'extra_float_digits = 1', 'bytea_output = hex',
+                          $$datestyle = 'ISO, MDY'$$, 'intervalstyle = postgres', $$timezone = 'UTC'$$,
+                          $$lc_monetary = 'C'$$, 'quote_all_identifiers = off']
            END
       FROM (SELECT brain.base_type(type) AS type) d
       JOIN pg_type t ON t.oid = CASE

@@ -166,6 +166,11 @@ REVOKE ALL ON FUNCTION brain.any_larger FROM PUBLIC;
 CREATE OR REPLACE FUNCTION brain.write_capture(watched brain.watched) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $write$
 DECLARE
+    -- The owner of a partitioned table, who may execute the function only by a right of its own.
+    partitioned_by CONSTANT oid := (SELECT c.relowner FROM pg_class c
+                                     WHERE c.oid = watched.relation AND c.relkind = 'p'
+                                       AND NOT pg_has_role(c.relowner, 'brain_owner', 'USAGE'));
+    grantee regrole;
     new record;
     old record;
     body text;
@@ -217,7 +222,7 @@ DECLARE
     parts text[];
     new_parts text[];
     old_parts text[];
-BEGIN
+BEGIN%30$s
     IF current_setting('brain.capture', true) = 'off' THEN
         IF brain.reset_instead(%1$s) THEN
             RETURN NULL;
@@ -339,7 +344,14 @@ END $body$,
         E'\n                    rules := ' || new.rules || ';',
         E'\n                    former_rules := ' || old.rules || ';',
         new.is_rule, CASE WHEN has_rules THEN ' AND rules = former_rules' END,
-        watched.rule_number, coalesce(new.guard, 'true'), coalesce(old.guard, 'true'));
+        watched.rule_number, coalesce(new.guard, 'true'), coalesce(old.guard, 'true'),
+        -- The owners of a partitioned table may have had triggers of other tables call this function.
+        CASE WHEN EXISTS (SELECT FROM pg_class c WHERE c.oid = watched.relation AND c.relkind = 'p') THEN format($guard$
+    IF NOT EXISTS (SELECT FROM brain.watched w
+                    WHERE w.id = %s AND (w.relation = TG_RELID
+                                         OR w.relation IN (SELECT pg_partition_ancestors(TG_RELID)))) THEN
+        RETURN NULL;
+    END IF;$guard$, watched.id) END);
     -- As a literal, which no name of a column can end.
     EXECUTE format('CREATE OR REPLACE FUNCTION brain.%1$I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER %2$s'
                    ' AS %3$L; ALTER FUNCTION brain.%1$I() OWNER TO brain_owner;'
@@ -352,9 +364,13 @@ END $body$,
                               AND (a.attname = ANY (watched.columns || watched.key_columns)
                                    OR watched.rules ? a.attname::text)) settings), body);
     -- To create or attach a partition is to create its triggers, with the rights of the owner.
-    IF EXISTS (SELECT FROM pg_class c WHERE c.oid = watched.relation AND c.relkind = 'p') THEN
-        EXECUTE format('GRANT EXECUTE ON FUNCTION brain.%I() TO %s', 'capture_' || watched.id, (
-            SELECT c.relowner::regrole FROM pg_class c WHERE c.oid = watched.relation));
+    FOR grantee IN SELECT a.grantee::regrole FROM pg_proc p, aclexplode(p.proacl) a
+                    WHERE p.oid = to_regprocedure(format('brain.capture_%s()', watched.id))
+                      AND a.grantee NOT IN (p.proowner, coalesce(partitioned_by, 0)) LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION brain.%I() FROM %s', 'capture_' || watched.id, grantee);
+    END LOOP;
+    IF partitioned_by IS NOT NULL THEN
+        EXECUTE format('GRANT EXECUTE ON FUNCTION brain.%I() TO %s', 'capture_' || watched.id, partitioned_by::regrole);
     END IF;
 END $write$;
 REVOKE ALL ON FUNCTION brain.write_capture FROM PUBLIC;

@@ -23,6 +23,25 @@ $$;
 REVOKE ALL ON FUNCTION brain.as_state FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION brain.as_state TO brain_reader;
 
+-- The prepared statements of this session.
+CREATE OR REPLACE FUNCTION brain.prepared_statements() RETURNS text[] LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT ARRAY(SELECT (name, statement, prepare_time)::text FROM pg_prepared_statements)
+$$;
+REVOKE ALL ON FUNCTION brain.prepared_statements FROM PUBLIC;
+
+-- Fails if there are others than these, and removes all: code of others may have prepared them, which no rollback
+-- undoes, and they would run with the rights of the session.
+CREATE OR REPLACE FUNCTION brain.require_prepared_statements(expected text[], feed text) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF expected <> brain.prepared_statements() THEN
+        DEALLOCATE ALL;
+        RAISE EXCEPTION 'what the query of the feed % names has changed the prepared statements of this session', feed;
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION brain.require_prepared_statements FROM PUBLIC;
+
 -- The state of a feed as JSON text; null where its query returns no row. It runs with the rights of brain_reader, as
 -- brain.open_reader says, and has one text per value, whatever the settings of the session.
 CREATE OR REPLACE FUNCTION brain.feed(name text, argument text DEFAULT NULL) RETURNS text LANGUAGE plpgsql
@@ -30,6 +49,8 @@ SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     statement CONSTANT text := (SELECT f.bound_query FROM brain.feeds f
                                  WHERE f.name = feed.name AND f.takes_argument = (argument IS NOT NULL));
+    prepared CONSTANT text[] := brain.prepared_statements();
+    state text;
 BEGIN
     IF statement IS NULL THEN
         RAISE EXCEPTION 'there is no feed % that takes %', name,
@@ -37,7 +58,14 @@ BEGIN
               USING ERRCODE = 'undefined_object';
     END IF;
     PERFORM brain.open_reader();
-    RETURN coalesce((SELECT r FROM pg_temp.brain_read(format('SELECT (%s)::text', statement), argument) r), 'null');
+    BEGIN
+        state := (SELECT r FROM pg_temp.brain_read(format('SELECT (%s)::text', statement), argument) r);
+        RAISE SQLSTATE 'BRAIN';
+    EXCEPTION WHEN SQLSTATE 'BRAIN' THEN
+        NULL;  -- what the code has set, and its cursors, are gone
+    END;
+    PERFORM brain.require_prepared_statements(prepared, name);
+    RETURN coalesce(state, 'null');
 END $$;
 REVOKE ALL ON FUNCTION brain.feed FROM PUBLIC;
 
@@ -52,7 +80,7 @@ CREATE OR REPLACE FUNCTION brain.bind_query(feed text, query text, takes_argumen
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
     former_role CONSTANT text := current_setting('role');
-    prepared CONSTANT text[] := ARRAY(SELECT (name, statement, prepare_time)::text FROM pg_prepared_statements);
+    prepared CONSTANT text[] := brain.prepared_statements();
     schema regnamespace;
     probe oid;
     failure text;
@@ -73,6 +101,8 @@ BEGIN
         PERFORM pg_temp.brain_bind(format(
             E'CREATE FUNCTION pg_temp.brain_query(%s) RETURNS jsonb LANGUAGE sql BEGIN ATOMIC '
             'SELECT brain.as_state((\n%s\n)); END', CASE WHEN takes_argument THEN 'text' END, query));
+        -- The code may have changed it, beyond the end of that function.
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         probe := (SELECT p.oid FROM pg_proc p WHERE p.pronamespace = pg_my_temp_schema() AND p.proname = 'brain_query');
         relations := ARRAY(SELECT DISTINCT c.oid FROM pg_depend d JOIN pg_class c ON c.oid = d.refobjid
                             WHERE d.classid = 'pg_proc'::regclass AND d.objid = probe
@@ -85,10 +115,8 @@ BEGIN
         WHEN OTHERS OR query_canceled OR assert_failure THEN
             GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, code = RETURNED_SQLSTATE, hint = PG_EXCEPTION_HINT;
     END;
-    IF prepared <> ARRAY(SELECT (name, statement, prepare_time)::text FROM pg_prepared_statements) THEN
-        DEALLOCATE ALL;
-        RAISE EXCEPTION 'what the query of the feed % names has changed the prepared statements of this session', feed;
-    ELSIF bound_query IS NULL THEN
+    PERFORM brain.require_prepared_statements(prepared, feed);
+    IF bound_query IS NULL THEN
         RAISE EXCEPTION USING ERRCODE = code, HINT = hint, MESSAGE = CASE
             WHEN code = '42P02'
                 THEN failure || ': a query may use $1, with takes_argument => true, and no other'

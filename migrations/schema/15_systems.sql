@@ -144,9 +144,10 @@ REVOKE ALL ON FUNCTION brain.adopt_table FROM PUBLIC;
 
 -- A trigger function of tables that a system created: sets updated_at if the row has changed and the writer
 -- has not set it.
-CREATE OR REPLACE FUNCTION brain.set_updated_at() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION brain.set_updated_at() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF NEW.updated_at IS NOT DISTINCT FROM OLD.updated_at AND NEW OPERATOR(pg_catalog.*<>) OLD THEN
+    IF NEW.updated_at IS NOT DISTINCT FROM OLD.updated_at AND NEW *<> OLD THEN
         NEW.updated_at := now();
     END IF;
     RETURN NEW;

@@ -15,6 +15,7 @@ from brain.listener import batch_source as listener_module
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from tests.database.log_reading import events_after, keys, reading
+from tests.database.servers import binaries_of, new_server
 from tests.database.stage import staged
 from tests.database.stranger import Stranger, strange
 from tests.listener.test_batch_source import listening, parked
@@ -24,6 +25,8 @@ from tests.tasks import insert
 pytestmark = pytest.mark.postgres_versions
 
 NOTIFICATIONS = 10_000
+# PostgreSQL 17 and newer can have a small one; half a minute fills that of others.
+SMALL_QUEUE = {"max_notify_queue_pages": "64"}
 LARGE_BYTES = 20_000_000
 # A value that compression does not make small.
 LARGE = f"(SELECT string_agg(md5(n::text), '') FROM generate_series(1, {LARGE_BYTES // 32}) n)"
@@ -222,3 +225,40 @@ async def test_what_a_publisher_parses_holds_up_nobody(
                 " WHERE pid = pg_backend_pid() AND mode = 'ShareUpdateExclusiveLock'"
             )
     assert {row[0] for row in locked} == {"brain.trim_lock", "brain.presence_lock"}
+
+
+async def test_a_role_with_many_locks_does_not_make_each_row_cost_a_look_at_them(
+    stranger: Stranger, connection: asyncpg.Connection
+) -> None:
+    waiting, holding = await stranger.session(), await stranger.session()
+    await holding.execute("SELECT pg_advisory_lock_shared(5221, 2)")
+    task = asyncio.create_task(waiting.execute("SELECT pg_advisory_lock(5221, 2)"))
+    while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+        await asyncio.sleep(0.01)
+    async with connection.transaction():
+        await insert(connection, "a")
+        looked_in = await connection.fetchval("SELECT current_setting('brain.looked_in', true)")
+        assert looked_in == str(await connection.fetchval("SELECT pg_current_xact_id()::text"))
+        assert not await connection.fetchval("SELECT brain.node_is_waited_for()")
+    await holding.execute("SELECT pg_advisory_unlock_all()")
+    await task
+
+
+@pytest.mark.one_version
+async def test_a_full_queue_of_notifications_fails_no_writer(postgres: str) -> None:
+    with new_server(await binaries_of(postgres), SMALL_QUEUE) as server:
+        await migrate(server.url, every_schema())
+        listening = await asyncpg.connect(server.url)
+        filling = await asyncpg.connect(server.url)
+        parked = await asyncpg.connect(server.url)
+        try:
+            await listening.execute("LISTEN y")
+            await listening.execute("BEGIN; SELECT 1")
+            with suppress(asyncpg.PostgresError):
+                while True:
+                    await filling.execute("SELECT pg_notify('y', repeat('x', 7900) || random())")
+            await parked.execute("SELECT pg_advisory_lock_shared(5221, 2)")
+            await insert(filling, "a")
+        finally:
+            for connection in (listening, filling, parked):
+                connection.terminate()

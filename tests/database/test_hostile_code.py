@@ -834,3 +834,83 @@ async def test_an_honest_error_of_a_query_keeps_its_kind(
                 await mallory.admin.fetch("SELECT pg_temp.brain_read($1)", query)
     finally:
         await admin.close()
+
+
+# The program that a superuser may run is a note here.
+SHADOWS = """
+    CREATE TABLE public.ran (role name);
+    GRANT INSERT ON public.ran TO PUBLIC;
+    CREATE FUNCTION public.run_as() RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        IF current_user NOT IN ('{role}', 'brain_reader') THEN
+            RAISE EXCEPTION 'it ran as %', current_user;
+        END IF;
+    END $$;
+    CREATE FUNCTION public.pg_my_temp_schema() RETURNS oid LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM public.run_as(); RETURN pg_catalog.pg_my_temp_schema(); END $$;
+    CREATE FUNCTION public.current_database() RETURNS name LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM public.run_as(); RETURN pg_catalog.current_database(); END $$;
+    CREATE FUNCTION public.kept() RETURNS int LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM public.run_as(); RETURN 1; END $$;
+    CREATE OR REPLACE FUNCTION public.hostile() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+    BEGIN
+        IF current_user = 'brain_reader' THEN
+            PERFORM set_config('search_path', 'public, pg_catalog', false);
+            EXECUTE 'DECLARE kept CURSOR WITH HOLD FOR SELECT public.kept()';
+        END IF;
+        RETURN true;
+    END $$;
+    CREATE DOMAIN public.trapped AS text CHECK (public.hostile());
+    ALTER TABLE mine ADD tags trapped[];
+"""
+
+
+async def test_the_search_path_that_code_sets_while_a_query_is_parsed_is_not_used(
+    mallory: Mallory,
+) -> None:
+    await mallory.define(SHADOWS)
+    await mallory.admin.execute(
+        "SELECT brain.define_feed('tagged', "
+        "$q$SELECT to_jsonb(count(*)) FROM mine WHERE tags = '{a}'$q$, '{mine}')"
+    )
+    assert await mallory.admin.fetchval("SELECT current_database()")
+
+
+async def test_what_a_feed_leaves_behind_does_not_run_after_it_was_read_by_hand(
+    mallory: Mallory,
+) -> None:
+    await mallory.define(SHADOWS)
+    await mallory.admin.execute(FEED.format("mine WHERE hostile()"))
+    admin = await asyncpg.connect(mallory.url)
+    try:
+        assert await admin.fetchval("SELECT brain.feed('evil')") is not None
+        assert await admin.fetchval("SELECT current_database()")
+        assert await admin.fetch("SELECT name FROM pg_cursors WHERE name = 'kept'") == []
+    finally:
+        await admin.close()
+
+
+async def test_every_function_of_brain_has_a_search_path_of_its_own(mallory: Mallory) -> None:
+    """But the text of one, and one in which all names are qualified."""
+    names = await mallory.admin.fetch(
+        """
+        SELECT proname FROM pg_proc
+         WHERE pronamespace = 'brain'::regnamespace AND proname <> ALL ('{evil,node_is_parked}')
+           AND NOT EXISTS (SELECT FROM unnest(proconfig) c WHERE c LIKE 'search_path=pg_catalog, %')
+        """
+    )
+    assert [name["proname"] for name in names] == ["touch_task"]
+
+
+async def test_an_operator_of_others_does_not_run_when_a_task_is_written(mallory: Mallory) -> None:
+    await mallory.define(
+        """
+        CREATE FUNCTION public.equal(double precision, integer) RETURNS boolean LANGUAGE plpgsql AS
+            $$ BEGIN RAISE EXCEPTION 'it ran as %', current_user; END $$;
+        CREATE OPERATOR public.= (LEFTARG = double precision, RIGHTARG = integer,
+                                  FUNCTION = public.equal)
+        """
+    )
+    await mallory.admin.execute(
+        """INSERT INTO public.tasks (id, payload) VALUES ('z', '{"current_step": 3}')"""
+    )

@@ -345,9 +345,7 @@ async def test_a_renamed_trigger_is_replaced_by_who_may_not_drop_it(mallory: Mal
     assert await channels(mallory, "INSERT INTO mine VALUES (1)") == ["mine"]
 
 
-async def test_a_trigger_on_another_table_does_nothing_when_the_watch_has_ended(
-    mallory: Mallory,
-) -> None:
+async def test_a_trigger_on_another_table_does_nothing(mallory: Mallory) -> None:
     """The owner of a partitioned table may execute its trigger function, for new partitions."""
     watch = await mallory.admin.fetchval("SELECT id FROM brain.watched WHERE channel = 'parted'")
     await mallory.session.execute(
@@ -357,12 +355,20 @@ async def test_a_trigger_on_another_table_does_nothing_when_the_watch_has_ended(
             EXECUTE FUNCTION brain.capture_{watch}();
         """
     )
-    assert await channels(mallory, "INSERT INTO forger VALUES (1)") == ["parted"]
+    assert await channels(mallory, "INSERT INTO forger VALUES (1)") == []
+
+    await mallory.admin.execute("ALTER TABLE parted OWNER TO brain_owner")
+    await mallory.admin.execute("SELECT brain.watch('parted', 'parted', '{id}')")
+    assert await channels(mallory, "INSERT INTO forger VALUES (2)") == []
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await mallory.session.execute(
+            f"CREATE TRIGGER again AFTER INSERT ON forger FOR EACH ROW"
+            f" EXECUTE FUNCTION brain.capture_{watch}()"
+        )
 
     await mallory.admin.execute("SELECT brain.unwatch('parted')")
-
     await mallory.admin.execute("SELECT brain.watch('others', 'parted', '{id}')")
-    assert await channels(mallory, "INSERT INTO forger VALUES (2)") == []
+    assert await channels(mallory, "INSERT INTO forger VALUES (3)") == []
 
 
 async def test_a_function_that_others_depend_on_holds_up_no_watch(mallory: Mallory) -> None:
