@@ -6,6 +6,7 @@ Of an existing table that Brain did not create, only the columns `id` and `statu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -62,22 +63,24 @@ COLUMNS = {
     "error": "text",
 }
 MISSING = ", ".join(f"NULL::{type} AS {name}" for name, type in COLUMNS.items())
+# A value of more bytes is null: the writers of tasks do not decide how much memory the page takes.
+SHORT = r"CASE WHEN octet_length((\1)::text) <= 8192 THEN \1 END"
 # In the subquery each name is the table's column where it has one, else that of `missing`.
 # A column of type json may hold escapes that PostgreSQL keeps, and fails to read: such a value is
 # left out. What is no text and no number is null, as it is in messages.
 RECENT = r"""
     SELECT coalesce(json_agg(json_build_object(
-               'id', n.id::text, 'title', n.title,
-               'agent', CASE WHEN json_typeof(shown.agent) IN ('string', 'number')
+               'id', n.id::text, 'title', SHORT(n.title),
+               'agent', CASE WHEN json_typeof(SHORT(shown.agent)) IN ('string', 'number')
                              THEN shown.agent #>> '{}' END,
-               'status', n.status,
+               'status', SHORT(n.status),
                'progress', CASE WHEN shown.progress #>> '{}' ~ number
                                 THEN (shown.progress #>> '{}')::json END,
-               'total_steps', p.payload -> 'total_steps',
-               'step_name', p.payload -> 'step_name',
+               'total_steps', SHORT(p.payload -> 'total_steps'),
+               'step_name', SHORT(p.payload -> 'step_name'),
                'started_at', n.started_at, 'completed_at', n.completed_at,
                'updated_at', n.updated_at,
-               'error', CASE WHEN json_typeof(shown.error) IN ('string', 'number')
+               'error', CASE WHEN json_typeof(SHORT(shown.error)) IN ('string', 'number')
                              THEN shown.error #>> '{}' END)
                ORDER BY n.place), '[]')::text
       FROM (SELECT MISSING) missing,
@@ -143,7 +146,8 @@ def recent(columns: Collection[str], rows: str, most: int) -> str:
     read = {name: name if name in columns else f"missing.{name}" for name in COLUMNS}
     listed = ", ".join(f"{source} AS {name}" for name, source in read.items())
     return (
-        RECENT.replace("MISSING", MISSING)
+        re.sub(r"SHORT\(([^()]*)\)", SHORT, RECENT)
+        .replace("MISSING", MISSING)
         .replace("COLUMNS", listed)
         .replace("UPDATED_AT", read["updated_at"])
         .replace("MOST", str(most))

@@ -86,6 +86,20 @@ async def test_the_tasks_touched_last_come_first_and_no_more_than_asked_for(
     assert datetime.fromisoformat(tasks[0]["updated_at"]).tzinfo is not None
 
 
+async def test_no_writer_makes_the_list_larger_than_its_columns_may_be(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        """
+        INSERT INTO tasks (id, title, agent, error, payload)
+        SELECT 'a', large, large, large, jsonb_build_object('step_name', large)
+          FROM repeat('x', 8193) large
+        """
+    )
+    text = await task_list(database)
+    assert text is not None and len(text) < 1000
+
+
 async def listed_tasks(
     url: str, allowed: str | None = None, most: int = 200
 ) -> list[dict[str, Any]]:
