@@ -11,15 +11,17 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
+from threading import Thread
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import jwt
 from pydantic import SecretStr
 
+from brain.auth.key_set import fetch_key_set, in_thread
 from brain.database.connection import first_line
 from brain.errors import UsageError
 from brain.settings import Settings
@@ -38,6 +40,8 @@ BETWEEN_FETCHES_SECONDS = 10.0
 AFTER_FAILURE_SECONDS = 10.0
 
 FETCH_SECONDS = 5.0
+# A server whose head never ends keeps a thread for longer than that.
+MOST_THREADS = 8
 
 FAMILIES = {
     "secret": ("HS256", "HS384", "HS512"),
@@ -80,19 +84,20 @@ class JwksKeys:
     The public keys at a JWKS URL, by their ids (RFC 7517).
 
     Only a token with an unknown key waits for a slow server. While the URL does not answer, the
-    keys that were fetched last stay valid.
+    keys that were fetched last stay valid. A key set without a usable key is an answer, too: all
+    keys have been withdrawn.
     """
 
     def __init__(self, url: str, algorithms: Sequence[str]) -> None:
-        self._client = jwt.PyJWKClient(url, timeout=FETCH_SECONDS)
+        self._url = url
         self.algorithms = algorithms
-        self._keys: dict[str, Any] = {}
+        self._keys: dict[str, jwt.PyJWK] = {}
         self._fetched_at = -math.inf
         self._tried_at = -math.inf
         self._has_failed = False
         self._fetching: asyncio.Task[None] | None = None
-        # Of its own: names are resolved in the threads that all others share.
-        self._thread = ThreadPoolExecutor(1, "keys of tokens")
+        self._threads: list[Thread] = []
+        """Each of one fetch: one that never ends must not keep a server from being asked again."""
 
     async def candidates(self, token: str) -> Sequence[Any]:
         key_id = jwt.get_unverified_header(token).get("kid")
@@ -116,18 +121,25 @@ class JwksKeys:
     async def _fetch(self) -> None:
         self._tried_at, self._has_failed = time.monotonic(), True
         try:
-            async with asyncio.timeout(FETCH_SECONDS):
-                found = await asyncio.get_running_loop().run_in_executor(
-                    self._thread, partial(self._client.get_signing_keys, refresh=True)
-                )
-        # The last three: PyJWT raises them for JSON that is no key set.
-        except (jwt.PyJWTError, OSError, ValueError, TypeError, AttributeError) as error:
+            found = await self._fetched()
+        except (OSError, HTTPException, ValueError) as error:
             logger.warning("cannot fetch the keys at BRAIN_JWKS_URL: %s", first_line(error))
         else:
-            self._keys = {key.key_id: key for key in found if key.key_id}
+            if not found:
+                logger.warning("the key set at BRAIN_JWKS_URL has no usable key")
+            self._keys = found
             self._fetched_at, self._has_failed = self._tried_at, False
         finally:
             self._fetching = None
+
+    async def _fetched(self) -> dict[str, jwt.PyJWK]:
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        if len(self._threads) >= MOST_THREADS:
+            raise TimeoutError(f"{MOST_THREADS} earlier requests have not ended")
+        thread, found = in_thread(partial(fetch_key_set, self._url, FETCH_SECONDS))
+        self._threads.append(thread)
+        async with asyncio.timeout(FETCH_SECONDS):
+            return await found
 
 
 def keys_of(settings: Settings) -> Keys | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import shlex
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 
 import asyncpg
@@ -38,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
+MOST_PASSWORD_BYTES = 64 * 1024
 # Snapshots take seven at most, feeds and the access function five each.
 POOL_CONNECTIONS = 20
 
@@ -226,21 +229,45 @@ async def printed_password(url: UrlWithCommand) -> str:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,  # so that what it starts is in a group of its own, too
             )
-            output, _ = await process.communicate()
+            output = await output_of(process)
     except TimeoutError:
         reason = f"it did not end within {CONNECT_SECONDS:g} s"
     except (OSError, ValueError, TypeError) as error:  # the last: no word at all
         reason = getattr(error, "strerror", None) or "it is no command"
     else:
-        if process.returncode == 0:
+        if output is None:
+            reason = f"it prints more than {MOST_PASSWORD_BYTES} bytes"
+        elif process.returncode == 0:
             return output.decode(errors="surrogateescape").rstrip("\r\n")
-        reason = f"its exit status is {process.returncode}"
+        else:
+            reason = f"its exit status is {process.returncode}"
     finally:
-        if process is not None and process.returncode is None:
-            process.kill()
-            await process.wait()
+        if process is not None:
+            await end_group(process)
     raise DatabaseUnreachable(f"BRAIN_DATABASE_PASSWORD_COMMAND prints no password: {reason}")
+
+
+async def output_of(process: asyncio.subprocess.Process) -> bytes | None:
+    """Return what a process has printed once it has ended, or None as soon as it is too much."""
+    assert process.stdout is not None
+    try:
+        await process.stdout.readexactly(MOST_PASSWORD_BYTES + 1)
+    except asyncio.IncompleteReadError as end:
+        await process.wait()
+        return end.partial
+    return None
+
+
+async def end_group(process: asyncio.subprocess.Process) -> None:
+    """Kill a process that leads a group, and what it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    # One that has left the group may hold the pipe open, for which asyncio waits.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await process.wait()
 
 
 async def require_own_session(url: str) -> None:

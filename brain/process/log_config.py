@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from typing import Any
 
 from brain.log_limit import LogLimit
 from brain.problems import printable
+
+ADDRESS = re.compile("0x[0-9a-f]+")
 
 
 class LineFormatter(logging.Formatter):
@@ -42,7 +45,9 @@ class LibraryLimit(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.partition(".")[0] == "brain":
             return True
-        return self._limit.allows(f"{record.name} {record.msg} {origin(record)}")
+        # asyncio writes the address of an object into the message: another for each connection.
+        kind = ADDRESS.sub("", str(record.msg))
+        return self._limit.allows(f"{record.name} {kind} {origin(record)}")
 
 
 def origin(record: logging.LogRecord) -> str:

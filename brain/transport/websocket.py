@@ -4,8 +4,8 @@ A WebSocket under uvicorn: frames go straight to the socket, and everything has 
 It subclasses parts of uvicorn that are not public, hence the check of its version. What it mends in
 uvicorn 0.54: a client that stopped reading is never closed, answers that a client does not read are
 buffered without limit, and so are the fragments of a message; a handshake may take for ever, and so
-may the time between two requests; and a client that vanishes while several requests wait is logged
-as an error.
+may the time between two requests; trailers count as headers, and neither they nor the requests that
+wait have a limit; and a client that vanishes while several requests wait is logged as an error.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ UVICORN = "0.54."
 EXTENSION = "brain.frames"
 
 MOST_HEAD_BYTES = 64 * 1024
+# Of one connection: those that came before the answer to an earlier one.
+MOST_WAITING_REQUESTS = 100
 
 # How long a client may take to read a close frame that ends a flood.
 ABORT_SECONDS = 1.0
@@ -228,6 +230,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_parser_exception(self) -> None:
         self._detach_receiver()
+        if self.conn.close_sent is None:
+            # It came before the answer to the handshake, and uvicorn knows no code to close with.
+            self.abort()
+            return
         super().handle_parser_exception()
 
     def shutdown(self) -> None:
@@ -296,6 +302,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._body_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._bodyless_bytes = 0
+        """Those received since the head of the request, or since the last piece of its body."""
         self._running_cycle: RequestResponseCycle | None = None
         """The request that the application has; later ones wait for its answer."""
 
@@ -319,7 +327,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         awaited = self._head_timer
+        self._bodyless_bytes += len(data)
         super().data_received(data)
+        if self._body_timer is not None and self._bodyless_bytes > MOST_HEAD_BYTES:
+            self.transport.abort()  # trailers or the extension of a chunk, without an end
         if awaited is None and self._is_idle():
             # Such as an empty line: uvicorn has stopped its timer, and no request begins.
             self._await_head()
@@ -334,10 +345,24 @@ class HttpProtocol(HttpToolsProtocol):
             self._await_head()
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # uvicorn would append a trailer to the headers, and Authorization and Host must never be
+        # trailers: RFC 9110, section 6.5.1.
+        if self._head_timer is not None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._end_head()
+        if len(self.pipeline) >= MOST_WAITING_REQUESTS:
+            self.transport.abort()
+            return
+        self._bodyless_bytes = 0
         self._body_timer = self._abort_in_time()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._bodyless_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._end_body()

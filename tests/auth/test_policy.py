@@ -5,10 +5,11 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -26,6 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from brain.auth.identity import Identity
+from brain.auth.key_set import fetch_key_set, in_thread
+from brain.auth.keys import JwksKeys, UnknownKey
 from brain.auth.policy import Authority, Decided, authority_for
 from brain.auth.revocations import Revocations
 from brain.auth.token_verifier import MOST_TOKEN_BYTES
@@ -607,7 +610,9 @@ async def test_keys_that_cannot_be_fetched_again_stay_valid_and_the_failure_is_l
         assert "500" in message
 
 
-@pytest.mark.parametrize("document", [b"no JSON", b"[]", b"{}", b'{"keys": [7]}', b"\xff"])
+@pytest.mark.parametrize(
+    "document", [b"no JSON", b"[]", b"{}", b'{"keys": 7}', b"\xff", b"[" * 200_000]
+)
 async def test_an_answer_that_is_no_key_set_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, document: bytes
 ) -> None:
@@ -632,6 +637,90 @@ async def test_a_token_whose_key_was_withdrawn_long_ago_is_refused(
         keys.keys = {"second": OTHER_RSA_KEY}
         with pytest.raises(TokenRefused):
             await authority.identify(good)
+
+
+@pytest.mark.usefixtures("fetched_at_every_chance")
+@pytest.mark.parametrize("members", [[], [7], [{"kty": "RSA", "kid": "first", "n": 5, "e": []}]])
+async def test_a_key_set_without_a_usable_key_withdraws_all_keys(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, members: list[object]
+) -> None:
+    monkeypatch.setattr("brain.auth.keys.STALE_SECONDS", 0.0)
+    monkeypatch.setattr("brain.auth.keys.STALE_WAIT_SECONDS", 10.0)
+    with served_keys() as (keys, url):
+        authority = authority_for(settings(jwt_secret=None, jwks_url=url))
+        good = token(RSA_KEY, "RS256", FIRST)
+        assert (await authority.identify(good)).user == "ann"
+
+        document = json.dumps({"keys": members}).encode()
+        monkeypatch.setattr(keys, "document", lambda: document)
+        with pytest.raises(TokenRefused):
+            await authority.identify(good)
+        assert "the key set at BRAIN_JWKS_URL has no usable key" in caplog.text
+
+
+@contextmanager
+def endless_server(head: bytes, piece: bytes, pause_seconds: float) -> Iterator[str]:
+    """Run a server that sends `head`, and then `piece` again and again."""
+    is_over = threading.Event()
+
+    def serve() -> None:
+        with suppress(OSError), listening.accept()[0] as accepted:
+            accepted.sendall(head)
+            while not is_over.wait(pause_seconds):
+                accepted.sendall(piece)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(20)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/keys"
+        finally:
+            is_over.set()
+            thread.join()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "piece", "pause_seconds", "reason"),
+    [
+        (HEAD, b" ", 0.05, "did not come within 0.5 s"),
+        (HEAD, b" " * 100_000, 0.0, "more than 1048576 bytes"),
+    ],
+)
+def test_an_answer_without_an_end_is_given_up(
+    head: bytes, piece: bytes, pause_seconds: float, reason: str
+) -> None:
+    with (
+        endless_server(head, piece, pause_seconds) as url,
+        pytest.raises((OSError, ValueError), match=reason),
+    ):
+        fetch_key_set(url, 0.5)
+
+
+@pytest.mark.usefixtures("fetched_at_every_chance")
+async def test_a_key_server_that_has_recovered_is_asked_while_a_former_request_has_no_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    good = token(RSA_KEY, "RS256", FIRST)
+    with served_keys() as (_, url), endless_server(HEAD[:-2], b"X: y\r\n", 0.2) as endless:
+        keys = JwksKeys(endless, ["RS256"])
+        monkeypatch.setattr("brain.auth.keys.FETCH_SECONDS", 0.3)
+        with pytest.raises(UnknownKey):
+            await keys.candidates(good)
+        monkeypatch.setattr("brain.auth.keys.FETCH_SECONDS", 20.0)
+        monkeypatch.setattr(keys, "_url", url)
+        assert len(await keys.candidates(good)) == 1
+
+
+async def test_a_thread_that_fetches_keys_does_not_keep_the_process_from_ending() -> None:
+    may_end = threading.Event()
+    thread, future = in_thread(may_end.wait)
+    assert thread.daemon
+    may_end.set()
+    assert await future
 
 
 def test_keys_are_fetched_again_for_a_new_key_id_but_not_for_every_invented_one(

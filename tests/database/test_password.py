@@ -78,6 +78,8 @@ async def test_a_password_that_was_changed_is_used_by_the_next_connection(
         ("sleep 100", "did not end within"),
         ("'", "no command"),
         (" ", "no command"),
+        ("yes secret", "more than 65536 bytes"),
+        ("sh -c 'setsid sleep 2 & exit 0'", "did not end within"),
     ],
 )
 async def test_a_command_that_prints_no_password_is_named(
@@ -88,6 +90,29 @@ async def test_a_command_that_prints_no_password_is_named(
         await connect(UrlWithCommand("postgresql://me@127.0.0.1:1/d", command))
     assert "BRAIN_DATABASE_PASSWORD_COMMAND" in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("end", ["exit 0", "exit 3", "yes", "wait"])
+async def test_nothing_that_the_command_has_started_outlives_it(
+    tmp_path: Path, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "CONNECT_SECONDS", 2.0)
+    file = tmp_path / "pid"
+    script = f"sleep 100 >&- & echo $! > {file}; {end}"
+    url = UrlWithCommand("postgresql://me@127.0.0.1:1/d", shlex.join(["sh", "-c", script]))
+    with pytest.raises(DatabaseUnreachable):
+        await connect(url)
+    async with asyncio.timeout(10):
+        while is_running(int(file.read_text())):
+            await asyncio.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    """Return True unless the process has ended, although nobody may have waited for it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_the_commands_of_brain_use_it() -> None:

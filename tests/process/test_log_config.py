@@ -67,6 +67,17 @@ def test_no_client_can_fill_the_log_with_lines_of_a_library(config: dict[str, An
     assert logged("brain.problems", "log: failed", exc_info=None)
 
 
+def test_the_addresses_of_objects_do_not_make_lines_differ() -> None:
+    limit = LibraryLimit()
+
+    def logged(text: str) -> bool:
+        return limit.filter(logging.LogRecord("asyncio", logging.ERROR, "", 0, text, (), None))
+
+    lines = [f"Fatal error\nprotocol: <HttpProtocol object at {n:#x}>" for n in range(3)]
+    assert [logged(line) for line in lines] == [True, False, False]
+    assert logged("Fatal error\nprotocol: <WebSocketProtocol object at 0x0>")
+
+
 def test_the_same_line_about_another_mistake_is_logged() -> None:
     limit = LibraryLimit()
 

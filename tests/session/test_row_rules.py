@@ -218,6 +218,17 @@ async def test_a_filter_and_a_row_hold_within_the_rules(
         ]
 
 
+async def test_the_right_to_read_one_row_holds_within_the_rules(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    async with client(port, "ann", channel="orders:1", claims={"channels": ["orders:1"]}) as ann:
+        await connection.execute("INSERT INTO orders VALUES (1, 'ben', 10), (2, 'ann', 10)")
+        await connection.execute("UPDATE orders SET customer_id = 'ann' WHERE id = 1")
+        await connection.execute("UPDATE orders SET customer_id = 'ben' WHERE id = 1")
+
+        assert await messages(ann, 2) == [("orders_inserted", {"id": 1, "total": 10}), left(1)]
+
+
 FEED = """
     SELECT brain.define_feed('my-orders', $$
         SELECT jsonb_build_object('mine', coalesce(jsonb_agg(id ORDER BY id), '[]'))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -19,7 +19,12 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
 from brain.settings import Settings
-from brain.transport.websocket import MOST_HEAD_BYTES, require_uvicorn
+from brain.transport.websocket import (
+    MOST_HEAD_BYTES,
+    MOST_WAITING_REQUESTS,
+    HttpProtocol,
+    require_uvicorn,
+)
 from tests.raw_websocket import (
     BINARY,
     CLOSE,
@@ -102,6 +107,27 @@ async def test_a_message_sent_before_the_endpoint_is_reached_is_answered() -> No
 
         assert (await next_message(raw))["type"] == "connected"
         assert (await next_message(raw))["data"] == {"message": "early"}
+
+
+async def test_what_is_no_frame_before_the_handshake_is_answered_ends_without_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    is_asked = asyncio.Event()
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        is_asked.set()
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+
+    async with served(slow, lifespan="off") as (port, server), connected_to(port) as raw:
+        await raw.send(handshake("/ws"))
+        await is_asked.wait()
+        await raw.send(b"\xff" * 10)
+        async with asyncio.timeout(10):
+            assert await raw.receive_to_the_end() == b""
+        await becomes(lambda: not server.server_state.tasks)
+
+    assert [each for each in caplog.records if each.levelno >= logging.ERROR] == []
 
 
 async def test_a_client_that_stops_reading_is_aborted_and_the_others_get_everything() -> None:
@@ -284,6 +310,48 @@ async def reading_application(scope: Scope, receive: Receive, send: Send) -> Non
     await send({"type": "http.response.body", "body": b"a" * 20_000_000})
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_what_follows_a_body_is_no_header() -> None:
+    headers: list[tuple[bytes, bytes]] = []
+
+    async def noting(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        headers.extend(scope["headers"])
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with served(noting, lifespan="off") as (port, _), connected_to(port) as raw:
+        await raw.send(CHUNKED + b"1\r\nx\r\n0\r\nAuthorization: Bearer t\r\nHost: b\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert (await raw.receive()).startswith(b"HTTP/1.1 204 ")
+
+    assert headers == [(b"host", b"a"), (b"transfer-encoding", b"chunked")]
+
+
+@pytest.mark.parametrize(
+    ("beginning", "part"),
+    [(b"0\r\n", b"X: " + b"y" * 1000 + b"\r\n"), (b"0\r\nX: ", b"y" * 1000), (b"5;", b"y" * 1000)],
+)
+async def test_a_chunked_body_with_endless_trailers_or_extensions_is_aborted(
+    beginning: bytes, part: bytes
+) -> None:
+    async with served(reading_application, lifespan="off") as (port, _), connected_to(port) as raw:
+        with pytest.raises(OSError):
+            await raw.send(CHUNKED + beginning)
+            for _ in range(MOST_HEAD_BYTES):
+                await raw.send(part)
+
+
+async def test_a_long_body_in_tiny_chunks_is_read_to_its_end() -> None:
+    async with served(reading_application, lifespan="off") as (port, _), connected_to(port) as raw:
+        await raw.send(CHUNKED + b"1\r\nx\r\n" * MOST_HEAD_BYTES + b"0\r\n\r\n")
+        async with asyncio.timeout(10):
+            assert (await raw.receive()).startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize("part", [b"", b"a", b"a" * 200_000])
 async def test_a_client_that_sends_no_complete_body_is_aborted(part: bytes) -> None:
     limits = limited(handshake_timeout_seconds=0.3)
@@ -455,6 +523,25 @@ async def test_a_client_that_vanishes_ends_each_of_its_requests(end: bytes) -> N
         await becomes(lambda: not server.server_state.tasks)
 
     assert received == ["http.request", "http.disconnect"]
+
+
+async def test_a_client_that_sends_requests_and_awaits_no_answer_is_aborted() -> None:
+    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with served(silent, lifespan="off") as (port, server), connected_to(port) as raw:
+        await raw.send(REQUEST * (1 + MOST_WAITING_REQUESTS))
+        await becomes(lambda: pipelines(server) == [MOST_WAITING_REQUESTS])
+    async with served(silent, lifespan="off") as (port, server), connected_to(port) as raw:
+        await raw.send(REQUEST * (2 + MOST_WAITING_REQUESTS))
+        async with asyncio.timeout(10):
+            assert await raw.receive_to_the_end() == b""
+
+
+def pipelines(server: uvicorn.Server) -> list[int]:
+    """Return how many requests wait on each connection."""
+    return [len(cast(HttpProtocol, each).pipeline) for each in server.server_state.connections]
 
 
 async def test_an_answer_that_ends_unfinished_ends_the_connection_and_is_no_error(
