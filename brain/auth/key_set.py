@@ -84,7 +84,7 @@ def in_thread(work: Callable[[], Result]) -> tuple[threading.Thread, asyncio.Fut
     future: asyncio.Future[Result] = loop.create_future()
 
     def settle(put: Callable[[Any], None], outcome: Any) -> None:
-        if not future.done():  # nobody waits any more
+        if not future.done():  # no caller waits any more
             put(outcome)
 
     def run() -> None:
