@@ -221,53 +221,66 @@ async def connect(
 
 async def printed_password(url: UrlWithCommand) -> str:
     """Return what the command of a URL prints. Raises `DatabaseUnreachable`, without its output."""
-    process = None
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            process = await asyncio.create_subprocess_exec(
+            transport, printed = await asyncio.get_running_loop().subprocess_exec(
+                PrintedOutput,
                 *shlex.split(url.password_command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
-                start_new_session=True,  # so that what it starts is in a group of its own, too
+                start_new_session=True,  # with what it starts, it is a group of its own
             )
-            output = await output_of(process)
+            try:
+                await printed.is_complete.wait()
+            finally:
+                status = transport.get_returncode()
+                await end_group(transport, printed)
     except TimeoutError:
         reason = f"it did not end within {CONNECT_SECONDS:g} s"
     except (OSError, ValueError, TypeError) as error:  # the last: no word at all
         reason = getattr(error, "strerror", None) or "it is no command"
     else:
-        if output is None:
+        if len(printed.output) > MOST_PASSWORD_BYTES:
             reason = f"it prints more than {MOST_PASSWORD_BYTES} bytes"
-        elif process.returncode == 0:
-            return output.decode(errors="surrogateescape").rstrip("\r\n")
+        elif status == 0:
+            return printed.output.decode(errors="surrogateescape").rstrip("\r\n")
         else:
-            reason = f"its exit status is {process.returncode}"
-    finally:
-        if process is not None:
-            await end_group(process)
+            reason = f"its exit status is {status}"
     raise DatabaseUnreachable(f"BRAIN_DATABASE_PASSWORD_COMMAND prints no password: {reason}")
 
 
-async def output_of(process: asyncio.subprocess.Process) -> bytes | None:
-    """Return what a process has printed once it has ended, or None as soon as it is too much."""
-    assert process.stdout is not None
+class PrintedOutput(asyncio.SubprocessProtocol):
+    """Collects what a process prints, until it has ended or that is too much."""
+
+    def __init__(self) -> None:
+        self.output = bytearray()
+        self.is_complete = asyncio.Event()
+        self.has_exited = asyncio.Event()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if len(self.output) <= MOST_PASSWORD_BYTES:
+            self.output += data
+        if len(self.output) > MOST_PASSWORD_BYTES:
+            self.is_complete.set()
+
+    def process_exited(self) -> None:
+        self.has_exited.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_complete.set()  # the process has exited, and nobody has its output open
+
+
+async def end_group(transport: asyncio.SubprocessTransport, printed: PrintedOutput) -> None:
+    """Kill a process that leads a group, with what it has started, and close its output."""
+    with suppress(ProcessLookupError, PermissionError):  # it may run as another user
+        os.killpg(transport.get_pid(), signal.SIGKILL)
     try:
-        await process.stdout.readexactly(MOST_PASSWORD_BYTES + 1)
-    except asyncio.IncompleteReadError as end:
-        await process.wait()
-        return end.partial
-    return None
-
-
-async def end_group(process: asyncio.subprocess.Process) -> None:
-    """Kill a process that leads a group, and what it has started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    # One that has left the group may hold the pipe open, for which asyncio waits.
-    with suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_SECONDS):
-            await process.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await printed.has_exited.wait()
+    finally:
+        transport.close()  # one that has left the group may still print
 
 
 async def require_own_session(url: str) -> None:
