@@ -268,7 +268,7 @@ class PrintedOutput(asyncio.SubprocessProtocol):
         self.has_exited.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.is_complete.set()  # the process has exited, and nobody has its output open
+        self.is_complete.set()  # the process has exited, and its output is closed
 
 
 async def end_group(transport: asyncio.SubprocessTransport, printed: PrintedOutput) -> None:
