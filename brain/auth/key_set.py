@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Makes a redirect an error: it could lead to a URL whose answers others can replace."""
+    """Makes a redirect an error: it could lead to where others can replace the answers."""
 
     def redirect_request(self, *_: Any) -> None:
         return None

@@ -40,7 +40,7 @@ BETWEEN_FETCHES_SECONDS = 10.0
 AFTER_FAILURE_SECONDS = 10.0
 
 FETCH_SECONDS = 5.0
-# A server whose head never ends keeps a thread for longer than that.
+# A head that never ends keeps a thread for longer than that.
 MOST_THREADS = 8
 
 FAMILIES = {

@@ -34,7 +34,7 @@ class MessageLimit(asyncio.Protocol):
         self._protocol: asyncio.Protocol = connection._protocol  # type: ignore[attr-defined]
         self._transport: asyncio.Transport = connection._transport  # type: ignore[attr-defined]
         self._begun = b""
-        """The beginning of a message whose length has not come yet."""
+        """The beginning of a message, until its length has come."""
         self._left_bytes = 0
         """How much is still to come of the message before the next one."""
         self._taken_bytes = 0

@@ -151,6 +151,32 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.any_larger FROM PUBLIC;
 
+-- The expressions of a trigger function that read the row `alias`, with the names of its columns.
+CREATE OR REPLACE FUNCTION brain.capture_expressions(
+    watched brain.watched, alias text, OUT key text, OUT data text, OUT key_sizes text, OUT sizes text, OUT rules text,
+    OUT names text[], OUT is_listed boolean[], OUT is_rule boolean[], OUT guard text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('json_build_array(%s)::text', string_agg(c.shown, ', ' ORDER BY c.number) FILTER (WHERE c.is_key)),
+           brain.object_expression(array_agg(c.name ORDER BY c.number) FILTER (WHERE c.is_listed),
+                                   array_agg(c.shown ORDER BY c.number) FILTER (WHERE c.is_listed)),
+           string_agg(c.size, ', ' ORDER BY c.number) FILTER (WHERE c.is_key OR c.is_rule),
+           string_agg(c.size, ', ' ORDER BY c.number) FILTER (WHERE NOT c.is_key AND NOT c.is_rule),
+           CASE WHEN watched.rules <> '{}' THEN brain.object_expression(
+               ARRAY[''] || array_agg(c.name ORDER BY c.number) FILTER (WHERE c.is_rule),
+               watched.rule_number::text || array_agg(c.shown ORDER BY c.number) FILTER (WHERE c.is_rule)) END,
+           array_agg(c.name ORDER BY c.number), array_agg(c.is_listed ORDER BY c.number),
+           array_agg(c.is_rule ORDER BY c.number), string_agg(c.guard, ' AND ' ORDER BY c.number)
+      FROM brain.column_expressions(watched, alias) c
+$$;
+REVOKE ALL ON FUNCTION brain.capture_expressions FROM PUBLIC;
+
+-- The trigger function of a watch, by which its triggers are found: the owner of the table can rename them.
+CREATE OR REPLACE FUNCTION brain.capture_of(watch integer) RETURNS regprocedure LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT to_regprocedure(format('brain.capture_%s()', watch))
+$$;
+REVOKE ALL ON FUNCTION brain.capture_of FROM PUBLIC;
+
 -- Generates the trigger function of one watched table.
 --
 -- It reads the columns directly, which takes half the time of looking them up in to_json(NEW) and does not
@@ -171,13 +197,12 @@ DECLARE
                                      WHERE c.oid = watched.relation AND c.relkind = 'p'
                                        AND NOT pg_has_role(c.relowner, 'brain_owner', 'USAGE'));
     grantee regrole;
-    new record;
-    old record;
+    new CONSTANT record := brain.capture_expressions(watched, 'NEW');
+    old CONSTANT record := brain.capture_expressions(watched, 'OLD');
     body text;
     channel CONSTANT text := quote_literal(watched.channel);
     -- The variables of the rules are written only where there are some: that costs other writers nothing.
     has_rules CONSTANT boolean := watched.rules <> '{}';
-    rule_number CONSTANT text := watched.rule_number;
     rules CONSTANT text := CASE WHEN has_rules THEN 'rules' END;
     former_rules CONSTANT text := CASE WHEN has_rules THEN 'former_rules' END;
     most_bytes CONSTANT integer := CASE
@@ -186,27 +211,6 @@ DECLARE
                       WHERE (c.is_key OR c.is_rule) AND c.is_missing) THEN -1
         ELSE least(watched.column_bytes, watched.row_bytes) END;
 BEGIN
-    SELECT format('json_build_array(%s)::text', string_agg(shown, ', ' ORDER BY number) FILTER (WHERE is_key)) AS key,
-           brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
-                                   array_agg(shown ORDER BY number) FILTER (WHERE is_listed)) AS data,
-           string_agg(size, ', ' ORDER BY number) FILTER (WHERE is_key OR is_rule) AS key_sizes,
-           string_agg(size, ', ' ORDER BY number) FILTER (WHERE NOT is_key AND NOT is_rule) AS sizes,
-           CASE WHEN has_rules THEN brain.object_expression(
-               ARRAY[''] || array_agg(name ORDER BY number) FILTER (WHERE is_rule),
-               rule_number || array_agg(shown ORDER BY number) FILTER (WHERE is_rule)) END AS rules,
-           array_agg(name ORDER BY number) AS names, array_agg(is_listed ORDER BY number) AS is_listed,
-           array_agg(is_rule ORDER BY number) AS is_rule, string_agg(guard, ' AND ' ORDER BY number) AS guard
-      INTO new FROM brain.column_expressions(watched, 'NEW');
-    SELECT format('json_build_array(%s)::text', string_agg(shown, ', ' ORDER BY number) FILTER (WHERE is_key)) AS key,
-           brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
-                                   array_agg(shown ORDER BY number) FILTER (WHERE is_listed)) AS data,
-           string_agg(size, ', ' ORDER BY number) FILTER (WHERE is_key OR is_rule) AS key_sizes,
-           string_agg(size, ', ' ORDER BY number) FILTER (WHERE NOT is_key AND NOT is_rule) AS sizes,
-           CASE WHEN has_rules THEN brain.object_expression(
-               ARRAY[''] || array_agg(name ORDER BY number) FILTER (WHERE is_rule),
-               rule_number || array_agg(shown ORDER BY number) FILTER (WHERE is_rule)) END AS rules,
-           string_agg(guard, ' AND ' ORDER BY number) AS guard
-      INTO old FROM brain.column_expressions(watched, 'OLD');
     body := format($body$
 DECLARE
     event_id bigint;
@@ -365,7 +369,7 @@ END $body$,
                                    OR watched.rules ? a.attname::text)) settings), body);
     -- To create or attach a partition is to create its triggers, with the rights of the owner.
     FOR grantee IN SELECT a.grantee::regrole FROM pg_proc p, aclexplode(p.proacl) a
-                    WHERE p.oid = to_regprocedure(format('brain.capture_%s()', watched.id))
+                    WHERE p.oid = brain.capture_of(watched.id)
                       AND a.grantee NOT IN (p.proowner, coalesce(partitioned_by, 0)) LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION brain.%I() FROM %s', 'capture_' || watched.id, grantee);
     END LOOP;

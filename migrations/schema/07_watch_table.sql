@@ -51,13 +51,6 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.partition_tree FROM PUBLIC;
 
--- The trigger function of a watch, by which its triggers are found: the owner of the table can rename them.
-CREATE OR REPLACE FUNCTION brain.capture_of(watch integer) RETURNS regprocedure LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
-    SELECT to_regprocedure(format('brain.capture_%s()', watch))
-$$;
-REVOKE ALL ON FUNCTION brain.capture_of FROM PUBLIC;
-
 -- The names of the AFTER ROW triggers that the application has on the table or on one of its partitions.
 -- A trigger that writes rows of the same table makes Brain's trigger see the changes in another order than
 -- they were made.
@@ -513,7 +506,6 @@ BEGIN
     IF brain.is_owner(relation) THEN
         EXECUTE coalesce(drop_commands, 'SELECT');
     ELSE
-        PERFORM brain.retire_capture(watch);
         RAISE WARNING 'the triggers of Brain on % do nothing any more; its owner can drop them: %', relation,
               drop_commands;
     END IF;

@@ -171,7 +171,7 @@ SET search_path = pg_catalog, pg_temp AS $$
                   c.relowner::regrole, brain.watch_command(watched, watched.relation::text))
       FROM pg_class c
      WHERE c.oid = watched.relation AND c.relkind = 'p'
-       AND NOT has_function_privilege(c.relowner, to_regprocedure('brain.capture_' || watched.id || '()'), 'EXECUTE')
+       AND NOT has_function_privilege(c.relowner, brain.capture_of(watched.id), 'EXECUTE')
 $$;
 REVOKE ALL ON FUNCTION brain.owner_problem FROM PUBLIC;
 
