@@ -97,8 +97,8 @@ REVOKE ALL ON FUNCTION brain.repaired FROM PUBLIC;
 -- the former and is visible in this one.
 CREATE OR REPLACE FUNCTION brain.read(tick bigint, nonce bigint, after bigint, last bigint, most integer,
                                       bytes bigint)
-RETURNS TABLE (at_tick bigint, at_nonce bigint, id bigint, at timestamptz, channel text, type text,
-               operation "char", key text, data text, old text, recipient text, omitted text[],
+RETURNS TABLE (at_tick bigint, at_nonce bigint, transaction_id xid8, id bigint, at timestamptz, channel text,
+               type text, operation "char", key text, data text, old text, recipient text, omitted text[],
                rule_values text, old_rule_values text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 -- A plan may be made while the log is still small, and is used for every tick of every node.
@@ -126,9 +126,10 @@ BEGIN
         IF NOT FOUND THEN
             RETURN;
         ELSIF place = 0 THEN
-            FOR id, at, channel, type, operation, key, data, old, recipient, omitted, rule_values, old_rule_values IN
-                SELECT e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old, e.recipient, e.omitted,
-                       e.rule_values, e.old_rule_values
+            FOR transaction_id, id, at, channel, type, operation, key, data, old, recipient, omitted, rule_values,
+                old_rule_values IN
+                SELECT e.transaction_id, e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old,
+                       e.recipient, e.omitted, e.rule_values, e.old_rule_values
                   FROM (SELECT b.* FROM brain.events b
                          WHERE b.transaction_id >= low AND b.transaction_id < high
                            AND pg_visible_in_snapshot(b.transaction_id, snapshot)
@@ -146,7 +147,8 @@ BEGIN
             END LOOP;
         ELSE
             -- The middle of a tick, which may be huge: the next events of each of its transactions.
-            FOR id, at, channel, type, operation, key, data, old, recipient, omitted, rule_values, old_rule_values IN
+            FOR transaction_id, id, at, channel, type, operation, key, data, old, recipient, omitted, rule_values,
+                old_rule_values IN
                 WITH RECURSIVE began (transaction_id) AS (
                     (SELECT e.transaction_id FROM brain.events e
                       WHERE e.transaction_id >= low AND e.transaction_id < high
@@ -156,8 +158,8 @@ BEGIN
                              WHERE e.transaction_id > b.transaction_id AND e.transaction_id < high
                              ORDER BY e.transaction_id LIMIT 1)
                       FROM began b WHERE b.transaction_id IS NOT NULL)
-                SELECT e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old, e.recipient, e.omitted,
-                       e.rule_values, e.old_rule_values
+                SELECT e.transaction_id, e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old,
+                       e.recipient, e.omitted, e.rule_values, e.old_rule_values
                   FROM (SELECT b.transaction_id FROM began b
                          WHERE pg_visible_in_snapshot(b.transaction_id, snapshot)
                         UNION ALL
@@ -188,6 +190,7 @@ BEGIN
        AND (after = at_end OR EXISTS (SELECT FROM brain.ticks former WHERE former.id = tick - 1));
     IF FOUND THEN
         id := place;
+        transaction_id := NULL;
         channel := NULL;
         key := NULL;
         data := NULL;
@@ -196,3 +199,19 @@ BEGIN
     END IF;
 END $$;
 REVOKE ALL ON FUNCTION brain.read FROM PUBLIC;
+
+-- Of transactions, those that have events up to the id `before`, or after the id `after`.
+CREATE OR REPLACE FUNCTION brain.split_transactions(transactions xid8[], before bigint, after bigint)
+RETURNS SETOF xid8 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+DECLARE
+    one xid8;
+BEGIN
+    FOREACH one IN ARRAY transactions LOOP
+        IF EXISTS (SELECT FROM brain.events e WHERE e.transaction_id = one AND e.id <= before)
+           OR EXISTS (SELECT FROM brain.events e WHERE e.transaction_id = one AND e.id > after) THEN
+            RETURN NEXT one;
+        END IF;
+    END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION brain.split_transactions FROM PUBLIC;
