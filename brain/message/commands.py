@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from brain.message.error_codes import ErrorCode
 from brain.message.matching import Filter
+
+RequestId = str | None
+"""By which a client recognises the answer to a frame, where its format has that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class SetPresence:
     """Publish the presence of the client's user."""
 
     status: str
+    id: RequestId = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Reauthenticate:
     """Go on with another token of the same user, and confirm."""
 
     token: str
+    id: RequestId = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ class Refuse:
     """Answer that the frame is malformed or not allowed."""
 
     reason: str
+    code: ErrorCode = "malformed"
+    id: RequestId = None
 
 
 @dataclass(frozen=True, slots=True)
