@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Protocol
@@ -10,13 +10,17 @@ from typing import Protocol
 from brain.errors import RowNotShown
 from brain.message.event import Event
 from brain.message.matching import Match
+from brain.message.run import Run
 from brain.message.snapshot import Part, Snapshot, parts_of
 from brain.message.subscription_set import SubscriptionSet
-from brain.message.wire_format import WireFormat
+from brain.message.topic_handle import TopicHandle
+from brain.message.wire_format import SubscriptionFormat, WireFormat
 from brain.problems import Problems
 
 # Of a snapshot; the clients that are sent it at the same time share them.
 MOST_FRAMES = 4
+# Of an event that are kept, in all encodings: one that many filters match has one for each of them.
+MOST_FRAMES_OF_AN_EVENT = 8
 
 
 class Framing(Protocol):
@@ -96,6 +100,20 @@ class Encoding:
             if frame is not None:
                 yield frame
 
+    def encoder(
+        self,
+        events: Sequence[Event],
+        subscriptions: SubscriptionSet,
+        user: str | None,
+        run: Run | None = None,
+    ) -> Callable[[Event], Iterable[bytes]]:
+        """
+        Return what yields the frames that a subscriber gets for each of `events`, in turn.
+
+        `run` is that in which they lie; None: they are all of it.
+        """
+        return lambda event: self.encode_all((event,), subscriptions, user)
+
     def encode_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterator[bytes]:
         """Yield the frames of `snapshot`, each rendered when it is needed."""
         for part in parts_of(snapshot):
@@ -117,9 +135,101 @@ class Encoding:
         return frame
 
 
+class SubscriptionEncoding(Encoding):
+    """An encoding of messages that name the subscription that they are for."""
+
+    def __init__(
+        self, wire_format: SubscriptionFormat, framing: Framing, problems: Problems
+    ) -> None:
+        super().__init__(wire_format, framing, problems)
+        self._format = wire_format
+
+    def encode_for(
+        self, handle: TopicHandle, event: Event, match: Match, *, is_last: bool
+    ) -> bytes | None:
+        """Return the frame for the subscribers of a topic; as a rule, it is made once."""
+        name = self.name, handle.number, match, is_last
+        if name in event.frames:
+            return event.frames[name]
+        frame = None
+        try:
+            text = self._format.render_for(handle, event, match, is_last=is_last)
+            if text is not None:
+                frame = self.framing.frame(text)
+        except Exception as error:
+            # One event that cannot be rendered must not hold up all others.
+            self._report(event, f"{type(error).__name__}: {error}", error)
+        if len(event.frames) < MOST_FRAMES_OF_AN_EVENT:
+            event.frames[name] = frame
+        return frame
+
+    def encode_commit(self, event: Event) -> bytes:
+        """Return the frame that the transaction of `event`, its last one, has ended."""
+        return self.framing.frame(self._format.render_commit(event))
+
+    def encoder(
+        self,
+        events: Sequence[Event],
+        subscriptions: SubscriptionSet,
+        user: str | None,
+        run: Run | None = None,
+    ) -> Callable[[Event], Iterable[bytes]]:
+        """
+        Do what `Encoding.encoder` does.
+
+        Without a `run`, the frames say, too, that transactions have ended of which the subscriber
+        may have been sent a part before.
+        """
+        return EncodedRun(self, events, subscriptions, user, run).frames
+
+
+class EncodedRun:
+    """The frames of one subscriber, or of a cohort, for events that are delivered together."""
+
+    def __init__(
+        self,
+        encoding: SubscriptionEncoding,
+        events: Sequence[Event],
+        subscriptions: SubscriptionSet,
+        user: str | None,
+        run: Run | None,
+    ) -> None:
+        self._encoding = encoding
+        self._matches: dict[int, list[tuple[TopicHandle, Match]]] = {}
+        self._ended: set[int] = set()
+        """Ids of events after which the frame of `encode_commit` follows."""
+        if run is None:
+            run = Run(events)
+            self._ended = run.begun_before
+        last: dict[tuple[int, str | None, TopicHandle], int] = {}
+        for event in events:
+            if event.recipient not in (None, user):
+                continue
+            matches = subscriptions.matches(event)
+            if matches:
+                self._matches[event.id] = matches
+                if event.transaction_id in run.finished:
+                    for handle, _ in matches:
+                        # What is for one user alone counts as a transaction of its own: its
+                        # neighbours get the same bytes as everybody else.
+                        last[event.transaction_id, event.recipient, handle] = event.id
+        self._last = {(id, handle) for (_, _, handle), id in last.items()}
+
+    def frames(self, event: Event) -> Iterator[bytes]:
+        id, encode = event.id, self._encoding.encode_for
+        for handle, match in self._matches.get(id, ()):
+            frame = encode(handle, event, match, is_last=(id, handle) in self._last)
+            if frame is not None:
+                yield frame
+        if id in self._ended:
+            yield self._encoding.encode_commit(event)
+
+
 @lru_cache(maxsize=256)
 def encoding_of(
     wire_format: WireFormat, framing: Framing, problems: Problems | None = None
 ) -> Encoding:
     """Return the one encoding for all clients with this format on this kind of transport."""
+    if isinstance(wire_format, SubscriptionFormat):
+        return SubscriptionEncoding(wire_format, framing, problems or Problems())
     return Encoding(wire_format, framing, problems or Problems())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -16,7 +16,7 @@ from brain.errors import ConnectionEnded, CursorLost, SlowConsumer
 from brain.hub.hub import CHUNK_BYTES, Hub
 from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
-from brain.message.event import Batch, Operation
+from brain.message.event import Batch, Event, Operation
 from brain.message.matching import RowAccess
 from brain.message.snapshot import Snapshot
 from brain.session.transport_protocol import Transport
@@ -132,26 +132,35 @@ class CatchUp:
             await self._send_batch(await self._sources.history.after(subscriber.cursor))
 
     async def _send_batch(self, batch: Batch) -> None:
+        events = batch.events
+        while events:
+            events = events[await self._send_some(events) :]
+        await self._write([], batch.cursor)
+
+    async def _send_some(self, events: Sequence[Event]) -> int:
+        """Write the first of some events, as many as fit, and return how many that are."""
         subscriber = self._subscriber
+        # Anew each time: while the client reads, its subscriptions may change.
+        encode = subscriber.encoding.encoder(events, subscriber.subscriptions, subscriber.user)
         frames: list[bytes] = []
         size = 0
-        for event in batch.events:
-            for frame in subscriber.encoding.encode_all(
-                (event,), subscriber.subscriptions, subscriber.user
-            ):
+        for number, event in enumerate(events, start=1):
+            for frame in encode(event):
                 frames.append(frame)
                 size += len(frame)
             self._sources.hub.caches.looked_into(event)
-            if event.operation is Operation.RESET and subscriber.subscriptions.match(event):
+            is_reset = event.operation is Operation.RESET
+            if is_reset and subscriber.subscriptions.match(event):
                 await self._write(frames, event.cursor)
-                frames, size = [], 0
                 if subscriber.reload:
                     subscriber.reload()
                     await asyncio.sleep(0)  # it cancels this task, in favour of the rows
+                return number
             if size >= CHUNK_BYTES:
                 await self._write(frames, event.cursor)
-                frames, size = [], 0
-        await self._write(frames, batch.cursor)
+                return number
+        await self._write(frames, events[-1].cursor)
+        return len(events)
 
     async def _wait_for_hub(self) -> None:
         """Let the hub go on at a cursor that it has not reached, if the log knows it."""
