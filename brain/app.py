@@ -24,6 +24,7 @@ from brain.auth.revocations import Revocations
 from brain.auth.row_rules import RowRules
 from brain.database.connection import opened_pool
 from brain.database.history import HistoryReader
+from brain.database.publish import publish_for_client
 from brain.database.retention import trim_log
 from brain.database.snapshot import SnapshotReader
 from brain.database.watches import WatchedColumns, report_to_watches, warn_of_problems
@@ -46,7 +47,15 @@ from brain.session.session import SessionContext, SessionLimits
 from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
-from brain.web import pages, revocations, snapshot, status, unmatched, websocket_endpoint
+from brain.web import (
+    pages,
+    revocations,
+    snapshot,
+    status,
+    unmatched,
+    v1_endpoint,
+    websocket_endpoint,
+)
 from brain.web.body_budget import BodyBudgetMiddleware
 from brain.web.cross_origin import CrossOriginMiddleware
 from brain.web.error_responses import exception_handlers
@@ -160,6 +169,7 @@ def create_app(
             settings.jwt_leeway_seconds,
             watched_columns.refusal,
             problems,
+            watched_columns.columns_of,
         ),
         presence=presence,
         cluster=cluster,
@@ -211,7 +221,12 @@ def create_app(
                 history = HistoryReader(pool, settings.database_timeout_seconds, problems)
                 yield {
                     "pool": pool,
-                    "sources": Sources(hub, history, partial(services.snapshots.read, pool)),
+                    "sources": Sources(
+                        hub,
+                        history,
+                        partial(services.snapshots.read, pool),
+                        partial(publish_for_client, pool, settings.database_timeout_seconds),
+                    ),
                     "feeds": refresher,
                     "feed_reader": reader,
                 }
@@ -232,6 +247,7 @@ def create_app(
 
     front_page = next((system.front_page for system in systems if system.front_page), None)
     own_routes: list[BaseRoute] = [
+        *v1_endpoint.routes(services),
         *websocket_endpoint.routes(services, [p for s in systems for p in s.profiles(schemas)]),
         *(route for system in systems for route in system.routes(services)),
         *revocations.routes(services),

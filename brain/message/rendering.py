@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -198,9 +199,8 @@ class EncodedRun:
         self._matches: dict[int, list[tuple[TopicHandle, Match]]] = {}
         self._ended: set[int] = set()
         """Ids of events after which the frame of `encode_commit` follows."""
-        if run is None:
-            run = Run(events)
-            self._ended = run.begun_before
+        is_alone = run is None
+        run = run or Run(events)
         last: dict[tuple[int, str | None, TopicHandle], int] = {}
         for event in events:
             if event.recipient not in (None, user):
@@ -214,6 +214,11 @@ class EncodedRun:
                         # neighbours get the same bytes as everybody else.
                         last[event.transaction_id, event.recipient, handle] = event.id
         self._last = {(id, handle) for (_, _, handle), id in last.items()}
+        if is_alone and run.begun_before:
+            # Not where every subscription has a message that says it.
+            told = Counter(transaction for transaction, recipient, _ in last if recipient is None)
+            count = len(subscriptions.topics)
+            self._ended = {id for id, one in run.begun_before.items() if told[one] < count}
 
     def frames(self, event: Event) -> Iterator[bytes]:
         id, encode = event.id, self._encoding.encode_for

@@ -18,15 +18,15 @@ class Run:
     def __init__(self, events: Sequence[Event]) -> None:
         self.finished: set[int] = set()
         """The transactions that end in it."""
-        self.begun_before: set[int] = set()
-        """Of the events that end a transaction, the ids of those whose transaction began before."""
+        self.begun_before: dict[int, int] = {}
+        """By the id of the event that ends it, each transaction that began before."""
         first: dict[int, int] = {}
         for event in events:
             begins = first.setdefault(event.transaction_id, event.id)
             if event.ends is not None:
                 self.finished.add(event.transaction_id)
                 if event.ends != begins:
-                    self.begun_before.add(event.id)
+                    self.begun_before[event.id] = event.transaction_id
 
 
 def whole_runs(events: Sequence[Event], least_bytes: int) -> Iterator[Sequence[Event]]:

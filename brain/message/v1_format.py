@@ -203,12 +203,7 @@ def reset_text(sub: int, reason: str, cursor: Cursor) -> str:
 
 
 def text_for(model: WireModel) -> str:
-    """Return the JSON of a frame, without the keys that have no value."""
+    """Return the JSON of a frame, without the keys that have no value and need none."""
     fields = type(model).model_fields
-    return dumps(
-        {
-            name: value
-            for name, value in model.model_dump(mode="json").items()
-            if name in ("type", "op") or fields[name].is_required() or value != fields[name].default
-        }
-    )
+    members = model.model_dump(mode="json").items()
+    return dumps({name: v for name, v in members if v or fields[name].is_required()})

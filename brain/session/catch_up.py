@@ -12,7 +12,7 @@ from typing import Any
 
 from brain.close_codes import CloseCode
 from brain.database.history import HistoryReader
-from brain.errors import ConnectionEnded, CursorLost, SlowConsumer
+from brain.errors import ConnectionEnded, CursorLost, LogUnavailable, SlowConsumer
 from brain.hub.hub import CHUNK_BYTES, Hub
 from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
@@ -24,9 +24,14 @@ from brain.session.transport_protocol import Transport
 logger = logging.getLogger(__name__)
 
 
+async def publish_nothing(channel: str, type: str, data: str, recipient: str | None) -> int:
+    """Publish no message: there is no database."""
+    raise LogUnavailable("the message cannot be published at the moment")
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the messages come from."""
+    """Where the messages come from, and where those of clients go."""
 
     hub: Hub
     history: HistoryReader
@@ -35,6 +40,12 @@ class Sources:
     Reads the tables of channels: those rows that a client may see.
 
     Raises `SnapshotTooLarge` and `LogUnavailable`.
+    """
+    publish: Callable[[str, str, str, str | None], Awaitable[int]] = publish_nothing
+    """
+    Publishes JSON on a channel, as a type, to a recipient; returns the id of the transaction.
+
+    Raises `MessageRefused` and `LogUnavailable`.
     """
 
 

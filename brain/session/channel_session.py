@@ -73,6 +73,9 @@ class SessionRequest:
 class ChannelSession(Session):
     """One client of channels."""
 
+    _queued: tuple[type[Command], ...] = (Subscribe, Reauthenticate)
+    """Commands that have to wait for something."""
+
     def __init__(
         self,
         admitted: Admitted,
@@ -159,7 +162,7 @@ class ChannelSession(Session):
 
     def _text_received(self, text: str) -> None:
         for command in self._wire_format.receive(text, datetime.now(UTC), self._cursor):
-            if self._commands is not None or isinstance(command, Subscribe | Reauthenticate):
+            if self._commands is not None or isinstance(command, self._queued):
                 self._enqueue(command)
             elif isinstance(command, Reply):
                 self._send(command.text)
