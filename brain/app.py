@@ -27,6 +27,7 @@ from brain.database.history import HistoryReader
 from brain.database.publish import publish_for_client
 from brain.database.retention import trim_log
 from brain.database.snapshot import SnapshotReader
+from brain.database.transactions import AwaitedTransactions
 from brain.database.watches import WatchedColumns, report_to_watches, warn_of_problems
 from brain.errors import BrainError
 from brain.feeds import routes as feeds
@@ -144,6 +145,7 @@ def create_app(
     row_rules = RowRules(settings.database_timeout_seconds, problems, registry.reauthorize)
     revoked = Revocations(registry.revoke, problems, settings.jwt_leeway_seconds)
     watched_columns = WatchedColumns(settings.database_timeout_seconds, problems)
+    transactions = AwaitedTransactions(settings.database_timeout_seconds, problems)
 
     async def check_everybody() -> None:
         # Which rules and tokens have changed in a gap of the log is not in the log.
@@ -187,6 +189,7 @@ def create_app(
             revoked.connect(pool)
             watched_columns.connect(pool)
             row_rules.connect(pool)
+            transactions.connect(pool)
             work: dict[str, Coroutine[Any, Any, None]] = {
                 "batch source": relay(
                     source,
@@ -201,6 +204,7 @@ def create_app(
                 ),
                 "watched columns": watched_columns.run(),
                 "row rules": row_rules.run(),
+                "transactions": transactions.run(),
                 "feeds": refresher.run(),
                 "hub": maintain(hub, registry, settings.heartbeat_seconds),
                 "cluster": cluster.run(),
@@ -226,6 +230,7 @@ def create_app(
                         history,
                         partial(services.snapshots.read, pool),
                         partial(publish_for_client, pool, settings.database_timeout_seconds),
+                        transactions,
                     ),
                     "feeds": refresher,
                     "feed_reader": reader,

@@ -81,6 +81,8 @@ class Hub:
         self._heartbeat_at: dict[str, float] = {}
         """When the clients of a wire format were sent their last heartbeat."""
         self._slow = SlowConsumers(self._feed, later)
+        self.after_delivery: set[Callable[[], None]] = set()
+        """Called after each batch, by those that wait for a place in the log."""
         self._next = 0
         """The ring's number of the next event that the cohorts get."""
         self._cursor: Cursor | None = None
@@ -176,6 +178,8 @@ class Hub:
                     self._feed(subscriber)
                 for subscriber in list(self._sent_a_reset):
                     self._reloads(subscriber)
+                for callback in list(self.after_delivery):
+                    callback()
             else:
                 self._begin_at(batch)
         finally:
@@ -289,6 +293,10 @@ class Hub:
 
     def _send_commit(self, event: Event, now: float) -> None:
         """Say to all who may have been sent a part of it that a transaction has ended."""
+        # First those that have left their cohorts since the event was sent, and go on after it.
+        for subscriber in [one for one in self._slow.lagging if one.position == self._next]:
+            if isinstance(subscriber.encoding, SubscriptionEncoding):
+                subscriber.write(subscriber.encoding.encode_commit(event))
         for cohort in list(self._cohorts.values()):
             if isinstance(cohort.encoding, SubscriptionEncoding):
                 cohort.write(cohort.encoding.encode_commit(event), now)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from brain.close_codes import CloseCode
 from brain.database.history import HistoryReader
+from brain.database.transactions import AwaitedTransactions
 from brain.errors import ConnectionEnded, CursorLost, LogUnavailable, SlowConsumer
 from brain.hub.hub import CHUNK_BYTES, Hub
 from brain.hub.subscriber import Subscriber
@@ -47,6 +48,7 @@ class Sources:
 
     Raises `MessageRefused` and `LogUnavailable`.
     """
+    transactions: AwaitedTransactions = field(default_factory=AwaitedTransactions)
 
 
 class CatchUp:

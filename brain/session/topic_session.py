@@ -6,6 +6,7 @@ from functools import partial
 
 from brain.auth.identity import Identity
 from brain.close_codes import CloseCode
+from brain.database.transactions import Outcome
 from brain.errors import (
     AccessUndecided,
     ConnectionEnded,
@@ -16,6 +17,7 @@ from brain.errors import (
     SlowConsumer,
 )
 from brain.message.commands import (
+    AwaitTransaction,
     CloseSubscription,
     Command,
     OpenSubscription,
@@ -24,7 +26,7 @@ from brain.message.commands import (
     Refuse,
     SetPresence,
 )
-from brain.message.cursor import Cursor
+from brain.message.cursor import END_OF_TICK, Cursor
 from brain.message.matching import (
     TOO_MANY_COMBINATIONS,
     ReadAccess,
@@ -36,6 +38,7 @@ from brain.message.subscription_set import SubscriptionSet, subscription_set
 from brain.message.topic_handle import topic_handle
 from brain.message.v1_format import CATCHING_UP, V1
 from brain.session.admission import Admitted
+from brain.session.awaited import MOST_AWAITED, AwaitedByClient
 from brain.session.catch_up import CatchUp, Sources
 from brain.session.channel_session import ChannelSession, SessionRequest, parse_cursor
 from brain.session.session import SessionContext
@@ -70,6 +73,12 @@ class TopicSession(ChannelSession):
         self._subscriptions: TopicSubscriptions = TopicSubscriptions(
             context.limits.max_subscriptions
         )
+        self._awaited = AwaitedByClient(
+            sources.transactions,
+            sources.hub,
+            has_been_sent=self._has_been_sent,
+            answer=self._answer_until,
+        )
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -88,6 +97,7 @@ class TopicSession(ChannelSession):
             self._subscriber.on_live = self._join_stragglers
 
     def _stop(self) -> None:
+        self._awaited.cancel()
         for subscription in self._subscriptions:
             self._end_straggler(subscription)
         super()._stop()
@@ -113,6 +123,10 @@ class TopicSession(ChannelSession):
         match command:
             case CloseSubscription():
                 self._close_subscription(command)
+            case AwaitTransaction():
+                if not self._awaited.add(command):
+                    reason = f"at most {MOST_AWAITED} until frames may wait, each with its own id"
+                    self._refuse(Refuse(reason, "too_many_transactions", command.id))
             case SetPresence() if self._identity.user is not None:
                 super()._execute_now(command)
                 self._confirm(command)
@@ -186,19 +200,25 @@ class TopicSession(ChannelSession):
 
     def _join_stragglers(self) -> None:
         """Go on with subscriptions that have caught up where the connection is."""
-        if self._subscriber is None or not self._hub.keeps_up(self._subscriber):
+        if self._subscriber is None:
             return
-        joining = [
-            one
-            for one in self._subscriptions
-            if one.straggler is not None and self._hub.keeps_up(one.straggler.subscriber)
-        ]
-        for one in joining:
+        stragglers = {one: one.straggler.subscriber for one in self._subscriptions if one.straggler}
+        caught_up = [one for one, each in stragglers.items() if self._hub.keeps_up(each)]
+        if not self._hub.keeps_up(self._subscriber):
+            # They wait: of the subscribers on one transport, no other may be in a cohort, because
+            # all of them pause as soon as one of them is written to and pauses.
+            for one in caught_up:
+                self._hub.pause_writing(stragglers[one])
+            return
+        for one in caught_up:
             self._end_straggler(one)
-        if joining:
+        if caught_up:
             self._change_subscriptions()
-        for one in joining:
+        for one in caught_up:
             self._send(V1.live(one.handle, self._cursor()))
+        for each in [each for each in stragglers.values() if each.is_paused]:
+            self._hub.resume_writing(each)
+        self._awaited.answer()
 
     def _close_subscription(self, command: CloseSubscription) -> None:
         subscription = self._subscriptions.find(command.sub)
@@ -231,6 +251,25 @@ class TopicSession(ChannelSession):
             self._refuse(Refuse(str(error), "unavailable", command.id))
         else:
             self._send(V1.published(command.id, transaction_id))
+
+    def _has_been_sent(self, tick: int) -> bool:
+        """Return True if the client was sent everything up to the end of a tick."""
+        subscribers = [one.subscriber for one in self._stragglers()]
+        if self._subscriber is not None:
+            subscribers.append(self._subscriber)
+        cursors = [self._hub.cursor_of(one) for one in subscribers]
+        return all(each.place >= (tick, END_OF_TICK) for each in cursors)
+
+    def _answer_until(self, command: AwaitTransaction, outcome: Outcome) -> None:
+        match outcome.state:
+            case "committed":
+                self._send(V1.until(command.id, command.transaction_id, self._cursor()))
+            case "rolled back":
+                reason = f"the transaction {command.transaction_id} was rolled back"
+                self._refuse(Refuse(reason, "rolled_back", command.id))
+            case "unknown":
+                reason = f"there is no transaction {command.transaction_id} so far"
+                self._refuse(Refuse(reason, "unknown_transaction", command.id))
 
     # What it may read.
 

@@ -215,3 +215,36 @@ BEGIN
     END LOOP;
 END $$;
 REVOKE ALL ON FUNCTION brain.split_transactions FROM PUBLIC;
+
+-- What has become of transactions: 'unknown' (it is not of this server, or in its future), 'rolled back', 'open', or
+-- 'committed'. For a committed one, `tick` is a tick that sees it, or -1 if it has no events; null means that there is
+-- no such tick yet.
+CREATE OR REPLACE FUNCTION brain.transaction_states(transactions xid8[])
+RETURNS TABLE (transaction_id xid8, state text, tick bigint) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+BEGIN
+    FOREACH transaction_id IN ARRAY transactions LOOP
+        tick := NULL;
+        BEGIN
+            -- Of a transaction that ended long ago it is not known how: it has been sent.
+            state := CASE pg_xact_status(transaction_id) WHEN 'in progress' THEN 'open'
+                          WHEN 'aborted' THEN 'rolled back' ELSE 'committed' END;
+        EXCEPTION WHEN invalid_parameter_value THEN
+            state := 'unknown';
+        END;
+        IF state = 'committed' THEN
+            SELECT t.id INTO tick FROM brain.ticks t
+             WHERE t.id = (SELECT max(n.id) FROM brain.ticks n)
+               AND pg_visible_in_snapshot(transaction_states.transaction_id, t.snapshot);
+            -- One statement, so that its events are visible if it is.
+            IF tick IS NULL AND (
+                SELECT pg_visible_in_snapshot(transaction_states.transaction_id, pg_current_snapshot())
+                   AND NOT EXISTS (SELECT FROM brain.events e
+                                    WHERE e.transaction_id = transaction_states.transaction_id)) THEN
+                tick := -1;
+            END IF;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION brain.transaction_states FROM PUBLIC;

@@ -12,6 +12,7 @@ import pytest
 import brain
 from brain.app import create_app
 from brain.message.cursor import Cursor
+from brain.session.awaited import MOST_AWAITED
 from brain.settings import Settings
 from tests.session.v1_client import V1Client, v1_client
 from tests.transport.served import served
@@ -27,7 +28,8 @@ ORDERS = """
 @pytest.fixture
 async def port(database: str, connection: asyncpg.Connection) -> AsyncIterator[int]:
     await connection.execute(ORDERS)
-    async with served(create_app(database, Settings())) as (port, _):
+    settings = Settings(messages_per_second=1000)
+    async with served(create_app(database, settings)) as (port, _):
         yield port
 
 
@@ -286,3 +288,74 @@ async def test_a_published_message_reaches_subscribers_as_it_was_written(port: i
     assert frames["published"]["txid"] == frames["greeting"]["txid"]
     assert frames["greeting"]["op"] == "message"
     assert "private" not in text
+
+
+WRITE = "INSERT INTO orders SELECT n, 'new', n FROM generate_series($1::int, $2) n"
+ID = "SELECT pg_current_xact_id()::text"
+
+
+async def test_until_is_answered_after_what_the_transaction_has_for_the_client(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    async with v1_client(port) as client:
+        await client.subscribe("orders")
+        async with connection.transaction():
+            await connection.execute(WRITE, 1, 2)
+            id = await connection.fetchval(ID)
+            await client.send("until", txid=id)
+            assert await client.until_pong() == []
+        frames = await client.frames(3)
+
+    assert [frame.get("key") for frame in frames] == [[1], [2], None]
+    assert (frames[2]["type"], frames[2]["txid"]) == ("until", id)
+    assert Cursor.parse(frames[2]["cursor"]) > Cursor.parse(frames[1]["cursor"])
+
+
+@pytest.mark.parametrize("statement", ["SELECT brain.publish('other', 'x', '1')", "SELECT 1"])
+async def test_until_is_answered_though_no_subscription_shows_the_transaction(
+    port: int, connection: asyncpg.Connection, statement: str
+) -> None:
+    async with v1_client(port) as client:
+        await client.subscribe("orders")
+        async with connection.transaction():
+            await connection.execute(statement)
+            id = await connection.fetchval(ID)
+
+        answer = await client.ask("until", txid=id)
+        assert (answer["type"], answer["txid"]) == ("until", id)
+
+
+async def test_until_of_a_transaction_that_never_was_or_was_rolled_back_is_refused(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    transaction = connection.transaction()
+    await transaction.start()
+    rolled_back = await connection.fetchval(ID)
+    await transaction.rollback()
+    async with v1_client(port) as client:
+        for txid, code in (
+            (rolled_back, "rolled_back"),
+            (str(2**62), "unknown_transaction"),
+            (str(2**62 + 5), "unknown_transaction"),
+            (str(2**64), "unknown_transaction"),
+            ("0", "unknown_transaction"),
+            ("x", "malformed"),
+            ("", "malformed"),
+        ):
+            answer = await client.ask("until", txid=txid)
+            assert (answer["type"], answer["code"]) == ("error", code)
+        # One that ended before all ticks.
+        assert (await client.ask("until", txid="3"))["type"] == "until"
+
+
+async def test_a_client_waits_for_a_bounded_number_of_transactions(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    async with v1_client(port) as client, connection.transaction():
+        id = await connection.fetchval(ID)
+        ids = [await client.send("until", txid=id) for _ in range(MOST_AWAITED)]
+        assert await client.until_pong() == []
+
+        assert (await client.ask("until", txid=id))["code"] == "too_many_transactions"
+        await connection.execute("SELECT brain.publish('other', 'x', '1')")
+        assert len(ids) == MOST_AWAITED
