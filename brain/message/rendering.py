@@ -216,9 +216,9 @@ class EncodedRun:
         self._last = {(id, handle) for (_, _, handle), id in last.items()}
         if is_alone and run.begun_before:
             # Not where every subscription has a message that says it.
-            told = Counter(transaction for transaction, recipient, _ in last if recipient is None)
-            count = len(subscriptions.topics)
-            self._ended = {id for id, one in run.begun_before.items() if told[one] < count}
+            said = Counter(transaction_id for transaction_id, _, _ in last)
+            most = len(subscriptions.topics) * len({None, user})
+            self._ended = {id for id, one in run.begun_before.items() if said[one] < most}
 
     def frames(self, event: Event) -> Iterator[bytes]:
         id, encode = event.id, self._encoding.encode_for
