@@ -134,7 +134,7 @@ class V1Format(SubscriptionFormat):
             frame["numbers"] = "string"
         if columns is not None:
             frame["columns"] = list(columns)
-        if topic.rules:
+        if any(name for name, _ in topic.rules):  # the number of the rules has none
             frame["restricted"] = True
         frame["cursor"] = str(cursor)
         if replaces is not None:
