@@ -80,6 +80,8 @@ def test_the_table_of_error_codes_lists_every_code_and_no_other() -> None:
 
 
 def test_a_json_schema_can_be_made_of_all_frames() -> None:
-    for union in (AnyClientFrame, AnyServerFrame):
-        schema = TypeAdapter(union).json_schema(mode="serialization")
-        assert "$defs" in schema
+    client: TypeAdapter[AnyClientFrame] = TypeAdapter(AnyClientFrame)
+    server: TypeAdapter[AnyServerFrame] = TypeAdapter(AnyServerFrame)
+
+    assert "SubscribeFrame" in client.json_schema()["$defs"]
+    assert "Inserted" in server.json_schema(mode="serialization")["$defs"]

@@ -359,3 +359,49 @@ async def test_a_client_waits_for_a_bounded_number_of_transactions(
         assert (await client.ask("until", txid=id))["code"] == "too_many_transactions"
         await connection.execute("SELECT brain.publish('other', 'x', '1')")
         assert len(ids) == MOST_AWAITED
+
+
+async def test_a_transaction_of_many_pages_is_complete_for_live_and_for_resumed_clients(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    topics: list[dict[str, Any]] = [{}, {"where": {"status": "odd"}}, {"key": [1]}]
+    async with v1_client(port) as client:
+        start = client.hello["cursor"]
+        for topic in topics:
+            await client.subscribe("orders", **topic)
+        async with connection.transaction():
+            await connection.execute(
+                "INSERT INTO orders SELECT n, CASE WHEN n < 1500 THEN 'odd' END, n"
+                " FROM generate_series(1, 3500) n"
+            )
+            id = await connection.fetchval(ID)
+        await client.send("until", txid=id)
+        live = [await client.receive()]
+        while live[-1].get("type") != "until":
+            live.append(await client.receive())
+    rows = [frame for frame in live if "sub" in frame]
+    assert len(rows) == 3500 + 1499 + 1
+    assert [frame["key"] for frame in rows if frame.get("last")] == [[3500]]
+    assert live[-2]["op"] == "commit"
+
+    for topic, count in zip(topics, (3500, 1499, 1), strict=True):
+        async with v1_client(port) as client:
+            await client.subscribe("orders", after=start, **topic)
+            resumed = [await client.receive()]
+            while resumed[-1]["op"] != "live":
+                resumed.append(await client.receive())
+        rows = [frame for frame in resumed if "row" in frame]
+        assert len(rows) == count
+        ends = [f for f in resumed if f.get("last") or f["op"] == "commit"]
+        assert ends
+        assert all(frame["txid"] == id for frame in ends)
+        assert resumed.index(ends[0]) > resumed.index(rows[-2 if count > 1 else -1])
+
+
+async def test_an_idle_connection_gets_a_ping_with_a_cursor(database: str) -> None:
+    settings = Settings(heartbeat_seconds=0.2)
+    async with served(create_app(database, settings)) as (port, _), v1_client(port) as client:
+        ping = await client.receive_any()
+
+        assert ping["type"] == "ping"
+        Cursor.parse(ping["cursor"])
