@@ -8,7 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from brain.errors import RowNotShown
 from brain.message.event import Event, Operation
-from brain.message.json_text import Scalar, scalar, scalar_in
+from brain.message.json_text import Scalar, key_text, scalar, scalar_in
 from brain.message.matching import Match, Topic
 from brain.message.row import Row
 
@@ -109,6 +109,14 @@ def enters(event: Event, shape: Shape) -> bool:
     """Return True if an updated row had other values in the columns of a filter before."""
     # What is not in the log was too large to be the value of a filter.
     return columns_in(event.former, shape.columns) != columns_in(event.row, shape.columns)
+
+
+def selects(topic: Topic, key: str, row: Row) -> bool:
+    """Return True if a row of the topic's channel, with this key, is part of it, rules apart."""
+    if topic.key is not None and topic.key != key_text(key):
+        return False
+    values = columns_in(row, tuple(name for name, _, _ in topic.where))
+    return values == tuple(scalar(value) for _, value, _ in topic.where)
 
 
 def shape_of(topic: Topic) -> Shape:

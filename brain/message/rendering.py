@@ -8,9 +8,11 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Protocol
 
-from brain.errors import RowNotShown
+from brain.errors import LogUnavailable, RowNotShown
+from brain.message.equality_index import selects
 from brain.message.event import Event
 from brain.message.matching import Match
+from brain.message.row import Row
 from brain.message.run import Run
 from brain.message.snapshot import Part, Snapshot, parts_of
 from brain.message.subscription_set import SubscriptionSet
@@ -115,7 +117,9 @@ class Encoding:
         """
         return lambda event: self.encode_all((event,), subscriptions, user)
 
-    def encode_snapshot(self, snapshot: Snapshot, now: datetime) -> Iterator[bytes]:
+    def encode_snapshot(
+        self, snapshot: Snapshot, subscriptions: SubscriptionSet, now: datetime
+    ) -> Iterator[bytes]:
         """Yield the frames of `snapshot`, each rendered when it is needed."""
         for part in parts_of(snapshot):
             frame = self._encode_part(snapshot, part, now)
@@ -168,6 +172,38 @@ class SubscriptionEncoding(Encoding):
         """Return the frame that the transaction of `event`, its last one, has ended."""
         return self.framing.frame(self._format.render_commit(event))
 
+    def encode_snapshot(
+        self, snapshot: Snapshot, subscriptions: SubscriptionSet, now: datetime
+    ) -> Iterator[bytes]:
+        """Yield the frames of `snapshot`; raises `LogUnavailable` if its rows have no key."""
+        for handle in subscriptions.handles:
+            channel = handle.topic.channel
+            rows, key = snapshot.tables.get(channel, []), snapshot.keys.get(channel)
+            if key is None and rows:
+                text = f"{channel} has no snapshot: not all columns of its primary key are watched"
+                raise LogUnavailable(text)
+            for part in parts_of(Snapshot({channel: rows}, snapshot.cursor)):
+                frame = self._encode_rows(snapshot, handle, part, key or ())
+                if frame is not None:
+                    yield frame
+            yield self.framing.frame(self._format.render_snapshot_end(handle, snapshot.cursor))
+
+    def _encode_rows(
+        self, snapshot: Snapshot, handle: TopicHandle, part: Part, key_columns: Sequence[str]
+    ) -> bytes | None:
+        """Return the frame of a part, made once for clients that are sent it at the same time."""
+        name = self.name, handle.number, part.start
+        if name in snapshot.frames:
+            return snapshot.frames[name]
+        rows = [(key_of(row, key_columns), row) for row in part.rows]
+        chosen = [(key, row) for key, row in rows if selects(handle.topic, key, Row(row))]
+        if not chosen:
+            return None
+        if len(snapshot.frames) >= MOST_FRAMES:
+            del snapshot.frames[next(iter(snapshot.frames))]
+        frame = snapshot.frames[name] = self.framing.frame(self._format.render_page(handle, chosen))
+        return frame
+
     def encoder(
         self,
         events: Sequence[Event],
@@ -182,6 +218,12 @@ class SubscriptionEncoding(Encoding):
         may have been sent a part before.
         """
         return EncodedRun(self, events, subscriptions, user, run).frames
+
+
+def key_of(row: str, columns: Sequence[str]) -> str:
+    """Return the JSON of the primary key, as events have it, of a row with all its columns."""
+    values = Row(row)
+    return f"[{', '.join(values.text(name) for name in columns)}]"
 
 
 class EncodedRun:

@@ -86,6 +86,11 @@ class SubscriptionSet:
         """
         return self._handles.matches(event)
 
+    @property
+    def handles(self) -> list[TopicHandle]:
+        """The topics with their numbers."""
+        return [topic_handle(topic) for topic in self.topics]
+
     @cached_property
     def _handles(self) -> HandleIndex:
         return HandleIndex(self.topics)

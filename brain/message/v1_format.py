@@ -6,7 +6,7 @@ Source: docs/protocol.md, "brain.v1".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -74,6 +74,15 @@ class V1Format(SubscriptionFormat):
 
     def render_commit(self, event: Event) -> str:
         return f'{{"op":"commit","txid":"{event.transaction_id}","cursor":"{event.cursor}"}}'
+
+    def render_page(self, handle: TopicHandle, rows: Iterable[tuple[str, str]]) -> str:
+        shown = ",".join(f'{{"key":{key},"row":{row}}}' for key, row in rows)
+        channel = dumps(handle.topic.channel)
+        text = f'{{"sub":{handle.number},"op":"snapshot","channel":{channel},"rows":[{shown}]}}'
+        return with_number_strings(text) if handle.topic.has_number_strings else text
+
+    def render_snapshot_end(self, handle: TopicHandle, cursor: Cursor) -> str:
+        return f'{{"sub":{handle.number},"op":"snapshot-end","cursor":"{cursor}"}}'
 
     def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
         return text_for(Ping(cursor=str(cursor)))

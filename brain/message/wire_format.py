@@ -109,5 +109,13 @@ class SubscriptionFormat(WireFormat):
     def render_commit(self, event: Event) -> str:
         """Return the message that the transaction of `event`, its last one, has ended."""
 
+    @abstractmethod
+    def render_page(self, handle: TopicHandle, rows: Iterable[tuple[str, str]]) -> str:
+        """Return the message with rows of a snapshot, each with the JSON of its key before it."""
+
+    @abstractmethod
+    def render_snapshot_end(self, handle: TopicHandle, cursor: Cursor) -> str:
+        """Return the message that a snapshot is complete."""
+
     def render(self, event: Event) -> str | None:
         return None  # every message is for a subscription

@@ -193,7 +193,8 @@ class CatchUp:
         snapshot = await self._sources.read_snapshot(wanted.channels, wanted.rows)
         try:
             async with asyncio.timeout(snapshot.read_seconds):
-                for frame in subscriber.encoding.encode_snapshot(snapshot, datetime.now(UTC)):
+                now = datetime.now(UTC)
+                for frame in subscriber.encoding.encode_snapshot(snapshot, wanted, now):
                     await self._write([frame], subscriber.cursor)
         except TimeoutError:
             seconds = snapshot.read_seconds

@@ -149,9 +149,6 @@ class TopicSession(ChannelSession):
         ):
             reason = "too many subscriptions"
             self._refuse(Refuse(reason, "too_many_subscriptions", command.id))
-        elif command.wants_snapshot:
-            reason = "snapshots are not served yet"
-            self._refuse(Refuse(reason, "snapshot_unavailable", command.id))
         elif self._is_open:
             self._begin(command, topic)
 
@@ -164,15 +161,14 @@ class TopicSession(ChannelSession):
         subscription = TopicSubscription(command, handle)
         self._subscriptions.put(subscription)
         after, lost = parse_cursor(command.after)
-        if command.after:
+        if command.after or command.wants_snapshot:
             subscription.straggler = self._straggler(subscription, after)
         self._change_subscriptions()
         self._confirm_subscription(subscription, after or self._cursor())
-        if subscription.straggler is not None:
-            if lost is not None:
-                self._on_straggler_gap(subscription, lost)
-            else:
-                subscription.straggler.catch_up.resume()
+        if lost is not None:
+            self._on_straggler_gap(subscription, lost)
+        elif subscription.straggler is not None:
+            self._catch_up_with(subscription, with_rows=not command.after)
 
     def _straggler(self, subscription: TopicSubscription, after: Cursor | None) -> Straggler:
         assert self._subscriber is not None
@@ -188,9 +184,38 @@ class TopicSession(ChannelSession):
         )
         subscriber.is_paused = self._subscriber.is_paused
         catch_up = CatchUp(
-            subscriber, self._sources, self._transport, on_gap=on_gap, close=self.close
+            subscriber,
+            self._sources,
+            self._transport,
+            on_gap=on_gap,
+            close=partial(self._straggler_failed, subscription),
         )
         return Straggler(subscriber, catch_up)
+
+    def _catch_up_with(self, subscription: TopicSubscription, *, with_rows: bool) -> None:
+        assert subscription.straggler is not None
+        if with_rows:
+            subscription.straggler.catch_up.send_rows()
+        else:
+            subscription.straggler.catch_up.resume()
+
+    def _straggler_failed(
+        self, subscription: TopicSubscription, code: CloseCode, reason: str
+    ) -> None:
+        """End a subscription whose past or rows cannot be read; close a client that fails."""
+        if code not in (CloseCode.LOG_UNAVAILABLE, CloseCode.SNAPSHOT_TOO_LARGE):
+            self.close(code, reason)
+            return
+        command = subscription.command
+        refusal = Refuse(
+            reason,
+            "snapshot_unavailable" if command.wants_snapshot else "unavailable",
+            command.id,
+        )
+        self._drop(subscription)
+        self._change_subscriptions()
+        self._send(V1.unsubscribed(command.id, subscription.handle.number, refusal))
+        self._refuse(refusal)
 
     def _end_straggler(self, subscription: TopicSubscription) -> None:
         straggler, subscription.straggler = subscription.straggler, None
@@ -370,4 +395,4 @@ class TopicSession(ChannelSession):
         self._hub.restart(straggler.subscriber)
         cursor = straggler.subscriber.cursor
         self._send(V1.subscription_reset(subscription.handle, str(reason), cursor))
-        straggler.catch_up.resume()
+        self._catch_up_with(subscription, with_rows=subscription.command.wants_snapshot)

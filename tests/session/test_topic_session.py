@@ -405,3 +405,75 @@ async def test_an_idle_connection_gets_a_ping_with_a_cursor(database: str) -> No
 
         assert ping["type"] == "ping"
         Cursor.parse(ping["cursor"])
+
+
+@pytest.mark.parametrize(
+    ("topic", "rows"),
+    [
+        ({}, range(1, 1201)),
+        ({"where": {"status": "s7"}}, range(7, 1201, 10)),
+        ({"where": {"status": "s7", "total": 17}}, [17]),
+        ({"key": [42]}, [42]),
+        ({"key": [9999]}, []),
+    ],
+)
+async def test_a_snapshot_has_the_rows_of_its_subscription_and_the_changes_follow(
+    port: int, connection: asyncpg.Connection, topic: dict[str, Any], rows: Any
+) -> None:
+    for n in (1, 601):  # a transaction of more than a page would have a commit
+        await connection.execute(
+            "INSERT INTO orders SELECT n, 's' || n % 10, n FROM generate_series($1::int, $2) n",
+            n,
+            n + 599,
+        )
+    async with v1_client(port) as client:
+        other = await client.subscribe("shelves")
+        await client.subscribe("orders", snapshot=True, **topic)
+        frames = [await client.receive()]
+        while frames[-1]["op"] != "live":
+            frames.append(await client.receive())
+        assert [frame["op"] for frame in frames[-2:]] == ["snapshot-end", "live"]
+        found = [row for frame in frames[:-2] for row in frame["rows"]]
+        assert sorted(row["key"][0] for row in found) == list(rows)
+        assert all(row["row"]["id"] == row["key"][0] for row in found)
+
+        await connection.execute("DELETE FROM orders WHERE id <= 600")
+        await connection.execute("DELETE FROM orders")
+        await connection.execute("INSERT INTO shelves VALUES ('a', 1, 'x')")
+        ends = []
+        while (frame := await client.receive())["sub"] != other["sub"]:
+            ends.append(frame["key"][0])
+        assert sorted(ends) == list(rows)
+
+
+async def test_a_snapshot_comes_after_a_reset_and_not_where_the_cursor_is_good(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(WRITE, 1, 2)
+    async with v1_client(port) as client:
+        await client.subscribe("orders", snapshot=True, after="99.1.1")
+        lost = [frame["op"] for frame in await client.frames(4)]
+        await client.subscribe("orders", snapshot=True, after=client.hello["cursor"])
+        assert (await client.receive())["op"] == "live"
+
+    assert lost == ["reset", "snapshot", "snapshot-end", "live"]
+
+
+async def test_a_snapshot_that_cannot_be_had_ends_its_subscription_alone(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        "CREATE TABLE keyless (id int PRIMARY KEY, a int); INSERT INTO keyless VALUES (1, 2);"
+        "SELECT brain.watch('keyless', 'keyless', '{a}')"
+    )
+    async with v1_client(port) as client:
+        await client.subscribe("orders")
+        answer = await client.subscribe("keyless", snapshot=True)
+        ended, error = await client.frames(2)
+        assert (ended["type"], ended["sub"]) == ("unsubscribed", answer["sub"])
+        assert ended["code"] == error["code"] == "snapshot_unavailable"
+        assert "primary key" in error["message"]
+
+        await connection.execute(WRITE, 1, 1)
+        assert (await client.receive())["op"] == "insert"
+        assert await client.until_pong() == []
