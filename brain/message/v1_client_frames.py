@@ -22,7 +22,7 @@ Presence = Literal["online", "away", "busy", "offline"]
 class V1ClientFrame(BaseModel):
     """A client frame; a key that it does not have is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class SubscribeFrame(V1ClientFrame):

@@ -21,7 +21,13 @@ from brain.message.commands import (
     SetPresence,
 )
 from brain.message.json_text import is_unicode, key_text, split_array, split_object, text_of
-from brain.message.matching import Filter, filter_json, parse_filter
+from brain.message.matching import (
+    LONGEST_TEXT,
+    SHOWN_CHARACTERS,
+    Filter,
+    filter_json,
+    parse_filter,
+)
 from brain.message.v1_client_frames import (
     LONGEST_ID,
     AnyClientFrame,
@@ -77,12 +83,15 @@ def command_in(frame: Request, text: str) -> Command:
 def opened(frame: SubscribeFrame, text: str) -> OpenSubscription | Refuse:
     """Return what a `subscribe` asks for, or why it is refused."""
     members = split_object(text)
-    if "\0" in frame.channel:
-        return Refuse("no channel has a zero in its name", "malformed", frame.id)
     key_json = text_of(members["key"]) if frame.key is not None else None
     where_json = text_of(members["where"]) if frame.where is not None else None
-    if key_json is not None and not (is_key(frame.key) and is_unicode(key_json)):
-        reason = "key: the values of a primary key are strings, numbers, booleans or null"
+    if "\0" in frame.channel:
+        return Refuse("no channel has a zero in its name", "malformed", frame.id)
+    if key_json is not None and not is_key(frame.key, key_json):
+        reason = (
+            "key: the values of a primary key are strings, numbers, booleans or null, with at most"
+            f" {LONGEST_TEXT} characters"
+        )
         return Refuse(reason, "malformed", frame.id)
     try:
         where = where_of(frame.where)
@@ -106,8 +115,12 @@ def where_of(where: Any) -> Filter:
     return () if where is None else parse_filter(where)
 
 
-def is_key(values: Any) -> bool:
-    return not any(isinstance(value, list | dict) for value in values)
+def is_key(values: Any, key_json: str) -> bool:
+    """Return False for what is the primary key of no row that is sent."""
+    # Of the numbers, only those that JSON does not have are floats.
+    is_nested = any(isinstance(value, list | dict | float) for value in values)
+    texts = [value for value in values if isinstance(value, str)]
+    return not is_nested and len(key_json) <= LONGEST_TEXT and all(map(is_unicode, texts))
 
 
 def name_of_row(key_json: str) -> str:
@@ -125,5 +138,6 @@ def id_in(frame: dict[str, Any]) -> str | None:
 def first_problem(error: ValidationError) -> str:
     """Return what is wrong with a client frame, in a sentence."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"][1:])
-    return f"{place or 'type'}: {first['msg']}"
+    place = ".".join(str(part) for part in first["loc"][1:])[:SHOWN_CHARACTERS] or "type"
+    shown = place if is_unicode(place) else "a key"
+    return f"{shown}: {first['msg']}"
