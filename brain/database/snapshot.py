@@ -112,8 +112,8 @@ class SnapshotReader:
         tables = {channel: watched[channel] for channel in sorted(watched)}
         allowed = {one: rows[one].allowed if one in rows else None for one in tables}
         key = frozenset(allowed.items())
-        snapshot = await self._shared.run(key, partial(self._read, pool, tables, allowed))
-        return replace(snapshot, channels=channels, keys=keys)
+        snapshot = await self._shared.run(key, partial(self._read, pool, tables, allowed, keys))
+        return snapshot if channels == tables.keys() else replace(snapshot, channels=channels)
 
     async def _tables(self, pool: asyncpg.Pool, channels: frozenset[str]) -> tuple[Tables, Keys]:
         names = [channel.encode(errors="surrogatepass") for channel in channels]
@@ -121,17 +121,20 @@ class SnapshotReader:
         tables = {record["channel"]: record["expression"] for record in records}
         return tables, {record["channel"]: record["key_columns"] for record in records}
 
-    async def _read(self, pool: asyncpg.Pool, tables: Tables, allowed: Allowed) -> Snapshot:
+    async def _read(
+        self, pool: asyncpg.Pool, tables: Tables, allowed: Allowed, keys: Keys
+    ) -> Snapshot:
         """Read tables, again while one is locked, or while other snapshots take the memory."""
         give_up_at: float | None = None
         try:
             while True:
                 try:
-                    return await self._lanes.run(
+                    snapshot = await self._lanes.run(
                         tables or (None,),
                         partial(self._attempt, pool, tables, allowed),
                         until_unlocked=partial(self._until_unlocked, pool, tables),
                     )
+                    return replace(snapshot, keys=keys)
                 except NoMemory as error:
                     give_up_at = give_up_at or time.monotonic() + self._table_seconds
                     # One more, for what the attempt gave back itself.
