@@ -76,12 +76,11 @@ class AwaitedTransactions:
         known = [id for id in ids if is_id(id)]
         for id in set(ids).difference(known):
             self._settle(id, Outcome("unknown"))
+        if self._pool is None or not known:
+            return
         try:
-            if self._pool is None:
-                return
-            rows = await self._pool.fetch(
-                STATES, list(map(str, known)), timeout=self._timeout_seconds
-            )
+            async with asyncio.timeout(self._timeout_seconds):
+                rows = await self._pool.fetch(STATES, list(map(str, known)))
         except DATABASE_ERRORS as error:
             self._problems.report("transactions", f"cannot be looked up: {explain(error)}")
             return

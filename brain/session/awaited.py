@@ -71,8 +71,11 @@ class AwaitedByClient:
         self._after_delivery.discard(self.answer)
 
     def _settle(self, command: AwaitTransaction, outcome: Outcome) -> None:
+        awaited = self._waiting.get(command)
+        if awaited is None:  # it was given up meanwhile
+            return
         if outcome.state == "committed":
-            self._waiting[command].tick = outcome.tick
+            awaited.tick = outcome.tick
             self.answer()
         else:
             del self._waiting[command]

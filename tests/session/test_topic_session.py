@@ -477,3 +477,18 @@ async def test_a_snapshot_that_cannot_be_had_ends_its_subscription_alone(
         await connection.execute(WRITE, 1, 1)
         assert (await client.receive())["op"] == "insert"
         assert await client.until_pong() == []
+
+
+async def test_a_client_that_has_gone_while_it_waited_is_no_concern_of_one_that_stays(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    async with v1_client(port) as staying:
+        async with connection.transaction():
+            await connection.execute(WRITE, 1, 1)
+            id = await connection.fetchval(ID)
+            async with v1_client(port) as leaving:
+                for client in (leaving, staying):
+                    await client.send("until", txid=id)
+                    assert await client.until_pong() == []
+
+        assert (await staying.receive())["type"] == "until"
