@@ -24,8 +24,10 @@ from brain.auth.revocations import Revocations
 from brain.auth.row_rules import RowRules
 from brain.database.connection import opened_pool
 from brain.database.history import HistoryReader
+from brain.database.publish import publish_for_client
 from brain.database.retention import trim_log
 from brain.database.snapshot import SnapshotReader
+from brain.database.transactions import AwaitedTransactions
 from brain.database.watches import WatchedColumns, report_to_watches, warn_of_problems
 from brain.errors import BrainError
 from brain.feeds import routes as feeds
@@ -46,7 +48,15 @@ from brain.session.session import SessionContext, SessionLimits
 from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
-from brain.web import pages, revocations, snapshot, status, unmatched, websocket_endpoint
+from brain.web import (
+    pages,
+    revocations,
+    snapshot,
+    status,
+    unmatched,
+    v1_endpoint,
+    websocket_endpoint,
+)
 from brain.web.body_budget import BodyBudgetMiddleware
 from brain.web.cross_origin import CrossOriginMiddleware
 from brain.web.error_responses import exception_handlers
@@ -135,6 +145,7 @@ def create_app(
     row_rules = RowRules(settings.database_timeout_seconds, problems, registry.reauthorize)
     revoked = Revocations(registry.revoke, problems, settings.jwt_leeway_seconds)
     watched_columns = WatchedColumns(settings.database_timeout_seconds, problems)
+    transactions = AwaitedTransactions(settings.database_timeout_seconds, problems)
 
     async def check_everybody() -> None:
         # Which rules and tokens have changed in a gap of the log is not in the log.
@@ -160,6 +171,7 @@ def create_app(
             settings.jwt_leeway_seconds,
             watched_columns.refusal,
             problems,
+            watched_columns.columns_of,
         ),
         presence=presence,
         cluster=cluster,
@@ -177,6 +189,7 @@ def create_app(
             revoked.connect(pool)
             watched_columns.connect(pool)
             row_rules.connect(pool)
+            transactions.connect(pool)
             work: dict[str, Coroutine[Any, Any, None]] = {
                 "batch source": relay(
                     source,
@@ -191,6 +204,7 @@ def create_app(
                 ),
                 "watched columns": watched_columns.run(),
                 "row rules": row_rules.run(),
+                "transactions": transactions.run(),
                 "feeds": refresher.run(),
                 "hub": maintain(hub, registry, settings.heartbeat_seconds),
                 "cluster": cluster.run(),
@@ -211,7 +225,13 @@ def create_app(
                 history = HistoryReader(pool, settings.database_timeout_seconds, problems)
                 yield {
                     "pool": pool,
-                    "sources": Sources(hub, history, partial(services.snapshots.read, pool)),
+                    "sources": Sources(
+                        hub,
+                        history,
+                        partial(services.snapshots.read, pool),
+                        partial(publish_for_client, pool, settings.database_timeout_seconds),
+                        transactions,
+                    ),
                     "feeds": refresher,
                     "feed_reader": reader,
                 }
@@ -232,6 +252,7 @@ def create_app(
 
     front_page = next((system.front_page for system in systems if system.front_page), None)
     own_routes: list[BaseRoute] = [
+        *v1_endpoint.routes(services),
         *websocket_endpoint.routes(services, [p for s in systems for p in s.profiles(schemas)]),
         *(route for system in systems for route in system.routes(services)),
         *revocations.routes(services),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from typing import NamedTuple
 
 import asyncpg
 
 from brain.errors import CursorLost
-from brain.message.cursor import Cursor
+from brain.message.cursor import END_OF_TICK, Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.problems import Problems
 
@@ -35,8 +35,9 @@ class Way(NamedTuple):
 
 AS_WRITTEN = Way(
     """
-    r.at_tick, r.at_nonce, r.id, r.at, r.channel, r.type, r.operation, r.key, r.data, r.old,
-    r.recipient, r.omitted, r.rule_values, r.old_rule_values
+    r.at_tick, r.at_nonce, r.transaction_id::text::bigint AS transaction_id, r.id, r.at, r.channel,
+    r.type, r.operation, r.key, r.data, r.old, r.recipient, r.omitted, r.rule_values,
+    r.old_rule_values
     """
 )
 # No client has a name, or knows a channel, without an equivalent in UTF-8; a repaired name may be
@@ -57,7 +58,8 @@ RULES = """
 # Repairing a long text takes a while: OFFSET keeps the subquery from being evaluated for each use.
 REPAIRED = Way(
     f"""
-    r.at_tick, r.at_nonce, r.id, r.at, {NAMES}, brain.repaired(r.type) AS type, r.operation,
+    r.at_tick, r.at_nonce, r.transaction_id::text::bigint AS transaction_id, r.id, r.at, {NAMES},
+    brain.repaired(r.type) AS type, r.operation,
     f.key, f.data, f.old, brain.repaired(r.omitted::text)::text[] AS omitted, {RULES},
     (f.data, f.old, f.key) IS DISTINCT FROM (r.data, r.old, r.key) AS is_repaired
     """,
@@ -69,7 +71,7 @@ REPAIRED = Way(
 # In place of an event that cannot be read, its clients load the state again.
 AS_RESET = Way(
     f"""
-    r.at_tick, r.at_nonce, r.id, r.at, {NAMES},
+    r.at_tick, r.at_nonce, r.transaction_id::text::bigint AS transaction_id, r.id, r.at, {NAMES},
     NULL AS type, CASE WHEN r.channel IS NOT NULL THEN 'R'::"char" END AS operation, NULL AS key,
     '"a change cannot be read from the log"' AS data, NULL AS old,
     NULL::text[] AS omitted, NULL AS rule_values, NULL AS old_rule_values
@@ -103,6 +105,14 @@ NEWEST = """
     SELECT {columns}
       FROM brain.tick() t,
            LATERAL brain.read($1, $2, $3, t.id, $4, $5) r {joined}
+"""
+
+# Of the transactions of a page, those that the page does not hold the beginning or the end of.
+SPLIT = """
+    SELECT ARRAY(SELECT t::text::bigint
+                   FROM brain.split_transactions($1::text[]::xid8[], $2, $3) t) AS begun,
+           ARRAY(SELECT t::text::bigint
+                   FROM brain.split_transactions($4::text[]::xid8[], 0, $5) t) AS unfinished
 """
 
 # What PostgreSQL says of a text without an equivalent in UTF-8, and of damaged data.
@@ -262,7 +272,28 @@ class Log:
                     text = f"an event was repaired, or cannot be read: {key or 'without a key'}"
                     self._problems.report(f"log {channel}", text, channel=channel)
         events = tuple([event_in(row) for row in rows])
-        return Batch(events, Cursor(end["at_tick"], end["at_nonce"], end["id"]))
+        place = Cursor(end["at_tick"], end["at_nonce"], end["id"])
+        if cursor.ends_tick and place.ends_tick:
+            find_ends(events)
+        else:
+            find_ends(events, *await self._split(events, cursor, place))
+        return Batch(events, place)
+
+    async def _split(
+        self, events: Iterable[Event], start: Cursor, end: Cursor
+    ) -> tuple[set[int], set[int]]:
+        """Return the transactions that began before a page, and those that go on after it."""
+        first = {str(one.transaction_id) for one in events if one.cursor.tick == start.tick}
+        last = {str(one.transaction_id) for one in events if one.cursor.tick == end.tick}
+        row = await self._row(
+            SPLIT,
+            [] if start.ends_tick else list(first),
+            start.event_id,
+            END_OF_TICK,
+            [] if end.ends_tick else list(last),
+            end.event_id,
+        )
+        return set(row["begun"]), set(row["unfinished"])
 
     async def _rows(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         return await self._connection.fetch(query, *arguments, timeout=self._timeout_seconds)
@@ -287,6 +318,20 @@ def more_careful_than(care: int, most: int) -> tuple[int, int] | None:
     return None if care + 1 == len(WAYS) else (care + 1, most)
 
 
+def find_ends(
+    events: Iterable[Event], begun: Container[int] = (), unfinished: Container[int] = ()
+) -> None:
+    """Have the last event of each transaction say so: `Event.ends`."""
+    first: dict[int, int] = {}
+    last: dict[int, Event] = {}
+    for event in events:
+        first.setdefault(event.transaction_id, event.id)
+        last[event.transaction_id] = event
+    for transaction_id, event in last.items():
+        if transaction_id not in unfinished:
+            event.ends = 0 if transaction_id in begun else first[transaction_id]
+
+
 def event_in(row: asyncpg.Record) -> Event:
     """Return the event in a row of the log."""
     key, data, old, omitted = row["key"], row["data"], row["old"], row["omitted"]
@@ -307,6 +352,7 @@ def event_in(row: asyncpg.Record) -> Event:
         omitted=() if omitted is None else tuple(omitted),
         rule_values=row["rule_values"],
         old_rule_values=row["old_rule_values"],
+        transaction_id=row["transaction_id"],
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from enum import Enum
@@ -11,10 +13,14 @@ from typing import Any
 import asyncpg
 import orjson
 
-from brain.database.connection import Queryable, first_line
-from brain.errors import MessageRefused, MessageTooLarge
+from brain.database.connection import DATABASE_ERRORS, Queryable, first_line
+from brain.errors import LogUnavailable, MessageRefused, MessageTooLarge
 
 PUBLISH = "SELECT brain.publish($1, $2, $3::text::jsonb, $4)"
+PUBLISH_AND_NAME = """
+    SELECT pg_current_xact_id()::text::bigint
+      FROM (SELECT brain.publish($1, $2, $3::text::jsonb, $4) OFFSET 0) p
+"""
 
 
 async def publish(
@@ -30,12 +36,43 @@ async def publish(
 
 async def append_message(connection: Queryable, statement: str, *arguments: str | None) -> None:
     """Call one of the functions that publish. Raises `MessageRefused`."""
-    try:
+    with refusing():
         await connection.execute(statement, *arguments)
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Raise what the functions that publish raise as `MessageRefused`."""
+    try:
+        yield
     except asyncpg.ProgramLimitExceededError as error:
         raise MessageTooLarge(f"the message cannot be published: {first_line(error)}") from error
     except (asyncpg.InvalidParameterValueError, asyncpg.DataError) as error:
         raise MessageRefused(f"the message cannot be published: {first_line(error)}") from error
+
+
+async def publish_for_client(
+    pool: asyncpg.Pool,
+    timeout_seconds: float,
+    channel: str,
+    type: str,
+    data: str,
+    recipient: str | None,
+) -> int:
+    """
+    Append a message, of which `data` is the JSON, in a transaction of its own; return its id.
+
+    Raises `MessageRefused` and `LogUnavailable`.
+    """
+    try:
+        async with pool.acquire(timeout=timeout_seconds) as connection:
+            with refusing():
+                id: int = await connection.fetchval(
+                    PUBLISH_AND_NAME, channel, type, data, recipient, timeout=timeout_seconds
+                )
+            return id
+    except DATABASE_ERRORS as error:
+        raise LogUnavailable("the message cannot be published at the moment") from error
 
 
 def json_of(data: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -45,13 +45,16 @@ WATCHED = """
     SELECT channel, brain.repaired((
                SELECT string_agg('ONLY ' || c.oid::regclass::text, ', ')
                  FROM pg_class c WHERE c.oid IN (SELECT brain.partition_tree(w.relation))
-           )) AS expression
+           )) AS expression,
+           CASE WHEN key_columns <@ columns THEN key_columns END AS key_columns
       FROM brain.watched w
      WHERE CASE WHEN brain.repaired(channel) = channel
                 THEN convert_to(channel, 'UTF8') = ANY ($1::bytea[]) END
 """
 Tables = Mapping[str, str | None]
 """Per channel its table and partitions, as in a FROM clause; None if it was dropped."""
+Keys = Mapping[str, Sequence[str] | None]
+"""Per channel the columns of the primary key; None if not all of them are watched."""
 Allowed = Mapping[str, str | None]
 """Per channel the rows that a client may see, as `RowAccess` has them; None: it has no rules."""
 
@@ -79,7 +82,9 @@ class SnapshotReader:
         self._lanes = Lanes(ALL_TABLES * table_seconds, WAIT_TABLES * table_seconds)
         self._ticking = asyncio.Lock()
         self._trying_locks = asyncio.Lock()
-        self._watched: SingleFlight[frozenset[str], Tables] = SingleFlight("watched tables")
+        self._watched: SingleFlight[frozenset[str], tuple[Tables, Keys]] = SingleFlight(
+            "watched tables"
+        )
         self._locked: SingleFlight[str | None, bool] = SingleFlight("locked table")
         self._shared: SingleFlight[frozenset[tuple[str, str | None]], Snapshot] = SingleFlight(
             "snapshot"
@@ -99,31 +104,37 @@ class SnapshotReader:
         Raises `SnapshotTooLarge` and `LogUnavailable`.
         """
         try:
-            watched = await self._watched.run_later(channels, partial(self._tables, pool, channels))
+            watched, keys = await self._watched.run_later(
+                channels, partial(self._tables, pool, channels)
+            )
         except DATABASE_ERRORS as error:
             raise self._disconnected(error) from error
         tables = {channel: watched[channel] for channel in sorted(watched)}
         allowed = {one: rows[one].allowed if one in rows else None for one in tables}
         key = frozenset(allowed.items())
-        snapshot = await self._shared.run(key, partial(self._read, pool, tables, allowed))
+        snapshot = await self._shared.run(key, partial(self._read, pool, tables, allowed, keys))
         return snapshot if channels == tables.keys() else replace(snapshot, channels=channels)
 
-    async def _tables(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Tables:
+    async def _tables(self, pool: asyncpg.Pool, channels: frozenset[str]) -> tuple[Tables, Keys]:
         names = [channel.encode(errors="surrogatepass") for channel in channels]
         records = await pool.fetch(WATCHED, names, timeout=self._table_seconds)
-        return {record["channel"]: record["expression"] for record in records}
+        tables = {record["channel"]: record["expression"] for record in records}
+        return tables, {record["channel"]: record["key_columns"] for record in records}
 
-    async def _read(self, pool: asyncpg.Pool, tables: Tables, allowed: Allowed) -> Snapshot:
+    async def _read(
+        self, pool: asyncpg.Pool, tables: Tables, allowed: Allowed, keys: Keys
+    ) -> Snapshot:
         """Read tables, again while one is locked, or while other snapshots take the memory."""
         give_up_at: float | None = None
         try:
             while True:
                 try:
-                    return await self._lanes.run(
+                    snapshot = await self._lanes.run(
                         tables or (None,),
                         partial(self._attempt, pool, tables, allowed),
                         until_unlocked=partial(self._until_unlocked, pool, tables),
                     )
+                    return replace(snapshot, keys=keys)
                 except NoMemory as error:
                     give_up_at = give_up_at or time.monotonic() + self._table_seconds
                     # One more, for what the attempt gave back itself.

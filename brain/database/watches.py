@@ -245,6 +245,11 @@ class WatchedColumns(WatchFollower):
                 reason = refusal(filtered, self._kinds)
         return reason
 
+    def columns_of(self, channel: str) -> list[str] | None:
+        """Return the watched columns of the table on a channel; None: no table is known."""
+        columns = self._kinds.get(channel)
+        return None if columns is None else [*columns]
+
     async def _replace(self, pool: asyncpg.Pool) -> None:
         kinds: dict[str, dict[str, ColumnKind]] = {}
         rows = await pool.fetch("SELECT channel, name, kind FROM brain.watched_columns()")

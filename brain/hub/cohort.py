@@ -31,6 +31,12 @@ class Cohort:
         frames = [self.encoding.encode(event, match) for event, match in events]
         self.write(b"".join(filter(None, frames)), now)
 
+    def deliver_encoded(
+        self, events: Iterable[Event], encode: Callable[[Event], Iterable[bytes]], now: float
+    ) -> None:
+        """Do what `deliver` does, for events that have been encoded together with others."""
+        self.write(b"".join(frame for event in events for frame in encode(event)), now)
+
     def write(self, frames: bytes, now: float) -> None:
         """Send the same to every member; one that does not take all of it leaves the cohort."""
         if not frames:

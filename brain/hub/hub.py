@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from itertools import groupby
 from typing import NamedTuple
 
 from brain.errors import ConnectionEnded, HistoryLost, NotReady
 from brain.hub.cohort import Cohort
 from brain.hub.conflation import Conflation
+from brain.hub.delivery import Delivery
 from brain.hub.event_caches import EventCaches
 from brain.hub.outgoing import Outgoing
 from brain.hub.ring import Ring
@@ -21,7 +21,8 @@ from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.message.matching import Match
-from brain.message.rendering import Encoding
+from brain.message.rendering import Encoding, SubscriptionEncoding
+from brain.message.run import whole_runs
 from brain.message.subscription_set import SubscriptionSet
 from brain.message.wire_format import WireFormat
 
@@ -80,6 +81,8 @@ class Hub:
         self._heartbeat_at: dict[str, float] = {}
         """When the clients of a wire format were sent their last heartbeat."""
         self._slow = SlowConsumers(self._feed, later)
+        self.after_delivery: set[Callable[[], None]] = set()
+        """Called after each batch, by those that wait for a place in the log."""
         self._next = 0
         """The ring's number of the next event that the cohorts get."""
         self._cursor: Cursor | None = None
@@ -102,6 +105,7 @@ class Hub:
         user: str | None = None,
         conflates: bool = False,
         reload: Callable[[], None] | None = None,
+        on_live: Callable[[], None] | None = None,
     ) -> Subscriber:
         """Add a subscriber that is catching up, from `after` or from here."""
         subscriber = Subscriber(
@@ -114,6 +118,7 @@ class Hub:
             reload,
             after or self.cursor,
             conflates=conflates,
+            on_live=on_live,
         )
         self._subscribers.add(subscriber)
         if user is not None:
@@ -167,12 +172,14 @@ class Hub:
         self._ring.append(batch, self._clock())
         try:
             if batch.follows and self._cursor is not None:
-                self._deliver_in_slices(batch.events)
+                self._deliver_in_pieces(batch.events)
                 self._cursor = batch.cursor
                 for subscriber in list(self._slow.ahead):
                     self._feed(subscriber)
                 for subscriber in list(self._sent_a_reset):
                     self._reloads(subscriber)
+                for callback in list(self.after_delivery):
+                    callback()
             else:
                 self._begin_at(batch)
         finally:
@@ -214,6 +221,10 @@ class Hub:
                 if text is not None:
                     cohort.write(cohort.encoding.frame(text), moment)
 
+    def keeps_up(self, subscriber: Subscriber) -> bool:
+        """Return True for a subscriber that was sent everything."""
+        return self._cohort_of(subscriber) is not None
+
     def cursor_of(self, subscriber: Subscriber) -> Cursor:
         """Return the place after all that `subscriber` was sent, or did not have to be."""
         return self.cursor if self._cohort_of(subscriber) else subscriber.cursor
@@ -227,16 +238,14 @@ class Hub:
             len(self._cohorts),
         )
 
-    def _deliver_in_slices(self, events: Sequence[Event]) -> None:
+    def _deliver_in_pieces(self, events: Sequence[Event]) -> None:
         """Send events in pieces that are small enough to write at once."""
-        start = size = 0
-        for number, event in enumerate(events, start=1):
-            size += event.size_bytes
-            if size >= SLICE_BYTES or number == len(events):
-                self._fan_out(events[start:number])
-                for one in events[start:number]:
-                    self.caches.looked_into(one)
-                start, size = number, 0
+        for run in whole_runs(events, SLICE_BYTES):
+            delivery = Delivery(run, self._index)
+            for piece in delivery.pieces(SLICE_BYTES):
+                self._fan_out(piece, delivery)
+                for event in piece:
+                    self.caches.looked_into(event)
 
     def _begin_at(self, batch: Batch) -> None:
         """Begin with a batch that follows nothing: every subscriber in the ring has a gap."""
@@ -253,27 +262,44 @@ class Hub:
         self._heartbeat_at[name] = moment
         return True
 
-    def _fan_out(self, events: Sequence[Event]) -> None:
+    def _fan_out(self, piece: Sequence[Event], delivery: Delivery) -> None:
         now = self._clock()
-        for recipient, run in groupby(events, key=lambda event: event.recipient):
-            some = tuple(run)
-            # Before it is sent: a subscriber that pauses meanwhile goes on after this run.
-            self._next += len(some)
-            self._cursor = some[-1].cursor
-            if recipient is not None:
-                self._send_to_user(recipient, some)
-                continue
-            resets = [event for event in some if event.operation is Operation.RESET]
-            whole, parts = self._index.find(some)
-            for cohort in whole | parts.keys():
-                # Before it is sent: a subscriber that pauses meanwhile leaves its cohort.
-                if resets and any(map(cohort.subscriptions.match, resets)):
-                    self._sent_a_reset.update(cohort.members)
-                matched = parts.get(cohort)
-                if matched is None:
-                    cohort.deliver(some, now)
-                else:
-                    cohort.deliver_matched(matched, now)
+        last = piece[-1]
+        # Before it is sent: a subscriber that pauses meanwhile goes on after this piece.
+        self._next += len(piece)
+        self._cursor = last.cursor
+        if last.recipient is not None:
+            self._send_to_user(last.recipient, piece, delivery)
+        else:
+            self._send_to_cohorts(piece, delivery, now)
+        if last.id in delivery.run.begun_before:
+            self._send_commit(last, now)
+
+    def _send_to_cohorts(self, piece: Sequence[Event], delivery: Delivery, now: float) -> None:
+        resets = [event for event in piece if event.operation is Operation.RESET]
+        whole, parts = delivery.concerned(piece)
+        for cohort in whole | parts.keys():
+            # Before it is sent: a subscriber that pauses meanwhile leaves its cohort.
+            if resets and any(map(cohort.subscriptions.match, resets)):
+                self._sent_a_reset.update(cohort.members)
+            matched = parts.get(cohort)
+            if isinstance(cohort.encoding, SubscriptionEncoding):
+                events = piece if matched is None else [event for event, _ in matched]
+                cohort.deliver_encoded(events, delivery.encoder(cohort), now)
+            elif matched is None:
+                cohort.deliver(piece, now)
+            else:
+                cohort.deliver_matched(matched, now)
+
+    def _send_commit(self, event: Event, now: float) -> None:
+        """Say to all who may have been sent a part of it that a transaction has ended."""
+        # First those that have left their cohorts since the event was sent, and go on after it.
+        for subscriber in [one for one in self._slow.lagging if one.position == self._next]:
+            if isinstance(subscriber.encoding, SubscriptionEncoding):
+                subscriber.write(subscriber.encoding.encode_commit(event))
+        for cohort in list(self._cohorts.values()):
+            if isinstance(cohort.encoding, SubscriptionEncoding):
+                cohort.write(cohort.encoding.encode_commit(event), now)
 
     def _reloads(self, subscriber: Subscriber) -> bool:
         """Return True for a subscriber that, after a reset in its chunk, gets the rows again."""
@@ -285,15 +311,15 @@ class Hub:
         subscriber.reload()
         return True
 
-    def _send_to_user(self, user: str, events: Sequence[Event]) -> None:
+    def _send_to_user(self, user: str, piece: Sequence[Event], delivery: Delivery) -> None:
         """Send private messages to those connections of their recipient that keep up."""
+        resets = [event for event in piece if event.operation is Operation.RESET]
         for subscriber in list(self._of_user.get(user, ())):
             if self._cohort_of(subscriber) is not None:
-                resets = [event for event in events if event.operation is Operation.RESET]
                 if any(map(subscriber.subscriptions.match, resets)):
                     self._sent_a_reset.add(subscriber)
-                encoded = subscriber.encoding.encode_all(events, subscriber.subscriptions, user)
-                frames = b"".join(encoded)
+                encode = delivery.private_encoder(subscriber)
+                frames = b"".join(frame for event in piece for frame in encode(event))
                 if frames:
                     subscriber.send(frames)
 
@@ -316,14 +342,25 @@ class Hub:
         elif subscriber.cursor.place > self.cursor.place:
             self._slow.add(subscriber, is_ahead=True)
         else:
-            self._join_cohort(subscriber)
+            self._go_live(subscriber)
+
+    def _go_live(self, subscriber: Subscriber) -> None:
+        self._join_cohort(subscriber)
+        if subscriber.on_live is not None:
+            subscriber.on_live()
 
     def _next_frames(self, subscriber: Subscriber) -> Iterator[bytes]:
         """Yield the next few frames, and advance the subscriber's position and cursor."""
         begin = subscriber.cursor.place
         size = 0
         most = min(CHUNK_EVENTS, self._next - subscriber.position)
-        for event in self._ring.since(subscriber.position, most):
+        events = self._ring.since(subscriber.position, most)
+        encode = subscriber.encoding.encoder(
+            [event for event in events if event.cursor.place > begin],
+            subscriber.subscriptions,
+            subscriber.user,
+        )
+        for event in events:
             number = subscriber.position
             subscriber.position += 1
             if event.cursor.place <= begin:
@@ -332,9 +369,7 @@ class Hub:
             if subscriber.conflates and self._is_superseded(event, number, subscriber):
                 self.caches.looked_into(event)
                 continue
-            for frame in subscriber.encoding.encode_all(
-                (event,), subscriber.subscriptions, subscriber.user
-            ):
+            for frame in encode(event):
                 yield frame
                 size += len(frame)
             self.caches.looked_into(event)

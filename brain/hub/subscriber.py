@@ -39,6 +39,8 @@ class Subscriber:
     """True while its transport buffers."""
     conflates: bool = False
     """While it lags, superseded messages may be skipped."""
+    on_live: Callable[[], None] | None = None
+    """Called when it begins to keep up."""
 
     def send(self, frames: bytes) -> None:
         """Send frames; not to be called while it is paused."""

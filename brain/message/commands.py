@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from brain.message.error_codes import ErrorCode
 from brain.message.matching import Filter
+
+RequestId = str | None
+"""By which a client recognises the answer to a frame, where its format has that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +38,58 @@ class Unsubscribe:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenSubscription:
+    """Subscribe to a topic, under a number that the answer names."""
+
+    id: str
+    channel: str
+    key: str | None
+    """The name of a row in topics; None: all rows."""
+    where: Filter = ()
+    has_number_strings: bool = False
+    wants_snapshot: bool = False
+    after: str | None = None
+    """The text of a cursor: it gets everything since then first."""
+    key_json: str | None = None
+    """The key as the client wrote it."""
+    where_json: str | None = None
+    """The filter as the client wrote it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSubscription:
+    """End the subscription with a number, and confirm."""
+
+    id: str
+    sub: int
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish a message, if the client may, and confirm."""
+
+    id: str
+    channel: str
+    type: str
+    data: str
+    """JSON."""
+    recipient: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitTransaction:
+    """Answer once the client was sent all that a transaction has for it."""
+
+    id: str
+    transaction_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetPresence:
     """Publish the presence of the client's user."""
 
     status: str
+    id: RequestId = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +97,7 @@ class Reauthenticate:
     """Go on with another token of the same user, and confirm."""
 
     token: str
+    id: RequestId = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +105,8 @@ class Refuse:
     """Answer that the frame is malformed or not allowed."""
 
     reason: str
+    code: ErrorCode = "malformed"
+    id: RequestId = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,4 +114,16 @@ class Reauthorize:
     """Find out again what the client may read. Brain's own: no client asks for it."""
 
 
-Command = Reply | Subscribe | Unsubscribe | SetPresence | Reauthenticate | Refuse | Reauthorize
+Command = (
+    Reply
+    | Subscribe
+    | Unsubscribe
+    | OpenSubscription
+    | CloseSubscription
+    | Publish
+    | AwaitTransaction
+    | SetPresence
+    | Reauthenticate
+    | Refuse
+    | Reauthorize
+)

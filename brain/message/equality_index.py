@@ -8,7 +8,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from brain.errors import RowNotShown
 from brain.message.event import Event, Operation
-from brain.message.json_text import Scalar, scalar, scalar_in
+from brain.message.json_text import Scalar, key_text, scalar, scalar_in
 from brain.message.matching import Match, Topic
 from brain.message.row import Row
 
@@ -58,11 +58,12 @@ class EqualityIndex(Generic[T]):
         if not by_values:
             self._items.pop(shape, None)
 
-    def find(self, event: Event) -> Iterator[tuple[Match, set[T]]]:
+    def find(self, event: Event, *, by_filter: bool = False) -> Iterator[tuple[Match, set[T]]]:
         """
         Yield the items that `event` concerns, and how.
 
-        An item may come more than once: of the ways, the first one in `Match` holds.
+        An item may come more than once: of the ways, the first one in `Match` holds. With
+        `by_filter`, a row also enters what it enters by its filter, and not only by row rules.
         """
         concerns_all = event.operation in (Operation.TRUNCATE, Operation.RESET)
         for shape, by_values in self._items.items():
@@ -71,7 +72,7 @@ class EqualityIndex(Generic[T]):
                     yield Match.MATCHES, items
             elif event.is_restricted == bool(shape.rule_columns):
                 # Otherwise it was not known whether there are rules: then nothing is sent.
-                yield from find_in(by_values, shape, event)
+                yield from find_in(by_values, shape, event, by_filter)
 
     def match(self, event: Event) -> Match | None:
         """Return how `event` concerns any item; None: none of them."""
@@ -80,7 +81,7 @@ class EqualityIndex(Generic[T]):
 
 
 def find_in(
-    by_values: dict[Values, set[T]], shape: Shape, event: Event
+    by_values: dict[Values, set[T]], shape: Shape, event: Event, by_filter: bool
 ) -> Iterator[tuple[Match, set[T]]]:
     """Yield the items under the values that the row has after the event, or had before."""
     is_update = event.operation is Operation.UPDATE
@@ -89,7 +90,9 @@ def find_in(
     after = None if rule_values is None else values_in(event, event.row, shape, rule_values)
     if after is not None and after in by_values:
         items = by_values[after]
-        if rule_values == old_rule_values:
+        if by_filter and is_update and shape.columns and enters(event, shape):
+            yield Match.ENTERS, items
+        elif rule_values == old_rule_values:
             yield Match.MATCHES, items
         else:
             seen = after[: -len(shape.rule_columns)] + (old_rule_values or ())
@@ -100,6 +103,20 @@ def find_in(
         before = values_in(event, event.former, shape, old_rule_values)
         if before is not None and before != after and before in by_values:
             yield Match.LEAVES, by_values[before]
+
+
+def enters(event: Event, shape: Shape) -> bool:
+    """Return True if an updated row had other values in the columns of a filter before."""
+    # What is not in the log was too large to be the value of a filter.
+    return columns_in(event.former, shape.columns) != columns_in(event.row, shape.columns)
+
+
+def selects(topic: Topic, key: str, row: Row) -> bool:
+    """Return True if a row of the topic's channel, with this key, is part of it, rules apart."""
+    if topic.key is not None and topic.key != key_text(key):
+        return False
+    values = columns_in(row, tuple(name for name, _, _ in topic.where))
+    return values == tuple(scalar(value) for _, value, _ in topic.where)
 
 
 def shape_of(topic: Topic) -> Shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
@@ -56,7 +57,11 @@ class Event:
     """The columns by which row rules decide who may see the row, as JSON; no client gets them."""
     old_rule_values: str | None = None
     """Those of the row as it was before."""
-    frames: dict[str, bytes | None] = field(default_factory=dict, compare=False, repr=False)
+    transaction_id: int = 0
+    """The 64-bit id of the transaction that wrote it."""
+    ends: int | None = field(default=None, compare=False)
+    """If it is the last event of its transaction: the id of the first one, or less than that."""
+    frames: dict[Hashable, bytes | None] = field(default_factory=dict, compare=False, repr=False)
     """Its message as a frame, per encoding; None where the wire format has none."""
     _key_text: str | None = field(default=None, init=False, compare=False, repr=False)
     _row: Row | None = field(default=None, init=False, compare=False, repr=False)

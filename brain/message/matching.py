@@ -82,6 +82,8 @@ class Topic:
     where: Filter = ()
     rows: RowAccess | None = None
     """Those that the client may see of a channel with row rules; None: it has no rules."""
+    has_number_strings: bool = False
+    """True if numbers that a double does not hold are sent as strings, in brain.v1."""
 
     @property
     def is_whole(self) -> bool:

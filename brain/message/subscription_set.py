@@ -3,11 +3,51 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from weakref import WeakValueDictionary
 
 from brain.message.equality_index import EqualityIndex
 from brain.message.event import Event
 from brain.message.matching import Match, Topic
+from brain.message.topic_handle import TopicHandle, topic_handle
+
+
+class HandleIndex:
+    """Finds those of a client's topics that an event concerns."""
+
+    def __init__(self, topics: frozenset[Topic]) -> None:
+        self._order = {match: place for place, match in enumerate(Match)}
+        self._whole: dict[str, list[TopicHandle]] = {}
+        self._parts: dict[str, EqualityIndex[TopicHandle]] = {}
+        self._private = self._parts
+        """Without row rules: messages to this user alone are not restricted by them."""
+        if any(topic.rows for topic in topics):
+            self._private = {}
+        for topic in topics:
+            handle = topic_handle(topic)
+            if topic.is_whole:
+                self._whole.setdefault(topic.channel, []).append(handle)
+                continue
+            self._parts.setdefault(topic.channel, EqualityIndex()).add(topic, handle)
+            if self._private is not self._parts:
+                private = self._private.setdefault(topic.channel, EqualityIndex())
+                private.add(replace(topic, rows=None), handle)
+
+    def matches(self, event: Event) -> list[tuple[TopicHandle, Match]]:
+        found: dict[TopicHandle, Match] = {}
+        if not event.is_restricted:
+            found = dict.fromkeys(self._whole.get(event.channel, ()), Match.MATCHES)
+        index = self._parts if event.recipient is None else self._private
+        parts = index.get(event.channel)
+        if parts is not None:
+            for match, handles in parts.find(event, by_filter=True):
+                for handle in handles:
+                    known = found.get(handle)
+                    if known is None or self._order[match] < self._order[known]:
+                        found[handle] = match
+        if len(found) < 2:
+            return list(found.items())
+        return sorted(found.items(), key=lambda item: item[0].number)
 
 
 class SubscriptionSet:
@@ -37,6 +77,23 @@ class SubscriptionSet:
             return None if event.is_restricted else Match.MATCHES
         parts = self._parts.get(event.channel)
         return None if parts is None else parts.match(event)
+
+    def matches(self, event: Event) -> list[tuple[TopicHandle, Match]]:
+        """
+        Return each topic that `event` concerns, by its number, and how.
+
+        Other than for `match`, an update by which a row begins to match a filter lets it enter.
+        """
+        return self._handles.matches(event)
+
+    @property
+    def handles(self) -> list[TopicHandle]:
+        """The topics with their numbers."""
+        return [topic_handle(topic) for topic in self.topics]
+
+    @cached_property
+    def _handles(self) -> HandleIndex:
+        return HandleIndex(self.topics)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SubscriptionSet) and self.topics == other.topics

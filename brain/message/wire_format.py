@@ -12,7 +12,9 @@ from brain.close_codes import CloseCode
 from brain.message.commands import Command
 from brain.message.cursor import Cursor
 from brain.message.event import Event
+from brain.message.matching import Match
 from brain.message.snapshot import Part
+from brain.message.topic_handle import TopicHandle
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +90,32 @@ class WireFormat(ABC):
     def reset(self, reason: str, now: datetime, cursor: Cursor) -> str | None:
         """Return the message that what lies before `cursor` cannot be sent."""
         return None
+
+
+class SubscriptionFormat(WireFormat):
+    """A wire format whose messages name the subscription that they are for."""
+
+    @abstractmethod
+    def render_for(
+        self, handle: TopicHandle, event: Event, match: Match, *, is_last: bool
+    ) -> str | None:
+        """
+        Return the message for the subscribers of a topic; None if there is none.
+
+        With `is_last`, nothing of the event's transaction follows for them.
+        """
+
+    @abstractmethod
+    def render_commit(self, event: Event) -> str:
+        """Return the message that the transaction of `event`, its last one, has ended."""
+
+    @abstractmethod
+    def render_page(self, handle: TopicHandle, rows: Iterable[tuple[str, str]]) -> str:
+        """Return the message with rows of a snapshot, each with the JSON of its key before it."""
+
+    @abstractmethod
+    def render_snapshot_end(self, handle: TopicHandle, cursor: Cursor) -> str:
+        """Return the message that a snapshot is complete."""
+
+    def render(self, event: Event) -> str | None:
+        return None  # every message is for a subscription

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from brain.close_codes import CloseCode
 from brain.database.history import HistoryReader
-from brain.errors import ConnectionEnded, CursorLost, SlowConsumer
+from brain.database.transactions import AwaitedTransactions
+from brain.errors import ConnectionEnded, CursorLost, LogUnavailable, SlowConsumer
 from brain.hub.hub import CHUNK_BYTES, Hub
 from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
-from brain.message.event import Batch, Operation
+from brain.message.event import Batch, Event, Operation
 from brain.message.matching import RowAccess
 from brain.message.snapshot import Snapshot
 from brain.session.transport_protocol import Transport
@@ -24,9 +25,14 @@ from brain.session.transport_protocol import Transport
 logger = logging.getLogger(__name__)
 
 
+async def publish_nothing(channel: str, type: str, data: str, recipient: str | None) -> int:
+    """Publish no message: there is no database."""
+    raise LogUnavailable("the message cannot be published at the moment")
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the messages come from."""
+    """Where the messages come from, and where those of clients go."""
 
     hub: Hub
     history: HistoryReader
@@ -36,6 +42,13 @@ class Sources:
 
     Raises `SnapshotTooLarge` and `LogUnavailable`.
     """
+    publish: Callable[[str, str, str, str | None], Awaitable[int]] = publish_nothing
+    """
+    Publishes JSON on a channel, as a type, to a recipient; returns the id of the transaction.
+
+    Raises `MessageRefused` and `LogUnavailable`.
+    """
+    transactions: AwaitedTransactions = field(default_factory=AwaitedTransactions)
 
 
 class CatchUp:
@@ -132,26 +145,35 @@ class CatchUp:
             await self._send_batch(await self._sources.history.after(subscriber.cursor))
 
     async def _send_batch(self, batch: Batch) -> None:
+        events = batch.events
+        while events:
+            events = events[await self._send_some(events) :]
+        await self._write([], batch.cursor)
+
+    async def _send_some(self, events: Sequence[Event]) -> int:
+        """Write the first of some events, as many as fit, and return how many that are."""
         subscriber = self._subscriber
+        # Anew each time: while the client reads, its subscriptions may change.
+        encode = subscriber.encoding.encoder(events, subscriber.subscriptions, subscriber.user)
         frames: list[bytes] = []
         size = 0
-        for event in batch.events:
-            for frame in subscriber.encoding.encode_all(
-                (event,), subscriber.subscriptions, subscriber.user
-            ):
+        for number, event in enumerate(events, start=1):
+            for frame in encode(event):
                 frames.append(frame)
                 size += len(frame)
             self._sources.hub.caches.looked_into(event)
-            if event.operation is Operation.RESET and subscriber.subscriptions.match(event):
+            is_reset = event.operation is Operation.RESET
+            if is_reset and subscriber.subscriptions.match(event):
                 await self._write(frames, event.cursor)
-                frames, size = [], 0
                 if subscriber.reload:
                     subscriber.reload()
                     await asyncio.sleep(0)  # it cancels this task, in favour of the rows
+                return number
             if size >= CHUNK_BYTES:
                 await self._write(frames, event.cursor)
-                frames, size = [], 0
-        await self._write(frames, batch.cursor)
+                return number
+        await self._write(frames, events[-1].cursor)
+        return len(events)
 
     async def _wait_for_hub(self) -> None:
         """Let the hub go on at a cursor that it has not reached, if the log knows it."""
@@ -171,7 +193,8 @@ class CatchUp:
         snapshot = await self._sources.read_snapshot(wanted.channels, wanted.rows)
         try:
             async with asyncio.timeout(snapshot.read_seconds):
-                for frame in subscriber.encoding.encode_snapshot(snapshot, datetime.now(UTC)):
+                now = datetime.now(UTC)
+                for frame in subscriber.encoding.encode_snapshot(snapshot, wanted, now):
                     await self._write([frame], subscriber.cursor)
         except TimeoutError:
             seconds = snapshot.read_seconds

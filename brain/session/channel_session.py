@@ -24,6 +24,7 @@ from brain.message.commands import (
     Reauthorize,
     Refuse,
     Reply,
+    RequestId,
     SetPresence,
     Subscribe,
     Unsubscribe,
@@ -71,6 +72,9 @@ class SessionRequest:
 
 class ChannelSession(Session):
     """One client of channels."""
+
+    _queued: tuple[type[Command], ...] = (Subscribe, Reauthenticate)
+    """Commands that have to wait for something."""
 
     def __init__(
         self,
@@ -158,7 +162,7 @@ class ChannelSession(Session):
 
     def _text_received(self, text: str) -> None:
         for command in self._wire_format.receive(text, datetime.now(UTC), self._cursor):
-            if self._commands is not None or isinstance(command, Subscribe | Reauthenticate):
+            if self._commands is not None or isinstance(command, self._queued):
                 self._enqueue(command)
             elif isinstance(command, Reply):
                 self._send(command.text)
@@ -166,7 +170,8 @@ class ChannelSession(Session):
                 self._execute_now(command)
 
     def _warn_of_rate(self) -> None:
-        self._refuse("Too many messages: slow down, or the connection will be closed")
+        text = "Too many messages: slow down, or the connection will be closed"
+        self._refuse(Refuse(text, "rate_limit"))
 
     def _cursor(self) -> Cursor:
         assert self._subscriber is not None
@@ -202,7 +207,7 @@ class ChannelSession(Session):
                 case _:
                     self._execute_now(command)
         except AccessUndecided as error:
-            self._refuse(str(error))
+            self._refuse(Refuse(str(error), "unavailable", id_of(command)))
 
     def _execute_now(self, command: Command) -> None:
         match command:
@@ -214,12 +219,13 @@ class ChannelSession(Session):
                 self._confirm(command)
             case SetPresence():
                 if self._identity.user is None:
-                    self._refuse("Only users have a presence: connect with a token")
+                    reason = "Only users have a presence: connect with a token"
+                    self._refuse(Refuse(reason, "user_needed", command.id))
                 else:
                     presence = self._context.registry.presence
                     presence.set_status(self._identity.user, command.status)
             case Refuse():
-                self._refuse(command.reason)
+                self._refuse(command)
 
     def _change_access(self, access: ReadAccess) -> None:
         """Go on with what the client may read by now: it loads its state again."""
@@ -241,13 +247,13 @@ class ChannelSession(Session):
         if not self._is_open:
             return
         if not topics:
-            self._refuse(f"Not allowed to read {command.name}")
+            self._refuse(Refuse(f"Not allowed to read {command.name}", "not_allowed"))
         elif (reason := await self._context.refuse_filters(topics)) is not None:
-            self._refuse(reason)
+            self._refuse(Refuse(reason, "invalid_filter"))
         elif has_too_many_combinations(
             self._topics(access) | topics
         ) or not self._subscriptions.add(command.name, command.where):
-            self._refuse("Too many subscriptions")
+            self._refuse(Refuse("Too many subscriptions", "too_many_subscriptions"))
         else:
             if command.conflates and self._subscriber is not None:
                 self._subscriber.conflates = True
@@ -260,10 +266,10 @@ class ChannelSession(Session):
         try:
             identity = await authority.identify(command.token)
         except TokenRefused:
-            self._refuse("The token is not valid")
+            self._refuse(Refuse("The token is not valid", "invalid_token", command.id))
             return
         if self._identity.user not in (None, identity.user):
-            self._refuse("The token is of another user")
+            self._refuse(Refuse("The token is of another user", "wrong_user", command.id))
             return
         names = self._subscriptions.names
         access = await authority.read_access(identity, names)
@@ -273,19 +279,20 @@ class ChannelSession(Session):
         if not self._is_open:
             return
         if authority.is_revoked(identity):
-            self._refuse("The token is not valid")
+            self._refuse(Refuse("The token is not valid", "invalid_token", command.id))
         elif has_too_many_combinations(self._topics(access, identity)):
-            self._refuse("Too many subscriptions")
-        elif self._is_counted_as(identity.user):
+            reason = "Too many subscriptions"
+            self._refuse(Refuse(reason, "too_many_subscriptions", command.id))
+        elif self._is_counted_as(identity.user, command):
             await self._go_on_as(identity, access, command)
 
-    def _is_counted_as(self, user: str | None) -> bool:
+    def _is_counted_as(self, user: str | None, command: Reauthenticate) -> bool:
         """Count the connection as one of `user`; return False, and refuse, if it has too many."""
         if self._identity.user is None and user is not None:
             try:
                 self._counted.assign_user(user)
             except TooManyConnections as error:
-                self._refuse(str(error))
+                self._refuse(Refuse(str(error), "too_many_connections", command.id))
                 return False
         return True
 
@@ -301,7 +308,7 @@ class ChannelSession(Session):
         if any(before.rows.get(c) != after.rows.get(c) for c in before.channels & after.channels):
             self._on_gap(HistoryLost("which rows this client may see has changed"))
         if (reason := await self._context.refuse_filters(after.topics)) is not None:
-            self._refuse(reason)
+            self._refuse(Refuse(reason, "invalid_filter", command.id))
 
     def _become(self, identity: Identity) -> None:
         was_anonymous = self._identity.user is None
@@ -330,8 +337,8 @@ class ChannelSession(Session):
     def _confirm(self, command: Command) -> None:
         self._answer(self._wire_format.confirm(command, datetime.now(UTC)))
 
-    def _refuse(self, reason: str) -> None:
-        self._answer(self._wire_format.refuse(reason, datetime.now(UTC)))
+    def _refuse(self, refusal: Refuse) -> None:
+        self._answer(self._wire_format.refuse(refusal.reason, datetime.now(UTC)))
 
     def _answer(self, text: str | None) -> None:
         if text is not None:
@@ -370,6 +377,11 @@ class ChannelSession(Session):
                 self._catch_up.send_rows()
             else:
                 self._catch_up.resume()
+
+
+def id_of(command: Command) -> RequestId:
+    """Return the id of a client frame, where it has one."""
+    return getattr(command, "id", None)
 
 
 def parse_cursor(after: str | None) -> tuple[Cursor | None, CursorLost | None]:

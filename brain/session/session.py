@@ -42,6 +42,11 @@ async def accept_any(_: Iterable[Topic]) -> None:
     """Refuse no filter: the columns of tables are not known."""
 
 
+def no_columns(_: str) -> Sequence[str] | None:
+    """Know the columns of no channel."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class SessionContext:
     """What all sessions of a process share."""
@@ -55,6 +60,8 @@ class SessionContext:
     """Returns why the filter of a topic can never match, if so."""
     problems: Problems = field(default_factory=Problems)
     """What gets the events that cannot be rendered."""
+    columns_of: Callable[[str], Sequence[str] | None] = no_columns
+    """Returns the watched columns of the table on a channel; None: no table is known."""
 
 
 class Session(ABC):

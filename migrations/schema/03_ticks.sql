@@ -97,8 +97,8 @@ REVOKE ALL ON FUNCTION brain.repaired FROM PUBLIC;
 -- the former and is visible in this one.
 CREATE OR REPLACE FUNCTION brain.read(tick bigint, nonce bigint, after bigint, last bigint, most integer,
                                       bytes bigint)
-RETURNS TABLE (at_tick bigint, at_nonce bigint, id bigint, at timestamptz, channel text, type text,
-               operation "char", key text, data text, old text, recipient text, omitted text[],
+RETURNS TABLE (at_tick bigint, at_nonce bigint, transaction_id xid8, id bigint, at timestamptz, channel text,
+               type text, operation "char", key text, data text, old text, recipient text, omitted text[],
                rule_values text, old_rule_values text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 -- A plan may be made while the log is still small, and is used for every tick of every node.
@@ -126,9 +126,10 @@ BEGIN
         IF NOT FOUND THEN
             RETURN;
         ELSIF place = 0 THEN
-            FOR id, at, channel, type, operation, key, data, old, recipient, omitted, rule_values, old_rule_values IN
-                SELECT e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old, e.recipient, e.omitted,
-                       e.rule_values, e.old_rule_values
+            FOR transaction_id, id, at, channel, type, operation, key, data, old, recipient, omitted, rule_values,
+                old_rule_values IN
+                SELECT e.transaction_id, e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old,
+                       e.recipient, e.omitted, e.rule_values, e.old_rule_values
                   FROM (SELECT b.* FROM brain.events b
                          WHERE b.transaction_id >= low AND b.transaction_id < high
                            AND pg_visible_in_snapshot(b.transaction_id, snapshot)
@@ -146,7 +147,8 @@ BEGIN
             END LOOP;
         ELSE
             -- The middle of a tick, which may be huge: the next events of each of its transactions.
-            FOR id, at, channel, type, operation, key, data, old, recipient, omitted, rule_values, old_rule_values IN
+            FOR transaction_id, id, at, channel, type, operation, key, data, old, recipient, omitted, rule_values,
+                old_rule_values IN
                 WITH RECURSIVE began (transaction_id) AS (
                     (SELECT e.transaction_id FROM brain.events e
                       WHERE e.transaction_id >= low AND e.transaction_id < high
@@ -156,8 +158,8 @@ BEGIN
                              WHERE e.transaction_id > b.transaction_id AND e.transaction_id < high
                              ORDER BY e.transaction_id LIMIT 1)
                       FROM began b WHERE b.transaction_id IS NOT NULL)
-                SELECT e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old, e.recipient, e.omitted,
-                       e.rule_values, e.old_rule_values
+                SELECT e.transaction_id, e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old,
+                       e.recipient, e.omitted, e.rule_values, e.old_rule_values
                   FROM (SELECT b.transaction_id FROM began b
                          WHERE pg_visible_in_snapshot(b.transaction_id, snapshot)
                         UNION ALL
@@ -188,6 +190,7 @@ BEGIN
        AND (after = at_end OR EXISTS (SELECT FROM brain.ticks former WHERE former.id = tick - 1));
     IF FOUND THEN
         id := place;
+        transaction_id := NULL;
         channel := NULL;
         key := NULL;
         data := NULL;
@@ -196,3 +199,52 @@ BEGIN
     END IF;
 END $$;
 REVOKE ALL ON FUNCTION brain.read FROM PUBLIC;
+
+-- Of transactions, those that have events up to the id `before`, or after the id `after`.
+CREATE OR REPLACE FUNCTION brain.split_transactions(transactions xid8[], before bigint, after bigint)
+RETURNS SETOF xid8 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+DECLARE
+    one xid8;
+BEGIN
+    FOREACH one IN ARRAY transactions LOOP
+        IF EXISTS (SELECT FROM brain.events e WHERE e.transaction_id = one AND e.id <= before)
+           OR EXISTS (SELECT FROM brain.events e WHERE e.transaction_id = one AND e.id > after) THEN
+            RETURN NEXT one;
+        END IF;
+    END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION brain.split_transactions FROM PUBLIC;
+
+-- What has become of transactions: 'unknown' (it is not of this server, or in its future), 'rolled back', 'open', or
+-- 'committed'. For a committed one, `tick` is a tick that sees it, or -1 if it has no events; null means that there is
+-- no such tick yet.
+CREATE OR REPLACE FUNCTION brain.transaction_states(transactions xid8[])
+RETURNS TABLE (transaction_id xid8, state text, tick bigint) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+BEGIN
+    FOREACH transaction_id IN ARRAY transactions LOOP
+        tick := NULL;
+        BEGIN
+            -- Of a transaction that ended long ago it is not known how: it has been sent.
+            state := CASE pg_xact_status(transaction_id) WHEN 'in progress' THEN 'open'
+                          WHEN 'aborted' THEN 'rolled back' ELSE 'committed' END;
+        EXCEPTION WHEN invalid_parameter_value THEN
+            state := 'unknown';
+        END;
+        IF state = 'committed' THEN
+            SELECT t.id INTO tick FROM brain.ticks t
+             WHERE t.id = (SELECT max(n.id) FROM brain.ticks n)
+               AND pg_visible_in_snapshot(transaction_states.transaction_id, t.snapshot);
+            -- One statement, so that its events are visible if it is.
+            IF tick IS NULL AND (
+                SELECT pg_visible_in_snapshot(transaction_states.transaction_id, pg_current_snapshot())
+                   AND NOT EXISTS (SELECT FROM brain.events e
+                                    WHERE e.transaction_id = transaction_states.transaction_id)) THEN
+                tick := -1;
+            END IF;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION brain.transaction_states FROM PUBLIC;

@@ -17,8 +17,8 @@ Scene = Callable[[Stage], Awaitable[None]]
 
 TRIM = "SELECT brain.trim('0 s')"
 FIRST_PAGE = (
-    "FOR id, at, channel, type, operation, key, data, old, recipient, omitted, rule_values,"
-    " old_rule_values IN\n                SELECT"
+    "FOR transaction_id, id, at, channel, type, operation, key, data, old, recipient, omitted,"
+    " rule_values,\n                old_rule_values IN\n                SELECT"
 )
 # Writers stay in the slot, as one does that drew its id before the others moved on.
 STAY = "UPDATE brain.current_block SET since = 'infinity'"

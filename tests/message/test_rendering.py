@@ -34,6 +34,7 @@ class LineFraming:
 
 LINES = LineFraming()
 TASK = inserted("tasks", {"id": "a"})
+NOTHING = in_channels([])
 
 
 class CountingFormat(WireFormat):
@@ -150,17 +151,22 @@ def test_the_parts_of_a_snapshot_are_rendered_once_per_encoding() -> None:
     snapshot = Snapshot({"tasks": [], "orders": []}, HERE)
 
     for _ in range(2):
-        frames = encoding_of(counting, LINES).encode_snapshot(snapshot, AT)
+        frames = encoding_of(counting, LINES).encode_snapshot(snapshot, NOTHING, AT)
         assert list(frames) == [b"counting orders 0\n", b"counting tasks 0\n"]
     assert counting.renderings == 2
-    assert len(list(encoding_of(counting, WEBSOCKET_FRAMING).encode_snapshot(snapshot, AT))) == 2
+    assert (
+        len(list(encoding_of(counting, WEBSOCKET_FRAMING).encode_snapshot(snapshot, NOTHING, AT)))
+        == 2
+    )
     assert counting.renderings == 4
 
 
 def test_the_parts_of_a_snapshot_are_rendered_as_they_are_needed_and_only_the_latest_kept() -> None:
     counting = CountingFormat()
     snapshot = Snapshot({"orders": ["{}"] * (PART_ROWS * 10 + 1)}, HERE)
-    one, other = [encoding_of(counting, LINES).encode_snapshot(snapshot, AT) for _ in range(2)]
+    one, other = [
+        encoding_of(counting, LINES).encode_snapshot(snapshot, NOTHING, AT) for _ in range(2)
+    ]
 
     assert next(one) == next(other) == b"counting orders 0\n"
     assert counting.renderings == 1

@@ -29,6 +29,7 @@ class Address(NamedTuple):
 ADDRESSES = (
     Address("/ws", 1),
     Address("/ws?token=ann", 1),
+    Address("/ws/v1", 1),
     Address("/ws/connect", 1),
     Address("/ws/channel/missions", 1),
     Address("/?token=ann", 0),

@@ -38,6 +38,7 @@ from brain.settings import Settings
 from brain.system import System, installed_systems
 from brain.transport.handshake import Handshake
 from brain.transport.websocket import HttpProtocol, TransportLimits, WebSocketProtocol
+from brain.web import v1_endpoint
 from brain.web import websocket_endpoint as endpoint
 from brain.web.services import Services
 from tests.message.rows import as_json
@@ -111,6 +112,7 @@ def application(
     profiles = [profile for system in systems for profile in system.profiles(schemas)]
     app = Starlette(
         routes=[
+            *v1_endpoint.routes(services),
             *endpoint.routes(services, profiles),
             *(route for system in systems for route in system.routes(services)),
         ],

@@ -82,6 +82,7 @@ DOORS = {
     "WS /api/v1/ws/{feed}": Door("WS", "/api/v1/ws/mine", (403, 403, 101, 101)),
     "WS /api/v1/ws/{feed}/{argument}": Door("WS", "/api/v1/ws/adw-state/1", (403, 403, 403, 101)),
     "WS /ws": Door("WS", "/ws?channel=orders", (101, 101, 101, 101)),
+    "WS /ws/v1": Door("WS", "/ws/v1", (101, 101, 101, 101)),
     "WS /ws/connect": Door("WS", "/ws/connect", (101, 101, 101, 101)),
     "WS /ws/channel/{name}": Door("WS", "/ws/channel/orders", (101, 101, 101, 101)),
     "WS /": Door("WS", "/", (401, 101, 101, 101)),

@@ -19,6 +19,7 @@ from tests.transport.served import served
 WEBSOCKETS = (
     "/ws",
     "/ws?token=ann",
+    "/ws/v1",
     "/ws/connect",
     "/ws/channel/missions",
     "/ws/short/tasks",
