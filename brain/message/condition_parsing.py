@@ -61,9 +61,14 @@ def parse_condition(where: Any) -> Condition:
     Filters that say the same are equal. Raises `FilterRefused`.
     """
     condition = Parser().filter(where, 1)
+    check_bytes(condition)
+    return condition
+
+
+def check_bytes(condition: Condition) -> None:
+    """Raise `FilterRefused` for a filter that is too long."""
     if len(condition.json.encode()) > MOST_BYTES:
         raise FilterRefused(f"where: a filter may have {MOST_BYTES} bytes as JSON")
-    return condition
 
 
 class Parser:
