@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
+from functools import cached_property
 from typing import Any, Literal
 
 from brain.message.column_kinds import NOT_FINITE
@@ -58,9 +59,16 @@ class Column:
     name: str
     kind: Kind = "unbound"
 
+    @cached_property
+    def place(self) -> tuple[str, Kind]:
+        """Equal for equal columns; made once, as it is needed for every row."""
+        return (self.name, self.kind)
+
 
 class RowValues:
     """The values of one row, each read when it is first compared."""
+
+    __slots__ = ("_keys", "_omitted", "_row")
 
     def __init__(self, row: Row, omitted: Container[str] | None) -> None:
         """`omitted`: the columns that the event leaves out; None: all that the row lacks."""
@@ -70,10 +78,9 @@ class RowValues:
 
     def key(self, column: Column) -> Key | NoKey:
         """Return what to compare. Raises `RowNotShown` if the row is no object."""
-        place = (column.name, column.kind)
-        found = self._keys.get(place)
+        found = self._keys.get(column.place)
         if found is None:
-            found = self._keys[place] = self._read(column)
+            found = self._keys[column.place] = self._read(column)
         return found
 
     def _read(self, column: Column) -> Key | NoKey:

@@ -91,10 +91,14 @@ class Compare:
     comparison: Comparison
     operand: Operand
 
+    @cached_property
+    def _compare(self) -> Callable[[Any, Any], bool]:
+        return COMPARE[self.comparison]
+
     def verdict(self, values: RowValues) -> Verdict:
         key = values.key(self.column)
-        if not isinstance(key, NoKey):
-            return COMPARE[self.comparison](key, self.operand.key)
+        if type(key) is not NoKey:
+            return self._compare(key, self.operand.key)
         if key is NoKey.NULL:
             return False
         # A value that is too large differs. One of another type might be omitted because it cannot

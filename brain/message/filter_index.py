@@ -162,32 +162,36 @@ class Look:
     """What conditions say of the row of one event, after it and before."""
 
     def __init__(self, event: Event) -> None:
-        self._event = event
+        self._operation = event.operation
         self._is_update = event.operation is Operation.UPDATE
-        self._after: dict[Rest, Verdict] = {}
-        self._before: dict[Rest, Verdict] = {}
-        self._values_after = values_of(event.row, event.omitted)
+        self._concerns_all = event.operation in (Operation.TRUNCATE, Operation.RESET)
+        self._after = Verdicts(values_of(event.row, event.omitted))
         # Which values of the row before were left out is not in the log: any that it lacks.
-        self._values_before = values_of(event.former, None) if self._is_update else None
-        self.evaluations = 0
+        former = values_of(event.former, None) if self._is_update else None
+        self._before = Verdicts(former)
+
+    @property
+    def evaluations(self) -> int:
+        return len(self._after.known) + len(self._before.known)
 
     def match(self, match: Match, rest: Rest, topic: FilteredTopic) -> Match | None:
         """Return how the event concerns a topic, of which all but `rest` is a `match`."""
-        if self._event.operation in (Operation.TRUNCATE, Operation.RESET):
+        if self._concerns_all:
             return match
         if match is Match.LEAVES:
-            return match if self._before_event(rest) is not False else None
-        verdict = self._after_event(rest)
+            return match if self._before.of(rest) is not False else None
+        verdict = self._after.of(rest)
         if verdict is True:
             return match
         if verdict is None:
             return self._undecided(match)
         # The client saw the row if it matched: otherwise the row rules would let it enter.
-        is_visible = self._is_update and match is Match.MATCHES
-        return Match.LEAVES if is_visible and self._was_matched(rest, topic) else None
+        if not self._is_update or match is Match.ENTERS or self._before.of(rest) is False:
+            return None
+        return Match.LEAVES if self._before.evaluate(topic.where) is not False else None
 
     def _undecided(self, match: Match) -> Match | None:
-        match self._event.operation:
+        match self._operation:
             case Operation.DELETE:
                 return match
             case Operation.PUBLISH:
@@ -195,35 +199,31 @@ class Look:
             case _:
                 return Match.UNDECIDED
 
-    def _was_matched(self, rest: Rest, topic: FilteredTopic) -> bool:
-        if self._before_event(rest) is False:
+
+class Verdicts:
+    """What conditions say of one row, each evaluated once."""
+
+    def __init__(self, values: RowValues | None) -> None:
+        self._values = values
+        self.known: dict[Rest, Verdict] = {}
+
+    def of(self, rest: Rest) -> Verdict:
+        if rest in self.known:
+            return self.known[rest]
+        verdict = self.known[rest] = self.evaluate(rest.condition)
+        return verdict
+
+    def evaluate(self, condition: Condition) -> Verdict:
+        if self._values is None:
             return False
-        return verdict_of(topic.where, self._values_before) is not False
-
-    def _after_event(self, rest: Rest) -> Verdict:
-        if rest not in self._after:
-            self.evaluations += 1
-            self._after[rest] = verdict_of(rest.condition, self._values_after)
-        return self._after[rest]
-
-    def _before_event(self, rest: Rest) -> Verdict:
-        if rest not in self._before:
-            self.evaluations += 1
-            self._before[rest] = verdict_of(rest.condition, self._values_before)
-        return self._before[rest]
+        try:
+            return condition.verdict(self._values)
+        except RowNotShown:
+            return False  # what was published is no object
 
 
 def values_of(row: Row | None, omitted: tuple[str, ...] | None) -> RowValues | None:
     return None if row is None else RowValues(row, omitted)
-
-
-def verdict_of(condition: Condition, values: RowValues | None) -> Verdict:
-    if values is None:
-        return False
-    try:
-        return condition.verdict(values)
-    except RowNotShown:
-        return False  # what was published is no object
 
 
 def split(where: Condition) -> tuple[list[Filter], Condition]:

@@ -216,13 +216,11 @@ class Trial:
     def __init__(
         self, connection: asyncpg.Connection, log: Log, random: Random, types: Sequence[Type]
     ) -> None:
+        """`types` are those of its columns."""
         self._connection = connection
         self._log = log
         self._random = random
-        self.columns = {
-            f"{type.name} {number}": type
-            for number, type in enumerate(random.sample(types, random.randrange(2, 9)))
-        }
+        self.columns = {f"{type.name} {number}": type for number, type in enumerate(types)}
         if random.random() < 0.2:  # a name that the language has
             self.columns["or"] = random.choice(types)
         self.index: FilterIndex[int] = FilterIndex()
@@ -288,7 +286,8 @@ class Trial:
         before = await self.matching()
         start = await self._log.tick()
         for id in range(count):
-            some = self._random.sample(sorted(self.columns), self._random.randrange(1, 3))
+            count = self._random.randint(1, len(self.columns))
+            some = self._random.sample(sorted(self.columns), count)
             changes = ", ".join(
                 f"{quoted(name)} = {literal(random_value(self._random, self.columns[name]))[1:]}"
                 for name in some
@@ -343,15 +342,24 @@ def literal(value: str | None) -> str:
 
 
 async def run_seed(
-    connection: asyncpg.Connection, url: str, seed: int, rows: int = 40, filters: int = 40
+    connection: asyncpg.Connection,
+    url: str,
+    seed: int,
+    *,
+    has_all_types: bool = False,
+    rows: int = 40,
+    filters: int = 40,
 ) -> Counter[Match | None]:
     """Play one seed in a database that has the schema; return what was compared."""
+    random = Random(seed)
+    await connection.execute("SET jit = off")  # as in the sessions of Brain
     has_icu = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM pg_collation WHERE collname = $1)", ICU_COLLATION
     )
     types = (*TYPES, *ICU_TYPES) if has_icu else TYPES
     async with reading(url) as log:
-        trial = Trial(connection, log, Random(seed), types)
+        count = len(types) if has_all_types else random.randrange(2, 9)
+        trial = Trial(connection, log, random, random.sample(types, count))
         await trial.create()
         try:
             await trial.add_filters(filters)
