@@ -9,9 +9,11 @@ What a wire format does with a filter:
 3. a `FilteredTopic` with that condition is what a client subscribes to. Equal ones are equal
    objects, by which cohorts are shared, and `FilteredTopic.size` is what it counts in limits;
 4. `FilterIndex.add` and `remove` keep it, `find` and `match` say what an event means to it;
-5. `rows_statement` (`brain/database/row_conditions.py`) is the same condition in SQL.
+5. `condition_in_sql` (`brain/database/row_conditions.py`) is the same condition in SQL: it may
+   follow `brain.select_statement` after an AND.
 
-All of these raise `FilterRefused` with a sentence for the client.
+1, 2 and 5 raise `FilterRefused` with a sentence for the client. If a watch changes, conditions have
+to be bound again: until then, what does not fit the types that they know is `UNDECIDED`.
 
 Equality conditions, and null, are looked up in an `EqualityIndex`, whatever their number. The rest
 of a filter is evaluated for the events that have those values, once per event for all filters with
@@ -36,6 +38,7 @@ from weakref import WeakValueDictionary
 from brain.errors import RowNotShown
 from brain.message.comparison_keys import RowValues
 from brain.message.condition import EVERYTHING, All, Condition, IsNull, OneOf, Verdict, all_of
+from brain.message.condition_binding import comparisons
 from brain.message.equality_index import EqualityIndex
 from brain.message.event import Event, Operation
 from brain.message.json_text import string_of
@@ -107,8 +110,11 @@ class FilterIndex(Generic[T]):
         return bool(self._entries)
 
     def add(self, topic: FilteredTopic, item: T) -> None:
+        """Raises `TypeError` for a condition whose columns have no types."""
         entry = self._entries.get(topic)
         if entry is None:
+            if any(one.column.kind == "unbound" for one in comparisons(topic.where)):
+                raise TypeError("the types of the columns of a filter have to be looked up first")
             filters, condition = split(topic.where)
             entry = self._entries[topic] = Entry(topic, self._rest(condition))
             for where in filters:

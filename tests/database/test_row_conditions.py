@@ -263,6 +263,35 @@ async def found_in_sql(connection: asyncpg.Connection, condition: Condition) -> 
     return [row["id"] for row in rows]
 
 
+async def test_a_condition_narrows_what_a_snapshot_selects(connection: asyncpg.Connection) -> None:
+    """Row rules come first, whatever a filter has in it."""
+    await connection.execute(THINGS)
+    await connection.execute(
+        """
+        INSERT INTO things (id, status, total) VALUES (1, 'open', 5), (2, 'open', 15), (3, 'x', 15);
+        SELECT brain.restrict('things', '{"status": "status"}');
+        """
+    )
+    (access,) = await connection.fetch(
+        """SELECT allowed FROM brain.row_access('{things}', '{"status": "open"}')"""
+    )
+    condition = await bound(connection, {"or": [{"total": {"gt": 10}}, {"id": {"gt": 2}}]})
+    statement = await connection.fetchval(
+        "SELECT brain.select_statement(w, false, $1::text::jsonb) FROM brain.watched w"
+        " WHERE channel = 'things'",
+        access["allowed"],
+    )
+    text = await condition_in_sql(connection, "things", condition)
+    await connection.execute("SELECT brain.open_reader()")
+    async with undone(connection):
+        await connection.execute(PINNED)
+        rows = await connection.fetch(
+            "SELECT * FROM pg_temp.brain_read($1) r (data)", f"{statement} AND {text}"
+        )
+
+    assert [json.loads(row["data"])["id"] for row in rows] == [2]
+
+
 async def test_a_value_is_a_literal_whatever_it_has_in_it(
     database: str, connection: asyncpg.Connection
 ) -> None:

@@ -226,6 +226,20 @@ def test_equal_filters_are_one_topic() -> None:
     assert [items for _, items in index.find(written('{"total" : 2}'))] == [{"a", "b"}]
 
 
+def test_a_filter_without_types_is_no_topic() -> None:
+    index: FilterIndex[str] = FilterIndex()
+    for where in ({"total": 1}, {"or": [{"total": {"gt": 1}}, {"status": "open"}]}):
+        with pytest.raises(TypeError, match="looked up first"):
+            index.add(FilteredTopic("tasks", where=parse_condition(where)), "client")
+    assert not index
+
+
+def test_a_filter_without_conditions_matches_all_rows() -> None:
+    assert matched({}, written("{}")) is Match.MATCHES
+    assert matched({"or": []}, written("{}")) is None
+    assert matched({"or": []}, event(Operation.TRUNCATE)) is Match.MATCHES
+
+
 def test_the_size_of_a_topic_counts_what_it_keeps() -> None:
     assert topic({"status": "open"}).size == 2
     assert topic({"status": "open"}, rows=RULES).size == 3
