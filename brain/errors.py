@@ -21,6 +21,7 @@ BrainError
 │   └── SchemaGone
 ├── CursorLost                      the log does not hold what follows a cursor
 ├── RowNotShown                     a wire format cannot show a row
+├── FilterRefused                   422: a filter is malformed, or not one of the table's rows
 ├── MessageRefused                  422: what was published is no message
 │   └── MessageTooLarge             413
 ├── TooManyConnections              429 or 503: a WebSocket is refused
@@ -121,6 +122,12 @@ class MigrationUnsupported(MigrationError):
 
 class RowNotShown(BrainError):
     """A row has a value that a wire format cannot show."""
+
+
+class FilterRefused(BrainError):
+    """A filter is malformed, or compares what the columns of its channel do not have."""
+
+    http_status = 422
 
 
 class SchemaGone(MigrationError):

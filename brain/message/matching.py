@@ -46,6 +46,8 @@ class Match(Enum):
     MATCHES = "matches"
     ENTERS = "enters"
     """The client could not see the row before the event."""
+    UNDECIDED = "undecided"
+    """The event does not say whether the row matches: the client has to load it again."""
     LEAVES = "leaves"
     """The row matched the filter and the row rules before the event, and does not after it."""
 

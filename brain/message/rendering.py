@@ -62,16 +62,9 @@ class Encoding:
         name = self._names[match]
         if name in event.frames:
             return event.frames[name]
-        wire_format = self.wire_format
         frame = None
         try:
-            match match:
-                case Match.MATCHES:
-                    text = wire_format.render(event)
-                case Match.ENTERS:
-                    text = wire_format.render(event.entering())
-                case Match.LEAVES:
-                    text = wire_format.render_leaving(event)
+            text = self._text(event, match)
             if text is not None:
                 frame = self.framing.frame(text)
         except RowNotShown as error:
@@ -81,6 +74,17 @@ class Encoding:
             self._report(event, f"{type(error).__name__}: {error}", error)
         event.frames[name] = frame
         return frame
+
+    def _text(self, event: Event, match: Match) -> str | None:
+        match match:
+            case Match.MATCHES:
+                return self.wire_format.render(event)
+            case Match.ENTERS:
+                return self.wire_format.render(event.entering())
+            case Match.LEAVES:
+                return self.wire_format.render_leaving(event)
+            case Match.UNDECIDED:
+                return None  # of no filter that is equality alone
 
     def _report(self, event: Event, reason: str, unexpected: Exception | None = None) -> None:
         what = event.key or "a message without a key"
