@@ -60,6 +60,11 @@ class Delivery:
                 self._next += 1
         return by_cohort(self._found[start : self._next])
 
+    def resets(self, piece: Sequence[Event]) -> list[Event]:
+        """Return the events of a piece after which clients may lack rows."""
+        in_piece = {event.id for event in piece}
+        return [one.event for one in self._found if one.resets and one.event.id in in_piece]
+
     def encoder(self, cohort: Cohort) -> Callable[[Event], Iterable[bytes]]:
         """Return what yields the frames that a cohort gets for each event of the run."""
         found = self._encoders.get(cohort)

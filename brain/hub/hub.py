@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from brain.hub.subscription_index import SubscriptionIndex
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
+from brain.message.filter_index import FilterIndexStatistics
 from brain.message.matching import Match
 from brain.message.rendering import Encoding
 from brain.message.run import whole_runs
@@ -44,6 +45,8 @@ class HubStatistics(NamedTuple):
     lagging: int
     """Subscribers that have not been sent everything."""
     cohorts: int
+    filters: FilterIndexStatistics
+    """Of the clients that keep up."""
 
 
 class Hub:
@@ -77,8 +80,8 @@ class Hub:
         self._of_user: dict[str, set[Subscriber]] = {}
         self._cohorts: dict[tuple[str, SubscriptionSet], Cohort] = {}
         self._index = SubscriptionIndex()
-        self._sent_a_reset: set[Subscriber] = set()
-        """Those that may want the rows again."""
+        self._sent_resets: dict[Subscriber, list[Event]] = {}
+        """Those that may want the rows again, with what they were sent as a reset."""
         self._heartbeat_at: dict[str, float] = {}
         """When the clients of a wire format were sent their last heartbeat."""
         self._slow = SlowConsumers(self._feed, later)
@@ -105,7 +108,7 @@ class Hub:
         after: Cursor | None = None,
         user: str | None = None,
         conflates: bool = False,
-        reload: Callable[[], None] | None = None,
+        reload: Callable[[Sequence[Event]], None] | None = None,
         on_live: Callable[[], None] | None = None,
     ) -> Subscriber:
         """Add a subscriber that is catching up, from `after` or from here."""
@@ -142,7 +145,7 @@ class Hub:
         """Remove a subscriber, wherever it stands."""
         self._detach(subscriber)
         self._subscribers.discard(subscriber)
-        self._sent_a_reset.discard(subscriber)
+        self._sent_resets.pop(subscriber, None)
         if subscriber.user is not None:
             others = self._of_user.get(subscriber.user, set())
             others.discard(subscriber)
@@ -177,7 +180,7 @@ class Hub:
                 self._cursor = batch.cursor
                 for subscriber in list(self._slow.ahead):
                     self._feed(subscriber)
-                for subscriber in list(self._sent_a_reset):
+                for subscriber in list(self._sent_resets):
                     self._reloads(subscriber)
                 for callback in list(self.after_delivery):
                     callback()
@@ -237,6 +240,7 @@ class Hub:
             self._ring.held_bytes,
             len(self._slow.lagging),
             len(self._cohorts),
+            self._index.statistics(),
         )
 
     def _deliver_in_pieces(self, events: Sequence[Event]) -> None:
@@ -277,12 +281,12 @@ class Hub:
             self._send_commit(last, now)
 
     def _send_to_cohorts(self, piece: Sequence[Event], delivery: Delivery, now: float) -> None:
-        resets = [event for event in piece if event.operation is Operation.RESET]
+        resets = delivery.resets(piece)
         whole, parts = delivery.concerned(piece)
         for cohort in whole | parts.keys():
             # Before it is sent: a subscriber that pauses meanwhile leaves its cohort.
-            if resets and any(map(cohort.subscriptions.match, resets)):
-                self._sent_a_reset.update(cohort.members)
+            for event in filter(cohort.subscriptions.resets, resets):
+                self._note_reset(cohort.members, event)
             matched = parts.get(cohort)
             if isinstance(cohort.encoding, SubscriptionEncoding):
                 events = piece if matched is None else [event for event, _ in matched]
@@ -302,23 +306,26 @@ class Hub:
             if isinstance(cohort.encoding, SubscriptionEncoding):
                 cohort.write(cohort.encoding.encode_commit(event), now)
 
+    def _note_reset(self, subscribers: Iterable[Subscriber], event: Event) -> None:
+        for subscriber in subscribers:
+            if subscriber.reload is not None:
+                self._sent_resets.setdefault(subscriber, []).append(event)
+
     def _reloads(self, subscriber: Subscriber) -> bool:
-        """Return True for a subscriber that, after a reset in its chunk, gets the rows again."""
-        if subscriber not in self._sent_a_reset:
+        """Return True for a subscriber that, after a reset in its chunk, catches up anew."""
+        events = self._sent_resets.pop(subscriber, ())
+        if not events or subscriber.reload is None:
             return False
-        self._sent_a_reset.discard(subscriber)
-        if subscriber.reload is None:
-            return False
-        subscriber.reload()
-        return True
+        subscriber.reload(events)
+        return subscriber.position == CATCHING_UP
 
     def _send_to_user(self, user: str, piece: Sequence[Event], delivery: Delivery) -> None:
         """Send private messages to those connections of their recipient that keep up."""
         resets = [event for event in piece if event.operation is Operation.RESET]
         for subscriber in list(self._of_user.get(user, ())):
             if self._cohort_of(subscriber) is not None:
-                if any(map(subscriber.subscriptions.match, resets)):
-                    self._sent_a_reset.add(subscriber)
+                for event in filter(subscriber.subscriptions.resets, resets):
+                    self._note_reset([subscriber], event)
                 encode = delivery.private_encoder(subscriber)
                 frames = b"".join(frame for event in piece for frame in encode(event))
                 if frames:
@@ -374,8 +381,8 @@ class Hub:
                 yield frame
                 size += len(frame)
             self.caches.looked_into(event)
-            if event.operation is Operation.RESET and subscriber.subscriptions.match(event):
-                self._sent_a_reset.add(subscriber)
+            if subscriber.subscriptions.resets(event):
+                self._note_reset([subscriber], event)
                 return
             if size >= CHUNK_BYTES:
                 return

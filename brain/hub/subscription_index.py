@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
 from brain.hub.cohort import Cohort
-from brain.message.equality_index import EqualityIndex
-from brain.message.event import Event
+from brain.message.event import Event, Operation
+from brain.message.filter_index import FilterIndex, FilterIndexStatistics
 from brain.message.matching import Match
 
 Matched = list[tuple[Event, Match]]
@@ -21,6 +21,8 @@ class Found(NamedTuple):
     """Those with the whole channel."""
     parts: Mapping[Cohort, Match]
     """Those with parts of it that it concerns."""
+    resets: bool
+    """True if clients lack rows after it: it is a reset, or does not say whether a row matches."""
 
 
 def by_cohort(found: Iterable[Found]) -> tuple[set[Cohort], dict[Cohort, Matched]]:
@@ -47,7 +49,7 @@ class ChannelIndex:
     def __init__(self) -> None:
         self.whole: set[Cohort] = set()
         """Those with the whole channel."""
-        self.parts: EqualityIndex[Cohort] = EqualityIndex()
+        self.parts: FilterIndex[Cohort] = FilterIndex()
         """Those with rows of it, by key or by filter."""
 
 
@@ -84,17 +86,21 @@ class SubscriptionIndex:
             channel = self._channels.get(event.channel)
             if channel is None:
                 continue
-            parts = self._in_parts(channel, event) if channel.parts else {}
+            ways = sorted(channel.parts.find(event), key=order, reverse=True)
+            parts: dict[Cohort, Match] = {}
+            # Of the ways in which an event concerns a cohort, the first one in `Match` holds.
+            for match, cohorts in ways:
+                parts.update(dict.fromkeys(cohorts, match))
             if channel.whole or parts:
-                found.append(Found(event, channel.whole, parts))
+                is_reset = event.operation is Operation.RESET
+                resets = is_reset or any(match is Match.UNDECIDED for match, _ in ways)
+                found.append(Found(event, channel.whole, parts, resets))
         return found
 
-    def _in_parts(self, channel: ChannelIndex, event: Event) -> dict[Cohort, Match]:
-        found: dict[Cohort, Match] = {}
-        # Of the ways in which an event concerns a cohort, the first one in `Match` holds.
-        for match, cohorts in sorted(channel.parts.find(event), key=order, reverse=True):
-            found.update(dict.fromkeys(cohorts, match))
-        return found
+    def statistics(self) -> FilterIndexStatistics:
+        """Return what the filters of all channels take."""
+        each = [channel.parts.statistics() for channel in self._channels.values()]
+        return FilterIndexStatistics(*map(sum, zip((0, 0, 0, 0), *each, strict=True)))
 
 
 ORDER = {match: place for place, match in enumerate(Match)}

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from brain.errors import LogUnavailable
-from brain.message.equality_index import selects
 from brain.message.event import Event
+from brain.message.filter_index import selects
 from brain.message.matching import Match
 from brain.message.rendering import MOST_FRAMES, Encoding, Framing
 from brain.message.row import Row

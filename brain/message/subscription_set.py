@@ -6,8 +6,8 @@ from dataclasses import replace
 from functools import cached_property
 from weakref import WeakValueDictionary
 
-from brain.message.equality_index import EqualityIndex
-from brain.message.event import Event
+from brain.message.event import Event, Operation
+from brain.message.filter_index import FilterIndex
 from brain.message.matching import Match, Topic
 from brain.message.topic_handle import TopicHandle, topic_handle
 
@@ -18,7 +18,7 @@ class HandleIndex:
     def __init__(self, topics: frozenset[Topic]) -> None:
         self._order = {match: place for place, match in enumerate(Match)}
         self._whole: dict[str, list[TopicHandle]] = {}
-        self._parts: dict[str, EqualityIndex[TopicHandle]] = {}
+        self._parts: dict[str, FilterIndex[TopicHandle]] = {}
         self._private = self._parts
         """Without row rules: messages to this user alone are not restricted by them."""
         if any(topic.rows for topic in topics):
@@ -28,9 +28,9 @@ class HandleIndex:
             if topic.is_whole:
                 self._whole.setdefault(topic.channel, []).append(handle)
                 continue
-            self._parts.setdefault(topic.channel, EqualityIndex()).add(topic, handle)
+            self._parts.setdefault(topic.channel, FilterIndex()).add(topic, handle)
             if self._private is not self._parts:
-                private = self._private.setdefault(topic.channel, EqualityIndex())
+                private = self._private.setdefault(topic.channel, FilterIndex())
                 private.add(replace(topic, rows=None), handle)
 
     def matches(self, event: Event) -> list[tuple[TopicHandle, Match]]:
@@ -59,10 +59,11 @@ class SubscriptionSet:
         self.rows = {t.channel: t.rows for t in topics if t.rows is not None}
         """Of the channels with row rules, which rows the client may see."""
         self._whole = frozenset(topic.channel for topic in topics if topic.is_whole)
-        self._parts: dict[str, EqualityIndex[Topic]] = {}
+        self._parts: dict[str, FilterIndex[Topic]] = {}
         for topic in topics:
             if topic.channel not in self._whole:
-                self._parts.setdefault(topic.channel, EqualityIndex()).add(topic, topic)
+                self._parts.setdefault(topic.channel, FilterIndex()).add(topic, topic)
+        self._has_conditions = any(topic.has_condition for topic in topics)
         self._private: SubscriptionSet | None = None
         """Without row rules: messages to this user alone are not restricted by them."""
         if self.rows:
@@ -85,6 +86,14 @@ class SubscriptionSet:
         Other than for `match`, an update by which a row begins to match a filter lets it enter.
         """
         return self._handles.matches(event)
+
+    def resets(self, event: Event) -> bool:
+        """Return True if, after `event`, the client lacks rows of one of these subscriptions."""
+        if event.operation is Operation.RESET:
+            return self.match(event) is not None
+        if not self._has_conditions:
+            return False
+        return any(match is Match.UNDECIDED for _, match in self.matches(event))
 
     @property
     def handles(self) -> list[TopicHandle]:
