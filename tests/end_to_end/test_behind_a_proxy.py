@@ -1,4 +1,4 @@
-"""Brain's pages behind proxies: another port, TLS and a path, as the files in `deploy/` have them."""
+"""Brain's pages behind proxies, with TLS and below a path, as the files in `deploy/` have them."""
 
 from __future__ import annotations
 
