@@ -21,8 +21,9 @@ from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.message.matching import Match
-from brain.message.rendering import Encoding, SubscriptionEncoding
+from brain.message.rendering import Encoding
 from brain.message.run import whole_runs
+from brain.message.subscription_encoding import SubscriptionEncoding
 from brain.message.subscription_set import SubscriptionSet
 from brain.message.wire_format import WireFormat
 

@@ -30,6 +30,7 @@ from brain.message.commands import (
     Unsubscribe,
 )
 from brain.message.cursor import Cursor
+from brain.message.encodings import encoding_of
 from brain.message.matching import (
     TOO_MANY_COMBINATIONS,
     Filter,
@@ -38,7 +39,6 @@ from brain.message.matching import (
     has_too_many_combinations,
     requested_topics,
 )
-from brain.message.rendering import encoding_of
 from brain.message.subscription_set import SubscriptionSet, subscription_set
 from brain.message.wire_format import Welcome, WireFormat
 from brain.session.admission import Admitted

@@ -13,9 +13,9 @@ from brain.hub.cohort import Cohort
 from brain.hub.subscription_index import SubscriptionIndex, by_cohort
 from brain.message.base_format import BaseFormat
 from brain.message.cursor import Cursor
+from brain.message.encodings import encoding_of
 from brain.message.event import Event, Operation
 from brain.message.matching import Topic, parse_filter, requested_topics
-from brain.message.rendering import encoding_of
 from brain.message.subscription_set import SubscriptionSet, subscription_set
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING
 from tests.message.rows import optional
