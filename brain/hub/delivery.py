@@ -8,7 +8,7 @@ from functools import cached_property
 from brain.hub.cohort import Cohort
 from brain.hub.subscriber import Subscriber
 from brain.hub.subscription_index import Matched, SubscriptionIndex, by_cohort
-from brain.message.event import Event
+from brain.message.event import Event, Operation
 from brain.message.run import Run
 
 Concerned = tuple[set[Cohort], dict[Cohort, Matched]]
@@ -36,7 +36,8 @@ class Delivery:
         Yield events that are sent in one write each.
 
         They have one recipient, or none, and about so many bytes. What ends a transaction that
-        began before the run is the last of its piece.
+        began before the run is the last of its piece, and so is a reset: some clients get the rows
+        after it, and nothing before.
         """
         events, start, size = self._events, 0, 0
         for number, event in enumerate(events, start=1):
@@ -46,6 +47,7 @@ class Delivery:
                 or size >= most_bytes
                 or events[number].recipient != event.recipient
                 or event.id in self.run.begun_before
+                or event.operation is Operation.RESET
             ):
                 yield events[start:number]
                 start, size = number, 0
