@@ -2,45 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from brain.hub.cohort import Cohort
-from brain.message.event import Event, Operation
-from brain.message.filter_index import FilterIndex, FilterIndexStatistics
+from brain.message.event import Event
+from brain.message.filter_index import FilterIndex
 from brain.message.matching import Match
 
 Matched = list[tuple[Event, Match]]
-
-
-class Found(NamedTuple):
-    """How an event concerns cohorts."""
-
-    event: Event
-    whole: Set[Cohort]
-    """Those with the whole channel."""
-    parts: Mapping[Cohort, Match]
-    """Those with parts of it that it concerns."""
-    resets: bool
-    """True if clients lack rows after it: it is a reset, or does not say whether a row matches."""
-
-
-def by_cohort(found: Iterable[Found]) -> tuple[set[Cohort], dict[Cohort, Matched]]:
-    """
-    Return the cohorts that events concern.
-
-    Those with a whole channel may be concerned by any of the events; the others by those with
-    which they are returned.
-    """
-    whole: set[Cohort] = set()
-    parts: dict[Cohort, Matched] = {}
-    for one in found:
-        whole |= one.whole
-        for cohort, match in one.parts.items():
-            parts.setdefault(cohort, []).append((one.event, match))
-    for cohort in whole & parts.keys():
-        del parts[cohort]
-    return whole, parts
 
 
 class ChannelIndex:
@@ -79,28 +48,33 @@ class SubscriptionIndex:
             if not channel.whole and not channel.parts:
                 del self._channels[topic.channel]
 
-    def find(self, events: Iterable[Event]) -> list[Found]:
-        """Return how `events` concern cohorts, without those that concern none."""
-        found = []
+    def find(self, events: Sequence[Event]) -> tuple[set[Cohort], dict[Cohort, Matched]]:
+        """
+        Return the cohorts that `events` concern.
+
+        Those with a whole channel may be concerned by any of the events; the others by those with
+        which they are returned.
+        """
+        whole: set[Cohort] = set()
+        parts: dict[Cohort, Matched] = {}
         for event in events:
             channel = self._channels.get(event.channel)
             if channel is None:
                 continue
-            ways = sorted(channel.parts.find(event), key=order, reverse=True)
-            parts: dict[Cohort, Match] = {}
-            # Of the ways in which an event concerns a cohort, the first one in `Match` holds.
-            for match, cohorts in ways:
-                parts.update(dict.fromkeys(cohorts, match))
-            if channel.whole or parts:
-                is_reset = event.operation is Operation.RESET
-                resets = is_reset or any(match is Match.UNDECIDED for match, _ in ways)
-                found.append(Found(event, channel.whole, parts, resets))
-        return found
+            whole |= channel.whole
+            if channel.parts:
+                for cohort, match in self._in_parts(channel, event).items():
+                    parts.setdefault(cohort, []).append((event, match))
+        for cohort in whole & parts.keys():
+            del parts[cohort]
+        return whole, parts
 
-    def statistics(self) -> FilterIndexStatistics:
-        """Return what the filters of all channels take."""
-        each = [channel.parts.statistics() for channel in self._channels.values()]
-        return FilterIndexStatistics(*map(sum, zip((0, 0, 0, 0), *each, strict=True)))
+    def _in_parts(self, channel: ChannelIndex, event: Event) -> dict[Cohort, Match]:
+        found: dict[Cohort, Match] = {}
+        # Of the ways in which an event concerns a cohort, the first one in `Match` holds.
+        for match, cohorts in sorted(channel.parts.find(event), key=order, reverse=True):
+            found.update(dict.fromkeys(cohorts, match))
+        return found
 
 
 ORDER = {match: place for place, match in enumerate(Match)}

@@ -12,6 +12,7 @@ from math import isfinite, prod
 from typing import Any, Protocol
 
 from brain.message.condition import EVERYTHING, Condition
+from brain.message.event import Event, Operation
 from brain.message.json_text import (
     is_unicode,
     scalar,
@@ -49,6 +50,11 @@ class Match(Enum):
     """The event does not say whether the row matches: the client has to load it again."""
     LEAVES = "leaves"
     """The row matched the filter and the row rules before the event, and does not after it."""
+
+
+def is_reset(event: Event, match: Match) -> bool:
+    """Return True if a client that `event` concerns so lacks rows after it, until it loads them."""
+    return event.operation is Operation.RESET or match is Match.UNDECIDED
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from brain.errors import FilterRefused
+import asyncio
+from collections.abc import Sequence
+
+from brain.errors import FilterRefused, LogUnavailable
 from brain.message.commands import OpenSubscription, Refuse
 from brain.message.matching import ReadAccess, Topic, has_too_many_combinations
-from brain.session.session import SessionContext
-from brain.session.topic_subscriptions import TopicSubscriptions, may_read, topic_of
+from brain.session.session import RETRY_SECONDS, SessionContext
+from brain.session.topic_subscriptions import may_read, topic_of
 
 MOST_EVALUATED = 1000
 """Values that the filters of a client compare for each event, besides those that are looked up."""
+COLUMNS_CHANGED = "the columns that the filter compares have changed"
 
 
 async def granted_topic(
     command: OpenSubscription,
     access: ReadAccess,
     context: SessionContext,
-    subscriptions: TopicSubscriptions,
+    former: frozenset[Topic] = frozenset(),
 ) -> Topic | Refuse:
     """
-    Return the topic for a client with these subscriptions, or why it gets none.
+    Return the topic for a client that has `former` ones, or why it gets none.
 
     Raises `LogUnavailable`.
     """
@@ -28,14 +32,14 @@ async def granted_topic(
     topic = await bound_topic(command, access, context)
     if isinstance(topic, Refuse):
         return topic
-    topics = subscriptions.topics(access, with_implied=False) | {topic}
+    topics = former | {topic}
     if sum(one.evaluated for one in topics) > MOST_EVALUATED:
         reason = (
             f"the filters of a client may compare {MOST_EVALUATED} values together, besides those"
             " that a row has to equal"
         )
-    elif not subscriptions.has_room(topic) or has_too_many_combinations(topics):
-        reason = "too many subscriptions"
+    elif has_too_many_combinations(topics):
+        reason = "too many subscriptions: their lists and row rules have too many combinations"
     else:
         return topic
     return Refuse(reason, "too_many_subscriptions", command.id)
@@ -54,3 +58,21 @@ async def bound_topic(
     except FilterRefused as error:
         return Refuse(str(error), "invalid_filter", command.id)
     return topic_of(command, where, access) or Refuse("", "not_allowed")
+
+
+async def rebound_topics(
+    commands: Sequence[OpenSubscription], access: ReadAccess, context: SessionContext
+) -> list[Topic | Refuse]:
+    """
+    Return the topic of each command, after columns have changed.
+
+    Raises `LogUnavailable` if they cannot be looked up for long.
+    """
+    failure = LogUnavailable()
+    for seconds in RETRY_SECONDS:
+        await asyncio.sleep(seconds)
+        try:
+            return [await bound_topic(command, access, context) for command in commands]
+        except LogUnavailable as error:
+            failure = error
+    raise failure

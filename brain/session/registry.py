@@ -44,7 +44,7 @@ class SessionRegistry:
         self.presence = presence
         self._open: dict[UUID, Registered] = {}
         self.changes = 0
-        """How often what clients may read has changed, or may have."""
+        """How often what clients may read, or what filters mean, has changed, or may have."""
 
     def add(self, session: Registered) -> None:
         self._open[session.client.connection_id] = session
@@ -69,6 +69,7 @@ class SessionRegistry:
 
     def rebind_filters(self, channels: frozenset[str]) -> None:
         """Have sessions look up again what filters on these channels mean."""
+        self.changes += 1
         for session in list(self._open.values()):
             session.rebind_filters(channels)
 

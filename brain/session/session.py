@@ -129,6 +129,7 @@ class Session(ABC):
             raise
         if self._is_open and self._changes != self._context.registry.changes:
             self.reauthorize()
+            self.rebind_filters(self.client.channels)
 
     def message_received(self, message: str | bytes) -> None:
         """Handle a message of the client, within its limits."""

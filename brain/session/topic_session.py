@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 from brain.auth.identity import Identity
@@ -45,9 +44,9 @@ from brain.session.admission import Admitted
 from brain.session.awaited import MOST_AWAITED, AwaitedByClient
 from brain.session.catch_up import Sources
 from brain.session.channel_session import ChannelSession, SessionRequest, parse_cursor
-from brain.session.granting import bound_topic, granted_topic
+from brain.session.granting import COLUMNS_CHANGED, granted_topic, rebound_topics
 from brain.session.joined_access import joined
-from brain.session.session import RETRY_SECONDS, SessionContext
+from brain.session.session import SessionContext
 from brain.session.stragglers import Stragglers
 from brain.session.topic_subscriptions import (
     TopicSubscription,
@@ -152,12 +151,17 @@ class TopicSession(ChannelSession):
             access = joined(self._access, self._subscriptions.names, access, names)
             # Otherwise the next `Reauthorize` would find no difference.
             self._change_access(access)
-            granted = await granted_topic(command, access, self._context, self._subscriptions)
+            granted = await granted_topic(command, access, self._context, self._topics(access))
         except (AccessUndecided, LogUnavailable) as error:
             granted = Refuse(str(error), "unavailable", command.id)
-        if self._is_open and isinstance(granted, Refuse):
+        if not self._is_open:
+            return
+        if isinstance(granted, Refuse):
             self._refuse(granted)
-        elif self._is_open and isinstance(granted, Topic):
+        elif not self._subscriptions.has_room(granted):
+            reason = "too many subscriptions"
+            self._refuse(Refuse(reason, "too_many_subscriptions", command.id))
+        else:
             self._begin(command, granted)
 
     def _begin(self, command: OpenSubscription, topic: Topic) -> None:
@@ -274,20 +278,14 @@ class TopicSession(ChannelSession):
 
     async def _rebind(self, channels: frozenset[str]) -> None:
         """Go on with what filters mean by now: what has changed begins anew, or ends."""
-        reason = ""
-        for seconds in RETRY_SECONDS:
-            await asyncio.sleep(seconds)
-            try:
-                granted = {
-                    one: await bound_topic(one.command, self._access, self._context)
-                    for one in self._filtered_on(channels)
-                }
-            except LogUnavailable as error:
-                reason = str(error)
-            else:
-                self._replace(granted, "the columns of the filter have changed")
-                return
-        self.close(CloseCode.LOG_UNAVAILABLE, reason)
+        filtered = self._filtered_on(channels)
+        commands = [one.command for one in filtered]
+        try:
+            granted = await rebound_topics(commands, self._access, self._context)
+        except LogUnavailable as reason:
+            self.end(reason)
+        else:
+            self._replace(dict(zip(filtered, granted, strict=True)), COLUMNS_CHANGED)
 
     def _replace(self, granted: Mapping[TopicSubscription, Topic | Refuse], reason: str) -> None:
         """Go on with other topics, each with a reset; a subscription that is refused ends."""

@@ -22,7 +22,7 @@ ORDERS = """
     SELECT brain.watch('orders', 'orders', '{id,status,total,mood,at,details,span}',
                        column_bytes => 8192);
 """
-TOKEN = token("ann", publish=["*"])
+TOKEN = token("ann", seconds=3600)
 
 
 @pytest.fixture
