@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from brain.hub.cohort import Addressed, SubscriptionCohort
 from brain.hub.subscriber import Subscriber
 from brain.hub.topic_index import TopicIndex
-from brain.message.event import Event
+from brain.message.event import Event, Operation
 from brain.message.run import MatchedRun, Run, whole_runs
 
 
@@ -36,7 +36,8 @@ class Delivery:
         Yield events that are sent in one write each.
 
         They have one recipient, or none, and about so many bytes. What ends a transaction that
-        began before the run is the last of its piece.
+        began before the run is the last of its piece, and so is a reset: some clients get the rows
+        after it, and nothing before.
         """
         events, ended, start, size = self._events, self.ended, 0, 0
         for number, event in enumerate(events, start=1):
@@ -46,6 +47,7 @@ class Delivery:
                 or size >= most_bytes
                 or events[number].recipient != event.recipient
                 or (ended and event.id in ended)
+                or event.operation is Operation.RESET
             ):
                 yield events[start:number]
                 start, size = number, 0

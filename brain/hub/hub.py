@@ -175,8 +175,6 @@ class Hub:
                 self._cursor = batch.cursor
                 for subscriber in list(self._slow.ahead):
                     self._feed(subscriber)
-                for subscriber in list(self._sent_a_reset):
-                    self._reloads(subscriber)
                 for callback in list(self.after_delivery):
                     callback()
             else:
@@ -217,7 +215,7 @@ class Hub:
             if wire_format.name in due or (is_quiet and wire_format.heartbeat_seconds is None):
                 text = wire_format.heartbeat(now, self.cursor)
                 if text is not None:
-                    cohort.write(cohort.encoding.frame(text), moment)
+                    cohort.write(cohort.encoding.frame(text, self.cursor), moment)
 
     def keeps_up(self, subscriber: Subscriber) -> bool:
         """Return True for a subscriber that was sent everything."""
@@ -241,6 +239,8 @@ class Hub:
         for delivery in deliveries(events, self._cohorts.topics, SLICE_BYTES):
             for piece in delivery.pieces(SLICE_BYTES):
                 self._fan_out(piece, delivery)
+                for subscriber in list(self._sent_a_reset):
+                    self._reloads(subscriber)
                 for event in piece:
                     self.caches.looked_into(event)
 

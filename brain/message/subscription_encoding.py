@@ -8,7 +8,7 @@ from datetime import datetime
 
 from brain.errors import LogUnavailable
 from brain.message.equality_index import selects
-from brain.message.event import Event
+from brain.message.event import Event, Operation
 from brain.message.matching import Match
 from brain.message.rendering import MOST_FRAMES, Encoding, Framing
 from brain.message.row import Row
@@ -43,7 +43,9 @@ class SubscriptionEncoding(Encoding):
         try:
             text = self._format.render_for(handle, event, match, is_last=is_last)
             if text is not None:
-                frame = self.framing.frame(text)
+                # A client that is cut before it has the state again has to get the reset again.
+                is_reset = event.operation is Operation.RESET
+                frame = self.framing.frame(text, None if is_reset else event.cursor)
         except Exception as error:
             # One event that cannot be rendered must not hold up all others.
             self._report(event, f"{type(error).__name__}: {error}", error)
@@ -53,7 +55,7 @@ class SubscriptionEncoding(Encoding):
 
     def encode_commit(self, event: Event) -> bytes:
         """Return the frame that the transaction of `event`, its last one, has ended."""
-        return self.framing.frame(self._format.render_commit(event))
+        return self.framing.frame(self._format.render_commit(event), event.cursor)
 
     def encode_snapshot(
         self, snapshot: Snapshot, subscriptions: SubscriptionSet, now: datetime
@@ -69,7 +71,8 @@ class SubscriptionEncoding(Encoding):
                 frame = self._encode_rows(snapshot, handle, part, key or ())
                 if frame is not None:
                     yield frame
-            yield self.framing.frame(self._format.render_snapshot_end(handle, snapshot.cursor))
+            text = self._format.render_snapshot_end(handle, snapshot.cursor)
+            yield self.framing.frame(text, snapshot.cursor)
 
     def _encode_rows(
         self, snapshot: Snapshot, handle: TopicHandle, part: Part, key_columns: Sequence[str]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
 
 from brain.auth.identity import Identity
 from brain.close_codes import CloseCode
@@ -39,11 +39,11 @@ from brain.message.topic_handle import topic_handle
 from brain.message.v1_format import CATCHING_UP, V1
 from brain.session.admission import Admitted
 from brain.session.awaited import MOST_AWAITED, AwaitedByClient
-from brain.session.catch_up import CatchUp, Sources
+from brain.session.catch_up import Sources
 from brain.session.channel_session import ChannelSession, SessionRequest, parse_cursor
 from brain.session.session import SessionContext
+from brain.session.stragglers import Stragglers
 from brain.session.topic_subscriptions import (
-    Straggler,
     TopicSubscription,
     TopicSubscriptions,
     names_of,
@@ -73,6 +73,17 @@ class TopicSession(ChannelSession):
         self._subscriptions: TopicSubscriptions = TopicSubscriptions(
             context.limits.max_subscriptions
         )
+        self._stragglers = Stragglers(
+            self._subscriptions,
+            sources,
+            admitted.transport,
+            encoding_of(CATCHING_UP, admitted.transport.framing, context.problems),
+            send=self._send,
+            close=self.close,
+            on_failure=self._end_subscription,
+            on_joined=self._on_joined,
+            answer_awaited=self._answer_awaited,
+        )
         self._awaited = AwaitedByClient(
             sources.transactions,
             sources.hub,
@@ -82,28 +93,21 @@ class TopicSession(ChannelSession):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        for straggler in self._stragglers():
-            self._hub.pause_writing(straggler.subscriber)
+        self._stragglers.pause_writing()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        for straggler in self._stragglers():
-            self._hub.resume_writing(straggler.subscriber)
-            straggler.catch_up.resume_writing()
+        self._stragglers.resume_writing()
 
     def _start(self) -> None:
         super()._start()
         if self._subscriber is not None:
-            self._subscriber.on_live = self._join_stragglers
+            self._stragglers.start(self._subscriber)
 
     def _stop(self) -> None:
         self._awaited.cancel()
-        for subscription in self._subscriptions:
-            self._end_straggler(subscription)
+        self._stragglers.stop()
         super()._stop()
-
-    def _stragglers(self) -> list[Straggler]:
-        return [one.straggler for one in self._subscriptions if one.straggler is not None]
 
     # What the client sends.
 
@@ -157,93 +161,30 @@ class TopicSession(ChannelSession):
         handle = topic_handle(topic)
         former = self._subscriptions.find(handle.number)
         if former is not None:
-            self._end_straggler(former)
+            self._stragglers.end(former)
         subscription = TopicSubscription(command, handle)
         self._subscriptions.put(subscription)
         after, lost = parse_cursor(command.after)
         if command.after or command.wants_snapshot:
-            subscription.straggler = self._straggler(subscription, after)
+            self._stragglers.begin(subscription, after)
         self._change_subscriptions()
         self._confirm_subscription(subscription, after or self._cursor())
         if lost is not None:
-            self._on_straggler_gap(subscription, lost)
+            self._stragglers.on_gap(subscription, lost)
         elif subscription.straggler is not None:
-            self._catch_up_with(subscription, with_rows=not command.after)
+            self._stragglers.catch_up(subscription, with_rows=not command.after)
 
-    def _straggler(self, subscription: TopicSubscription, after: Cursor | None) -> Straggler:
-        assert self._subscriber is not None
-        on_gap = partial(self._on_straggler_gap, subscription)
-        subscriber = self._hub.subscribe(
-            encoding_of(CATCHING_UP, self._transport.framing, self._context.problems),
-            subscription_set(frozenset({subscription.handle.topic})),
-            self._transport,
-            on_gap,
-            after=after,
-            user=self._identity.user,
-            on_live=self._join_stragglers,
-        )
-        subscriber.is_paused = self._subscriber.is_paused
-        catch_up = CatchUp(
-            subscriber,
-            self._sources,
-            self._transport,
-            on_gap=on_gap,
-            close=partial(self._straggler_failed, subscription),
-        )
-        return Straggler(subscriber, catch_up)
-
-    def _catch_up_with(self, subscription: TopicSubscription, *, with_rows: bool) -> None:
-        assert subscription.straggler is not None
-        if with_rows:
-            subscription.straggler.catch_up.send_rows()
-        else:
-            subscription.straggler.catch_up.resume()
-
-    def _straggler_failed(
-        self, subscription: TopicSubscription, code: CloseCode, reason: str
-    ) -> None:
-        """End a subscription whose past or rows cannot be read; close a client that fails."""
-        if code not in (CloseCode.LOG_UNAVAILABLE, CloseCode.SNAPSHOT_TOO_LARGE):
-            self.close(code, reason)
-            return
-        command = subscription.command
-        refusal = Refuse(
-            reason,
-            "snapshot_unavailable" if command.wants_snapshot else "unavailable",
-            command.id,
-        )
+    def _end_subscription(self, subscription: TopicSubscription, refusal: Refuse) -> None:
         self._drop(subscription)
         self._change_subscriptions()
-        self._send(V1.unsubscribed(command.id, subscription.handle.number, refusal))
+        self._send(V1.unsubscribed(subscription.command.id, subscription.handle.number, refusal))
         self._refuse(refusal)
 
-    def _end_straggler(self, subscription: TopicSubscription) -> None:
-        straggler, subscription.straggler = subscription.straggler, None
-        if straggler is not None:
-            straggler.catch_up.cancel()
-            self._hub.unsubscribe(straggler.subscriber)
-
-    def _join_stragglers(self) -> None:
-        """Go on with subscriptions that have caught up where the connection is."""
-        if self._subscriber is None:
-            return
-        stragglers = {one: one.straggler.subscriber for one in self._subscriptions if one.straggler}
-        caught_up = [one for one, each in stragglers.items() if self._hub.keeps_up(each)]
-        if not self._hub.keeps_up(self._subscriber):
-            # They wait: of the subscribers on one transport, no other may be in a cohort, because
-            # all of them pause as soon as one of them is written to and pauses.
-            for one in caught_up:
-                self._hub.pause_writing(stragglers[one])
-            return
-        for one in caught_up:
-            self._end_straggler(one)
-        if caught_up:
-            self._change_subscriptions()
-        for one in caught_up:
+    def _on_joined(self, joined: Sequence[TopicSubscription]) -> None:
+        """Go on with subscriptions that have caught up with the connection."""
+        self._change_subscriptions()
+        for one in joined:
             self._send(V1.live(one.handle, self._cursor()))
-        for each in [each for each in stragglers.values() if each.is_paused]:
-            self._hub.resume_writing(each)
-        self._awaited.answer()
 
     def _close_subscription(self, command: CloseSubscription) -> None:
         subscription = self._subscriptions.find(command.sub)
@@ -256,7 +197,7 @@ class TopicSession(ChannelSession):
         self._send(V1.unsubscribed(command.id, command.sub))
 
     def _drop(self, subscription: TopicSubscription) -> None:
-        self._end_straggler(subscription)
+        self._stragglers.end(subscription)
         self._subscriptions.drop(subscription)
 
     async def _publish(self, command: Publish) -> None:
@@ -277,12 +218,14 @@ class TopicSession(ChannelSession):
         else:
             self._send(V1.published(command.id, transaction_id))
 
+    def _answer_awaited(self) -> None:
+        self._awaited.answer()
+
     def _has_been_sent(self, tick: int) -> bool:
         """Return True if the client was sent everything up to the end of a tick."""
-        subscribers = [one.subscriber for one in self._stragglers()]
+        cursors = self._stragglers.cursors()
         if self._subscriber is not None:
-            subscribers.append(self._subscriber)
-        cursors = [self._hub.cursor_of(one) for one in subscribers]
+            cursors.append(self._hub.cursor_of(self._subscriber))
         return all(each.place >= (tick, END_OF_TICK) for each in cursors)
 
     def _answer_until(self, command: AwaitTransaction, outcome: Outcome) -> None:
@@ -336,9 +279,8 @@ class TopicSession(ChannelSession):
 
     def _become(self, identity: Identity) -> None:
         super()._become(identity)
-        for straggler in self._stragglers():
-            if straggler.subscriber.user is None and identity.user is not None:
-                self._hub.assign_user(straggler.subscriber, identity.user)
+        if identity.user is not None:
+            self._stragglers.assign_user(identity.user)
 
     def _readable(self) -> SubscriptionSet:
         return subscription_set(self._subscriptions.live_topics())
@@ -382,17 +324,3 @@ class TopicSession(ChannelSession):
             if one.straggler is None:
                 self._send(V1.subscription_reset(one.handle, str(reason), self._subscriber.cursor))
         self._continue(with_rows=False)
-
-    def _on_straggler_gap(
-        self, subscription: TopicSubscription, reason: CursorLost | ConnectionEnded
-    ) -> None:
-        straggler = subscription.straggler
-        if straggler is None:
-            return
-        if isinstance(reason, SlowConsumer):
-            self.end(reason)
-            return
-        self._hub.restart(straggler.subscriber)
-        cursor = straggler.subscriber.cursor
-        self._send(V1.subscription_reset(subscription.handle, str(reason), cursor))
-        self._catch_up_with(subscription, with_rows=subscription.command.wants_snapshot)
