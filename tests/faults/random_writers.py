@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from tests.faults.random_table import SETTINGS, RandomTable, Rows, State
+from tests.faults.random_table import OWNERS, SETTINGS, RandomTable, Rows, State
 from tests.faults.scene import connected
 from tests.faults.writers import FAILURES
 
@@ -20,7 +20,18 @@ PATIENCE_SECONDS = 60.0
 # Who waits for a lock may have to wait for a transaction that waits for its turn to commit.
 SESSION = "SET deadlock_timeout = '50ms'; SET lock_timeout = '150ms'"
 STATUS = "SELECT pg_xact_status($1::text::xid8)"
-PUBLISH = "SELECT brain.publish('{}', 'note', '{}')"
+# How often a statement is of each kind.
+SHARES = {
+    "insert": 35,
+    "update": 20,
+    "update some": 10,
+    "rename": 10,
+    "delete": 12,
+    "delete some": 3,
+    "TRUNCATE {}": 2,
+    "UPDATE {} SET team = team": 3,
+    """SELECT brain.publish('{}', 'note', '{{"team": "red", "owner": 7}}')""": 5,
+}
 
 
 class Effect(NamedTuple):
@@ -93,7 +104,6 @@ class RandomWriter:
     chance: Random
     transactions: int = 0
     statements: int = 0
-    messages: int = 0
 
     async def write(self, transactions: int) -> None:
         """Attempt some transactions; a lost connection is replaced."""
@@ -151,23 +161,20 @@ class RandomWriter:
     def _statement(self) -> str:
         chance, table = self.chance, self.history.table
         key = table.where(table.random_key(chance))
-        owner = f"owner = {chance.choice([7, 8, 9])}"
-        dice = chance.random()
-        if dice < 0.35:
-            return table.insert(chance)
-        if dice < 0.55:
-            return table.update(chance, key)
-        if dice < 0.65:
-            return table.update(chance, owner)
-        if dice < 0.75:
-            return table.rename(chance)
-        if dice < 0.87:
-            return table.delete(key)
-        if dice < 0.9:
-            return table.delete(owner)
-        if dice < 0.92:
-            return f"TRUNCATE {table.name}"
-        if dice < 0.97:
-            self.messages += 1
-            return PUBLISH.format(table.name, '{"team": "red", "key 0": 1}')
-        return f"UPDATE {table.name} SET team = team"
+        some = f"owner = {chance.choice(OWNERS)}"
+        what = chance.choices(list(SHARES), list(SHARES.values()))[0]
+        match what:
+            case "insert":
+                return table.insert(chance)
+            case "update":
+                return table.update(chance, key)
+            case "update some":
+                return table.update(chance, some)
+            case "rename":
+                return table.rename(chance)
+            case "delete":
+                return table.delete(key)
+            case "delete some":
+                return table.delete(some)
+            case _:
+                return what.format(table.name)

@@ -5,8 +5,8 @@ What simple clients keep of random tables, compared with what SQL says, whatever
 
 Each seed is a table with columns of random types, clients with random filters and tokens, and row
 rules; and rounds of writing: transactions overlap, connections are cut, Brains and PostgreSQL are
-killed. After each round the rows of every client have to be those that its filter and the row rules select;
-and each transaction that a client has applied has to have been there as a whole.
+killed. After each round the rows of every client have to be those that its filter and the row rules
+select; and each transaction that a client has applied has to have been there as a whole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import uvloop
 
@@ -41,7 +40,7 @@ from tests.faults.random_table import (
 from tests.faults.random_writers import History, RandomWriter
 from tests.faults.scene import Scene, Stage, connected, set_up
 from tests.faults.servers import DidNotStart, OwnPostgres, own_postgres
-from tests.faults.simple_client import Copy, Frame, WebSocketClient
+from tests.faults.simple_client import Copy, Frame, SseClient, WebSocketClient
 
 PATIENCE_SECONDS = 30.0
 CLIENTS = 8
@@ -61,7 +60,7 @@ class JudgedCopy(Copy):
     """A copy that notes what it looks like after each transaction."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(parsed)
         self.heartbeats = 0
         self.frames: Counter[str] = Counter()
         self.applied: list[tuple[str, Rows]] = []
@@ -130,12 +129,8 @@ class Follower:
     view: View
     number: int
     """Of the view."""
-    client: WebSocketClient
+    client: WebSocketClient | SseClient
     copy: JudgedCopy
-
-    def cut(self) -> None:
-        if self.client.connection is not None:
-            self.client.connection.transport.abort()
 
 
 class Trial:
@@ -163,8 +158,7 @@ class Trial:
         await self._history.read()
         async with asyncio.TaskGroup() as tasks:
             following = [
-                tasks.create_task(one.client.follow(self._next_url, parsed))
-                for one in self._followers
+                tasks.create_task(one.client.follow(self._next_address)) for one in self._followers
             ]
             try:
                 for number in range(rounds):
@@ -186,16 +180,13 @@ class Trial:
         }
         filter = None if chance.random() < 0.2 else random_equality(chance)
         view = self._table.add_view(filter, claims)
-        subscription: Frame = {"channel": self._table.name}
-        if filter is not None:
-            subscription["where"] = parsed_for_wire(filter)
-        copy = JudgedCopy()
-        self._followers.append(
-            Follower(view, number, WebSocketClient(copy, subscription, view.token), copy)
-        )
+        copy, request = JudgedCopy(), {"channel": self._table.name}
+        transport = chance.choice((WebSocketClient, SseClient))
+        client = transport(copy, request, filter or "", view.token)
+        self._followers.append(Follower(view, number, client, copy))
 
-    def _next_url(self) -> str:
-        return f"ws://127.0.0.1:{self._chance.choice(self._scene.nodes).port}/ws/v1"
+    def _next_address(self) -> str:
+        return f"127.0.0.1:{self._chance.choice(self._scene.nodes).port}"
 
     async def _round(self, kill: str) -> None:
         chance = self._chance
@@ -229,7 +220,7 @@ class Trial:
             await kill_and_start(self._postgres)
             self._tally.databases_killed += 1
         while not all(task.done() for task in writing):
-            chance.choice(self._followers).cut()
+            chance.choice(self._followers).client.cut()
             self._tally.cut += 1
             await asyncio.sleep(chance.uniform(0, 0.2))
 
@@ -268,9 +259,10 @@ class Trial:
         follower.copy.frames.clear()
 
     def _described(self, follower: Follower) -> str:
+        view = follower.view
         return (
-            f"seed {self._seed}, filter {follower.view.filter}, claims {follower.view.claims},"
-            f" rule {self._table.rule}"
+            f"seed {self._seed}, {type(follower.client).__name__}, filter {view.filter},"
+            f" claims {view.claims}, rule {self._table.rule}"
         )
 
 
@@ -290,12 +282,6 @@ def random_equality(chance: Random) -> str:
     if chance.random() < 0.5:
         return f'{{"team": "{chance.choice(TEAMS)}"}}'
     return f'{{"owner": {chance.choice(OWNERS)}}}'
-
-
-def parsed_for_wire(filter: str) -> Any:
-    import json
-
-    return json.loads(filter)
 
 
 async def kill_and_start(postgres: OwnPostgres) -> None:
