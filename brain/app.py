@@ -49,6 +49,7 @@ from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
 from brain.web import (
+    documents,
     pages,
     revocations,
     snapshot,
@@ -258,6 +259,7 @@ def create_app(
         *revocations.routes(services),
         *status.routes(services),
         *snapshot.routes(services),
+        *documents.routes(services),
         *pages.routes(front_page, {k: v for s in systems for k, v in s.links.items()}),
     ]
     app = Starlette(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 from brain.message.error_codes import ADVICE, ErrorCode
 from brain.message.v1_client_frames import AnyClientFrame
 from brain.message.v1_frames import AnyServerFrame, ControlFrame, DataFrame
+from tests.description.documents import Closed, application, asyncapi
 
 PROTOCOL = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text()
 SECTION = PROTOCOL.partition("\n## brain.v1\n")[2].partition("\n## ")[0]
@@ -79,9 +80,38 @@ def test_the_table_of_error_codes_lists_every_code_and_no_other() -> None:
     assert listed == list(ADVICE)
 
 
-def test_a_json_schema_can_be_made_of_all_frames() -> None:
-    client: TypeAdapter[AnyClientFrame] = TypeAdapter(AnyClientFrame)
-    server: TypeAdapter[AnyServerFrame] = TypeAdapter(AnyServerFrame)
+@pytest.fixture(scope="module")
+def described() -> Closed:
+    """The AsyncAPI document."""
+    return Closed(asyncapi(application([]).routes))
 
-    assert "SubscribeFrame" in client.json_schema()["$defs"]
-    assert "Inserted" in server.json_schema(mode="serialization")["$defs"]
+
+def messages(described: Closed, action: str) -> dict[str, dict[str, Any]]:
+    """Return the messages that the document has in a direction, by `type` or `op`."""
+    components = described.document["components"]["messages"]
+    listed = described.document["operations"][f"v1{action}"]["messages"]
+    found = [components[one["$ref"].rpartition("/")[2]] for one in listed]
+    return {one["name"]: one for one in found}
+
+
+@pytest.mark.parametrize("action", ["Send", "Receive"])
+def test_the_asyncapi_document_names_every_frame(described: Closed, action: str) -> None:
+    unions = [ControlFrame, DataFrame] if action == "Send" else [AnyClientFrame]
+
+    found = messages(described, action)
+
+    assert list(found) == [name_of(model) for union in unions for model in models(union)]
+    for one in found.values():
+        assert one["summary"].rstrip(".") != ""
+
+
+@pytest.mark.parametrize("line", examples(SERVER_SECTION) + examples(CLIENT_SECTION))
+def test_every_example_of_a_frame_is_as_the_asyncapi_document_says(
+    described: Closed, line: str
+) -> None:
+    frame = json.loads(line)
+    action = "Receive" if line in examples(CLIENT_SECTION) else "Send"
+    message = messages(described, action)[frame.get("op") or frame["type"]]
+
+    assert described.problems(message["payload"], frame) == []
+    assert described.problems(message["payload"], {**frame, "unknown": 1}) != []

@@ -22,9 +22,10 @@ from brain.message.matching import Match
 from brain.message.number_strings import with_number_strings
 from brain.message.timestamps import iso_milliseconds
 from brain.message.topic_handle import TopicHandle
-from brain.message.v1_client_frames import PingFrame, PongFrame
+from brain.message.v1_client_frames import AnyClientFrame, PingFrame, PongFrame
 from brain.message.v1_commands import command_in, parse_frame
 from brain.message.v1_frames import (
+    AnyServerFrame,
     Authenticated,
     Error,
     Hello,
@@ -37,7 +38,7 @@ from brain.message.v1_frames import (
     Until,
 )
 from brain.message.wire_format import SubscriptionFormat, Welcome
-from brain.message.wire_model import WireModel
+from brain.message.wire_model import WireModel, models_in
 
 PROTOCOL = "brain.v1"
 """Also the name of the subprotocol."""
@@ -49,6 +50,8 @@ class V1Format(SubscriptionFormat):
     """Speaks brain.v1."""
 
     name = PROTOCOL
+    sent_models = models_in(AnyServerFrame)
+    received_models = models_in(AnyClientFrame)
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         yield text_for(

@@ -152,6 +152,8 @@ class Inserted(RowOperation):
 
 
 class Updated(RowOperation):
+    """A row was updated."""
+
     op: Literal["update"] = "update"
     row: Row
     old: Row
@@ -159,6 +161,8 @@ class Updated(RowOperation):
 
 
 class Deleted(RowOperation):
+    """A row was deleted."""
+
     op: Literal["delete"] = "delete"
     old: Row
 
@@ -196,6 +200,8 @@ class SubscriptionReset(WireModel):
 
 
 class SnapshotRow(WireModel):
+    """A row of a snapshot."""
+
     key: list[Any]
     row: Row
 
