@@ -160,6 +160,8 @@ def request_binding(conversation: Conversation, version: str) -> dict[str, Any]:
     if in_query:
         properties = {one.name: query_member(one) for one in in_query}
         found["query"] = {"type": "object", "properties": properties}
+        if required := [one.name for one in in_query if one.is_required]:
+            found["query"]["required"] = required
     return found
 
 

@@ -7,7 +7,7 @@ Source: OpenAPI Specification 3.1.1.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -110,7 +110,7 @@ def operation_object(
         "summary": operation.summary,
         "tags": [operation.tag],
         "responses": responses | errors | {"default": {"$ref": "#/components/responses/Failure"}},
-        "security": security(operation.right, needs_token=needs_token),
+        "security": security(operation, needs_token=needs_token),
     }
     if operation.description:
         found["description"] = operation.description
@@ -143,19 +143,19 @@ def response_name(status: int) -> str:
     return re.sub(r"\W", "", HTTPStatus(status).phrase.title())
 
 
-def security(right: Right, *, needs_token: bool) -> list[Mapping[str, Any]]:
+def security(operation: Operation, *, needs_token: bool) -> list[dict[str, list[str]]]:
     """Return the alternatives, of which a client has to have one; `{}` is none."""
-    if right is Right.NONE:
+    if operation.right is Right.NONE:
         return []
-    tokens: list[Mapping[str, Any]] = [{"bearer": []}, {"token": []}]
-    return tokens if right is Right.TOKEN and needs_token else [*tokens, {}]
+    tokens: list[dict[str, list[str]]] = [{name: []} for name in operation.schemes]
+    return tokens if operation.right is Right.TOKEN and needs_token else [*tokens, {}]
 
 
 def parameter_object(parameter: Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "in": parameter.place,
-        "required": parameter.place == "path",
+        "required": parameter.is_required,
         "description": parameter.description,
         "schema": parameter.schema,
     }

@@ -22,16 +22,17 @@ class Right(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """A part of a path, or a member of a query."""
+    """A part of a path, a member of a query, or a header."""
 
     name: str
     description: str
-    place: Literal["path", "query"] = "query"
+    place: Literal["path", "query", "header"] = "query"
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    is_required: bool = False
 
 
 def path_parameter(name: str, description: str) -> Parameter:
-    return Parameter(name=name, description=description, place="path")
+    return Parameter(name=name, description=description, place="path", is_required=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,8 @@ class Operation:
     tag: str = "brain"
     """The name of the system, or `brain` for the core."""
     right: Right = Right.NONE
+    schemes: Sequence[str] = ("bearer", "token")
+    """Where the token may be: the names of `SECURITY_SCHEMES`."""
     parameters: Sequence[Parameter] = ()
     body: type[BaseModel] | None = None
     """The model of the JSON that a client sends."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Protocol
 
 from brain.errors import RowNotShown
+from brain.message.cursor import Cursor
 from brain.message.event import Event
 from brain.message.matching import Match
 from brain.message.run import Run
@@ -29,8 +30,13 @@ class Framing(Protocol):
         """Unique: frames are cached under it."""
         ...
 
-    def frame(self, text: str) -> bytes:
-        """Return `text` as one finished frame."""
+    def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
+        """
+        Return `text` as one finished frame.
+
+        `cursor` is after it, if a client that has read it may resume from there: some transports
+        say so outside the text.
+        """
         ...
 
 
@@ -47,8 +53,8 @@ class Encoding:
         self._names = {match: f"{self.name}, {match.value}" for match in Match}
         self._names[Match.MATCHES] = self.name
 
-    def frame(self, text: str) -> bytes:
-        return self.framing.frame(text)
+    def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
+        return self.framing.frame(text, cursor)
 
     def encode(self, event: Event, match: Match) -> bytes | None:
         """Return the frame for `event`, made once however many clients get it; None if none do."""

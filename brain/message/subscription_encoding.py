@@ -8,11 +8,11 @@ from datetime import datetime
 
 from brain.errors import LogUnavailable
 from brain.message.equality_index import selects
-from brain.message.event import Event
+from brain.message.event import Event, Operation
 from brain.message.matching import Match
 from brain.message.rendering import MOST_FRAMES, Encoding, Framing
 from brain.message.row import Row
-from brain.message.run import Run
+from brain.message.run import MatchedRun, Run
 from brain.message.snapshot import Part, Snapshot, parts_of
 from brain.message.subscription_set import SubscriptionSet
 from brain.message.topic_handle import TopicHandle
@@ -43,7 +43,9 @@ class SubscriptionEncoding(Encoding):
         try:
             text = self._format.render_for(handle, event, match, is_last=is_last)
             if text is not None:
-                frame = self.framing.frame(text)
+                # A client that is cut before it has the state again has to get the reset again.
+                is_reset = event.operation is Operation.RESET
+                frame = self.framing.frame(text, None if is_reset else event.cursor)
         except Exception as error:
             # One event that cannot be rendered must not hold up all others.
             self._report(event, f"{type(error).__name__}: {error}", error)
@@ -53,7 +55,7 @@ class SubscriptionEncoding(Encoding):
 
     def encode_commit(self, event: Event) -> bytes:
         """Return the frame that the transaction of `event`, its last one, has ended."""
-        return self.framing.frame(self._format.render_commit(event))
+        return self.framing.frame(self._format.render_commit(event), event.cursor)
 
     def encode_snapshot(
         self, snapshot: Snapshot, subscriptions: SubscriptionSet, now: datetime
@@ -69,7 +71,8 @@ class SubscriptionEncoding(Encoding):
                 frame = self._encode_rows(snapshot, handle, part, key or ())
                 if frame is not None:
                     yield frame
-            yield self.framing.frame(self._format.render_snapshot_end(handle, snapshot.cursor))
+            text = self._format.render_snapshot_end(handle, snapshot.cursor)
+            yield self.framing.frame(text, snapshot.cursor)
 
     def _encode_rows(
         self, snapshot: Snapshot, handle: TopicHandle, part: Part, key_columns: Sequence[str]
@@ -110,7 +113,7 @@ def key_of(row: str, columns: Sequence[str]) -> str:
 
 
 class EncodedRun:
-    """The frames of one subscriber, or of a cohort, for events that are delivered together."""
+    """The frames of one subscriber for events that are delivered together."""
 
     def __init__(
         self,
@@ -121,35 +124,23 @@ class EncodedRun:
         run: Run | None,
     ) -> None:
         self._encoding = encoding
-        self._matches: dict[int, list[tuple[TopicHandle, Match]]] = {}
         self._ended: set[int] = set()
         """Ids of events after which the frame of `encode_commit` follows."""
         is_alone = run is None
         run = run or Run(events)
-        last: dict[tuple[int, str | None, TopicHandle], int] = {}
-        for event in events:
-            if event.recipient not in (None, user):
-                continue
-            matches = subscriptions.matches(event)
-            if matches:
-                self._matches[event.id] = matches
-                if event.transaction_id in run.finished:
-                    for handle, _ in matches:
-                        # What is for one user alone counts as a transaction of its own: its
-                        # neighbours get the same bytes as everybody else.
-                        last[event.transaction_id, event.recipient, handle] = event.id
-        self._last = {(id, handle) for (_, _, handle), id in last.items()}
+        own = (event for event in events if event.recipient is None or event.recipient == user)
+        self._matched = MatchedRun(run, own, subscriptions.matches)
         if is_alone and run.begun_before:
             # Not where every subscription has a message that says it.
-            said = Counter(transaction_id for transaction_id, _, _ in last)
+            said = Counter(transaction_id for transaction_id, _, _ in self._matched.last)
             most = len(subscriptions.topics) * len({None, user})
             self._ended = {id for id, one in run.begun_before.items() if said[one] < most}
 
     def frames(self, event: Event) -> Iterator[bytes]:
-        id, encode = event.id, self._encoding.encode_for
-        for handle, match in self._matches.get(id, ()):
-            frame = encode(handle, event, match, is_last=(id, handle) in self._last)
+        for handle, match in self._matched.matches(event):
+            is_last = self._matched.is_last(event, handle)
+            frame = self._encoding.encode_for(handle, event, match, is_last=is_last)
             if frame is not None:
                 yield frame
-        if id in self._ended:
+        if event.id in self._ended:
             yield self._encoding.encode_commit(event)

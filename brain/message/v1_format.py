@@ -27,6 +27,7 @@ from brain.message.v1_commands import command_in, parse_frame
 from brain.message.v1_frames import (
     AnyServerFrame,
     Authenticated,
+    Closed,
     Error,
     Hello,
     Ping,
@@ -45,12 +46,17 @@ PROTOCOL = "brain.v1"
 
 LAST = ',"last":true}'
 
+ANSWERS = (Published, Authenticated, PresenceSet, Until, Pong, Error)
+"""The models of the answers to client frames, of which a stream has none but `subscribed`."""
+STREAM_MODELS = [model for model in models_in(AnyServerFrame) if model not in ANSWERS]
+"""The models of what a stream of events has."""
+
 
 class V1Format(SubscriptionFormat):
     """Speaks brain.v1."""
 
     name = PROTOCOL
-    sent_models = models_in(AnyServerFrame)
+    sent_models = [model for model in models_in(AnyServerFrame) if model is not Closed]
     received_models = models_in(AnyClientFrame)
 
     def greet(self, welcome: Welcome) -> Iterator[str]:

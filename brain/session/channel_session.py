@@ -346,8 +346,9 @@ class ChannelSession(Session):
 
     # What the client is sent.
 
-    def _send(self, text: str) -> None:
-        self._transport.write(self._transport.framing.frame(text))
+    def _send(self, text: str, cursor: Cursor | None = None) -> None:
+        """Send a text; the client may resume from `cursor` once it has read it."""
+        self._transport.write(self._transport.framing.frame(text, cursor))
 
     def _on_gap(self, reason: CursorLost | ConnectionEnded) -> None:
         """Send a reset, and go on from here; close the connection if its format has none."""

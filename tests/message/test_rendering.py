@@ -29,7 +29,7 @@ class LineFraming:
 
     name = "lines"
 
-    def frame(self, text: str) -> bytes:
+    def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
         return f"{text}\n".encode()
 
 

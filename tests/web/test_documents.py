@@ -84,13 +84,13 @@ async def test_every_answer_is_as_described(guarded: Web, name: str) -> None:
         headers = {}
         if claims is not None:
             headers["authorization"] = f"Bearer {token('ann', **claims)}"
-        response = await guarded.http.request(
+        async with guarded.http.stream(
             door.method, door.path, headers=headers, json=door.body
-        )
-        content = described(openapi, operation, response.status_code)["content"]
-        schema = content[response.headers["content-type"].partition(";")[0]]["schema"]
-        if "json" in response.headers["content-type"]:
-            assert openapi.problems(schema, response.json()) == []
+        ) as response:
+            content = described(openapi, operation, response.status_code)["content"]
+            schema = content[response.headers["content-type"].partition(";")[0]]["schema"]
+            if "json" in response.headers["content-type"]:
+                assert openapi.problems(schema, json.loads(await response.aread())) == []
 
 
 BROADCAST = "POST /api/ws/broadcast"
@@ -274,6 +274,29 @@ async def test_every_message_is_as_described(
         while "the-end" not in await receive():
             pass
     assert expected - seen == set()
+
+
+async def test_every_event_of_a_stream_is_as_described(
+    free: Web, connection: asyncpg.Connection
+) -> None:
+    asyncapi = await free.document("/asyncapi.json")
+    seen: set[str] = set()
+    async with free.http.stream("GET", "/sse?channel=tasks&snapshot") as response:
+        async for line in response.aiter_lines():
+            if line.startswith("data:"):
+                names = asyncapi.sent("events", json.loads(line.removeprefix("data:")))
+                assert names, line
+                seen.update(names)
+                if "V1Live" in names:
+                    await connection.execute(CHANGES)
+                    await connection.execute(END)
+                if "the-end" in line:
+                    break
+    assert seen >= {
+        *(f"V1{name}" for name in ("Hello", "Subscribed", "SnapshotPage", "SnapshotEnd", "Live")),
+        *(f"V1{name}" for name in ("Inserted", "Updated", "Deleted", "TableTruncated")),
+        "V1PublishedMessage",
+    }
 
 
 def test_the_openapi_document_is_kept_until_it_changes(client: TestClient) -> None:
