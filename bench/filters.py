@@ -20,9 +20,9 @@ from datetime import UTC, datetime
 from brain.hub.hub import Hub
 from brain.message.base_format import BaseFormat
 from brain.message.cursor import Cursor
+from brain.message.encodings import encoding_of
 from brain.message.event import Batch, Event, Operation
 from brain.message.matching import RowAccess, Topic, parse_filter
-from brain.message.rendering import encoding_of
 from brain.message.subscription_set import subscription_set
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING
 

@@ -50,6 +50,7 @@ from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
 from brain.web import (
+    event_stream,
     pages,
     revocations,
     snapshot,
@@ -256,6 +257,7 @@ def create_app(
     front_page = next((system.front_page for system in systems if system.front_page), None)
     own_routes: list[BaseRoute] = [
         *v1_endpoint.routes(services),
+        *event_stream.routes(services),
         *websocket_endpoint.routes(services, [p for s in systems for p in s.profiles(schemas)]),
         *(route for system in systems for route in system.routes(services)),
         *revocations.routes(services),

@@ -124,6 +124,15 @@ class Error(WireModel):
     advice: str
 
 
+class Closed(WireModel):
+    """The last event of a stream, and why it ends; a WebSocket has a close frame instead."""
+
+    type: Literal["closed"] = "closed"
+    code: int
+    """A close code: from 4500 on, the client should not come back with the same request."""
+    reason: str
+
+
 class OfTransaction(WireModel):
     """A part of what a transaction has for a subscription."""
 
@@ -243,7 +252,8 @@ ControlFrame = Annotated[
     | Until
     | Ping
     | Pong
-    | Error,
+    | Error
+    | Closed,
     Field(discriminator="type"),
 ]
 DataFrame = Annotated[

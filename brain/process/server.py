@@ -15,7 +15,9 @@ from starlette.applications import Starlette
 
 from brain.process.log_config import LOGGING, WORKERS_LOGGING
 from brain.settings import Settings
-from brain.transport.websocket import HttpProtocol, TransportLimits, WebSocketProtocol
+from brain.transport.event_stream import EventStreamProtocol
+from brain.transport.limits import TransportLimits
+from brain.transport.websocket import WebSocketProtocol
 
 
 class Server(uvicorn.Server):
@@ -109,7 +111,7 @@ def uvicorn_config(
     return uvicorn.Config(
         app,
         ws=cast(type[asyncio.Protocol], partial(WebSocketProtocol, limits=limits)),
-        http=cast(type[asyncio.Protocol], partial(HttpProtocol, limits=limits)),
+        http=cast(type[asyncio.Protocol], partial(EventStreamProtocol, limits=limits)),
         ws_max_size=settings.max_message_bytes,
         ws_ping_interval=settings.ping_seconds,
         ws_ping_timeout=settings.ping_seconds,

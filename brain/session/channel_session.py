@@ -30,6 +30,7 @@ from brain.message.commands import (
     Unsubscribe,
 )
 from brain.message.cursor import Cursor
+from brain.message.encodings import encoding_of
 from brain.message.matching import (
     TOO_MANY_COMBINATIONS,
     Filter,
@@ -38,7 +39,6 @@ from brain.message.matching import (
     has_too_many_combinations,
     requested_topics,
 )
-from brain.message.rendering import encoding_of
 from brain.message.subscription_set import SubscriptionSet, subscription_set
 from brain.message.wire_format import Welcome, WireFormat
 from brain.session.admission import Admitted
@@ -346,8 +346,9 @@ class ChannelSession(Session):
 
     # What the client is sent.
 
-    def _send(self, text: str) -> None:
-        self._transport.write(self._transport.framing.frame(text))
+    def _send(self, text: str, cursor: Cursor | None = None) -> None:
+        """Send a text; the client may resume from `cursor` once it has read it."""
+        self._transport.write(self._transport.framing.frame(text, cursor))
 
     def _on_gap(self, reason: CursorLost | ConnectionEnded) -> None:
         """Send a reset, and go on from here; close the connection if its format has none."""

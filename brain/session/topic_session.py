@@ -27,13 +27,13 @@ from brain.message.commands import (
     SetPresence,
 )
 from brain.message.cursor import END_OF_TICK, Cursor
+from brain.message.encodings import encoding_of
 from brain.message.matching import (
     TOO_MANY_COMBINATIONS,
     ReadAccess,
     Topic,
     has_too_many_combinations,
 )
-from brain.message.rendering import encoding_of
 from brain.message.subscription_set import SubscriptionSet, subscription_set
 from brain.message.topic_handle import topic_handle
 from brain.message.v1_format import CATCHING_UP, V1

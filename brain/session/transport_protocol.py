@@ -49,3 +49,11 @@ class Receiver(Protocol):
     def connection_lost(self) -> None:
         """Clean up: the connection has ended, from either side. May be called again."""
         ...
+
+
+class NewSession(Receiver, Protocol):
+    """A session that has not begun."""
+
+    def open(self) -> None:
+        """Begin."""
+        ...

@@ -1,12 +1,13 @@
-"""The WebSocket handshake: a client is admitted and handed to a session, or refused."""
+"""How a connection begins: a client is admitted and handed to a session, or refused."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from starlette.responses import PlainTextResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket
 
 from brain.auth.identity import Identity
@@ -14,24 +15,17 @@ from brain.auth.origin import REFUSED
 from brain.auth.token_verifier import token_in
 from brain.errors import TooManyConnections
 from brain.session.admission import Admission, Admitted
-from brain.session.transport_protocol import Receiver
+from brain.session.transport_protocol import NewSession, Transport
 from brain.transport.asgi import AsgiTransport
+from brain.transport.stream_response import EventStreamResponse
 from brain.transport.websocket import EXTENSION, WebSocketProtocol
 
 RETRY_AFTER_SECONDS = 5
 
 
-class NewSession(Receiver, Protocol):
-    """A session that has not begun."""
-
-    def open(self) -> None:
-        """Begin."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """Answers WebSocket handshakes."""
+    """Answers WebSocket handshakes, and requests for a stream."""
 
     admission: Admission
     unread_timeout_seconds: float
@@ -82,6 +76,29 @@ class Handshake:
         finally:
             if not is_adopted:
                 counted.release()
+
+    def stream(
+        self,
+        request: Request,
+        session_for: Callable[[Admitted], NewSession],
+        identity: Identity,
+    ) -> Response:
+        """
+        Return the answer by which the session that `session_for` makes sends events.
+
+        Raises `HTTPException`.
+        """
+        address = request.client.host if request.client else ""
+        try:
+            counted = self.admission.admit(address, identity)
+        except TooManyConnections as refusal:
+            headers = {"retry-after": str(RETRY_AFTER_SECONDS)}
+            raise HTTPException(refusal.http_status, str(refusal), headers) from None
+
+        def session_on(transport: Transport) -> NewSession:
+            return session_for(Admitted(transport, identity, counted))
+
+        return EventStreamResponse(session_on, counted, self.unread_timeout_seconds)
 
 
 async def refuse(websocket: WebSocket, status_code: int, reason: str) -> None:

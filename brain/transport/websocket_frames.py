@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from struct import pack
 
+from brain.message.cursor import Cursor
+
 # The first and last frame of a text message.
 WHOLE_TEXT = 0x81
 # In place of a length: it follows in two bytes, or in eight.
@@ -21,8 +23,8 @@ class WebSocketFraming:
 
     name = "websocket"
 
-    def frame(self, text: str) -> bytes:
-        """Return `text` as one frame."""
+    def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
+        """Return `text` as one frame; a cursor is in the text, or nowhere."""
         payload = text.encode()
         size = len(payload)
         if size < LONG:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from brain.errors import ConnectionEnded, LogUnavailable
 from brain.feeds.fanout import FeedFanout, FeedSubscriber
+from brain.message.cursor import Cursor
 
 
 class PlainFraming:
@@ -11,7 +12,7 @@ class PlainFraming:
         self.name = name
         self.frames = 0
 
-    def frame(self, text: str) -> bytes:
+    def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
         self.frames += 1
         return text.encode()
 

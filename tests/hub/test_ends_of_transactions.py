@@ -12,9 +12,9 @@ import pytest
 from brain.database.log import find_ends
 from brain.hub.hub import Hub
 from brain.message.cursor import Cursor
+from brain.message.encodings import encoding_of
 from brain.message.event import Batch, Event, Operation
 from brain.message.matching import Topic, parse_filter
-from brain.message.rendering import encoding_of
 from brain.message.subscription_set import subscription_set
 from brain.message.topic_handle import topic_handle
 from brain.message.v1_format import V1

@@ -16,9 +16,10 @@ from brain.hub.hub import CHUNK_EVENTS, SLICE_BYTES, Hub
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.commands import Command
 from brain.message.cursor import Cursor
+from brain.message.encodings import encoding_of
 from brain.message.event import Batch, Event, Operation
 from brain.message.matching import RowAccess, Topic, parse_filter
-from brain.message.rendering import Encoding, encoding_of
+from brain.message.rendering import Encoding
 from brain.message.subscription_set import SubscriptionSet, subscription_set
 from brain.message.wire_format import WireFormat
 from brain.systems.shared_tables.tasks.run_messages import RunSchema

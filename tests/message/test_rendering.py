@@ -11,9 +11,10 @@ from brain.errors import RowNotShown
 from brain.message.base_format import BaseFormat
 from brain.message.commands import Command
 from brain.message.cursor import Cursor
+from brain.message.encodings import encoding_of
 from brain.message.event import Event
 from brain.message.matching import Match, Topic, parse_filter
-from brain.message.rendering import MOST_FRAMES, encoding_of
+from brain.message.rendering import MOST_FRAMES
 from brain.message.snapshot import PART_CHARACTERS, PART_ROWS, Part, Snapshot, parts_of
 from brain.message.subscription_set import subscription_set
 from brain.message.wire_format import WireFormat
@@ -28,7 +29,7 @@ class LineFraming:
 
     name = "lines"
 
-    def frame(self, text: str) -> bytes:
+    def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
         return f"{text}\n".encode()
 
 

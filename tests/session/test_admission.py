@@ -19,7 +19,7 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
 from brain.settings import Settings
-from brain.transport.websocket import MOST_HEAD_BYTES
+from brain.transport.http import MOST_HEAD_BYTES
 from tests.auth.test_policy import BAD as BAD_TOKENS
 from tests.transport.served import a_task, application, new_hub, served
 

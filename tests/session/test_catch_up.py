@@ -22,8 +22,8 @@ from brain.database.table_access import TableAccess
 from brain.message.base_format import BaseFormat
 from brain.message.commands import Reply
 from brain.message.cursor import Cursor
+from brain.message.encodings import encoding_of
 from brain.message.event import Batch
-from brain.message.rendering import encoding_of
 from brain.message.subscription_set import subscription_set
 from brain.session.catch_up import CatchUp, Sources
 from brain.session.command_queue import CommandQueue

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from brain.close_codes import CloseCode
+from brain.message.cursor import Cursor
 from brain.session.session import Session
 
 
@@ -16,7 +17,7 @@ class LineFraming:
 
     name = "line"
 
-    def frame(self, text: str) -> bytes:
+    def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
         return text.encode() + b"\n"
 
 

@@ -37,9 +37,11 @@ from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext
 from brain.settings import Settings
 from brain.system import System, installed_systems
+from brain.transport.event_stream import EventStreamProtocol
 from brain.transport.handshake import Handshake
-from brain.transport.websocket import HttpProtocol, TransportLimits, WebSocketProtocol
-from brain.web import v1_endpoint
+from brain.transport.limits import TransportLimits
+from brain.transport.websocket import WebSocketProtocol
+from brain.web import event_stream, v1_endpoint
 from brain.web import websocket_endpoint as endpoint
 from brain.web.services import Services
 from tests.message.rows import as_json
@@ -114,6 +116,7 @@ def application(
     app = Starlette(
         routes=[
             *v1_endpoint.routes(services),
+            *event_stream.routes(services),
             *endpoint.routes(services, profiles),
             *(route for system in systems for route in system.routes(services)),
         ],
@@ -138,7 +141,7 @@ async def served(
         app,
         port=0,
         ws=cast(type[asyncio.Protocol], partial(WebSocketProtocol, limits=limits)),
-        http=cast(type[asyncio.Protocol], partial(HttpProtocol, limits=limits)),
+        http=cast(type[asyncio.Protocol], partial(EventStreamProtocol, limits=limits)),
         ws_per_message_deflate=False,
         log_config=None,
         timeout_graceful_shutdown=2,

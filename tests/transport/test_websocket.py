@@ -19,12 +19,8 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
 from brain.settings import Settings
-from brain.transport.websocket import (
-    MOST_HEAD_BYTES,
-    MOST_WAITING_REQUESTS,
-    HttpProtocol,
-    require_uvicorn,
-)
+from brain.transport.http import MOST_HEAD_BYTES, MOST_WAITING_REQUESTS, HttpProtocol
+from brain.transport.websocket import require_uvicorn
 from tests.raw_websocket import (
     BINARY,
     CLOSE,

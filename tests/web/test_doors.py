@@ -69,6 +69,7 @@ DOORS = {
     "POST /api/brain/users/revoke": Door(
         "POST", "/api/brain/users/revoke", NEEDS_PUBLISHING, {"user": "nobody"}
     ),
+    "GET /sse": Door("GET", "/sse?channel=orders", NEEDS_READING),
     "GET /api/ws/info": Door("GET", "/api/ws/info", FOR_ALL),
     "GET /api/brain/status/ws": Door("GET", "/api/brain/status/ws", FOR_ALL),
     "GET /healthz": Door("GET", "/healthz", FOR_ALL),
@@ -141,11 +142,12 @@ async def test_a_door_opens_to_those_who_have_the_right(port: int, name: str) ->
             if door.method == "WS":
                 found = await handshake(port, door.path, headers)
             else:
-                response = await http.request(
+                async with http.stream(
                     door.method, door.path, headers=headers, json=door.body
-                )
-                found = response.status_code
-                assert "for nobody" not in response.text
+                ) as response:
+                    found = response.status_code
+                    if not response.headers["content-type"].startswith("text/event-stream"):
+                        assert b"for nobody" not in await response.aread()
             assert found == status, (who, found)
 
 

@@ -1,0 +1,92 @@
+"""A client that reads one subscription of brain.v1, and sends nothing."""
+
+from __future__ import annotations
+
+from brain.auth.identity import Identity
+from brain.close_codes import CloseCode
+from brain.errors import ConnectionEnded, CursorLost, SlowConsumer
+from brain.hub.subscriber import Subscriber
+from brain.message.commands import OpenSubscription, Refuse
+from brain.message.matching import ReadAccess, Topic
+from brain.message.topic_handle import TopicHandle, topic_handle
+from brain.message.v1_format import V1
+from brain.session.admission import Admitted
+from brain.session.catch_up import Sources
+from brain.session.channel_session import ChannelSession, SessionRequest
+from brain.session.session import SessionContext
+from brain.session.topic_subscriptions import names_of, topic_of
+
+
+class StreamSession(ChannelSession):
+    """
+    One stream of events: one subscription, and so one place in the log.
+
+    Whatever interrupts it, the client may come back with the last cursor that it got outside a
+    text. So a frame has one if everything up to there was sent; and what leads up to a snapshot has
+    none, so that a client that is cut meanwhile begins anew.
+    """
+
+    def __init__(
+        self,
+        admitted: Admitted,
+        context: SessionContext,
+        sources: Sources,
+        command: OpenSubscription,
+        topic: Topic,
+        access: ReadAccess,
+        changes: int | None = None,
+    ) -> None:
+        """`topic` is what the client asks for by `command`, with this access."""
+        request = SessionRequest(
+            V1, names_of(command), after=command.after, wants_snapshot=command.wants_snapshot
+        )
+        super().__init__(admitted, context, sources, request, access, changes)
+        self._command = command
+        self._handle = topic_handle(topic)
+
+    def _topics(self, access: ReadAccess, identity: Identity | None = None) -> frozenset[Topic]:
+        topic = topic_of(self._command, access)
+        return frozenset() if topic is None else frozenset({topic})
+
+    def _greet(self, subscriber: Subscriber) -> None:
+        super()._greet(subscriber)
+        self._confirm_subscription()
+
+    def _confirm_subscription(self, former: TopicHandle | None = None) -> None:
+        columns = self._context.columns_of(self._command.channel)
+        self._send(V1.subscribed(self._command, self._handle, self._cursor(), columns, former))
+
+    def _continue(self, *, with_rows: bool) -> None:
+        if self._subscriber is not None:
+            self._subscriber.on_live = self._report_live
+        super()._continue(with_rows=with_rows)
+
+    def _report_live(self) -> None:
+        """Send the frame that the client has caught up, once."""
+        if self._subscriber is not None:
+            self._subscriber.on_live = None
+            cursor = self._cursor()
+            self._send(V1.live(self._handle, cursor), cursor)
+
+    def _on_gap(self, reason: CursorLost | ConnectionEnded) -> None:
+        if self._subscriber is None:
+            return
+        if isinstance(reason, SlowConsumer):
+            self.end(reason)
+            return
+        self._hub.restart(self._subscriber)
+        self._send(V1.subscription_reset(self._handle, str(reason), self._cursor()))
+        self._continue(with_rows=self._request.wants_snapshot)
+
+    def _change_access(self, access: ReadAccess) -> None:
+        """Go on with what the client may read by now: from the beginning, or not at all."""
+        former, topic = self._handle, topic_of(self._command, access)
+        if topic is None:
+            refusal = Refuse("", "not_allowed")
+            self._send(V1.unsubscribed(self._command.id, former.number, refusal))
+            self.close(CloseCode.ACCESS_LOST, f"not allowed to read {self._command.channel}")
+            return
+        if topic != former.topic:
+            self._handle = topic_handle(topic)
+            self._confirm_subscription(former)
+        super()._change_access(access)

@@ -1,0 +1,29 @@
+"""What one client may do to its connection, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TransportLimits:
+    """What one client may do to its connection, whatever the session."""
+
+    handshake_timeout_seconds: float
+    """How long it may take to send the head of a request, and then the body."""
+    unread_timeout_seconds: float
+    """How long it may leave unread what was written to it."""
+    close_seconds: float
+    """How long it may take to answer a close frame."""
+    frames_per_second: float
+    """Rate limit of pings, pongs and fragments; burst of twice that. A session limits messages."""
+    unread_bytes: int = 1024 * 1024
+    """How much may be unread when the client makes the server answer."""
+    fragments: int = 128
+    """Of one message."""
+
+
+def stop(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

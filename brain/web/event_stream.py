@@ -1,0 +1,112 @@
+"""`GET /sse`: one subscription of brain.v1 as a stream of server-sent events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.datastructures import QueryParams
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from brain.message.commands import OpenSubscription, Refuse
+from brain.message.json_text import dumps
+from brain.message.matching import TOO_MANY_COMBINATIONS, filter_json, has_too_many_combinations
+from brain.message.v1_client_frames import SubscribeFrame
+from brain.message.v1_commands import command_in, parse_frame
+from brain.session.admission import Admitted
+from brain.session.catch_up import Sources
+from brain.session.json_depth import is_deeper
+from brain.session.stream_session import StreamSession
+from brain.session.topic_subscriptions import names_of, topic_of
+from brain.transport.stream_response import head_response
+from brain.web.requests import authenticate, authorize, require_unrevoked
+from brain.web.services import Services
+
+# A member of a `subscribe` frame of which the parameter has JSON; those of the others have text.
+JSON_MEMBERS = ("key", "where", "limit")
+MEMBERS = frozenset(SubscribeFrame.model_fields) - {"type", "id"}
+FLAGS = {"": True, "true": True, "1": True, "false": False, "0": False}
+LONGEST_SHOWN = 50
+
+
+def routes(services: Services) -> list[Route]:
+    return [Route("/sse", Endpoint(services).serve)]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Serves `/sse`; docs/protocol.md lists its parameters."""
+
+    services: Services
+
+    async def serve(self, request: Request) -> Response:
+        services = self.services
+        command = self._command(request)
+        changes = services.sessions.registry.changes
+        identity = await authenticate(request, services.authority)
+        access = await services.authority.read_access(identity, names_of(command))
+        require_unrevoked(identity, services.authority)
+        topic = topic_of(command, access)
+        authorize(identity, topic is not None)
+        assert topic is not None
+        if has_too_many_combinations((topic,)):
+            raise HTTPException(400, TOO_MANY_COMBINATIONS)
+        if (reason := await services.sessions.refuse_filters((topic,))) is not None:
+            raise HTTPException(400, reason)
+        sources: Sources = request.state.sources
+        sources.hub.cursor  # noqa: B018  it raises `NotReady`
+        if request.method == "HEAD":
+            return head_response()
+
+        def session_for(admitted: Admitted) -> StreamSession:
+            return StreamSession(
+                admitted, services.sessions, sources, command, topic, access, changes
+            )
+
+        return services.handshake.stream(request, session_for, identity)
+
+    def _command(self, request: Request) -> OpenSubscription:
+        """Return what a URL asks for. Raises `HTTPException`."""
+        text = frame_in(request.query_params, request.headers.get("last-event-id"))
+        if is_deeper(text, self.services.settings.max_message_depth):
+            raise HTTPException(400, "nested too deeply")
+        frame = parse_frame(text)
+        command = command_in(frame, text) if isinstance(frame, SubscribeFrame) else frame
+        if isinstance(command, OpenSubscription):
+            return command
+        raise HTTPException(400, command.reason if isinstance(command, Refuse) else "")
+
+
+def frame_in(query: QueryParams, last_event_id: str | None) -> str:
+    """Return the `subscribe` frame in a URL. Raises `HTTPException`."""
+    frame: dict[str, Any] = {"type": "subscribe", "id": "sse"}
+    for name, value in query.multi_items():
+        if name == "token":
+            raise HTTPException(
+                400, "/sse takes a ticket, and no token: see POST /api/brain/ticket"
+            )
+        if name not in MEMBERS:
+            raise HTTPException(400, f"there is no parameter {name[:LONGEST_SHOWN]}")
+        if name in frame:
+            raise HTTPException(400, f"{name} is there twice: a stream is one subscription")
+        frame[name] = member(name, value)
+    if last_event_id:
+        frame["after"] = last_event_id
+    return dumps(frame)
+
+
+def member(name: str, value: str) -> Any:
+    """Return the member of a frame in a parameter, ready for `dumps`. Raises `HTTPException`."""
+    if name == "snapshot":
+        return FLAGS.get(value, value)
+    if name not in JSON_MEMBERS:
+        return value
+    try:
+        filter_json(value)
+    except (ValueError, RecursionError):
+        raise HTTPException(400, f"{name} must be JSON") from None
+    return orjson.Fragment(value)
