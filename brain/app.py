@@ -28,6 +28,7 @@ from brain.database.history import HistoryReader
 from brain.database.publish import publish_for_client
 from brain.database.retention import trim_log
 from brain.database.snapshot import SnapshotReader
+from brain.database.table_access import TableAccess
 from brain.database.transactions import AwaitedTransactions
 from brain.database.watches import WatchedColumns, report_to_watches, warn_of_problems
 from brain.errors import BrainError
@@ -181,7 +182,9 @@ def create_app(
         presence=presence,
         cluster=cluster,
         problems=problems,
-        snapshots=SnapshotReader(settings.snapshot_bytes, settings.table_timeout_seconds, problems),
+        snapshots=SnapshotReader(
+            TableAccess(settings.snapshot_bytes, settings.table_timeout_seconds, problems)
+        ),
     )
 
     @asynccontextmanager
