@@ -18,7 +18,7 @@ from brain.errors import BrainError, CursorLost
 from brain.message.cursor import Cursor
 from brain.message.json_text import key_text
 from brain.message.page import Page, PageRequest, RowPlace
-from brain.message.rendering import key_of
+from brain.message.subscription_encoding import key_of
 
 # A page ends with the row by which it has more.
 PAGE_BYTES = 64 * 1024
