@@ -21,8 +21,12 @@ class Dialect(Protocol):
         """What it sends once it is connected."""
         ...
 
-    def begin(self, connection: socket.socket) -> None:
-        """Receive all that comes before the first message, and no more."""
+    def begin(self, connection: socket.socket) -> bytes:
+        """Receive the answer, and ask for messages; return what was received after it."""
+        ...
+
+    def finish(self, connection: socket.socket, received: bytes) -> None:
+        """Receive the rest of what comes before the first message, and no more."""
         ...
 
     def texts(self, received: bytes) -> list[str]:
@@ -37,10 +41,13 @@ class WebSocketDialect:
         self.request = handshake(path, *headers)
         self._is_greeted = is_greeted
 
-    def begin(self, connection: socket.socket) -> None:
+    def begin(self, connection: socket.socket) -> bytes:
+        return receive_handshake(connection)
+
+    def finish(self, connection: socket.socket, received: bytes) -> None:
         received = receive_until(
             connection,
-            receive_handshake(connection),
+            received,
             lambda received: len(split_frames(received)[0]) >= self._is_greeted,
         )
         frames, left = split_frames(received)
@@ -61,11 +68,16 @@ class V1Dialect(WebSocketDialect):
         row = {} if key is None else {"key": [key]}
         self._subscribe = client_frame(json.dumps(frame | row).encode())
 
-    def begin(self, connection: socket.socket) -> None:
+    def begin(self, connection: socket.socket) -> bytes:
         rest = receive_handshake(connection)
         connection.sendall(self._subscribe)
+        return rest
+
+    def finish(self, connection: socket.socket, received: bytes) -> None:
         receive_until(
-            connection, rest, lambda received: SUBSCRIBED in received and received.endswith(b"}")
+            connection,
+            received,
+            lambda received: SUBSCRIBED in received and received.endswith(b"}"),
         )
 
 
@@ -75,9 +87,14 @@ class EventStreamDialect:
     def __init__(self, path: str) -> None:
         self.request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
-    def begin(self, connection: socket.socket) -> None:
+    def begin(self, connection: socket.socket) -> bytes:
+        return b""
+
+    def finish(self, connection: socket.socket, received: bytes) -> None:
         receive_until(
-            connection, b"", lambda received: SUBSCRIBED in received and received.endswith(b"\r\n")
+            connection,
+            received,
+            lambda received: SUBSCRIBED in received and received.endswith(b"\r\n"),
         )
 
     def texts(self, received: bytes) -> list[str]:

@@ -143,8 +143,9 @@ def connected_sockets(
         batch = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in some]
         for one, dialect in zip(batch, some, strict=True):
             one.sendall(dialect.request)
-        for one, dialect in zip(batch, some, strict=True):
-            dialect.begin(one)
+        begun = [dialect.begin(one) for one, dialect in zip(batch, some, strict=True)]
+        for one, dialect, received in zip(batch, some, begun, strict=True):
+            dialect.finish(one, received)
             yield one
 
 
