@@ -28,6 +28,7 @@ from brain.database.history import HistoryReader
 from brain.database.publish import publish_for_client
 from brain.database.retention import trim_log
 from brain.database.snapshot import SnapshotReader
+from brain.database.table_access import TableAccess
 from brain.database.transactions import AwaitedTransactions
 from brain.database.watches import WatchedColumns, report_to_watches, warn_of_problems
 from brain.errors import BrainError
@@ -50,6 +51,7 @@ from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
 from brain.web import (
+    documents,
     event_stream,
     pages,
     revocations,
@@ -180,7 +182,9 @@ def create_app(
         presence=presence,
         cluster=cluster,
         problems=problems,
-        snapshots=SnapshotReader(settings.snapshot_bytes, settings.table_timeout_seconds, problems),
+        snapshots=SnapshotReader(
+            TableAccess(settings.snapshot_bytes, settings.table_timeout_seconds, problems)
+        ),
     )
 
     @asynccontextmanager
@@ -266,6 +270,7 @@ def create_app(
         *revocations.routes(services),
         *status.routes(services),
         *snapshot.routes(services),
+        *documents.routes(services),
         *pages.routes(front_page, {k: v for s in systems for k, v in s.links.items()}),
     ]
     app = Starlette(
