@@ -27,7 +27,7 @@ from brain.message.commands import (
     SetPresence,
 )
 from brain.message.cursor import END_OF_TICK, Cursor
-from brain.message.encodings import encoding_of
+from brain.message.encodings import encoding_of, page_encoding_of
 from brain.message.matching import (
     TOO_MANY_COMBINATIONS,
     ReadAccess,
@@ -78,6 +78,7 @@ class TopicSession(ChannelSession):
             sources,
             admitted.transport,
             encoding_of(CATCHING_UP, admitted.transport.framing, context.problems),
+            page_encoding_of(admitted.transport.framing, context.problems),
             send=self._send,
             close=self.close,
             on_failure=self._end_subscription,
@@ -168,7 +169,10 @@ class TopicSession(ChannelSession):
         if command.after or command.wants_snapshot:
             self._stragglers.begin(subscription, after)
         self._change_subscriptions()
-        self._confirm_subscription(subscription, after or self._cursor())
+        begins_with_rows = command.wants_snapshot and not command.after
+        self._confirm_subscription(
+            subscription, None if begins_with_rows else after or self._cursor()
+        )
         if lost is not None:
             self._stragglers.on_gap(subscription, lost)
         elif subscription.straggler is not None:
@@ -299,7 +303,7 @@ class TopicSession(ChannelSession):
     def _confirm_subscription(
         self,
         subscription: TopicSubscription,
-        cursor: Cursor,
+        cursor: Cursor | None,
         former: TopicSubscription | None = None,
     ) -> None:
         self._send(

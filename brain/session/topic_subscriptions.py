@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from brain.hub.subscriber import Subscriber
 from brain.message.commands import OpenSubscription
 from brain.message.matching import INTERNAL, ReadAccess, Topic
+from brain.message.page import PageRequest
 from brain.message.topic_handle import TopicHandle
 from brain.session.catch_up import CatchUp
 from brain.session.subscriptions import Subscriptions
@@ -89,4 +90,14 @@ def topic_of(command: OpenSubscription, access: ReadAccess) -> Topic | None:
         return None
     return Topic(
         channel, command.key, command.where, access.rows(channel), command.has_number_strings
+    )
+
+
+def first_page(command: OpenSubscription, topic: Topic) -> PageRequest:
+    """Return the page with which the rows of a topic begin, or the one that has all of them."""
+    return PageRequest(
+        topic.channel,
+        None if topic.rows is None else topic.rows.allowed,
+        key=topic.key,
+        limit=None if command.is_exact else command.page_rows,
     )
