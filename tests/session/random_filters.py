@@ -67,6 +67,8 @@ class SessionTrial(Trial):
                 assert frame["type"] == "subscribed", frame
                 self._subs[int(frame["id"].split()[1])] = frame["sub"]
                 self._rows.setdefault(frame["sub"], set())
+                # Of filters that mean the same, the later one begins the subscription anew.
+                is_live.discard(frame["sub"])
             if not after_rows or frame.get("op") == "live":
                 is_live.add(frame["sub"])
             elif frame.get("op") == "snapshot":
