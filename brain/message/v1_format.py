@@ -56,7 +56,7 @@ class V1Format(SubscriptionFormat):
     """Speaks brain.v1."""
 
     name = PROTOCOL
-    sent_models = [model for model in models_in(AnyServerFrame) if model is not Closed]
+    sent_models = tuple(model for model in models_in(AnyServerFrame) if model is not Closed)
     received_models = models_in(AnyClientFrame)
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
