@@ -17,10 +17,11 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import uvloop
 
@@ -45,6 +46,14 @@ from tests.faults.simple_client import Copy, Frame, SseClient, WebSocketClient
 PATIENCE_SECONDS = 30.0
 CLIENTS = 8
 WRITERS = 3
+SNAPSHOTS: Sequence[Mapping[str, Any]] = (
+    {"snapshot": True},
+    {"snapshot": True, "limit": 1},
+    {"snapshot": True, "limit": 3},
+    {"snapshot": "exact"},
+)
+KILLS = ("database", "", "brain", "")
+"""What is killed in each round, in turn."""
 TRANSACTIONS = 12
 """Of each writer in each round."""
 SETTINGS = {
@@ -131,6 +140,7 @@ class Follower:
     """Of the view."""
     client: WebSocketClient | SseClient
     copy: JudgedCopy
+    request: Mapping[str, Any]
 
 
 class Trial:
@@ -148,8 +158,7 @@ class Trial:
         self._history = History(scene.database, self._table, State({}, ()))
         self._followers: list[Follower] = []
 
-    async def play(self, rounds: int, *, kills: Sequence[str]) -> None:
-        """Play rounds of writing, in which these are killed in turn."""
+    async def play(self, rounds: int) -> None:
         async with connected(self._scene.database) as connection:
             await self._table.create(connection)
             await self._table.restrict(connection, self._chance.choice(RULES))
@@ -161,8 +170,8 @@ class Trial:
                 tasks.create_task(one.client.follow(self._next_address)) for one in self._followers
             ]
             try:
-                for number in range(rounds):
-                    await self._round(kills[number % len(kills)] if kills else "")
+                for _ in range(rounds):
+                    await self._round(KILLS[self._tally.rounds % len(KILLS)])
             finally:
                 for task in following:
                     task.cancel()
@@ -180,10 +189,11 @@ class Trial:
         }
         filter = None if chance.random() < 0.2 else random_filter(chance, self._table.columns)
         view = self._table.add_view(filter, claims)
-        copy, request = JudgedCopy(), {"channel": self._table.name}
+        snapshot = chance.choice(SNAPSHOTS)
+        copy, request = JudgedCopy(), {"channel": self._table.name, **snapshot}
         transport = chance.choice((WebSocketClient, SseClient))
         client = transport(copy, request, filter or "", view.token)
-        self._followers.append(Follower(view, number, client, copy))
+        self._followers.append(Follower(view, number, client, copy, request))
 
     def _next_address(self) -> str:
         return f"127.0.0.1:{self._chance.choice(self._scene.nodes).port}"
@@ -264,8 +274,8 @@ class Trial:
     def _described(self, follower: Follower) -> str:
         view = follower.view
         return (
-            f"seed {self._seed}, {type(follower.client).__name__}, filter {view.filter},"
-            f" claims {view.claims}, rule {self._table.rule}"
+            f"seed {self._seed}, {type(follower.client).__name__} {follower.request}, filter"
+            f" {view.filter}, claims {view.claims}, rule {self._table.rule}"
         )
 
 
@@ -295,7 +305,13 @@ async def kill_and_start(postgres: OwnPostgres) -> None:
 
 
 async def states(
-    stage: Stage, *, seeds: int, first: int | None = None, rounds: int = 4, says: bool = False
+    stage: Stage,
+    *,
+    seeds: int,
+    first: int | None = None,
+    rounds: int = 3,
+    nodes: int = 2,
+    says: bool = False,
 ) -> Findings:
     """Play seeds from `first` on, or from one that the chance of the stage chooses."""
     if first is None:
@@ -304,11 +320,11 @@ async def states(
     async with own_postgres(stage.binaries) as postgres, set_up(stage, postgres.url) as scene:
         async with connected(scene.database) as connection:
             await connection.execute(USER_TYPES)
-        for _ in range(2):
+        for _ in range(nodes):
             await scene.serve(**SETTINGS)
         for seed in range(first, first + seeds):
             trial = Trial(seed, scene, postgres, tally, f"things_{seed}")
-            await trial.play(rounds, kills=("brain", "", "database", "cut"))
+            await trial.play(rounds)
             if says:
                 print(f"seed {seed}: {tally.findings()}", flush=True)
     return tally.findings()
