@@ -27,15 +27,15 @@ would lack the row from then on; a row that may have matched before `LEAVES`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
 from brain.errors import RowNotShown
 from brain.message.comparison_keys import NoKey, RowValues
 from brain.message.condition import EVERYTHING, Condition, Verdict
 from brain.message.condition_binding import comparisons
-from brain.message.equality_index import EqualityIndex, columns_in
+from brain.message.equality_index import EqualityIndex
 from brain.message.event import Event, Operation
-from brain.message.json_text import key_text, scalar
 from brain.message.lookups import split
 from brain.message.matching import Match, Topic
 from brain.message.row import Row
@@ -112,14 +112,15 @@ class FilterIndex(Generic[T]):
 
     def find(self, event: Event, *, by_filter: bool = False) -> Iterator[tuple[Match, set[T]]]:
         """
-        Yield the items that `event` concerns, and how.
+        Return the items that `event` concerns, and how.
 
         An item may come more than once: of the ways, the first one in `Match` holds. With
         `by_filter`, a row also enters what it enters by a condition, and not only by row rules.
         """
-        yield from self._plain.find(event)
-        if self._by_condition is not None:
-            yield from self._by_condition.find(event, by_filter)
+        plain = self._plain.find(event)
+        if self._by_condition is None:
+            return plain
+        return chain(plain, self._by_condition.find(event, by_filter))
 
     def match(self, event: Event) -> Match | None:
         """Return how `event` concerns any item; None: none of them."""
@@ -264,16 +265,6 @@ class Verdicts:
 
 def values_of(row: Row | None, omitted: tuple[str, ...] | None) -> RowValues | None:
     return None if row is None else RowValues(row, omitted)
-
-
-def selects(topic: Topic, key: str, row: Row) -> bool:
-    """Return True if a row of the topic's channel, with this key, is part of it, rules apart."""
-    if topic.key is not None and topic.key != key_text(key):
-        return False
-    values = columns_in(row, tuple(name for name, _, _ in topic.where))
-    if values != tuple(scalar(value) for _, value, _ in topic.where):
-        return False
-    return topic.condition.verdict(RowValues(row, None)) is True
 
 
 def undecided_columns(condition: Condition, event: Event) -> list[str]:

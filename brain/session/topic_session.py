@@ -28,7 +28,7 @@ from brain.message.commands import (
     SetPresence,
 )
 from brain.message.cursor import END_OF_TICK, Cursor
-from brain.message.encodings import encoding_of
+from brain.message.encodings import encoding_of, page_encoding_of
 from brain.message.event import Event, Operation
 from brain.message.matching import (
     TOO_MANY_COMBINATIONS,
@@ -83,6 +83,7 @@ class TopicSession(ChannelSession):
             sources,
             admitted.transport,
             encoding_of(CATCHING_UP, admitted.transport.framing, context.problems),
+            page_encoding_of(admitted.transport.framing, context.problems),
             send=self._send,
             close=self.close,
             on_failure=self._end_subscription,
@@ -171,7 +172,10 @@ class TopicSession(ChannelSession):
         if command.after or command.wants_snapshot:
             self._stragglers.begin(subscription, after)
         self._change_subscriptions()
-        self._confirm_subscription(subscription, after or self._cursor())
+        begins_with_rows = command.wants_snapshot and not command.after
+        self._confirm_subscription(
+            subscription, None if begins_with_rows else after or self._cursor()
+        )
         if lost is not None:
             self._stragglers.on_gap(subscription, lost)
         elif subscription.straggler is not None:
@@ -310,7 +314,8 @@ class TopicSession(ChannelSession):
                     self._refuse(other)
         for former, subscription in replaced:
             self._confirm_subscription(subscription, self._cursor(), former)
-            self._send(V1.subscription_reset(subscription.handle, reason, self._cursor()))
+            cursor = None if subscription.command.wants_snapshot else self._cursor()
+            self._send(V1.subscription_reset(subscription.handle, reason, cursor))
         self._reload([subscription for _, subscription in replaced])
 
     async def _go_on_as(
@@ -364,7 +369,7 @@ class TopicSession(ChannelSession):
     def _confirm_subscription(
         self,
         subscription: TopicSubscription,
-        cursor: Cursor,
+        cursor: Cursor | None,
         former: TopicSubscription | None = None,
     ) -> None:
         self._send(
