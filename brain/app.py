@@ -23,6 +23,7 @@ from brain.auth.policy import authority_for
 from brain.auth.revocations import Revocations
 from brain.auth.row_rules import RowRules
 from brain.database.connection import opened_pool
+from brain.database.filter_binder import FilterBinder
 from brain.database.history import HistoryReader
 from brain.database.pages import PageReader
 from brain.database.publish import publish_for_client
@@ -148,6 +149,7 @@ def create_app(
     row_rules = RowRules(settings.database_timeout_seconds, problems, registry.reauthorize)
     revoked = Revocations(registry.revoke, problems, settings.jwt_leeway_seconds)
     watched_columns = WatchedColumns(settings.database_timeout_seconds, problems)
+    filters = FilterBinder(settings.database_timeout_seconds, problems, registry.rebind_filters)
     transactions = AwaitedTransactions(settings.database_timeout_seconds, problems)
 
     async def check_everybody() -> None:
@@ -175,9 +177,10 @@ def create_app(
             registry,
             limits(settings),
             settings.jwt_leeway_seconds,
-            watched_columns.refusal,
-            problems,
-            watched_columns.columns_of,
+            refuse_filters=watched_columns.refusal,
+            bind_filter=filters.bind,
+            problems=problems,
+            columns_of=watched_columns.columns_of,
         ),
         presence=presence,
         cluster=cluster,
@@ -194,6 +197,7 @@ def create_app(
             refresher = FeedRefresher(reader, settings.feed_interval_seconds)
             revoked.connect(pool)
             watched_columns.connect(pool)
+            filters.connect(pool)
             row_rules.connect(pool)
             transactions.connect(pool)
             work: dict[str, Coroutine[Any, Any, None]] = {
@@ -204,11 +208,13 @@ def create_app(
                         "hub": hub,
                         "feeds": refresher,
                         "watched columns": watched_columns,
+                        "filters": filters,
                         "row rules": row_rules,
                     },
                     problems,
                 ),
                 "watched columns": watched_columns.run(),
+                "filters": filters.run(),
                 "row rules": row_rules.run(),
                 "transactions": transactions.run(),
                 "feeds": refresher.run(),

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from brain.message.cursor import Cursor
-from brain.message.event import Event, Operation
-from brain.message.matching import Match
+from brain.message.event import Event
+from brain.message.matching import Match, is_reset
 from brain.message.page import Page, parts_of
 from brain.message.rendering import MOST_FRAMES, Encoding, Framing
 from brain.message.run import MatchedRun, Run
@@ -41,8 +41,8 @@ class SubscriptionEncoding(Encoding):
             text = self._format.render_for(handle, event, match, is_last=is_last)
             if text is not None:
                 # A client that is cut before it has the state again has to get the reset again.
-                is_reset = event.operation is Operation.RESET
-                frame = self.framing.frame(text, None if is_reset else self._cursor(event))
+                cursor = None if is_reset(event, match) else self._cursor(event)
+                frame = self.framing.frame(text, cursor)
         except Exception as error:
             # One event that cannot be rendered must not hold up all others.
             self._report(event, f"{type(error).__name__}: {error}", error)

@@ -36,7 +36,7 @@ class SubscribeFrame(V1ClientFrame):
     key: list[Any] | None = Field(default=None, min_length=1)
     """The primary key of one row; without it, all rows."""
     where: dict[str, Any] | None = None
-    """Columns, and the values that a row must have."""
+    """The filter that a row must match."""
     snapshot: bool | Literal["exact"] = False
     """The rows of the table come first: page by page, or those of one moment."""
     limit: int | None = Field(default=None, ge=1, le=MOST_ROWS)

@@ -17,6 +17,7 @@ from brain.message.commands import Command, OpenSubscription, Refuse, Reply, Set
 from brain.message.cursor import Cursor
 from brain.message.error_codes import ADVICE
 from brain.message.event import Event, Operation
+from brain.message.filter_index import undecided_columns
 from brain.message.json_text import dumps
 from brain.message.matching import Match
 from brain.message.number_strings import with_number_strings
@@ -65,6 +66,10 @@ class V1Format(SubscriptionFormat):
     ) -> str | None:
         if event.operation is Operation.RESET:
             return reset_text(handle.number, event.data or "null", self._cursor(event))
+        if match is Match.UNDECIDED:
+            names = ", ".join(undecided_columns(handle.topic.condition, event))
+            reason = f"the event does not have the values of {names}, which the filter compares"
+            return reset_text(handle.number, dumps(reason), self._cursor(event))
         text = (
             f'{{"sub":{handle.number},{what_happened(event, match)},'
             f'"at":"{iso_milliseconds(event.at)}"{self._cursor(event)},'
@@ -145,8 +150,8 @@ class V1Format(SubscriptionFormat):
         frame["channel"] = topic.channel
         if command.key_json is not None:
             frame["key"] = orjson.Fragment(command.key_json)
-        if command.where_json is not None:
-            frame["where"] = orjson.Fragment(command.where_json)
+        if topic.has_condition:
+            frame["where"] = orjson.Fragment(topic.condition.json)
         if topic.has_number_strings:
             frame["numbers"] = "string"
         if columns is not None:

@@ -14,14 +14,15 @@ from starlette.routing import Route
 
 from brain.message.commands import OpenSubscription, Refuse
 from brain.message.json_text import dumps
-from brain.message.matching import TOO_MANY_COMBINATIONS, filter_json, has_too_many_combinations
+from brain.message.matching import filter_json
 from brain.message.v1_client_frames import SubscribeFrame
 from brain.message.v1_commands import command_in, parse_frame
 from brain.session.admission import Admitted
 from brain.session.catch_up import Sources
+from brain.session.granting import granted_topic
 from brain.session.json_depth import is_deeper
 from brain.session.stream_session import StreamSession
-from brain.session.topic_subscriptions import names_of, topic_of
+from brain.session.topic_subscriptions import may_read, names_of
 from brain.transport.stream_response import head_response
 from brain.web.requests import authenticate, authorize, require_unrevoked
 from brain.web.services import Services
@@ -50,13 +51,11 @@ class Endpoint:
         identity = await authenticate(request, services.authority)
         access = await services.authority.read_access(identity, names_of(command))
         require_unrevoked(identity, services.authority)
-        topic = topic_of(command, access)
-        authorize(identity, topic is not None)
-        assert topic is not None
-        if has_too_many_combinations((topic,)):
-            raise HTTPException(400, TOO_MANY_COMBINATIONS)
-        if (reason := await services.sessions.refuse_filters((topic,))) is not None:
-            raise HTTPException(400, reason)
+        authorize(identity, may_read(command, access))
+        topic = await granted_topic(command, access, services.sessions)
+        if isinstance(topic, Refuse):
+            raise HTTPException(400, topic.reason)
+        require_unrevoked(identity, services.authority)
         sources: Sources = request.state.sources
         sources.hub.cursor  # noqa: B018  it raises `NotReady`
         if request.method == "HEAD":

@@ -94,6 +94,7 @@ CALLS = [
     "SELECT * FROM brain.watches",
     "SELECT * FROM brain.system_problems",
     "SELECT * FROM brain.watched_columns()",
+    "SELECT * FROM brain.filter_types()",
     "SELECT brain.write_captures()",
     "SELECT * FROM brain.row_access('{mine,parted}', '{}')",
     "SELECT brain.report_problem('mine', 'a'), brain.report_problem('parted', 'a')",
