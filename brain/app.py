@@ -52,6 +52,7 @@ from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
 from brain.web import (
+    documents,
     event_stream,
     pages,
     revocations,
@@ -272,6 +273,7 @@ def create_app(
         *revocations.routes(services),
         *status.routes(services),
         *snapshot.routes(services),
+        *documents.routes(services),
         *pages.routes(front_page, {k: v for s in systems for k, v in s.links.items()}),
     ]
     app = Starlette(

@@ -51,6 +51,9 @@ class Match(Enum):
     LEAVES = "leaves"
     """The row matched the filter and the row rules before the event, and does not after it."""
 
+    # That of `Enum` is a Python function, and members are keys for every event.
+    __hash__ = object.__hash__
+
 
 def is_reset(event: Event, match: Match) -> bool:
     """Return True if a client that `event` concerns so lacks rows after it, until it loads them."""

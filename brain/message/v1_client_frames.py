@@ -33,6 +33,7 @@ class SubscribeFrame(V1ClientFrame):
     type: Literal["subscribe"]
     id: Id
     channel: Name
+    """The channel to subscribe to."""
     key: list[Any] | None = Field(default=None, min_length=1)
     """The primary key of one row; without it, all rows."""
     where: dict[str, Any] | None = None

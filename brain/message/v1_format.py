@@ -23,10 +23,12 @@ from brain.message.matching import Match
 from brain.message.number_strings import with_number_strings
 from brain.message.timestamps import iso_milliseconds
 from brain.message.topic_handle import TopicHandle
-from brain.message.v1_client_frames import PingFrame, PongFrame
+from brain.message.v1_client_frames import AnyClientFrame, PingFrame, PongFrame
 from brain.message.v1_commands import command_in, parse_frame
 from brain.message.v1_frames import (
+    AnyServerFrame,
     Authenticated,
+    Closed,
     Error,
     Hello,
     Ping,
@@ -38,18 +40,25 @@ from brain.message.v1_frames import (
     Until,
 )
 from brain.message.wire_format import SubscriptionFormat, Welcome
-from brain.message.wire_model import WireModel
+from brain.message.wire_model import WireModel, models_in
 
 PROTOCOL = "brain.v1"
 """Also the name of the subprotocol."""
 
 LAST = ',"last":true}'
 
+ANSWERS = (Published, Authenticated, PresenceSet, Until, Pong, Error)
+"""The models of the answers to client frames, of which a stream has none but `subscribed`."""
+STREAM_MODELS = [model for model in models_in(AnyServerFrame) if model not in ANSWERS]
+"""The models of what a stream of events has."""
+
 
 class V1Format(SubscriptionFormat):
     """Speaks brain.v1."""
 
     name = PROTOCOL
+    sent_models = tuple(model for model in models_in(AnyServerFrame) if model is not Closed)
+    received_models = models_in(AnyClientFrame)
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         yield text_for(

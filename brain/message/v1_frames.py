@@ -162,6 +162,8 @@ class Inserted(RowOperation):
 
 
 class Updated(RowOperation):
+    """A row was updated."""
+
     op: Literal["update"] = "update"
     row: Row
     old: Row
@@ -169,6 +171,8 @@ class Updated(RowOperation):
 
 
 class Deleted(RowOperation):
+    """A row was deleted."""
+
     op: Literal["delete"] = "delete"
     old: Row
 
@@ -210,6 +214,8 @@ class SubscriptionReset(WireModel):
 
 
 class SnapshotRow(WireModel):
+    """A row of a snapshot."""
+
     key: list[Any]
     row: Row
 

@@ -313,9 +313,15 @@ class TopicSession(ChannelSession):
                 if other.reason:
                     self._refuse(other)
         for former, subscription in replaced:
+<<<<<<< HEAD
             place = self._place_after_reset(subscription)
             self._confirm_subscription(subscription, place, former)
             self._send(V1.subscription_reset(subscription.handle, reason, place))
+=======
+            self._confirm_subscription(subscription, self._cursor(), former)
+            cursor = None if subscription.command.wants_snapshot else self._cursor()
+            self._send(V1.subscription_reset(subscription.handle, reason, cursor))
+>>>>>>> wt-mrg
         self._reload([subscription for _, subscription in replaced])
 
     async def _go_on_as(
