@@ -29,13 +29,13 @@ from brain.message.commands import (
 )
 from brain.message.cursor import END_OF_TICK, Cursor
 from brain.message.encodings import encoding_of, page_encoding_of
-from brain.message.event import Event, Operation
+from brain.message.event import Event
 from brain.message.matching import (
     TOO_MANY_COMBINATIONS,
-    Match,
     ReadAccess,
     Topic,
     has_too_many_combinations,
+    is_reset,
 )
 from brain.message.subscription_set import SubscriptionSet, subscription_set
 from brain.message.topic_handle import topic_handle
@@ -313,15 +313,9 @@ class TopicSession(ChannelSession):
                 if other.reason:
                     self._refuse(other)
         for former, subscription in replaced:
-<<<<<<< HEAD
             place = self._place_after_reset(subscription)
             self._confirm_subscription(subscription, place, former)
             self._send(V1.subscription_reset(subscription.handle, reason, place))
-=======
-            self._confirm_subscription(subscription, self._cursor(), former)
-            cursor = None if subscription.command.wants_snapshot else self._cursor()
-            self._send(V1.subscription_reset(subscription.handle, reason, cursor))
->>>>>>> wt-mrg
         self._reload([subscription for _, subscription in replaced])
 
     async def _go_on_as(
@@ -354,7 +348,7 @@ class TopicSession(ChannelSession):
             handle.number
             for event in events
             for handle, match in self._readable().matches(event)
-            if event.operation is Operation.RESET or match is Match.UNDECIDED
+            if is_reset(event, match)
         }
         self._reload([one for one in self._subscriptions if one.handle.number in numbers])
 
