@@ -114,9 +114,9 @@ async def measure(
         outcome = await server.write(
             statement, writers=WRITERS, seconds=arguments.seconds, rate=arguments.rate
         )
-        row.server_shares.append((family_time(process_id).spent - begun) / arguments.seconds)
         each = 1 if row.options else arguments.clients // row.examined_share
         row.milliseconds.extend(await clients.all_ages(outcome.transactions * each))
+        row.server_shares.append((family_time(process_id).spent - begun) / arguments.seconds)
         row.rates.append(outcome.rate)
 
 

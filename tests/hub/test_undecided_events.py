@@ -121,3 +121,14 @@ def test_the_hub_counts_what_filters_take() -> None:
     for client in clients:
         hub.unsubscribe(client.subscriber)
     assert hub.statistics().filters == (0, 0, 0, 0)
+
+
+def test_a_row_of_which_it_is_not_known_whether_it_matched_is_inserted() -> None:
+    hub = Hub(1_000_000, 60)
+    hub.deliver(Batch((), Cursor(0, 1)))
+    client = Client(hub, [RANGED])
+    was_large = update(1, 16)
+    was_large.old = '{"id" : 1}'
+    hub.deliver(Batch((was_large,), Cursor(1, 1)))
+
+    assert client.ops(RANGED) == ["insert"]
