@@ -122,6 +122,7 @@ def application(
         lifespan=lifespan,
     )
     app.state.registry = registry
+    app.state.services = services
     return app
 
 
