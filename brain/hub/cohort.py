@@ -8,7 +8,12 @@ from brain.hub.subscriber import Subscriber
 from brain.message.event import Event
 from brain.message.matching import Match
 from brain.message.rendering import Encoding
+from brain.message.subscription_encoding import SubscriptionEncoding
 from brain.message.subscription_set import SubscriptionSet
+from brain.message.topic_handle import TopicHandle
+
+Addressed = tuple[Event, TopicHandle, Match, bool]
+"""An event, a topic that it concerns, how, and whether it ends its transaction for that topic."""
 
 
 class Cohort:
@@ -31,12 +36,6 @@ class Cohort:
         frames = [self.encoding.encode(event, match) for event, match in events]
         self.write(b"".join(filter(None, frames)), now)
 
-    def deliver_encoded(
-        self, events: Iterable[Event], encode: Callable[[Event], Iterable[bytes]], now: float
-    ) -> None:
-        """Do what `deliver` does, for events that have been encoded together with others."""
-        self.write(b"".join(frame for event in events for frame in encode(event)), now)
-
     def write(self, frames: bytes, now: float) -> None:
         """Send the same to every member; one that does not take all of it leaves the cohort."""
         if not frames:
@@ -52,3 +51,23 @@ class Cohort:
                 sent = 0
             if sent < size:
                 subscriber.write(frames[sent:])
+
+
+class SubscriptionCohort(Cohort):
+    """Subscribers that are sent messages which name the subscription that they are for."""
+
+    def __init__(
+        self, encoding: SubscriptionEncoding, subscriptions: SubscriptionSet, sent_at: float
+    ) -> None:
+        super().__init__(encoding, subscriptions, sent_at)
+        self._encode = encoding.encode_for
+        self.encode_commit = encoding.encode_commit
+
+    def deliver_addressed(self, addressed: Iterable[Addressed], now: float) -> None:
+        """Send to every member the messages for events that concern topics of theirs."""
+        encode = self._encode
+        frames = [
+            encode(handle, event, match, is_last=is_last)
+            for event, handle, match, is_last in addressed
+        ]
+        self.write(b"".join(filter(None, frames)), now)

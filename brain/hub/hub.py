@@ -9,20 +9,19 @@ from typing import NamedTuple
 
 from brain.errors import ConnectionEnded, HistoryLost, NotReady
 from brain.hub.cohort import Cohort
+from brain.hub.cohorts import Cohorts
 from brain.hub.conflation import Conflation
-from brain.hub.delivery import Delivery
+from brain.hub.delivery import Delivery, deliveries
 from brain.hub.event_caches import EventCaches
 from brain.hub.outgoing import Outgoing
 from brain.hub.ring import Ring
 from brain.hub.slow_consumers import SlowConsumers, in_next_turn
 from brain.hub.subscriber import CATCHING_UP, Subscriber
-from brain.hub.subscription_index import SubscriptionIndex
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.message.matching import Match
 from brain.message.rendering import Encoding
-from brain.message.run import whole_runs
 from brain.message.subscription_encoding import SubscriptionEncoding
 from brain.message.subscription_set import SubscriptionSet
 from brain.message.wire_format import WireFormat
@@ -75,8 +74,7 @@ class Hub:
         self._clock = clock
         self._subscribers: set[Subscriber] = set()
         self._of_user: dict[str, set[Subscriber]] = {}
-        self._cohorts: dict[tuple[str, SubscriptionSet], Cohort] = {}
-        self._index = SubscriptionIndex()
+        self._cohorts = Cohorts(clock)
         self._sent_a_reset: set[Subscriber] = set()
         """Those that may want the rows again."""
         self._heartbeat_at: dict[str, float] = {}
@@ -133,10 +131,10 @@ class Hub:
 
     def change_subscriptions(self, subscriber: Subscriber, subscriptions: SubscriptionSet) -> None:
         """Replace what a subscriber gets from now on, wherever it stands."""
-        keeps_up = self._leave_cohort(subscriber)
+        keeps_up = self._cohorts.leave(subscriber)
         subscriber.subscriptions = subscriptions
         if keeps_up:
-            self._join_cohort(subscriber)
+            self._cohorts.join(subscriber)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Remove a subscriber, wherever it stands."""
@@ -188,7 +186,7 @@ class Hub:
     def pause_writing(self, subscriber: Subscriber) -> None:
         """Write nothing to a subscriber until `resume_writing`: its transport buffers."""
         subscriber.is_paused = True
-        if self._leave_cohort(subscriber):
+        if self._cohorts.leave(subscriber):
             subscriber.position, subscriber.cursor = self._next, self.cursor
             self._slow.add(subscriber)
 
@@ -209,10 +207,9 @@ class Hub:
         moment = self._clock()
         self._ring.expire(moment)
         self._slow.drop_fallen_off(self._ring.first)
-        cohorts = list(self._cohorts.values())
-        formats = {cohort.encoding.wire_format for cohort in cohorts}
+        formats = {cohort.encoding.wire_format for cohort in self._cohorts}
         due = {one.name for one in formats if self._is_heartbeat_due(one, moment)}
-        for cohort in cohorts:
+        for cohort in self._cohorts:
             wire_format = cohort.encoding.wire_format
             is_quiet = cohort.sent_at <= moment - quiet_seconds
             if wire_format.name in due or (is_quiet and wire_format.heartbeat_seconds is None):
@@ -222,11 +219,11 @@ class Hub:
 
     def keeps_up(self, subscriber: Subscriber) -> bool:
         """Return True for a subscriber that was sent everything."""
-        return self._cohort_of(subscriber) is not None
+        return self._cohorts.find(subscriber) is not None
 
     def cursor_of(self, subscriber: Subscriber) -> Cursor:
         """Return the place after all that `subscriber` was sent, or did not have to be."""
-        return self.cursor if self._cohort_of(subscriber) else subscriber.cursor
+        return self.cursor if self._cohorts.find(subscriber) else subscriber.cursor
 
     def statistics(self) -> HubStatistics:
         return HubStatistics(
@@ -239,8 +236,7 @@ class Hub:
 
     def _deliver_in_pieces(self, events: Sequence[Event]) -> None:
         """Send events in pieces that are small enough to write at once."""
-        for run in whole_runs(events, SLICE_BYTES):
-            delivery = Delivery(run, self._index)
+        for delivery in deliveries(events, self._cohorts.topics, SLICE_BYTES):
             for piece in delivery.pieces(SLICE_BYTES):
                 self._fan_out(piece, delivery)
                 for subscriber in list(self._sent_a_reset):
@@ -273,24 +269,27 @@ class Hub:
             self._send_to_user(last.recipient, piece, delivery)
         else:
             self._send_to_cohorts(piece, delivery, now)
-        if last.id in delivery.run.begun_before:
+        if last.id in delivery.ended:
             self._send_commit(last, now)
 
     def _send_to_cohorts(self, piece: Sequence[Event], delivery: Delivery, now: float) -> None:
         resets = [event for event in piece if event.operation is Operation.RESET]
-        whole, parts = delivery.concerned(piece)
+        whole, parts = self._cohorts.index.find(piece)
         for cohort in whole | parts.keys():
-            # Before it is sent: a subscriber that pauses meanwhile leaves its cohort.
-            if resets and any(map(cohort.subscriptions.match, resets)):
-                self._sent_a_reset.update(cohort.members)
+            self._note_resets(cohort, resets)
             matched = parts.get(cohort)
-            if isinstance(cohort.encoding, SubscriptionEncoding):
-                events = piece if matched is None else [event for event, _ in matched]
-                cohort.deliver_encoded(events, delivery.encoder(cohort), now)
-            elif matched is None:
+            if matched is None:
                 cohort.deliver(piece, now)
             else:
                 cohort.deliver_matched(matched, now)
+        for one, addressed in delivery.addressed(piece).items():
+            self._note_resets(one, resets)
+            one.deliver_addressed(addressed, now)
+
+    def _note_resets(self, cohort: Cohort, resets: Sequence[Event]) -> None:
+        """To be called before they are sent: a member that pauses meanwhile leaves its cohort."""
+        if resets and any(map(cohort.subscriptions.match, resets)):
+            self._sent_a_reset.update(cohort.members)
 
     def _send_commit(self, event: Event, now: float) -> None:
         """Say to all who may have been sent a part of it that a transaction has ended."""
@@ -298,9 +297,8 @@ class Hub:
         for subscriber in [one for one in self._slow.lagging if one.position == self._next]:
             if isinstance(subscriber.encoding, SubscriptionEncoding):
                 subscriber.write(subscriber.encoding.encode_commit(event))
-        for cohort in list(self._cohorts.values()):
-            if isinstance(cohort.encoding, SubscriptionEncoding):
-                cohort.write(cohort.encoding.encode_commit(event), now)
+        for cohort in self._cohorts.topics.cohorts():
+            cohort.write(cohort.encode_commit(event), now)
 
     def _reloads(self, subscriber: Subscriber) -> bool:
         """Return True for a subscriber that, after a reset in its chunk, gets the rows again."""
@@ -316,11 +314,10 @@ class Hub:
         """Send private messages to those connections of their recipient that keep up."""
         resets = [event for event in piece if event.operation is Operation.RESET]
         for subscriber in list(self._of_user.get(user, ())):
-            if self._cohort_of(subscriber) is not None:
+            if self._cohorts.find(subscriber) is not None:
                 if any(map(subscriber.subscriptions.match, resets)):
                     self._sent_a_reset.add(subscriber)
-                encode = delivery.private_encoder(subscriber)
-                frames = b"".join(frame for event in piece for frame in encode(event))
+                frames = delivery.private_frames(piece, subscriber)
                 if frames:
                     subscriber.send(frames)
 
@@ -346,7 +343,7 @@ class Hub:
             self._go_live(subscriber)
 
     def _go_live(self, subscriber: Subscriber) -> None:
-        self._join_cohort(subscriber)
+        self._cohorts.join(subscriber)
         if subscriber.on_live is not None:
             subscriber.on_live()
 
@@ -386,30 +383,6 @@ class Hub:
         return is_plain and self._conflation.is_superseded(event, number)
 
     def _detach(self, subscriber: Subscriber) -> None:
-        self._leave_cohort(subscriber)
+        self._cohorts.leave(subscriber)
         self._slow.remove(subscriber)
         subscriber.position = CATCHING_UP
-
-    def _join_cohort(self, subscriber: Subscriber) -> None:
-        key = subscriber.encoding.name, subscriber.subscriptions
-        cohort = self._cohorts.get(key)
-        if cohort is None:
-            cohort = Cohort(subscriber.encoding, subscriber.subscriptions, self._clock())
-            self._cohorts[key] = cohort
-            self._index.add(cohort)
-        cohort.members[subscriber] = subscriber.send_now
-
-    def _leave_cohort(self, subscriber: Subscriber) -> bool:
-        """Take a subscriber out of its cohort; return False if it was in none."""
-        cohort = self._cohort_of(subscriber)
-        if cohort is None:
-            return False
-        del cohort.members[subscriber]
-        if not cohort.members:
-            del self._cohorts[cohort.encoding.name, cohort.subscriptions]
-            self._index.remove(cohort)
-        return True
-
-    def _cohort_of(self, subscriber: Subscriber) -> Cohort | None:
-        cohort = self._cohorts.get((subscriber.encoding.name, subscriber.subscriptions))
-        return cohort if cohort is not None and subscriber in cohort.members else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from brain.hub.cohort import Cohort
 from brain.message.equality_index import EqualityIndex
@@ -11,34 +10,6 @@ from brain.message.event import Event
 from brain.message.matching import Match
 
 Matched = list[tuple[Event, Match]]
-
-
-class Found(NamedTuple):
-    """How an event concerns cohorts."""
-
-    event: Event
-    whole: Set[Cohort]
-    """Those with the whole channel."""
-    parts: Mapping[Cohort, Match]
-    """Those with parts of it that it concerns."""
-
-
-def by_cohort(found: Iterable[Found]) -> tuple[set[Cohort], dict[Cohort, Matched]]:
-    """
-    Return the cohorts that events concern.
-
-    Those with a whole channel may be concerned by any of the events; the others by those with
-    which they are returned.
-    """
-    whole: set[Cohort] = set()
-    parts: dict[Cohort, Matched] = {}
-    for one in found:
-        whole |= one.whole
-        for cohort, match in one.parts.items():
-            parts.setdefault(cohort, []).append((one.event, match))
-    for cohort in whole & parts.keys():
-        del parts[cohort]
-    return whole, parts
 
 
 class ChannelIndex:
@@ -77,17 +48,26 @@ class SubscriptionIndex:
             if not channel.whole and not channel.parts:
                 del self._channels[topic.channel]
 
-    def find(self, events: Iterable[Event]) -> list[Found]:
-        """Return how `events` concern cohorts, without those that concern none."""
-        found = []
+    def find(self, events: Sequence[Event]) -> tuple[set[Cohort], dict[Cohort, Matched]]:
+        """
+        Return the cohorts that `events` concern.
+
+        Those with a whole channel may be concerned by any of the events; the others by those with
+        which they are returned.
+        """
+        whole: set[Cohort] = set()
+        parts: dict[Cohort, Matched] = {}
         for event in events:
             channel = self._channels.get(event.channel)
             if channel is None:
                 continue
-            parts = self._in_parts(channel, event) if channel.parts else {}
-            if channel.whole or parts:
-                found.append(Found(event, channel.whole, parts))
-        return found
+            whole |= channel.whole
+            if channel.parts:
+                for cohort, match in self._in_parts(channel, event).items():
+                    parts.setdefault(cohort, []).append((event, match))
+        for cohort in whole & parts.keys():
+            del parts[cohort]
+        return whole, parts
 
     def _in_parts(self, channel: ChannelIndex, event: Event) -> dict[Cohort, Match]:
         found: dict[Cohort, Match] = {}

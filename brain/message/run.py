@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from brain.message.event import Event
+from brain.message.matching import Match
+from brain.message.topic_handle import TopicHandle
 
 
 class Run:
@@ -17,16 +19,55 @@ class Run:
 
     def __init__(self, events: Sequence[Event]) -> None:
         self.finished: set[int] = set()
-        """The transactions that end in it."""
+        """The transactions of more than one event that end in it."""
         self.begun_before: dict[int, int] = {}
         """By the id of the event that ends it, each transaction that began before."""
         first: dict[int, int] = {}
         for event in events:
-            begins = first.setdefault(event.transaction_id, event.id)
-            if event.ends is not None:
+            ends, id = event.ends, event.id
+            if ends == id:
+                continue
+            begins = first.setdefault(event.transaction_id, id)
+            if ends is not None:
                 self.finished.add(event.transaction_id)
-                if event.ends != begins:
-                    self.begun_before[event.id] = event.transaction_id
+                if ends != begins:
+                    self.begun_before[id] = event.transaction_id
+
+
+class MatchedRun:
+    """Which topics the events of a run concern, and where transactions end for each of them."""
+
+    def __init__(
+        self,
+        run: Run,
+        events: Iterable[Event],
+        matches: Callable[[Event], Sequence[tuple[TopicHandle, Match]]],
+    ) -> None:
+        """`events` are those of the run for which `matches` is asked."""
+        self._matches: dict[int, Sequence[tuple[TopicHandle, Match]]] = {}
+        # What is for one user alone counts as a transaction of its own: its neighbours get the
+        # same bytes as everybody else.
+        self.last: dict[tuple[int, str | None, TopicHandle], int] = {}
+        """By transaction, recipient and topic, the id of the last event; not of lone ones."""
+        for event in events:
+            found = matches(event)
+            if not found:
+                continue
+            self._matches[event.id] = found
+            if event.transaction_id in run.finished:
+                for handle, _ in found:
+                    self.last[event.transaction_id, event.recipient, handle] = event.id
+
+    def matches(self, event: Event) -> Sequence[tuple[TopicHandle, Match]]:
+        """Return each topic that an event concerns, by its number, and how."""
+        return self._matches.get(event.id, ())
+
+    def is_last(self, event: Event, handle: TopicHandle) -> bool:
+        """Return True if nothing of the transaction follows for the subscribers of a topic."""
+        if event.ends == event.id:
+            return True
+        last = self.last.get((event.transaction_id, event.recipient, handle))
+        return last == event.id
 
 
 def whole_runs(events: Sequence[Event], least_bytes: int) -> Iterator[Sequence[Event]]:
@@ -37,7 +78,7 @@ def whole_runs(events: Sequence[Event], least_bytes: int) -> Iterator[Sequence[E
         size += event.size_bytes
         if event.ends is None:
             is_open.add(event.transaction_id)
-        else:
+        elif is_open:
             is_open.discard(event.transaction_id)
         if number == len(events) or (size >= least_bytes and not is_open):
             yield events[start:number]

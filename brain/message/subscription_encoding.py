@@ -12,7 +12,7 @@ from brain.message.event import Event, Operation
 from brain.message.matching import Match
 from brain.message.rendering import MOST_FRAMES, Encoding, Framing
 from brain.message.row import Row
-from brain.message.run import Run
+from brain.message.run import MatchedRun, Run
 from brain.message.snapshot import Part, Snapshot, parts_of
 from brain.message.subscription_set import SubscriptionSet
 from brain.message.topic_handle import TopicHandle
@@ -113,7 +113,7 @@ def key_of(row: str, columns: Sequence[str]) -> str:
 
 
 class EncodedRun:
-    """The frames of one subscriber, or of a cohort, for events that are delivered together."""
+    """The frames of one subscriber for events that are delivered together."""
 
     def __init__(
         self,
@@ -124,35 +124,23 @@ class EncodedRun:
         run: Run | None,
     ) -> None:
         self._encoding = encoding
-        self._matches: dict[int, list[tuple[TopicHandle, Match]]] = {}
         self._ended: set[int] = set()
         """Ids of events after which the frame of `encode_commit` follows."""
         is_alone = run is None
         run = run or Run(events)
-        last: dict[tuple[int, str | None, TopicHandle], int] = {}
-        for event in events:
-            if event.recipient not in (None, user):
-                continue
-            matches = subscriptions.matches(event)
-            if matches:
-                self._matches[event.id] = matches
-                if event.transaction_id in run.finished:
-                    for handle, _ in matches:
-                        # What is for one user alone counts as a transaction of its own: its
-                        # neighbours get the same bytes as everybody else.
-                        last[event.transaction_id, event.recipient, handle] = event.id
-        self._last = {(id, handle) for (_, _, handle), id in last.items()}
+        own = (event for event in events if event.recipient is None or event.recipient == user)
+        self._matched = MatchedRun(run, own, subscriptions.matches)
         if is_alone and run.begun_before:
             # Not where every subscription has a message that says it.
-            said = Counter(transaction_id for transaction_id, _, _ in last)
+            said = Counter(transaction_id for transaction_id, _, _ in self._matched.last)
             most = len(subscriptions.topics) * len({None, user})
             self._ended = {id for id, one in run.begun_before.items() if said[one] < most}
 
     def frames(self, event: Event) -> Iterator[bytes]:
-        id, encode = event.id, self._encoding.encode_for
-        for handle, match in self._matches.get(id, ()):
-            frame = encode(handle, event, match, is_last=(id, handle) in self._last)
+        for handle, match in self._matched.matches(event):
+            is_last = self._matched.is_last(event, handle)
+            frame = self._encoding.encode_for(handle, event, match, is_last=is_last)
             if frame is not None:
                 yield frame
-        if id in self._ended:
+        if event.id in self._ended:
             yield self._encoding.encode_commit(event)

@@ -11,39 +11,45 @@ from brain.message.event import Event
 from brain.message.matching import Match, Topic
 from brain.message.topic_handle import TopicHandle, topic_handle
 
+ORDER = {match: place for place, match in enumerate(Match)}
+
 
 class HandleIndex:
-    """Finds those of a client's topics that an event concerns."""
+    """Finds the topics, with their numbers, that an event concerns."""
 
-    def __init__(self, topics: frozenset[Topic]) -> None:
-        self._order = {match: place for place, match in enumerate(Match)}
-        self._whole: dict[str, list[TopicHandle]] = {}
+    def __init__(self) -> None:
+        self._whole: dict[str, set[TopicHandle]] = {}
         self._parts: dict[str, EqualityIndex[TopicHandle]] = {}
-        self._private = self._parts
-        """Without row rules: messages to this user alone are not restricted by them."""
-        if any(topic.rows for topic in topics):
-            self._private = {}
-        for topic in topics:
-            handle = topic_handle(topic)
-            if topic.is_whole:
-                self._whole.setdefault(topic.channel, []).append(handle)
-                continue
+
+    def add(self, topic: Topic, handle: TopicHandle) -> None:
+        """Add `handle`, to be found by what `topic` says."""
+        if topic.is_whole:
+            self._whole.setdefault(topic.channel, set()).add(handle)
+        else:
             self._parts.setdefault(topic.channel, EqualityIndex()).add(topic, handle)
-            if self._private is not self._parts:
-                private = self._private.setdefault(topic.channel, EqualityIndex())
-                private.add(replace(topic, rows=None), handle)
+
+    def remove(self, topic: Topic, handle: TopicHandle) -> None:
+        channel = topic.channel
+        if topic.is_whole:
+            self._whole[channel].discard(handle)
+            if not self._whole[channel]:
+                del self._whole[channel]
+        else:
+            self._parts[channel].remove(topic, handle)
+            if not self._parts[channel]:
+                del self._parts[channel]
 
     def matches(self, event: Event) -> list[tuple[TopicHandle, Match]]:
+        """Return each topic that `event` concerns, by its number, and how."""
         found: dict[TopicHandle, Match] = {}
         if not event.is_restricted:
             found = dict.fromkeys(self._whole.get(event.channel, ()), Match.MATCHES)
-        index = self._parts if event.recipient is None else self._private
-        parts = index.get(event.channel)
+        parts = self._parts.get(event.channel)
         if parts is not None:
             for match, handles in parts.find(event, by_filter=True):
                 for handle in handles:
                     known = found.get(handle)
-                    if known is None or self._order[match] < self._order[known]:
+                    if known is None or ORDER[match] < ORDER[known]:
                         found[handle] = match
         if len(found) < 2:
             return list(found.items())
@@ -84,7 +90,8 @@ class SubscriptionSet:
 
         Other than for `match`, an update by which a row begins to match a filter lets it enter.
         """
-        return self._handles.matches(event)
+        index = self._handles if event.recipient is None else self._private_handles
+        return index.matches(event)
 
     @property
     def handles(self) -> list[TopicHandle]:
@@ -93,7 +100,20 @@ class SubscriptionSet:
 
     @cached_property
     def _handles(self) -> HandleIndex:
-        return HandleIndex(self.topics)
+        index = HandleIndex()
+        for handle in self.handles:
+            index.add(handle.topic, handle)
+        return index
+
+    @cached_property
+    def _private_handles(self) -> HandleIndex:
+        """As `_private`."""
+        if not self.rows:
+            return self._handles
+        index = HandleIndex()
+        for handle in self.handles:
+            index.add(replace(handle.topic, rows=None), handle)
+        return index
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SubscriptionSet) and self.topics == other.topics

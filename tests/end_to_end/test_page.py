@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -56,8 +57,16 @@ def complaints() -> list[str]:
 
 
 @pytest.fixture
-async def page(browser: Browser, complaints: list[str]) -> AsyncIterator[Page]:
-    context = await browser.new_context(locale="en-GB")
+def page_options() -> dict[str, bool]:
+    """What the browser needs to open the page; a module that needs more defines it anew."""
+    return {}
+
+
+@pytest.fixture
+async def page(
+    browser: Browser, complaints: list[str], page_options: dict[str, Any]
+) -> AsyncIterator[Page]:
+    context = await browser.new_context(locale="en-GB", **page_options)
     page = await context.new_page()
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(

@@ -10,11 +10,11 @@ import pytest
 from playwright.async_api import Locator, Page, WebSocket, expect
 
 from tests.end_to_end.brain import RunningBrain
-from tests.end_to_end.test_page import browser, complaints, page
+from tests.end_to_end.test_page import browser, complaints, page, page_options
 from tests.seeds.conftest import Served, impatient, origin
 from tests.seeds.impatient import CLIENT_TIMEOUT_SECONDS, HEARTBEAT_SECONDS
 
-__all__ = ["browser", "complaints", "impatient", "origin", "page"]
+__all__ = ["browser", "complaints", "impatient", "origin", "page", "page_options"]
 
 PUBLISH = "SELECT brain.publish('missions', $1, '{\"text\": \"<b>bold</b>\"}')"
 

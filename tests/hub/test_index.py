@@ -10,7 +10,7 @@ import pytest
 
 from brain.auth.policy import Decided
 from brain.hub.cohort import Cohort
-from brain.hub.subscription_index import SubscriptionIndex, by_cohort
+from brain.hub.subscription_index import SubscriptionIndex
 from brain.message.base_format import BaseFormat
 from brain.message.cursor import Cursor
 from brain.message.encodings import encoding_of
@@ -96,7 +96,7 @@ def test_an_event_is_looked_up_under_every_subscription_that_it_may_concern() ->
     for _ in range(2):
         for _ in range(2000):
             sample = random_event(random)
-            whole, parts = by_cohort(index.find([sample]))
+            whole, parts = index.find([sample])
             found = whole | parts.keys()
             assert found <= set(cohorts)
             for one in cohorts:
@@ -139,7 +139,7 @@ def test_cohorts_of_other_rows_and_channels_are_not_asked(
     for one in (A, B, WHOLE, FILTERED, OTHER):
         index.add(one)
 
-    whole, parts = by_cohort(index.find(events))
+    whole, parts = index.find(events)
     assert whole | parts.keys() == found
 
 

@@ -1,0 +1,67 @@
+"""All cohorts of a hub, and the indexes that find them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from brain.hub.cohort import Cohort, SubscriptionCohort
+from brain.hub.subscriber import Subscriber
+from brain.hub.subscription_index import SubscriptionIndex
+from brain.hub.topic_index import TopicIndex
+from brain.message.subscription_encoding import SubscriptionEncoding
+from brain.message.subscription_set import SubscriptionSet
+
+
+class Cohorts:
+    """The subscribers that keep up, by what they get."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._cohorts: dict[tuple[str, SubscriptionSet], Cohort] = {}
+        self.index = SubscriptionIndex()
+        """Finds cohorts of formats whose messages are equal for all their subscribers."""
+        self.topics = TopicIndex()
+        """Finds cohorts of formats whose messages name the subscription that they are for."""
+
+    def __len__(self) -> int:
+        return len(self._cohorts)
+
+    def __iter__(self) -> Iterator[Cohort]:
+        """Iterate over all of them, also while they are changed."""
+        return iter(list(self._cohorts.values()))
+
+    def find(self, subscriber: Subscriber) -> Cohort | None:
+        """Return the cohort in which a subscriber is; None: it does not keep up."""
+        cohort = self._cohorts.get((subscriber.encoding.name, subscriber.subscriptions))
+        return cohort if cohort is not None and subscriber in cohort.members else None
+
+    def join(self, subscriber: Subscriber) -> None:
+        key = subscriber.encoding.name, subscriber.subscriptions
+        cohort = self._cohorts.get(key)
+        if cohort is None:
+            cohort = self._cohorts[key] = self._new(subscriber)
+        cohort.members[subscriber] = subscriber.send_now
+
+    def leave(self, subscriber: Subscriber) -> bool:
+        """Take a subscriber out of its cohort; return False if it was in none."""
+        cohort = self.find(subscriber)
+        if cohort is None:
+            return False
+        del cohort.members[subscriber]
+        if not cohort.members:
+            del self._cohorts[cohort.encoding.name, cohort.subscriptions]
+            if isinstance(cohort, SubscriptionCohort):
+                self.topics.remove(cohort)
+            else:
+                self.index.remove(cohort)
+        return True
+
+    def _new(self, subscriber: Subscriber) -> Cohort:
+        encoding, subscriptions = subscriber.encoding, subscriber.subscriptions
+        if isinstance(encoding, SubscriptionEncoding):
+            addressed = SubscriptionCohort(encoding, subscriptions, self._clock())
+            self.topics.add(addressed)
+            return addressed
+        cohort = Cohort(encoding, subscriptions, self._clock())
+        self.index.add(cohort)
+        return cohort

@@ -1,0 +1,177 @@
+"""Brain behind nginx, HAProxy and Caddy, with TLS and below a path, as `deploy/` has them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import asyncpg
+import pytest
+from httpx2 import AsyncClient
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.end_to_end.brain import (
+    RunningBrain,
+    has_sent_everything,
+    message,
+    running_brain,
+)
+from tests.end_to_end.proxies import PROXIES, RunningProxy, running_proxy
+from tests.session.v1_client import V1Client
+
+IDLE_SECONDS = 2
+ORDERS = """
+    CREATE TABLE orders (id int PRIMARY KEY, status text);
+    SELECT brain.watch('orders', 'orders', '{id,status}');
+"""
+
+
+@pytest.fixture(scope="module")
+def brain_settings() -> dict[str, str]:
+    # Both are below the idle limit of the proxies.
+    return {"BRAIN_HEARTBEAT_SECONDS": "0.5", "BRAIN_PING_SECONDS": "1"}
+
+
+@pytest.fixture
+def database(shared_database: str) -> str:
+    return shared_database
+
+
+@pytest.fixture
+async def brain(
+    module_brain: RunningBrain, database: str, connection: asyncpg.Connection
+) -> RunningBrain:
+    await connection.execute(ORDERS)
+    await has_sent_everything(module_brain, database)
+    return module_brain
+
+
+@pytest.fixture(scope="module", params=PROXIES)
+async def module_proxy(
+    request: pytest.FixtureRequest,
+    module_brain: RunningBrain,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[RunningProxy]:
+    folder = tmp_path_factory.mktemp(request.param)
+    async with running_proxy(request.param, folder, module_brain.port, IDLE_SECONDS) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def proxy(module_proxy: RunningProxy, brain: RunningBrain) -> RunningProxy:
+    """A proxy in front of a Brain that has sent everything that happened before this test."""
+    return module_proxy
+
+
+@asynccontextmanager
+async def v1_behind(proxy: RunningProxy) -> AsyncIterator[V1Client]:
+    """Connect to `/ws/v1` through a proxy."""
+    async with websocket(proxy, "/ws/v1") as connected:
+        client = V1Client(connected)
+        client.hello = await client.receive()
+        yield client
+
+
+def websocket(proxy: RunningProxy, path: str) -> connect:
+    return connect(f"{proxy.wss}{path}", proxy=None, max_size=None, ssl=proxy.certificates)
+
+
+async def test_rows_and_frames_pass_in_both_directions_and_a_client_resumes(
+    proxy: RunningProxy, connection: asyncpg.Connection
+) -> None:
+    async with v1_behind(proxy) as client:
+        assert client.hello["type"] == "hello"
+        await client.subscribe("orders")
+        await connection.execute("INSERT INTO orders VALUES (1, 'new')")
+        frame = await client.receive()
+        assert (frame["op"], frame["row"]) == ("insert", {"id": 1, "status": "new"})
+    await connection.execute("UPDATE orders SET status = 'paid'")
+    async with v1_behind(proxy) as client:
+        await client.subscribe("orders", after=frame["cursor"])
+        missed = await client.frames(2)
+        assert [(f["op"], f.get("row")) for f in missed] == [
+            ("update", {"id": 1, "status": "paid"}),
+            ("live", None),
+        ]
+
+
+async def test_rows_come_on_ws_too(proxy: RunningProxy, connection: asyncpg.Connection) -> None:
+    async with websocket(proxy, "/ws?channel=orders&cursor=") as client:
+        assert (await message(client))["type"] == "connected"
+        await connection.execute("INSERT INTO orders VALUES (1, 'new')")
+        await client.send('{"test": 1}')
+        received = [await unless_heartbeat(client) for _ in range(2)]
+        assert {each["type"] for each in received} == {"orders_inserted", "echo"}
+
+
+async def unless_heartbeat(client: ClientConnection) -> dict[str, Any]:
+    while (received := await message(client))["type"] == "heartbeat":
+        pass
+    return received
+
+
+async def test_an_idle_connection_outlasts_the_limit_of_the_proxy(
+    proxy: RunningProxy, connection: asyncpg.Connection
+) -> None:
+    async with v1_behind(proxy) as client:
+        await client.subscribe("orders")
+        begun = monotonic()
+        while monotonic() < begun + IDLE_SECONDS + 1:
+            assert (await client.receive_any())["type"] == "ping"
+        await connection.execute("INSERT INTO orders VALUES (1, 'new')")
+        assert (await client.receive())["op"] == "insert"
+
+
+async def test_a_large_message_passes(proxy: RunningProxy, connection: asyncpg.Connection) -> None:
+    text = "€" * 80_000
+    async with v1_behind(proxy) as client:
+        await client.subscribe("orders")
+        await connection.execute("INSERT INTO orders VALUES (1, $1)", text)
+        assert (await client.receive())["row"]["status"] == text
+        await client.send("publish", channel="orders", message_type="note", data="y" * 60_000)
+        received = await client.frames(2)
+        assert {f.get("type") for f in received} == {"published", "note"}
+        assert [f["data"] for f in received if "data" in f] == ["y" * 60_000]
+
+
+async def test_http_passes_with_the_path(proxy: RunningProxy) -> None:
+    async with AsyncClient(trust_env=False, verify=proxy.certificates, http2=True) as client:
+        response = await client.get(f"{proxy.https}/api/brain/snapshot/orders")
+    assert (response.http_version, response.status_code) == ("HTTP/2", 200)
+    assert response.json()["rows"] == []
+
+
+async def test_clients_resume_after_a_restart_of_brain(
+    tmp_path: Path, database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(ORDERS)
+    options = ("--database-url", database)
+    async with AsyncExitStack() as stack:
+        async with running_brain(tmp_path, *options) as brain:
+            proxies = []
+            for name in PROXIES:
+                (folder := tmp_path / name).mkdir()
+                proxies.append(
+                    await stack.enter_async_context(running_proxy(name, folder, brain.port))
+                )
+            clients = [await stack.enter_async_context(v1_behind(proxy)) for proxy in proxies]
+            cursors = [(await client.subscribe("orders"))["cursor"] for client in clients]
+            brain.process.kill()
+            await brain.stopped()
+        for client in clients:
+            with pytest.raises(ConnectionClosed):
+                await client.receive()
+        await connection.execute("INSERT INTO orders VALUES (1, 'new')")
+        for proxy in proxies:
+            with pytest.raises(InvalidStatus) as refused:
+                await websocket(proxy, "/ws/v1")
+            assert refused.value.response.status_code in (502, 503)
+        async with running_brain(tmp_path, *options, "--port", str(brain.port)):
+            for proxy, cursor in zip(proxies, cursors, strict=True):
+                async with v1_behind(proxy) as client:
+                    await client.subscribe("orders", after=cursor)
+                    assert [f["op"] for f in await client.frames(2)] == ["insert", "live"]
