@@ -22,6 +22,7 @@ from brain.auth.origin import Origins
 from brain.auth.policy import authority_for
 from brain.auth.revocations import Revocations
 from brain.auth.row_rules import RowRules
+from brain.auth.tickets import Tickets
 from brain.database.connection import opened_pool
 from brain.database.history import HistoryReader
 from brain.database.publish import publish_for_client
@@ -58,6 +59,7 @@ from brain.web import (
     v1_endpoint,
     websocket_endpoint,
 )
+from brain.web import tickets as tickets_endpoint
 from brain.web.body_budget import BodyBudgetMiddleware
 from brain.web.cross_origin import CrossOriginMiddleware
 from brain.web.error_responses import exception_handlers
@@ -155,6 +157,7 @@ def create_app(
 
     source = BatchSource(url, settings, before_gap=check_everybody, problems=problems)
     authority = authority_for(settings, access_function, revoked, row_rules)
+    tickets = Tickets(settings.database_timeout_seconds, problems)
     cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)
     hosts, origins = hosts_of(settings), Origins(settings.allowed_origins)
     admission = Admission(authority, ConnectionLimiter(quotas(settings)), origins)
@@ -164,6 +167,7 @@ def create_app(
         schemas=schemas,
         source=source,
         authority=authority,
+        tickets=tickets,
         handshake=Handshake(admission, settings.unread_timeout_seconds),
         sessions=SessionContext(
             authority,
@@ -190,6 +194,7 @@ def create_app(
             revoked.connect(pool)
             watched_columns.connect(pool)
             row_rules.connect(pool)
+            tickets.connect(pool)
             transactions.connect(pool)
             work: dict[str, Coroutine[Any, Any, None]] = {
                 "batch source": relay(
@@ -257,6 +262,7 @@ def create_app(
         *event_stream.routes(services),
         *websocket_endpoint.routes(services, [p for s in systems for p in s.profiles(schemas)]),
         *(route for system in systems for route in system.routes(services)),
+        *tickets_endpoint.routes(services),
         *revocations.routes(services),
         *status.routes(services),
         *snapshot.routes(services),

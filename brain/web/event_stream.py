@@ -12,6 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from brain.auth.identity import Identity
+from brain.auth.token_verifier import token_in
+from brain.errors import TokenRefused
 from brain.message.commands import OpenSubscription, Refuse
 from brain.message.json_text import dumps
 from brain.message.matching import TOO_MANY_COMBINATIONS, filter_json, has_too_many_combinations
@@ -23,7 +26,7 @@ from brain.session.json_depth import is_deeper
 from brain.session.stream_session import StreamSession
 from brain.session.topic_subscriptions import names_of, topic_of
 from brain.transport.stream_response import head_response
-from brain.web.requests import authenticate, authorize, require_unrevoked
+from brain.web.requests import authorize, identify, require_unrevoked, token_not_valid
 from brain.web.services import Services
 
 # A member of a `subscribe` frame of which the parameter has JSON; those of the others have text.
@@ -47,7 +50,7 @@ class Endpoint:
         services = self.services
         command = self._command(request)
         changes = services.sessions.registry.changes
-        identity = await authenticate(request, services.authority)
+        identity = await self._identity(request)
         access = await services.authority.read_access(identity, names_of(command))
         require_unrevoked(identity, services.authority)
         topic = topic_of(command, access)
@@ -69,6 +72,19 @@ class Endpoint:
 
         return services.handshake.stream(request, session_for, identity)
 
+    async def _identity(self, request: Request) -> Identity:
+        """Return who sends a request, by its token or ticket. Raises `HTTPException`."""
+        authority = self.services.authority
+        token = token_in(request.headers, (), {})
+        ticket = request.query_params.get("ticket")
+        if token is None and ticket is not None:
+            try:
+                token = await self.services.tickets.token_of(ticket)
+            except TokenRefused:
+                if not authority.is_open:
+                    raise token_not_valid() from None
+        return await identify(token, authority)
+
     def _command(self, request: Request) -> OpenSubscription:
         """Return what a URL asks for. Raises `HTTPException`."""
         text = frame_in(request.query_params, request.headers.get("last-event-id"))
@@ -87,8 +103,10 @@ def frame_in(query: QueryParams, last_event_id: str | None) -> str:
     for name, value in query.multi_items():
         if name == "token":
             raise HTTPException(
-                400, "/sse takes a ticket, and no token: see POST /api/brain/ticket"
+                400, "a ticket belongs here, and no token: see POST /api/brain/ticket"
             )
+        if name == "ticket":
+            continue
         if name not in MEMBERS:
             raise HTTPException(400, f"there is no parameter {name[:LONGEST_SHOWN]}")
         if name in frame:

@@ -19,6 +19,7 @@ from brain.app import limits, quotas
 from brain.auth.access_function import AccessFunction
 from brain.auth.origin import Origins
 from brain.auth.policy import authority_for
+from brain.auth.tickets import Tickets
 from brain.database.history import HistoryReader
 from brain.database.snapshot import SnapshotReader
 from brain.hub.hub import Hub
@@ -99,6 +100,7 @@ def application(
         schemas=schemas,
         source=BatchSource(NO_DATABASE, chosen),
         authority=authority,
+        tickets=Tickets(chosen.database_timeout_seconds),
         handshake=Handshake(admission, chosen.unread_timeout_seconds),
         sessions=SessionContext(authority, registry, limits(chosen), chosen.jwt_leeway_seconds),
         presence=presence,
