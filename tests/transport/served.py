@@ -43,6 +43,7 @@ from brain.transport.limits import TransportLimits
 from brain.transport.websocket import WebSocketProtocol
 from brain.web import event_stream, v1_endpoint
 from brain.web import websocket_endpoint as endpoint
+from brain.web.error_responses import exception_handlers
 from brain.web.services import Services
 from tests.message.rows import as_json
 
@@ -121,6 +122,7 @@ def application(
             *endpoint.routes(services, profiles),
             *(route for system in systems for route in system.routes(services)),
         ],
+        exception_handlers=exception_handlers(services.problems),
         lifespan=lifespan,
     )
     app.state.registry = registry
