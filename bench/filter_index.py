@@ -23,7 +23,8 @@ from brain.message.condition_binding import Meaning, bound, comparisons
 from brain.message.condition_parsing import parse_condition
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
-from brain.message.filter_index import FilteredTopic, FilterIndex
+from brain.message.filter_index import FilterIndex
+from brain.message.matching import Topic
 
 FILTERS = 1000
 EVENTS = 2000
@@ -42,7 +43,7 @@ CASES: dict[str, Filters] = {
 }
 
 
-def topic_of(where: dict[str, Any]) -> FilteredTopic:
+def topic_of(where: dict[str, Any]) -> Topic:
     condition = parse_condition(where)
     meanings = {}
     for one in comparisons(condition):
@@ -55,7 +56,7 @@ def topic_of(where: dict[str, Any]) -> FilteredTopic:
             case IsNull():
                 pass
         meanings[one] = Meaning(KINDS[one.column.name], operands)
-    return FilteredTopic("orders", where=bound(condition, meanings))
+    return Topic("orders", condition=bound(condition, meanings))
 
 
 def index_of(filters: Filters) -> tuple[FilterIndex[int], int]:

@@ -24,10 +24,12 @@ from brain.auth.revocations import Revocations
 from brain.auth.row_rules import RowRules
 from brain.auth.tickets import Tickets
 from brain.database.connection import opened_pool
+from brain.database.filter_binder import FilterBinder
 from brain.database.history import HistoryReader
 from brain.database.publish import publish_for_client
 from brain.database.retention import trim_log
 from brain.database.snapshot import SnapshotReader
+from brain.database.table_access import TableAccess
 from brain.database.transactions import AwaitedTransactions
 from brain.database.watches import WatchedColumns, report_to_watches, warn_of_problems
 from brain.errors import BrainError
@@ -50,6 +52,7 @@ from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
 from brain.web import (
+    documents,
     event_stream,
     pages,
     revocations,
@@ -148,6 +151,7 @@ def create_app(
     row_rules = RowRules(settings.database_timeout_seconds, problems, registry.reauthorize)
     revoked = Revocations(registry.revoke, problems, settings.jwt_leeway_seconds)
     watched_columns = WatchedColumns(settings.database_timeout_seconds, problems)
+    filters = FilterBinder(settings.database_timeout_seconds, problems, registry.rebind_filters)
     transactions = AwaitedTransactions(settings.database_timeout_seconds, problems)
 
     async def check_everybody() -> None:
@@ -174,14 +178,17 @@ def create_app(
             registry,
             limits(settings),
             settings.jwt_leeway_seconds,
-            watched_columns.refusal,
-            problems,
-            watched_columns.columns_of,
+            refuse_filters=watched_columns.refusal,
+            bind_filter=filters.bind,
+            problems=problems,
+            columns_of=watched_columns.columns_of,
         ),
         presence=presence,
         cluster=cluster,
         problems=problems,
-        snapshots=SnapshotReader(settings.snapshot_bytes, settings.table_timeout_seconds, problems),
+        snapshots=SnapshotReader(
+            TableAccess(settings.snapshot_bytes, settings.table_timeout_seconds, problems)
+        ),
     )
 
     @asynccontextmanager
@@ -193,6 +200,7 @@ def create_app(
             refresher = FeedRefresher(reader, settings.feed_interval_seconds)
             revoked.connect(pool)
             watched_columns.connect(pool)
+            filters.connect(pool)
             row_rules.connect(pool)
             tickets.connect(pool)
             transactions.connect(pool)
@@ -204,11 +212,13 @@ def create_app(
                         "hub": hub,
                         "feeds": refresher,
                         "watched columns": watched_columns,
+                        "filters": filters,
                         "row rules": row_rules,
                     },
                     problems,
                 ),
                 "watched columns": watched_columns.run(),
+                "filters": filters.run(),
                 "row rules": row_rules.run(),
                 "transactions": transactions.run(),
                 "feeds": refresher.run(),
@@ -266,6 +276,7 @@ def create_app(
         *revocations.routes(services),
         *status.routes(services),
         *snapshot.routes(services),
+        *documents.routes(services),
         *pages.routes(front_page, {k: v for s in systems for k, v in s.links.items()}),
     ]
     app = Starlette(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 from brain.message.error_codes import ADVICE, ErrorCode
 from brain.message.v1_client_frames import AnyClientFrame
 from brain.message.v1_frames import AnyServerFrame, ControlFrame, DataFrame
+from tests.description.documents import Closed, application, asyncapi
 
 PROTOCOL = (Path(__file__).parent.parent / "docs" / "protocol.md").read_text()
 SECTION = PROTOCOL.partition("\n## brain.v1\n")[2].partition("\n## ")[0]
@@ -73,15 +74,48 @@ def test_every_server_frame_has_an_example_with_all_its_keys() -> None:
 
 
 def test_the_table_of_error_codes_lists_every_code_and_no_other() -> None:
-    listed = re.findall(r"^\| `([a-z_]+)` \|", SERVER_SECTION, re.MULTILINE)
+    table = SERVER_SECTION.partition("| code | when |")[2]
+    listed = re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)
 
     assert listed == list(get_args(ErrorCode))
     assert listed == list(ADVICE)
 
 
-def test_a_json_schema_can_be_made_of_all_frames() -> None:
-    client: TypeAdapter[AnyClientFrame] = TypeAdapter(AnyClientFrame)
-    server: TypeAdapter[AnyServerFrame] = TypeAdapter(AnyServerFrame)
+@pytest.fixture(scope="module")
+def described() -> Closed:
+    """The AsyncAPI document."""
+    return Closed(asyncapi(application([]).routes))
 
-    assert "SubscribeFrame" in client.json_schema()["$defs"]
-    assert "Inserted" in server.json_schema(mode="serialization")["$defs"]
+
+def messages(described: Closed, operation: str) -> dict[str, dict[str, Any]]:
+    """Return the messages of an operation in the document, by `type` or `op`."""
+    components = described.document["components"]["messages"]
+    listed = described.document["operations"][operation]["messages"]
+    found = [components[one["$ref"].rpartition("/")[2]] for one in listed]
+    return {one["name"]: one for one in found}
+
+
+def test_the_asyncapi_document_names_every_frame(described: Closed) -> None:
+    client = [name_of(model) for model in models(AnyClientFrame)]
+    server = [name_of(one) for union in (ControlFrame, DataFrame) for one in models(union)]
+    over_websocket, in_stream = messages(described, "v1Send"), messages(described, "eventsSend")
+
+    assert list(messages(described, "v1Receive")) == client
+    assert [name for name in server if name not in over_websocket] == ["closed"]
+    assert [name for name in server if name not in in_stream] == [
+        *("published", "authenticated", "presence", "until", "pong", "error")
+    ]
+    assert over_websocket.keys() | in_stream.keys() == set(server)
+
+
+@pytest.mark.parametrize("line", examples(SERVER_SECTION) + examples(CLIENT_SECTION))
+def test_every_example_of_a_frame_is_as_the_asyncapi_document_says(
+    described: Closed, line: str
+) -> None:
+    frame = json.loads(line)
+    sent = messages(described, "v1Send") | messages(described, "eventsSend")
+    found = messages(described, "v1Receive") if line in examples(CLIENT_SECTION) else sent
+    payload = found[frame.get("op") or frame["type"]]["payload"]
+
+    assert described.problems(payload, frame) == []
+    assert described.problems(payload, {**frame, "unknown": 1}) != []

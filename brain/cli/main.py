@@ -16,7 +16,9 @@ from brain.problems import printable, without_passwords
 
 # The module of each command, in `brain.cli`.
 COMMANDS = {
+    "asyncapi": "describe",
     "migrate": "migrate",
+    "openapi": "describe",
     "publish": "publish",
     "restrict": "watches",
     "serve": "serve",

@@ -141,7 +141,7 @@ class Lanes:
                     except Locked:
                         raise
                     except TooSlow as error:
-                        self._add_slow(error.name)
+                        self.add_slow(error.name)
                         if self._seconds <= FIRST_SECONDS:
                             raise
         async with self._slow_place(names, group, wait_until):
@@ -152,10 +152,14 @@ class Lanes:
                     self._slow_names.pop(name, None)
             return outcome
 
+    def is_slow(self, name: Hashable) -> bool:
+        return name in self._slow_names
+
     def _slow(self, names: frozenset[Hashable]) -> frozenset[Hashable]:
         return names & self._slow_names.keys()
 
-    def _add_slow(self, name: Hashable) -> None:
+    def add_slow(self, name: Hashable) -> None:
+        """Have queries with a name run in the slow lane."""
         self._slow_names[name] = None
         if len(self._slow_names) > MOST_SLOW:
             del self._slow_names[next(iter(self._slow_names))]

@@ -13,6 +13,7 @@ from brain.message.condition_binding import (
     compared_with,
     comparison_name,
     comparisons,
+    untyped,
 )
 from brain.message.condition_parsing import check_bytes
 
@@ -34,8 +35,9 @@ async def bind_condition(connection: Queryable, channel: str, condition: Conditi
     """
     Return a parsed condition with the types that the columns of a channel have now.
 
-    Its values are those that events have; one query asks for all. Raises `FilterRefused`, and
-    errors of the database.
+    Its values are those that events have; one query asks for all. If no table is watched on the
+    channel, they are compared as the JSON of messages has them. Raises `FilterRefused`, and errors
+    of the database.
     """
     asked = list(dict.fromkeys(comparisons(condition)))
     if not asked:
@@ -51,7 +53,7 @@ async def bind_condition(connection: Queryable, channel: str, condition: Conditi
     except asyncpg.UntranslatableCharacterError as error:
         raise FilterRefused("where: it has a character that the database cannot have") from error
     if not records:
-        raise FilterRefused(not_of_a_table(channel))
+        return untyped(channel, condition)
     meanings = {}
     for one, record in zip(asked, records, strict=True):
         if record["problem"] is not None:
@@ -74,9 +76,5 @@ async def condition_in_sql(connection: Queryable, channel: str, condition: Condi
     except asyncpg.InvalidParameterValueError as error:
         raise FilterRefused(f"where: {error.args[0]}") from error
     if found is None:
-        raise FilterRefused(not_of_a_table(channel))
+        raise FilterRefused(f"where: no table is watched on {channel}")
     return found
-
-
-def not_of_a_table(channel: str) -> str:
-    return f"where: {channel} is not the channel of a watched table, whose rows can be filtered"

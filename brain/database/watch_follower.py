@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from contextlib import suppress
 
 import asyncpg
 
@@ -19,6 +20,9 @@ WATCHES_CHANNEL = "brain.watches"
 
 class WatchFollower(ABC):
     """Knows something of the watches, as it was when it was read last."""
+
+    poll_seconds: float | None = None
+    """After which it is read again, also if no watch has changed; None: never."""
 
     def __init__(
         self, address: str, timeout_seconds: float, problems: Problems | None = None
@@ -42,9 +46,11 @@ class WatchFollower(ABC):
             self._changed.set()
 
     async def run(self) -> None:
-        """For ever: read when a watch has changed."""
+        """For ever: read when a watch has changed, or may have."""
         while True:
-            await self._changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.poll_seconds):
+                    await self._changed.wait()
             self._changed.clear()
             for seconds in delays():
                 try:

@@ -2,41 +2,91 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TypeVar
+
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route
 from starlette.websockets import WebSocket
 
 from brain.database.connection import DATABASE_ERRORS, first_line
+from brain.description.routes import (
+    JSON,
+    Conversation,
+    DescribedRoute,
+    DescribedWebSocketRoute,
+    Operation,
+    Right,
+    path_parameter,
+)
 from brain.errors import AccessUndecided, ClaimMissing
 from brain.feeds.feed_session import FeedSession
 from brain.feeds.reader import FeedReader
 from brain.feeds.refresher import FeedRefresher
+from brain.feeds.state import FeedUpdate
 from brain.session.admission import Admitted
 from brain.transport.handshake import refuse
+from brain.web.etags import tagged_json
 from brain.web.requests import authenticate, readable_by
 from brain.web.services import Services
 from brain.web.unmatched import upgrade_required
 
 NO_FEED = "there is no such feed"
 
+Described = TypeVar("Described", Conversation, Operation)
+
 # Of the name of a feed, which a client chooses.
 LONGEST_SHOWN = 200
 
 
-def routes(services: Services, ws: str = "/ws", api: str = "/api") -> list[BaseRoute]:
-    """Return the routes of all feeds, also of those that are defined later, below two paths."""
+FEED = path_parameter("feed", "The name of the feed.")
+ARGUMENT = path_parameter("argument", "The argument of the feed's query.")
+FOLLOW = Conversation(
+    id="feed",
+    summary="The state of a feed, now and whenever it changes",
+    description="What clients send is ignored.",
+    parameters=(FEED,),
+    sends=(FeedUpdate,),
+)
+STATE = Operation(
+    id="getFeed",
+    summary="The present state of a feed",
+    description="With the `ETag` of the state that a client has in `If-None-Match`, a state that is"
+    " still the same is 304.",
+    right=Right.READING,
+    parameters=(FEED,),
+    responses={200: JSON, 304: None},
+    errors=(401, 403, 404, 413, 503),
+)
+
+
+def routes(
+    services: Services, ws: str = "/ws", api: str = "/api", system: str = ""
+) -> list[BaseRoute]:
+    """
+    Return the routes of all feeds, also of those that are defined later, below two paths.
+
+    `system` is the name of the system that they are for, if it is not the core.
+    """
     feeds = Feeds(services)
-    state = readable_by(services.authority, "feed", feeds.state)
+    get = readable_by(services.authority, "feed", feeds.state)
+    infix = "".join(word.capitalize() for word in system.split("_"))
+    follow = replace(FOLLOW, id=f"feed{infix}")
+    state = replace(STATE, id=f"getFeed{infix}", tag=system or STATE.tag)
     return [
-        WebSocketRoute(f"{ws}/{{feed}}", feeds.follow),
-        WebSocketRoute(f"{ws}/{{feed}}/{{argument}}", feeds.follow),
+        DescribedWebSocketRoute(f"{ws}/{{feed}}", feeds.follow, follow),
+        DescribedWebSocketRoute(f"{ws}/{{feed}}/{{argument}}", feeds.follow, with_argument(follow)),
         Route(f"{ws}/{{feed}}", feeds.upgrade_required),
         Route(f"{ws}/{{feed}}/{{argument}}", feeds.upgrade_required),
-        Route(f"{api}/{{feed}}", state),
-        Route(f"{api}/{{feed}}/{{argument}}", state),
+        DescribedRoute(f"{api}/{{feed}}", get, state),
+        DescribedRoute(f"{api}/{{feed}}/{{argument}}", get, with_argument(state)),
     ]
+
+
+def with_argument(described: Described) -> Described:
+    return replace(described, id=f"{described.id}WithArgument", parameters=(FEED, ARGUMENT))
 
 
 class Feeds:
@@ -107,17 +157,4 @@ class Feeds:
             raise HTTPException(404, NO_FEED)
         # A weak one: states that differ in ignored keys count as the same.
         etag = f'W/"{found.etag[:32]}"'
-        headers = {"etag": etag, "cache-control": "no-cache", "vary": "Authorization"}
-        if is_listed(etag, request.headers.getlist("if-none-match")):
-            return Response(status_code=304, headers=headers)
-        return Response(found.text, 200, headers, media_type="application/json")
-
-
-def is_listed(etag: str, if_none_match: list[str]) -> bool:
-    """
-    Return True if the header If-None-Match lists `etag`, or is `*`.
-
-    Source: RFC 9110, section 13.1.2: etags are compared weakly.
-    """
-    listed = {each.strip().removeprefix("W/") for line in if_none_match for each in line.split(",")}
-    return etag.removeprefix("W/") in listed or "*" in listed
+        return tagged_json(request, found.text, etag, "Authorization")

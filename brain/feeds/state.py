@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from brain.message.wire_model import WireModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +18,15 @@ class FeedState:
     """JSON."""
     etag: str
     """Equal for states that count as the same: the ignored keys make no difference."""
+
+
+class FeedUpdate(WireModel):
+    """The whole state of a feed; sent at once, and again whenever it has changed."""
+
+    type: Annotated[str, Field(pattern="_update$")]
+    """The name of the feed, with `_` for `-`, and `_update`."""
+    data: Any
+    """What the query of the feed returns."""
 
 
 def update_type(feed: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 
 from brain.hub.cohort import Addressed, SubscriptionCohort
 from brain.hub.subscriber import Subscriber
@@ -23,8 +22,14 @@ class Delivery:
     def __init__(self, events: Sequence[Event], topics: TopicIndex) -> None:
         self._events = events
         self._topics = topics
-        self.ended: Mapping[int, int] = self._run.begun_before if topics else {}
+        self._run = self._matched = None
+        self.ended: Mapping[int, int] = {}
         """What `Run.begun_before` is, if a client is to know it."""
+        if topics:
+            self._run = Run(events)
+            self.ended = self._run.begun_before
+            public = (event for event in events if event.recipient is None)
+            self._matched = MatchedRun(self._run, public, topics.handles.matches)
 
     def pieces(self, most_bytes: int) -> Iterator[Sequence[Event]]:
         """
@@ -49,23 +54,16 @@ class Delivery:
 
     def addressed(self, piece: Sequence[Event]) -> Mapping[SubscriptionCohort, list[Addressed]]:
         """Return what cohorts get of a piece whose events have no recipient."""
-        return self._topics.address(piece, self._matched) if self._topics else {}
+        return {} if self._matched is None else self._topics.address(piece, self._matched)
 
     def private_frames(self, piece: Sequence[Event], subscriber: Subscriber) -> bytes:
         """Return the frames of a piece that is for a subscriber's user alone."""
         user = subscriber.user
-        events = [event for event in self._events if event.recipient == user]
+        events = piece
+        if self._run is not None:
+            events = [event for event in self._events if event.recipient == user]
         encode = subscriber.encoding.encoder(events, subscriber.subscriptions, user, self._run)
         return b"".join(frame for event in piece for frame in encode(event))
-
-    @cached_property
-    def _run(self) -> Run:
-        return Run(self._events)
-
-    @cached_property
-    def _matched(self) -> MatchedRun:
-        public = (event for event in self._events if event.recipient is None)
-        return MatchedRun(self._run, public, self._topics.handles.matches)
 
 
 def deliveries(events: Sequence[Event], topics: TopicIndex, least_bytes: int) -> Iterator[Delivery]:

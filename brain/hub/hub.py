@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from brain.errors import ConnectionEnded, HistoryLost, NotReady
-from brain.hub.cohort import Cohort
 from brain.hub.cohorts import Cohorts
 from brain.hub.conflation import Conflation
 from brain.hub.delivery import Delivery, deliveries
@@ -20,7 +19,8 @@ from brain.hub.subscriber import CATCHING_UP, Subscriber
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
-from brain.message.matching import Match
+from brain.message.filter_index import FilterIndexStatistics
+from brain.message.matching import Match, is_reset
 from brain.message.rendering import Encoding
 from brain.message.subscription_encoding import SubscriptionEncoding
 from brain.message.subscription_set import SubscriptionSet
@@ -43,6 +43,8 @@ class HubStatistics(NamedTuple):
     lagging: int
     """Subscribers that have not been sent everything."""
     cohorts: int
+    filters: FilterIndexStatistics
+    """Of the clients that keep up."""
 
 
 class Hub:
@@ -75,8 +77,8 @@ class Hub:
         self._subscribers: set[Subscriber] = set()
         self._of_user: dict[str, set[Subscriber]] = {}
         self._cohorts = Cohorts(clock)
-        self._sent_a_reset: set[Subscriber] = set()
-        """Those that may want the rows again."""
+        self._sent_resets: dict[Subscriber, list[Event]] = {}
+        """Those that may want the rows again, with what they were sent as a reset."""
         self._heartbeat_at: dict[str, float] = {}
         """When the clients of a wire format were sent their last heartbeat."""
         self._slow = SlowConsumers(self._feed, later)
@@ -103,7 +105,7 @@ class Hub:
         after: Cursor | None = None,
         user: str | None = None,
         conflates: bool = False,
-        reload: Callable[[], None] | None = None,
+        reload: Callable[[Sequence[Event]], None] | None = None,
         on_live: Callable[[], None] | None = None,
     ) -> Subscriber:
         """Add a subscriber that is catching up, from `after` or from here."""
@@ -140,7 +142,7 @@ class Hub:
         """Remove a subscriber, wherever it stands."""
         self._detach(subscriber)
         self._subscribers.discard(subscriber)
-        self._sent_a_reset.discard(subscriber)
+        self._sent_resets.pop(subscriber, None)
         if subscriber.user is not None:
             others = self._of_user.get(subscriber.user, set())
             others.discard(subscriber)
@@ -232,6 +234,7 @@ class Hub:
             self._ring.held_bytes,
             len(self._slow.lagging),
             len(self._cohorts),
+            self._cohorts.topics.handles.statistics(),
         )
 
     def _deliver_in_pieces(self, events: Sequence[Event]) -> None:
@@ -239,7 +242,7 @@ class Hub:
         for delivery in deliveries(events, self._cohorts.topics, SLICE_BYTES):
             for piece in delivery.pieces(SLICE_BYTES):
                 self._fan_out(piece, delivery)
-                for subscriber in list(self._sent_a_reset):
+                for subscriber in list(self._sent_resets):
                     self._reloads(subscriber)
                 for event in piece:
                     self.caches.looked_into(event)
@@ -276,20 +279,23 @@ class Hub:
         resets = [event for event in piece if event.operation is Operation.RESET]
         whole, parts = self._cohorts.index.find(piece)
         for cohort in whole | parts.keys():
-            self._note_resets(cohort, resets)
+            self._note_resets(cohort.members, filter(cohort.subscriptions.match, resets))
             matched = parts.get(cohort)
             if matched is None:
                 cohort.deliver(piece, now)
             else:
                 cohort.deliver_matched(matched, now)
         for one, addressed in delivery.addressed(piece).items():
-            self._note_resets(one, resets)
+            sent = {event.id: event for event, _, match, _ in addressed if is_reset(event, match)}
+            self._note_resets(one.members, sent.values())
             one.deliver_addressed(addressed, now)
 
-    def _note_resets(self, cohort: Cohort, resets: Sequence[Event]) -> None:
+    def _note_resets(self, members: Iterable[Subscriber], resets: Iterable[Event]) -> None:
         """To be called before they are sent: a member that pauses meanwhile leaves its cohort."""
-        if resets and any(map(cohort.subscriptions.match, resets)):
-            self._sent_a_reset.update(cohort.members)
+        for event in resets:
+            for subscriber in members:
+                if subscriber.reload is not None:
+                    self._sent_resets.setdefault(subscriber, []).append(event)
 
     def _send_commit(self, event: Event, now: float) -> None:
         """Say to all who may have been sent a part of it that a transaction has ended."""
@@ -301,22 +307,19 @@ class Hub:
             cohort.write(cohort.encode_commit(event), now)
 
     def _reloads(self, subscriber: Subscriber) -> bool:
-        """Return True for a subscriber that, after a reset in its chunk, gets the rows again."""
-        if subscriber not in self._sent_a_reset:
+        """Return True for a subscriber that, after a reset in its chunk, catches up anew."""
+        events = self._sent_resets.pop(subscriber, ())
+        if not events or subscriber.reload is None:
             return False
-        self._sent_a_reset.discard(subscriber)
-        if subscriber.reload is None:
-            return False
-        subscriber.reload()
-        return True
+        subscriber.reload(events)
+        return subscriber.position == CATCHING_UP
 
     def _send_to_user(self, user: str, piece: Sequence[Event], delivery: Delivery) -> None:
         """Send private messages to those connections of their recipient that keep up."""
         resets = [event for event in piece if event.operation is Operation.RESET]
         for subscriber in list(self._of_user.get(user, ())):
             if self._cohorts.find(subscriber) is not None:
-                if any(map(subscriber.subscriptions.match, resets)):
-                    self._sent_a_reset.add(subscriber)
+                self._note_resets([subscriber], filter(subscriber.subscriptions.match, resets))
                 frames = delivery.private_frames(piece, subscriber)
                 if frames:
                     subscriber.send(frames)
@@ -371,8 +374,8 @@ class Hub:
                 yield frame
                 size += len(frame)
             self.caches.looked_into(event)
-            if event.operation is Operation.RESET and subscriber.subscriptions.match(event):
-                self._sent_a_reset.add(subscriber)
+            if subscriber.subscriptions.resets(event):
+                self._note_resets([subscriber], [event])
                 return
             if size >= CHUNK_BYTES:
                 return

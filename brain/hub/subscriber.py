@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from brain.errors import ConnectionEnded
 from brain.hub.outgoing import send
 from brain.message.cursor import Cursor
+from brain.message.event import Event
 from brain.message.rendering import Encoding
 from brain.message.subscription_set import SubscriptionSet
 
@@ -29,8 +30,8 @@ class Subscriber:
     """See `Outgoing`."""
     on_gap: Callable[[ConnectionEnded], None]
     """Called when the hub cannot send everything after `cursor`; restarts or closes the client."""
-    reload: Callable[[], None] | None
-    """Called after a reset was written, for a client that gets the rows again."""
+    reload: Callable[[Sequence[Event]], None] | None
+    """Called with the events that were sent as a reset, for a client that gets the rows again."""
     cursor: Cursor
     """The place in the log up to which it was sent everything; nothing before it is sent."""
     position: int = CATCHING_UP

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from brain.hub.cohort import Cohort
-from brain.message.equality_index import EqualityIndex
 from brain.message.event import Event
+from brain.message.filter_index import FilterIndex
 from brain.message.matching import Match
 
 Matched = list[tuple[Event, Match]]
@@ -18,7 +18,7 @@ class ChannelIndex:
     def __init__(self) -> None:
         self.whole: set[Cohort] = set()
         """Those with the whole channel."""
-        self.parts: EqualityIndex[Cohort] = EqualityIndex()
+        self.parts: FilterIndex[Cohort] = FilterIndex()
         """Those with rows of it, by key or by filter."""
 
 

@@ -11,13 +11,14 @@ from datetime import datetime
 from typing import Any, Literal
 
 import orjson
+from pydantic import BaseModel, RootModel
 
 from brain.message.channel_schema import DEFAULT, ChannelSchemas
 from brain.message.commands import Command, Reply
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
 from brain.message.json_text import dumps, is_object
-from brain.message.row_messages import row_reference
+from brain.message.row_messages import Left, Message, row_reference
 from brain.message.snapshot import Part
 from brain.message.timestamps import iso_milliseconds
 from brain.message.wire_format import Welcome, WireFormat
@@ -25,6 +26,8 @@ from brain.message.wire_model import Timestamp, WireModel
 
 
 class Text(WireModel):
+    """A sentence for people."""
+
     message: str
 
 
@@ -69,10 +72,15 @@ class SnapshotPart(WireModel):
     timestamp: Timestamp
 
 
+class AnyText(RootModel[Any]):
+    """Any text: it is sent back to the client as an `echo`."""
+
+
 class BaseFormat(WireFormat):
     """Speaks with the clients of `/ws`."""
 
     name = "base"
+    received_models: Sequence[type[BaseModel]] = (AnyText,)
 
     def __init__(
         self,
@@ -82,6 +90,9 @@ class BaseFormat(WireFormat):
         """`schemas` know how rows are shown; `greeting` is the text of `connected`."""
         self._schemas = schemas or ChannelSchemas()
         self._greeting = Text(message=greeting)
+        shown = [model for schema in self._schemas.values() for model in schema.models]
+        own: list[type[BaseModel]] = [Connected, *shown, Message, Left, SnapshotPart, Reset, Echo]
+        self.sent_models = own
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         yield Connected(data=self._greeting, timestamp=welcome.now).model_dump_json()

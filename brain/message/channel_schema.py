@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from brain.errors import RowNotShown
 from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
 from brain.message.row_messages import omitted, type_and_data
 from brain.message.timestamps import iso_milliseconds
+from brain.message.wire_model import WireModel
 from brain.problems import Problems
 
 
 class ChannelSchema:
     """How the rows of a channel are shown in the base format: here, as they are in the table."""
+
+    models: Sequence[type[WireModel]] = ()
+    """The models of the messages about them, beside `Message`, for documents."""
 
     def __init__(self, channel: str = "") -> None:
         self.channel = channel

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
+from brain.message.comparison_keys import NOT_FINITE
 from brain.message.matching import SHOWN_CHARACTERS, FilterValue, Topic
 
 ColumnKind = Literal["string", "number", "boolean", "any"]
 ColumnKinds = Mapping[str, Mapping[str, ColumnKind]]
 """The columns by channel, for channels of watched tables."""
-
-NOT_FINITE = ("NaN", "Infinity", "-Infinity")
-"""Numbers of PostgreSQL that are strings in JSON."""
 
 
 def refusal(topics: Iterable[Topic], kinds: ColumnKinds) -> str | None:

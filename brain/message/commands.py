@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from brain.message.condition import EVERYTHING, Condition
 from brain.message.error_codes import ErrorCode
 from brain.message.matching import Filter
 
@@ -45,15 +46,14 @@ class OpenSubscription:
     channel: str
     key: str | None
     """The name of a row in topics; None: all rows."""
-    where: Filter = ()
+    where: Condition = EVERYTHING
+    """Whose columns have no types yet."""
     has_number_strings: bool = False
     wants_snapshot: bool = False
     after: str | None = None
     """The text of a cursor: it gets everything since then first."""
     key_json: str | None = None
     """The key as the client wrote it."""
-    where_json: str | None = None
-    """The filter as the client wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,13 @@ class Reauthorize:
     """Find out again what the client may read. Brain's own: no client asks for it."""
 
 
+@dataclass(frozen=True, slots=True)
+class RebindFilters:
+    """Look the types of the columns of channels up again. Brain's own: no client asks for it."""
+
+    channels: frozenset[str]
+
+
 Command = (
     Reply
     | Subscribe
@@ -126,4 +133,5 @@ Command = (
     | Reauthenticate
     | Refuse
     | Reauthorize
+    | RebindFilters
 )

@@ -10,12 +10,15 @@ from enum import Enum
 from functools import cached_property
 from typing import Any, Literal
 
-from brain.message.column_kinds import NOT_FINITE
-from brain.message.json_text import string_of
+from brain.message.json_text import scalar_in, string_of
 from brain.message.row import Row
+
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+"""Numbers of PostgreSQL that are strings in JSON."""
 
 Kind = Literal[
     "unbound",
+    "untyped",
     "number",
     "boolean",
     "text",
@@ -33,9 +36,10 @@ Kind = Literal[
 """
 How the values of a column are compared, as `brain.filter_kind` says.
 
-`unbound`: its type has not been looked up. `text` is compared by code point; of `padded` texts,
-spaces at the end do not count. `other` values have texts that are equal or not; `json` values may
-be null or not.
+`unbound`: its type has not been looked up. `untyped`: it has none, as no table is watched on the
+channel, and values of messages are equal as in JSON. `text` is compared by code point; of `padded`
+texts, spaces at the end do not count. `other` values have texts that are equal or not; `json`
+values may be null or not.
 """
 
 Key = Any
@@ -209,6 +213,7 @@ def parts(pattern: re.Pattern[str], text: str) -> tuple[Any, ...]:
 
 READERS: Mapping[Kind, Callable[[str], Key]] = {
     "unbound": unbound_key,
+    "untyped": scalar_in,
     "number": number_key,
     "boolean": boolean_key,
     "text": text_key,

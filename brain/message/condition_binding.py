@@ -78,6 +78,25 @@ def bound(condition: Condition, meanings: Mapping[Comparison, Meaning]) -> Condi
             return bound_comparison(condition, meanings[condition])
 
 
+def untyped(channel: str, condition: Condition) -> Condition:
+    """Return a condition for a channel without a table: equality. Raises `FilterRefused`."""
+    meanings = {}
+    for one in comparisons(condition):
+        operands: list[str] = []
+        match one:
+            case OneOf():
+                operands = [operand.json for operand in one.operands]
+            case Compare(column, "neq", operand):
+                operands = [operand.json]
+            case Compare(column, comparison, _):
+                raise FilterRefused(
+                    f"where: {column.name}: {comparison} needs the type of a column, and no table"
+                    f" is watched on {channel}; there are eq, neq, in, is"
+                )
+        meanings[one] = Meaning("untyped", operands)
+    return bound(condition, meanings)
+
+
 def bound_comparison(comparison: Comparison, meaning: Meaning) -> Condition:
     column = Column(comparison.column.name, meaning.kind)
     operands = [bound_operand(meaning.kind, text) for text in meaning.operands]

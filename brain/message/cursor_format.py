@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field, create_model
 
 from brain.message.base_format import Reset, Text
 from brain.message.commands import Command, Reply
@@ -30,11 +31,33 @@ class Heartbeat(WireModel):
     timestamp: Timestamp
 
 
+class WithCursor(WireModel):
+    """What every message has in addition."""
+
+    cursor: str | None = Field(default=None, json_schema_extra={"type": ["string", "null"]})
+    """The place in the log after everything that the client was sent, for clients with cursors;
+    null in a snapshot that goes on."""
+
+
+@cache
+def with_cursor_key(model: type[BaseModel]) -> type[BaseModel]:
+    """Return the model of a message that may have a cursor."""
+    return create_model(
+        model.__name__,
+        __base__=(WithCursor, model),
+        __module__=model.__module__,
+        __doc__=model.__doc__,
+    )
+
+
 class CursorFormat(WrappedFormat):
     """Speaks like another format, with the cursor as one more key of every message."""
 
     def __init__(self, plain: WireFormat) -> None:
         super().__init__(plain, "with cursor")
+        own = () if plain.heartbeat_seconds else (Heartbeat,)
+        models = dict.fromkeys([*plain.sent_models, Reset, *own])
+        self.sent_models = [with_cursor_key(model) for model in models]
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         for text in self._plain.greet(welcome):

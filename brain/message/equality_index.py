@@ -8,8 +8,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 from brain.errors import RowNotShown
 from brain.message.event import Event, Operation
-from brain.message.json_text import Scalar, key_text, scalar, scalar_in
-from brain.message.matching import Match, Topic
+from brain.message.json_text import Scalar, scalar_in
+from brain.message.lookups import Lookup
+from brain.message.matching import Match
 from brain.message.row import Row
 
 T = TypeVar("T")
@@ -18,7 +19,7 @@ Values = tuple[Scalar, ...]
 
 
 class Shape(NamedTuple):
-    """What a topic compares; columns in alphabetical order."""
+    """What a look-up compares; columns in alphabetical order."""
 
     has_key: bool
     columns: tuple[str, ...]
@@ -29,11 +30,11 @@ class Shape(NamedTuple):
 
 class EqualityIndex(Generic[T]):
     """
-    Items by the parts of one channel that they are subscribed to.
+    Items of one channel by the values that rows have.
 
-    There is one dictionary for all topics that compare the same columns. An event costs one look-up
-    for each such set of columns, and the number of values and items does not matter. If the rules
-    of a topic allow several values of a column, it is under each of them.
+    There is one dictionary for all look-ups that compare the same columns. An event costs one
+    for each such set of columns, and the number of values and items does not matter. If row rules
+    allow several values of a column, an item is under each of them.
     """
 
     def __init__(self) -> None:
@@ -42,15 +43,15 @@ class EqualityIndex(Generic[T]):
     def __bool__(self) -> bool:
         return bool(self._items)
 
-    def add(self, topic: Topic, item: T) -> None:
-        by_values = self._items.setdefault(shape_of(topic), {})
-        for values in compared(topic):
+    def add(self, lookup: Lookup, item: T) -> None:
+        by_values = self._items.setdefault(shape_of(lookup), {})
+        for values in compared(lookup):
             by_values.setdefault(values, set()).add(item)
 
-    def remove(self, topic: Topic, item: T) -> None:
-        shape = shape_of(topic)
+    def remove(self, lookup: Lookup, item: T) -> None:
+        shape = shape_of(lookup)
         by_values = self._items.get(shape, {})
-        for values in compared(topic):
+        for values in compared(lookup):
             items = by_values.get(values, set())
             items.discard(item)
             if not items:
@@ -58,12 +59,11 @@ class EqualityIndex(Generic[T]):
         if not by_values:
             self._items.pop(shape, None)
 
-    def find(self, event: Event, *, by_filter: bool = False) -> Iterator[tuple[Match, set[T]]]:
+    def find(self, event: Event) -> Iterator[tuple[Match, set[T]]]:
         """
         Yield the items that `event` concerns, and how.
 
-        An item may come more than once: of the ways, the first one in `Match` holds. With
-        `by_filter`, a row also enters what it enters by its filter, and not only by row rules.
+        An item may come more than once: of the ways, the first one in `Match` holds.
         """
         concerns_all = event.operation in (Operation.TRUNCATE, Operation.RESET)
         for shape, by_values in self._items.items():
@@ -72,16 +72,11 @@ class EqualityIndex(Generic[T]):
                     yield Match.MATCHES, items
             elif event.is_restricted == bool(shape.rule_columns):
                 # Otherwise it was not known whether there are rules: then nothing is sent.
-                yield from find_in(by_values, shape, event, by_filter)
-
-    def match(self, event: Event) -> Match | None:
-        """Return how `event` concerns any item; None: none of them."""
-        found = {match for match, items in self.find(event) if items}
-        return next((match for match in Match if match in found), None)
+                yield from find_in(by_values, shape, event)
 
 
 def find_in(
-    by_values: dict[Values, set[T]], shape: Shape, event: Event, by_filter: bool
+    by_values: dict[Values, set[T]], shape: Shape, event: Event
 ) -> Iterator[tuple[Match, set[T]]]:
     """Yield the items under the values that the row has after the event, or had before."""
     is_update = event.operation is Operation.UPDATE
@@ -90,9 +85,7 @@ def find_in(
     after = None if rule_values is None else values_in(event, event.row, shape, rule_values)
     if after is not None and after in by_values:
         items = by_values[after]
-        if by_filter and is_update and shape.columns and enters(event, shape):
-            yield Match.ENTERS, items
-        elif rule_values == old_rule_values:
+        if rule_values == old_rule_values:
             yield Match.MATCHES, items
         else:
             seen = after[: -len(shape.rule_columns)] + (old_rule_values or ())
@@ -105,34 +98,20 @@ def find_in(
             yield Match.LEAVES, by_values[before]
 
 
-def enters(event: Event, shape: Shape) -> bool:
-    """Return True if an updated row had other values in the columns of a filter before."""
-    # What is not in the log was too large to be the value of a filter.
-    return columns_in(event.former, shape.columns) != columns_in(event.row, shape.columns)
-
-
-def selects(topic: Topic, key: str, row: Row) -> bool:
-    """Return True if a row of the topic's channel, with this key, is part of it, rules apart."""
-    if topic.key is not None and topic.key != key_text(key):
-        return False
-    values = columns_in(row, tuple(name for name, _, _ in topic.where))
-    return values == tuple(scalar(value) for _, value, _ in topic.where)
-
-
-def shape_of(topic: Topic) -> Shape:
+def shape_of(lookup: Lookup) -> Shape:
     return Shape(
-        topic.key is not None,
-        tuple(name for name, _, _ in topic.where),
-        tuple(name for name, _ in topic.rules),
+        lookup.key is not None,
+        tuple(name for name, _ in lookup.columns),
+        tuple(name for name, _ in lookup.rules),
     )
 
 
-def compared(topic: Topic) -> Iterator[Values]:
-    """Yield all combinations of values that a topic waits for, in the order of its shape."""
-    key = () if topic.key is None else (topic.key,)
-    where = [scalar(value) for _, value, _ in topic.where]
-    for allowed in product(*(values for _, values in topic.rules)):
-        yield (*key, *where, *allowed)
+def compared(lookup: Lookup) -> Iterator[Values]:
+    """Yield all combinations of values that are looked up, in the order of the shape."""
+    key = () if lookup.key is None else (lookup.key,)
+    columns = [value for _, value in lookup.columns]
+    for allowed in product(*(values for _, values in lookup.rules)):
+        yield (*key, *columns, *allowed)
 
 
 def rules_in(text: str | None, shape: Shape) -> Values | None:
@@ -143,7 +122,7 @@ def rules_in(text: str | None, shape: Shape) -> Values | None:
 
 
 def values_in(event: Event, row: Row | None, shape: Shape, rule_values: Values) -> Values | None:
-    """Return what `event` has in place of a topic's values; None if it has no such row."""
+    """Return what `event` has in place of looked-up values; None if it has no such row."""
     if shape.has_key and event.key is None:
         return None
     columns = columns_in(row, shape.columns)

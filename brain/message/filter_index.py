@@ -1,24 +1,22 @@
 """
-Finds what is subscribed to rows of a channel, by any condition.
+Finds what is subscribed to rows of a channel, by any filter.
 
-What a wire format does with a filter:
+Two kinds of filters exist. `Topic.where` has values that columns must have, compared as JSON has
+them: it is looked up in an `EqualityIndex`. `Topic.condition` is that of a filter in brain.v1:
 
 1. `condition_from_json` or `parse_condition` (`brain/message/condition_parsing.py`) parses it;
-2. `bind_condition` (`brain/database/row_conditions.py`) gives its columns their types, and its
-   values the form that they have in events;
-3. a `FilteredTopic` with that condition is what a client subscribes to. Equal ones are equal
-   objects, by which cohorts are shared, and `FilteredTopic.size` is what it counts in limits;
-4. `FilterIndex.add` and `remove` keep it, `find` and `match` say what an event means to it;
-5. `condition_in_sql` (`brain/database/row_conditions.py`) is the same condition in SQL: it may
+2. `FilterBinder` (`brain/database/filter_binder.py`) gives its columns their types, and its values
+   the form that they have in events;
+3. a `Topic` with that condition is what a client subscribes to. Equal ones are equal objects, by
+   which cohorts are shared;
+4. `condition_in_sql` (`brain/database/row_conditions.py`) is the same condition in SQL: it may
    follow `brain.select_statement` after an AND.
 
-1, 2 and 5 raise `FilterRefused` with a sentence for the client. If a watch changes, conditions have
-to be bound again: until then, what does not fit the types that they know is `UNDECIDED`.
+1, 2 and 4 raise `FilterRefused` with a sentence for the client. If a watch changes, conditions are
+bound again: until then, what does not fit the types that they know is `UNDECIDED`.
 
-Equality conditions, and null, are looked up in an `EqualityIndex`, whatever their number. The rest
-of a filter is evaluated for the events that have those values, once per event for all filters with
-the same rest. A row that enters a filter is a match like any other, since the client may keep it as
-it comes; `ENTERS` is about row rules.
+Equality, lists and null of a condition are looked up, too, whatever their number. The rest of it is
+evaluated for the events that have those values, once per event for all topics with the same rest.
 
 A value that is not in an event, because it is too large or cannot be shown, equals no value of a
 filter, and differs from all, as values of filters are shorter than what is left out. Nothing else
@@ -29,50 +27,25 @@ would lack the row from then on; a row that may have matched before `LEAVES`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from decimal import Decimal
-from itertools import product
 from typing import Generic, NamedTuple, TypeVar
-from weakref import WeakValueDictionary
 
 from brain.errors import RowNotShown
-from brain.message.comparison_keys import RowValues
-from brain.message.condition import EVERYTHING, All, Condition, IsNull, OneOf, Verdict, all_of
+from brain.message.comparison_keys import NoKey, RowValues
+from brain.message.condition import EVERYTHING, Condition, Verdict
 from brain.message.condition_binding import comparisons
-from brain.message.equality_index import EqualityIndex
+from brain.message.equality_index import EqualityIndex, columns_in
 from brain.message.event import Event, Operation
-from brain.message.json_text import string_of
-from brain.message.matching import Filter, FilterValue, Match, RowAccess, Topic
+from brain.message.json_text import key_text, scalar
+from brain.message.lookups import split
+from brain.message.matching import Match, Topic
 from brain.message.row import Row
 
 T = TypeVar("T")
 
-MOST_ALTERNATIVES = 100
-"""Combinations of values under which a filter is looked up; what would make more is evaluated."""
-
-
-@dataclass(frozen=True)
-class FilteredTopic:
-    """The rows of a channel that match a condition; a row by its key; or all rows."""
-
-    channel: str
-    key: str | None = None
-    """That of one row, as `key_text` returns it."""
-    where: Condition = EVERYTHING
-    """With the types of its columns."""
-    rows: RowAccess | None = None
-    """Those that the client may see of a channel with row rules; None: it has no rules."""
-
-    @property
-    def size(self) -> int:
-        """How many values it compares, and combinations it is found under: each takes memory."""
-        combinations = 1 if self.rows is None else self.rows.combinations
-        return self.where.size + combinations * len(split(self.where)[0])
-
 
 class FilterIndexStatistics(NamedTuple):
     topics: int
-    """Distinct ones."""
+    """Distinct ones with a condition."""
     rests: int
     """Distinct conditions that are evaluated."""
     values: int
@@ -84,14 +57,20 @@ class FilterIndexStatistics(NamedTuple):
 class Rest:
     """What is evaluated of filters. Equal ones are one object, and compared as such."""
 
+    __slots__ = ("condition", "topics")
+
     def __init__(self, condition: Condition) -> None:
         self.condition = condition
+        self.topics = 0
+        """How many have it."""
 
 
 class Entry(Generic[T]):
-    """A topic with its items."""
+    """A topic with a condition, and its items."""
 
-    def __init__(self, topic: FilteredTopic, rest: Rest | None) -> None:
+    __slots__ = ("items", "rest", "topic")
+
+    def __init__(self, topic: Topic, rest: Rest | None) -> None:
         self.topic = topic
         self.rest = rest
         self.items: set[T] = set()
@@ -100,50 +79,47 @@ class Entry(Generic[T]):
 class FilterIndex(Generic[T]):
     """Items by the topics of one channel that they are subscribed to."""
 
+    __slots__ = ("_by_condition", "_plain")
+
     def __init__(self) -> None:
-        self._entries: dict[FilteredTopic, Entry[T]] = {}
-        self._equal: EqualityIndex[Entry[T]] = EqualityIndex()
-        self._rests: WeakValueDictionary[Condition, Rest] = WeakValueDictionary()
-        self._evaluations = 0
+        self._plain: EqualityIndex[T] = EqualityIndex()
+        self._by_condition: ConditionIndex[T] | None = None
+        """None: no topic has a condition."""
 
     def __bool__(self) -> bool:
-        return bool(self._entries)
+        return bool(self._plain) or self._by_condition is not None
 
-    def add(self, topic: FilteredTopic, item: T) -> None:
+    def add(self, topic: Topic, item: T) -> None:
         """Raises `TypeError` for a condition whose columns have no types."""
-        entry = self._entries.get(topic)
-        if entry is None:
-            if any(one.column.kind == "unbound" for one in comparisons(topic.where)):
+        if topic.has_condition:
+            if any(one.column.kind == "unbound" for one in comparisons(topic.condition)):
                 raise TypeError("the types of the columns of a filter have to be looked up first")
-            filters, condition = split(topic.where)
-            entry = self._entries[topic] = Entry(topic, self._rest(condition))
-            for where in filters:
-                self._equal.add(Topic(topic.channel, topic.key, where, topic.rows), entry)
-        entry.items.add(item)
+            if self._by_condition is None:
+                self._by_condition = ConditionIndex()
+            self._by_condition.add(topic, item)
+        else:
+            for lookup in topic.lookups:
+                self._plain.add(lookup, item)
 
-    def remove(self, topic: FilteredTopic, item: T) -> None:
-        entry = self._entries.get(topic)
-        if entry is None:
-            return
-        entry.items.discard(item)
-        if not entry.items:
-            del self._entries[topic]
-            for where in split(topic.where)[0]:
-                self._equal.remove(Topic(topic.channel, topic.key, where, topic.rows), entry)
+    def remove(self, topic: Topic, item: T) -> None:
+        if not topic.has_condition:
+            for lookup in topic.lookups:
+                self._plain.remove(lookup, item)
+        elif self._by_condition is not None:
+            self._by_condition.remove(topic, item)
+            if not self._by_condition:
+                self._by_condition = None
 
-    def find(self, event: Event) -> Iterator[tuple[Match, set[T]]]:
+    def find(self, event: Event, *, by_filter: bool = False) -> Iterator[tuple[Match, set[T]]]:
         """
         Yield the items that `event` concerns, and how.
 
-        An item may come more than once: of the ways, the first one in `Match` holds.
+        An item may come more than once: of the ways, the first one in `Match` holds. With
+        `by_filter`, a row also enters what it enters by a condition, and not only by row rules.
         """
-        look = Look(event)
-        for match, entries in self._equal.find(event):
-            for entry in entries:
-                found = match if entry.rest is None else look.match(match, entry.rest, entry.topic)
-                if found is not None:
-                    yield found, entry.items
-        self._evaluations += look.evaluations
+        yield from self._plain.find(event)
+        if self._by_condition is not None:
+            yield from self._by_condition.find(event, by_filter)
 
     def match(self, event: Event) -> Match | None:
         """Return how `event` concerns any item; None: none of them."""
@@ -151,9 +127,60 @@ class FilterIndex(Generic[T]):
         return next((match for match in Match if match in found), None)
 
     def statistics(self) -> FilterIndexStatistics:
-        rests = list(self._rests.values())
-        values = sum(rest.condition.size for rest in rests)
-        return FilterIndexStatistics(len(self._entries), len(rests), values, self._evaluations)
+        if self._by_condition is None:
+            return FilterIndexStatistics(0, 0, 0, 0)
+        return self._by_condition.statistics()
+
+
+class ConditionIndex(Generic[T]):
+    """Items by topics with a condition."""
+
+    def __init__(self) -> None:
+        self._entries: dict[Topic, Entry[T]] = {}
+        self._looked_up: EqualityIndex[Entry[T]] = EqualityIndex()
+        self._rests: dict[Condition, Rest] = {}
+        self._evaluations = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def add(self, topic: Topic, item: T) -> None:
+        entry = self._entries.get(topic)
+        if entry is None:
+            entry = self._entries[topic] = Entry(topic, self._rest(split(topic.condition).rest))
+            for lookup in topic.lookups:
+                self._looked_up.add(lookup, entry)
+        entry.items.add(item)
+
+    def remove(self, topic: Topic, item: T) -> None:
+        entry = self._entries.get(topic)
+        if entry is None:
+            return
+        entry.items.discard(item)
+        if entry.items:
+            return
+        del self._entries[topic]
+        for lookup in topic.lookups:
+            self._looked_up.remove(lookup, entry)
+        if entry.rest is not None:
+            entry.rest.topics -= 1
+            if not entry.rest.topics:
+                del self._rests[entry.rest.condition]
+
+    def find(self, event: Event, by_filter: bool) -> Iterator[tuple[Match, set[T]]]:
+        look = Look(event, by_filter)
+        for match, entries in self._looked_up.find(event):
+            for entry in entries:
+                found = look.match(match, entry.rest, entry.topic)
+                if found is not None:
+                    yield found, entry.items
+        self._evaluations += look.evaluations
+
+    def statistics(self) -> FilterIndexStatistics:
+        values = sum(condition.size for condition in self._rests)
+        return FilterIndexStatistics(
+            len(self._entries), len(self._rests), values, self._evaluations
+        )
 
     def _rest(self, condition: Condition) -> Rest | None:
         if condition == EVERYTHING:
@@ -161,15 +188,18 @@ class FilterIndex(Generic[T]):
         found = self._rests.get(condition)
         if found is None:
             found = self._rests[condition] = Rest(condition)
+        found.topics += 1
         return found
 
 
 class Look:
     """What conditions say of the row of one event, after it and before."""
 
-    def __init__(self, event: Event) -> None:
+    def __init__(self, event: Event, by_filter: bool) -> None:
+        """With `by_filter`, a row that did not match before enters."""
         self._operation = event.operation
         self._is_update = event.operation is Operation.UPDATE
+        self._enters = by_filter and self._is_update
         self._concerns_all = event.operation in (Operation.TRUNCATE, Operation.RESET)
         self._after = Verdicts(values_of(event.row, event.omitted))
         # Which values of the row before were left out is not in the log: any that it lacks.
@@ -180,7 +210,7 @@ class Look:
     def evaluations(self) -> int:
         return len(self._after.known) + len(self._before.known)
 
-    def match(self, match: Match, rest: Rest, topic: FilteredTopic) -> Match | None:
+    def match(self, match: Match, rest: Rest | None, topic: Topic) -> Match | None:
         """Return how the event concerns a topic, of which all but `rest` is a `match`."""
         if self._concerns_all:
             return match
@@ -188,13 +218,14 @@ class Look:
             return match if self._before.of(rest) is not False else None
         verdict = self._after.of(rest)
         if verdict is True:
-            return match
+            is_new = self._enters and self._before.evaluate(topic.condition) is not True
+            return Match.ENTERS if is_new else match
         if verdict is None:
             return self._undecided(match)
         # The client saw the row if it matched: otherwise the row rules would let it enter.
         if not self._is_update or match is Match.ENTERS or self._before.of(rest) is False:
             return None
-        return Match.LEAVES if self._before.evaluate(topic.where) is not False else None
+        return Match.LEAVES if self._before.evaluate(topic.condition) is not False else None
 
     def _undecided(self, match: Match) -> Match | None:
         match self._operation:
@@ -213,7 +244,10 @@ class Verdicts:
         self._values = values
         self.known: dict[Rest, Verdict] = {}
 
-    def of(self, rest: Rest) -> Verdict:
+    def of(self, rest: Rest | None) -> Verdict:
+        """Return the verdict on what is left to evaluate; None: nothing is, and the row matches."""
+        if rest is None:
+            return True
         if rest in self.known:
             return self.known[rest]
         verdict = self.known[rest] = self.evaluate(rest.condition)
@@ -232,36 +266,21 @@ def values_of(row: Row | None, omitted: tuple[str, ...] | None) -> RowValues | N
     return None if row is None else RowValues(row, omitted)
 
 
-def split(where: Condition) -> tuple[list[Filter], Condition]:
-    """Return the equality filters under which a condition is looked up, and its rest."""
-    looked_up: list[list[tuple[str, FilterValue, bool]]] = []
-    rest: list[Condition] = []
-    combinations = 1
-    parts = where.parts if isinstance(where, All) else (where,)
-    for part in sorted(parts, key=lambda part: (part.size, part.json)):
-        choices = equal_to(part)
-        if choices and combinations * len(choices) <= MOST_ALTERNATIVES:
-            combinations *= len(choices)
-            looked_up.append(choices)
-        else:
-            rest.append(part)
-    filters = [tuple(sorted(chosen, key=lambda one: one[0])) for chosen in product(*looked_up)]
-    return filters, all_of(rest)
+def selects(topic: Topic, key: str, row: Row) -> bool:
+    """Return True if a row of the topic's channel, with this key, is part of it, rules apart."""
+    if topic.key is not None and topic.key != key_text(key):
+        return False
+    values = columns_in(row, tuple(name for name, _, _ in topic.where))
+    if values != tuple(scalar(value) for _, value, _ in topic.where):
+        return False
+    return topic.condition.verdict(RowValues(row, None)) is True
 
 
-def equal_to(part: Condition) -> list[tuple[str, FilterValue, bool]]:
-    """Return the values of which a row must have one; none if the index cannot compare them."""
-    match part:
-        case IsNull(column):
-            return [(column.name, None, False)]
-        case OneOf(column, operands) if column.kind != "padded":
-            return [(column.name, *index_value(operand.json)) for operand in operands]
-        case _:
-            return []
-
-
-def index_value(text: str) -> tuple[FilterValue, bool]:
-    """Return a value as a `Filter` has it."""
-    if text in ("true", "false"):
-        return text == "true", True
-    return (string_of(text) if text[0] == '"' else Decimal(text)), False
+def undecided_columns(condition: Condition, event: Event) -> list[str]:
+    """Return the columns that a condition compares and of which `event` has no such value."""
+    if event.row is None:
+        return []
+    values = RowValues(event.row, event.omitted)
+    unknown = (NoKey.OMITTED, NoKey.UNKNOWN)
+    columns = {one.column for one in comparisons(condition)}
+    return sorted({one.name for one in columns if values.key(one) in unknown})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -11,14 +11,17 @@ from functools import cached_property
 from math import isfinite, prod
 from typing import Any, Protocol
 
+from brain.message.condition import EVERYTHING, Condition
+from brain.message.event import Event, Operation
 from brain.message.json_text import (
-    Scalar,
     is_unicode,
+    scalar,
     scalar_in,
     split_array,
     split_object,
     text_of,
 )
+from brain.message.lookups import Lookup, Rules, split
 
 INTERNAL = "brain."
 """The prefix of channels that no client may read."""
@@ -37,9 +40,6 @@ Filter = tuple[tuple[str, FilterValue, bool], ...]
 `true` or `false`, which equal 1 and 0 in Python."""
 
 
-Rules = tuple[tuple[str, frozenset[Scalar]], ...]
-
-
 class Match(Enum):
     """How an event concerns a subscription."""
 
@@ -50,6 +50,14 @@ class Match(Enum):
     """The event does not say whether the row matches: the client has to load it again."""
     LEAVES = "leaves"
     """The row matched the filter and the row rules before the event, and does not after it."""
+
+    # That of `Enum` is a Python function, and members are keys for every event.
+    __hash__ = object.__hash__
+
+
+def is_reset(event: Event, match: Match) -> bool:
+    """Return True if a client that `event` concerns so lacks rows after it, until it loads them."""
+    return event.operation is Operation.RESET or match is Match.UNDECIDED
 
 
 @dataclass(frozen=True)
@@ -82,23 +90,43 @@ class Topic:
     key: str | None = None
     """That of one row, as `key_text` returns it."""
     where: Filter = ()
+    """Values that its rows have, compared as JSON has them."""
     rows: RowAccess | None = None
     """Those that the client may see of a channel with row rules; None: it has no rules."""
     has_number_strings: bool = False
     """True if numbers that a double does not hold are sent as strings, in brain.v1."""
+    condition: Condition = EVERYTHING
+    """What its rows match, too, with the types of their columns; that of a filter in brain.v1."""
 
     @property
     def is_whole(self) -> bool:
-        return self.key is None and not self.where and not self.rules
+        return self.key is None and not self.where and not self.rules and not self.has_condition
+
+    @property
+    def has_condition(self) -> bool:
+        return self.condition != EVERYTHING
 
     @property
     def rules(self) -> Rules:
         return () if self.rows is None else self.rows.rules
 
     @property
+    def lookups(self) -> Iterator[Lookup]:
+        """The values under which it is found, as far as they can be looked up."""
+        columns = tuple((name, scalar(value)) for name, value, _ in self.where)
+        for alternative in split(self.condition).alternatives:
+            yield Lookup(self.key, columns + alternative, self.rules)
+
+    @property
     def combinations(self) -> int:
         """Under how many combinations of values it is found: each takes memory."""
-        return 1 if self.rows is None else self.rows.combinations
+        by_rows = 1 if self.rows is None else self.rows.combinations
+        return by_rows * len(split(self.condition).alternatives) if self.has_condition else by_rows
+
+    @property
+    def evaluated(self) -> int:
+        """How many values are compared to evaluate what cannot be looked up: each takes time."""
+        return split(self.condition).rest.size
 
 
 def has_too_many_combinations(topics: Iterable[Topic]) -> bool:

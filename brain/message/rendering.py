@@ -83,7 +83,7 @@ class Encoding:
             case Match.LEAVES:
                 return self.wire_format.render_leaving(event)
             case Match.UNDECIDED:
-                return None  # of no filter that is equality alone
+                return None  # of no filter in this format
 
     def _report(self, event: Event, reason: str, unexpected: Exception | None = None) -> None:
         what = event.key or "a message without a key"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 
 from brain.errors import LogUnavailable
-from brain.message.equality_index import selects
-from brain.message.event import Event, Operation
-from brain.message.matching import Match
+from brain.message.event import Event
+from brain.message.filter_index import selects
+from brain.message.matching import Match, is_reset
 from brain.message.rendering import MOST_FRAMES, Encoding, Framing
 from brain.message.row import Row
 from brain.message.run import MatchedRun, Run
@@ -44,8 +44,7 @@ class SubscriptionEncoding(Encoding):
             text = self._format.render_for(handle, event, match, is_last=is_last)
             if text is not None:
                 # A client that is cut before it has the state again has to get the reset again.
-                is_reset = event.operation is Operation.RESET
-                frame = self.framing.frame(text, None if is_reset else event.cursor)
+                frame = self.framing.frame(text, None if is_reset(event, match) else event.cursor)
         except Exception as error:
             # One event that cannot be rendered must not hold up all others.
             self._report(event, f"{type(error).__name__}: {error}", error)

@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import cached_property
 from weakref import WeakValueDictionary
 
-from brain.message.equality_index import EqualityIndex
-from brain.message.event import Event
-from brain.message.matching import Match, Topic
+from brain.message.event import Event, Operation
+from brain.message.filter_index import FilterIndex, FilterIndexStatistics
+from brain.message.matching import Match, Topic, is_reset
 from brain.message.topic_handle import TopicHandle, topic_handle
 
 ORDER = {match: place for place, match in enumerate(Match)}
@@ -19,14 +19,14 @@ class HandleIndex:
 
     def __init__(self) -> None:
         self._whole: dict[str, set[TopicHandle]] = {}
-        self._parts: dict[str, EqualityIndex[TopicHandle]] = {}
+        self._parts: dict[str, FilterIndex[TopicHandle]] = {}
 
     def add(self, topic: Topic, handle: TopicHandle) -> None:
         """Add `handle`, to be found by what `topic` says."""
         if topic.is_whole:
             self._whole.setdefault(topic.channel, set()).add(handle)
         else:
-            self._parts.setdefault(topic.channel, EqualityIndex()).add(topic, handle)
+            self._parts.setdefault(topic.channel, FilterIndex()).add(topic, handle)
 
     def remove(self, topic: Topic, handle: TopicHandle) -> None:
         channel = topic.channel
@@ -38,6 +38,11 @@ class HandleIndex:
             self._parts[channel].remove(topic, handle)
             if not self._parts[channel]:
                 del self._parts[channel]
+
+    def statistics(self) -> FilterIndexStatistics:
+        """Return what the conditions of all channels take."""
+        each = [index.statistics() for index in self._parts.values()]
+        return FilterIndexStatistics(*map(sum, zip((0, 0, 0, 0), *each, strict=True)))
 
     def matches(self, event: Event) -> list[tuple[TopicHandle, Match]]:
         """Return each topic that `event` concerns, by its number, and how."""
@@ -65,10 +70,11 @@ class SubscriptionSet:
         self.rows = {t.channel: t.rows for t in topics if t.rows is not None}
         """Of the channels with row rules, which rows the client may see."""
         self._whole = frozenset(topic.channel for topic in topics if topic.is_whole)
-        self._parts: dict[str, EqualityIndex[Topic]] = {}
+        self._parts: dict[str, FilterIndex[Topic]] = {}
         for topic in topics:
             if topic.channel not in self._whole:
-                self._parts.setdefault(topic.channel, EqualityIndex()).add(topic, topic)
+                self._parts.setdefault(topic.channel, FilterIndex()).add(topic, topic)
+        self._has_conditions = any(topic.has_condition for topic in topics)
         self._private: SubscriptionSet | None = None
         """Without row rules: messages to this user alone are not restricted by them."""
         if self.rows:
@@ -92,6 +98,14 @@ class SubscriptionSet:
         """
         index = self._handles if event.recipient is None else self._private_handles
         return index.matches(event)
+
+    def resets(self, event: Event) -> bool:
+        """Return True if, after `event`, the client lacks rows of one of these subscriptions."""
+        if event.operation is Operation.RESET:
+            return self.match(event) is not None
+        if not self._has_conditions:
+            return False
+        return any(is_reset(event, match) for _, match in self.matches(event))
 
     @property
     def handles(self) -> list[TopicHandle]:

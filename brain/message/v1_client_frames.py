@@ -31,10 +31,11 @@ class SubscribeFrame(V1ClientFrame):
     type: Literal["subscribe"]
     id: Id
     channel: Name
+    """The channel to subscribe to."""
     key: list[Any] | None = Field(default=None, min_length=1)
     """The primary key of one row; without it, all rows."""
     where: dict[str, Any] | None = None
-    """Columns, and the values that a row must have."""
+    """The filter that a row must match."""
     snapshot: bool = False
     """The rows of the table come first."""
     after: str | None = None

@@ -10,6 +10,7 @@ from typing import Any, assert_never
 
 from pydantic import TypeAdapter, ValidationError
 
+from brain.errors import FilterRefused
 from brain.message.commands import (
     AwaitTransaction,
     CloseSubscription,
@@ -20,13 +21,13 @@ from brain.message.commands import (
     Refuse,
     SetPresence,
 )
+from brain.message.condition import EVERYTHING
+from brain.message.condition_parsing import parse_condition
 from brain.message.json_text import is_unicode, key_text, split_array, split_object, text_of
 from brain.message.matching import (
     LONGEST_TEXT,
     SHOWN_CHARACTERS,
-    Filter,
     filter_json,
-    parse_filter,
 )
 from brain.message.v1_client_frames import (
     LONGEST_ID,
@@ -84,7 +85,6 @@ def opened(frame: SubscribeFrame, text: str) -> OpenSubscription | Refuse:
     """Return what a `subscribe` asks for, or why it is refused."""
     members = split_object(text)
     key_json = text_of(members["key"]) if frame.key is not None else None
-    where_json = text_of(members["where"]) if frame.where is not None else None
     if "\0" in frame.channel:
         return Refuse("no channel has a zero in its name", "malformed", frame.id)
     if key_json is not None and not is_key(frame.key, key_json):
@@ -94,8 +94,8 @@ def opened(frame: SubscribeFrame, text: str) -> OpenSubscription | Refuse:
         )
         return Refuse(reason, "malformed", frame.id)
     try:
-        where = where_of(frame.where)
-    except ValueError as error:
+        where = EVERYTHING if frame.where is None else parse_condition(frame.where)
+    except FilterRefused as error:
         return Refuse(str(error), "invalid_filter", frame.id)
     return OpenSubscription(
         frame.id,
@@ -106,13 +106,7 @@ def opened(frame: SubscribeFrame, text: str) -> OpenSubscription | Refuse:
         wants_snapshot=frame.snapshot,
         after=frame.after,
         key_json=key_json,
-        where_json=where_json,
     )
-
-
-def where_of(where: Any) -> Filter:
-    """Return the filter in a `subscribe`. Raises `ValueError`, with what is wrong."""
-    return () if where is None else parse_filter(where)
 
 
 def is_key(values: Any, key_json: str) -> bool:

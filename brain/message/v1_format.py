@@ -17,15 +17,18 @@ from brain.message.commands import Command, OpenSubscription, Refuse, Reply, Set
 from brain.message.cursor import Cursor
 from brain.message.error_codes import ADVICE
 from brain.message.event import Event, Operation
+from brain.message.filter_index import undecided_columns
 from brain.message.json_text import dumps
 from brain.message.matching import Match
 from brain.message.number_strings import with_number_strings
 from brain.message.timestamps import iso_milliseconds
 from brain.message.topic_handle import TopicHandle
-from brain.message.v1_client_frames import PingFrame, PongFrame
+from brain.message.v1_client_frames import AnyClientFrame, PingFrame, PongFrame
 from brain.message.v1_commands import command_in, parse_frame
 from brain.message.v1_frames import (
+    AnyServerFrame,
     Authenticated,
+    Closed,
     Error,
     Hello,
     Ping,
@@ -37,18 +40,25 @@ from brain.message.v1_frames import (
     Until,
 )
 from brain.message.wire_format import SubscriptionFormat, Welcome
-from brain.message.wire_model import WireModel
+from brain.message.wire_model import WireModel, models_in
 
 PROTOCOL = "brain.v1"
 """Also the name of the subprotocol."""
 
 LAST = ',"last":true}'
 
+ANSWERS = (Published, Authenticated, PresenceSet, Until, Pong, Error)
+"""The models of the answers to client frames, of which a stream has none but `subscribed`."""
+STREAM_MODELS = [model for model in models_in(AnyServerFrame) if model not in ANSWERS]
+"""The models of what a stream of events has."""
+
 
 class V1Format(SubscriptionFormat):
     """Speaks brain.v1."""
 
     name = PROTOCOL
+    sent_models = tuple(model for model in models_in(AnyServerFrame) if model is not Closed)
+    received_models = models_in(AnyClientFrame)
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         yield text_for(
@@ -65,6 +75,10 @@ class V1Format(SubscriptionFormat):
     ) -> str | None:
         if event.operation is Operation.RESET:
             return reset_text(handle.number, event.data or "null", event.cursor)
+        if match is Match.UNDECIDED:
+            names = ", ".join(undecided_columns(handle.topic.condition, event))
+            reason = f"the event does not have the values of {names}, which the filter compares"
+            return reset_text(handle.number, dumps(reason), event.cursor)
         text = (
             f'{{"sub":{handle.number},{what_happened(event, match)},'
             f'"at":"{iso_milliseconds(event.at)}","cursor":"{event.cursor}",'
@@ -137,8 +151,8 @@ class V1Format(SubscriptionFormat):
         frame["channel"] = topic.channel
         if command.key_json is not None:
             frame["key"] = orjson.Fragment(command.key_json)
-        if command.where_json is not None:
-            frame["where"] = orjson.Fragment(command.where_json)
+        if topic.has_condition:
+            frame["where"] = orjson.Fragment(topic.condition.json)
         if topic.has_number_strings:
             frame["numbers"] = "string"
         if columns is not None:

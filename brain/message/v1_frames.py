@@ -161,6 +161,8 @@ class Inserted(RowOperation):
 
 
 class Updated(RowOperation):
+    """A row was updated."""
+
     op: Literal["update"] = "update"
     row: Row
     old: Row
@@ -168,6 +170,8 @@ class Updated(RowOperation):
 
 
 class Deleted(RowOperation):
+    """A row was deleted."""
+
     op: Literal["delete"] = "delete"
     old: Row
 
@@ -205,6 +209,8 @@ class SubscriptionReset(WireModel):
 
 
 class SnapshotRow(WireModel):
+    """A row of a snapshot."""
+
     key: list[Any]
     row: Row
 

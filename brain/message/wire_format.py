@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from pydantic import BaseModel
+
 from brain.close_codes import CloseCode
 from brain.message.commands import Command
 from brain.message.cursor import Cursor
@@ -45,6 +47,10 @@ class WireFormat(ABC):
     """A client that sends nothing for so long is closed with 4408; None: it may be silent."""
     going_away_code: CloseCode = CloseCode.SERVICE_RESTART
     """With which these clients are closed when the server stops."""
+    sent_models: Sequence[type[BaseModel]] = ()
+    """The models of all messages, for documents."""
+    received_models: Sequence[type[BaseModel]] = ()
+    """The models of all client frames, for documents."""
 
     @abstractmethod
     def render(self, event: Event) -> str | None:

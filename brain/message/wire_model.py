@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError
+from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, WithJsonSchema
 
 from brain.errors import RowNotShown
 from brain.message.timestamps import iso_milliseconds
 
 Timestamp = Annotated[
-    datetime, PlainSerializer(iso_milliseconds, return_type=str, when_used="json")
+    datetime,
+    PlainSerializer(iso_milliseconds, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
 ]
 """A moment, printed as `2026-02-06T01:30:00.000Z`."""
 
@@ -33,3 +35,13 @@ class WireModel(BaseModel):
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             name = ".".join(map(str, first["loc"][:1]))
             raise RowNotShown(f"{name}: {first['msg']}") from error
+
+
+def models_in(union: Any) -> list[type[BaseModel]]:
+    """Return the models in a union, and in the unions that it has."""
+    if isinstance(union, type):
+        return [union] if issubclass(union, BaseModel) else []
+    arguments = get_args(union)
+    if get_origin(union) is Annotated:
+        arguments = arguments[:1]
+    return [model for one in arguments for model in models_in(one)]

@@ -22,6 +22,8 @@ class WrappedFormat(WireFormat):
         self.heartbeat_seconds = plain.heartbeat_seconds
         self.client_timeout_seconds = plain.client_timeout_seconds
         self.going_away_code = plain.going_away_code
+        self.sent_models = plain.sent_models
+        self.received_models = plain.received_models
 
     def greet(self, welcome: Welcome) -> Iterable[str]:
         return self._plain.greet(welcome)

@@ -17,7 +17,7 @@ from brain.errors import ConnectionEnded, CursorLost, LogUnavailable, SlowConsum
 from brain.hub.hub import CHUNK_BYTES, Hub
 from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
-from brain.message.event import Batch, Event, Operation
+from brain.message.event import Batch, Event
 from brain.message.matching import RowAccess
 from brain.message.snapshot import Snapshot
 from brain.session.transport_protocol import Transport
@@ -162,12 +162,11 @@ class CatchUp:
                 frames.append(frame)
                 size += len(frame)
             self._sources.hub.caches.looked_into(event)
-            is_reset = event.operation is Operation.RESET
-            if is_reset and subscriber.subscriptions.match(event):
+            if subscriber.subscriptions.resets(event):
                 await self._write(frames, event.cursor)
                 if subscriber.reload:
-                    subscriber.reload()
-                    await asyncio.sleep(0)  # it cancels this task, in favour of the rows
+                    subscriber.reload([event])
+                    await asyncio.sleep(0)  # it may have cancelled this task, in favour of the rows
                 return number
             if size >= CHUNK_BYTES:
                 await self._write(frames, event.cursor)

@@ -31,6 +31,7 @@ from brain.message.commands import (
 )
 from brain.message.cursor import Cursor
 from brain.message.encodings import encoding_of
+from brain.message.event import Event
 from brain.message.matching import (
     TOO_MANY_COMBINATIONS,
     Filter,
@@ -125,7 +126,7 @@ class ChannelSession(Session):
             after=cursor,
             user=self._identity.user,
             conflates=self._request.conflates,
-            reload=self._reload if self._request.wants_snapshot else None,
+            reload=self._send_rows_again if self._request.wants_snapshot else None,
         )
         self.client.channels = subscriptions.channels
         self._context.registry.add(self)
@@ -366,7 +367,7 @@ class ChannelSession(Session):
         self._send(text)
         self._continue(with_rows=self._request.wants_snapshot)
 
-    def _reload(self) -> None:
+    def _send_rows_again(self, _: Sequence[Event]) -> None:
         """Send the rows again, after a reset that was an event of a channel."""
         if self._subscriber is not None:
             self._hub.restart(self._subscriber)

@@ -32,6 +32,10 @@ class Registered(Protocol):
         """Find out again what the client may read."""
         ...
 
+    def rebind_filters(self, channels: frozenset[str]) -> None:
+        """Look up again what filters on these channels mean."""
+        ...
+
 
 class SessionRegistry:
     """Finds sessions by their user, and those with a silent client."""
@@ -40,7 +44,7 @@ class SessionRegistry:
         self.presence = presence
         self._open: dict[UUID, Registered] = {}
         self.changes = 0
-        """How often what clients may read has changed, or may have."""
+        """How often what clients may read, or what filters mean, has changed, or may have."""
 
     def add(self, session: Registered) -> None:
         self._open[session.client.connection_id] = session
@@ -62,6 +66,12 @@ class SessionRegistry:
         for session in list(self._open.values()):
             if channels is None or not channels.isdisjoint(session.client.channels):
                 session.reauthorize()
+
+    def rebind_filters(self, channels: frozenset[str]) -> None:
+        """Have sessions look up again what filters on these channels mean."""
+        self.changes += 1
+        for session in list(self._open.values()):
+            session.rebind_filters(channels)
 
     def close_silent(self) -> None:
         """Close every session with a client that has sent nothing for too long."""

@@ -14,6 +14,8 @@ from brain.auth.identity import Identity
 from brain.auth.policy import Authority
 from brain.close_codes import CloseCode
 from brain.errors import AccessUndecided, ConnectionEnded
+from brain.message.condition import Condition
+from brain.message.condition_binding import untyped
 from brain.message.matching import ReadAccess, Topic
 from brain.presence.tracker import ClientInfo
 from brain.problems import Problems
@@ -42,6 +44,11 @@ async def accept_any(_: Iterable[Topic]) -> None:
     """Refuse no filter: the columns of tables are not known."""
 
 
+async def bind_untyped(channel: str, condition: Condition) -> Condition:
+    """Bind a condition without a database: no table is known."""
+    return untyped(channel, condition)
+
+
 def no_columns(_: str) -> Sequence[str] | None:
     """Know the columns of no channel."""
     return None
@@ -58,6 +65,12 @@ class SessionContext:
     """For how long an expired token is still good."""
     refuse_filters: Callable[[Iterable[Topic]], Awaitable[str | None]] = accept_any
     """Returns why the filter of a topic can never match, if so."""
+    bind_filter: Callable[[str, Condition], Awaitable[Condition]] = bind_untyped
+    """
+    Returns a condition with the types of the columns of a channel.
+
+    Raises `FilterRefused` and `LogUnavailable`.
+    """
     problems: Problems = field(default_factory=Problems)
     """What gets the events that cannot be rendered."""
     columns_of: Callable[[str], Sequence[str] | None] = no_columns
@@ -116,6 +129,7 @@ class Session(ABC):
             raise
         if self._is_open and self._changes != self._context.registry.changes:
             self.reauthorize()
+            self.rebind_filters(self.client.channels)
 
     def message_received(self, message: str | bytes) -> None:
         """Handle a message of the client, within its limits."""
@@ -172,6 +186,9 @@ class Session(ABC):
     @abstractmethod
     def reauthorize(self) -> None:
         """Find out again what the client may read, after a rule has changed."""
+
+    def rebind_filters(self, channels: frozenset[str]) -> None:  # noqa: B027
+        """Look up again what filters on these channels mean, if it has such filters."""
 
     @abstractmethod
     def _start(self) -> None:

@@ -10,6 +10,7 @@ from brain.errors import ConnectionEnded, CursorLost, SlowConsumer
 from brain.hub.subscriber import Subscriber
 from brain.message.commands import Refuse
 from brain.message.cursor import Cursor
+from brain.message.event import Event
 from brain.message.rendering import Encoding
 from brain.message.subscription_set import subscription_set
 from brain.message.v1_format import V1
@@ -88,6 +89,8 @@ class Stragglers:
             on_gap=on_gap,
             close=partial(self._fail, subscription),
         )
+        if subscription.command.wants_snapshot:
+            subscriber.reload = partial(self._on_resets, subscription)
         subscription.straggler = Straggler(subscriber, catch_up)
 
     def catch_up(self, subscription: TopicSubscription, *, with_rows: bool) -> None:
@@ -117,6 +120,12 @@ class Stragglers:
         cursor = straggler.subscriber.cursor
         self._send(V1.subscription_reset(subscription.handle, str(reason), cursor))
         self.catch_up(subscription, with_rows=subscription.command.wants_snapshot)
+
+    def _on_resets(self, subscription: TopicSubscription, _: Sequence[Event]) -> None:
+        """Send a straggler the rows again."""
+        if subscription.straggler is not None:
+            self._hub.restart(subscription.straggler.subscriber)
+            self.catch_up(subscription, with_rows=True)
 
     def pause_writing(self) -> None:
         for straggler in self._all():

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from brain.auth.identity import Identity
 from brain.close_codes import CloseCode
-from brain.errors import ConnectionEnded, CursorLost, SlowConsumer
+from brain.errors import (
+    ConnectionEnded,
+    CursorLost,
+    HistoryLost,
+    LogUnavailable,
+    SlowConsumer,
+)
 from brain.hub.subscriber import Subscriber
-from brain.message.commands import OpenSubscription, Refuse
+from brain.message.commands import Command, OpenSubscription, RebindFilters, Refuse
 from brain.message.matching import ReadAccess, Topic
 from brain.message.topic_handle import TopicHandle, topic_handle
 from brain.message.v1_format import V1
 from brain.session.admission import Admitted
 from brain.session.catch_up import Sources
 from brain.session.channel_session import ChannelSession, SessionRequest
+from brain.session.granting import COLUMNS_CHANGED, rebound_topics
 from brain.session.session import SessionContext
 from brain.session.topic_subscriptions import names_of, topic_of
 
@@ -45,7 +52,7 @@ class StreamSession(ChannelSession):
         self._handle = topic_handle(topic)
 
     def _topics(self, access: ReadAccess, identity: Identity | None = None) -> frozenset[Topic]:
-        topic = topic_of(self._command, access)
+        topic = topic_of(self._command, self._handle.topic.condition, access)
         return frozenset() if topic is None else frozenset({topic})
 
     def _greet(self, subscriber: Subscriber) -> None:
@@ -80,13 +87,39 @@ class StreamSession(ChannelSession):
 
     def _change_access(self, access: ReadAccess) -> None:
         """Go on with what the client may read by now: from the beginning, or not at all."""
-        former, topic = self._handle, topic_of(self._command, access)
-        if topic is None:
-            refusal = Refuse("", "not_allowed")
-            self._send(V1.unsubscribed(self._command.id, former.number, refusal))
-            self.close(CloseCode.ACCESS_LOST, f"not allowed to read {self._command.channel}")
+        topic = topic_of(self._command, self._handle.topic.condition, access)
+        self._replace(topic or Refuse("", "not_allowed"))
+        if self._is_open:
+            super()._change_access(access)
+
+    def rebind_filters(self, channels: frozenset[str]) -> None:
+        if self._handle.topic.has_condition and self._command.channel in channels:
+            self._enqueue(RebindFilters(channels))
+
+    async def _execute(self, command: Command) -> None:
+        if not isinstance(command, RebindFilters):
+            await super()._execute(command)
             return
-        if topic != former.topic:
-            self._handle = topic_handle(topic)
+        former = self._handle
+        try:
+            granted = await rebound_topics([self._command], self._access, self._context)
+        except LogUnavailable as reason:
+            self.end(reason)
+            return
+        self._replace(granted[0])
+        if self._is_open and self._handle is not former:
+            self._change_subscriptions()
+            self._on_gap(HistoryLost(COLUMNS_CHANGED))
+
+    def _replace(self, granted: Topic | Refuse) -> None:
+        """Give the subscription the number of another topic, or end the stream."""
+        former = self._handle
+        if isinstance(granted, Refuse):
+            reason = granted.reason or f"not allowed to read {self._command.channel}"
+            self._send(V1.unsubscribed(self._command.id, former.number, granted))
+            if granted.reason:
+                self._send(V1.error(granted))
+            self.close(CloseCode.ACCESS_LOST, reason)
+        elif granted != former.topic:
+            self._handle = topic_handle(granted)
             self._confirm_subscription(former)
-        super()._change_access(access)

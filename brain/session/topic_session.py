@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from brain.auth.identity import Identity
 from brain.close_codes import CloseCode
@@ -23,13 +23,16 @@ from brain.message.commands import (
     OpenSubscription,
     Publish,
     Reauthenticate,
+    RebindFilters,
     Refuse,
     SetPresence,
 )
 from brain.message.cursor import END_OF_TICK, Cursor
 from brain.message.encodings import encoding_of
+from brain.message.event import Event, Operation
 from brain.message.matching import (
     TOO_MANY_COMBINATIONS,
+    Match,
     ReadAccess,
     Topic,
     has_too_many_combinations,
@@ -41,6 +44,8 @@ from brain.session.admission import Admitted
 from brain.session.awaited import MOST_AWAITED, AwaitedByClient
 from brain.session.catch_up import Sources
 from brain.session.channel_session import ChannelSession, SessionRequest, parse_cursor
+from brain.session.granting import COLUMNS_CHANGED, granted_topic, rebound_topics
+from brain.session.joined_access import joined
 from brain.session.session import SessionContext
 from brain.session.stragglers import Stragglers
 from brain.session.topic_subscriptions import (
@@ -103,6 +108,7 @@ class TopicSession(ChannelSession):
         super()._start()
         if self._subscriber is not None:
             self._stragglers.start(self._subscriber)
+            self._subscriber.reload = self._on_resets
 
     def _stop(self) -> None:
         self._awaited.cancel()
@@ -114,10 +120,9 @@ class TopicSession(ChannelSession):
     async def _execute(self, command: Command) -> None:
         match command:
             case OpenSubscription():
-                try:
-                    await self._open(command)
-                except AccessUndecided as error:
-                    self._refuse(Refuse(str(error), "unavailable", command.id))
+                await self._open(command)
+            case RebindFilters():
+                await self._rebind(command.channels)
             case Publish():
                 await self._publish(command)
             case _:
@@ -138,32 +143,30 @@ class TopicSession(ChannelSession):
                 super()._execute_now(command)
 
     async def _open(self, command: OpenSubscription) -> None:
-        names = (*self._subscriptions.names, *names_of(command))
-        access = await self._context.authority.read_access(self._identity, names)
-        # Otherwise the next `Reauthorize` would find no difference.
-        self._change_access(access)
-        topic = topic_of(command, access)
-        if topic is None:
-            reason = f"not allowed to read {command.channel}"
-            self._refuse(Refuse(reason, "not_allowed", command.id))
-        elif (problem := await self._context.refuse_filters((topic,))) is not None:
-            self._refuse(Refuse(problem, "invalid_filter", command.id))
-        elif not self._subscriptions.has_room(topic) or has_too_many_combinations(
-            self._topics(access) | {topic}
-        ):
+        granted: Topic | Refuse
+        try:
+            names = names_of(command)
+            access = await self._context.authority.read_access(self._identity, names)
+            # Not all names again: many subscriptions would ask for all of them many times.
+            access = joined(self._access, self._subscriptions.names, access, names)
+            # Otherwise the next `Reauthorize` would find no difference.
+            self._change_access(access)
+            granted = await granted_topic(command, access, self._context, self._topics(access))
+        except (AccessUndecided, LogUnavailable) as error:
+            granted = Refuse(str(error), "unavailable", command.id)
+        if not self._is_open:
+            return
+        if isinstance(granted, Refuse):
+            self._refuse(granted)
+        elif not self._subscriptions.has_room(granted):
             reason = "too many subscriptions"
             self._refuse(Refuse(reason, "too_many_subscriptions", command.id))
-        elif self._is_open:
-            self._begin(command, topic)
+        else:
+            self._begin(command, granted)
 
     def _begin(self, command: OpenSubscription, topic: Topic) -> None:
         """Begin a subscription, anew if there is one on this topic."""
-        handle = topic_handle(topic)
-        former = self._subscriptions.find(handle.number)
-        if former is not None:
-            self._stragglers.end(former)
-        subscription = TopicSubscription(command, handle)
-        self._subscriptions.put(subscription)
+        subscription = self._put(command, topic)
         after, lost = parse_cursor(command.after)
         if command.after or command.wants_snapshot:
             self._stragglers.begin(subscription, after)
@@ -173,6 +176,16 @@ class TopicSession(ChannelSession):
             self._stragglers.on_gap(subscription, lost)
         elif subscription.straggler is not None:
             self._stragglers.catch_up(subscription, with_rows=not command.after)
+
+    def _put(self, command: OpenSubscription, topic: Topic) -> TopicSubscription:
+        """Add a subscription, in place of the one on the same topic if there is one."""
+        handle = topic_handle(topic)
+        former = self._subscriptions.find(handle.number)
+        if former is not None:
+            self._stragglers.end(former)
+        subscription = TopicSubscription(command, handle)
+        self._subscriptions.put(subscription)
+        return subscription
 
     def _end_subscription(self, subscription: TopicSubscription, refusal: Refuse) -> None:
         self._drop(subscription)
@@ -247,27 +260,58 @@ class TopicSession(ChannelSession):
             self.close(CloseCode.ACCESS_LOST, TOO_MANY_COMBINATIONS)
             return
         self._access = access
-        changed = {one: topic_of(one.command, access) for one in self._subscriptions}
-        changed = {one: topic for one, topic in changed.items() if topic != one.handle.topic}
+        granted: dict[TopicSubscription, Topic | Refuse] = {
+            one: topic_of(one.command, one.where, access) or Refuse("", "not_allowed")
+            for one in self._subscriptions
+        }
+        self._replace(granted, "what this client may read has changed")
+
+    def rebind_filters(self, channels: frozenset[str]) -> None:
+        # One that is being opened may have been bound before the change.
+        if self._commands is not None or self._filtered_on(channels):
+            self._enqueue(RebindFilters(channels))
+
+    def _filtered_on(self, channels: frozenset[str]) -> list[TopicSubscription]:
+        """Return the subscriptions with a filter on one of these channels."""
+        topics = [(one, one.handle.topic) for one in self._subscriptions]
+        return [one for one, t in topics if t.has_condition and t.channel in channels]
+
+    async def _rebind(self, channels: frozenset[str]) -> None:
+        """Go on with what filters mean by now: what has changed begins anew, or ends."""
+        filtered = self._filtered_on(channels)
+        commands = [one.command for one in filtered]
+        try:
+            granted = await rebound_topics(commands, self._access, self._context)
+        except LogUnavailable as reason:
+            self.end(reason)
+        else:
+            self._replace(dict(zip(filtered, granted, strict=True)), COLUMNS_CHANGED)
+
+    def _replace(self, granted: Mapping[TopicSubscription, Topic | Refuse], reason: str) -> None:
+        """Go on with other topics, each with a reset; a subscription that is refused ends."""
+        changed = {
+            one: other
+            for one, other in granted.items()
+            if other != one.handle.topic and self._subscriptions.find(one.handle.number) is one
+        }
         for one in changed:
             self._drop(one)
         replaced = [
-            (one, TopicSubscription(one.command, topic_handle(topic)))
-            for one, topic in changed.items()
-            if topic is not None
+            (one, self._put(one.command, other))
+            for one, other in changed.items()
+            if isinstance(other, Topic)
         ]
-        for _, subscription in replaced:
-            self._subscriptions.put(subscription)
         if changed:
             self._change_subscriptions()
-        for one, topic in changed.items():
-            if topic is None:
-                refusal = Refuse("", "not_allowed")
-                self._send(V1.unsubscribed(one.command.id, one.handle.number, refusal))
+        for one, other in changed.items():
+            if isinstance(other, Refuse):
+                self._send(V1.unsubscribed(one.command.id, one.handle.number, other))
+                if other.reason:
+                    self._refuse(other)
         for former, subscription in replaced:
             self._confirm_subscription(subscription, self._cursor(), former)
-            reason = "what this client may read has changed"
             self._send(V1.subscription_reset(subscription.handle, reason, self._cursor()))
+        self._reload([subscription for _, subscription in replaced])
 
     async def _go_on_as(
         self, identity: Identity, access: ReadAccess, command: Reauthenticate
@@ -292,6 +336,27 @@ class TopicSession(ChannelSession):
             self._context.registry.presence.change(self.client, channels)
 
     # What it is sent.
+
+    def _on_resets(self, events: Sequence[Event]) -> None:
+        """Send the rows again to subscriptions that got a reset for one of these events."""
+        numbers = {
+            handle.number
+            for event in events
+            for handle, match in self._readable().matches(event)
+            if event.operation is Operation.RESET or match is Match.UNDECIDED
+        }
+        self._reload([one for one in self._subscriptions if one.handle.number in numbers])
+
+    def _reload(self, subscriptions: Sequence[TopicSubscription]) -> None:
+        """Send the rows again to those of these subscriptions that began with them."""
+        reloaded = [one for one in subscriptions if one.command.wants_snapshot]
+        for one in reloaded:
+            if one.straggler is None:
+                self._stragglers.begin(one, None)
+        if reloaded:
+            self._change_subscriptions()
+        for one in reloaded:
+            self._stragglers.catch_up(one, with_rows=True)
 
     def _refuse(self, refusal: Refuse) -> None:
         self._send(V1.error(refusal))

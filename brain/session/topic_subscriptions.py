@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from brain.hub.subscriber import Subscriber
 from brain.message.commands import OpenSubscription
+from brain.message.condition import Condition
 from brain.message.matching import INTERNAL, ReadAccess, Topic
 from brain.message.topic_handle import TopicHandle
 from brain.session.catch_up import CatchUp
@@ -34,6 +35,11 @@ class TopicSubscription:
     handle: TopicHandle
     straggler: Straggler | None = None
     """None: it is where the connection is."""
+
+    @property
+    def where(self) -> Condition:
+        """The filter, with the types of its columns."""
+        return self.handle.topic.condition
 
 
 class TopicSubscriptions(Subscriptions):
@@ -67,7 +73,7 @@ class TopicSubscriptions(Subscriptions):
         self._by_number.pop(subscription.handle.number, None)
 
     def topics(self, access: ReadAccess, *, with_implied: bool) -> frozenset[Topic]:
-        topics = (topic_of(one.command, access) for one in self)
+        topics = (topic_of(one.command, one.where, access) for one in self)
         return frozenset(topic for topic in topics if topic is not None)
 
     def live_topics(self) -> frozenset[Topic]:
@@ -82,11 +88,23 @@ def names_of(command: OpenSubscription) -> tuple[str, ...]:
     return command.channel, f"{command.channel}:{command.key}"
 
 
-def topic_of(command: OpenSubscription, access: ReadAccess) -> Topic | None:
-    """Return the topic that a client asks for; None if it may not read it."""
-    channel = command.channel
-    if channel.startswith(INTERNAL) or not any(map(access, names_of(command))):
+def may_read(command: OpenSubscription, access: ReadAccess) -> bool:
+    """Return True if a client may read what it asks for."""
+    return not command.channel.startswith(INTERNAL) and any(map(access, names_of(command)))
+
+
+def topic_of(command: OpenSubscription, where: Condition, access: ReadAccess) -> Topic | None:
+    """
+    Return the topic that a client asks for; None if it may not read it.
+
+    `where` is its filter with the types of its columns.
+    """
+    if not may_read(command, access):
         return None
     return Topic(
-        channel, command.key, command.where, access.rows(channel), command.has_number_strings
+        command.channel,
+        command.key,
+        rows=access.rows(command.channel),
+        has_number_strings=command.has_number_strings,
+        condition=where,
     )

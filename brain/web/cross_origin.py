@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from brain.auth.origin import REFUSED, Origins, is_listed
 from brain.web.host_check import EXEMPT
-from brain.web.responses import json_response
+from brain.web.responses import error_response
 
 METHODS = ("GET", "HEAD", "POST")
 EXPOSED_HEADERS = ("ETag", "Retry-After", "WWW-Authenticate")
@@ -42,7 +42,7 @@ class CrossOriginMiddleware(CORSMiddleware):
             if not self._origins.allows(headers.get("origin"), headers.get("host")):
                 is_preflight = "access-control-request-method" in headers
                 status = 400 if scope["method"] == "OPTIONS" and is_preflight else 403
-                response = json_response({"error": REFUSED}, status)
+                response = error_response(REFUSED, status)
                 response.headers["vary"] = "Origin"
                 await response(scope, receive, send)
                 return

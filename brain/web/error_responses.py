@@ -13,7 +13,7 @@ from starlette.responses import Response
 from brain.database.connection import DATABASE_ERRORS, explain, is_lost_link
 from brain.errors import BrainError
 from brain.problems import Problems
-from brain.web.responses import json_response
+from brain.web.responses import error_response
 
 Handler = Callable[[HTTPConnection, Exception], Awaitable[Response]]
 
@@ -23,7 +23,7 @@ LONGEST_SHOWN = 200
 
 async def http_error(connection: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = json_response({"error": error.detail}, error.status_code)
+    response = error_response(error.detail, error.status_code)
     response.headers.update(error.headers or {})
     if error.status_code == 401:
         response.headers.setdefault("www-authenticate", "Bearer")
@@ -32,12 +32,12 @@ async def http_error(connection: HTTPConnection, error: Exception) -> Response:
 
 async def brain_error(connection: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, BrainError)
-    return json_response({"error": str(error)}, error.http_status)
+    return error_response(str(error), error.http_status)
 
 
 async def unexpected_error(connection: HTTPConnection, error: Exception) -> Response:
     """Return what tells nothing: the server logs the error with its traceback."""
-    return json_response({"error": "an internal error"}, 500)
+    return error_response("an internal error", 500)
 
 
 async def client_disconnected(connection: HTTPConnection, error: Exception) -> Response:
@@ -57,7 +57,7 @@ async def database_error(
         reason = "the database cannot be reached, try again later"
     else:
         reason = "the query failed"
-    return json_response({"error": reason}, 503)
+    return error_response(reason, 503)
 
 
 def exception_handlers(problems: Problems) -> dict[Any, Handler]:

@@ -10,21 +10,31 @@ from starlette.datastructures import QueryParams
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from brain.auth.identity import Identity
 from brain.auth.token_verifier import token_in
+from brain.description.attribute_docs import attribute_docs
+from brain.description.routes import (
+    Content,
+    Conversation,
+    DescribedRoute,
+    Operation,
+    Parameter,
+    Right,
+)
 from brain.errors import TokenRefused
 from brain.message.commands import OpenSubscription, Refuse
 from brain.message.json_text import dumps
-from brain.message.matching import TOO_MANY_COMBINATIONS, filter_json, has_too_many_combinations
+from brain.message.matching import filter_json
 from brain.message.v1_client_frames import SubscribeFrame
 from brain.message.v1_commands import command_in, parse_frame
+from brain.message.v1_format import STREAM_MODELS
 from brain.session.admission import Admitted
 from brain.session.catch_up import Sources
+from brain.session.granting import granted_topic
 from brain.session.json_depth import is_deeper
 from brain.session.stream_session import StreamSession
-from brain.session.topic_subscriptions import names_of, topic_of
+from brain.session.topic_subscriptions import may_read, names_of
 from brain.transport.stream_response import head_response
 from brain.web.requests import authorize, identify, require_unrevoked, token_not_valid
 from brain.web.services import Services
@@ -35,9 +45,49 @@ MEMBERS = frozenset(SubscribeFrame.model_fields) - {"type", "id"}
 FLAGS = {"": True, "true": True, "1": True, "false": False, "0": False}
 LONGEST_SHOWN = 50
 
+LAST_EVENT_ID = Parameter(
+    name="Last-Event-ID",
+    description="The id of the last event that the client got: it goes on after it.",
+    place="header",
+)
 
-def routes(services: Services) -> list[Route]:
-    return [Route("/sse", Endpoint(services).serve)]
+
+def routes(services: Services) -> list[DescribedRoute]:
+    return [DescribedRoute("/sse", Endpoint(services).serve, described())]
+
+
+def described() -> Operation:
+    """Return the description of the address, whose parameters are members of `subscribe`."""
+    docs = attribute_docs(SubscribeFrame)
+    json = {"type": "string", "contentMediaType": "application/json"}
+    parameters = [
+        Parameter(
+            name=name,
+            description=docs[name],
+            schema=json if name in JSON_MEMBERS else {"type": "string"},
+            is_required=field.is_required(),
+        )
+        for name, field in SubscribeFrame.model_fields.items()
+        if name in MEMBERS
+    ]
+    return Operation(
+        id="getEvents",
+        summary="One subscription of brain.v1 as a stream of server-sent events",
+        description="The data of the events is described by /asyncapi.json.",
+        right=Right.READING,
+        schemes=("bearer", "ticket"),
+        parameters=[*parameters, LAST_EVENT_ID],
+        responses={200: Content(media_type="text/event-stream")},
+        errors=(400, 401, 403, 429, 503),
+        stream=Conversation(
+            id="events",
+            summary="One subscription of brain.v1 as server-sent events",
+            description="The data of each event is one message. The id of an event is the cursor"
+            " to go on after: a client that reconnects sends the last one as `Last-Event-ID`.",
+            sends=STREAM_MODELS,
+            parameters=parameters,
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -53,13 +103,11 @@ class Endpoint:
         identity = await self._identity(request)
         access = await services.authority.read_access(identity, names_of(command))
         require_unrevoked(identity, services.authority)
-        topic = topic_of(command, access)
-        authorize(identity, topic is not None)
-        assert topic is not None
-        if has_too_many_combinations((topic,)):
-            raise HTTPException(400, TOO_MANY_COMBINATIONS)
-        if (reason := await services.sessions.refuse_filters((topic,))) is not None:
-            raise HTTPException(400, reason)
+        authorize(identity, may_read(command, access))
+        topic = await granted_topic(command, access, services.sessions)
+        if isinstance(topic, Refuse):
+            raise HTTPException(400, topic.reason)
+        require_unrevoked(identity, services.authority)
         sources: Sources = request.state.sources
         sources.hub.cursor  # noqa: B018  it raises `NotReady`
         if request.method == "HEAD":

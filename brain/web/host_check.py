@@ -8,7 +8,7 @@ from starlette.websockets import WebSocket
 
 from brain.auth.hosts import REFUSED, Hosts
 from brain.transport.handshake import refuse
-from brain.web.responses import json_response
+from brain.web.responses import error_response
 
 EXEMPT = ("/healthz", "/readyz")
 """What load balancers ask, by whatever name."""
@@ -36,4 +36,4 @@ class HostMiddleware:
         elif scope["type"] == "websocket":
             await refuse(WebSocket(scope, receive, send), 403, REFUSED)
         else:
-            await json_response({"error": REFUSED}, 403)(scope, receive, send)
+            await error_response(REFUSED, 403)(scope, receive, send)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
-from starlette.routing import Route
 
 import brain
+from brain.description.routes import Content, DescribedRoute, Operation
 from brain.web.responses import json_response
 
 HEADERS = {
@@ -20,10 +22,33 @@ HEADERS = {
     ),
 }
 
-LINKS = {"websocket": "/ws", "status": "/api/brain/status/ws", "ready": "/readyz"}
+LINKS = {
+    "websocket": "/ws",
+    "status": "/api/brain/status/ws",
+    "ready": "/readyz",
+    "openapi": "/openapi.json",
+    "asyncapi": "/asyncapi.json",
+}
 
 
-def routes(front_page: Path | None, links: Mapping[str, str]) -> list[Route]:
+class Summary(BaseModel):
+    """What serves here."""
+
+    service: Literal["brain"]
+    version: str
+    links: dict[str, str]
+    """Addresses, by what they are for."""
+
+
+FRONT = Operation(
+    id="getSummary",
+    summary="The version, and links",
+    description="Browsers, which accept text/html, get the page of a system, if one has a page.",
+    responses={200: Summary},
+)
+
+
+def routes(front_page: Path | None, links: Mapping[str, str]) -> list[DescribedRoute]:
     """Return `/`, with `front_page` for browsers if there is one, and `links` of the systems."""
 
     async def front(request: Request) -> Response:
@@ -31,22 +56,22 @@ def routes(front_page: Path | None, links: Mapping[str, str]) -> list[Route]:
             response: Response = FileResponse(front_page, headers=HEADERS)
         else:
             response = json_response(
-                {
-                    "service": "brain",
-                    "version": brain.__version__,
-                    "links": {**LINKS, **links},
-                }
+                Summary(service="brain", version=brain.__version__, links={**LINKS, **links})
             )
         response.headers["vary"] = "Accept"
         return response
 
-    return [Route("/", front)]
+    return [DescribedRoute("/", front, FRONT)]
 
 
-def static_route(path: str, file: Path, media_type: str | None = None) -> Route:
+def static_route(
+    path: str, file: Path, media_type: str = "text/html", *, id: str, summary: str, tag: str
+) -> DescribedRoute:
     """Return a route for a file that ships with Brain or a system."""
 
     async def static(request: Request) -> Response:
         return FileResponse(file, media_type=media_type, headers=HEADERS)
 
-    return Route(path, static)
+    content = Content(media_type=media_type)
+    operation = Operation(id=id, summary=summary, tag=tag, responses={200: content})
+    return DescribedRoute(path, static, operation)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from brain.auth.revocations import revoke
+from brain.description.routes import DescribedRoute, Operation, Right
 from brain.web.requests import authenticate, authorize, parse_body
 from brain.web.responses import json_response
 from brain.web.services import Services
@@ -28,7 +28,26 @@ class Revocation(BaseModel):
     reason: Annotated[str, Field(max_length=1000, pattern=WITHOUT_NUL)] | None = None
 
 
-def routes(services: Services) -> list[Route]:
+class Revoked(BaseModel):
+    """The tokens of the user that were issued so far are no longer valid."""
+
+    status: Literal["revoked"]
+    user: str
+
+
+REVOKE = Operation(
+    id="revokeTokens",
+    summary="Revoke the tokens of a user, and close the connections",
+    description="It needs a token that may publish on `users:revoke`.",
+    method="POST",
+    right=Right.TOKEN,
+    body=Revocation,
+    responses={200: Revoked},
+    errors=(401, 403, 413, 415, 422, 503),
+)
+
+
+def routes(services: Services) -> list[DescribedRoute]:
     """Return the endpoint, which writes through the pool in the request's state."""
 
     async def revoke_tokens(request: Request) -> Response:
@@ -36,6 +55,6 @@ def routes(services: Services) -> list[Route]:
         authorize(identity, identity.may_publish(RIGHT))
         body = await parse_body(request, Revocation, identity, services.authority)
         await revoke(request.state.pool, body.user, body.reason)
-        return json_response({"status": "revoked", "user": body.user})
+        return json_response(Revoked(status="revoked", user=body.user))
 
-    return [Route("/api/brain/users/revoke", revoke_tokens, methods=["POST"])]
+    return [DescribedRoute("/api/brain/users/revoke", revoke_tokens, REVOKE)]

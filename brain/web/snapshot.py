@@ -5,22 +5,45 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from typing import Any
 
 import orjson
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 from starlette.types import Message, Send
 
+from brain.description.routes import DescribedRoute, Operation, Right, path_parameter
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.number_strings import with_number_strings
 from brain.message.snapshot import Snapshot, parts_of
+from brain.web.parameters import NUMBERS
 from brain.web.requests import readable_by, wants_number_strings
 from brain.web.services import Services
 
 
-def routes(services: Services) -> list[Route]:
+class ChannelSnapshot(BaseModel):
+    """The rows of the table on a channel."""
+
+    channel: str
+    cursor: str
+    """What happens after it is what changes these rows."""
+    rows: list[dict[str, Any]]
+    """In no particular order; each has its watched columns."""
+
+
+SNAPSHOT = Operation(
+    id="getSnapshot",
+    summary="The rows of the table on a channel, and the cursor after which they change",
+    right=Right.READING,
+    parameters=(path_parameter("channel", "The channel on which the table is watched."), NUMBERS),
+    responses={200: ChannelSnapshot},
+    errors=(400, 401, 403, 404, 413, 503),
+)
+
+
+def routes(services: Services) -> list[DescribedRoute]:
     """Return the endpoint, which reads through the pool in the request's state."""
 
     async def snapshot(request: Request) -> Response:
@@ -40,7 +63,7 @@ def routes(services: Services) -> list[Route]:
         )
 
     guarded = readable_by(services.authority, "channel", snapshot)
-    return [Route("/api/brain/snapshot/{channel}", guarded)]
+    return [DescribedRoute("/api/brain/snapshot/{channel}", guarded, SNAPSHOT)]
 
 
 class SnapshotResponse(StreamingResponse):

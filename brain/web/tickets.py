@@ -4,19 +4,39 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from pydantic import AwareDatetime, BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from brain.auth.token_verifier import token_in
-from brain.message.timestamps import iso_milliseconds
+from brain.description.routes import DescribedRoute, Operation, Right
 from brain.web.requests import identify, require_unrevoked
 from brain.web.responses import json_response
 from brain.web.services import Services
 
 
-def routes(services: Services) -> list[Route]:
+class Ticket(BaseModel):
+    """A ticket, which is encrypted."""
+
+    ticket: str
+    """Opens `/sse?ticket=…`, and nothing else."""
+    expires_at: AwareDatetime | None
+    """When the token expires; null if it does not."""
+
+
+ISSUE = Operation(
+    id="issueTicket",
+    summary="Get a ticket, with which a browser opens streams of events",
+    description="It is valid as long as the token of this request.",
+    method="POST",
+    right=Right.TOKEN,
+    responses={200: Ticket},
+    errors=(401, 503),
+)
+
+
+def routes(services: Services) -> list[DescribedRoute]:
     """Return the endpoint."""
 
     async def ticket(request: Request) -> Response:
@@ -26,15 +46,14 @@ def routes(services: Services) -> list[Route]:
         identity = await identify(token, services.authority)
         issued = await services.tickets.issue(token)
         require_unrevoked(identity, services.authority)
-        expires_at = shown(identity.expires_at)
-        return json_response({"ticket": issued, "expires_at": expires_at})
+        return json_response(Ticket(ticket=issued, expires_at=moment(identity.expires_at)))
 
-    return [Route("/api/brain/ticket", ticket, methods=["POST"])]
+    return [DescribedRoute("/api/brain/ticket", ticket, ISSUE)]
 
 
-def shown(expires_at: float) -> str | None:
+def moment(expires_at: float) -> datetime | None:
     """Return when a token expires; None: not in the years that are written with four digits."""
     try:
-        return iso_milliseconds(datetime.fromtimestamp(expires_at, UTC))
+        return datetime.fromtimestamp(expires_at, UTC)
     except (ValueError, OverflowError, OSError):
         return None

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from brain.description.routes import Conversation, DescribedWebSocketRoute
 from brain.errors import AccessUndecided
-from brain.message.v1_format import PROTOCOL
+from brain.message.v1_format import PROTOCOL, V1Format
 from brain.session.admission import Admitted
 from brain.session.topic_session import TopicSession
 from brain.transport.handshake import refuse
 from brain.web.services import Services
 
+CONVERSATION = Conversation(
+    id="v1",
+    summary="brain.v1: subscriptions by frames, rows with operation, key and transaction",
+    description="The subprotocol is `brain.v1`, if a client offers it.",
+    sends=V1Format.sent_models,
+    receives=V1Format.received_models,
+)
 
-def routes(services: Services) -> list[WebSocketRoute]:
-    return [WebSocketRoute("/ws/v1", Endpoint(services).serve)]
+
+def routes(services: Services) -> list[DescribedWebSocketRoute]:
+    return [DescribedWebSocketRoute("/ws/v1", Endpoint(services).serve, CONVERSATION)]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from starlette.datastructures import QueryParams
-from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from brain.auth.identity import Identity
+from brain.description.routes import Conversation, DescribedWebSocketRoute
 from brain.errors import AccessUndecided
 from brain.message.base_format import BaseFormat
 from brain.message.cursor_format import CursorFormat
@@ -27,13 +27,14 @@ from brain.message.wire_format import WireFormat
 from brain.session.admission import Admitted
 from brain.session.channel_session import ChannelSession, SessionRequest
 from brain.transport.handshake import refuse
+from brain.web.parameters import OF_CHANNELS
 from brain.web.requests import wants_number_strings
 from brain.web.services import Services
 
 # Asks for cursors where the URL cannot.
 CURSOR_SUBPROTOCOL = "brain.cursor"
 # What only clients that were written for Brain put into the URL.
-OWN_PARAMETERS = ("channel", "where", "cursor", "snapshot", "latest", "numbers")
+OWN_PARAMETERS = [parameter.name for parameter in OF_CHANNELS]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Profile:
     """The query parameter that selects the profile; None: it is the default."""
     bare_format: WireFormat | None = None
     """The wire format for clients that ask for nothing of Brain's own, if they have another."""
+    summary: str = "Rows of watched tables, and published messages"
+    """What its clients get, for documents."""
 
     @cached_property
     def formats(self) -> Mapping[tuple[bool, bool], WireFormat]:
@@ -60,10 +63,32 @@ class Profile:
         }
 
 
-def routes(services: Services, profiles: Sequence[Profile]) -> list[WebSocketRoute]:
+def routes(services: Services, profiles: Sequence[Profile]) -> list[DescribedWebSocketRoute]:
     """Return `/ws` with the registered profiles; without a default one, it has Brain's own."""
-    endpoint = Endpoint(services, [*profiles, Profile(BaseFormat(services.schemas))])
-    return [WebSocketRoute("/ws", endpoint.serve)]
+    every = [*profiles, Profile(BaseFormat(services.schemas))]
+    selectable = [profile for profile in every if profile.parameter is not None]
+    default = next(profile for profile in every if profile.parameter is None)
+    conversations = map(conversation, [default, *selectable])
+    return [DescribedWebSocketRoute("/ws", Endpoint(services, every).serve, *conversations)]
+
+
+def conversation(profile: Profile) -> Conversation:
+    """Return the description of how `/ws` speaks with a kind of client."""
+    wire_format = profile.formats[True, False]
+    texts = []
+    if profile.parameter is not None:
+        texts.append(f"Clients are served like this if `{profile.parameter}` is in the URL.")
+    if profile.channels:
+        texts.append(f"A client that names no channel gets {', '.join(profile.channels)}.")
+    texts.append(f"The subprotocol `{CURSOR_SUBPROTOCOL}` asks for cursors, as `?cursor=` does.")
+    return Conversation(
+        id="ws" if profile.parameter is None else f"ws{profile.parameter.capitalize()}",
+        summary=profile.summary,
+        description=" ".join(texts),
+        sends=wire_format.sent_models,
+        receives=wire_format.received_models,
+        parameters=OF_CHANNELS,
+    )
 
 
 class Endpoint:

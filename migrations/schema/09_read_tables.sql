@@ -213,17 +213,16 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.table_expression FROM PUBLIC;
 
--- The query for the watched columns of every row, as JSON text; values that are omitted from events are
--- omitted here too. `allowed`, as brain.row_access returns it, says which rows of a table with row rules: none if
--- it is null, or of former rules. One that cannot be shown fails it, unless it is `careful`, which takes longer.
-CREATE OR REPLACE FUNCTION brain.select_statement(watched brain.watched, careful boolean DEFAULT false,
-                                                  allowed jsonb DEFAULT NULL) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- The query for the watched columns of every row `r`, as JSON text, to be followed by a condition; values that are
+-- omitted from events are omitted here too. A value that cannot be shown fails it, unless it is `careful`, which takes
+-- longer. `place` is an expression of the row for a second column.
+CREATE OR REPLACE FUNCTION brain.rows_query(watched brain.watched, careful boolean, place text DEFAULT NULL)
+RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT format($select$
         SELECT CASE WHEN octet_length(complete.data) <= %s THEN complete.data
-                    ELSE brain.object_of(%L, %L, (brain.leave_out_largest(ARRAY[%s], NULL, %s, %s)).new_parts) END
+                    ELSE brain.object_of(%L, %L, (brain.leave_out_largest(ARRAY[%s], NULL, %s, %s)).new_parts) END%s
           FROM %s r, LATERAL (SELECT CASE WHEN (%s) IS NOT TRUE THEN %s END AS data OFFSET 0) complete
-         WHERE %s$select$,
+         WHERE $select$,
         least(watched.column_bytes, watched.row_bytes), array_agg(name ORDER BY number),
         array_agg(is_listed ORDER BY number), string_agg(format(
             'CASE WHEN %s THEN NULL ELSE %s END', coalesce(size || ' > ' || watched.column_bytes, 'false'),
@@ -232,14 +231,22 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                    CASE WHEN careful THEN value ELSE shown END,
                    CASE WHEN size LIKE 'octet_length%' THEN 'NULL' ELSE watched.column_bytes::text END)),
             ', ' ORDER BY number),
-        cardinality(watched.key_columns), watched.row_bytes, brain.table_expression(watched.relation),
+        cardinality(watched.key_columns), watched.row_bytes, ', ' || place, brain.table_expression(watched.relation),
         CASE WHEN careful THEN 'true'
              ELSE coalesce('greatest(' || string_agg(size, ', ' ORDER BY number) || ') > ' || watched.column_bytes,
                            'false') END,
         brain.object_expression(array_agg(name ORDER BY number) FILTER (WHERE is_listed),
-                                array_agg(shown ORDER BY number) FILTER (WHERE is_listed)),
-        brain.rows_condition(watched, allowed))
+                                array_agg(shown ORDER BY number) FILTER (WHERE is_listed)))
       FROM brain.column_expressions(watched, 'r')
+$$;
+REVOKE ALL ON FUNCTION brain.rows_query FROM PUBLIC;
+
+-- That query for the rows that `allowed`, as brain.row_access returns it, shows of a table with row rules: none if it
+-- is null, or of former rules. Further conditions may follow.
+CREATE OR REPLACE FUNCTION brain.select_statement(watched brain.watched, careful boolean DEFAULT false,
+                                                  allowed jsonb DEFAULT NULL) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT brain.rows_query(watched, careful) || brain.rows_condition(watched, allowed)
 $$;
 REVOKE ALL ON FUNCTION brain.select_statement FROM PUBLIC;
 

@@ -194,6 +194,20 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.comparison_condition FROM PUBLIC;
 
+-- What identifies the columns of each channel and their types, labels of enums included: if it is another than before,
+-- the filters of clients have to be bound again.
+CREATE OR REPLACE FUNCTION brain.filter_types(OUT channel text, OUT types bigint) RETURNS SETOF record
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT w.channel, hashtextextended(string_agg(concat_ws(' ', a.attname, a.atttypid, a.atttypmod, a.attcollation,
+               ARRAY(SELECT e.enumlabel FROM pg_enum e WHERE e.enumtypid = brain.base_type(a.atttypid)
+                      ORDER BY e.enumsortorder)), ',' ORDER BY a.attnum), 0)
+      FROM brain.watched w
+      LEFT JOIN pg_attribute a ON a.attrelid = w.relation AND a.attname = ANY (w.columns) AND a.attnum > 0
+                               AND NOT a.attisdropped
+     GROUP BY w.channel
+$$;
+REVOKE ALL ON FUNCTION brain.filter_types FROM PUBLIC;
+
 -- The condition for the rows `r` of a watched table that match a filter, for a query that brain_reader runs. An
 -- exception says what is wrong with the filter.
 CREATE OR REPLACE FUNCTION brain.filter_condition(watched brain.watched, filter jsonb) RETURNS text

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from brain.database.log import Log
-from brain.database.snapshot import tick_at_snapshot
+from brain.database.table_access import tick_at_snapshot
 from tests.database import scenes
 from tests.database.history import NewLog, TickAt
 from tests.database.scenes import Scene

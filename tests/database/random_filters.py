@@ -27,8 +27,8 @@ from brain.database.row_conditions import bind_condition, condition_in_sql
 from brain.message.condition import Condition
 from brain.message.condition_parsing import condition_from_json
 from brain.message.event import Event, Operation
-from brain.message.filter_index import FilteredTopic, FilterIndex
-from brain.message.matching import Match
+from brain.message.filter_index import FilterIndex
+from brain.message.matching import Match, Topic
 from tests.database.log_reading import events_after, reading
 from tests.postgres import new_database, server_for_tests
 
@@ -241,7 +241,7 @@ class Trial:
             parsed = condition_from_json(text)
             condition = await bind_condition(self._connection, "things", parsed)
             self.filters[number], self.conditions[number] = text, condition
-            self.index.add(FilteredTopic("things", where=condition), number)
+            self.index.add(Topic("things", condition=condition), number)
             # What was written, and what Brain makes of it.
             written = await self._connection.fetchval(WRITTEN, text)
             bound = await condition_in_sql(self._connection, "things", condition)

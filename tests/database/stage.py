@@ -12,7 +12,7 @@ import asyncpg
 from brain.database.connection import connected
 from brain.database.log import Log
 from brain.database.session_settings import PLANNED_ONCE, session_settings
-from brain.database.snapshot import tick_at_snapshot
+from brain.database.table_access import tick_at_snapshot
 from tests.database.history import NewLog, RacedConnection, Reader, TickAt
 
 PATIENCE_SECONDS = 20.0

@@ -47,7 +47,7 @@ async def settled(*queries: Query) -> list[bool]:
 def lanes_with(*slow: Hashable) -> Lanes:
     lanes = Lanes(LONG_SECONDS, LONG_SECONDS)
     for name in slow:
-        lanes._add_slow(name)
+        lanes.add_slow(name)
     return lanes
 
 
@@ -84,7 +84,7 @@ async def test_those_that_wait_in_the_fast_lane_leave_it_once_their_name_is_slow
     crowd = [Query(lanes, "slow", number) for number in range(10, 50)]
     quick = Query(lanes, "quick")
     assert await settled(*first, quick) == [True] * FAST_PLACES + [False]
-    lanes._add_slow("slow")
+    lanes.add_slow("slow")
     await first[0].end()
     assert await settled(quick) == [True]
     assert sum(await settled(*crowd)) == 1
@@ -123,7 +123,7 @@ async def test_a_query_that_is_cancelled_leaves_its_place_and_its_turn() -> None
 async def test_a_place_is_waited_for_so_long_only(slow: tuple[str, ...]) -> None:
     lanes = Lanes(LONG_SECONDS, wait_seconds=0.05)
     for name in slow:
-        lanes._add_slow(name)
+        lanes.add_slow(name)
     first = Query(lanes, "a", group="g")
     assert await settled(first) == [True]
     second = Query(lanes, "a", group="g")

@@ -16,6 +16,7 @@ import brain
 from brain.database.connection import connected, is_lost_link, opened_pool
 from brain.database.migrations import core_schema, migrate
 from brain.database.snapshot import SnapshotReader
+from brain.database.table_access import TableAccess
 from brain.errors import MessageRefused
 from brain.feeds.reader import FeedReader
 from brain.message.event import Operation
@@ -91,7 +92,7 @@ async def test_a_database_may_have_any_encoding(postgres: str, encoding: str) ->
         await publish(text, text, {"text": text}, recipient=text, connection=application)
         message = await events.get()
         assert (message.channel, message.type, message.recipient) == (text, text, text)
-        snapshot = await SnapshotReader(10_000).read(pool, frozenset({"tasks", text}))
+        snapshot = await SnapshotReader(TableAccess(10_000)).read(pool, frozenset({"tasks", text}))
         assert [parsed(row)["id"] for row in snapshot.tables["tasks"]] == [text]
         assert await FeedReader(pool, 10_000, PATIENCE_SECONDS).state("queue", None) is not None
         assert await pool.fetchval("SELECT $1::text[]", [text, "a"]) == [text, "a"]
@@ -121,7 +122,7 @@ async def test_bytes_that_are_no_utf8_are_replaced_in_a_database_without_encodin
         assert (event.operation, event.key_text) == (Operation.INSERT, "x")
         await application.execute(f"SELECT brain.publish({NO_UTF8}, 'x', '{{}}')")
         assert (await events.get()).channel == "a\ufffdb"
-        snapshot = await SnapshotReader(10_000).read(pool, frozenset({"tasks"}))
+        snapshot = await SnapshotReader(TableAccess(10_000)).read(pool, frozenset({"tasks"}))
         assert [parsed(row)["agent"] for row in snapshot.tables["tasks"]] == ["a\ufffdb"]
         for type in ("text", "varchar", "bpchar", "name"):
             assert await pool.fetchval(f"SELECT {NO_UTF8}::{type}") == "a\ufffdb"

@@ -19,6 +19,7 @@ import pytest
 from brain.database.budget import limits, undone
 from brain.database.connection import explain, opened_pool
 from brain.database.snapshot import SnapshotReader
+from brain.database.table_access import TableAccess
 from brain.errors import LogUnavailable
 from brain.feeds.reader import FeedReader
 from brain.message.matching import RowAccess
@@ -153,7 +154,7 @@ async def read_everything(mallory: Mallory) -> set[str]:
     """Read each table, each feed and the tasks twice, in the same sessions; return the problems."""
     problems = Problems()
     async with opened_pool(mallory.url) as pool:
-        snapshots = SnapshotReader(2**20, problems=problems)
+        snapshots = SnapshotReader(TableAccess(2**20, problems=problems))
         feeds = FeedReader(pool, 2**20, 4, problems)
         for _ in range(2):
             for channels in ({"mine"}, {"mine", "others", "tasks"}, {"tasks"}):
@@ -365,7 +366,7 @@ async def test_a_name_is_a_name_and_nothing_else(mallory: Mallory, name: str) ->
             state = await FeedReader(pool, 1000, 4).state("odd", None)
             assert state is not None and state.text == "1"
             rows = {name: RowAccess(allowed)}
-            snapshot = await SnapshotReader(2**20).read(pool, frozenset({name}), rows)
+            snapshot = await SnapshotReader(TableAccess(2**20)).read(pool, frozenset({name}), rows)
         assert [orjson.loads(row) for row in snapshot.tables[name]] == [{name: "a"}]
         await admin.execute("SELECT brain.unwatch($1::text::regclass)", table)
         assert not await admin.fetchval(IS_SUPERUSER, short)
@@ -437,7 +438,9 @@ async def test_no_cast_of_others_is_called_to_show_a_value(mallory: Mallory, mom
         "UPDATE hers SET id = 'bad', note = 'y'",
     )
     async with opened_pool(mallory.url) as pool:
-        (row,) = (await SnapshotReader(2**20).read(pool, frozenset({"hers"}))).tables["hers"]
+        (row,) = (await SnapshotReader(TableAccess(2**20)).read(pool, frozenset({"hers"}))).tables[
+            "hers"
+        ]
 
     assert [event.operation.value for event in events] == ["I", "U", "D", "U"]
     assert parsed(events[0].data) == SHOWN
@@ -483,7 +486,7 @@ async def test_no_cast_is_called_for_a_column_that_is_of_another_type_by_now(
     )
     with suppress(LogUnavailable):
         async with opened_pool(mallory.url) as pool:
-            await SnapshotReader(2**20).read(pool, frozenset({"hers"}))
+            await SnapshotReader(TableAccess(2**20)).read(pool, frozenset({"hers"}))
     if writer is not mallory.session:
         await writer.close()
 
@@ -663,7 +666,7 @@ READ_SECONDS = 0.5
 async def read_hostile(mallory: Mallory, pool: asyncpg.Pool, kind: str, problems: Problems) -> None:
     match kind:
         case "a snapshot":
-            reader = SnapshotReader(2**20, READ_SECONDS, problems)
+            reader = SnapshotReader(TableAccess(2**20, READ_SECONDS, problems))
             await reader.read(pool, frozenset({"mine"}))
         case "a feed":
             await FeedReader(pool, 2**20, READ_SECONDS, problems).state("hostile", None)

@@ -13,6 +13,7 @@ import pytest
 from brain.database.connection import opened_pool
 from brain.database.migrations import migrate
 from brain.database.snapshot import SnapshotReader
+from brain.database.table_access import TableAccess
 from brain.errors import RightsMissing
 from brain.feeds.reader import FeedReader
 from brain.message.matching import RowAccess
@@ -79,7 +80,7 @@ async def serves(server: Server, role: str) -> None:
                 "INSERT INTO tasks (id) VALUES ('a')"
             )
             assert [event.key_text for event in await events_after(log, start)] == ["1", "2", "a"]
-            snapshot = await SnapshotReader(10_000).read(
+            snapshot = await SnapshotReader(TableAccess(10_000)).read(
                 pool, frozenset({"orders", "tasks"}), {"orders": RowAccess(allowed)}
             )
             assert [parsed(row) for row in snapshot.tables["orders"]] == [

@@ -16,6 +16,7 @@ import pytest
 from brain.database.connection import opened_pool
 from brain.database.migrations import core_schema, migrate
 from brain.database.snapshot import SnapshotReader
+from brain.database.table_access import TableAccess
 from brain.errors import LogUnavailable
 from tests.database.changes import logged_events
 from tests.database.log_reading import parsed
@@ -93,6 +94,7 @@ CALLS = [
     "SELECT * FROM brain.watches",
     "SELECT * FROM brain.system_problems",
     "SELECT * FROM brain.watched_columns()",
+    "SELECT * FROM brain.filter_types()",
     "SELECT brain.write_captures()",
     "SELECT * FROM brain.row_access('{mine,parted}', '{}')",
     "SELECT brain.report_problem('mine', 'a'), brain.report_problem('parted', 'a')",
@@ -109,7 +111,7 @@ async def test_a_locked_table_holds_up_its_own_channel_alone(mallory: Mallory, t
 
     async with holding(mallory.session, f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"):
         async with opened_pool(mallory.url) as pool:
-            reader = SnapshotReader(2**20, table_seconds=2.0)
+            reader = SnapshotReader(TableAccess(2**20, table_seconds=2.0))
             snapshot = await reader.read(pool, frozenset({"others"}))
             with pytest.raises(LogUnavailable):
                 await reader.read(pool, frozenset({"mine" if table == "mine" else "parted"}))

@@ -13,9 +13,10 @@ from brain.database.migrations import core_schema, migrate
 from brain.database.row_conditions import bind_condition, condition_in_sql
 from brain.errors import FilterRefused
 from brain.message.condition import Condition
+from brain.message.condition_binding import comparisons
 from brain.message.condition_parsing import condition_from_json, parse_condition
-from brain.message.filter_index import FilteredTopic, FilterIndex
-from brain.message.matching import Match
+from brain.message.filter_index import FilterIndex
+from brain.message.matching import Match, Topic
 from tests.database.changes import logged_events
 from tests.database.random_filters import ICU_COLLATION
 from tests.postgres import new_database
@@ -168,13 +169,15 @@ async def test_the_order_of_an_enum_is_that_of_the_catalog(connection: asyncpg.C
     assert await bound(connection, {"mood": {"gt": "happy"}}) == parse_condition({"or": []})
 
 
-async def test_a_channel_without_a_table_has_no_rows_to_filter(
+async def test_a_channel_without_a_table_has_values_without_types_or_order(
     connection: asyncpg.Connection,
 ) -> None:
-    condition = parse_condition({"id": 1})
-    with pytest.raises(FilterRefused, match="news is not the channel of a watched table"):
-        await bind_condition(connection, "news", condition)
-    with pytest.raises(FilterRefused, match="news is not the channel of a watched table"):
+    equality = {"id": 1, "status": {"in": ["a", True]}, "note": {"neq": "b"}}
+    condition = await bind_condition(connection, "news", parse_condition(equality))
+    assert {one.column.kind for one in comparisons(condition)} == {"untyped"}
+    with pytest.raises(FilterRefused, match="id: gt needs the type of a column, and no table is"):
+        await bind_condition(connection, "news", parse_condition({"id": {"gt": 1}}))
+    with pytest.raises(FilterRefused, match="no table is watched on news"):
         await condition_in_sql(connection, "news", condition)
 
 
@@ -336,7 +339,7 @@ async def test_values_that_are_too_large_for_the_log_are_found_in_sql(
     for text, match in expected.items():
         condition = await bind_condition(connection, "things", condition_from_json(text))
         index: FilterIndex[str] = FilterIndex()
-        index.add(FilteredTopic("things", where=condition), "client")
+        index.add(Topic("things", condition=condition), "client")
         assert index.match(event) is match, text
         if match is not Match.UNDECIDED:
             assert bool(await found_in_sql(connection, condition)) == (match is Match.MATCHES)

@@ -19,6 +19,7 @@ from brain.database.session_settings import (
     SETTINGS_SINCE,
 )
 from brain.database.snapshot import SnapshotReader
+from brain.database.table_access import TableAccess
 from brain.feeds.reader import FeedReader
 from brain.listener.batch_source import BatchSource
 from brain.message.event import Event
@@ -164,7 +165,7 @@ async def test_everything_works_whatever_the_defaults_of_the_role_and_the_databa
         assert (await events.get()).key_text == "a"
         await publish("news", "greeting", {"text": "hello"})
         assert (await events.get()).type == "greeting"
-        snapshot = await SnapshotReader(10_000).read(pool, frozenset({"tasks"}))
+        snapshot = await SnapshotReader(TableAccess(10_000)).read(pool, frozenset({"tasks"}))
         assert [parsed(row)["id"] for row in snapshot.tables["tasks"]] == ["a"]
         assert await FeedReader(pool, 10_000, PATIENCE_SECONDS).state("queue", None) is not None
         await pool.fetchval("SELECT brain.trim('0 s')")

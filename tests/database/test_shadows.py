@@ -12,6 +12,7 @@ from brain.database import retention
 from brain.database.connection import connected, opened_pool
 from brain.database.log import Log
 from brain.database.snapshot import SnapshotReader
+from brain.database.table_access import TableAccess
 from brain.message.event import Event, Operation
 from tests.database.log_reading import events_after, keys, parsed
 from tests.database.shadows import TEMPORARY, cast_shadows, notes
@@ -176,7 +177,7 @@ async def test_brain_runs_nothing_that_others_put_into_public(
 
     await read_and_watch(stranger)
     async with opened_pool(stranger.admin_url) as pool, AsyncExitStack() as stack:
-        await SnapshotReader(2**20).read(pool, frozenset({"others"}))
+        await SnapshotReader(TableAccess(2**20)).read(pool, frozenset({"others"}))
         trimming = asyncio.create_task(retention.trim_log(pool, 0))
         stack.push_async_callback(ended, trimming)
         async with asyncio.timeout(20):

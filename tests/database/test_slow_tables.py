@@ -19,6 +19,7 @@ from brain.database.memory import Memory, Reservation
 from brain.database.reader_session import ReaderSession
 from brain.database.snapshot import SnapshotReader
 from brain.database.table import PAGE_BYTES, PAGE_ROWS, pages, read_rows
+from brain.database.table_access import TableAccess
 from brain.errors import LogUnavailable, SnapshotTooLarge
 from brain.problems import Problems
 from tests.database.locks import becomes, locked
@@ -114,7 +115,7 @@ async def test_a_locked_table_holds_up_those_who_ask_for_it_alone(
     names = [f"small_{number}" for number in range(20)]
     for name in names:
         await watch_nap(connection, name, 0)
-    reader = SnapshotReader(MEMORY, LONG_SECONDS)
+    reader = SnapshotReader(TableAccess(MEMORY, LONG_SECONDS))
     async with locked(database, "orders"):
         waiting = [
             reading(reader, pool, "orders", name, *more)
@@ -135,7 +136,7 @@ async def test_a_table_that_stays_locked_is_named_to_those_who_ask_for_it(
     database: str, pool: asyncpg.Pool
 ) -> None:
     problems = Problems()
-    reader = SnapshotReader(MEMORY, 0.2, problems)
+    reader = SnapshotReader(TableAccess(MEMORY, 0.2, problems))
     async with locked(database, "orders"):
         for channels in (["orders"], ["news", "orders"]):
             with pytest.raises(LogUnavailable, match=r"^orders cannot be read: it is locked$"):
@@ -160,7 +161,7 @@ async def test_every_table_but_one_may_be_locked(
             f"CREATE TABLE {name} (id int PRIMARY KEY);"
             f"SELECT brain.watch('{name}', '{name}', '{{id}}')"
         )
-    reader = SnapshotReader(MEMORY, LONG_SECONDS)
+    reader = SnapshotReader(TableAccess(MEMORY, LONG_SECONDS))
     async with locked(database, *names):
         waiting = [reading(reader, pool, name) for name in names]
         for _ in range(10):
@@ -178,7 +179,7 @@ async def test_a_slow_table_holds_up_those_who_ask_for_it_alone(
     names = [f"small_{number}" for number in range(12)]
     for name in names:
         await watch_nap(connection, name, 0)
-    reader = SnapshotReader(MEMORY, LONG_SECONDS)
+    reader = SnapshotReader(TableAccess(MEMORY, LONG_SECONDS))
     waiting = [reading(reader, pool, "slow", name) for name in names]
     for channels in (["news"], ["news", "orders"], *([name] for name in names)):
         assert (await reading(reader, pool, *channels)).keys() == set(channels)
@@ -198,7 +199,7 @@ async def test_a_slow_table_does_not_hold_up_another_slow_one(
     pool: asyncpg.Pool, connection: asyncpg.Connection
 ) -> None:
     await watch_nap(connection, "slower", 2 * FIRST_SECONDS)
-    reader = SnapshotReader(MEMORY, LONG_SECONDS)
+    reader = SnapshotReader(TableAccess(MEMORY, LONG_SECONDS))
     waiting = [reading(reader, pool, "slow", *more) for more in ([], ["news"], ["orders"])]
     async with asyncio.timeout(LONG_SECONDS / 2):
         for more in ([], ["news"], ["orders"]):
@@ -217,7 +218,7 @@ async def test_a_slow_table_is_read_for_all_who_wait_for_it(
     names = [f"small_{number}" for number in range(6)]
     for name in names:
         await watch_nap(connection, name, 0)
-    reader = SnapshotReader(MEMORY, table_seconds=1)
+    reader = SnapshotReader(TableAccess(MEMORY, table_seconds=1))
     for tables in await asyncio.gather(*(reading(reader, pool, "slower", name) for name in names)):
         assert tables["slower"]
 
@@ -228,7 +229,7 @@ async def test_all_tables_of_a_snapshot_have_three_times_as_long_as_one(
     names = [f"slow_{number:02}" for number in range(12)]
     for name in names:
         await watch_nap(connection, name, 0.2)
-    reader = SnapshotReader(MEMORY, table_seconds=0.5)
+    reader = SnapshotReader(TableAccess(MEMORY, table_seconds=0.5))
     for name in names[:2]:
         assert await reading(reader, pool, name)
     with pytest.raises(
@@ -248,12 +249,12 @@ async def test_all_ways_of_reading_a_table_have_its_seconds_together(
             $$ BEGIN PERFORM pg_sleep(0.4); RAISE 'cannot be read'; END $$
         """
     )
-    reader = SnapshotReader(MEMORY, table_seconds=1)
+    reader = SnapshotReader(TableAccess(MEMORY, table_seconds=1))
     with pytest.raises(LogUnavailable, match=r"^failing cannot be read: it took longer than 1 s$"):
         await reading(reader, pool, "failing")
-    assert list(reader._lanes._slow_names) == ["failing"]
+    assert list(reader._access.lanes._slow_names) == ["failing"]
     with pytest.raises(LogUnavailable, match=r"^failing cannot be read: the query fails$"):
-        await reading(SnapshotReader(MEMORY, table_seconds=9), pool, "failing")
+        await reading(SnapshotReader(TableAccess(MEMORY, table_seconds=9)), pool, "failing")
 
 
 async def test_the_table_that_takes_longest_is_the_slow_one(
@@ -261,9 +262,9 @@ async def test_the_table_that_takes_longest_is_the_slow_one(
 ) -> None:
     await watch_nap(connection, "a_slow", 0.8 * FIRST_SECONDS)
     await watch_nap(connection, "b_less", 0.4 * FIRST_SECONDS)
-    reader = SnapshotReader(MEMORY, LONG_SECONDS)
+    reader = SnapshotReader(TableAccess(MEMORY, LONG_SECONDS))
     assert (await reading(reader, pool, "a_slow", "b_less")).keys() == {"a_slow", "b_less"}
-    assert list(reader._lanes._slow_names) == ["a_slow"]
+    assert list(reader._access.lanes._slow_names) == ["a_slow"]
 
 
 async def test_snapshots_never_wait_for_connections_that_they_hold_themselves(
@@ -274,13 +275,13 @@ async def test_snapshots_never_wait_for_connections_that_they_hold_themselves(
     for name in names:
         await watch_nap(connection, name, 0)
     async with opened_pool(database) as own:
-        reader = SnapshotReader(MEMORY)
+        reader = SnapshotReader(TableAccess(MEMORY))
         assert await asyncio.gather(*(reading(reader, own, name) for name in names))
 
 
 async def test_a_slow_table_fails_after_its_budget(pool: asyncpg.Pool) -> None:
     problems = Problems()
-    reader = SnapshotReader(MEMORY, 0.3, problems)
+    reader = SnapshotReader(TableAccess(MEMORY, 0.3, problems))
     tasks = [reading(reader, pool, "slow", *more) for more in ([], ["news"], ["orders"])]
     for outcome in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(outcome, LogUnavailable)
@@ -299,7 +300,7 @@ async def test_rows_of_a_table_that_is_rewritten_meanwhile_are_there(
 ) -> None:
     """To a snapshot that was taken before the end of the ALTER TABLE, the table would be empty."""
     monkeypatch.setattr("brain.database.table.TRY_LOCK_SECONDS", LONG_SECONDS)
-    reader = SnapshotReader(MEMORY)
+    reader = SnapshotReader(TableAccess(MEMORY))
     altering = await asyncpg.connect(database)
     async with altering.transaction():
         await altering.execute("ALTER TABLE orders ALTER COLUMN id TYPE bigint")
@@ -337,7 +338,7 @@ async def test_missing_rights_and_row_security_concern_their_table_alone(
     url = urlunsplit(parts._replace(netloc=f"snapshot_reader@{host}"))
     try:
         async with opened_pool(url) as own:
-            reader = SnapshotReader(MEMORY)
+            reader = SnapshotReader(TableAccess(MEMORY))
             for channel, reason in (
                 ("secret", "brain_reader may not read public.secret, .*"),
                 ("of_tenants", "row-level security of public.of_tenants hides rows from .*"),
@@ -375,7 +376,7 @@ async def test_an_error_may_not_show_clients_a_value(
     try:
         async with opened_pool(url) as own:
             with pytest.raises(LogUnavailable, match=r"^bad cannot be read: the query fails$"):
-                await reading(SnapshotReader(MEMORY, problems=problems), own, "bad")
+                await reading(SnapshotReader(TableAccess(MEMORY, problems=problems)), own, "bad")
         assert "password" in problems.recent()[0].text
     finally:
         await connection.execute("DROP OWNED BY policy_reader; DROP ROLE policy_reader")
@@ -385,7 +386,7 @@ async def test_a_table_that_was_dropped_is_named(
     connection: asyncpg.Connection, pool: asyncpg.Pool
 ) -> None:
     await connection.execute("DROP TABLE orders")
-    reader = SnapshotReader(MEMORY)
+    reader = SnapshotReader(TableAccess(MEMORY))
     with pytest.raises(LogUnavailable, match=r"^orders cannot be read: the table was dropped$"):
         await reading(reader, pool, "orders", "news")
     assert (await reading(reader, pool, "news"))["news"]
@@ -395,7 +396,7 @@ async def test_all_snapshots_together_take_so_much_memory(
     connection: asyncpg.Connection, pool: asyncpg.Pool
 ) -> None:
     await connection.execute("INSERT INTO news SELECT generate_series(2, 1000)")
-    reader = SnapshotReader(100_000, LONG_SECONDS)
+    reader = SnapshotReader(TableAccess(100_000, LONG_SECONDS))
     first = await reader.read(pool, frozenset({"news"}))
     second = reading(reader, pool, "news", "orders")
     assert (await reading(reader, pool, "orders"))["orders"]
@@ -416,7 +417,7 @@ async def test_without_memory_a_client_is_told_to_come_back(
 ) -> None:
     reads = counted_reads(monkeypatch)
     await connection.execute("INSERT INTO news SELECT generate_series(2, 1000)")
-    reader = SnapshotReader(100_000, 0.5)
+    reader = SnapshotReader(TableAccess(100_000, 0.5))
     first = await reader.read(pool, frozenset({"news"}))
     with pytest.raises(LogUnavailable, match=r"other snapshots take the memory"):
         await reading(reader, pool, "news", "orders")
@@ -434,10 +435,10 @@ async def test_a_row_that_takes_all_of_the_memory_is_too_large(
         SELECT brain.watch('large', 'large', '{id,value}');
         """
     )
-    reader = SnapshotReader(100_000)
+    reader = SnapshotReader(TableAccess(100_000))
     with pytest.raises(SnapshotTooLarge, match=r"100000 bytes, .* BRAIN_SNAPSHOT_BYTES"):
         await reading(reader, pool, "large")
-    assert reader._memory.free == 100_000
+    assert reader._access.memory.free == 100_000
 
 
 async def test_rows_that_are_read_again_in_another_way_count_once(
@@ -453,11 +454,11 @@ async def test_rows_that_are_read_again_in_another_way_count_once(
         DELETE FROM pg_enum WHERE enumtypid = 'odd'::regtype AND enumlabel = 'bad';
         """
     )
-    reader = SnapshotReader(200_000)
+    reader = SnapshotReader(TableAccess(200_000))
     snapshot = await reader.read(pool, frozenset({"parts"}))
     rows = snapshot.tables["parts"]
     assert len(rows) == 700 and '"value"' in rows[0] and '"value"' not in rows[-1]
-    taken = 200_000 - reader._memory.free
+    taken = 200_000 - reader._access.memory.free
     assert taken == sum(sys.getsizeof(row) + 8 for row in rows)
 
 
@@ -487,6 +488,8 @@ async def test_texts_and_names_without_equivalent_in_utf8_hide_nothing_else(post
             SELECT brain.watch('public.other', {strange}, '{{id}}');
             """
         )
-        rows = (await SnapshotReader(MEMORY).read(pool, frozenset({"texts"}))).tables["texts"]
+        rows = (await SnapshotReader(TableAccess(MEMORY)).read(pool, frozenset({"texts"}))).tables[
+            "texts"
+        ]
     assert rows[0].startswith('{"id" : 1, "value" : "') and "?" in rows[0]
     assert rows[1] == '{"id" : 2, "value" : "b"}'

@@ -10,6 +10,7 @@ import pytest
 
 from brain.database.connection import opened_pool
 from brain.database.snapshot import SnapshotReader
+from brain.database.table_access import TableAccess
 from brain.errors import LogUnavailable, SnapshotTooLarge
 from tests.database.log_reading import events_after, keys, parsed, reading
 from tests.tasks import insert
@@ -30,7 +31,7 @@ async def test_rows_have_their_watched_columns(
 ) -> None:
     await connection.execute("INSERT INTO tasks (id, title, progress) VALUES ('a', 'secret', 2)")
 
-    snapshot = await SnapshotReader(10_000).read(pool, TASKS)
+    snapshot = await SnapshotReader(TableAccess(10_000)).read(pool, TASKS)
 
     (row,) = map(parsed, snapshot.tables["tasks"])
     assert (row["id"], row["progress"]) == ("a", 2)
@@ -46,7 +47,7 @@ async def test_what_was_open_comes_after_the_rows(
     await transaction.start()
     await insert(late, "open")
 
-    snapshot = await SnapshotReader(10_000).read(pool, TASKS)
+    snapshot = await SnapshotReader(TableAccess(10_000)).read(pool, TASKS)
     await transaction.commit()
     await late.close()
 
@@ -65,7 +66,7 @@ async def test_several_tables_are_seen_at_one_moment(
         SELECT brain.watch('orders', 'orders', '{id}');
         """
     )
-    reader = SnapshotReader(1_000_000)
+    reader = SnapshotReader(TableAccess(1_000_000))
     async with writing(database):
         for _ in range(30):
             found = await reader.read(pool, frozenset({"tasks", "orders", "unwatched"}))
@@ -120,7 +121,7 @@ async def test_rows_and_what_follows_them_join_without_a_seam(
 
     async with asyncio.TaskGroup() as tasks:
         counting = [tasks.create_task(count(str(number))) for number in range(4)]
-        reader = SnapshotReader(100_000)
+        reader = SnapshotReader(TableAccess(100_000))
         snapshots = [await reader.read(pool, TASKS) for _ in range(50)]
         stop.set()
 
@@ -140,7 +141,7 @@ async def test_rows_and_what_follows_them_join_without_a_seam(
 async def test_callers_at_the_same_time_share_one_snapshot(
     pool: asyncpg.Pool, connection: asyncpg.Connection
 ) -> None:
-    reader = SnapshotReader(10_000)
+    reader = SnapshotReader(TableAccess(10_000))
     found = await asyncio.gather(*(reader.read(pool, TASKS) for _ in range(50)))
 
     # The first one begins to read the watches before the others have asked.
@@ -152,7 +153,7 @@ async def test_callers_at_the_same_time_share_one_snapshot(
 async def test_a_caller_that_is_cancelled_does_not_cancel_the_others(
     pool: asyncpg.Pool, connection: asyncpg.Connection
 ) -> None:
-    reader = SnapshotReader(10_000)
+    reader = SnapshotReader(TableAccess(10_000))
     leaving = asyncio.create_task(reader.read(pool, TASKS))
     staying = asyncio.create_task(reader.read(pool, TASKS))
     await asyncio.sleep(0)
@@ -167,14 +168,14 @@ async def test_tables_that_are_too_large_are_refused(
     await insert(connection, "a", "b")
 
     with pytest.raises(SnapshotTooLarge, match="more than 100 bytes"):
-        await SnapshotReader(100).read(pool, TASKS)
+        await SnapshotReader(TableAccess(100)).read(pool, TASKS)
 
 
 async def test_without_the_database_the_log_is_unavailable(database: str) -> None:
     async with opened_pool(database) as pool:
         pass
     with pytest.raises(LogUnavailable):
-        await SnapshotReader(10_000).read(pool, TASKS)
+        await SnapshotReader(TableAccess(10_000)).read(pool, TASKS)
 
 
 async def test_a_value_that_cannot_be_shown_is_left_out_of_its_row_alone(
@@ -190,7 +191,7 @@ async def test_a_value_that_cannot_be_shown_is_left_out_of_its_row_alone(
         """
     )
     async with opened_pool(database) as pool:
-        snapshot = await SnapshotReader(1_000_000).read(pool, frozenset({"things"}))
+        snapshot = await SnapshotReader(TableAccess(1_000_000)).read(pool, frozenset({"things"}))
 
     rows = sorted(snapshot.tables["things"])
     assert rows[0] == '{"id" : 1, "a" : "good", "n" : 1.10}'

@@ -67,7 +67,7 @@ class Client:
         user: str | None = None,
         conflates: bool = False,
         heartbeat_seconds: float | None = None,
-        reload: Callable[[], None] | None = None,
+        reload: Callable[[Sequence[Event]], None] | None = None,
     ) -> None:
         self.hub = hub
         self.received: list[str] = []
@@ -252,7 +252,7 @@ def test_nothing_is_kept_of_a_subscriber_that_has_left() -> None:
     hub.deliver(batch(event(1)))
 
     assert client.received == paused.received == []
-    assert hub.statistics()._replace(events=0, ring_bytes=0) == (0, 0, 0, 0, 0)
+    assert hub.statistics()._replace(events=0, ring_bytes=0) == (0, 0, 0, 0, 0, (0, 0, 0, 0))
 
 
 def test_a_paused_subscriber_is_written_nothing_and_holds_up_no_other() -> None:
@@ -840,14 +840,19 @@ RESET = Batch((reset("tasks"),), reset("tasks").cursor)
 
 def test_a_client_that_wants_the_rows_gets_them_again_after_a_reset() -> None:
     reloaded: list[str] = []
+
+    def reload(name: str, events: Sequence[Event]) -> None:
+        assert [event.operation for event in events] == [Operation.RESET]
+        reloaded.append(name)
+
     turns: list[Callable[[], None]] = []
     hub = Hub(1_000_000, 60, later=turns.append)
     hub.deliver(Batch((), Cursor(1, 1)))
-    live(hub, reload=partial(reloaded.append, "keeps up"))
-    live(hub, reload=partial(reloaded.append, "pauses")).stop_reading(after_writes=1)
-    lagging = live(hub, reload=partial(reloaded.append, "lags"))
+    live(hub, reload=partial(reload, "keeps up"))
+    live(hub, reload=partial(reload, "pauses")).stop_reading(after_writes=1)
+    lagging = live(hub, reload=partial(reload, "lags"))
     lagging.stop_reading()
-    live(hub, in_channels(["others"]), reload=partial(reloaded.append, "of another channel"))
+    live(hub, in_channels(["others"]), reload=partial(reload, "of another channel"))
     live(hub)
 
     hub.deliver(RESET)

@@ -9,8 +9,9 @@ from brain.message.condition import Compare, IsNull, OneOf
 from brain.message.condition_binding import Comparison, Meaning, bound, comparisons
 from brain.message.condition_parsing import parse_condition
 from brain.message.event import Event, Operation
-from brain.message.filter_index import MOST_ALTERNATIVES, FilteredTopic, FilterIndex
-from brain.message.matching import Match, RowAccess
+from brain.message.filter_index import FilterIndex
+from brain.message.lookups import MOST_ALTERNATIVES
+from brain.message.matching import Match, RowAccess, Topic, parse_filter
 from tests.message.test_matching import event, written
 
 KINDS: dict[str, Kind] = {"status": "text", "note": "other", "code": "padded"}
@@ -28,10 +29,10 @@ def meaning(comparison: Comparison) -> Meaning:
             return Meaning(kind, [comparison.operand.json])
 
 
-def topic(where: Any, **options: Any) -> FilteredTopic:
+def topic(where: Any, **options: Any) -> Topic:
     condition = parse_condition(where)
     meanings = {one: meaning(one) for one in comparisons(condition)}
-    return FilteredTopic("tasks", where=bound(condition, meanings), **options)
+    return Topic("tasks", condition=bound(condition, meanings), **options)
 
 
 def matched(where: Any, event: Event, **options: Any) -> Match | None:
@@ -230,7 +231,7 @@ def test_a_filter_without_types_is_no_topic() -> None:
     index: FilterIndex[str] = FilterIndex()
     for where in ({"total": 1}, {"or": [{"total": {"gt": 1}}, {"status": "open"}]}):
         with pytest.raises(TypeError, match="looked up first"):
-            index.add(FilteredTopic("tasks", where=parse_condition(where)), "client")
+            index.add(Topic("tasks", condition=parse_condition(where)), "client")
     assert not index
 
 
@@ -240,7 +241,13 @@ def test_a_filter_without_conditions_matches_all_rows() -> None:
     assert matched({"or": []}, event(Operation.TRUNCATE)) is Match.MATCHES
 
 
-def test_the_size_of_a_topic_counts_what_it_keeps() -> None:
-    assert topic({"status": "open"}).size == 2
-    assert topic({"status": "open"}, rows=RULES).size == 3
-    assert topic({"status": {"in": ["a", "b"]}, "total": {"gt": 1}}).size == 5
+def test_a_topic_counts_under_what_it_is_found_and_what_is_evaluated() -> None:
+    for where, combinations, evaluated in (
+        ({"status": "open"}, 1, 0),
+        ({"status": {"in": ["a", "b"]}, "total": {"gt": 1}}, 2, 1),
+        ({"total": {"in": list(range(MOST_ALTERNATIVES + 1))}}, 1, MOST_ALTERNATIVES + 1),
+    ):
+        assert topic(where).combinations == combinations
+        assert topic(where, rows=RULES).combinations == 2 * combinations
+        assert topic(where).evaluated == evaluated
+    assert Topic("tasks", where=parse_filter({"status": "open"})).combinations == 1

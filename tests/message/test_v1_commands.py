@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from brain.message.commands import OpenSubscription, Publish, Refuse
-from brain.message.matching import parse_filter
+from brain.message.condition_parsing import condition_from_json
 from brain.message.v1_format import V1
 from tests.message.models import command_in
 
@@ -34,11 +34,17 @@ def test_a_row_is_named_by_the_digits_and_the_strings_of_its_key() -> None:
         assert command.key == name
 
 
-def test_a_filter_is_that_of_other_formats() -> None:
-    command = subscribe(where={"status": "new", "total": 1.5, "paid": True})
+def test_a_filter_is_parsed_with_all_digits() -> None:
+    frame = (
+        '{"type": "subscribe", "id": "a", "channel": "orders",'
+        ' "where": {"total": {"gte": 12345678901234567890.10}, "status": {"in": ["b", "a"]}}}'
+    )
+    command = command_in(V1, frame)
 
     assert isinstance(command, OpenSubscription)
-    assert command.where == parse_filter({"status": "new", "total": 1.5, "paid": True})
+    assert command.where == condition_from_json(
+        '{"and": [{"status": {"in": ["a", "b"]}}, {"total": {"gte": 12345678901234567890.1}}]}'
+    )
 
 
 def test_what_is_published_keeps_its_digits() -> None:

@@ -18,6 +18,7 @@ from brain.database.connection import opened_pool
 from brain.database.history import HistoryReader
 from brain.database.single_flight import SingleFlight
 from brain.database.snapshot import SnapshotReader
+from brain.database.table_access import TableAccess
 from brain.message.base_format import BaseFormat
 from brain.message.commands import Reply
 from brain.message.cursor import Cursor
@@ -110,8 +111,8 @@ async def test_a_client_that_reads_a_snapshot_drop_by_drop_keeps_it_for_a_time_o
     monkeypatch.setattr("brain.database.snapshot.READ_SECONDS", 0.4)
     monkeypatch.setattr("brain.database.snapshot.LEAST_BYTES_PER_SECOND", 1e12)
     await connection.execute(LARGE)
-    snapshots = SnapshotReader(50_000_000)
-    memory = snapshots._memory
+    snapshots = SnapshotReader(TableAccess(50_000_000))
+    memory = snapshots._access.memory
     async with (
         opened_pool(database) as pool,
         served(application(new_hub(), pool, snapshots=snapshots)) as (port, _),
@@ -145,8 +146,8 @@ async def test_a_client_that_drops_in_the_middle_of_a_snapshot_gives_back_its_me
     database: str, connection: asyncpg.Connection
 ) -> None:
     await connection.execute(LARGE)
-    snapshots = SnapshotReader(50_000_000)
-    memory = snapshots._memory
+    snapshots = SnapshotReader(TableAccess(50_000_000))
+    memory = snapshots._access.memory
     async with (
         opened_pool(database) as pool,
         served(application(new_hub(), pool, snapshots=snapshots)) as (port, _),
@@ -168,8 +169,8 @@ async def test_a_client_that_drops_while_its_snapshot_is_read_gives_back_its_mem
     database: str, connection: asyncpg.Connection
 ) -> None:
     await connection.execute(LARGE)
-    snapshots = SnapshotReader(50_000_000)
-    memory = snapshots._memory
+    snapshots = SnapshotReader(TableAccess(50_000_000))
+    memory = snapshots._access.memory
     async with (
         opened_pool(database) as pool,
         served(application(new_hub(), pool, snapshots=snapshots)) as (port, _),

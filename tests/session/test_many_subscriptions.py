@@ -121,7 +121,7 @@ class Log:
 
 def check(frames: list[dict[str, Any]], log: list[Event]) -> int:
     """Fail unless each subscription got its events, from its cursor on; return how many."""
-    filters = {json.dumps(dict((n, v) for n, v, _ in t.where)): t.where for t in TOPICS}
+    filters = {json.dumps({n: {"eq": v} for n, v, _ in t.where}): t.where for t in TOPICS}
     count = 0
     for place, begin in enumerate(frames):
         if begin.get("type") != "subscribed":

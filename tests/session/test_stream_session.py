@@ -44,7 +44,7 @@ async def test_a_stream_is_one_subscription_of_brain_v1(
         hello, subscribed, live = await client.frames(3)
         assert (hello["type"], hello["protocol"]) == ("hello", "brain.v1")
         assert subscribed["type"] == "subscribed"
-        assert subscribed["where"] == {"status": "new"}
+        assert subscribed["where"] == {"status": {"eq": "new"}}
         assert (live["op"], live["sub"]) == ("live", subscribed["sub"])
 
         await connection.execute("INSERT INTO orders VALUES (1, 'old', 1), (2, 'new', 1.50)")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from starlette.routing import BaseRoute, WebSocketRoute
+from pydantic import RootModel
+from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket
 
+from brain.description.routes import Conversation, DescribedWebSocketRoute, path_parameter
 from brain.message.commands import Command, Reply
 from brain.message.cursor import Cursor
 from brain.message.event import Event
@@ -18,10 +20,15 @@ from brain.web.services import Services
 from brain.web.websocket_endpoint import open_channels
 
 
+class Short(RootModel[str]):
+    """The operation, and the key of the row."""
+
+
 class ShortFormat(WireFormat):
     """Renders only the operation and the key of an event."""
 
     name = "short"
+    sent_models = (Short,)
 
     def render(self, event: Event) -> str | None:
         return f"{event.operation.name} {event.key}"
@@ -39,4 +46,10 @@ class Sixth(System):
             request = SessionRequest(ShortFormat(), [websocket.path_params["channel"]])
             await open_channels(websocket, services, request)
 
-        return [WebSocketRoute("/ws/short/{channel}", connect)]
+        conversation = Conversation(
+            id="short",
+            summary="Operations and keys",
+            sends=ShortFormat.sent_models,
+            parameters=(path_parameter("channel", "The channel."),),
+        )
+        return [DescribedWebSocketRoute("/ws/short/{channel}", connect, conversation)]

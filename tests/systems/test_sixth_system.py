@@ -15,6 +15,7 @@ from brain.app import create_app
 from brain.errors import UsageError
 from brain.settings import Settings
 from brain.system import installed_systems, select_systems
+from tests.description.documents import application, asyncapi
 from tests.systems.sixth_system import Sixth
 from tests.transport.served import served
 
@@ -36,6 +37,20 @@ async def test_its_clients_are_served_beside_those_of_the_core(
         await connection.execute("INSERT INTO tasks (id) VALUES ('a')")
         assert await short.recv() == 'INSERT ["a"]'
         assert '"tasks_inserted"' in str(await plain.recv())
+
+
+def test_its_address_is_described_beside_those_of_the_core() -> None:
+    document = asyncapi(application([Sixth()]).routes)
+
+    assert {"/ws", "/ws/short/{channel}"} <= {
+        one["address"] for one in document["channels"].values()
+    }
+    assert document["components"]["messages"]["SystemsShort"] == {
+        "name": "Short",
+        "summary": "The operation, and the key of the row.",
+        "contentType": "text/plain",
+        "payload": {"$ref": "#/components/schemas/SystemsShort"},
+    }
 
 
 def brain(folder: Path, *arguments: str, **entry_points: str) -> subprocess.CompletedProcess[str]:

@@ -22,6 +22,7 @@ from brain.auth.policy import authority_for
 from brain.auth.tickets import Tickets
 from brain.database.history import HistoryReader
 from brain.database.snapshot import SnapshotReader
+from brain.database.table_access import TableAccess
 from brain.hub.hub import Hub
 from brain.listener.batch_source import BatchSource
 from brain.message.channel_schema import ChannelSchemas
@@ -106,7 +107,7 @@ def application(
         sessions=SessionContext(authority, registry, limits(chosen), chosen.jwt_leeway_seconds),
         presence=presence,
         cluster=Cluster(NO_DATABASE, presence, chosen.database_timeout_seconds),
-        snapshots=snapshots or SnapshotReader(10_000),
+        snapshots=snapshots or SnapshotReader(TableAccess(10_000)),
     )
 
     @asynccontextmanager

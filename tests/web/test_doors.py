@@ -76,6 +76,8 @@ DOORS = {
     "GET /healthz": Door("GET", "/healthz", FOR_ALL),
     "GET /readyz": Door("GET", "/readyz", FOR_ALL),
     "GET /health": Door("GET", "/health", FOR_ALL),
+    "GET /openapi.json": Door("GET", "/openapi.json", FOR_ALL),
+    "GET /asyncapi.json": Door("GET", "/asyncapi.json", FOR_ALL),
     "GET /": Door("GET", "/", FOR_ALL),
     "GET /tasks.js": Door("GET", "/tasks.js", FOR_ALL),
     "GET /static/{name}": Door("GET", "/static/websocket_test.html", FOR_ALL),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import asyncpg
 import orjson
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from brain.database.single_flight import SingleFlight
+from brain.description.routes import DescribedRoute, Operation, Right
 from brain.systems.cecelia.task_queries import recent_tasks
 from brain.systems.shared_tables.tasks.rows import CHANNEL
 from brain.web.requests import require_readable
@@ -21,7 +23,39 @@ from brain.web.services import Services
 MOST_TASKS = 200
 
 
-def routes(services: Services) -> list[Route]:
+class ListedTask(BaseModel):
+    """A task; null where the table has no such column."""
+
+    id: str
+    title: str | None
+    agent: str | None
+    status: str | None
+    progress: int | float | None
+    total_steps: Any
+    step_name: Any
+    started_at: str | None
+    completed_at: str | None
+    updated_at: str | None
+    error: str | None
+
+
+class TaskList(BaseModel):
+    """The tasks that were updated last, newest first."""
+
+    tasks: list[ListedTask]
+
+
+LIST = Operation(
+    id="getTasks",
+    summary=f"The {MOST_TASKS} tasks that were updated last",
+    tag="cecelia",
+    right=Right.READING,
+    responses={200: TaskList},
+    errors=(401, 403, 404, 503),
+)
+
+
+def routes(services: Services) -> list[DescribedRoute]:
     """Return the endpoint, which reads through the pool in the request's state."""
     shared: SingleFlight[str | None, str | None] = SingleFlight("recent tasks")
     seconds = services.settings.table_timeout_seconds
@@ -40,4 +74,4 @@ def routes(services: Services) -> list[Route]:
             raise HTTPException(404, f"public.tasks is not watched on the channel {CHANNEL}")
         return json_response({"tasks": orjson.Fragment(text)})
 
-    return [Route("/api/brain/tasks", tasks)]
+    return [DescribedRoute("/api/brain/tasks", tasks, LIST)]

@@ -47,12 +47,25 @@ class Cecelia(System):
     }
 
     def profiles(self, schemas: ChannelSchemas) -> Sequence[Profile]:
-        return [Profile(BaseFormat(schemas, "Connected to Cecelia Brain"), (CHANNEL,))]
+        return [
+            Profile(
+                BaseFormat(schemas, "Connected to Cecelia Brain"),
+                (CHANNEL,),
+                summary="Tasks as runs, rows of other watched tables, and published messages",
+            )
+        ]
 
     def routes(self, services: Services) -> Sequence[BaseRoute]:
         return [
             *api.routes(services),
-            static_route("/tasks.js", STATIC / "tasks.js", "text/javascript"),
+            static_route(
+                "/tasks.js",
+                STATIC / "tasks.js",
+                "text/javascript",
+                id="getTasksScript",
+                summary="The script of the page of tasks",
+                tag=self.name,
+            ),
         ]
 
     async def insert_samples(self, connection: asyncpg.Connection) -> str | None:

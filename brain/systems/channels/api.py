@@ -8,17 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 import brain
 from brain.database.publish import publish
+from brain.description.routes import DescribedRoute
 from brain.message.json_text import split_object, text_of
+from brain.systems.channels.api_models import (
+    BROADCAST,
+    BROADCAST_TO_ALL,
+    INFO,
+    STATISTICS,
+    SUBSCRIBERS,
+    Broadcast,
+    Broadcasted,
+    BroadcastedToAll,
+    BroadcastToAll,
+    Info,
+    Statistics,
+    Subscribers,
+)
 from brain.systems.channels.broadcast import broadcast
 from brain.systems.channels.wire_format import (
     CLIENT_TIMEOUT_SECONDS,
@@ -29,29 +42,6 @@ from brain.systems.channels.wire_format import (
 from brain.web.requests import authenticate, authorize, exact_members, parse_body, require_readable
 from brain.web.responses import json_response
 from brain.web.services import Services
-
-Name = Annotated[str, Field(min_length=1, max_length=255)]
-
-
-class Broadcast(BaseModel):
-    """A message for the subscribers of a channel."""
-
-    channel: Name
-    message: Any
-    type: Name = "message"
-
-
-class BroadcastToAll(BaseModel):
-    """
-    A message for every client of channels, whatever it has subscribed to.
-
-    It may be flat: fields beside `type` and `data` are part of its data.
-    """
-
-    model_config = ConfigDict(extra="allow")
-
-    type: Name
-    data: Any = None
 
 
 def all_data(members: Mapping[str, str]) -> Any:
@@ -78,13 +68,13 @@ class ChannelsApi:
 
     services: Services
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[DescribedRoute]:
         return [
-            Route("/api/ws/broadcast", self._broadcast, methods=["POST"]),
-            Route("/api/ws/broadcast/all", self._broadcast_to_all, methods=["POST"]),
-            Route("/api/ws/stats", self._statistics),
-            Route("/api/ws/channels/{channel}", self._channel),
-            Route("/api/ws/info", self._info),
+            DescribedRoute("/api/ws/broadcast", self._broadcast, BROADCAST),
+            DescribedRoute("/api/ws/broadcast/all", self._broadcast_to_all, BROADCAST_TO_ALL),
+            DescribedRoute("/api/ws/stats", self._statistics, STATISTICS),
+            DescribedRoute("/api/ws/channels/{channel}", self._channel, SUBSCRIBERS),
+            DescribedRoute("/api/ws/info", self._info, INFO),
         ]
 
     async def _broadcast(self, request: Request) -> Response:
@@ -98,7 +88,7 @@ class ChannelsApi:
         await publish(request.state.pool, body.channel, body.type, message)
         count, _ = await services.cluster.subscribers(body.channel)
         return json_response(
-            {"status": "broadcasted", "channel": body.channel, "subscribers": count}
+            Broadcasted(status="broadcasted", channel=body.channel, subscribers=count)
         )
 
     async def _broadcast_to_all(self, request: Request) -> Response:
@@ -109,7 +99,7 @@ class ChannelsApi:
         body = await parse_body(request, BroadcastToAll, identity, services.authority)
         await broadcast(request.state.pool, body.type, all_data(await exact_members(request)))
         count, _ = await services.cluster.subscribers(EVERYONE)
-        return json_response({"status": "broadcasted", "connections": count})
+        return json_response(BroadcastedToAll(status="broadcasted", connections=count))
 
     async def _statistics(self, request: Request) -> Response:
         identity = await authenticate(request, self.services.authority)
@@ -119,12 +109,12 @@ class ChannelsApi:
         # Which names there are is known to those who may read them.
         channels = {name: n for name, n in found.channels.items() if access(name)}
         return json_response(
-            {
-                "total_connections": found.clients,
-                "total_users": found.users,
-                "total_channels": len(channels),
-                "channels": channels,
-            }
+            Statistics(
+                total_connections=found.clients,
+                total_users=found.users,
+                total_channels=len(channels),
+                channels=channels,
+            )
         )
 
     async def _channel(self, request: Request) -> Response:
@@ -132,19 +122,17 @@ class ChannelsApi:
         await require_readable(request, self.services.authority, channel)
         count, connections = await self.services.cluster.subscribers(channel)
         return json_response(
-            {
-                "channel": channel,
-                "subscribers": count,
-                "connection_ids": list(map(str, connections)),
-            }
+            Subscribers(
+                channel=channel, subscribers=count, connection_ids=list(map(str, connections))
+            )
         )
 
     async def _info(self, request: Request) -> Response:
         return json_response(
-            {
-                "service": "brain",
-                "version": brain.__version__,
-                "endpoints": {
+            Info(
+                service="brain",
+                version=brain.__version__,
+                endpoints={
                     "connect": "/ws/connect",
                     "channel": "/ws/channel/{name}",
                     "broadcast": "/api/ws/broadcast",
@@ -153,8 +141,8 @@ class ChannelsApi:
                     "channels": "/api/ws/channels/{channel}",
                     "test_page": "/static/websocket_test.html",
                 },
-                "channels": list(STANDARD_CHANNELS),
-                "ping_seconds": HEARTBEAT_SECONDS,
-                "timeout_seconds": CLIENT_TIMEOUT_SECONDS,
-            }
+                channels=list(STANDARD_CHANNELS),
+                ping_seconds=HEARTBEAT_SECONDS,
+                timeout_seconds=CLIENT_TIMEOUT_SECONDS,
+            )
         )

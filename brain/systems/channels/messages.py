@@ -107,6 +107,14 @@ class ChannelEvent(WireModel):
     """The columns that `data` lacks, if there are any: too large, or unreadable."""
 
 
+class BroadcastEvent(WireModel):
+    """Something was published to every client, whatever it has subscribed to."""
+
+    type: str
+    data: Any
+    timestamp: EpochSeconds
+
+
 class TaskEvent(ChannelEvent):
     """A task was inserted, updated or deleted."""
 

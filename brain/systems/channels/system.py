@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket
 
 from brain.database.migrations import Schema
+from brain.description.routes import Conversation, DescribedWebSocketRoute, path_parameter
 from brain.message.matching import Topic
 from brain.session.channel_session import SessionRequest
 from brain.system import System
@@ -20,6 +22,20 @@ from brain.web.services import Services
 from brain.web.websocket_endpoint import open_channels
 
 STATIC = Path(__file__).parent / "static"
+
+
+CONNECT = Conversation(
+    id="channels",
+    summary="Channels to subscribe to",
+    sends=ChannelsFormat.sent_models,
+    receives=ChannelsFormat.received_models,
+)
+CHANNEL = replace(
+    CONNECT,
+    id="channelsByName",
+    summary="Channels to subscribe to; one at once",
+    parameters=(path_parameter("name", "The channel that a client is subscribed to at once."),),
+)
 
 
 class Channels(System):
@@ -39,11 +55,22 @@ class Channels(System):
             await open_channels(websocket, services, request)
 
         return [
-            WebSocketRoute("/ws/connect", connect),
-            WebSocketRoute("/ws/channel/{name}", connect),
+            DescribedWebSocketRoute("/ws/connect", connect, CONNECT),
+            DescribedWebSocketRoute("/ws/channel/{name}", connect, CHANNEL),
             *ChannelsApi(services).routes(),
-            static_route("/static/websocket_test.html", STATIC / "websocket_test.html"),
             static_route(
-                "/static/websocket_test.js", STATIC / "websocket_test.js", "text/javascript"
+                "/static/websocket_test.html",
+                STATIC / "websocket_test.html",
+                id="getTestPage",
+                summary="A page to try the channels",
+                tag=self.name,
+            ),
+            static_route(
+                "/static/websocket_test.js",
+                STATIC / "websocket_test.js",
+                "text/javascript",
+                id="getTestScript",
+                summary="The script of that page",
+                tag=self.name,
             ),
         ]

@@ -23,10 +23,11 @@ from brain.message.event import Event
 from brain.message.json_text import dumps
 from brain.message.matching import INTERNAL, filter_json, parse_filter
 from brain.message.wire_format import Welcome, WireFormat
-from brain.message.wire_model import WireModel
+from brain.message.wire_model import WireModel, models_in
 from brain.systems.channels.messages import (
     AgentEvent,
     AgentHeartbeat,
+    BroadcastEvent,
     ChannelEvent,
     EpochSeconds,
     LeftEvent,
@@ -80,10 +81,11 @@ ServerMessage = Annotated[
     | AgentHeartbeat
     | LeftEvent
     | ResetEvent
-    | ChannelEvent,
+    | ChannelEvent
+    | BroadcastEvent,
     Field(union_mode="left_to_right"),
 ]
-"""Everything that these clients are sent; the last is for all other rows and messages."""
+"""Everything that these clients are sent; the last two are for all other rows and messages."""
 
 SERVER_MESSAGE: TypeAdapter[ServerMessage] = TypeAdapter(ServerMessage)
 
@@ -118,6 +120,8 @@ class ChannelsFormat(WireFormat):
     """Speaks with the clients of `/ws/connect` and `/ws/channel/{name}`."""
 
     name = "channels"
+    sent_models = models_in(ServerMessage)
+    received_models = (ChannelFrame, HeartbeatFrame, AuthFrame)
     heartbeat_seconds = HEARTBEAT_SECONDS
     client_timeout_seconds = CLIENT_TIMEOUT_SECONDS
 

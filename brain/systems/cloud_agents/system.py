@@ -16,6 +16,9 @@ from brain.web.websocket_endpoint import Profile
 CHANNELS = ("tasks", "agents", "messages", "notifications", "presence")
 
 
+SUMMARY = "What `/ws` sends, and agents, chats, notifications and presence"
+
+
 class CloudAgents(System):
     """Agents, chats, notifications and presence."""
 
@@ -27,4 +30,6 @@ class CloudAgents(System):
     def profiles(self, schemas: ChannelSchemas) -> Sequence[Profile]:
         wire_format = CloudAgentsFormat(schemas, "Connected to Cecelia Brain")
         bare = CloudAgentsFormat(schemas, greeting=None)
-        return [Profile(wire_format, CHANNELS, parameter="token", bare_format=bare)]
+        return [
+            Profile(wire_format, CHANNELS, parameter="token", bare_format=bare, summary=SUMMARY)
+        ]

@@ -14,7 +14,7 @@ from typing import Annotated, Literal, assert_never
 import orjson
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from brain.message.base_format import BaseFormat
+from brain.message.base_format import BaseFormat, Echo
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.client_frames import UNKNOWN_FORMAT, AuthFrame, ClientFrame, HeartbeatFrame
 from brain.message.commands import Command, Reauthenticate, Refuse, Reply, SetPresence
@@ -25,7 +25,7 @@ from brain.message.row import Row
 from brain.message.row_messages import omitted
 from brain.message.timestamps import iso_milliseconds
 from brain.message.wire_format import Welcome
-from brain.message.wire_model import Timestamp, WireModel
+from brain.message.wire_model import Timestamp, WireModel, models_in
 from brain.systems.shared_tables.agents import rows as agents
 
 Level = Literal["info", "success", "warning", "error"]
@@ -33,6 +33,8 @@ Presence = Literal["online", "away", "busy", "offline"]
 
 
 class AuthData(WireModel):
+    """Whether the token is valid."""
+
     success: bool
     userId: str | None = None
     error: str | None = None
@@ -62,16 +64,22 @@ class ChatMessageData(WireModel):
 
 
 class NotificationData(WireModel):
+    """What a notification says."""
+
     level: Level
     message: str
 
 
 class UserPresenceData(WireModel):
+    """Who is present."""
+
     userId: str
     status: Presence
 
 
 class ErrorData(WireModel):
+    """What is wrong."""
+
     error: str
 
 
@@ -164,6 +172,7 @@ class CloudAgentsFormat(BaseFormat):
     """Speaks with the clients of `/ws?token=…`."""
 
     name = "cloud_agents"
+    received_models = (HeartbeatFrame, PresenceFrame, AuthFrame)
     heartbeat_seconds = 30.0
     client_timeout_seconds = 60.0
 
@@ -173,6 +182,8 @@ class CloudAgentsFormat(BaseFormat):
         """`greeting` is the text of `connected`; None: the clients are not sent that message."""
         super().__init__(schemas, greeting or "")
         self._is_greeted = greeting is not None
+        theirs = [model for model in self.sent_models if model is not Echo]
+        self.sent_models = [*models_in(OwnMessage), *theirs]
 
     def greet(self, welcome: Welcome) -> Iterator[str]:
         if welcome.user is None:

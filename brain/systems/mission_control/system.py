@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from starlette.routing import BaseRoute, WebSocketRoute
+from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket
 
 from brain.database.migrations import Schema
+from brain.description.routes import Conversation, DescribedWebSocketRoute, Right
 from brain.errors import AccessUndecided
 from brain.session.channel_session import SessionRequest
 from brain.system import System
@@ -20,6 +21,15 @@ from brain.web.services import Services
 from brain.web.websocket_endpoint import open_channels
 
 CHANNELS = ("agents", "sessions")
+
+
+CONVERSATION = Conversation(
+    id="missionControl",
+    summary="The status of agents, and the activity of their sessions",
+    sends=MissionControlFormat.sent_models,
+    receives=MissionControlFormat.received_models,
+    right=Right.TOKEN,
+)
 
 
 class MissionControl(System):
@@ -44,4 +54,4 @@ class MissionControl(System):
                 request = SessionRequest(wire_format, CHANNELS)
                 await open_channels(websocket, services, request, identity)
 
-        return [WebSocketRoute("/", connect), *health.routes(services)]
+        return [DescribedWebSocketRoute("/", connect, CONVERSATION), *health.routes(services)]

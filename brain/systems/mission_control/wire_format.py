@@ -23,7 +23,7 @@ from brain.message.json_text import dumps
 from brain.message.row_messages import omitted
 from brain.message.timestamps import epoch_milliseconds
 from brain.message.wire_format import WireFormat
-from brain.message.wire_model import WireModel
+from brain.message.wire_model import WireModel, models_in
 from brain.systems.shared_tables.agents import rows as agents
 
 PUBLISHED = {agents.CHANNEL: "agent:status", "sessions": "session:activity"}
@@ -59,6 +59,8 @@ class SessionActivity(WireModel):
 
 
 class Moment(WireModel):
+    """When it was sent."""
+
     timestamp: EpochMilliseconds
 
 
@@ -86,6 +88,8 @@ class Heartbeat(WireModel):
 
 
 class ErrorPayload(WireModel):
+    """What is wrong."""
+
     error: str
     timestamp: EpochMilliseconds
 
@@ -117,6 +121,8 @@ class MissionControlFormat(WireFormat):
     """Speaks with the clients of `/`."""
 
     name = "mission_control"
+    sent_models = models_in(ServerMessage)
+    received_models = (AuthFrame,)
     heartbeat_seconds = 30.0
     going_away_code = CloseCode.GOING_AWAY
 

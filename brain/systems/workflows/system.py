@@ -22,4 +22,4 @@ class Workflows(System):
 
     def routes(self, services: Services) -> Sequence[BaseRoute]:
         """Return the addresses of feeds below `/api/v1`, where its own hooks look for them."""
-        return feeds.routes(services, ws="/api/v1/ws", api="/api/v1")
+        return feeds.routes(services, ws="/api/v1/ws", api="/api/v1", system=self.name)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from brain.errors import RowNotShown
 from brain.message.base_format import Text
 from brain.message.channel_schema import ChannelSchema
@@ -40,6 +42,8 @@ class Run(WireModel):
     type: RunType
     data: TaskData
     timestamp: Timestamp
+    omitted: list[str] = Field(default_factory=list)
+    """The columns that the row lacks, if there are any: too large, or unreadable."""
 
 
 class RunTruncated(WireModel):
@@ -52,6 +56,8 @@ class RunTruncated(WireModel):
 
 class RunSchema(ChannelSchema):
     """How rows of `tasks` are named and shown."""
+
+    models = (Run, RunTruncated)
 
     def __init__(self) -> None:
         super().__init__(CHANNEL)

@@ -1,0 +1,89 @@
+"""Gives filters of subscriptions the types of columns of watched tables, and follows these."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import asyncpg
+
+from brain.database.connection import DATABASE_ERRORS, explain
+from brain.database.row_conditions import bind_condition
+from brain.database.single_flight import SingleFlight
+from brain.database.watch_follower import WatchFollower
+from brain.errors import LogUnavailable
+from brain.message.condition import EVERYTHING, Condition
+from brain.problems import Problems
+
+# How often it is looked whether columns have other types: PostgreSQL tells nobody.
+LOOK_SECONDS = 3.0
+
+TYPES = "SELECT channel, types FROM brain.filter_types()"
+
+
+def ignore(channels: frozenset[str]) -> None:
+    """Do nothing when the columns of channels change."""
+
+
+class FilterBinder(WatchFollower):
+    """
+    Binds conditions, and knows when they have to be bound again.
+
+    Nothing is read before the first condition is bound.
+    """
+
+    poll_seconds = LOOK_SECONDS
+
+    def __init__(
+        self,
+        timeout_seconds: float,
+        problems: Problems | None = None,
+        on_change: Callable[[frozenset[str]], None] = ignore,
+    ) -> None:
+        """`on_change` is called with the channels whose columns are others than before."""
+        super().__init__("filters", timeout_seconds, problems)
+        self._on_change = on_change
+        self._types: Mapping[str, int] | None = None
+        """What identifies the columns of each channel and their types."""
+        self._is_used = asyncio.Event()
+        self._binding: SingleFlight[tuple[str, Condition], Condition] = SingleFlight("filter")
+
+    async def run(self) -> None:
+        await self._is_used.wait()
+        await super().run()
+
+    async def bind(self, channel: str, condition: Condition) -> Condition:
+        """
+        Return a parsed condition with the types that the columns of a channel have now.
+
+        Raises `FilterRefused` and `LogUnavailable`.
+        """
+        if condition == EVERYTHING:
+            return condition
+        self._is_used.set()
+        try:
+            if self._types is None:
+                await self._read()  # otherwise a change after this would not be noticed
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self._binding.run_later(
+                    (channel, condition), partial(self._bind, channel, condition)
+                )
+        except DATABASE_ERRORS as error:
+            self._problems.report("filters", f"cannot be looked up: {explain(error)}")
+            raise LogUnavailable("the filter cannot be looked up at the moment") from error
+
+    async def _bind(self, channel: str, condition: Condition) -> Condition:
+        if self._pool is None:
+            raise TimeoutError
+        async with asyncio.timeout(self._timeout_seconds):
+            return await bind_condition(self._pool, channel, condition)
+
+    async def _replace(self, pool: asyncpg.Pool) -> None:
+        former = self._types
+        self._types = {row["channel"]: row["types"] for row in await pool.fetch(TYPES)}
+        if former is not None:
+            either = former.keys() | self._types.keys()
+            changed = {one for one in either if former.get(one) != self._types.get(one)}
+            if changed:
+                self._on_change(frozenset(changed))
