@@ -32,7 +32,8 @@ INFO = (
     " document describes: `send` is what it sends. A client ignores types, ops and keys that it"
     " does not know. The other addresses are in /openapi.json."
 )
-TOKENS = [{"$ref": f"#/components/securitySchemes/{name}"} for name in SECURITY_SCHEMES]
+SCHEMES = {"ws": ("bearer", "token"), "http": ("bearer", "ticket")}
+"""Where the token may be, by protocol: the names of `SECURITY_SCHEMES`."""
 Protocol = Literal["ws", "http"]
 SERVERS: Mapping[Protocol, str] = {"ws": "websocket", "http": "http"}
 """The names of the servers, by protocol."""
@@ -95,14 +96,19 @@ def servers_of(
 ) -> dict[str, Any]:
     """Return a server for each protocol that is used."""
     used = {place.protocol for place in places_of(routes)}
-    more: dict[str, Any] = {"security": TOKENS} if needs_token else {}
-    if server.prefix:
-        more["pathname"] = server.prefix
+    more: dict[str, Any] = {"pathname": server.prefix} if server.prefix else {}
     return {
-        name: {"host": server.host, "protocol": server.scheme(protocol)} | more
+        name: {"host": server.host, "protocol": server.scheme(protocol)}
+        | ({"security": tokens(protocol)} if needs_token else {})
+        | more
         for protocol, name in SERVERS.items()
         if protocol in used
     }
+
+
+def tokens(protocol: str) -> list[dict[str, str]]:
+    """Return where the token may be."""
+    return [{"$ref": f"#/components/securitySchemes/{name}"} for name in SCHEMES[protocol]]
 
 
 def channel(place: Place, schemas: Schemas) -> dict[str, Any]:
@@ -141,7 +147,7 @@ def operations_of(place: Place, schemas: Schemas, *, needs_token: bool) -> dict[
         if place.protocol == "http":
             one["bindings"] = {"http": request_binding(conversation, "0.3.0")}
         if conversation.right is Right.TOKEN and needs_token:
-            one["security"] = TOKENS
+            one["security"] = tokens(place.protocol)
     return found
 
 

@@ -52,7 +52,7 @@ def parsed(packages: Packages, document: dict[str, Any]) -> tuple[list[Any], lis
 
 @pytest.mark.parametrize("systems", ["all", "none"])
 def test_the_document_is_valid(packages: Packages, systems: str) -> None:
-    document = asyncapi([*application(SYSTEMS[systems]).routes, stream()])
+    document = asyncapi(application(SYSTEMS[systems]).routes)
 
     operations, wrong = parsed(packages, document)
 
@@ -93,7 +93,7 @@ def test_every_websocket_is_described_and_every_description_is_of_a_websocket(
     channels = asyncapi(app.routes)["channels"].values()
     sockets = {route.path for route in app.routes if isinstance(route, WebSocketRoute)}
 
-    assert {channel["address"] for channel in channels} == sockets
+    assert {channel["address"] for channel in channels} == sockets | {"/sse"}
 
 
 def test_the_parameters_of_every_address_are_described() -> None:
@@ -160,7 +160,7 @@ def test_messages_that_are_no_json_are_text() -> None:
 
 
 def test_the_server_is_that_of_a_url() -> None:
-    routes = [*application([]).routes, stream()]
+    routes = application([]).routes
     server = ServerUrl("example.org", is_secure=True, prefix="/brain")
 
     assert asyncapi_document(routes, server, needs_token=False)["servers"] == {
@@ -173,8 +173,9 @@ def test_a_token_is_needed_only_where_tokens_are_needed() -> None:
     routes = application().routes
     guarded, free = asyncapi(routes), asyncapi(routes, needs_token=False)
 
-    tokens = [{"$ref": f"#/components/securitySchemes/{name}"} for name in ("bearer", "token")]
-    assert guarded["servers"]["websocket"]["security"] == tokens
+    for server, names in {"websocket": ["bearer", "token"], "http": ["bearer", "ticket"]}.items():
+        tokens = [{"$ref": f"#/components/securitySchemes/{name}"} for name in names]
+        assert guarded["servers"][server]["security"] == tokens
     needing = {name for name, one in guarded["operations"].items() if "security" in one}
     assert needing == {"missionControlSend", "missionControlReceive"}
     assert "security" not in free["servers"]["websocket"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -721,6 +722,41 @@ async def test_what_cannot_be_published_is_named_with_its_argument(
     arguments: list[str], line: str
 ) -> None:
     assert (await refused("publish", *arguments, status=2)).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("command", "server"),
+    [
+        ("openapi", [{"url": "https://example.org/brain"}]),
+        (
+            "asyncapi",
+            {
+                "websocket": {"host": "example.org", "protocol": "wss", "pathname": "/brain"},
+                "http": {"host": "example.org", "protocol": "https", "pathname": "/brain"},
+            },
+        ),
+    ],
+)
+async def test_documents_are_printed_without_a_database(
+    command: str, server: object, home: dict[str, str]
+) -> None:
+    url = ("--server", "https://example.org/brain/")
+    every = await brain(command, *url, "--systems", "all", **home)
+    one = await brain(command, "--systems", "workflows", BRAIN_PORT="5299", **home)
+
+    assert (every.status, every.stderr, one.status, one.stderr) == (0, "", 0, "")
+    document, smaller = json.loads(every.stdout), json.loads(one.stdout)
+    assert document["servers"] == server
+    assert "localhost:5299" in json.dumps(smaller["servers"])
+    assert document["components"]["schemas"].keys() > smaller["components"]["schemas"].keys()
+    assert not Path(home["XDG_DATA_HOME"]).exists()
+
+
+@pytest.mark.parametrize("command", ["asyncapi", "openapi"])
+async def test_what_is_no_url_of_a_server_is_refused(command: str) -> None:
+    line = await refused(command, "--server", "example.org", status=2)
+
+    assert line.startswith("Invalid value for '--server': it should be like https://")
 
 
 async def test_a_role_that_may_do_nothing_but_publish_can(

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from urllib.parse import urljoin
 
 import asyncpg
 import pytest
@@ -143,6 +144,16 @@ async def test_http_passes_with_the_path(proxy: RunningProxy) -> None:
         response = await client.get(f"{proxy.https}/api/brain/snapshot/orders")
     assert (response.http_version, response.status_code) == ("HTTP/2", 200)
     assert response.json()["rows"] == []
+
+
+async def test_the_documents_have_the_address_of_the_proxy(proxy: RunningProxy) -> None:
+    async with AsyncClient(trust_env=False, verify=proxy.certificates) as client:
+        openapi = await client.get(f"{proxy.https}/openapi.json")
+        asyncapi = await client.get(f"{proxy.https}/asyncapi.json")
+        server = urljoin(str(openapi.url), openapi.json()["servers"][0]["url"])
+        assert (await client.get(f"{server.removesuffix('/')}/healthz")).status_code == 200
+    found = asyncapi.json()["servers"]["websocket"]
+    assert f"{found['protocol']}://{found['host']}{found['pathname']}" == proxy.wss
 
 
 async def test_clients_resume_after_a_restart_of_brain(

@@ -330,10 +330,14 @@ def test_the_asyncapi_document_has_the_address_that_a_proxy_forwards(
     plain = client.get("/asyncapi.json")
     found = client.get("/asyncapi.json", headers={"x-forwarded-prefix": prefix})
 
-    assert plain.json()["servers"]["websocket"] == {"host": "localhost", "protocol": "ws"}
+    servers = {
+        "websocket": {"host": "localhost", "protocol": "ws"},
+        "http": {"host": "localhost", "protocol": "http"},
+    }
+    assert plain.json()["servers"] == servers
     assert found.json() == {
         **plain.json(),
-        "servers": {"websocket": {"host": "localhost", "protocol": "ws"} | path},
+        "servers": {name: server | path for name, server in servers.items()},
     }
     assert (found.headers["etag"] != plain.headers["etag"]) == bool(path)
     assert "X-Forwarded-Prefix" in found.headers["vary"]
