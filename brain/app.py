@@ -26,6 +26,7 @@ from brain.auth.tickets import Tickets
 from brain.database.connection import opened_pool
 from brain.database.filter_binder import FilterBinder
 from brain.database.history import HistoryReader
+from brain.database.pages import PageReader
 from brain.database.publish import publish_for_client
 from brain.database.retention import trim_log
 from brain.database.snapshot import SnapshotReader
@@ -165,6 +166,9 @@ def create_app(
     cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)
     hosts, origins = hosts_of(settings), Origins(settings.allowed_origins)
     admission = Admission(authority, ConnectionLimiter(quotas(settings)), origins)
+    access = TableAccess(
+        settings.snapshot_bytes, settings.table_timeout_seconds, problems, on_tick=source.look
+    )
     services = Services(
         settings=settings,
         database_url=url,
@@ -186,9 +190,7 @@ def create_app(
         presence=presence,
         cluster=cluster,
         problems=problems,
-        snapshots=SnapshotReader(
-            TableAccess(settings.snapshot_bytes, settings.table_timeout_seconds, problems)
-        ),
+        snapshots=SnapshotReader(access),
     )
 
     @asynccontextmanager
@@ -245,6 +247,7 @@ def create_app(
                         hub,
                         history,
                         partial(services.snapshots.read, pool),
+                        partial(PageReader(access).read, pool),
                         partial(publish_for_client, pool, settings.database_timeout_seconds),
                         transactions,
                     ),

@@ -17,8 +17,9 @@ from brain.database.table import OF_THE_TABLE, ROWS, WAYS, pages
 from brain.errors import BrainError, CursorLost
 from brain.message.cursor import Cursor
 from brain.message.json_text import key_text
-from brain.message.page import Page, PageRequest, RowPlace
-from brain.message.subscription_encoding import key_of
+from brain.message.page import KeyedRow, Page, PageRequest, RowPlace
+from brain.message.row import key_of
+from brain.message.snapshot import LEAST_BYTES_PER_SECOND, READ_SECONDS
 
 # A page ends with the row by which it has more.
 PAGE_BYTES = 64 * 1024
@@ -129,7 +130,7 @@ class PageReading:
             )
             return self._page_of(request, [record["data"] for record in records], order)
         reservation = Reservation(self._memory)
-        rows: list[tuple[str, str]] = []
+        rows: list[KeyedRow] = []
         most = self._memory.most_bytes
         try:
             async for part in pages(connection, end_at, ROWS, statement, most):
@@ -138,11 +139,12 @@ class PageReading:
         except BaseException:
             reservation.release()
             raise
-        return Page(tuple(rows), self._cursor, None, reservation)
+        seconds = READ_SECONDS + reservation.bytes / LEAST_BYTES_PER_SECOND
+        return Page(tuple(rows), self._cursor, None, reservation, seconds)
 
     def _page_of(self, request: PageRequest, texts: Sequence[str], order: str) -> Page:
         reservation = Reservation(self._memory)
-        rows: list[tuple[str, str]] = []
+        rows: list[KeyedRow] = []
         try:
             for text in texts:
                 self._add(request, text, rows, reservation)
@@ -160,7 +162,7 @@ class PageReading:
         self,
         request: PageRequest,
         text: str,
-        rows: list[tuple[str, str]],
+        rows: list[KeyedRow],
         reservation: Reservation,
     ) -> None:
         assert self._table is not None

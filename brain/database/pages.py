@@ -146,7 +146,7 @@ class PageReader:
         """Read at least one page of a batch, or fail all of it."""
         channel = next(iter(batch)).channel
         try:
-            tables, _ = await self._access.watched(pool, frozenset({channel}))
+            tables = await self._access.watched(pool, frozenset({channel}))
             attempt = partial(self._attempt, pool, tables, group, batch)
             await self._access.run(pool, tables, [group.name], attempt, channel=channel)
         except NoMemory:

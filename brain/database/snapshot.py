@@ -15,7 +15,7 @@ from brain.database.memory import NoMemory, Reservation
 from brain.database.reader_session import ReaderSession
 from brain.database.single_flight import SingleFlight
 from brain.database.table import read_rows
-from brain.database.table_access import Keys, TableAccess, Tables
+from brain.database.table_access import TableAccess, Tables
 from brain.message.matching import RowAccess
 from brain.message.snapshot import LEAST_BYTES_PER_SECOND, READ_SECONDS, Snapshot
 
@@ -45,24 +45,21 @@ class SnapshotReader:
 
         Raises `SnapshotTooLarge` and `LogUnavailable`.
         """
-        watched, keys = await self._access.watched(pool, channels)
+        watched = await self._access.watched(pool, channels)
         tables = {channel: watched[channel] for channel in sorted(watched)}
         allowed = {one: rows[one].allowed if one in rows else None for one in tables}
         key = frozenset(allowed.items())
-        snapshot = await self._shared.run(key, partial(self._read, pool, tables, allowed, keys))
+        snapshot = await self._shared.run(key, partial(self._read, pool, tables, allowed))
         return snapshot if channels == tables.keys() else replace(snapshot, channels=channels)
 
-    async def _read(
-        self, pool: asyncpg.Pool, tables: Tables, allowed: Allowed, keys: Keys
-    ) -> Snapshot:
+    async def _read(self, pool: asyncpg.Pool, tables: Tables, allowed: Allowed) -> Snapshot:
         """Read tables, again while one is locked, or while other snapshots take the memory."""
         give_up_at: float | None = None
         while True:
             try:
-                snapshot = await self._access.run(
+                return await self._access.run(
                     pool, tables, tables or (None,), partial(self._attempt, pool, tables, allowed)
                 )
-                return replace(snapshot, keys=keys)
             except NoMemory as error:
                 give_up_at = give_up_at or time.monotonic() + self._access.table_seconds
                 # One more, for what the attempt gave back itself.

@@ -11,7 +11,6 @@ from collections.abc import (
     Hashable,
     Iterable,
     Mapping,
-    Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -51,16 +50,13 @@ WATCHED = """
     SELECT channel, brain.repaired((
                SELECT string_agg('ONLY ' || c.oid::regclass::text, ', ')
                  FROM pg_class c WHERE c.oid IN (SELECT brain.partition_tree(w.relation))
-           )) AS expression,
-           CASE WHEN key_columns <@ columns THEN key_columns END AS key_columns
+           )) AS expression
       FROM brain.watched w
      WHERE CASE WHEN brain.repaired(channel) = channel
                 THEN convert_to(channel, 'UTF8') = ANY ($1::bytea[]) END
 """
 Tables = Mapping[str, str | None]
 """Per channel its table and partitions, as in a FROM clause; None if it was dropped."""
-Keys = Mapping[str, Sequence[str] | None]
-"""Per channel the columns of the primary key; None if not all of them are watched."""
 
 Outcome = TypeVar("Outcome")
 
@@ -97,23 +93,20 @@ class TableAccess:
         self._on_tick = on_tick
         self._ticking = asyncio.Lock()
         self._trying_locks = asyncio.Lock()
-        self._watched: SingleFlight[frozenset[str], tuple[Tables, Keys]] = SingleFlight(
-            "watched tables"
-        )
+        self._watched: SingleFlight[frozenset[str], Tables] = SingleFlight("watched tables")
         self._locked: SingleFlight[str | None, bool] = SingleFlight("locked table")
 
-    async def watched(self, pool: asyncpg.Pool, channels: frozenset[str]) -> tuple[Tables, Keys]:
+    async def watched(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Tables:
         """Return the tables that are watched on channels now. Raises `LogUnavailable`."""
         try:
             return await self._watched.run_later(channels, partial(self._query, pool, channels))
         except DATABASE_ERRORS as error:
             raise self.disconnected(error) from error
 
-    async def _query(self, pool: asyncpg.Pool, channels: frozenset[str]) -> tuple[Tables, Keys]:
+    async def _query(self, pool: asyncpg.Pool, channels: frozenset[str]) -> Tables:
         names = [channel.encode(errors="surrogatepass") for channel in channels]
         records = await pool.fetch(WATCHED, names, timeout=self.table_seconds)
-        tables = {record["channel"]: record["expression"] for record in records}
-        return tables, {record["channel"]: record["key_columns"] for record in records}
+        return {record["channel"]: record["expression"] for record in records}
 
     async def run(
         self,

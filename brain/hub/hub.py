@@ -158,6 +158,18 @@ class Hub:
         self._feed(subscriber)
         return True
 
+    def missed(self, after: Cursor, until: Cursor) -> Sequence[Event] | None:
+        """
+        Return the next few events after a place, up to another one; none are left if it is empty.
+
+        None: the ring does not hold them, or this hub has not come as far.
+        """
+        number = self._ring.number_after(after)
+        if number is None or self.cursor.place < until.place:
+            return None
+        events = self._ring.since(number, CHUNK_EVENTS)
+        return [event for event in events if event.cursor.place <= until.place]
+
     def resume_once_reached(self, subscriber: Subscriber) -> None:
         """Go on after the subscriber's cursor, which this hub has not reached yet."""
         subscriber.position = self._next

@@ -77,6 +77,7 @@ class BatchSource:
         self._missing_since: float | None = None
         """Since when something that Brain needs is missing in the database."""
         self._live = asyncio.Event()
+        self._notifications: Notifications | None = None
         self._has_read = False
         """True once the log was read over the present connections."""
         self._connections = 0
@@ -92,6 +93,11 @@ class BatchSource:
             reconnections=max(0, self._connections - 1),
             cursor=self._cursor,
         )
+
+    def look(self) -> None:
+        """Read the log at once: a tick was cut, of which nothing notifies."""
+        if self._notifications is not None:
+            self._notifications.wake()
 
     async def batches(self) -> AsyncIterator[Batch]:
         """
@@ -109,6 +115,7 @@ class BatchSource:
                     notifications = Notifications(
                         listening, self._settings.database_timeout_seconds
                     )
+                    self._notifications = notifications
                     log = Log(reading, self._settings.database_timeout_seconds, self._problems)
                     async for batch in self._follow(notifications, log):
                         yield batch

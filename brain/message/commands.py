@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from brain.message.condition import EVERYTHING, Condition
 from brain.message.error_codes import ErrorCode
 from brain.message.matching import Filter
+from brain.message.page import MOST_ROWS
 
 RequestId = str | None
 """By which a client recognises the answer to a frame, where its format has that."""
@@ -50,6 +51,11 @@ class OpenSubscription:
     """Whose columns have no types yet."""
     has_number_strings: bool = False
     wants_snapshot: bool = False
+    """It gets the rows of the table when it comes without a cursor, and after a reset."""
+    is_exact: bool = False
+    """They are those of one moment."""
+    page_rows: int = MOST_ROWS
+    """Otherwise, how many of them are read at one moment."""
     after: str | None = None
     """The text of a cursor: it gets everything since then first."""
     key_json: str | None = None

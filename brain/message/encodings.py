@@ -6,6 +6,7 @@ from functools import lru_cache
 
 from brain.message.rendering import Encoding, Framing
 from brain.message.subscription_encoding import SubscriptionEncoding
+from brain.message.v1_format import SNAPSHOT
 from brain.message.wire_format import SubscriptionFormat, WireFormat
 from brain.problems import Problems
 
@@ -18,3 +19,9 @@ def encoding_of(
     if isinstance(wire_format, SubscriptionFormat):
         return SubscriptionEncoding(wire_format, framing, problems or Problems())
     return Encoding(wire_format, framing, problems or Problems())
+
+
+@lru_cache(maxsize=256)
+def page_encoding_of(framing: Framing, problems: Problems | None = None) -> SubscriptionEncoding:
+    """Return the one encoding for clients of brain.v1 that are sent the rows of a table."""
+    return SubscriptionEncoding(SNAPSHOT, framing, problems or Problems())

@@ -33,9 +33,8 @@ from brain.errors import RowNotShown
 from brain.message.comparison_keys import NoKey, RowValues
 from brain.message.condition import EVERYTHING, Condition, Verdict
 from brain.message.condition_binding import comparisons
-from brain.message.equality_index import EqualityIndex, columns_in
+from brain.message.equality_index import EqualityIndex
 from brain.message.event import Event, Operation
-from brain.message.json_text import key_text, scalar
 from brain.message.lookups import split
 from brain.message.matching import Match, Topic
 from brain.message.row import Row
@@ -264,16 +263,6 @@ class Verdicts:
 
 def values_of(row: Row | None, omitted: tuple[str, ...] | None) -> RowValues | None:
     return None if row is None else RowValues(row, omitted)
-
-
-def selects(topic: Topic, key: str, row: Row) -> bool:
-    """Return True if a row of the topic's channel, with this key, is part of it, rules apart."""
-    if topic.key is not None and topic.key != key_text(key):
-        return False
-    values = columns_in(row, tuple(name for name, _, _ in topic.where))
-    if values != tuple(scalar(value) for _, value, _ in topic.where):
-        return False
-    return topic.condition.verdict(RowValues(row, None)) is True
 
 
 def undecided_columns(condition: Condition, event: Event) -> list[str]:

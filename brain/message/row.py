@@ -77,3 +77,9 @@ class Row:
             except ValueError as error:
                 raise RowNotShown(str(error)) from error
         return self._columns
+
+
+def key_of(row: str, columns: Iterable[str]) -> str:
+    """Return the JSON of the primary key, as events have it, of a row with all its columns."""
+    values = Row(row)
+    return f"[{', '.join(values.text(name) for name in columns)}]"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from brain.message.cursor import Cursor
@@ -29,8 +29,6 @@ class Snapshot:
     """The memory of the rows: it ends with the last snapshot that has it."""
     read_seconds: float = READ_SECONDS
     """How long a client may take to read it: it must not keep the memory for ever."""
-    keys: Mapping[str, Sequence[str] | None] = field(default_factory=dict)
-    """Per channel the columns of the primary key; None if the rows lack one of them."""
     frames: dict[object, bytes] = field(default_factory=dict, compare=False, repr=False)
     """The latest of its messages as frames, per encoding and part."""
 

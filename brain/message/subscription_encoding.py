@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
 
-from brain.errors import LogUnavailable
+from brain.message.cursor import Cursor
 from brain.message.event import Event
-from brain.message.filter_index import selects
 from brain.message.matching import Match, is_reset
+from brain.message.page import Page, parts_of
 from brain.message.rendering import MOST_FRAMES, Encoding, Framing
-from brain.message.row import Row
 from brain.message.run import MatchedRun, Run
-from brain.message.snapshot import Part, Snapshot, parts_of
 from brain.message.subscription_set import SubscriptionSet
 from brain.message.topic_handle import TopicHandle
 from brain.message.wire_format import SubscriptionFormat
@@ -44,7 +41,8 @@ class SubscriptionEncoding(Encoding):
             text = self._format.render_for(handle, event, match, is_last=is_last)
             if text is not None:
                 # A client that is cut before it has the state again has to get the reset again.
-                frame = self.framing.frame(text, None if is_reset(event, match) else event.cursor)
+                cursor = None if is_reset(event, match) else self._cursor(event)
+                frame = self.framing.frame(text, cursor)
         except Exception as error:
             # One event that cannot be rendered must not hold up all others.
             self._report(event, f"{type(error).__name__}: {error}", error)
@@ -54,40 +52,26 @@ class SubscriptionEncoding(Encoding):
 
     def encode_commit(self, event: Event) -> bytes:
         """Return the frame that the transaction of `event`, its last one, has ended."""
-        return self.framing.frame(self._format.render_commit(event), event.cursor)
+        return self.framing.frame(self._format.render_commit(event), self._cursor(event))
 
-    def encode_snapshot(
-        self, snapshot: Snapshot, subscriptions: SubscriptionSet, now: datetime
-    ) -> Iterator[bytes]:
-        """Yield the frames of `snapshot`; raises `LogUnavailable` if its rows have no key."""
-        for handle in subscriptions.handles:
-            channel = handle.topic.channel
-            rows, key = snapshot.tables.get(channel, []), snapshot.keys.get(channel)
-            if key is None and rows:
-                text = f"{channel} has no snapshot: not all columns of its primary key are watched"
-                raise LogUnavailable(text)
-            for part in parts_of(Snapshot({channel: rows}, snapshot.cursor)):
-                frame = self._encode_rows(snapshot, handle, part, key or ())
-                if frame is not None:
-                    yield frame
-            text = self._format.render_snapshot_end(handle, snapshot.cursor)
-            yield self.framing.frame(text, snapshot.cursor)
+    def _cursor(self, event: Event) -> Cursor | None:
+        return event.cursor if self._format.has_cursors else None
 
-    def _encode_rows(
-        self, snapshot: Snapshot, handle: TopicHandle, part: Part, key_columns: Sequence[str]
-    ) -> bytes | None:
-        """Return the frame of a part, made once for clients that are sent it at the same time."""
-        name = self.name, handle.number, part.start
-        if name in snapshot.frames:
-            return snapshot.frames[name]
-        rows = [(key_of(row, key_columns), row) for row in part.rows]
-        chosen = [(key, row) for key, row in rows if selects(handle.topic, key, Row(row))]
-        if not chosen:
-            return None
-        if len(snapshot.frames) >= MOST_FRAMES:
-            del snapshot.frames[next(iter(snapshot.frames))]
-        frame = snapshot.frames[name] = self.framing.frame(self._format.render_page(handle, chosen))
-        return frame
+    def encode_page(self, handle: TopicHandle, page: Page) -> Iterator[bytes]:
+        """Yield the frames of a page, made once for clients that are sent it at the same time."""
+        for start, rows in parts_of(page.rows):
+            name = self.name, handle.number, start
+            frame = page.frames.get(name)
+            if frame is None:
+                if len(page.frames) >= MOST_FRAMES:
+                    del page.frames[next(iter(page.frames))]
+                frame = self.framing.frame(self._format.render_page(handle, rows))
+                page.frames[name] = frame
+            yield frame
+
+    def encode_snapshot_end(self, handle: TopicHandle, cursor: Cursor) -> bytes:
+        """Return the frame that a snapshot is complete."""
+        return self.framing.frame(self._format.render_snapshot_end(handle, cursor), cursor)
 
     def encoder(
         self,
@@ -103,12 +87,6 @@ class SubscriptionEncoding(Encoding):
         may have been sent a part before.
         """
         return EncodedRun(self, events, subscriptions, user, run).frames
-
-
-def key_of(row: str, columns: Sequence[str]) -> str:
-    """Return the JSON of the primary key, as events have it, of a row with all its columns."""
-    values = Row(row)
-    return f"[{', '.join(values.text(name) for name in columns)}]"
 
 
 class EncodedRun:

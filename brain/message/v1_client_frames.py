@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from brain.message.page import MOST_ROWS
+
 LONGEST_ID = 100
 LONGEST_NAME = 255
 
@@ -36,8 +38,10 @@ class SubscribeFrame(V1ClientFrame):
     """The primary key of one row; without it, all rows."""
     where: dict[str, Any] | None = None
     """The filter that a row must match."""
-    snapshot: bool = False
-    """The rows of the table come first."""
+    snapshot: bool | Literal["exact"] = False
+    """The rows of the table come first: page by page, or those of one moment."""
+    limit: int | None = Field(default=None, ge=1, le=MOST_ROWS)
+    """At most so many rows are read at one moment."""
     after: str | None = None
     """A cursor: what happened since then comes first."""
     numbers: Literal["string"] | None = None

@@ -29,6 +29,7 @@ from brain.message.matching import (
     SHOWN_CHARACTERS,
     filter_json,
 )
+from brain.message.page import MOST_ROWS
 from brain.message.v1_client_frames import (
     LONGEST_ID,
     AnyClientFrame,
@@ -93,6 +94,8 @@ def opened(frame: SubscribeFrame, text: str) -> OpenSubscription | Refuse:
             f" {LONGEST_TEXT} characters"
         )
         return Refuse(reason, "malformed", frame.id)
+    if frame.limit is not None and frame.snapshot is not True:
+        return Refuse("limit: only a snapshot has pages", "malformed", frame.id)
     try:
         where = EVERYTHING if frame.where is None else parse_condition(frame.where)
     except FilterRefused as error:
@@ -103,7 +106,9 @@ def opened(frame: SubscribeFrame, text: str) -> OpenSubscription | Refuse:
         None if key_json is None else name_of_row(key_json),
         where,
         has_number_strings=frame.numbers is not None,
-        wants_snapshot=frame.snapshot,
+        wants_snapshot=frame.snapshot is not False,
+        is_exact=frame.snapshot == "exact",
+        page_rows=frame.limit or MOST_ROWS,
         after=frame.after,
         key_json=key_json,
     )

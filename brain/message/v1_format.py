@@ -74,20 +74,24 @@ class V1Format(SubscriptionFormat):
         self, handle: TopicHandle, event: Event, match: Match, *, is_last: bool
     ) -> str | None:
         if event.operation is Operation.RESET:
-            return reset_text(handle.number, event.data or "null", event.cursor)
+            return reset_text(handle.number, event.data or "null", self._cursor(event))
         if match is Match.UNDECIDED:
             names = ", ".join(undecided_columns(handle.topic.condition, event))
             reason = f"the event does not have the values of {names}, which the filter compares"
-            return reset_text(handle.number, dumps(reason), event.cursor)
+            return reset_text(handle.number, dumps(reason), self._cursor(event))
         text = (
             f'{{"sub":{handle.number},{what_happened(event, match)},'
-            f'"at":"{iso_milliseconds(event.at)}","cursor":"{event.cursor}",'
+            f'"at":"{iso_milliseconds(event.at)}"{self._cursor(event)},'
             f'"txid":"{event.transaction_id}"{LAST if is_last else "}"}'
         )
         return with_number_strings(text) if handle.topic.has_number_strings else text
 
     def render_commit(self, event: Event) -> str:
-        return f'{{"op":"commit","txid":"{event.transaction_id}","cursor":"{event.cursor}"}}'
+        return f'{{"op":"commit","txid":"{event.transaction_id}"{self._cursor(event)}}}'
+
+    def _cursor(self, event: Event) -> str:
+        """Return the member with the place after an event, with a comma before it."""
+        return f',"cursor":"{event.cursor}"' if self.has_cursors else ""
 
     def render_page(self, handle: TopicHandle, rows: Iterable[tuple[str, str]]) -> str:
         shown = ",".join(f'{{"key":{key},"row":{row}}}' for key, row in rows)
@@ -141,11 +145,15 @@ class V1Format(SubscriptionFormat):
         self,
         command: OpenSubscription,
         handle: TopicHandle,
-        cursor: Cursor,
+        cursor: Cursor | None,
         columns: Sequence[str] | None,
         replaces: TopicHandle | None = None,
     ) -> str:
-        """Return the frame that a subscription has begun, with what was granted."""
+        """
+        Return the frame that a subscription has begun, with what was granted.
+
+        `cursor` is the place from which the client may resume; None: it is sent the rows first.
+        """
         topic = handle.topic
         frame: dict[str, Any] = {"type": "subscribed", "id": command.id, "sub": handle.number}
         frame["channel"] = topic.channel
@@ -159,7 +167,8 @@ class V1Format(SubscriptionFormat):
             frame["columns"] = list(columns)
         if any(name for name, _ in topic.rules):  # the number of the rules has none
             frame["restricted"] = True
-        frame["cursor"] = str(cursor)
+        if cursor is not None:
+            frame["cursor"] = str(cursor)
         if replaces is not None:
             frame["replaces"] = replaces.number
         return dumps(frame)
@@ -168,9 +177,14 @@ class V1Format(SubscriptionFormat):
         """Return the frame that a subscription has ended; `refusal` is why, if it was not asked."""
         return text_for(Unsubscribed(id=id, sub=sub, code=refusal.code if refusal else None))
 
-    def subscription_reset(self, handle: TopicHandle, reason: str, cursor: Cursor) -> str:
-        """Return the frame that what happened before `cursor` cannot be sent."""
-        return text_for(SubscriptionReset(sub=handle.number, reason=reason, cursor=str(cursor)))
+    def subscription_reset(self, handle: TopicHandle, reason: str, cursor: Cursor | None) -> str:
+        """
+        Return the frame that what happened before `cursor` cannot be sent.
+
+        None: the client is sent the rows.
+        """
+        place = None if cursor is None else str(cursor)
+        return text_for(SubscriptionReset(sub=handle.number, reason=reason, cursor=place))
 
     def live(self, handle: TopicHandle, cursor: Cursor) -> str:
         """Return the frame that a subscription has caught up with the connection."""
@@ -196,8 +210,16 @@ class CatchingUpFormat(V1Format):
         return None
 
 
+class SnapshotFormat(CatchingUpFormat):
+    """Speaks brain.v1 for a subscription that is being sent the rows of its table."""
+
+    name = f"{PROTOCOL} snapshot"
+    has_cursors = False
+
+
 V1 = V1Format()
 CATCHING_UP = CatchingUpFormat()
+SNAPSHOT = SnapshotFormat()
 
 
 def what_happened(event: Event, match: Match) -> str:
@@ -220,9 +242,9 @@ def what_happened(event: Event, match: Match) -> str:
     return f'"op":"update",{key},"row":{event.data},"old":{event.old}{omitted}'
 
 
-def reset_text(sub: int, reason: str, cursor: Cursor) -> str:
-    """Return the frame of a reset; `reason` is JSON."""
-    return f'{{"sub":{sub},"op":"reset","reason":{reason},"cursor":"{cursor}"}}'
+def reset_text(sub: int, reason: str, cursor: str) -> str:
+    """Return the frame of a reset; `reason` is JSON, and `cursor` a member with a comma before."""
+    return f'{{"sub":{sub},"op":"reset","reason":{reason}{cursor}}}'
 
 
 def text_for(model: WireModel) -> str:

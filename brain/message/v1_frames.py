@@ -50,8 +50,8 @@ class Subscribed(WireModel):
     """The watched columns, if a table is watched on the channel."""
     restricted: bool = False
     """True if row rules decide which rows the client sees."""
-    cursor: str
-    """What happens after it is sent."""
+    cursor: str | None = None
+    """What happens after it is sent; without it, the rows of the table come first."""
     replaces: Sub | None = None
     """The number that the subscription had before its rights changed."""
 
@@ -139,7 +139,8 @@ class OfTransaction(WireModel):
     sub: Sub
     channel: str
     at: Timestamp
-    cursor: str
+    cursor: str | None = None
+    """The place after it; within a snapshot there is none."""
     txid: TransactionId
     last: bool = False
     """True if it is the last part."""
@@ -200,12 +201,16 @@ class PublishedMessage(OfTransaction):
 
 
 class SubscriptionReset(WireModel):
-    """What happened before `cursor` cannot be sent: the client loads the state again."""
+    """
+    What happened before cannot be sent: the client drops what it has.
+
+    A subscription with a snapshot is sent the rows again; otherwise the client loads them.
+    """
 
     sub: Sub
     op: Literal["reset"] = "reset"
     reason: str
-    cursor: str
+    cursor: str | None = None
 
 
 class SnapshotRow(WireModel):
@@ -245,7 +250,7 @@ class Commit(WireModel):
 
     op: Literal["commit"] = "commit"
     txid: TransactionId
-    cursor: str
+    cursor: str | None = None
 
 
 ControlFrame = Annotated[

@@ -101,6 +101,9 @@ class WireFormat(ABC):
 class SubscriptionFormat(WireFormat):
     """A wire format whose messages name the subscription that they are for."""
 
+    has_cursors = True
+    """False: of its messages, a client may resume after the end of a snapshot alone."""
+
     @abstractmethod
     def render_for(
         self, handle: TopicHandle, event: Event, match: Match, *, is_last: bool

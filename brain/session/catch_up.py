@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -19,7 +19,10 @@ from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event
 from brain.message.matching import RowAccess
+from brain.message.page import Page, PageRequest
 from brain.message.snapshot import Snapshot
+from brain.message.subscription_encoding import SubscriptionEncoding
+from brain.message.topic_handle import TopicHandle
 from brain.session.transport_protocol import Transport
 
 logger = logging.getLogger(__name__)
@@ -28,6 +31,11 @@ logger = logging.getLogger(__name__)
 async def publish_nothing(channel: str, type: str, data: str, recipient: str | None) -> int:
     """Publish no message: there is no database."""
     raise LogUnavailable("the message cannot be published at the moment")
+
+
+async def read_no_page(request: PageRequest) -> Page:
+    """Read no page: there is no database."""
+    raise LogUnavailable("the tables cannot be read at the moment")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,13 @@ class Sources:
     Reads the tables of channels: those rows that a client may see.
 
     Raises `SnapshotTooLarge` and `LogUnavailable`.
+    """
+    read_page: Callable[[PageRequest], Awaitable[Page]] = read_no_page
+    """
+    Reads a page of a table, at a place in the log after this call.
+
+    Raises `SnapshotTooLarge`, `LogUnavailable`, and `CursorLost` for one that cannot follow the one
+    before.
     """
     publish: Callable[[str, str, str, str | None], Awaitable[int]] = publish_nothing
     """
@@ -87,6 +102,17 @@ class CatchUp:
         """Send the rows of the tables, and then what happens after that."""
         self.cancel()
         self._start(self._send_snapshot)
+
+    def send_pages(
+        self, request: PageRequest, handle: TopicHandle, encoding: SubscriptionEncoding
+    ) -> None:
+        """
+        Send the rows of a topic, page by page, and what happens after that.
+
+        What happens between the pages is sent between them, in `encoding` as they are.
+        """
+        self.cancel()
+        self._start(partial(self._send_pages, request, handle, encoding))
 
     def resume_writing(self) -> None:
         """Go on: the client has read what was written."""
@@ -200,11 +226,60 @@ class CatchUp:
             raise SlowConsumer(f"the snapshot was not read within {seconds:.0f} s") from None
         subscriber.cursor = snapshot.cursor
 
-    async def _write(self, frames: list[bytes], after: Cursor) -> None:
-        """Write what leads up to a place, once the client has read what was written before."""
+    async def _send_pages(
+        self, request: PageRequest, handle: TopicHandle, encoding: SubscriptionEncoding
+    ) -> None:
+        subscriber = self._subscriber
+        usual, subscriber.encoding = subscriber.encoding, encoding
+        try:
+            page = await self._send_page(request, handle, encoding)
+            while page.end is not None:
+                request = replace(request, after=page.end)
+                page = await self._send_page(request, handle, encoding)
+            await self._write([encoding.encode_snapshot_end(handle, page.cursor)], page.cursor)
+        finally:
+            subscriber.encoding = usual
+        await self._read_log()
+
+    async def _send_page(
+        self, request: PageRequest, handle: TopicHandle, encoding: SubscriptionEncoding
+    ) -> Page:
+        """Send a page, after everything that happened before the moment that it shows."""
+        await self._until_writable()
+        page = await self._sources.read_page(request)
+        try:
+            async with asyncio.timeout(page.read_seconds):
+                if request.limit is not None:
+                    await self._send_up_to(page.cursor)
+                for frame in encoding.encode_page(handle, page):
+                    await self._write([frame], self._subscriber.cursor)
+        except TimeoutError:
+            seconds = page.read_seconds
+            raise SlowConsumer(f"a page was not read within {seconds:.0f} s") from None
+        return page
+
+    async def _send_up_to(self, place: Cursor) -> None:
+        """Send from the ring, or from the log, what happened up to a place, and nothing after."""
+        subscriber, hub = self._subscriber, self._sources.hub
+        if subscriber.cursor.place > place.place:
+            raise CursorLost(f"{place} lies before {subscriber.cursor}")
+        while subscriber.cursor.place < place.place:
+            events = hub.missed(subscriber.cursor, place)
+            end = events[-1].cursor if events else place
+            if events is None:
+                batch = await self._sources.history.after(subscriber.cursor)
+                end = min(batch.cursor, place, key=lambda cursor: cursor.place)
+                events = [one for one in batch.events if one.cursor.place <= place.place]
+            await self._send_batch(Batch(tuple(events), end))
+
+    async def _until_writable(self) -> None:
         while self._subscriber.is_paused:
             self._resumed = asyncio.get_running_loop().create_future()
             await self._resumed
+
+    async def _write(self, frames: list[bytes], after: Cursor) -> None:
+        """Write what leads up to a place, once the client has read what was written before."""
+        await self._until_writable()
         if frames:
             self._transport.write(b"".join(frames))
             await asyncio.sleep(0)  # other clients' turn

@@ -12,10 +12,16 @@ from brain.message.commands import Refuse
 from brain.message.cursor import Cursor
 from brain.message.event import Event
 from brain.message.rendering import Encoding
+from brain.message.subscription_encoding import SubscriptionEncoding
 from brain.message.subscription_set import subscription_set
 from brain.message.v1_format import V1
 from brain.session.catch_up import CatchUp, Sources
-from brain.session.topic_subscriptions import Straggler, TopicSubscription, TopicSubscriptions
+from brain.session.topic_subscriptions import (
+    Straggler,
+    TopicSubscription,
+    TopicSubscriptions,
+    first_page,
+)
 from brain.session.transport_protocol import Transport
 
 
@@ -32,6 +38,7 @@ class Stragglers:
         sources: Sources,
         transport: Transport,
         encoding: Encoding,
+        page_encoding: SubscriptionEncoding,
         *,
         send: Callable[[str], None],
         close: Callable[[CloseCode, str], None],
@@ -50,6 +57,7 @@ class Stragglers:
         self._hub = sources.hub
         self._transport = transport
         self._encoding = encoding
+        self._page_encoding = page_encoding
         self._send = send
         self._close = close
         self._on_failure = on_failure
@@ -96,10 +104,12 @@ class Stragglers:
     def catch_up(self, subscription: TopicSubscription, *, with_rows: bool) -> None:
         """Send a straggler the rows and what follows them, or what follows its cursor."""
         assert subscription.straggler is not None
+        catch_up, handle = subscription.straggler.catch_up, subscription.handle
         if with_rows:
-            subscription.straggler.catch_up.send_rows()
+            request = first_page(subscription.command, handle.topic)
+            catch_up.send_pages(request, handle, self._page_encoding)
         else:
-            subscription.straggler.catch_up.resume()
+            catch_up.resume()
 
     def end(self, subscription: TopicSubscription) -> None:
         """Give up what a subscription is being sent; one that is no straggler is left alone."""
@@ -117,9 +127,10 @@ class Stragglers:
             self._close(reason.close_code, str(reason))
             return
         self._hub.restart(straggler.subscriber)
-        cursor = straggler.subscriber.cursor
+        with_rows = subscription.command.wants_snapshot
+        cursor = None if with_rows else straggler.subscriber.cursor
         self._send(V1.subscription_reset(subscription.handle, str(reason), cursor))
-        self.catch_up(subscription, with_rows=subscription.command.wants_snapshot)
+        self.catch_up(subscription, with_rows=with_rows)
 
     def _on_resets(self, subscription: TopicSubscription, _: Sequence[Event]) -> None:
         """Send a straggler the rows again."""

@@ -13,6 +13,7 @@ from brain.errors import (
 )
 from brain.hub.subscriber import Subscriber
 from brain.message.commands import Command, OpenSubscription, RebindFilters, Refuse
+from brain.message.encodings import page_encoding_of
 from brain.message.matching import ReadAccess, Topic
 from brain.message.topic_handle import TopicHandle, topic_handle
 from brain.message.v1_format import V1
@@ -21,7 +22,7 @@ from brain.session.catch_up import Sources
 from brain.session.channel_session import ChannelSession, SessionRequest
 from brain.session.granting import COLUMNS_CHANGED, rebound_topics
 from brain.session.session import SessionContext
-from brain.session.topic_subscriptions import names_of, topic_of
+from brain.session.topic_subscriptions import first_page, names_of, topic_of
 
 
 class StreamSession(ChannelSession):
@@ -61,12 +62,19 @@ class StreamSession(ChannelSession):
 
     def _confirm_subscription(self, former: TopicHandle | None = None) -> None:
         columns = self._context.columns_of(self._command.channel)
-        self._send(V1.subscribed(self._command, self._handle, self._cursor(), columns, former))
+        begins_with_rows = self._request.wants_snapshot and not self._request.after
+        cursor = None if begins_with_rows and former is None else self._cursor()
+        self._send(V1.subscribed(self._command, self._handle, cursor, columns, former))
 
     def _continue(self, *, with_rows: bool) -> None:
         if self._subscriber is not None:
             self._subscriber.on_live = self._report_live
-        super()._continue(with_rows=with_rows)
+        if with_rows and self._catch_up is not None:
+            encoding = page_encoding_of(self._transport.framing, self._context.problems)
+            request = first_page(self._command, self._handle.topic)
+            self._catch_up.send_pages(request, self._handle, encoding)
+        else:
+            super()._continue(with_rows=False)
 
     def _report_live(self) -> None:
         """Send the frame that the client has caught up, once."""
@@ -82,8 +90,10 @@ class StreamSession(ChannelSession):
             self.end(reason)
             return
         self._hub.restart(self._subscriber)
-        self._send(V1.subscription_reset(self._handle, str(reason), self._cursor()))
-        self._continue(with_rows=self._request.wants_snapshot)
+        with_rows = self._request.wants_snapshot
+        cursor = None if with_rows else self._cursor()
+        self._send(V1.subscription_reset(self._handle, str(reason), cursor))
+        self._continue(with_rows=with_rows)
 
     def _change_access(self, access: ReadAccess) -> None:
         """Go on with what the client may read by now: from the beginning, or not at all."""

@@ -28,7 +28,7 @@ from brain.message.commands import (
     SetPresence,
 )
 from brain.message.cursor import END_OF_TICK, Cursor
-from brain.message.encodings import encoding_of
+from brain.message.encodings import encoding_of, page_encoding_of
 from brain.message.event import Event, Operation
 from brain.message.matching import (
     TOO_MANY_COMBINATIONS,
@@ -83,6 +83,7 @@ class TopicSession(ChannelSession):
             sources,
             admitted.transport,
             encoding_of(CATCHING_UP, admitted.transport.framing, context.problems),
+            page_encoding_of(admitted.transport.framing, context.problems),
             send=self._send,
             close=self.close,
             on_failure=self._end_subscription,
@@ -171,7 +172,10 @@ class TopicSession(ChannelSession):
         if command.after or command.wants_snapshot:
             self._stragglers.begin(subscription, after)
         self._change_subscriptions()
-        self._confirm_subscription(subscription, after or self._cursor())
+        begins_with_rows = command.wants_snapshot and not command.after
+        self._confirm_subscription(
+            subscription, None if begins_with_rows else after or self._cursor()
+        )
         if lost is not None:
             self._stragglers.on_gap(subscription, lost)
         elif subscription.straggler is not None:
@@ -309,8 +313,9 @@ class TopicSession(ChannelSession):
                 if other.reason:
                     self._refuse(other)
         for former, subscription in replaced:
-            self._confirm_subscription(subscription, self._cursor(), former)
-            self._send(V1.subscription_reset(subscription.handle, reason, self._cursor()))
+            place = self._place_after_reset(subscription)
+            self._confirm_subscription(subscription, place, former)
+            self._send(V1.subscription_reset(subscription.handle, reason, place))
         self._reload([subscription for _, subscription in replaced])
 
     async def _go_on_as(
@@ -352,7 +357,7 @@ class TopicSession(ChannelSession):
         reloaded = [one for one in subscriptions if one.command.wants_snapshot]
         for one in reloaded:
             if one.straggler is None:
-                self._stragglers.begin(one, None)
+                self._stragglers.begin(one, self._cursor())
         if reloaded:
             self._change_subscriptions()
         for one in reloaded:
@@ -364,7 +369,7 @@ class TopicSession(ChannelSession):
     def _confirm_subscription(
         self,
         subscription: TopicSubscription,
-        cursor: Cursor,
+        cursor: Cursor | None,
         former: TopicSubscription | None = None,
     ) -> None:
         self._send(
@@ -385,7 +390,13 @@ class TopicSession(ChannelSession):
             self.end(reason)
             return
         self._hub.restart(self._subscriber)
-        for one in self._subscriptions:
-            if one.straggler is None:
-                self._send(V1.subscription_reset(one.handle, str(reason), self._subscriber.cursor))
+        live = [one for one in self._subscriptions if one.straggler is None]
+        for one in live:
+            place = self._place_after_reset(one)
+            self._send(V1.subscription_reset(one.handle, str(reason), place))
+        self._reload(live)
         self._continue(with_rows=False)
+
+    def _place_after_reset(self, subscription: TopicSubscription) -> Cursor | None:
+        """Return from where a client may resume a subscription; None: it gets the rows first."""
+        return None if subscription.command.wants_snapshot else self._cursor()

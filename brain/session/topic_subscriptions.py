@@ -9,6 +9,7 @@ from brain.hub.subscriber import Subscriber
 from brain.message.commands import OpenSubscription
 from brain.message.condition import Condition
 from brain.message.matching import INTERNAL, ReadAccess, Topic
+from brain.message.page import PageRequest
 from brain.message.topic_handle import TopicHandle
 from brain.session.catch_up import CatchUp
 from brain.session.subscriptions import Subscriptions
@@ -107,4 +108,15 @@ def topic_of(command: OpenSubscription, where: Condition, access: ReadAccess) ->
         rows=access.rows(command.channel),
         has_number_strings=command.has_number_strings,
         condition=where,
+    )
+
+
+def first_page(command: OpenSubscription, topic: Topic) -> PageRequest:
+    """Return the page with which the rows of a topic begin, or the one that has all of them."""
+    return PageRequest(
+        topic.channel,
+        None if topic.rows is None else topic.rows.allowed,
+        topic.condition,
+        topic.key,
+        limit=None if command.is_exact else command.page_rows,
     )

@@ -47,6 +47,12 @@ SET search_path = pg_catalog, pg_temp AS $$
             THEN 'it has another primary key than when it was watched'
         WHEN EXISTS (SELECT FROM brain.key_order(watched) k WHERE k.greater IS NULL)
             THEN 'the values of its primary key have no order'
+        ELSE (SELECT format('brain_reader may not use the types of its primary key: GRANT USAGE ON SCHEMA %s TO '
+                            'brain_reader', min(t.typnamespace::regnamespace::text))
+                FROM pg_attribute a JOIN pg_type t ON t.oid = brain.base_type(a.atttypid)
+               WHERE a.attrelid = watched.relation AND a.attname = ANY (watched.key_columns)
+                 AND NOT has_schema_privilege('brain_reader', t.typnamespace, 'USAGE')
+              HAVING count(*) > 0)
         END
 $$;
 REVOKE ALL ON FUNCTION brain.page_problem FROM PUBLIC;

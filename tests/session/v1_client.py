@@ -55,6 +55,13 @@ class V1Client:
         assert answer.pop("id") == id, answer
         return answer
 
+    async def ask_past(self, type: str, **frame: Any) -> dict[str, Any]:
+        """Send a frame, and return its answer, whatever comes before it."""
+        id = await self.send(type, **frame)
+        while (answer := await self.receive()).get("id") != id:
+            pass
+        return answer
+
     async def subscribe(self, channel: str, **options: Any) -> dict[str, Any]:
         answer = await self.ask("subscribe", channel=channel, **options)
         assert answer["type"] == "subscribed", answer
