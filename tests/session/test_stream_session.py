@@ -37,6 +37,15 @@ def cursor(stream: Stream) -> Cursor:
     return Cursor.parse(stream.last_event_id)
 
 
+async def snapshot(client: Stream) -> list[dict[str, Any]]:
+    """Return what comes up to the end of the rows; before that no event may have an id."""
+    before, frames = client.last_event_id, await client.frames(1)
+    while frames[-1].get("op") != "snapshot-end":
+        assert client.last_event_id == before, frames[-1]
+        frames += await client.frames(1)
+    return frames
+
+
 async def test_a_stream_is_one_subscription_of_brain_v1(
     port: int, connection: asyncpg.Connection
 ) -> None:
@@ -97,16 +106,10 @@ async def test_the_rows_come_first_and_only_their_end_has_an_id(
         "INSERT INTO orders SELECT n, 'new', n FROM generate_series(1, 1200) n"
     )
     async with stream(port, channel="orders", snapshot="", where={"status": "new"}) as client:
-        await client.until("subscribed")
-        keys: list[int] = []
-        while len(keys) < 1200:
-            (page,) = await client.frames(1)
-            keys += [row["key"][0] for row in page["rows"]]
-            assert client.last_event_id == ""
-        assert sorted(keys) == list(range(1, 1201))
-        (end,) = await client.frames(1)
-        assert end["op"] == "snapshot-end"
-        assert client.last_event_id == end["cursor"]
+        frames = await snapshot(client)
+        rows = [row for frame in frames for row in frame.get("rows", ())]
+        assert sorted(row["key"][0] for row in rows) == list(range(1, 1201))
+        assert client.last_event_id == frames[-1]["cursor"]
         await client.until("live")
         await connection.execute("INSERT INTO orders VALUES (1201, 'new', 1)")
         frame = await client.frame()
@@ -149,7 +152,7 @@ async def test_a_client_that_comes_back_gets_the_rows_only_after_a_reset(
             assert names(frames) == ["hello", "subscribed", "reset", "live"]
 
 
-async def test_after_a_reset_of_the_channel_the_rows_come_and_nothing_in_between(
+async def test_after_a_reset_of_the_channel_the_rows_come_and_nothing_before_their_end_has_an_id(
     port: int, connection: asyncpg.Connection
 ) -> None:
     async with stream(port, channel="orders", snapshot="") as client:
@@ -160,18 +163,18 @@ async def test_after_a_reset_of_the_channel_the_rows_come_and_nothing_in_between
             await connection.execute("INSERT INTO orders VALUES (1, 'new', 1)")
             await connection.execute("SET LOCAL brain.capture = 'on'")
             await connection.execute("INSERT INTO orders VALUES (2, 'new', 1)")
-        reset, page = await client.frames(2)
-        assert [reset["op"], page["op"]] == ["reset", "snapshot"]
-        assert client.last_event_id == before
-        assert sorted(row["key"] for row in page["rows"]) == [[1], [2]]
-        assert names(await client.frames(2)) == ["snapshot-end", "live"]
+        frames = await snapshot(client)
+        assert frames[0]["op"] == "reset"
+        assert client.last_event_id != before
+        rows = [row for frame in frames for row in frame.get("rows", ())]
+        assert sorted(row["key"] for row in rows) == [[1], [2]]
+        await client.until("live")
         await connection.execute("INSERT INTO orders VALUES (3, 'new', 1)")
         frame = await client.frame()
         assert frame is not None and frame["key"] == [3]
     async with stream(port, channel="orders", snapshot="", last_event_id=before) as client:
-        assert names(await client.until("live")) == [
-            *("hello", "subscribed", "reset", "snapshot", "snapshot-end", "live")
-        ]
+        assert "reset" in names(await snapshot(client))
+        await client.until("live")
 
 
 async def test_a_client_that_is_cut_within_a_transaction_gets_the_rest_of_it(
@@ -245,11 +248,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"channel": "a\0b"}, "no channel has a zero in its name"),
     ({"channel": "orders", "where": "{"}, "where must be JSON"),
     ({"channel": "orders", "where": "[]"}, "where: Input should be a valid dictionary"),
-    ({"channel": "orders", "where": {"nosuch": 1}}, "orders has no column nosuch"),
+    ({"channel": "orders", "where": {"nosuch": 1}}, "where: orders has no column nosuch"),
     ({"channel": "orders", "where": "[" * 100 + "]" * 100}, "nested too deeply"),
     ({"channel": "orders", "key": "7"}, "key: Input should be a valid list"),
     ({"channel": "orders", "key": [[1]]}, "key: the values of a primary key"),
-    ({"channel": "orders", "snapshot": "maybe"}, "snapshot: "),
+    ({"channel": "orders", "snapshot": "maybe"}, "snapshot"),
     ({"channel": "orders", "numbers": "text"}, "numbers: Input should be 'string'"),
     ({"channel": "orders", "cursor": "1.1.1"}, "there is no parameter cursor"),
     ({"channel": "orders", "type": "publish"}, "there is no parameter type"),
