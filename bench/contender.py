@@ -26,11 +26,14 @@ class Contender:
     waits_for_clients: bool = False
     """True if the server may delay a frame until the previous one is acknowledged (Nagle)."""
 
+    options: Sequence[str] = ()
+    """Further options of `bench.load` for its clients."""
+
     @property
     def load_options(self) -> list[str]:
         """Return the options of `bench.load` for clients of this server."""
         options = {"--greeted": self.is_greeted, "--acknowledges": self.waits_for_clients}
-        return [option for option, is_on in options.items() if is_on]
+        return [*(option for option, is_on in options.items() if is_on), *self.options]
 
 
 class Poster:

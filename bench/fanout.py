@@ -14,7 +14,8 @@ One run compares these servers, with the same frames and the same number of WebS
 - the naive loop, `await websocket.send_json(message)`, on Starlette and uvicorn;
 - Brain: `brain serve` on a PostgreSQL that flushes its commits; messages are published by
   `SELECT brain.publish(...)` in a transaction. Its time includes this transaction, which the others
-  do not have, so with few clients its rate depends on the duration of a commit.
+  do not have, so with few clients its rate depends on the duration of a commit. One Brain has three
+  times as many clients: on `/ws`, of brain.v1, and of server-sent events.
 
 All servers run at the same time, each with its clients connected, and take turns within a
 repetition. There are two modes of publishing. One at a time: the next message is published when
@@ -22,7 +23,8 @@ every client has the previous one, after a pause of 10 ms. Bursts: several messa
 Brain in one transaction), with three bursts in flight so that no server waits for the next one; a
 server may join the frames that it finds together. Before and after, ten messages are compared byte
 by byte at every client. All other messages are counted by their bytes, and any byte that is missing
-or too many is an error.
+or too many is an error. Those of brain.v1 have cursors, which differ in length: a mark in each is
+counted. They are some 90 bytes longer, and server-sent events some 130.
 
 The server has one core to itself; the clients (`bench.load`), PostgreSQL and this process share the
 other one. The output shows medians over the repetitions:
@@ -56,7 +58,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.descriptors import fitting
-from bench.match import BRAIN, JOINED, NAMES, Measured, running_matches
+from bench.match import BRAIN, BRAINS, JOINED, NAMES, Measured, running_matches
 from bench.nchan import NchanMissing, installed_nginx, version_of
 from bench.note import Notes
 from bench.server import Server, running_server
@@ -111,7 +113,7 @@ def mode(messages: int) -> str:
 
 def line(name: str, measured: Sequence[Measured]) -> str:
     if not measured:
-        return f"  {name:<28}not installed"
+        return f"  {name:<28}left out"
     one = Measured(*map(statistics.median, zip(*measured, strict=True)))
     marks = "!" * (one.disturbed_share > DISTURBED) + "*" * (one.clients_share > SATURATED)
     return (
@@ -146,18 +148,22 @@ def print_growth(results: Results) -> None:
             if (key := Key(number, 1, name)) in results
         }
         cells = [
-            f"{(costs[many] - costs[few]) / (many - few):18.2f}" for few, many in steps if costs
+            f"{(costs[many] - costs[few]) / (many - few):18.2f}" if many in costs else f"{'-':>18}"
+            for few, many in steps
+            if costs
         ]
         print(f"  {name:<41}{''.join(cells)}")
     print()
 
 
-def ratios(results: Results, base: str, messages: int, of: Callable[[Measured], float]) -> str:
-    """Return Brain's ratio to another server, one cell per number of clients."""
+def ratios(
+    results: Results, name: str, base: str, messages: int, of: Callable[[Measured], float]
+) -> str:
+    """Return the ratio of one server to another, one cell per number of clients."""
     cells = []
     for clients in dict.fromkeys(key.clients for key in results):
-        brain, other = (results.get(Key(clients, messages, name), []) for name in (BRAIN, base))
-        values = [of(one) / of(two) for one, two in zip(brain, other, strict=False)]
+        ones, others = (results.get(Key(clients, messages, each), []) for each in (name, base))
+        values = [of(one) / of(two) for one, two in zip(ones, others, strict=False)]
         cells.append(f"{statistics.median(values):.2f} x" if values else "-")
     return "".join(f"{cell:>12}" for cell in cells)
 
@@ -168,13 +174,18 @@ def print_ratios(results: Results, bursts: Sequence[int]) -> None:
     print(f"{'Brain : other servers, number of clients':<59}{''.join(f'{c:>12}' for c in columns)}")
     for messages in (1, *bursts):
         # A burst of one message has nothing to join.
-        bases = [name for name in NAMES if name != BRAIN and (messages > 1 or name != JOINED)]
-        for base in bases:
+        others = [one for one in NAMES if one not in BRAINS and (messages > 1 or one != JOINED)]
+        pairs = [(BRAIN, other) for other in others]
+        pairs += [(name, BRAIN) for name in BRAINS if name != BRAIN]
+        for name, base in pairs:
             label = f"processor time : {base}, {mode(messages)}"
-            print(f"{label:<59}{ratios(results, base, messages, lambda one: one.microseconds)}")
-        for base in bases:
+            if name != BRAIN:
+                label = f"processor time of {name} : {base}, {mode(messages)}"
+            cells = ratios(results, name, base, messages, lambda one: one.microseconds)
+            print(f"{label:<59}{cells}")
+        for base in others:
             label = f"deliveries/s : {base}, {mode(messages)}"
-            print(f"{label:<59}{ratios(results, base, messages, lambda one: one.rate)}")
+            print(f"{label:<59}{ratios(results, BRAIN, base, messages, lambda one: one.rate)}")
 
 
 def print_heading(server: Server, cores: Cores, arguments: argparse.Namespace) -> None:

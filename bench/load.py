@@ -2,13 +2,15 @@
 WebSocket clients that count the bytes that they receive, in a separate process.
 
     python -m bench.load PORT PATH CLIENTS FRAME_BYTES [--greeted] [--offers-compression]
-                         [--acknowledges]
+                         [--acknowledges] [--subscribes CHANNEL] [--events]
 
 The process does as little work as possible: one epoll, one `recv` into one buffer, one addition.
 When it falls behind, one `recv` takes several frames, so it catches up. It does not decode frames:
 all have the same length, so the number of bytes gives the number of frames. It is an error if a
-client receives more than was published, or if its connection is closed. With `--acknowledges` the
-kernel acknowledges at once the data that was read, for a server that waits for it (Nagle's
+client receives more than was published, or if its connection is closed. Messages of brain.v1, with
+`--subscribes`, and server-sent events, with `--events`, have cursors, which differ in length: of
+these the mark in the data of each message is counted. With `--acknowledges` the kernel acknowledges
+at once the data that was read, for a server that waits for it (Nagle's
 algorithm). The process prints a line when all clients are connected. Then it reads commands from
 standard input, one a line, and answers each with a line of JSON:
 
@@ -26,12 +28,14 @@ import select
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from itertools import islice, repeat
 
 from bench.descriptors import raise_descriptor_limit
+from bench.dialects import Dialect, EventStreamDialect, V1Dialect, WebSocketDialect
+from bench.note import MARK
 from bench.usage import end
-from tests.raw_websocket import handshake, receive_handshake, split_frames
 
 # The most that one `recv` takes; more than any burst.
 BUFFER_BYTES = 2**20
@@ -43,18 +47,26 @@ PATIENCE_SECONDS = 60.0
 
 
 class Clients:
-    """The clients, and how many bytes each has received."""
+    """The clients, and how much each has received: bytes, or marks."""
 
     def __init__(
-        self, sockets: list[socket.socket], frame_bytes: int, *, acknowledges: bool
+        self,
+        sockets: list[socket.socket],
+        dialect: Dialect,
+        frame_bytes: int | None,
+        *,
+        acknowledges: bool,
     ) -> None:
-        self._frame_bytes = frame_bytes
+        """`frame_bytes`: of each frame; None: they differ, and the mark in each is counted."""
+        self._dialect = dialect
+        self._size = frame_bytes or 1
+        self._mark = None if frame_bytes else MARK.encode()
         self._epoll = select.epoll()
         self._receive: dict[int, Callable[[bytearray], int]] = {}
         self._acknowledge: dict[int, Callable[[int, int, int], None]] = {}
         self._received: dict[int, int] = {}
         self._due = 0
-        """Bytes that each client has received in total when all expected frames have arrived."""
+        """What each client has received in total when all expected frames have arrived."""
         for one in sockets:
             one.setblocking(False)
             self._epoll.register(one, select.EPOLLIN)
@@ -69,24 +81,30 @@ class Clients:
 
     def examine(self, frames: int) -> tuple[float, list[str]]:
         """Do the same, check that all clients received equal bytes, and return the payloads."""
-        texts = {descriptor: b"" for descriptor in self._received}
+        received = {descriptor: b"" for descriptor in self._received}
 
         def keep(descriptor: int, data: memoryview) -> None:
-            texts[descriptor] += data
+            received[descriptor] += data
 
         at = self._receive_all(frames, 0, keep)
-        (text,) = set(texts.values())
-        found, left = split_frames(text)
-        assert not left and len(found) == frames, text
-        assert len(text) == frames * self._frame_bytes, f"{len(text) / frames} bytes a frame"
-        return at, [frame.payload.decode() for frame in found]
+        texts = {tuple(self._messages(data)) for data in received.values()}
+        (found,) = texts
+        assert len(found) == frames, found
+        if self._mark is None:
+            (size,) = {len(data) for data in received.values()}
+            assert size == frames * self._size, f"{size / frames} bytes a frame"
+        return at, list(found)
+
+    def _messages(self, received: bytes) -> list[str]:
+        """Return the messages, without heartbeats and the like."""
+        return [text for text in self._dialect.texts(received) if MARK in text]
 
     def _receive_all(
         self, frames: int, ahead: int, keep: Callable[[int, memoryview], None] | None = None
     ) -> float:
-        self._due += frames * self._frame_bytes
-        due, receive, received = self._due, self._receive, self._received
-        most = due + ahead * self._frame_bytes
+        self._due += frames * self._size
+        due, receive, received, mark = self._due, self._receive, self._received, self._mark
+        most = due + ahead * self._size
         acknowledge = self._acknowledge
         buffer = bytearray(BUFFER_BYTES)
         view = memoryview(buffer)
@@ -97,50 +115,38 @@ class Clients:
                 raise TimeoutError(f"{missing} clients did not receive all expected frames")
             for descriptor, _ in ready:
                 count = receive[descriptor](buffer)
+                assert count, "the server closed a connection"
                 if acknowledge:
                     # The kernel resets this option, so it is set again after each read.
                     acknowledge[descriptor](socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
                 if keep is not None:
                     keep(descriptor, view[:count])
                 before = received[descriptor]
-                total = received[descriptor] = before + count
+                more = count if mark is None else buffer.count(mark, 0, count)
+                total = received[descriptor] = before + more
                 if total >= due:
                     missing -= before < due
                     assert total <= most, "a client received more than was published"
-                assert count, "the server closed a connection"
         return time.monotonic()
 
 
 def connected_sockets(
-    port: int, request: bytes, clients: int, *, is_greeted: bool, together: int = 100
+    port: int, dialects: Iterable[Dialect], together: int = 100
 ) -> Iterator[socket.socket]:
     """
-    Yield blocking sockets after their handshake, and after their greeting if there is one.
+    Yield blocking sockets, one for each dialect, that have received all before their messages.
 
     `together` clients connect at a time: fewer than the backlog of a server.
     """
-    for start in range(0, clients, together):
-        batch = [
-            socket.create_connection(("127.0.0.1", port), timeout=60)
-            for _ in range(min(together, clients - start))
-        ]
-        for one in batch:
-            one.sendall(request)
-        for one in batch:
-            receive_greeting(one, is_greeted=is_greeted)
+    remaining = iter(dialects)
+    while some := list(islice(remaining, together)):
+        batch = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in some]
+        for one, dialect in zip(batch, some, strict=True):
+            one.sendall(dialect.request)
+        begun = [dialect.begin(one) for one, dialect in zip(batch, some, strict=True)]
+        for one, dialect, received in zip(batch, some, begun, strict=True):
+            dialect.finish(one, received)
             yield one
-
-
-def receive_greeting(client: socket.socket, *, is_greeted: bool) -> None:
-    """Receive the response to the handshake and the greeting, if there is one; no more."""
-    rest = receive_handshake(client)
-    while len(split_frames(rest)[0]) < is_greeted:
-        part = client.recv(BUFFER_BYTES)
-        if not part:
-            raise ConnectionError("the server closed the connection before its greeting")
-        rest += part
-    frames, left = split_frames(rest)
-    assert len(frames) == is_greeted and not left, rest
 
 
 class Load:
@@ -201,6 +207,15 @@ def serve(clients: Clients) -> None:
         print(json.dumps([at, payloads]), flush=True)
 
 
+def dialect_of(arguments: argparse.Namespace) -> Dialect:
+    if arguments.events:
+        return EventStreamDialect(arguments.path)
+    if arguments.subscribes:
+        return V1Dialect(arguments.path, arguments.subscribes)
+    headers = [COMPRESSION] if arguments.offers_compression else []
+    return WebSocketDialect(arguments.path, *headers, is_greeted=arguments.greeted)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
@@ -210,13 +225,15 @@ def main() -> None:
     parser.add_argument("--greeted", action="store_true")
     parser.add_argument("--offers-compression", action="store_true")
     parser.add_argument("--acknowledges", action="store_true")
+    parser.add_argument("--subscribes", metavar="CHANNEL")
+    parser.add_argument("--events", action="store_true")
     arguments = parser.parse_args()
     raise_descriptor_limit()
-    request = handshake(arguments.path, *([COMPRESSION] if arguments.offers_compression else []))
-    sockets = list(
-        connected_sockets(arguments.port, request, arguments.clients, is_greeted=arguments.greeted)
-    )
-    clients = Clients(sockets, arguments.frame_bytes, acknowledges=arguments.acknowledges)
+    dialect = dialect_of(arguments)
+    sockets = list(connected_sockets(arguments.port, repeat(dialect, arguments.clients)))
+    has_marks = arguments.subscribes or arguments.events
+    frame_bytes = None if has_marks else arguments.frame_bytes
+    clients = Clients(sockets, dialect, frame_bytes, acknowledges=arguments.acknowledges)
     print(json.dumps([time.monotonic(), []]), flush=True)
     serve(clients)
 

@@ -17,7 +17,8 @@ import orjson
 
 from bench.bare import running_bare
 from bench.brain import brain_for_many
-from bench.contender import Contender
+from bench.contender import Contender, Publish
+from bench.descriptors import fitting
 from bench.load import Load, running_load
 from bench.naive import running_naive
 from bench.nchan import NchanMissing, running_nchan
@@ -30,10 +31,13 @@ JOINED = "socket.send, burst joined"
 NCHAN = "nginx with nchan"
 NAIVE = "send_json in a loop"
 BRAIN = "Brain"
-NAMES = (BARE, JOINED, NCHAN, NAIVE, BRAIN)
+V1 = "Brain, brain.v1"
+EVENTS = "Brain, SSE"
+BRAINS = (BRAIN, V1, EVENTS)
+NAMES = (BARE, JOINED, NCHAN, NAIVE, *BRAINS)
 
 PUBLISH = """
-SELECT count(brain.publish('fanout', 'note', data::jsonb)) FROM unnest($1::text[]) AS data
+SELECT count(brain.publish($1, 'note', data::jsonb)) FROM unnest($2::text[]) AS data
 """
 
 WARMING_SECONDS = 0.3
@@ -139,16 +143,33 @@ class Match:
 
 
 @asynccontextmanager
-async def brain_contender(server: Server, notes: Notes, folder: Path) -> AsyncIterator[Contender]:
+async def brain_contenders(
+    server: Server, notes: Notes, folder: Path
+) -> AsyncIterator[list[Contender]]:
+    """Run one Brain whose clients take turns: each kind has a channel of its own."""
     writer = await asyncpg.connect(server.url)
 
-    async def publish(numbers: Sequence[int]) -> None:
-        await writer.execute(PUBLISH, [notes.data(number) for number in numbers])
+    def publisher(channel: str) -> Publish:
+        async def publish(numbers: Sequence[int]) -> None:
+            await writer.execute(PUBLISH, channel, [notes.data(number) for number in numbers])
+
+        return publish
 
     async with brain_for_many(server.url, folder) as brain:
-        path = "/ws?channel=fanout"
-        yield Contender(BRAIN, brain.port, brain.process.pid, publish, path, is_greeted=True)
+        running = partial(Contender, port=brain.port, process_id=brain.process.pid)
+        base, v1, events = (publisher(channel) for channel in ("base", "v1", "events"))
+        yield [
+            running(BRAIN, publish=base, path="/ws?channel=base", is_greeted=True),
+            running(V1, publish=v1, path="/ws/v1", options=("--subscribes", "v1")),
+            running(EVENTS, publish=events, path="/sse?channel=events", options=("--events",)),
+        ]
     await writer.close()
+
+
+@asynccontextmanager
+async def alone(start: AbstractAsyncContextManager[Contender]) -> AsyncIterator[list[Contender]]:
+    async with start as contender:
+        yield [contender]
 
 
 @asynccontextmanager
@@ -156,25 +177,29 @@ async def running_matches(
     server: Server, notes: Notes, clients: int, folder: Path, cores: Cores
 ) -> AsyncIterator[list[Match]]:
     """Run all installed servers, each with its own clients, until the context ends."""
-    starts: tuple[Callable[[], AbstractAsyncContextManager[Contender]], ...] = (
-        lambda: running_bare(BARE, notes, clients),
-        lambda: running_bare(JOINED, notes, clients, "--joins"),
-        lambda: running_nchan(NCHAN, notes, clients, folder),
-        lambda: running_naive(NAIVE, notes),
-        lambda: brain_contender(server, notes, folder),
+    starts: tuple[Callable[[], AbstractAsyncContextManager[list[Contender]]], ...] = (
+        lambda: alone(running_bare(BARE, notes, clients)),
+        lambda: alone(running_bare(JOINED, notes, clients, "--joins")),
+        lambda: alone(running_nchan(NCHAN, notes, clients, folder)),
+        lambda: alone(running_naive(NAIVE, notes)),
+        lambda: brain_contenders(server, notes, folder),
     )
     matches: list[Match] = []
     async with AsyncExitStack() as stack:
         for start in starts:
             try:
                 with on_core(cores.server):
-                    contender = await stack.enter_async_context(start())
+                    contenders = await stack.enter_async_context(start())
             except NchanMissing:
                 continue
-            options = contender.load_options
-            load = await stack.enter_async_context(
-                running_load(contender.port, contender.path, clients, notes.frame_bytes, *options)
-            )
-            helpers = [server.embedded.process_id] if contender.name == BRAIN else []
-            matches.append(Match(contender, load, clients, helpers))
+            # One process has the clients of all of its contenders.
+            for contender in contenders[: fitting([clients * len(contenders)])[0] // clients]:
+                options = contender.load_options
+                load = await stack.enter_async_context(
+                    running_load(
+                        contender.port, contender.path, clients, notes.frame_bytes, *options
+                    )
+                )
+                helpers = [server.embedded.process_id] if contender.name in BRAINS else []
+                matches.append(Match(contender, load, clients, helpers))
         yield matches

@@ -68,7 +68,7 @@ async def running_naive(name: str, notes: Notes, *options: str) -> AsyncIterator
         async with connected_poster(port) as poster:
 
             async def publish(numbers: Sequence[int]) -> None:
-                messages = [orjson.loads(notes.message(number)) for number in numbers]
+                messages = [notes.compact(number) for number in numbers]
                 await poster.post("/publish", [orjson.dumps(messages)])
 
             yield Contender(name, port, process.pid, publish)

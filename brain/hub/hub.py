@@ -291,7 +291,8 @@ class Hub:
         resets = [event for event in piece if event.operation is Operation.RESET]
         whole, parts = self._cohorts.index.find(piece)
         for cohort in whole | parts.keys():
-            self._note_resets(cohort.members, filter(cohort.subscriptions.match, resets))
+            if resets:
+                self._note_resets(cohort.members, filter(cohort.subscriptions.match, resets))
             matched = parts.get(cohort)
             if matched is None:
                 cohort.deliver(piece, now)

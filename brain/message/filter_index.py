@@ -27,6 +27,7 @@ would lack the row from then on; a row that may have matched before `LEAVES`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
 from brain.errors import RowNotShown
@@ -111,14 +112,15 @@ class FilterIndex(Generic[T]):
 
     def find(self, event: Event, *, by_filter: bool = False) -> Iterator[tuple[Match, set[T]]]:
         """
-        Yield the items that `event` concerns, and how.
+        Return the items that `event` concerns, and how.
 
         An item may come more than once: of the ways, the first one in `Match` holds. With
         `by_filter`, a row also enters what it enters by a condition, and not only by row rules.
         """
-        yield from self._plain.find(event)
-        if self._by_condition is not None:
-            yield from self._by_condition.find(event, by_filter)
+        plain = self._plain.find(event)
+        if self._by_condition is None:
+            return plain
+        return chain(plain, self._by_condition.find(event, by_filter))
 
     def match(self, event: Event) -> Match | None:
         """Return how `event` concerns any item; None: none of them."""

@@ -34,9 +34,10 @@ class HandleIndex:
             self._whole[channel].discard(handle)
             if not self._whole[channel]:
                 del self._whole[channel]
-        else:
-            self._parts[channel].remove(topic, handle)
-            if not self._parts[channel]:
+        elif (parts := self._parts.get(channel)) is not None:
+            parts.remove(topic, handle)
+            # A topic that no row can match is in no index, and keeps none.
+            if not parts:
                 del self._parts[channel]
 
     def statistics(self) -> FilterIndexStatistics:

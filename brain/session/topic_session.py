@@ -313,9 +313,9 @@ class TopicSession(ChannelSession):
                 if other.reason:
                     self._refuse(other)
         for former, subscription in replaced:
-            place = self._place_after_reset(subscription)
-            self._confirm_subscription(subscription, place, former)
-            self._send(V1.subscription_reset(subscription.handle, reason, place))
+            self._confirm_subscription(subscription, self._cursor(), former)
+            cursor = None if subscription.command.wants_snapshot else self._cursor()
+            self._send(V1.subscription_reset(subscription.handle, reason, cursor))
         self._reload([subscription for _, subscription in replaced])
 
     async def _go_on_as(
@@ -357,7 +357,7 @@ class TopicSession(ChannelSession):
         reloaded = [one for one in subscriptions if one.command.wants_snapshot]
         for one in reloaded:
             if one.straggler is None:
-                self._stragglers.begin(one, self._cursor())
+                self._stragglers.begin(one, None)
         if reloaded:
             self._change_subscriptions()
         for one in reloaded:
@@ -390,13 +390,7 @@ class TopicSession(ChannelSession):
             self.end(reason)
             return
         self._hub.restart(self._subscriber)
-        live = [one for one in self._subscriptions if one.straggler is None]
-        for one in live:
-            place = self._place_after_reset(one)
-            self._send(V1.subscription_reset(one.handle, str(reason), place))
-        self._reload(live)
+        for one in self._subscriptions:
+            if one.straggler is None:
+                self._send(V1.subscription_reset(one.handle, str(reason), self._subscriber.cursor))
         self._continue(with_rows=False)
-
-    def _place_after_reset(self, subscription: TopicSubscription) -> Cursor | None:
-        """Return from where a client may resume a subscription; None: it gets the rows first."""
-        return None if subscription.command.wants_snapshot else self._cursor()

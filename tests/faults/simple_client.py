@@ -89,7 +89,12 @@ class WebSocketClient:
             self._connection.transport.abort()
 
     async def _follow(self, connection: ClientConnection) -> None:
-        await self._subscribe(connection)
+        self._is_live = False
+        self._copy.parts.clear()
+        after = {} if self._cursor is None else {"after": self._cursor}
+        request = json.dumps(self._request | after)
+        where = f',"where":{self._where}' if self._where else ""
+        await connection.send(f"{request[:-1]}{where}}}")
         async for text in connection:
             frame = self._copy.parse(str(text))
             match frame.get("op") or frame["type"]:
@@ -100,19 +105,10 @@ class WebSocketClient:
                 case "live":
                     self._is_live = True
             self._copy.take(frame)
-            if frame.get("op") == "reset":
+            if not self._copy.is_whole:
                 self._cursor = None
-                await self._subscribe(connection)
-            is_own = self._is_live or "sub" in frame
-            if "cursor" in frame and is_own and self._copy.is_whole and not self._copy.parts:
+            elif "cursor" in frame and (self._is_live or "sub" in frame) and not self._copy.parts:
                 self._cursor = frame["cursor"]
-
-    async def _subscribe(self, connection: ClientConnection) -> None:
-        self._is_live = False
-        self._copy.parts.clear()
-        after = {} if self._cursor is None else {"after": self._cursor}
-        text = json.dumps(self._request | after)
-        await connection.send(f'{text[:-1]},"where":{self._where}}}' if self._where else text)
 
 
 class SseClient:

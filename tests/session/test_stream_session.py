@@ -22,7 +22,10 @@ MANY = "INSERT INTO orders SELECT n, 'new', n FROM generate_series(1, 1200) n"
 
 
 @pytest.fixture
-async def port(database: str, connection: asyncpg.Connection) -> AsyncIterator[int]:
+async def port(
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[int]:
+    monkeypatch.setattr("brain.database.filter_binder.FilterBinder.poll_seconds", 0.05)
     await connection.execute(ORDERS)
     async with served(create_app(database, Settings())) as (port, _):
         yield port
@@ -240,6 +243,59 @@ async def test_one_row_and_long_numbers_as_strings(
         one, other = await order.frame(), await shelf.frame()
     assert one is not None and one["row"]["total"] == "1.23456789012345678"
     assert other is not None and other["key"] == ["a:b", 2]
+
+
+async def test_a_stream_with_a_filter_that_cannot_be_evaluated_is_refused_with_the_reason(
+    port: int,
+) -> None:
+    for where, reason in (
+        ({"colour": 1}, "orders has no column colour; it has id, status, total"),
+        ({"total": {"gt": "much"}}, "is no value of total"),
+        ({"total": {"above": 1}}, "there is no comparison above"),
+    ):
+        async with stream(port, channel="orders", where=where) as client:
+            assert client.status == 400
+            assert reason in await client.body()
+
+
+async def test_a_stream_gets_another_number_or_ends_if_the_columns_of_its_filter_change(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("INSERT INTO orders VALUES (1, 'new', 5)")
+    where = {"status": {"in": ["new"]}, "total": {"gt": 2}}
+    async with stream(port, channel="orders", where=where, snapshot="") as client:
+        first = (await client.until("live"))[1]
+        await connection.execute("ALTER TABLE orders ALTER status TYPE char(4)")
+        frames = await client.until("live")
+        assert names(frames) == ["subscribed", "reset", "snapshot", "snapshot-end", "live"]
+        assert frames[0]["replaces"] == first["sub"]
+        assert frames[1]["sub"] == frames[0]["sub"]
+
+        await connection.execute("ALTER TABLE orders RENAME total TO price")
+        ended, error = await client.frames(2)
+        assert (ended["type"], ended["code"]) == ("unsubscribed", "invalid_filter")
+        assert "total was dropped or renamed" in error["message"]
+        closed = await client.frame()
+        assert closed is not None
+        assert (closed["code"], closed["reason"]) == (4504, error["message"])
+        assert await client.frame() is None
+
+
+async def test_an_event_that_does_not_say_whether_a_row_matches_is_a_reset_of_a_stream(
+    port: int, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("INSERT INTO orders VALUES (1, 'new', 5), (2, 'old', 6)")
+    async with stream(
+        port, channel="orders", where={"status": {"gt": "m"}}, snapshot="true"
+    ) as client:
+        await client.until("live")
+        before = client.last_event_id
+        await connection.execute("UPDATE orders SET status = repeat('x', 3000000) WHERE id = 1")
+        frame = await client.frame()
+        assert frame is not None and frame["op"] == "reset"
+        # Who is cut now has to get the reset again.
+        assert client.last_event_id == before
+        assert names(await client.until("live")) == ["snapshot", "snapshot-end", "live"]
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [

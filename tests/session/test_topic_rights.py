@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import asyncpg
@@ -11,6 +11,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from brain.app import create_app
+from brain.auth.identity import Identity
+from brain.auth.policy import Authority
+from brain.message.matching import ReadAccess
+from brain.session.registry import SessionRegistry
 from tests.session.test_commands import token, with_secret
 from tests.session.v1_client import V1Client, v1_client
 from tests.transport.served import served
@@ -193,3 +197,45 @@ async def test_a_client_whose_tokens_are_revoked_is_closed(
         await connection.execute("SELECT brain.revoke('ann')")
 
         assert await close_code(ann) == 4503
+
+
+async def test_a_subscribe_asks_for_the_rights_of_its_own_channel_alone(
+    port: int, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    read_access = Authority.read_access
+
+    async def recorded(self: Authority, identity: Identity, names: Iterable[str]) -> ReadAccess:
+        asked.append(sorted(names))
+        return await read_access(self, identity, names)
+
+    async with v1_client(port, token("ann")) as ann:
+        monkeypatch.setattr(Authority, "read_access", recorded)
+        news = await ann.subscribe("news")
+        orders = await ann.subscribe("orders")
+        await ann.subscribe("orders", key=[1])
+        assert asked == [["news"], ["orders"], ["orders", "orders:1"]]
+
+        # What was answered before holds, rules of rows included.
+        await connection.execute("INSERT INTO orders VALUES (2, 'ben', 10), (3, 'ann', 10)")
+        await connection.execute(NEWS)
+        frames = await ann.frames(2)
+        assert [frame["sub"] for frame in frames] == [orders["sub"], news["sub"]]
+        assert frames[0]["key"] == [3]
+
+
+async def test_a_subscribe_finds_that_the_rights_of_its_channel_have_changed(
+    port: int, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with v1_client(port, token("ann", totals=[7])) as ann:
+        news, orders = await ann.subscribe("news"), await ann.subscribe("orders")
+        monkeypatch.setattr(SessionRegistry, "reauthorize", lambda self, channels=None: None)
+        await connection.execute("""SELECT brain.restrict('orders', '{"total": "totals"}')""")
+        id = await ann.send("subscribe", channel="orders", key=[1])
+        frames = [await ann.receive()]
+        while frames[-1].get("id") != id:
+            frames.append(await ann.receive())
+
+    replaced = next(frame for frame in frames if "replaces" in frame)
+    assert replaced["replaces"] == orders["sub"]
+    assert all(frame["sub"] != news["sub"] for frame in frames)
