@@ -44,7 +44,7 @@ MOST_PASSWORD_BYTES = 64 * 1024
 # Snapshots take seven at most, feeds and the access function five each.
 POOL_CONNECTIONS = 20
 
-Queryable = asyncpg.Connection | asyncpg.Pool
+Queryable = asyncpg.Connection | asyncpg.Pool | asyncpg.pool.PoolConnectionProxy
 """What runs a query: a connection, or a pool that lends one."""
 
 # What a connection or a query may raise. asyncpg 0.32 reports some terminations that come at an

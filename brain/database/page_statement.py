@@ -9,7 +9,9 @@ from typing import Any
 import asyncpg
 
 from brain.database.log import LogConnection
-from brain.errors import CursorLost, FilterRefused
+from brain.database.row_conditions import condition_in_sql
+from brain.errors import CursorLost
+from brain.message.condition import Condition
 from brain.message.page import PageRequest, RowPlace
 
 TABLE = """
@@ -27,9 +29,6 @@ ROWS = """
       FROM brain.watched w WHERE w.channel = $1
 """
 RULES = "SELECT brain.rows_condition(w, $2::text::jsonb) FROM brain.watched w WHERE w.channel = $1"
-FILTER = (
-    "SELECT brain.filter_condition(w, $2::text::jsonb) FROM brain.watched w WHERE w.channel = $1"
-)
 KEY = "SELECT brain.key_condition(w, $2) FROM brain.watched w WHERE w.channel = $1"
 
 # brain.rows_query ends with WHERE.
@@ -110,7 +109,7 @@ class PageStatements:
         rows = await self._part(connection, table, ROWS, str(careful))
         conditions = [
             await self._part(connection, table, RULES, request.allowed),
-            await self._filter(connection, table, request.condition.json),
+            await self._filter(connection, table, request.condition),
         ]
         if request.key is not None:
             conditions.append(await self._part(connection, table, KEY, request.key))
@@ -129,11 +128,14 @@ class PageStatements:
         """Ask for all parts again, after a query has failed."""
         self._parts.clear()
 
-    async def _filter(self, connection: LogConnection, table: PageTable, json: str) -> str:
-        try:
-            return await self._part(connection, table, FILTER, json)
-        except asyncpg.InvalidParameterValueError as error:
-            raise FilterRefused(f"where: {error.args[0]}") from error
+    async def _filter(
+        self, connection: LogConnection, table: PageTable, condition: Condition
+    ) -> str:
+        key = table.channel, table.version, condition
+        if key not in self._parts:
+            self._keep(key, await condition_in_sql(connection, table.channel, condition))
+        found: str = self._parts[key]
+        return found
 
     async def _order(self, connection: LogConnection, table: PageTable) -> tuple[KeyColumn, ...]:
         key = table.channel, table.version, ORDER

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, RootModel
@@ -17,6 +18,7 @@ from starlette.routing import BaseRoute
 import brain
 from brain.description.openapi import SECURITY_SCHEMES
 from brain.description.routes import (
+    SCHEMES,
     Conversation,
     DescribedRoute,
     DescribedWebSocketRoute,
@@ -32,8 +34,6 @@ INFO = (
     " document describes: `send` is what it sends. A client ignores types, ops and keys that it"
     " does not know. The other addresses are in /openapi.json."
 )
-SCHEMES = {"ws": ("bearer", "token"), "http": ("bearer", "ticket")}
-"""Where the token may be, by protocol: the names of `SECURITY_SCHEMES`."""
 Protocol = Literal["ws", "http"]
 SERVERS: Mapping[Protocol, str] = {"ws": "websocket", "http": "http"}
 """The names of the servers, by protocol."""
@@ -45,6 +45,8 @@ class Place(NamedTuple):
     path: str
     protocol: Protocol
     conversation: Conversation
+    schemes: Sequence[str] = SCHEMES
+    """Where the token may be."""
 
 
 def places_of(routes: Iterable[BaseRoute]) -> list[Place]:
@@ -54,7 +56,8 @@ def places_of(routes: Iterable[BaseRoute]) -> list[Place]:
         if isinstance(route, DescribedWebSocketRoute):
             places += [Place(route.path, "ws", one) for one in route.conversations]
         elif isinstance(route, DescribedRoute) and route.operation.stream is not None:
-            places.append(Place(route.path, "http", route.operation.stream))
+            stream, schemes = route.operation.stream, route.operation.schemes
+            places.append(Place(route.path, "http", stream, schemes))
     return places
 
 
@@ -95,20 +98,19 @@ def servers_of(
     routes: Sequence[BaseRoute], server: ServerUrl, *, needs_token: bool
 ) -> dict[str, Any]:
     """Return a server for each protocol that is used."""
-    used = {place.protocol for place in places_of(routes)}
-    more: dict[str, Any] = {"pathname": server.prefix} if server.prefix else {}
-    return {
-        name: {"host": server.host, "protocol": server.scheme(protocol)}
-        | ({"security": tokens(protocol)} if needs_token else {})
-        | more
-        for protocol, name in SERVERS.items()
-        if protocol in used
-    }
+    found: dict[str, Any] = {}
+    path = {"pathname": server.prefix} if server.prefix else {}
+    for protocol, name in SERVERS.items():
+        schemes = [place.schemes for place in places_of(routes) if place.protocol == protocol]
+        if schemes:
+            found[name] = {"host": server.host, "protocol": server.scheme(protocol)} | path
+            if needs_token:
+                found[name]["security"] = references(dict.fromkeys(chain.from_iterable(schemes)))
+    return found
 
 
-def tokens(protocol: str) -> list[dict[str, str]]:
-    """Return where the token may be."""
-    return [{"$ref": f"#/components/securitySchemes/{name}"} for name in SCHEMES[protocol]]
+def references(schemes: Iterable[str]) -> list[dict[str, str]]:
+    return [{"$ref": f"#/components/securitySchemes/{name}"} for name in schemes]
 
 
 def channel(place: Place, schemas: Schemas) -> dict[str, Any]:
@@ -147,7 +149,7 @@ def operations_of(place: Place, schemas: Schemas, *, needs_token: bool) -> dict[
         if place.protocol == "http":
             one["bindings"] = {"http": request_binding(conversation, "0.3.0")}
         if conversation.right is Right.TOKEN and needs_token:
-            one["security"] = tokens(place.protocol)
+            one["security"] = references(place.schemes)
     return found
 
 

@@ -90,7 +90,7 @@ def openapi_document(
             "schemas": schemas.definitions,
             "responses": {
                 "Failure": failure(DEFAULT, schemas),
-                **{response_name(one): failure(ERRORS[one], schemas) for one in statuses},
+                **{response_name(one): failure(ERRORS[one], schemas, one) for one in statuses},
             },
             "securitySchemes": SECURITY_SCHEMES,
         },
@@ -139,8 +139,11 @@ def response(
     return found
 
 
-def failure(description: str, schemas: Schemas) -> dict[str, Any]:
-    content = {"application/json": {"schema": schemas.references[Failure]}}
+def failure(description: str, schemas: Schemas, status: int | None = None) -> dict[str, Any]:
+    content: dict[str, Any] = {"application/json": {"schema": schemas.references[Failure]}}
+    if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        # Starlette's own answer to a body whose length is declared.
+        content["text/plain"] = {"schema": {"type": "string"}}
     return {"description": description, "content": content}
 
 

@@ -20,6 +20,10 @@ class Right(Enum):
     TOKEN = auto()
 
 
+SCHEMES = ("bearer", "token")
+"""Where the token of a request or a WebSocket may be: the names of `SECURITY_SCHEMES`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
     """A part of a path, a member of a query, or a header."""
@@ -79,7 +83,7 @@ class Operation:
     tag: str = "brain"
     """The name of the system, or `brain` for the core."""
     right: Right = Right.NONE
-    schemes: Sequence[str] = ("bearer", "token")
+    schemes: Sequence[str] = SCHEMES
     """Where the token may be: the names of `SECURITY_SCHEMES`."""
     parameters: Sequence[Parameter] = ()
     body: type[BaseModel] | None = None

@@ -29,13 +29,13 @@ from brain.message.commands import (
 )
 from brain.message.cursor import END_OF_TICK, Cursor
 from brain.message.encodings import encoding_of, page_encoding_of
-from brain.message.event import Event, Operation
+from brain.message.event import Event
 from brain.message.matching import (
     TOO_MANY_COMBINATIONS,
-    Match,
     ReadAccess,
     Topic,
     has_too_many_combinations,
+    is_reset,
 )
 from brain.message.subscription_set import SubscriptionSet, subscription_set
 from brain.message.topic_handle import topic_handle
@@ -313,9 +313,9 @@ class TopicSession(ChannelSession):
                 if other.reason:
                     self._refuse(other)
         for former, subscription in replaced:
-            self._confirm_subscription(subscription, self._cursor(), former)
-            cursor = None if subscription.command.wants_snapshot else self._cursor()
-            self._send(V1.subscription_reset(subscription.handle, reason, cursor))
+            place = self._place_after_reset(subscription)
+            self._confirm_subscription(subscription, place, former)
+            self._send(V1.subscription_reset(subscription.handle, reason, place))
         self._reload([subscription for _, subscription in replaced])
 
     async def _go_on_as(
@@ -348,7 +348,7 @@ class TopicSession(ChannelSession):
             handle.number
             for event in events
             for handle, match in self._readable().matches(event)
-            if event.operation is Operation.RESET or match is Match.UNDECIDED
+            if is_reset(event, match)
         }
         self._reload([one for one in self._subscriptions if one.handle.number in numbers])
 
@@ -357,7 +357,7 @@ class TopicSession(ChannelSession):
         reloaded = [one for one in subscriptions if one.command.wants_snapshot]
         for one in reloaded:
             if one.straggler is None:
-                self._stragglers.begin(one, None)
+                self._stragglers.begin(one, self._cursor())
         if reloaded:
             self._change_subscriptions()
         for one in reloaded:
@@ -390,7 +390,13 @@ class TopicSession(ChannelSession):
             self.end(reason)
             return
         self._hub.restart(self._subscriber)
-        for one in self._subscriptions:
-            if one.straggler is None:
-                self._send(V1.subscription_reset(one.handle, str(reason), self._subscriber.cursor))
+        live = [one for one in self._subscriptions if one.straggler is None]
+        for one in live:
+            place = self._place_after_reset(one)
+            self._send(V1.subscription_reset(one.handle, str(reason), place))
+        self._reload(live)
         self._continue(with_rows=False)
+
+    def _place_after_reset(self, subscription: TopicSubscription) -> Cursor | None:
+        """Return from where a client may resume a subscription; None: it gets the rows first."""
+        return None if subscription.command.wants_snapshot else self._cursor()

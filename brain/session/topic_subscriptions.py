@@ -117,6 +117,6 @@ def first_page(command: OpenSubscription, topic: Topic) -> PageRequest:
         topic.channel,
         None if topic.rows is None else topic.rows.allowed,
         topic.condition,
-        key=topic.key,
+        topic.key,
         limit=None if command.is_exact else command.page_rows,
     )

@@ -55,7 +55,7 @@ class Documents:
                     openapi_document, request.app.routes, HERE, needs_token=self._needs_token
                 )
                 self._openapi = orjson.dumps(found)
-        return tagged_json(request, self._openapi, etag(self._openapi), "Origin")
+        return tagged_json(request, self._openapi, etag(self._openapi))
 
     async def asyncapi(self, request: Request) -> Response:
         server = server_of(request)

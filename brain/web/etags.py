@@ -6,13 +6,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 
-def tagged_json(request: Request, text: str | bytes, etag: str, vary: str) -> Response:
+def tagged_json(
+    request: Request, text: str | bytes, etag: str, vary: str | None = None
+) -> Response:
     """
     Return JSON with an etag; 304 if the client has it.
 
     `vary` names the headers of requests on which it depends.
     """
-    headers = {"etag": etag, "cache-control": "no-cache", "vary": vary}
+    headers = {"etag": etag, "cache-control": "no-cache"} | ({"vary": vary} if vary else {})
     if is_listed(etag, request.headers.getlist("if-none-match")):
         return Response(status_code=304, headers=headers)
     return Response(text, 200, headers, media_type="application/json")

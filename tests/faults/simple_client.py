@@ -71,6 +71,7 @@ class WebSocketClient:
         self._cursor: str | None = None
         self._is_live = False
         self._connection: ClientConnection | None = None
+        self.problem: Exception | None = None
 
     async def follow(self, next_address: Callable[[], str]) -> None:
         while True:
@@ -80,8 +81,8 @@ class WebSocketClient:
                     url, proxy=None, max_size=None, additional_headers=headers
                 ) as self._connection:
                     await self._follow(self._connection)
-            except (OSError, WebSocketException):
-                pass
+            except (OSError, WebSocketException) as error:
+                self.problem = error
             await asyncio.sleep(RETRY_SECONDS)
 
     def cut(self) -> None:
@@ -118,6 +119,7 @@ class SseClient:
         self._headers = {"authorization": f"Bearer {token}"}
         self._last_id: str | None = None
         self._lifetime: asyncio.Timeout | None = None
+        self.problem: Exception | None = None
 
     async def follow(self, next_address: Callable[[], str]) -> None:
         async with AsyncClient(trust_env=False, timeout=None) as http:
@@ -135,8 +137,8 @@ class SseClient:
                             *events, unread = (unread + chunk).split(b"\n\n")
                             for event in events:
                                 self._take(event.decode())
-                except (TimeoutError, HTTPError):
-                    pass
+                except (TimeoutError, HTTPError) as error:
+                    self.problem = error
                 self._lifetime = None
                 await asyncio.sleep(RETRY_SECONDS)
 

@@ -24,7 +24,7 @@ from random import Random
 
 import uvloop
 
-from tests.database.random_filters import USER_TYPES
+from tests.database.random_filters import USER_TYPES, random_filter
 from tests.faults.figures import Figure, Findings
 from tests.faults.filter_sql import parsed
 from tests.faults.random_table import (
@@ -178,7 +178,7 @@ class Trial:
             for name, values in (("teams", TEAMS), ("owners", OWNERS))
             if chance.random() < 0.8
         }
-        filter = None if chance.random() < 0.2 else random_equality(chance)
+        filter = None if chance.random() < 0.2 else random_filter(chance, self._table.columns)
         view = self._table.add_view(filter, claims)
         copy, request = JudgedCopy(), {"channel": self._table.name}
         transport = chance.choice((WebSocketClient, SseClient))
@@ -237,7 +237,10 @@ class Trial:
                     await asyncio.sleep(0.02)
         except TimeoutError:
             self._tally.different += 1
-            self._tally.note(f"{self._described(follower)}: {difference(copy.rows, expected)}")
+            what = difference(copy.rows, expected)
+            heartbeats = copy.heartbeats - heartbeats
+            problem = follower.client.problem
+            self._tally.note(f"{self._described(follower)}: {what}; {heartbeats=}, {problem=}")
 
     def _judge(self, follower: Follower) -> None:
         """Judge each transaction that a client has applied: all of it has to be there."""
@@ -276,12 +279,6 @@ def difference(found: Rows, expected: Rows) -> str:
         if key in expected and row != expected[key]
     }
     return f"too many {extra}, missing {missing}, different {others}"
-
-
-def random_equality(chance: Random) -> str:
-    if chance.random() < 0.5:
-        return f'{{"team": "{chance.choice(TEAMS)}"}}'
-    return f'{{"owner": {chance.choice(OWNERS)}}}'
 
 
 async def kill_and_start(postgres: OwnPostgres) -> None:

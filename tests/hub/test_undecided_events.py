@@ -140,3 +140,14 @@ def test_a_client_that_begins_anew_gets_nothing_between_the_reset_and_the_rows(
     assert [frame["op"] for frame in client.frames] == ["update", "reset"]
     assert client.subscriber.cursor == events[1].cursor
     assert len(whole.ops(WHOLE)) == 4
+
+
+def test_a_row_of_which_it_is_not_known_whether_it_matched_is_inserted() -> None:
+    hub = Hub(1_000_000, 60)
+    hub.deliver(Batch((), Cursor(0, 1)))
+    client = Client(hub, [RANGED])
+    was_large = update(1, 16)
+    was_large.old = '{"id" : 1}'
+    hub.deliver(Batch((was_large,), Cursor(1, 1)))
+
+    assert client.ops(RANGED) == ["insert"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,8 +10,10 @@ import asyncpg
 import pytest
 
 from brain.app import create_app
+from brain.message.commands import Refuse
 from brain.message.condition_parsing import MOST_VALUES
-from brain.session.granting import MOST_EVALUATED
+from brain.message.matching import Topic
+from brain.session.granting import MOST_EVALUATED, bound_topic
 from tests.session.test_commands import token, with_secret
 from tests.session.v1_client import V1Client, v1_client
 from tests.transport.served import served
@@ -434,3 +437,36 @@ async def test_a_filter_is_of_rows_that_a_client_missed_as_well(
             frames.append(await client.receive())
 
     assert [frame["op"] for frame in frames] == ["insert", "update", "leave", "live"]
+
+
+async def test_a_filter_that_is_being_bound_while_columns_change_is_bound_again(
+    port: int, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_bound, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def late(*arguments: Any) -> Topic | Refuse:
+        found = await bound_topic(*arguments)
+        if not is_bound.is_set():
+            is_bound.set()
+            await may_go_on.wait()
+        return found
+
+    async with v1_client(port, TOKEN) as client:
+        monkeypatch.setattr("brain.session.granting.bound_topic", late)
+        id = await client.send("subscribe", channel="orders", where={"total": {"gt": 1}})
+        await is_bound.wait()
+        async with v1_client(port, TOKEN) as other:
+            await other.subscribe("orders", where={"total": {"gt": 2}})
+            await connection.execute("SELECT brain.watch('orders', 'orders', '{id,status}')")
+            while (await other.receive())["type"] != "error":
+                pass
+        may_go_on.set()
+        frames = [await client.receive()]
+        while frames[-1].get("code") != "invalid_filter" or frames[-1]["type"] != "error":
+            frames.append(await client.receive())
+
+    assert [f["type"] for f in frames if f.get("id") == id] == [
+        "subscribed",
+        "unsubscribed",
+        "error",
+    ]

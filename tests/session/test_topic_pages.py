@@ -292,12 +292,12 @@ async def test_a_slow_reader_gets_all_rows_and_other_clients_wait_for_nothing(
 ) -> None:
     await connection.execute(FILL, 3000)
     await connection.execute("UPDATE orders SET status = repeat('x', 2000)")
-    async with v1_client(port, max_queue=1, write_limit=1) as slow, v1_client(port) as quick:
+    async with v1_client(port, max_queue=1, ping_interval=None) as slow, v1_client(port) as quick:
         replica = await follow(slow)
         other = await follow(quick)
         await other.until_live(quick)
         await connection.execute("DELETE FROM orders WHERE id % 2 = 0")
-        for _ in range(5):
+        for _ in range(20):
             replica.apply(await slow.receive())
             await connection.execute("UPDATE orders SET total = total + 1 WHERE id < 10")
         id = await last_transaction(connection)
