@@ -56,7 +56,7 @@ RESET = """
 """
 READS = """
     SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements
-     WHERE toplevel AND query LIKE '%pg_temp.brain_read(%'
+     WHERE toplevel AND query ~ '(FROM|LATERAL) pg_temp.brain_read'
 """
 LIVE = b'"op":"live"'
 PAGE = b'"op":"snapshot"'

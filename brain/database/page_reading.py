@@ -76,7 +76,7 @@ class PageReading:
                 except (asyncpg.PostgresError, UnicodeDecodeError) as error:
                     if isinstance(error, OF_THE_TABLE) or is_lost_link(error):
                         raise
-                    self._statements.forget()
+                    self._statements.forget(request.channel)
                     failure = error
             raise failure
 
@@ -140,7 +140,7 @@ class PageReading:
             reservation.release()
             raise
         seconds = READ_SECONDS + reservation.bytes / LEAST_BYTES_PER_SECOND
-        return Page(tuple(rows), self._cursor, None, reservation, seconds)
+        return Page(tuple(rows), self._cursor, None, reservation.bytes, reservation, seconds)
 
     def _page_of(self, request: PageRequest, texts: Sequence[str], order: str) -> Page:
         reservation = Reservation(self._memory)
@@ -156,7 +156,7 @@ class PageReading:
         is_cut = sum(len(text.encode()) for text in texts) > self._page_bytes // 2
         if texts and (is_cut or len(texts) == request.limit):
             end = RowPlace(texts[-1].partition(" ")[0], order)
-        return Page(tuple(rows), self._cursor, end, reservation)
+        return Page(tuple(rows), self._cursor, end, reservation.bytes, reservation)
 
     def _add(
         self,

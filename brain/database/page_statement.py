@@ -69,8 +69,8 @@ class PageStatements:
     """
 
     def __init__(self) -> None:
-        self._parts: dict[Hashable, Any] = {}
-        """By the version of the table, the query that returns the part, and its argument."""
+        self._parts: dict[tuple[Hashable, ...], Any] = {}
+        """By the channel, the version of its table, and what the part is."""
 
     async def table(self, connection: LogConnection, channel: str) -> PageTable | None:
         """
@@ -124,9 +124,9 @@ class PageStatements:
         )
         return statement, order
 
-    def forget(self) -> None:
-        """Ask for all parts again, after a query has failed."""
-        self._parts.clear()
+    def forget(self, channel: str) -> None:
+        """Ask for all parts of a channel again, after a query has failed."""
+        self._parts = {key: part for key, part in self._parts.items() if key[0] != channel}
 
     async def _filter(
         self, connection: LogConnection, table: PageTable, condition: Condition
@@ -154,7 +154,7 @@ class PageStatements:
         found: str = self._parts[key]
         return found
 
-    def _keep(self, key: Hashable, part: object) -> None:
+    def _keep(self, key: tuple[Hashable, ...], part: object) -> None:
         if len(self._parts) >= MOST_PARTS:
             del self._parts[next(iter(self._parts))]
         self._parts[key] = part

@@ -19,8 +19,10 @@ from brain.message.page import Page, PageRequest
 
 # When less than this part of its time is left, a batch ends: the other pages are of the next one.
 LEAST_PART = 0.5
+# How many pages one query asks for, as long as none fails, and their bytes, as far as the pages
+# before them tell.
 MOST_TOGETHER = 50
-"""How many pages one query asks for, as long as none fails."""
+MOST_TOGETHER_BYTES = 4 * 1024 * 1024
 
 Waiting = dict[PageRequest, "WantedPage"]
 
@@ -171,9 +173,9 @@ class PageReader:
         """Read pages at one tick, until one fails or most of the time is over."""
         self._access.check_locks(tables)
         channel = next(iter(batch)).channel
-        end_at = time.monotonic() + seconds
         async with self._access.at_tick(pool, tables) as (session, cursor):
             self.ticks += 1
+            end_at = time.monotonic() + seconds
             with concerning(channel, seconds):
                 table = await self._statements.table(session.connection, channel)
             reading = PageReading(session, self._statements, table, cursor, self._access.memory)
@@ -196,9 +198,11 @@ class PageReader:
         begun_at = time.monotonic()
         group.together = max(1, len(requests) // 4)  # unless it succeeds
         found = await reading.read_together(requests, seconds)
-        if found:
+        size = sum(page.size_bytes for page in found.values())
+        if found and size <= MOST_TOGETHER_BYTES:
             is_quick = time.monotonic() - begun_at < seconds / 8
-            group.together = min(len(requests) * (2 if is_quick else 1), MOST_TOGETHER)
+            grows = is_quick and size <= MOST_TOGETHER_BYTES / 4
+            group.together = min(len(requests) * (2 if grows else 1), MOST_TOGETHER)
         return found
 
     async def _read_one(

@@ -53,6 +53,8 @@ class Page:
     """The place in the log after which they change."""
     end: RowPlace | None
     """After which the next page begins; None: there are no more rows."""
+    size_bytes: int = 0
+    """Of the memory that its rows take."""
     reservation: object = field(default=None, repr=False)
     """The memory of the rows: it ends with the page."""
     read_seconds: float = READ_SECONDS

@@ -25,6 +25,10 @@ from brain.message.subscription_encoding import SubscriptionEncoding
 from brain.message.topic_handle import TopicHandle
 from brain.session.transport_protocol import Transport
 
+# How long a client waits for the hub to reach a tick, before what lies before it is read from the
+# log for this client.
+REACH_SECONDS = 0.5
+
 logger = logging.getLogger(__name__)
 
 
@@ -263,6 +267,7 @@ class CatchUp:
         subscriber, hub = self._subscriber, self._sources.hub
         if subscriber.cursor.place > place.place:
             raise CursorLost(f"{place} lies before {subscriber.cursor}")
+        await self._until_reached(place)
         while subscriber.cursor.place < place.place:
             events = hub.missed(subscriber.cursor, place)
             end = events[-1].cursor if events else place
@@ -271,6 +276,23 @@ class CatchUp:
                 end = min(batch.cursor, place, key=lambda cursor: cursor.place)
                 events = [one for one in batch.events if one.cursor.place <= place.place]
             await self._send_batch(Batch(tuple(events), end))
+
+    async def _until_reached(self, place: Cursor) -> None:
+        """Wait until the hub has come as far as a tick that was just cut, but not for long."""
+        hub = self._sources.hub
+        if hub.cursor.place >= place.place:
+            return
+        reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def look() -> None:
+            if hub.cursor.place >= place.place and not reached.done():
+                reached.set_result(None)
+
+        hub.after_delivery.add(look)
+        try:
+            await asyncio.wait((reached,), timeout=REACH_SECONDS)
+        finally:
+            hub.after_delivery.discard(look)
 
     async def _until_writable(self) -> None:
         while self._subscriber.is_paused:
