@@ -137,6 +137,16 @@ async def names(connection: asyncpg.Connection, query: str) -> frozenset[str]:
     return frozenset(record[0] for record in await connection.fetch(query))
 
 
+# Databases of the tests in which a role owns something, or has a right.
+DATABASES_OF_ROLE = """
+    SELECT datname FROM pg_database d
+     WHERE datallowconn AND datname LIKE 'test_%'
+       AND EXISTS (SELECT FROM pg_shdepend
+                    WHERE dbid IN (0, d.oid) AND refclassid = 'pg_authid'::regclass
+                      AND refobjid = (SELECT oid FROM pg_roles WHERE rolname = $1))
+"""
+
+
 @asynccontextmanager
 async def ordinary_role(
     server: str, *attributes: str
@@ -149,9 +159,7 @@ async def ordinary_role(
         try:
             yield role, admin
         finally:
-            for database in await admin.fetch(
-                "SELECT datname FROM pg_database WHERE datallowconn AND datname LIKE 'test_%'"
-            ):
+            for database in await admin.fetch(DATABASES_OF_ROLE, role):
                 within = await asyncpg.connect(named(server, database["datname"]))
                 await within.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER")
                 await within.execute(f"DROP OWNED BY {role}")

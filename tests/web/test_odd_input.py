@@ -40,6 +40,15 @@ PATHS = (
 )
 SOCKETS = ("/ws?channel=tasks&", "/ws?channel=orders&snapshot&", "/ws/connect?", "/ws/mine?", "/?")
 
+BODIES = {
+    "/api/ws/broadcast": (
+        '{"channel": "a", "message": VALUE}',
+        '{"channel": VALUE, "message": 1}',
+    ),
+    "/api/ws/broadcast/all": ('{"type": VALUE, "data": VALUE}',),
+    "/api/brain/users/revoke": ('{"user": VALUE}',),
+}
+
 SETUP = """
     CREATE TABLE orders (id int PRIMARY KEY, customer_id int, note text);
     SELECT brain.watch('orders', 'orders', ARRAY['id', 'customer_id', 'note']);
@@ -166,14 +175,9 @@ async def test_odd_addresses_and_bodies_are_no_error_of_the_server(
             ):
                 answer = await client.get(path, headers=headers)
                 wrong.note(answer.status_code, (path, answer.text))
-            for path in ("/api/ws/broadcast", "/api/ws/broadcast/all", "/api/brain/users/revoke"):
-                for body in (
-                    value,
-                    f'{{"channel": "a", "message": {value}}}',
-                    f'{{"channel": {value}, "message": 1}}',
-                    f'{{"type": {value}, "data": {value}}}',
-                    f'{{"user": {value}}}',
-                ):
+            for path, templates in BODIES.items():
+                for template in ("VALUE", *templates):
+                    body = template.replace("VALUE", value)
                     content = body.encode(errors="surrogatepass")
                     answer = await client.post(
                         path,
