@@ -22,6 +22,7 @@ from brain.auth.origin import Origins
 from brain.auth.policy import authority_for
 from brain.auth.revocations import Revocations
 from brain.auth.row_rules import RowRules
+from brain.auth.tickets import Tickets
 from brain.database.connection import opened_pool
 from brain.database.filter_binder import FilterBinder
 from brain.database.history import HistoryReader
@@ -62,6 +63,7 @@ from brain.web import (
     v1_endpoint,
     websocket_endpoint,
 )
+from brain.web import tickets as tickets_endpoint
 from brain.web.body_budget import BodyBudgetMiddleware
 from brain.web.cross_origin import CrossOriginMiddleware
 from brain.web.error_responses import exception_handlers
@@ -160,6 +162,7 @@ def create_app(
 
     source = BatchSource(url, settings, before_gap=check_everybody, problems=problems)
     authority = authority_for(settings, access_function, revoked, row_rules)
+    tickets = Tickets(settings.database_timeout_seconds, problems)
     cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)
     hosts, origins = hosts_of(settings), Origins(settings.allowed_origins)
     admission = Admission(authority, ConnectionLimiter(quotas(settings)), origins)
@@ -172,6 +175,7 @@ def create_app(
         schemas=schemas,
         source=source,
         authority=authority,
+        tickets=tickets,
         handshake=Handshake(admission, settings.unread_timeout_seconds),
         sessions=SessionContext(
             authority,
@@ -200,6 +204,7 @@ def create_app(
             watched_columns.connect(pool)
             filters.connect(pool)
             row_rules.connect(pool)
+            tickets.connect(pool)
             transactions.connect(pool)
             work: dict[str, Coroutine[Any, Any, None]] = {
                 "batch source": relay(
@@ -270,6 +275,7 @@ def create_app(
         *event_stream.routes(services),
         *websocket_endpoint.routes(services, [p for s in systems for p in s.profiles(schemas)]),
         *(route for system in systems for route in system.routes(services)),
+        *tickets_endpoint.routes(services),
         *revocations.routes(services),
         *status.routes(services),
         *snapshot.routes(services),

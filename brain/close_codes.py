@@ -1,4 +1,4 @@
-"""The codes with which Brain closes a WebSocket."""
+"""The codes with which Brain closes a WebSocket, or ends a stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from enum import IntEnum
 
 class CloseCode(IntEnum):
     """
-    Every code with which Brain closes a WebSocket; docs/protocol.md says what a client does then.
+    Every code with which Brain closes a WebSocket or ends a stream.
+
+    docs/protocol.md says what a client does then.
 
     4000 to 4499: reconnect. 4500 to 4999: do not. Below 4000: as RFC 6455, section 7.4.1, and
     IANA's registry have them.

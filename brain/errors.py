@@ -24,11 +24,11 @@ BrainError
 ├── FilterRefused                   422: a filter is malformed, or not one of the table's rows
 ├── MessageRefused                  422: what was published is no message
 │   └── MessageTooLarge             413
-├── TooManyConnections              429 or 503: a WebSocket is refused
+├── TooManyConnections              429 or 503: a WebSocket or a stream is refused
 ├── TokenRefused                    a token is invalid, expired or revoked
 ├── ClaimMissing                    403: a token lacks a claim that a feed needs
 ├── AccessUndecided                 503: the database could not be asked for access
-└── ConnectionEnded                 Brain closes a WebSocket
+└── ConnectionEnded                 Brain closes a WebSocket, or ends a stream
     ├── NotReady                    1013, reconnect
     ├── SlowConsumer                4008, reconnect
     ├── HistoryLost                 4009, reconnect
@@ -185,7 +185,7 @@ class AccessUndecided(BrainError):
 
 
 class ConnectionEnded(BrainError):
-    """Brain closes a WebSocket, with a code that says whether to reconnect."""
+    """Brain closes a WebSocket or a stream, with a code that says whether to reconnect."""
 
     close_code: ClassVar[CloseCode]
 

@@ -170,7 +170,7 @@ class Settings(BaseSettings):
     max_message_depth: int = Field(default=64, gt=0)
     """How deeply the JSON of a client may be nested; 4501 otherwise."""
     max_connections: int = Field(default=50_000, gt=0)
-    """How many WebSockets a process accepts; the next is refused with 503."""
+    """How many WebSockets and streams a process accepts; the next is refused with 503."""
     max_connections_per_address: int = Field(default=1000, gt=0)
     """How many from one address, loopback excepted; the next is refused with 429."""
     max_connections_per_user: int = Field(default=100, gt=0)

@@ -203,5 +203,7 @@ def name_of(model: type[BaseModel], schemas: Schemas) -> str:
 
 
 def asyncapi_security_schemes() -> dict[str, Any]:
-    token = {**SECURITY_SCHEMES["token"], "type": "httpApiKey"}
-    return {**SECURITY_SCHEMES, "token": token}
+    return {
+        name: {**scheme, "type": "httpApiKey"} if scheme["type"] == "apiKey" else scheme
+        for name, scheme in SECURITY_SCHEMES.items()
+    }

@@ -38,6 +38,12 @@ SECURITY_SCHEMES = {
         "name": "token",
         "description": "For clients that cannot send a header.",
     },
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "ticket",
+        "description": "For streams of events, where no header can be sent.",
+    },
 }
 ERRORS = {
     400: "The request, or a parameter of it, is malformed.",

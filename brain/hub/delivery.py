@@ -40,6 +40,7 @@ class Delivery:
         after it, and nothing before.
         """
         events, ended, start, size = self._events, self.ended, 0, 0
+        undecided = self._matched.undecided if self._matched is not None else ()
         for number, event in enumerate(events, start=1):
             size += event.size_bytes
             if (
@@ -48,6 +49,7 @@ class Delivery:
                 or events[number].recipient != event.recipient
                 or (ended and event.id in ended)
                 or event.operation is Operation.RESET
+                or (undecided and event.id in undecided)
             ):
                 yield events[start:number]
                 start, size = number, 0

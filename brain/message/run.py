@@ -49,11 +49,15 @@ class MatchedRun:
         # same bytes as everybody else.
         self.last: dict[tuple[int, str | None, TopicHandle], int] = {}
         """By transaction, recipient and topic, the id of the last event; not of lone ones."""
+        self.undecided: set[int] = set()
+        """The ids of events that are sent as a reset to some."""
         for event in events:
             found = matches(event)
             if not found:
                 continue
             self._matches[event.id] = found
+            if any(match is Match.UNDECIDED for _, match in found):
+                self.undecided.add(event.id)
             if event.transaction_id in run.finished:
                 for handle, _ in found:
                     self.last[event.transaction_id, event.recipient, handle] = event.id

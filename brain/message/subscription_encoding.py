@@ -30,10 +30,20 @@ class SubscriptionEncoding(Encoding):
         self._format = wire_format
 
     def encode_for(
-        self, handle: TopicHandle, event: Event, match: Match, *, is_last: bool
+        self,
+        handle: TopicHandle,
+        event: Event,
+        match: Match,
+        *,
+        is_last: bool,
+        may_resume: bool = True,
     ) -> bytes | None:
-        """Return the frame for the subscribers of a topic; as a rule, it is made once."""
-        name = self.name, handle.number, match, is_last
+        """
+        Return the frame for the subscribers of a topic; as a rule, it is made once.
+
+        Without `may_resume`, a client that is cut after it gets it again.
+        """
+        name = self.name, handle.number, match, is_last, may_resume
         if name in event.frames:
             return event.frames[name]
         frame = None
@@ -41,8 +51,8 @@ class SubscriptionEncoding(Encoding):
             text = self._format.render_for(handle, event, match, is_last=is_last)
             if text is not None:
                 # A client that is cut before it has the state again has to get the reset again.
-                cursor = None if is_reset(event, match) else self._cursor(event)
-                frame = self.framing.frame(text, cursor)
+                may_resume = may_resume and not is_reset(event, match)
+                frame = self.framing.frame(text, self._cursor(event) if may_resume else None)
         except Exception as error:
             # One event that cannot be rendered must not hold up all others.
             self._report(event, f"{type(error).__name__}: {error}", error)
@@ -112,11 +122,17 @@ class EncodedRun:
             said = Counter(transaction_id for transaction_id, _, _ in self._matched.last)
             most = len(subscriptions.topics) * len({None, user})
             self._ended = {id for id, one in run.begun_before.items() if said[one] < most}
+        # A client that goes on after a message for one user alone would miss the `commit` after it,
+        # which is for what the others get of the transaction, too.
+        self._precedes_commit = self._ended if is_alone else run.begun_before.keys()
 
     def frames(self, event: Event) -> Iterator[bytes]:
+        may_resume = event.recipient is None or event.id not in self._precedes_commit
         for handle, match in self._matched.matches(event):
             is_last = self._matched.is_last(event, handle)
-            frame = self._encoding.encode_for(handle, event, match, is_last=is_last)
+            frame = self._encoding.encode_for(
+                handle, event, match, is_last=is_last, may_resume=may_resume
+            )
             if frame is not None:
                 yield frame
         if event.id in self._ended:

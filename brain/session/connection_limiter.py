@@ -15,7 +15,7 @@ ANONYMOUS = ("anonymous", "")
 
 @dataclass(frozen=True)
 class ConnectionQuotas:
-    """How many WebSockets this process accepts at a time."""
+    """How many connections of clients this process accepts at a time."""
 
     in_all: int
     per_address: int

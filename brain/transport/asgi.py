@@ -1,30 +1,32 @@
-"""A WebSocket under any ASGI server: messages one by one, behind a bounded queue."""
+"""Connections under any ASGI server: messages one by one, behind a bounded queue."""
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 
+from starlette.types import Receive, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from brain.close_codes import CloseCode
 from brain.message.rendering import Framing
 from brain.session.transport_protocol import Receiver
+from brain.transport.event_stream_frames import EVENT_STREAM, EventStreamFraming
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING, close_reason, texts_of
 
 HIGH_WATER_BYTES = 64 * 1024
 
 # With which a connection ends: the client has gone, or did not read in time.
-ENDS = (WebSocketDisconnect, WebSocketDisconnected, TimeoutError)
+ENDS = (WebSocketDisconnect, WebSocketDisconnected, OSError, TimeoutError)
 
 
-class AsgiTransport:
-    """Takes frames like any transport, and sends the texts in them by ASGI's `send`."""
+class AsgiTransport(ABC):
+    """Takes frames like any transport, and sends what is in them by ASGI's `send`."""
 
-    framing: Framing = WEBSOCKET_FRAMING
+    framing: Framing
 
-    def __init__(self, websocket: WebSocket, unread_timeout_seconds: float) -> None:
-        self._websocket = websocket
+    def __init__(self, unread_timeout_seconds: float) -> None:
         self._unread_timeout_seconds = unread_timeout_seconds
         self._unsent: deque[bytes] = deque()
         self._unsent_bytes = 0
@@ -50,7 +52,7 @@ class AsgiTransport:
 
     def close(self, code: CloseCode, reason: str) -> None:
         if self._closing is None:
-            self._closing = code, close_reason(reason)
+            self._closing = code, reason
             self._wake.set()
 
     async def run(self, receiver: Receiver) -> None:
@@ -75,13 +77,15 @@ class AsgiTransport:
             if failure is not None and not isinstance(failure, ENDS):
                 raise failure
 
+    @abstractmethod
     async def _receive(self, receiver: Receiver) -> None:
-        while True:
-            received = await self._websocket.receive()
-            if received["type"] == "websocket.disconnect":
-                return
-            text = received.get("text")
-            receiver.message_received(received["bytes"] if text is None else text)
+        """Give the receiver what the client sends, until it has gone."""
+
+    @abstractmethod
+    async def _send_frames(self, frames: bytes) -> None: ...
+
+    @abstractmethod
+    async def _send_end(self, code: CloseCode, reason: str) -> None: ...
 
     async def _send(self, receiver: Receiver) -> None:
         """Send what is written; raise `TimeoutError` if the client does not read it."""
@@ -89,13 +93,11 @@ class AsgiTransport:
             await self._wake.wait()
             while self._unsent:
                 frames = self._unsent.popleft()
-                for text in texts_of(frames):
-                    async with self._time_to_read():
-                        await self._websocket.send_text(text)
+                await self._send_frames(frames)
                 self._unsent_bytes -= len(frames)
             if self._closing is not None:
                 async with self._time_to_read():
-                    await self._websocket.close(*self._closing)
+                    await self._send_end(*self._closing)
                 return
             self._wake.clear()
             if self._is_paused:
@@ -104,3 +106,54 @@ class AsgiTransport:
 
     def _time_to_read(self) -> asyncio.Timeout:
         return asyncio.timeout(self._unread_timeout_seconds)
+
+
+class AsgiWebSocket(AsgiTransport):
+    """A WebSocket."""
+
+    framing: Framing = WEBSOCKET_FRAMING
+
+    def __init__(self, websocket: WebSocket, unread_timeout_seconds: float) -> None:
+        super().__init__(unread_timeout_seconds)
+        self._websocket = websocket
+
+    async def _receive(self, receiver: Receiver) -> None:
+        while True:
+            received = await self._websocket.receive()
+            if received["type"] == "websocket.disconnect":
+                return
+            text = received.get("text")
+            receiver.message_received(received["bytes"] if text is None else text)
+
+    async def _send_frames(self, frames: bytes) -> None:
+        for text in texts_of(frames):
+            async with self._time_to_read():
+                await self._websocket.send_text(text)
+
+    async def _send_end(self, code: CloseCode, reason: str) -> None:
+        await self._websocket.close(code, close_reason(reason))
+
+
+class AsgiEventStream(AsgiTransport):
+    """A stream of events: the body of an answer, of which the head was sent."""
+
+    framing: EventStreamFraming = EVENT_STREAM
+
+    def __init__(self, receive: Receive, send: Send, unread_timeout_seconds: float) -> None:
+        super().__init__(unread_timeout_seconds)
+        self._receive_message = receive
+        self._send_message = send
+
+    async def _receive(self, receiver: Receiver) -> None:
+        while (await self._receive_message())["type"] != "http.disconnect":
+            pass
+
+    async def _send_frames(self, frames: bytes) -> None:
+        async with self._time_to_read():
+            await self._send_message(
+                {"type": "http.response.body", "body": frames, "more_body": True}
+            )
+
+    async def _send_end(self, code: CloseCode, reason: str) -> None:
+        body = self.framing.end(code, reason)
+        await self._send_message({"type": "http.response.body", "body": body, "more_body": False})

@@ -21,10 +21,10 @@ class DirectSending:
     """The transport's own method, which saves a call each time."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        transport.set_write_buffer_limits(0)
+        pause_at_once(transport)
         self.write = transport.write
         self._socket: socket.socket | None = None
-        if transport.get_extra_info("sslcontext") is not None:
+        if is_encrypted(transport):
             self.send_now = self._send_all
             return
         opened = transport.get_extra_info("socket")
@@ -39,3 +39,13 @@ class DirectSending:
     def _send_all(self, frames: bytes) -> int:
         self.write(frames)
         return len(frames)
+
+
+def pause_at_once(transport: asyncio.Transport) -> None:
+    """Have a transport pause writing as soon as it buffers anything."""
+    # asyncio pauses above the limit; under TLS from it on, with 0 also when it buffers nothing.
+    transport.set_write_buffer_limits(high=1 if is_encrypted(transport) else 0, low=0)
+
+
+def is_encrypted(transport: asyncio.BaseTransport) -> bool:
+    return transport.get_extra_info("sslcontext") is not None

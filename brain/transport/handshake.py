@@ -16,7 +16,7 @@ from brain.auth.token_verifier import token_in
 from brain.errors import TooManyConnections
 from brain.session.admission import Admission, Admitted
 from brain.session.transport_protocol import NewSession, Transport
-from brain.transport.asgi import AsgiTransport
+from brain.transport.asgi import AsgiWebSocket
 from brain.transport.stream_response import EventStreamResponse
 from brain.transport.websocket import EXTENSION, WebSocketProtocol
 
@@ -65,10 +65,10 @@ class Handshake:
             connection: WebSocketProtocol | None = websocket.scope.get("extensions", {}).get(
                 EXTENSION
             )
-            transport = connection or AsgiTransport(websocket, self.unread_timeout_seconds)
+            transport = connection or AsgiWebSocket(websocket, self.unread_timeout_seconds)
             session = session_for(Admitted(transport, identity, counted))
             session.open()
-            if isinstance(transport, AsgiTransport):
+            if isinstance(transport, AsgiWebSocket):
                 await transport.run(session)
             else:
                 transport.adopt(session)

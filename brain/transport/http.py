@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from brain.transport.direct import is_encrypted, pause_at_once
 from brain.transport.limits import TransportLimits, stop
 
 MOST_HEAD_BYTES = 64 * 1024
@@ -41,7 +42,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
         # What the kernel takes no more of is unread: all of it, and not what exceeds a buffer.
-        self.transport.set_write_buffer_limits(0)
+        pause_at_once(self.transport)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -102,7 +103,9 @@ class HttpProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         self._end_head()
         self._end_body()
-        if self._is_answering() or self.transport.get_write_buffer_size():
+        # Under TLS the transport keeps the order, and may still buffer its own handshake.
+        is_unread = self.transport.get_write_buffer_size() and not is_encrypted(self.transport)
+        if self._is_answering() or is_unread:
             # An answer would end up among the frames. A client has to wait for it: RFC 6455,
             # section 4.1.
             self.transport.abort()

@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from brain.session.connection_limiter import CountedConnection
 from brain.session.transport_protocol import NewSession, Transport
+from brain.transport.asgi import AsgiEventStream
 from brain.transport.event_stream import EXTENSION, EventStreamProtocol
 
 HEADERS = {
@@ -20,7 +21,9 @@ MEDIA_TYPE = "text/event-stream"
 
 def head_response() -> Response:
     """Return the answer to a HEAD request for a stream."""
-    return Response(headers=HEADERS, media_type=MEDIA_TYPE)
+    response = Response(headers=HEADERS, media_type=MEDIA_TYPE)
+    del response.headers["content-length"]
+    return response
 
 
 class EventStreamResponse(Response):
@@ -48,14 +51,20 @@ class EventStreamResponse(Response):
         """
         is_open = False
         try:
-            connection: EventStreamProtocol = scope["extensions"][EXTENSION]
-            connection.begin()
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            connection.write(connection.framing.begin())
-            session = self._session_for(connection)
+            connection: EventStreamProtocol | None = scope.get("extensions", {}).get(EXTENSION)
+            if connection is not None:
+                connection.begin()
+            transport = connection or AsgiEventStream(receive, send, self._unread_timeout_seconds)
+            head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            await send(head)
+            transport.write(transport.framing.begin())
+            session = self._session_for(transport)
             session.open()
-            connection.adopt(session)
-            is_open = True
+            if isinstance(transport, AsgiEventStream):
+                await transport.run(session)
+            else:
+                transport.adopt(session)
+                is_open = True
         finally:
             if not is_open:
                 self._counted.release()

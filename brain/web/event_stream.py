@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from brain.auth.identity import Identity
+from brain.auth.token_verifier import token_in
 from brain.description.attribute_docs import attribute_docs
 from brain.description.routes import (
     Content,
@@ -20,6 +22,7 @@ from brain.description.routes import (
     Parameter,
     Right,
 )
+from brain.errors import TokenRefused
 from brain.message.commands import OpenSubscription, Refuse
 from brain.message.json_text import dumps
 from brain.message.matching import filter_json
@@ -33,7 +36,7 @@ from brain.session.json_depth import is_deeper
 from brain.session.stream_session import StreamSession
 from brain.session.topic_subscriptions import may_read, names_of
 from brain.transport.stream_response import head_response
-from brain.web.requests import authenticate, authorize, require_unrevoked
+from brain.web.requests import authorize, identify, require_unrevoked, token_not_valid
 from brain.web.services import Services
 
 # A member of a `subscribe` frame of which the parameter has JSON; those of the others have text.
@@ -72,7 +75,7 @@ def described() -> Operation:
         summary="One subscription of brain.v1 as a stream of server-sent events",
         description="The data of the events is described by /asyncapi.json.",
         right=Right.READING,
-        schemes=("bearer",),
+        schemes=("bearer", "ticket"),
         parameters=[*parameters, LAST_EVENT_ID],
         responses={200: Content(media_type="text/event-stream")},
         errors=(400, 401, 403, 429, 503),
@@ -97,7 +100,7 @@ class Endpoint:
         services = self.services
         command = self._command(request)
         changes = services.sessions.registry.changes
-        identity = await authenticate(request, services.authority)
+        identity = await self._identity(request)
         access = await services.authority.read_access(identity, names_of(command))
         require_unrevoked(identity, services.authority)
         authorize(identity, may_read(command, access))
@@ -117,6 +120,19 @@ class Endpoint:
 
         return services.handshake.stream(request, session_for, identity)
 
+    async def _identity(self, request: Request) -> Identity:
+        """Return who sends a request, by its token or ticket. Raises `HTTPException`."""
+        authority = self.services.authority
+        token = token_in(request.headers, (), {})
+        ticket = request.query_params.get("ticket")
+        if token is None and ticket is not None:
+            try:
+                token = await self.services.tickets.token_of(ticket)
+            except TokenRefused:
+                if not authority.is_open:
+                    raise token_not_valid() from None
+        return await identify(token, authority)
+
     def _command(self, request: Request) -> OpenSubscription:
         """Return what a URL asks for. Raises `HTTPException`."""
         text = frame_in(request.query_params, request.headers.get("last-event-id"))
@@ -135,8 +151,10 @@ def frame_in(query: QueryParams, last_event_id: str | None) -> str:
     for name, value in query.multi_items():
         if name == "token":
             raise HTTPException(
-                400, "/sse takes a ticket, and no token: see POST /api/brain/ticket"
+                400, "a ticket belongs here, and no token: see POST /api/brain/ticket"
             )
+        if name == "ticket":
+            continue
         if name not in MEMBERS:
             raise HTTPException(400, f"there is no parameter {name[:LONGEST_SHOWN]}")
         if name in frame:

@@ -52,7 +52,11 @@ async def require_readable(request: Request, authority: Authority, channel: str)
 
 async def authenticate(request: Request, authority: Authority) -> Identity:
     """Return who sends a request. Raises `HTTPException` for an invalid token."""
-    token = token_in(request.headers, (), request.query_params)
+    return await identify(token_in(request.headers, (), request.query_params), authority)
+
+
+async def identify(token: str | None, authority: Authority) -> Identity:
+    """Return who has a token, or none. Raises `HTTPException` for an invalid one."""
     try:
         return await authority.identify_client(token)
     except TokenRefused:

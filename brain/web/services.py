@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from brain.auth.policy import Authority
+from brain.auth.tickets import Tickets
 from brain.database.snapshot import SnapshotReader
 from brain.listener.batch_source import BatchSource
 from brain.message.channel_schema import ChannelSchemas
@@ -30,6 +31,7 @@ class Services:
     schemas: ChannelSchemas
     source: BatchSource
     authority: Authority
+    tickets: Tickets
     handshake: Handshake
     sessions: SessionContext
     presence: PresenceTracker

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import asyncpg
 import pytest
 
 from brain.database.connection import opened_pool
 from brain.database.filter_binder import FilterBinder
+from brain.database.row_conditions import bind_condition
 from brain.errors import FilterRefused, LogUnavailable
-from brain.message.condition import EVERYTHING
+from brain.message.condition import EVERYTHING, Condition
 from brain.message.condition_binding import comparisons
 from brain.message.condition_parsing import parse_condition
+from brain.problems import Problems
 
 THINGS = """
     CREATE TYPE mood AS ENUM ('sad', 'happy');
@@ -77,10 +80,12 @@ async def test_nothing_is_read_before_there_is_a_filter(
     database: str, connection: asyncpg.Connection
 ) -> None:
     async with opened_pool(database) as pool:
-        binder = FilterBinder(4.0)
+        problems = Problems()
+        binder = FilterBinder(4.0, problems)
         following = asyncio.create_task(binder.run())
-        await asyncio.sleep(0)
-        # Without a pool any read fails.
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert problems.recent() == []  # without a pool any read fails
         assert await binder.bind("things", EVERYTHING) == EVERYTHING
         with pytest.raises(LogUnavailable):
             await binder.bind("things", CONDITION)
@@ -95,20 +100,32 @@ async def test_nothing_is_read_before_there_is_a_filter(
 
 
 async def test_a_filter_that_is_asked_for_after_a_change_knows_it(
-    database: str, connection: asyncpg.Connection
+    database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if the same one is being bound meanwhile."""
     await connection.execute(THINGS)
+    is_bound, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def late(*arguments: Any) -> Condition:
+        found = await bind_condition(*arguments)
+        is_bound.set()
+        await may_go_on.wait()
+        return found
+
+    monkeypatch.setattr("brain.database.filter_binder.bind_condition", late)
     async with opened_pool(database) as pool:
         binder = FilterBinder(4.0)
         binder.connect(pool)
         first = asyncio.create_task(binder.bind("things", CONDITION))
-        await asyncio.sleep(0)
+        await is_bound.wait()
         await connection.execute("ALTER TABLE things DROP a")
+        second = asyncio.create_task(binder.bind("things", CONDITION))
+        await asyncio.sleep(0)
+        may_go_on.set()
+
+        assert [one.column.kind for one in comparisons(await first)] == ["number"]
         with pytest.raises(FilterRefused, match="a was dropped or renamed"):
-            await binder.bind("things", CONDITION)
-        with suppress(FilterRefused):
-            await first
+            await second
 
 
 async def test_without_the_database_a_filter_cannot_be_bound(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,11 +13,12 @@ from urllib.parse import urljoin
 
 import asyncpg
 import pytest
-from httpx2 import AsyncClient
+from httpx2 import AsyncClient, TransportError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.end_to_end.brain import (
+    PATIENCE_SECONDS,
     RunningBrain,
     has_sent_everything,
     message,
@@ -156,6 +159,87 @@ async def test_the_documents_have_the_address_of_the_proxy(proxy: RunningProxy) 
     assert f"{found['protocol']}://{found['host']}{found['pathname']}" == proxy.wss
 
 
+class Stream:
+    """The events of `/sse`, as they come."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._unread = b""
+        self.last_id = ""
+
+    async def frame(self) -> dict[str, Any]:
+        """Return the next frame."""
+        while True:
+            while b"\n\n" not in self._unread:
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    self._unread += await anext(self._chunks)
+            event, _, self._unread = self._unread.partition(b"\n\n")
+            lines = [line.partition(": ") for line in event.decode().split("\n")]
+            fields = {name: value for name, _, value in lines}
+            if "data" in fields:
+                self.last_id = fields.get("id", self.last_id)
+                frame: dict[str, Any] = json.loads(fields["data"])
+                return frame
+
+    async def until(self, name: str) -> dict[str, Any]:
+        """Return the next frame with this `type` or `op`."""
+        while (frame := await self.frame()).get("op", frame.get("type")) != name:
+            pass
+        return frame
+
+
+@asynccontextmanager
+async def stream(
+    proxy: RunningProxy, version: str = "HTTP/1.1", last_id: str = ""
+) -> AsyncIterator[Stream]:
+    """Open a stream of orders through a proxy, with the rows that there are."""
+    headers = {"last-event-id": last_id} if last_id else {}
+    url = f"{proxy.https}/sse?channel=orders&snapshot"
+    async with (
+        AsyncClient(
+            trust_env=False,
+            verify=proxy.certificates,
+            http1=version != "HTTP/2",
+            http2=version == "HTTP/2",
+            timeout=None,
+        ) as client,
+        client.stream("GET", url, headers=headers) as response,
+    ):
+        assert (response.status_code, response.http_version) == (200, version)
+        yield Stream(response.aiter_bytes())
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+async def test_events_come_while_the_stream_is_open_and_a_client_resumes(
+    proxy: RunningProxy, version: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("INSERT INTO orders VALUES (1, 'new')")
+    async with stream(proxy, version) as events:
+        rows = (await events.until("snapshot"))["rows"]
+        assert [row["row"] for row in rows] == [{"id": 1, "status": "new"}]
+        await events.until("live")
+        for status in ("paid", "€" * 80_000):
+            await connection.execute("UPDATE orders SET status = $1", status)
+            assert (await events.until("update"))["row"]["status"] == status
+    await connection.execute("DELETE FROM orders")
+    async with stream(proxy, version, events.last_id) as events:
+        assert [(await events.frame()).get("type") for _ in range(2)] == ["hello", "subscribed"]
+        assert (await events.frame())["op"] == "delete"
+
+
+@pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
+async def test_an_idle_stream_outlasts_the_limit_of_the_proxy(
+    proxy: RunningProxy, version: str, connection: asyncpg.Connection
+) -> None:
+    async with stream(proxy, version) as events:
+        await events.until("live")
+        begun = monotonic()
+        while monotonic() < begun + IDLE_SECONDS + 1:
+            assert (await events.frame())["type"] == "ping"
+        await connection.execute("INSERT INTO orders VALUES (1, 'new')")
+        await events.until("insert")
+
+
 async def test_clients_resume_after_a_restart_of_brain(
     tmp_path: Path, database: str, connection: asyncpg.Connection
 ) -> None:
@@ -171,11 +255,17 @@ async def test_clients_resume_after_a_restart_of_brain(
                 )
             clients = [await stack.enter_async_context(v1_behind(proxy)) for proxy in proxies]
             cursors = [(await client.subscribe("orders"))["cursor"] for client in clients]
+            streams = [await stack.enter_async_context(stream(proxy)) for proxy in proxies]
+            for events in streams:
+                await events.until("live")
             brain.process.kill()
             await brain.stopped()
         for client in clients:
             with pytest.raises(ConnectionClosed):
                 await client.receive()
+        for events in streams:
+            with pytest.raises((StopAsyncIteration, TransportError)):
+                await events.until("insert")
         await connection.execute("INSERT INTO orders VALUES (1, 'new')")
         for proxy in proxies:
             with pytest.raises(InvalidStatus) as refused:
@@ -186,3 +276,6 @@ async def test_clients_resume_after_a_restart_of_brain(
                 async with v1_behind(proxy) as client:
                     await client.subscribe("orders", after=cursor)
                     assert [f["op"] for f in await client.frames(2)] == ["insert", "live"]
+            for proxy, former in zip(proxies, streams, strict=True):
+                async with stream(proxy, last_id=former.last_id) as events:
+                    assert (await events.until("insert"))["row"]["id"] == 1

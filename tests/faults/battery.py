@@ -19,6 +19,7 @@ from tests.faults.row_rules import row_rules
 from tests.faults.scene import Report, Stage
 from tests.faults.silence import half_open, stopped_processes
 from tests.faults.slow_readers import slow_drinkers, stopped_readers
+from tests.faults.states import states
 
 Play = Callable[[Stage], Awaitable[Report]]
 
@@ -166,6 +167,7 @@ MISDEEDS = {
         for encoding, full in HOSTILE_STATEMENTS.items()
     },
     "row-rules": Misdeed(partial(row_rules, rounds=50), partial(row_rules, rounds=4)),
+    "states": Misdeed(partial(states, seeds=50), partial(states, seeds=2, rounds=2, nodes=1)),
     "nonsense": Misdeed(
         partial(nonsense, frames=10_000, texts=10_000),
         partial(nonsense, frames=300, texts=300),

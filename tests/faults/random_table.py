@@ -33,6 +33,7 @@ TEAMS, OWNERS = ["red", "blue", "Red", "7"], [7, 8, 9]
 CLAIMS = {"team": "teams", "owner": "owners"}
 RULES: Sequence[Mapping[str, str]] = [
     {},
+    {},
     {"team": "teams"},
     {"owner": "owners"},
     {"team": "teams", "owner": "owners"},
@@ -109,6 +110,17 @@ class RandomTable:
         condition = "true" if filter is None else filter_in_sql(filter, self.columns)
         self.views.append(View(filter, condition, claims))
         return self.views[-1]
+
+    async def fill(self, connection: asyncpg.Connection, chance: Random, rows: int) -> None:
+        """Insert up to so many rows."""
+        for _ in range(rows):
+            await connection.execute(self.insert(chance))
+
+    async def share_of(self, connection: asyncpg.Connection, filter: str) -> float:
+        """Return the share of the rows that match a filter."""
+        condition = filter_in_sql(filter, self.columns)
+        statement = f"SELECT avg((({condition}) IS TRUE)::int)::float8 FROM {self.name}"
+        return float(await connection.fetchval(statement) or 0)
 
     async def state(self, connection: asyncpg.Connection) -> State:
         """Read the table, with PostgreSQL's own JSON of each value."""

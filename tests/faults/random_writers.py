@@ -72,7 +72,7 @@ class History:
             except (TimeoutError, *FAILURES):
                 if not await self._was_committed(txid):
                     raise
-            self._note(txid, state)
+            self.note(txid, state)
 
     async def _read(self, connection: asyncpg.Connection) -> State:
         await connection.execute(SETTINGS)
@@ -89,7 +89,8 @@ class History:
                 except (TimeoutError, *FAILURES):
                     await asyncio.sleep(RETRY_SECONDS)
 
-    def _note(self, txid: str, after: State) -> None:
+    def note(self, txid: str, after: State) -> None:
+        """Note what a transaction has done."""
         before = self.state.rows
         changed = {key for key, row in after.rows.items() if before.get(key) != row}
         keys = frozenset(changed | before.keys() - after.rows.keys())

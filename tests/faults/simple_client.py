@@ -65,7 +65,7 @@ class Copy:
 class WebSocketClient:
     def __init__(self, copy: Copy, request: Mapping[str, Any], where: str, token: str) -> None:
         self._copy = copy
-        self._request = {"type": "subscribe", "id": "s", "snapshot": True, **request}
+        self._request = {"type": "subscribe", "id": "s", **request}
         self._where = where
         self._headers = {"authorization": f"Bearer {token}"}
         self._cursor: str | None = None
@@ -115,7 +115,11 @@ class WebSocketClient:
 class SseClient:
     def __init__(self, copy: Copy, request: Mapping[str, Any], where: str, token: str) -> None:
         self._copy = copy
-        self._request = {"snapshot": "", **request} | ({"where": where} if where else {})
+        parameters = {"where": where, **request} if where else request
+        self._parameters = {
+            name: value if isinstance(value, str) else json.dumps(value)
+            for name, value in parameters.items()
+        }
         self._headers = {"authorization": f"Bearer {token}"}
         self._last_id: str | None = None
         self._lifetime: asyncio.Timeout | None = None
@@ -129,7 +133,9 @@ class SseClient:
                 try:
                     async with (
                         asyncio.timeout(None) as self._lifetime,
-                        http.stream("GET", url, params=self._request, headers=headers) as response,
+                        http.stream(
+                            "GET", url, params=self._parameters, headers=headers
+                        ) as response,
                     ):
                         response.raise_for_status()
                         unread = b""

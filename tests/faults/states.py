@@ -16,17 +16,18 @@ import asyncio
 import signal
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
+import asyncpg
 import uvloop
 
 from tests.database.random_filters import USER_TYPES, random_filter
-from tests.faults.figures import Figure, Findings
-from tests.faults.filter_sql import parsed
+from tests.faults.figures import Findings
+from tests.faults.judged_copy import JudgedCopy, Tally, difference, fault
 from tests.faults.random_table import (
     OWNERS,
     RULES,
@@ -40,13 +41,25 @@ from tests.faults.random_table import (
 from tests.faults.random_writers import History, RandomWriter
 from tests.faults.scene import Scene, Stage, connected, set_up
 from tests.faults.servers import DidNotStart, OwnPostgres, own_postgres
-from tests.faults.simple_client import Copy, Frame, SseClient, WebSocketClient
+from tests.faults.simple_client import SseClient, WebSocketClient
 
 PATIENCE_SECONDS = 30.0
 CLIENTS = 8
+ROWS = 20
+"""That the table has at first, or fewer."""
+TRIES = 10
+"""Filters that are drawn until one matches some rows and not others."""
 WRITERS = 3
-TRANSACTIONS = 12
+TRANSACTIONS = 20
 """Of each writer in each round."""
+SNAPSHOTS: Sequence[Mapping[str, Any]] = (
+    {"snapshot": True},
+    {"snapshot": True, "limit": 1},
+    {"snapshot": True, "limit": 3},
+    {"snapshot": "exact"},
+)
+KILLS = ("database", "", "brain", "")
+"""What is killed in each round, in turn."""
 SETTINGS = {
     "BRAIN_JWT_SECRET": SECRET,
     "BRAIN_DEFAULT_CHANNELS": "*",
@@ -54,72 +67,6 @@ SETTINGS = {
     "BRAIN_IDLE_POLL_SECONDS": "0.5",
     "BRAIN_DATABASE_TIMEOUT_SECONDS": "1",
 }
-
-
-class JudgedCopy(Copy):
-    """A copy that notes what it looks like after each transaction."""
-
-    def __init__(self) -> None:
-        super().__init__(parsed)
-        self.heartbeats = 0
-        self.frames: Counter[str] = Counter()
-        self.applied: list[tuple[str, Rows]] = []
-
-    def take(self, frame: Frame) -> None:
-        what = frame.get("op") or frame["type"]
-        self.frames[what] += 1
-        if what == "error" and frame["code"] not in ("unavailable", "snapshot_unavailable"):
-            raise AssertionError(f"refused: {frame}")
-        self.heartbeats += what == "ping"
-        super().take(frame)
-
-    def apply(self, txid: str) -> None:
-        is_noted = self.is_whole and txid in self.parts
-        super().apply(txid)
-        if is_noted:
-            self.applied.append((txid, dict(self.rows)))
-
-
-@dataclass
-class Tally:
-    seeds: int = 0
-    rounds: int = 0
-    transactions: int = 0
-    statements: int = 0
-    cut: int = 0
-    brains_killed: int = 0
-    databases_killed: int = 0
-    compared: int = 0
-    whole: int = 0
-    frames: Counter[str] = field(default_factory=Counter)
-    different: int = 0
-    torn: int = 0
-    example: str = ""
-
-    def note(self, example: str) -> None:
-        self.example = self.example or example
-
-    def findings(self) -> Findings:
-        frames = self.frames
-        first = f" ({self.example})" if self.example else ""
-        return Findings(
-            (
-                Figure("seeds", self.seeds, least=1),
-                Figure("transactions", self.transactions, least=1),
-                Figure("statements", self.statements),
-                Figure("frames", frames.total(), least=1),
-                Figure("left", frames["leave"], least=1),
-                Figure("resets", frames["reset"]),
-                Figure("published", frames["message"]),
-                Figure("connections cut", self.cut, least=1),
-                Figure("Brains killed", self.brains_killed, least=1),
-                Figure("databases killed", self.databases_killed, least=1),
-                Figure("states compared", self.compared, least=1),
-                Figure(f"different{first}", self.different, most=0),
-                Figure("transactions seen", self.whole, least=1),
-                Figure("in parts", self.torn, most=0),
-            )
-        )
 
 
 @dataclass
@@ -131,6 +78,7 @@ class Follower:
     """Of the view."""
     client: WebSocketClient | SseClient
     copy: JudgedCopy
+    request: Mapping[str, Any]
 
 
 class Trial:
@@ -148,21 +96,21 @@ class Trial:
         self._history = History(scene.database, self._table, State({}, ()))
         self._followers: list[Follower] = []
 
-    async def play(self, rounds: int, *, kills: Sequence[str]) -> None:
-        """Play rounds of writing, in which these are killed in turn."""
+    async def play(self, rounds: int) -> None:
         async with connected(self._scene.database) as connection:
             await self._table.create(connection)
+            await self._table.fill(connection, self._chance, ROWS)
             await self._table.restrict(connection, self._chance.choice(RULES))
-        for number in range(CLIENTS):
-            self._add_follower(number)
+            for number in range(CLIENTS):
+                self._add_follower(number, await self._filter(connection))
         await self._history.read()
         async with asyncio.TaskGroup() as tasks:
             following = [
                 tasks.create_task(one.client.follow(self._next_address)) for one in self._followers
             ]
             try:
-                for number in range(rounds):
-                    await self._round(kills[number % len(kills)] if kills else "")
+                for _ in range(rounds):
+                    await self._round(KILLS[self._tally.rounds % len(KILLS)])
             finally:
                 for task in following:
                     task.cancel()
@@ -171,19 +119,30 @@ class Trial:
             await connection.execute(f"SELECT brain.unwatch('{self._table.name}')")
             await connection.execute(f"DROP TABLE {self._table.name}")
 
-    def _add_follower(self, number: int) -> None:
+    async def _filter(self, connection: asyncpg.Connection) -> str | None:
+        """Return a filter, if possible one that some rows match and others do not."""
+        if self._chance.random() < 0.2:
+            return None
+        for _ in range(TRIES):
+            filter = random_filter(self._chance, self._table.columns)
+            share = await self._table.share_of(connection, filter)
+            if 0.1 < share < 0.9:
+                break
+        return filter
+
+    def _add_follower(self, number: int, filter: str | None) -> None:
         chance = self._chance
         claims = {
             name: chance.sample(values, chance.randint(1, 3))
             for name, values in (("teams", TEAMS), ("owners", OWNERS))
-            if chance.random() < 0.8
+            if chance.random() < 0.9
         }
-        filter = None if chance.random() < 0.2 else random_filter(chance, self._table.columns)
         view = self._table.add_view(filter, claims)
-        copy, request = JudgedCopy(), {"channel": self._table.name}
+        snapshot = chance.choice(SNAPSHOTS)
+        copy, request = JudgedCopy(), {"channel": self._table.name, **snapshot}
         transport = chance.choice((WebSocketClient, SseClient))
         client = transport(copy, request, filter or "", view.token)
-        self._followers.append(Follower(view, number, client, copy))
+        self._followers.append(Follower(view, number, client, copy, request))
 
     def _next_address(self) -> str:
         return f"127.0.0.1:{self._chance.choice(self._scene.nodes).port}"
@@ -246,16 +205,9 @@ class Trial:
         """Judge each transaction that a client has applied: all of it has to be there."""
         for txid, rows in follower.copy.applied:
             self._tally.whole += 1
-            effect = self._history.effects.get(txid)
-            if effect is None:
+            what = fault(rows, self._history.effects.get(txid), follower.number)
+            if what is not None:
                 self._tally.torn += 1
-                self._tally.note(f"{self._described(follower)}: {txid} was not committed")
-                continue
-            shown = effect.views[follower.number]
-            found = {key: rows[key] for key in effect.keys if key in rows}
-            if found != shown:
-                self._tally.torn += 1
-                what = difference(found, shown)
                 self._tally.note(f"{self._described(follower)}, after {txid}: {what}")
         follower.copy.applied.clear()
         self._tally.frames += follower.copy.frames
@@ -264,21 +216,9 @@ class Trial:
     def _described(self, follower: Follower) -> str:
         view = follower.view
         return (
-            f"seed {self._seed}, {type(follower.client).__name__}, filter {view.filter},"
-            f" claims {view.claims}, rule {self._table.rule}"
+            f"seed {self._seed}, {type(follower.client).__name__} {follower.request}, filter"
+            f" {view.filter}, claims {view.claims}, rule {self._table.rule}"
         )
-
-
-def difference(found: Rows, expected: Rows) -> str:
-    """Describe how two states differ."""
-    extra = {key: row for key, row in found.items() if key not in expected}
-    missing = {key: row for key, row in expected.items() if key not in found}
-    others = {
-        key: (row, expected[key])
-        for key, row in found.items()
-        if key in expected and row != expected[key]
-    }
-    return f"too many {extra}, missing {missing}, different {others}"
 
 
 async def kill_and_start(postgres: OwnPostgres) -> None:
@@ -295,7 +235,13 @@ async def kill_and_start(postgres: OwnPostgres) -> None:
 
 
 async def states(
-    stage: Stage, *, seeds: int, first: int | None = None, rounds: int = 4, says: bool = False
+    stage: Stage,
+    *,
+    seeds: int,
+    first: int | None = None,
+    rounds: int = 3,
+    nodes: int = 2,
+    says: bool = False,
 ) -> Findings:
     """Play seeds from `first` on, or from one that the chance of the stage chooses."""
     if first is None:
@@ -304,11 +250,11 @@ async def states(
     async with own_postgres(stage.binaries) as postgres, set_up(stage, postgres.url) as scene:
         async with connected(scene.database) as connection:
             await connection.execute(USER_TYPES)
-        for _ in range(2):
+        for _ in range(nodes):
             await scene.serve(**SETTINGS)
         for seed in range(first, first + seeds):
             trial = Trial(seed, scene, postgres, tally, f"things_{seed}")
-            await trial.play(rounds, kills=("brain", "", "database", "cut"))
+            await trial.play(rounds)
             if says:
                 print(f"seed {seed}: {tally.findings()}", flush=True)
     return tally.findings()

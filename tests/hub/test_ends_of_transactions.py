@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -18,6 +19,7 @@ from brain.message.matching import Topic, parse_filter
 from brain.message.subscription_set import subscription_set
 from brain.message.topic_handle import topic_handle
 from brain.message.v1_format import V1
+from brain.transport.event_stream_frames import EVENT_STREAM
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING, texts_of
 from tests.message.rows import AT, as_json
 
@@ -236,3 +238,22 @@ def test_a_client_that_pauses_with_the_end_of_a_large_transaction_gets_its_commi
 
     frames = [(frame.get("channel"), frame.get("last")) for frame in client.frames]
     assert frames == [("a", None), ("b", True), (None, None)]
+
+
+def test_a_stream_that_is_cut_before_a_commit_gets_it_later() -> None:
+    """The id of an event is a place to go on from: the end of a transaction must not lie there."""
+    encoding = encoding_of(V1, EVENT_STREAM)
+    topics = subscription_set(frozenset({Topic("a")}))
+    cursor = Cursor(1, NONCE, 9)
+    note = Event(
+        *(cursor, AT, "a", Operation.PUBLISH, None, "1", None, 300, "note", "ann"), transaction_id=7
+    )
+    note.ends = 3  # what began the transaction was sent before
+    message, commit = encoding.encoder([note], topics, "ann")(note)
+    assert b'"private":true' in message and b"id: " not in message
+    assert b'"op":"commit"' in commit and commit.startswith(b"id: 1.5.9\n")
+
+    alone = replace(note, frames={})
+    alone.ends = alone.id
+    (message,) = encoding.encoder([alone], topics, "ann")(alone)
+    assert message.startswith(b"id: 1.5.9\n")

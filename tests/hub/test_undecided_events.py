@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,6 +122,24 @@ def test_the_hub_counts_what_filters_take() -> None:
     for client in clients:
         hub.unsubscribe(client.subscriber)
     assert hub.statistics().filters == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("is_undecided", [True, False])
+def test_a_client_that_begins_anew_gets_nothing_between_the_reset_and_the_rows(
+    is_undecided: bool,
+) -> None:
+    hub = Hub(1_000_000, 60)
+    hub.deliver(Batch((), Cursor(0, 1)))
+    client, whole = Client(hub, [RANGED]), Client(hub, [WHOLE])
+    client.subscriber.reload = lambda events: hub.restart(client.subscriber)
+    events = list(EVENTS)
+    if not is_undecided:
+        events[1] = replace(events[1], operation=Operation.RESET, data='"a reason"')
+    hub.deliver(Batch(tuple(events), Cursor(1, 1)))
+
+    assert [frame["op"] for frame in client.frames] == ["update", "reset"]
+    assert client.subscriber.cursor == events[1].cursor
+    assert len(whole.ops(WHOLE)) == 4
 
 
 def test_a_row_of_which_it_is_not_known_whether_it_matched_is_inserted() -> None:

@@ -209,6 +209,9 @@ def test_what_is_removed_is_found_no_more_and_takes_no_memory() -> None:
         index.remove(one, "a")
     assert [items for _, items in index.find(large)] == [{"b"}] * 3
 
+    assert index.statistics()[:3] == (3, 2, 2)
+    index.remove(topics[1], "b")
+    assert index.statistics()[:3] == (2, 1, 1)
     for one in topics:
         index.remove(one, "b")
         index.remove(one, "nobody")

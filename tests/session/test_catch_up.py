@@ -27,7 +27,7 @@ from brain.message.event import Batch
 from brain.message.subscription_set import subscription_set
 from brain.session.catch_up import CatchUp, Sources
 from brain.session.command_queue import CommandQueue
-from brain.transport.asgi import AsgiTransport
+from brain.transport.asgi import AsgiWebSocket
 from tests.raw_websocket import (
     SMALL_BUFFER_BYTES,
     after_handshake,
@@ -196,7 +196,7 @@ async def test_what_is_begun_and_given_up_at_once_leaves_no_coroutine_unawaited(
     before = asyncio.all_tasks()
     hub = new_hub()
     sources = Sources(hub, cast(HistoryReader, None), cast(Any, None))
-    transport = AsgiTransport(cast(WebSocket, None), unread_timeout_seconds=1)
+    transport = AsgiWebSocket(cast(WebSocket, None), unread_timeout_seconds=1)
     subscriber = hub.subscribe(
         encoding_of(BaseFormat(), transport.framing),
         subscription_set(frozenset()),

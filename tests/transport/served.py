@@ -19,6 +19,7 @@ from brain.app import limits, quotas
 from brain.auth.access_function import AccessFunction
 from brain.auth.origin import Origins
 from brain.auth.policy import authority_for
+from brain.auth.tickets import Tickets
 from brain.database.history import HistoryReader
 from brain.database.snapshot import SnapshotReader
 from brain.database.table_access import TableAccess
@@ -43,6 +44,7 @@ from brain.transport.limits import TransportLimits
 from brain.transport.websocket import WebSocketProtocol
 from brain.web import event_stream, v1_endpoint
 from brain.web import websocket_endpoint as endpoint
+from brain.web.error_responses import exception_handlers
 from brain.web.services import Services
 from tests.message.rows import as_json
 
@@ -100,6 +102,7 @@ def application(
         schemas=schemas,
         source=BatchSource(NO_DATABASE, chosen),
         authority=authority,
+        tickets=Tickets(chosen.database_timeout_seconds),
         handshake=Handshake(admission, chosen.unread_timeout_seconds),
         sessions=SessionContext(authority, registry, limits(chosen), chosen.jwt_leeway_seconds),
         presence=presence,
@@ -120,9 +123,11 @@ def application(
             *endpoint.routes(services, profiles),
             *(route for system in systems for route in system.routes(services)),
         ],
+        exception_handlers=exception_handlers(services.problems),
         lifespan=lifespan,
     )
     app.state.registry = registry
+    app.state.services = services
     return app
 
 

@@ -22,7 +22,7 @@ from brain.close_codes import CloseCode
 from brain.message.cursor import Cursor
 from brain.message.event import Batch
 from brain.settings import Settings
-from brain.transport.asgi import AsgiTransport
+from brain.transport.asgi import AsgiWebSocket
 from tests.transport.served import a_task, application, new_hub
 
 
@@ -65,7 +65,7 @@ class Client:
 async def test_a_client_that_does_not_read_the_close_frame_is_given_up() -> None:
     client = Client()
     client.reads_close = False
-    transport = AsgiTransport(await client.websocket(), unread_timeout_seconds=0.05)
+    transport = AsgiWebSocket(await client.websocket(), unread_timeout_seconds=0.05)
     transport.close(CloseCode.TOKEN_EXPIRED, "the token has expired")
     async with asyncio.timeout(10):
         await transport.run(client)
@@ -74,7 +74,7 @@ async def test_a_client_that_does_not_read_the_close_frame_is_given_up() -> None
 
 async def test_a_connection_whose_session_fails_ends_with_that_error_and_without_a_task() -> None:
     client = Client(RuntimeError("a session failed"))
-    transport = AsgiTransport(await client.websocket(), unread_timeout_seconds=10)
+    transport = AsgiWebSocket(await client.websocket(), unread_timeout_seconds=10)
     client.send("{}")
     with pytest.raises(RuntimeError, match="a session failed"):
         await transport.run(client)

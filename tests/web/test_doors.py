@@ -70,6 +70,7 @@ DOORS = {
         "POST", "/api/brain/users/revoke", NEEDS_PUBLISHING, {"user": "nobody"}
     ),
     "GET /sse": Door("GET", "/sse?channel=orders", NEEDS_READING),
+    "POST /api/brain/ticket": Door("POST", "/api/brain/ticket", (401, 200, 200, 200)),
     "GET /api/ws/info": Door("GET", "/api/ws/info", FOR_ALL),
     "GET /api/brain/status/ws": Door("GET", "/api/brain/status/ws", FOR_ALL),
     "GET /healthz": Door("GET", "/healthz", FOR_ALL),
