@@ -77,7 +77,16 @@ class CatchUp:
     It has a task only meanwhile.
     """
 
-    __slots__ = ("_close", "_on_gap", "_resumed", "_sources", "_subscriber", "_task", "_transport")
+    __slots__ = (
+        "_close",
+        "_encoding",
+        "_on_gap",
+        "_resumed",
+        "_sources",
+        "_subscriber",
+        "_task",
+        "_transport",
+    )
 
     def __init__(
         self,
@@ -89,6 +98,7 @@ class CatchUp:
         close: Callable[[CloseCode, str], None],
     ) -> None:
         self._subscriber = subscriber
+        self._encoding = subscriber.encoding
         self._sources = sources
         self._transport = transport
         self._on_gap = on_gap
@@ -116,6 +126,7 @@ class CatchUp:
         What happens between the pages is sent between them, in `encoding` as they are.
         """
         self.cancel()
+        self._subscriber.encoding = encoding
         self._start(partial(self._send_pages, request, handle, encoding))
 
     def resume_writing(self) -> None:
@@ -125,6 +136,8 @@ class CatchUp:
 
     def cancel(self) -> None:
         """Give up what is being sent: from now on its outcome makes no difference."""
+        # Not by the task: it may end after another one has begun.
+        self._subscriber.encoding = self._encoding
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -233,16 +246,12 @@ class CatchUp:
     async def _send_pages(
         self, request: PageRequest, handle: TopicHandle, encoding: SubscriptionEncoding
     ) -> None:
-        subscriber = self._subscriber
-        usual, subscriber.encoding = subscriber.encoding, encoding
-        try:
+        page = await self._send_page(request, handle, encoding)
+        while page.end is not None:
+            request = replace(request, after=page.end)
             page = await self._send_page(request, handle, encoding)
-            while page.end is not None:
-                request = replace(request, after=page.end)
-                page = await self._send_page(request, handle, encoding)
-            await self._write([encoding.encode_snapshot_end(handle, page.cursor)], page.cursor)
-        finally:
-            subscriber.encoding = usual
+        await self._write([encoding.encode_snapshot_end(handle, page.cursor)], page.cursor)
+        self._subscriber.encoding = self._encoding
         await self._read_log()
 
     async def _send_page(

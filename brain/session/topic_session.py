@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from brain.auth.identity import Identity
 from brain.close_codes import CloseCode
@@ -301,7 +302,7 @@ class TopicSession(ChannelSession):
         for one in changed:
             self._drop(one)
         replaced = [
-            (one, self._put(one.command, other))
+            (one, self._put(self._command_on(other, one.command), other))
             for one, other in changed.items()
             if isinstance(other, Topic)
         ]
@@ -316,7 +317,17 @@ class TopicSession(ChannelSession):
             place = self._place_after_reset(subscription)
             self._confirm_subscription(subscription, place, former)
             self._send(V1.subscription_reset(subscription.handle, reason, place))
-        self._reload([subscription for _, subscription in replaced])
+        # Of those that have become the same, one is left.
+        self._reload(
+            [one for _, one in replaced if self._subscriptions.find(one.handle.number) is one]
+        )
+
+    def _command_on(self, topic: Topic, command: OpenSubscription) -> OpenSubscription:
+        """Return with what a subscription goes on; it gets rows if another on the topic does."""
+        other = self._subscriptions.find(topic_handle(topic).number)
+        if other is None or not other.command.wants_snapshot:
+            return command
+        return replace(other.command, id=command.id)
 
     async def _go_on_as(
         self, identity: Identity, access: ReadAccess, command: Reauthenticate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,11 +16,13 @@ import pytest
 import brain
 from brain.database.connection import connected, is_lost_link, opened_pool
 from brain.database.migrations import core_schema, migrate
+from brain.database.pages import PageReader
 from brain.database.snapshot import SnapshotReader
 from brain.database.table_access import TableAccess
 from brain.errors import MessageRefused
 from brain.feeds.reader import FeedReader
 from brain.message.event import Operation
+from brain.message.page import PageRequest
 from brain.presence.cluster import Cluster
 from brain.presence.tracker import ClientInfo, PresenceTracker
 from brain.publishing.messages import publish
@@ -97,6 +100,30 @@ async def test_a_database_may_have_any_encoding(postgres: str, encoding: str) ->
         assert await FeedReader(pool, 10_000, PATIENCE_SECONDS).state("queue", None) is not None
         assert await pool.fetchval("SELECT $1::text[]", [text, "a"]) == [text, "a"]
         assert source.statistics().reconnections == 0
+
+
+async def test_pages_go_on_after_a_key_that_clients_cannot_be_sent(postgres: str) -> None:
+    keys = ("61", "61e962", "61ff", "62")
+    async with (
+        database_in(postgres, "SQL_ASCII") as url,
+        opened_pool(url) as pool,
+        connected(url) as application,
+    ):
+        for key in keys:
+            await application.execute(
+                f"INSERT INTO public.tasks (id) VALUES (convert_from('\\x{key}', 'SQL_ASCII'))"
+            )
+        reader = PageReader(TableAccess(100_000))
+        request = PageRequest("tasks", limit=1)
+        shown = []
+        while True:
+            page = await reader.read(pool, request)
+            shown += [parsed(row)["id"] for _, row in page.rows]
+            if page.end is None:
+                break
+            request = replace(request, after=page.end)
+
+    assert shown == ["a", "a\ufffdb", "a\ufffd", "b"]
 
 
 async def test_long_texts_arrive_whole_in_a_database_without_encoding(

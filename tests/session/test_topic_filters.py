@@ -329,6 +329,43 @@ async def test_a_filter_that_means_something_else_gets_another_number_and_the_ro
         ]
 
 
+@pytest.mark.parametrize("wants_rows", [(True, True), (True, False), (False, True)])
+async def test_filters_that_become_the_same_are_one_subscription_that_can_be_ended(
+    port: int, connection: asyncpg.Connection, wants_rows: tuple[bool, bool]
+) -> None:
+    await insert(connection, 1, total="0.1")
+    async with v1_client(port, TOKEN) as client:
+        former = []
+        for digit, wanted in enumerate(wants_rows, 1):
+            where = {"total": {"eq": f"0.1000000000000000000{digit}"}}
+            answer = await client.subscribe("orders", where=where, snapshot=wanted)
+            former.append(answer["sub"])
+            if wanted:
+                assert [frame["op"] for frame in await client.frames(2)] == ["snapshot-end", "live"]
+        await connection.execute("ALTER TABLE orders ALTER total TYPE float8")
+        frames = await client.frames(7)
+        again = frames[0]["sub"]
+        assert [f.get("op", f.get("replaces")) for f in frames] == [
+            former[0],
+            "reset",
+            former[1],
+            "reset",
+            "snapshot",
+            "snapshot-end",
+            "live",
+        ]
+        assert [f["id"] for f in frames if "id" in f] == ["request 1", "request 2"]
+        assert {f["sub"] for f in frames} == {again}
+
+        await insert(connection, 2, total="0.1")
+        assert shown(await client.receive()) == ("insert", 2)
+        assert await client.ask("unsubscribe", sub=again) == {"type": "unsubscribed", "sub": again}
+        await insert(connection, 3, total="0.1")
+        await client.subscribe("orders", where={"id": 4})
+        await insert(connection, 4, total="0.1")
+        assert shown(await client.receive()) == ("insert", 4)
+
+
 async def test_a_table_that_is_watched_later_gives_a_filter_its_types(
     port: int, connection: asyncpg.Connection
 ) -> None:
