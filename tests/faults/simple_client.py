@@ -1,7 +1,7 @@
 """
 A client of brain.v1 that keeps the rows of a subscription, as docs/protocol.md says.
 
-60 lines with either of its two transports, without the means to cut it.
+75 lines of code with either of its two transports, without the means to cut it.
 """
 
 from __future__ import annotations
