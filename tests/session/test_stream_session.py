@@ -308,9 +308,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"channel": "orders", "where": "[" * 100 + "]" * 100}, "nested too deeply"),
     ({"channel": "orders", "key": "7"}, "key: Input should be a valid list"),
     ({"channel": "orders", "key": [[1]]}, "key: the values of a primary key"),
-    ({"channel": "orders", "snapshot": "maybe"}, "snapshot"),
+    (
+        {"channel": "orders", "snapshot": "maybe"},
+        "snapshot: Input should be a valid boolean or",
+    ),
+    ({"channel": "orders", "snapshot": "exact", "limit": "3"}, 'limit: only "snapshot": true'),
     ({"channel": "orders", "numbers": "text"}, "numbers: Input should be 'string'"),
-    ({"channel": "orders", "cursor": "1.1.1"}, "there is no parameter cursor"),
+    (
+        {"channel": "orders", "cursor": "1.1.1"},
+        "there is no parameter cursor; there are channel, key, where",
+    ),
     ({"channel": "orders", "type": "publish"}, "there is no parameter type"),
 ]
 
