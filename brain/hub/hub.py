@@ -229,7 +229,8 @@ class Hub:
             if wire_format.name in due or (is_quiet and wire_format.heartbeat_seconds is None):
                 text = wire_format.heartbeat(now, self.cursor)
                 if text is not None:
-                    cohort.write(cohort.encoding.frame(text, self.cursor), moment)
+                    frame = cohort.encoding.frame(text, self.cursor)
+                    cohort.write(cohort.encoding.framing.keep_alive + frame, moment)
 
     def keeps_up(self, subscriber: Subscriber) -> bool:
         """Return True for a subscriber that was sent everything."""
