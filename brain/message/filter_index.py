@@ -4,7 +4,7 @@ Finds what is subscribed to rows of a channel, by any filter.
 Two kinds of filters exist. `Topic.where` has values that columns must have, compared as JSON has
 them: it is looked up in an `EqualityIndex`. `Topic.condition` is that of a filter in brain.v1:
 
-1. `condition_from_json` or `parse_condition` (`brain/message/condition_parsing.py`) parses it;
+1. `parse_condition` (`brain/message/condition_parsing.py`) parses it;
 2. `FilterBinder` (`brain/database/filter_binder.py`) gives its columns their types, and its values
    the form that they have in events;
 3. a `Topic` with that condition is what a client subscribes to. Equal ones are equal objects, by
