@@ -153,7 +153,6 @@ def create_app(
     revoked = Revocations(registry.revoke, problems, settings.jwt_leeway_seconds)
     watched_columns = WatchedColumns(settings.database_timeout_seconds, problems)
     filters = FilterBinder(settings.database_timeout_seconds, problems, registry.rebind_filters)
-    transactions = AwaitedTransactions(settings.database_timeout_seconds, problems)
 
     async def check_everybody() -> None:
         # Which rules and tokens have changed in a gap of the log is not in the log.
@@ -161,6 +160,7 @@ def create_app(
         registry.reauthorize()
 
     source = BatchSource(url, settings, before_gap=check_everybody, problems=problems)
+    transactions = AwaitedTransactions(settings.database_timeout_seconds, problems, source.look)
     authority = authority_for(settings, access_function, revoked, row_rules)
     tickets = Tickets(settings.database_timeout_seconds, problems)
     cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)

@@ -132,10 +132,7 @@ class Hub:
 
     def change_subscriptions(self, subscriber: Subscriber, subscriptions: SubscriptionSet) -> None:
         """Replace what a subscriber gets from now on, wherever it stands."""
-        keeps_up = self._cohorts.leave(subscriber)
-        subscriber.subscriptions = subscriptions
-        if keeps_up:
-            self._cohorts.join(subscriber)
+        self._cohorts.change(subscriber, subscriptions)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Remove a subscriber, wherever it stands."""

@@ -80,13 +80,11 @@ class FilterIndex(Generic[T]):
                 self._by_condition = ConditionIndex()
             self._by_condition.add(topic, item)
         else:
-            for lookup in topic.lookups:
-                self._plain.add(lookup, item)
+            self._plain.add(topic.lookups, item)
 
     def remove(self, topic: Topic, item: T) -> None:
         if not topic.has_condition:
-            for lookup in topic.lookups:
-                self._plain.remove(lookup, item)
+            self._plain.remove(topic.lookups, item)
         elif self._by_condition is not None:
             self._by_condition.remove(topic, item)
             if not self._by_condition:
@@ -131,8 +129,7 @@ class ConditionIndex(Generic[T]):
         entry = self._entries.get(topic)
         if entry is None:
             entry = self._entries[topic] = Entry(topic, self._rest(split(topic.condition).rest))
-            for lookup in topic.lookups:
-                self._looked_up.add(lookup, entry)
+            self._looked_up.add(topic.lookups, entry)
         entry.items.add(item)
 
     def remove(self, topic: Topic, item: T) -> None:
@@ -143,8 +140,7 @@ class ConditionIndex(Generic[T]):
         if entry.items:
             return
         del self._entries[topic]
-        for lookup in topic.lookups:
-            self._looked_up.remove(lookup, entry)
+        self._looked_up.remove(topic.lookups, entry)
         if entry.rest is not None:
             entry.rest.topics -= 1
             if not entry.rest.topics:
