@@ -9,8 +9,8 @@ them: it is looked up in an `EqualityIndex`. `Topic.condition` is that of a filt
    the form that they have in events;
 3. a `Topic` with that condition is what a client subscribes to. Equal ones are equal objects, by
    which cohorts are shared;
-4. `condition_in_sql` (`brain/database/row_conditions.py`) is the same condition in SQL: it may
-   follow `brain.select_statement` after an AND.
+4. `condition_in_sql` (`brain/database/row_conditions.py`) returns the same condition in SQL, for
+   queries of the rows of the table.
 
 1, 2 and 4 raise `FilterRefused` with a sentence for the client. If a watch changes, conditions are
 bound again: until then, what does not fit the types that they know is `UNDECIDED`.
