@@ -45,10 +45,10 @@ from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
 from brain.problems import Problems, printable
 from brain.session.admission import Admission
-from brain.session.catch_up import Sources
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
 from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext, SessionLimits
+from brain.session.sources import Sources
 from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake

@@ -14,10 +14,10 @@ import orjson
 
 import brain
 from brain.message.commands import Command, OpenSubscription, Refuse, Reply, SetPresence
+from brain.message.condition_matching import undecided_columns
 from brain.message.cursor import Cursor
 from brain.message.error_codes import ADVICE
 from brain.message.event import Event, Operation
-from brain.message.filter_index import undecided_columns
 from brain.message.json_text import dumps
 from brain.message.matching import Match
 from brain.message.number_strings import with_number_strings

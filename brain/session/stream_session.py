@@ -7,11 +7,8 @@ import asyncio
 from brain.auth.identity import Identity
 from brain.close_codes import CloseCode
 from brain.errors import (
-    ConnectionEnded,
-    CursorLost,
     HistoryLost,
     LogUnavailable,
-    SlowConsumer,
 )
 from brain.hub.subscriber import Subscriber
 from brain.message.commands import Command, OpenSubscription, RebindFilters, Refuse
@@ -20,10 +17,10 @@ from brain.message.matching import ReadAccess, Topic
 from brain.message.topic_handle import TopicHandle, topic_handle
 from brain.message.v1_format import V1
 from brain.session.admission import Admitted
-from brain.session.catch_up import Sources
 from brain.session.channel_session import ChannelSession, SessionRequest
 from brain.session.granting import COLUMNS_CHANGED, rebound_topics
 from brain.session.session import SessionContext
+from brain.session.sources import Sources
 from brain.session.topic_subscriptions import first_page, names_of, topic_of
 
 
@@ -108,16 +105,10 @@ class StreamSession(ChannelSession):
             self._keep_alive_timer.cancel()
             self._keep_alive_timer = None
 
-    def _on_gap(self, reason: CursorLost | ConnectionEnded) -> None:
-        if self._subscriber is None:
-            return
-        if isinstance(reason, SlowConsumer):
-            self.end(reason)
-            return
-        self._hub.restart(self._subscriber)
+    def _reset(self, reason: str) -> None:
         with_rows = self._request.wants_snapshot
         cursor = None if with_rows else self._cursor()
-        self._send(V1.subscription_reset(self._handle, str(reason), cursor))
+        self._send(V1.subscription_reset(self._handle, reason, cursor))
         self._continue(with_rows=with_rows)
 
     def _change_access(self, access: ReadAccess) -> None:

@@ -30,9 +30,9 @@ from brain.message.v1_client_frames import SubscribeFrame
 from brain.message.v1_commands import command_in, parse_frame
 from brain.message.v1_format import STREAM_MODELS
 from brain.session.admission import Admitted
-from brain.session.catch_up import Sources
 from brain.session.granting import granted_topic
 from brain.session.json_depth import is_deeper
+from brain.session.sources import Sources
 from brain.session.stream_session import StreamSession
 from brain.session.topic_subscriptions import may_read, names_of
 from brain.transport.stream_response import head_response
