@@ -18,8 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from brain.message.comparison_keys import Kind
-from brain.message.condition import Compare, IsNull, OneOf
-from brain.message.condition_binding import Meaning, bound, comparisons
+from brain.message.condition_binding import Meaning, bound, comparisons, operands_of
 from brain.message.condition_parsing import parse_condition
 from brain.message.cursor import Cursor
 from brain.message.event import Event, Operation
@@ -47,15 +46,7 @@ def topic_of(where: dict[str, Any]) -> Topic:
     condition = parse_condition(where)
     meanings = {}
     for one in comparisons(condition):
-        operands: list[str] = []
-        match one:
-            case OneOf():
-                operands = [operand.json for operand in one.operands]
-            case Compare():
-                operands = [one.operand.json]
-            case IsNull():
-                pass
-        meanings[one] = Meaning(KINDS[one.column.name], operands)
+        meanings[one] = Meaning(KINDS[one.column.name], operands_of(one))
     return Topic("orders", condition=bound(condition, meanings))
 
 

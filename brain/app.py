@@ -45,10 +45,10 @@ from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
 from brain.problems import Problems, printable
 from brain.session.admission import Admission
-from brain.session.catch_up import Sources
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
 from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext, SessionLimits
+from brain.session.sources import Sources
 from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
@@ -153,7 +153,6 @@ def create_app(
     revoked = Revocations(registry.revoke, problems, settings.jwt_leeway_seconds)
     watched_columns = WatchedColumns(settings.database_timeout_seconds, problems)
     filters = FilterBinder(settings.database_timeout_seconds, problems, registry.rebind_filters)
-    transactions = AwaitedTransactions(settings.database_timeout_seconds, problems)
 
     async def check_everybody() -> None:
         # Which rules and tokens have changed in a gap of the log is not in the log.
@@ -161,6 +160,7 @@ def create_app(
         registry.reauthorize()
 
     source = BatchSource(url, settings, before_gap=check_everybody, problems=problems)
+    transactions = AwaitedTransactions(settings.database_timeout_seconds, problems, source.look)
     authority = authority_for(settings, access_function, revoked, row_rules)
     tickets = Tickets(settings.database_timeout_seconds, problems)
     cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)
@@ -182,6 +182,7 @@ def create_app(
             registry,
             limits(settings),
             settings.jwt_leeway_seconds,
+            settings.heartbeat_seconds,
             refuse_filters=watched_columns.refusal,
             bind_filter=filters.bind,
             problems=problems,

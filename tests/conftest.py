@@ -7,11 +7,16 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from brain.database.migrations import core_schema, migrate
 from tests.end_to_end.brain import RunningBrain, has_sent_everything, running_brain
 from tests.postgres import ResettableDatabase, new_database, server_for_tests
 from tests.schemas import every_schema
+
+# How long it takes to make examples says how busy the machine is.
+settings.register_profile("brain", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("brain")
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,10 @@ from brain.problems import Problems
 
 # How often it is looked whether columns have other types: PostgreSQL tells nobody.
 LOOK_SECONDS = 3.0
+# Conditions that are bound at once: the connections of the pool are for others, too.
+MOST_AT_ONCE = 2
+# How long a client waits for the conditions of others, in timeouts of the database.
+WAIT_TIMEOUTS = 4
 
 TYPES = "SELECT channel, types FROM brain.filter_types()"
 
@@ -47,6 +51,7 @@ class FilterBinder(WatchFollower):
         self._types: Mapping[str, int] | None = None
         """What identifies the columns of each channel and their types."""
         self._is_used = asyncio.Event()
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._binding: SingleFlight[tuple[str, Condition], Condition] = SingleFlight("filter")
 
     async def run(self) -> None:
@@ -65,7 +70,7 @@ class FilterBinder(WatchFollower):
         try:
             if self._types is None:
                 await self._read()  # otherwise a change after this would not be noticed
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(WAIT_TIMEOUTS * self._timeout_seconds):
                 return await self._binding.run_later(
                     (channel, condition), partial(self._bind, channel, condition)
                 )
@@ -76,7 +81,7 @@ class FilterBinder(WatchFollower):
     async def _bind(self, channel: str, condition: Condition) -> Condition:
         if self._pool is None:
             raise TimeoutError
-        async with asyncio.timeout(self._timeout_seconds):
+        async with self._turns, asyncio.timeout(self._timeout_seconds):
             return await bind_condition(self._pool, channel, condition)
 
     async def _replace(self, pool: asyncpg.Pool) -> None:

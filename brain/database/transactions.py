@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 import asyncpg
 
 from brain.database.connection import DATABASE_ERRORS, explain
+from brain.database.log import Log
 from brain.problems import Problems
 
 # How long to wait before it is looked up again, each after the one before; the last one repeats.
@@ -17,27 +18,37 @@ MOST_AT_ONCE = 1000
 MOST_ID = 2**64 - 1
 
 NO_EVENTS = -1
-"""In place of a tick: the transaction has nothing that could be sent."""
+"""In place of a tick: the transaction has nothing that could be sent, and no tick is cut for it."""
 
 STATES = """
     SELECT transaction_id::text::numeric AS id, state, tick
       FROM brain.transaction_states($1::text[]::xid8[])
 """
 
+State = tuple[int, Literal["unknown", "rolled back", "open", "committed"], int | None]
+"""The id of a transaction, what has become of it, and a tick."""
+
 
 class Outcome(NamedTuple):
     """What has become of a transaction."""
 
     state: Literal["unknown", "rolled back", "committed"]
-    tick: int = NO_EVENTS
-    """Of one that was committed: a tick that sees it."""
+    tick: int | None = None
+    """Of one that was committed: all that was committed before it is sent up to this tick."""
 
 
 class AwaitedTransactions:
     """Looks up the transactions that clients wait for, all of them by one query."""
 
-    def __init__(self, timeout_seconds: float = 5.0, problems: Problems | None = None) -> None:
+    def __init__(
+        self,
+        timeout_seconds: float = 5.0,
+        problems: Problems | None = None,
+        on_tick: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_tick` is called after a tick was cut, of which nothing notifies the batch source."""
         self._timeout_seconds = timeout_seconds
+        self._on_tick = on_tick
         self._problems = problems or Problems()
         self._pool: asyncpg.Pool | None = None
         self._waiting: dict[int, list[Callable[[Outcome], None]]] = {}
@@ -80,18 +91,33 @@ class AwaitedTransactions:
             return
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                rows = await self._pool.fetch(STATES, list(map(str, known)))
+                states = await self._states(self._pool, known)
         except DATABASE_ERRORS as error:
             self._problems.report("transactions", f"cannot be looked up: {explain(error)}")
             return
-        for row in rows:
-            id, state, tick = int(row["id"]), row["state"], row["tick"]
+        for id, state, tick in states:
             if state == "committed" and tick is not None:
                 self._settle(id, Outcome("committed", tick))
             elif state in ("unknown", "rolled back"):
                 self._settle(id, Outcome(state))
             elif id in self._waiting:
                 self._waiting[id] = self._waiting.pop(id)
+
+    async def _states(self, pool: asyncpg.Pool, ids: Iterable[int]) -> list[State]:
+        rows = await pool.fetch(STATES, list(map(str, ids)))
+        newest = None
+        if any(row["tick"] == NO_EVENTS for row in rows):
+            newest = await self._newest_tick(pool)
+        ticks = (newest if row["tick"] == NO_EVENTS else row["tick"] for row in rows)
+        return [(int(row["id"]), row["state"], tick) for row, tick in zip(rows, ticks, strict=True)]
+
+    async def _newest_tick(self, pool: asyncpg.Pool) -> int:
+        """Return a tick that holds all that was committed so far; cut it if anything is new."""
+        async with pool.acquire() as connection:
+            newest = await Log(connection, self._timeout_seconds).tick()
+        if self._on_tick is not None:
+            self._on_tick()
+        return newest.tick
 
     def _settle(self, id: int, outcome: Outcome) -> None:
         for callback in self._waiting.pop(id, ()):

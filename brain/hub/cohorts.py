@@ -35,6 +35,19 @@ class Cohorts:
         cohort = self._cohorts.get((subscriber.encoding.name, subscriber.subscriptions))
         return cohort if cohort is not None and subscriber in cohort.members else None
 
+    def change(self, subscriber: Subscriber, subscriptions: SubscriptionSet) -> None:
+        """
+        Replace what a subscriber gets, wherever it stands.
+
+        It is in its new cohort before it leaves the former one: of what both get, the index is left
+        as it is.
+        """
+        former = self.find(subscriber)
+        subscriber.subscriptions = subscriptions
+        if former is not None and former.subscriptions != subscriptions:
+            self.join(subscriber)
+            self._remove(former, subscriber)
+
     def join(self, subscriber: Subscriber) -> None:
         key = subscriber.encoding.name, subscriber.subscriptions
         cohort = self._cohorts.get(key)
@@ -47,6 +60,10 @@ class Cohorts:
         cohort = self.find(subscriber)
         if cohort is None:
             return False
+        self._remove(cohort, subscriber)
+        return True
+
+    def _remove(self, cohort: Cohort, subscriber: Subscriber) -> None:
         del cohort.members[subscriber]
         if not cohort.members:
             del self._cohorts[cohort.encoding.name, cohort.subscriptions]
@@ -54,7 +71,6 @@ class Cohorts:
                 self.topics.remove(cohort)
             else:
                 self.index.remove(cohort)
-        return True
 
     def _new(self, subscriber: Subscriber) -> Cohort:
         encoding, subscriptions = subscriber.encoding, subscriber.subscriptions

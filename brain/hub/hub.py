@@ -12,6 +12,7 @@ from brain.hub.cohorts import Cohorts
 from brain.hub.conflation import Conflation
 from brain.hub.delivery import Delivery, deliveries
 from brain.hub.event_caches import EventCaches
+from brain.hub.heartbeats import Heartbeats
 from brain.hub.outgoing import Outgoing
 from brain.hub.ring import Ring
 from brain.hub.slow_consumers import SlowConsumers, in_next_turn
@@ -24,7 +25,6 @@ from brain.message.matching import Match, is_reset
 from brain.message.rendering import Encoding
 from brain.message.subscription_encoding import SubscriptionEncoding
 from brain.message.subscription_set import SubscriptionSet
-from brain.message.wire_format import WireFormat
 
 # How much is written to a client before the next look at whether it reads.
 CHUNK_BYTES = 64 * 1024
@@ -79,8 +79,7 @@ class Hub:
         self._cohorts = Cohorts(clock)
         self._sent_resets: dict[Subscriber, list[Event]] = {}
         """Those that may want the rows again, with what they were sent as a reset."""
-        self._heartbeat_at: dict[str, float] = {}
-        """When the clients of a wire format were sent their last heartbeat."""
+        self._heartbeats = Heartbeats()
         self._slow = SlowConsumers(self._feed, later)
         self.after_delivery: set[Callable[[], None]] = set()
         """Called after each batch, by those that wait for a place in the log."""
@@ -133,10 +132,7 @@ class Hub:
 
     def change_subscriptions(self, subscriber: Subscriber, subscriptions: SubscriptionSet) -> None:
         """Replace what a subscriber gets from now on, wherever it stands."""
-        keeps_up = self._cohorts.leave(subscriber)
-        subscriber.subscriptions = subscriptions
-        if keeps_up:
-            self._cohorts.join(subscriber)
+        self._cohorts.change(subscriber, subscriptions)
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Remove a subscriber, wherever it stands."""
@@ -221,15 +217,11 @@ class Hub:
         moment = self._clock()
         self._ring.expire(moment)
         self._slow.drop_fallen_off(self._ring.first)
-        formats = {cohort.encoding.wire_format for cohort in self._cohorts}
-        due = {one.name for one in formats if self._is_heartbeat_due(one, moment)}
-        for cohort in self._cohorts:
-            wire_format = cohort.encoding.wire_format
-            is_quiet = cohort.sent_at <= moment - quiet_seconds
-            if wire_format.name in due or (is_quiet and wire_format.heartbeat_seconds is None):
-                text = wire_format.heartbeat(now, self.cursor)
-                if text is not None:
-                    cohort.write(cohort.encoding.frame(text, self.cursor), moment)
+        for cohort in self._heartbeats.due(list(self._cohorts), moment, quiet_seconds):
+            text = cohort.encoding.wire_format.heartbeat(now, self.cursor)
+            if text is not None:
+                frame = cohort.encoding.frame(text, self.cursor)
+                cohort.write(cohort.encoding.framing.keep_alive + frame, moment)
 
     def keeps_up(self, subscriber: Subscriber) -> bool:
         """Return True for a subscriber that was sent everything."""
@@ -265,14 +257,6 @@ class Hub:
         for subscriber in [one for one in self._subscribers if one.position != CATCHING_UP]:
             self._detach(subscriber)
             subscriber.on_gap(HistoryLost("messages were lost with a part of the log"))
-
-    def _is_heartbeat_due(self, wire_format: WireFormat, moment: float) -> bool:
-        """Return True when all clients of a format get their next heartbeat."""
-        name, interval = wire_format.name, wire_format.heartbeat_seconds
-        if interval is None or moment < self._heartbeat_at.setdefault(name, moment) + interval:
-            return False
-        self._heartbeat_at[name] = moment
-        return True
 
     def _fan_out(self, piece: Sequence[Event], delivery: Delivery) -> None:
         now = self._clock()

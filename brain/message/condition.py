@@ -178,15 +178,7 @@ def one_of(column: Column, operands: Iterable[Operand]) -> Condition:
 
 def all_of(parts: Iterable[Condition]) -> Condition:
     """Return the condition that all of these hold."""
-    flat: set[Condition] = set()
-    allowed: dict[Column, frozenset[Operand]] = {}
-    for part in parts:
-        for one in part.parts if isinstance(part, All) else (part,):
-            if isinstance(one, OneOf):
-                allowed[one.column] = allowed.get(one.column, one.operands) & one.operands
-            else:
-                flat.add(one)
-    flat.update(one_of(column, operands) for column, operands in allowed.items())
+    flat = flattened(parts, All, operator.and_)
     if NOTHING in flat:
         return NOTHING
     return flat.pop() if len(flat) == 1 else All(frozenset(flat))
@@ -194,18 +186,28 @@ def all_of(parts: Iterable[Condition]) -> Condition:
 
 def any_of(parts: Iterable[Condition]) -> Condition:
     """Return the condition that one of these holds."""
-    flat: set[Condition] = set()
-    allowed: dict[Column, frozenset[Operand]] = {}
-    for part in parts:
-        for one in part.parts if isinstance(part, Either) else (part,):
-            if isinstance(one, OneOf):
-                allowed[one.column] = allowed.get(one.column, frozenset()) | one.operands
-            else:
-                flat.add(one)
-    flat.update(one_of(column, operands) for column, operands in allowed.items())
+    flat = flattened(parts, Either, operator.or_)
     if EVERYTHING in flat:
         return EVERYTHING
     return flat.pop() if len(flat) == 1 else Either(frozenset(flat))
+
+
+def flattened(
+    parts: Iterable[Condition],
+    kind: type[All | Either],
+    merge: Callable[[frozenset[Operand], frozenset[Operand]], frozenset[Operand]],
+) -> set[Condition]:
+    """Return parts without those of the same kind in each other, and one list for each column."""
+    flat: set[Condition] = set()
+    listed: dict[Column, frozenset[Operand]] = {}
+    for part in parts:
+        for one in part.parts if isinstance(part, kind) else (part,):
+            if isinstance(one, OneOf):
+                listed[one.column] = merge(listed.get(one.column, one.operands), one.operands)
+            else:
+                flat.add(one)
+    flat.update(one_of(column, operands) for column, operands in listed.items())
+    return flat
 
 
 def comparison_json(column: Column, name: str, operand: str) -> str:

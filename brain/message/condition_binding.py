@@ -56,13 +56,24 @@ def comparison_name(comparison: Comparison) -> str:
             return comparison.comparison
 
 
+def operands_of(comparison: Comparison) -> list[str]:
+    """Return the JSON texts of the values that a column is compared with."""
+    match comparison:
+        case IsNull():
+            return []
+        case OneOf():
+            return [operand.json for operand in comparison.operands]
+        case Compare():
+            return [comparison.operand.json]
+
+
 def compared_with(comparison: Comparison) -> str:
     """Return what a column is compared with, as JSON."""
     match comparison:
         case IsNull():
             return "null"
         case OneOf():
-            return f"[{','.join(operand.json for operand in comparison.operands)}]"
+            return f"[{','.join(operands_of(comparison))}]"
         case Compare():
             return comparison.operand.json
 
@@ -82,18 +93,12 @@ def untyped(channel: str, condition: Condition) -> Condition:
     """Return a condition for a channel without a table: equality. Raises `FilterRefused`."""
     meanings = {}
     for one in comparisons(condition):
-        operands: list[str] = []
-        match one:
-            case OneOf():
-                operands = [operand.json for operand in one.operands]
-            case Compare(column, "neq", operand):
-                operands = [operand.json]
-            case Compare(column, comparison, _):
-                raise FilterRefused(
-                    f"where: {column.name}: {comparison} needs the type of a column, and no table"
-                    f" is watched on {channel}; there are eq, neq, in, is"
-                )
-        meanings[one] = Meaning("untyped", operands)
+        if isinstance(one, Compare) and one.comparison != "neq":
+            raise FilterRefused(
+                f"where: {one.column.name}: {one.comparison} needs the type of a column, and no"
+                f" table is watched on {channel}; there are eq, neq, in, is"
+            )
+        meanings[one] = Meaning("untyped", operands_of(one))
     return bound(condition, meanings)
 
 

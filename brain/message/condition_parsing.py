@@ -27,7 +27,7 @@ from brain.message.condition import (
     one_of,
 )
 from brain.message.json_text import dumps, scalar
-from brain.message.matching import SHOWN_CHARACTERS, check_text, filter_json
+from brain.message.matching import SHOWN_CHARACTERS, check_text
 
 MOST_DEPTH = 8
 """Of `and` and `or` in each other."""
@@ -41,17 +41,6 @@ MOST_DIGITS = 1000
 
 COMPARISONS: Mapping[str, Comparison] = {name: name for name in COMPARE}
 NAMES = ("eq", *COMPARISONS, "in", "is")
-
-
-def condition_from_json(text: str) -> Condition:
-    """Do what `parse_condition` does, for a JSON text; numbers keep all their digits."""
-    try:
-        where = filter_json(text)
-    except RecursionError:
-        raise FilterRefused(too_deep()) from None
-    except ValueError as error:
-        raise FilterRefused(f"where is no JSON: {error}") from None
-    return parse_condition(where)
 
 
 def parse_condition(where: Any) -> Condition:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Generic, NamedTuple, TypeVar
 
@@ -43,19 +43,22 @@ class EqualityIndex(Generic[T]):
     def __bool__(self) -> bool:
         return bool(self._items)
 
-    def add(self, lookup: Lookup, item: T) -> None:
-        by_values = self._items.setdefault(shape_of(lookup), {})
-        for values in compared(lookup):
-            by_values.setdefault(values, set()).add(item)
+    def add(self, lookups: Sequence[Lookup], item: T) -> None:
+        """Have an item found under any of some look-ups, which compare the same columns."""
+        by_values = self._items.setdefault(shape_of(lookups[0]), {})
+        for lookup in lookups:
+            for values in compared(lookup):
+                by_values.setdefault(values, set()).add(item)
 
-    def remove(self, lookup: Lookup, item: T) -> None:
-        shape = shape_of(lookup)
+    def remove(self, lookups: Sequence[Lookup], item: T) -> None:
+        shape = shape_of(lookups[0])
         by_values = self._items.get(shape, {})
-        for values in compared(lookup):
-            items = by_values.get(values, set())
-            items.discard(item)
-            if not items:
-                by_values.pop(values, None)
+        for lookup in lookups:
+            for values in compared(lookup):
+                items = by_values.get(values, set())
+                items.discard(item)
+                if not items:
+                    by_values.pop(values, None)
         if not by_values:
             self._items.pop(shape, None)
 

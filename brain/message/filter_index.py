@@ -4,24 +4,19 @@ Finds what is subscribed to rows of a channel, by any filter.
 Two kinds of filters exist. `Topic.where` has values that columns must have, compared as JSON has
 them: it is looked up in an `EqualityIndex`. `Topic.condition` is that of a filter in brain.v1:
 
-1. `condition_from_json` or `parse_condition` (`brain/message/condition_parsing.py`) parses it;
+1. `parse_condition` (`brain/message/condition_parsing.py`) parses it;
 2. `FilterBinder` (`brain/database/filter_binder.py`) gives its columns their types, and its values
    the form that they have in events;
 3. a `Topic` with that condition is what a client subscribes to. Equal ones are equal objects, by
    which cohorts are shared;
-4. `condition_in_sql` (`brain/database/row_conditions.py`) is the same condition in SQL: it may
-   follow `brain.select_statement` after an AND.
+4. `condition_in_sql` (`brain/database/row_conditions.py`) returns the same condition in SQL, for
+   queries of the rows of the table.
 
 1, 2 and 4 raise `FilterRefused` with a sentence for the client. If a watch changes, conditions are
 bound again: until then, what does not fit the types that they know is `UNDECIDED`.
 
 Equality, lists and null of a condition are looked up, too, whatever their number. The rest of it is
 evaluated for the events that have those values, once per event for all topics with the same rest.
-
-A value that is not in an event, because it is too large or cannot be shown, equals no value of a
-filter, and differs from all, as values of filters are shorter than what is left out. Nothing else
-is known of it. If a match depends on it, the event is `UNDECIDED` and not left out, as the client
-would lack the row from then on; a row that may have matched before `LEAVES`.
 """
 
 from __future__ import annotations
@@ -30,15 +25,13 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Generic, NamedTuple, TypeVar
 
-from brain.errors import RowNotShown
-from brain.message.comparison_keys import NoKey, RowValues
-from brain.message.condition import EVERYTHING, Condition, Verdict
+from brain.message.condition import EVERYTHING, Condition
 from brain.message.condition_binding import comparisons
+from brain.message.condition_matching import Look, Rest
 from brain.message.equality_index import EqualityIndex
-from brain.message.event import Event, Operation
+from brain.message.event import Event
 from brain.message.lookups import split
 from brain.message.matching import Match, Topic
-from brain.message.row import Row
 
 T = TypeVar("T")
 
@@ -52,17 +45,6 @@ class FilterIndexStatistics(NamedTuple):
     """Compared by these conditions."""
     evaluations: int
     """Of such a condition on a row, since the index was made."""
-
-
-class Rest:
-    """What is evaluated of filters. Equal ones are one object, and compared as such."""
-
-    __slots__ = ("condition", "topics")
-
-    def __init__(self, condition: Condition) -> None:
-        self.condition = condition
-        self.topics = 0
-        """How many have it."""
 
 
 class Entry(Generic[T]):
@@ -98,13 +80,11 @@ class FilterIndex(Generic[T]):
                 self._by_condition = ConditionIndex()
             self._by_condition.add(topic, item)
         else:
-            for lookup in topic.lookups:
-                self._plain.add(lookup, item)
+            self._plain.add(topic.lookups, item)
 
     def remove(self, topic: Topic, item: T) -> None:
         if not topic.has_condition:
-            for lookup in topic.lookups:
-                self._plain.remove(lookup, item)
+            self._plain.remove(topic.lookups, item)
         elif self._by_condition is not None:
             self._by_condition.remove(topic, item)
             if not self._by_condition:
@@ -149,8 +129,7 @@ class ConditionIndex(Generic[T]):
         entry = self._entries.get(topic)
         if entry is None:
             entry = self._entries[topic] = Entry(topic, self._rest(split(topic.condition).rest))
-            for lookup in topic.lookups:
-                self._looked_up.add(lookup, entry)
+            self._looked_up.add(topic.lookups, entry)
         entry.items.add(item)
 
     def remove(self, topic: Topic, item: T) -> None:
@@ -161,8 +140,7 @@ class ConditionIndex(Generic[T]):
         if entry.items:
             return
         del self._entries[topic]
-        for lookup in topic.lookups:
-            self._looked_up.remove(lookup, entry)
+        self._looked_up.remove(topic.lookups, entry)
         if entry.rest is not None:
             entry.rest.topics -= 1
             if not entry.rest.topics:
@@ -191,87 +169,3 @@ class ConditionIndex(Generic[T]):
             found = self._rests[condition] = Rest(condition)
         found.topics += 1
         return found
-
-
-class Look:
-    """What conditions say of the row of one event, after it and before."""
-
-    def __init__(self, event: Event, by_filter: bool) -> None:
-        """With `by_filter`, a row that did not match before enters."""
-        self._operation = event.operation
-        self._is_update = event.operation is Operation.UPDATE
-        self._enters = by_filter and self._is_update
-        self._concerns_all = event.operation in (Operation.TRUNCATE, Operation.RESET)
-        self._after = Verdicts(values_of(event.row, event.omitted))
-        # Which values of the row before were left out is not in the log: any that it lacks.
-        former = values_of(event.former, None) if self._is_update else None
-        self._before = Verdicts(former)
-
-    @property
-    def evaluations(self) -> int:
-        return len(self._after.known) + len(self._before.known)
-
-    def match(self, match: Match, rest: Rest | None, topic: Topic) -> Match | None:
-        """Return how the event concerns a topic, of which all but `rest` is a `match`."""
-        if self._concerns_all:
-            return match
-        if match is Match.LEAVES:
-            return match if self._before.of(rest) is not False else None
-        verdict = self._after.of(rest)
-        if verdict is True:
-            is_new = self._enters and self._before.evaluate(topic.condition) is not True
-            return Match.ENTERS if is_new else match
-        if verdict is None:
-            return self._undecided(match)
-        # The client saw the row if it matched: otherwise the row rules would let it enter.
-        if not self._is_update or match is Match.ENTERS or self._before.of(rest) is False:
-            return None
-        return Match.LEAVES if self._before.evaluate(topic.condition) is not False else None
-
-    def _undecided(self, match: Match) -> Match | None:
-        match self._operation:
-            case Operation.DELETE:
-                return match
-            case Operation.PUBLISH:
-                return None  # it is no row, and has what it has
-            case _:
-                return Match.UNDECIDED
-
-
-class Verdicts:
-    """What conditions say of one row, each evaluated once."""
-
-    def __init__(self, values: RowValues | None) -> None:
-        self._values = values
-        self.known: dict[Rest, Verdict] = {}
-
-    def of(self, rest: Rest | None) -> Verdict:
-        """Return the verdict on what is left to evaluate; None: nothing is, and the row matches."""
-        if rest is None:
-            return True
-        if rest in self.known:
-            return self.known[rest]
-        verdict = self.known[rest] = self.evaluate(rest.condition)
-        return verdict
-
-    def evaluate(self, condition: Condition) -> Verdict:
-        if self._values is None:
-            return False
-        try:
-            return condition.verdict(self._values)
-        except RowNotShown:
-            return False  # what was published is no object
-
-
-def values_of(row: Row | None, omitted: tuple[str, ...] | None) -> RowValues | None:
-    return None if row is None else RowValues(row, omitted)
-
-
-def undecided_columns(condition: Condition, event: Event) -> list[str]:
-    """Return the columns that a condition compares and of which `event` has no such value."""
-    if event.row is None:
-        return []
-    values = RowValues(event.row, event.omitted)
-    unknown = (NoKey.OMITTED, NoKey.UNKNOWN)
-    columns = {one.column for one in comparisons(condition)}
-    return sorted({one.name for one in columns if values.key(one) in unknown})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import prod
 from typing import NamedTuple
 
 from brain.message.condition import All, Condition, IsNull, OneOf, all_of
@@ -35,29 +36,50 @@ class Parts(NamedTuple):
     """What has to be evaluated."""
 
 
+class Cost(NamedTuple):
+    """What a condition takes."""
+
+    alternatives: int
+    """Under how many it is found: each takes memory."""
+    evaluated: int
+    """How many values are compared to evaluate what remains: each takes time."""
+
+
+Chosen = IsNull | OneOf
+
+
 def split(where: Condition) -> Parts:
     """Return what of a condition can be looked up, and what remains."""
-    looked_up: list[list[tuple[str, Scalar]]] = []
+    chosen, rest = divided(where)
+    choices = sorted(map(values_of, chosen), key=lambda values: values[0][0])
+    return Parts(list(product(*choices)), all_of(rest))
+
+
+def cost_of(where: Condition) -> Cost:
+    """Return what the parts of a condition take, without making them."""
+    chosen, rest = divided(where)
+    return Cost(prod(part.size for part in chosen), sum(part.size for part in rest))
+
+
+def divided(where: Condition) -> tuple[list[Chosen], list[Condition]]:
+    """Return the parts of a condition that are looked up, and the others."""
+    chosen: list[Chosen] = []
     rest: list[Condition] = []
     combinations = 1
     parts = where.parts if isinstance(where, All) else (where,)
     for part in sorted(parts, key=lambda part: (part.size, part.json)):
-        choices = equal_to(part)
-        if choices and combinations * len(choices) <= MOST_ALTERNATIVES:
-            combinations *= len(choices)
-            looked_up.append(choices)
+        is_padded = isinstance(part, OneOf) and part.column.kind == "padded"
+        fits = combinations * part.size <= MOST_ALTERNATIVES
+        if isinstance(part, IsNull | OneOf) and fits and not is_padded:
+            combinations *= part.size
+            chosen.append(part)
         else:
             rest.append(part)
-    alternatives = [tuple(sorted(one, key=lambda value: value[0])) for one in product(*looked_up)]
-    return Parts(alternatives, all_of(rest))
+    return chosen, rest
 
 
-def equal_to(part: Condition) -> list[tuple[str, Scalar]]:
-    """Return the values of which a row must have one; none if they cannot be looked up."""
-    match part:
-        case IsNull(column):
-            return [(column.name, None)]
-        case OneOf(column, operands) if column.kind != "padded":
-            return [(column.name, scalar_in(operand.json)) for operand in operands]
-        case _:
-            return []
+def values_of(part: Chosen) -> list[tuple[str, Scalar]]:
+    """Return the values of which a row must have one."""
+    if isinstance(part, IsNull):
+        return [(part.column.name, None)]
+    return [(part.column.name, scalar_in(operand.json)) for operand in part.operands]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import Enum
@@ -21,7 +21,7 @@ from brain.message.json_text import (
     split_object,
     text_of,
 )
-from brain.message.lookups import Lookup, Rules, split
+from brain.message.lookups import Lookup, Rules, cost_of, split
 
 INTERNAL = "brain."
 """The prefix of channels that no client may read."""
@@ -111,22 +111,22 @@ class Topic:
         return () if self.rows is None else self.rows.rules
 
     @property
-    def lookups(self) -> Iterator[Lookup]:
-        """The values under which it is found, as far as they can be looked up."""
+    def lookups(self) -> list[Lookup]:
+        """The values under which it is found, as far as they can be looked up; at least one."""
         columns = tuple((name, scalar(value)) for name, value, _ in self.where)
-        for alternative in split(self.condition).alternatives:
-            yield Lookup(self.key, columns + alternative, self.rules)
+        alternatives = split(self.condition).alternatives
+        return [Lookup(self.key, columns + one, self.rules) for one in alternatives]
 
     @property
     def combinations(self) -> int:
         """Under how many combinations of values it is found: each takes memory."""
         by_rows = 1 if self.rows is None else self.rows.combinations
-        return by_rows * len(split(self.condition).alternatives) if self.has_condition else by_rows
+        return by_rows * cost_of(self.condition).alternatives if self.has_condition else by_rows
 
     @property
     def evaluated(self) -> int:
         """How many values are compared to evaluate what cannot be looked up: each takes time."""
-        return split(self.condition).rest.size
+        return cost_of(self.condition).evaluated
 
 
 def has_too_many_combinations(topics: Iterable[Topic]) -> bool:

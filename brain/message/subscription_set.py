@@ -71,10 +71,6 @@ class SubscriptionSet:
         self.rows = {t.channel: t.rows for t in topics if t.rows is not None}
         """Of the channels with row rules, which rows the client may see."""
         self._whole = frozenset(topic.channel for topic in topics if topic.is_whole)
-        self._parts: dict[str, FilterIndex[Topic]] = {}
-        for topic in topics:
-            if topic.channel not in self._whole:
-                self._parts.setdefault(topic.channel, FilterIndex()).add(topic, topic)
         self._has_conditions = any(topic.has_condition for topic in topics)
         self._private: SubscriptionSet | None = None
         """Without row rules: messages to this user alone are not restricted by them."""
@@ -103,10 +99,19 @@ class SubscriptionSet:
     def resets(self, event: Event) -> bool:
         """Return True if, after `event`, the client lacks rows of one of these subscriptions."""
         if event.operation is Operation.RESET:
-            return self.match(event) is not None
+            return event.channel in self.channels and self.match(event) is not None
         if not self._has_conditions:
             return False
         return any(is_reset(event, match) for _, match in self.matches(event))
+
+    @cached_property
+    def _parts(self) -> dict[str, FilterIndex[Topic]]:
+        """By channel. They are made when they are needed: only some formats need them."""
+        parts: dict[str, FilterIndex[Topic]] = {}
+        for topic in self.topics:
+            if topic.channel not in self._whole:
+                parts.setdefault(topic.channel, FilterIndex()).add(topic, topic)
+        return parts
 
     @property
     def handles(self) -> list[TopicHandle]:

@@ -95,7 +95,7 @@ def opened(frame: SubscribeFrame, text: str) -> OpenSubscription | Refuse:
         )
         return Refuse(reason, "malformed", frame.id)
     if frame.limit is not None and frame.snapshot is not True:
-        return Refuse("limit: only a snapshot has pages", "malformed", frame.id)
+        return Refuse('limit: only "snapshot": true has pages', "malformed", frame.id)
     try:
         where = EVERYTHING if frame.where is None else parse_condition(frame.where)
     except FilterRefused as error:
@@ -136,7 +136,9 @@ def id_in(frame: dict[str, Any]) -> str | None:
 
 def first_problem(error: ValidationError) -> str:
     """Return what is wrong with a client frame, in a sentence."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = ".".join(str(part) for part in first["loc"][1:])[:SHOWN_CHARACTERS] or "type"
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    key = errors[0]["loc"][1:2]  # below it there are the alternatives of its type
+    place = str(*key)[:SHOWN_CHARACTERS] or "type"
     shown = place if is_unicode(place) else "a key"
-    return f"{shown}: {first['msg']}"
+    alternatives = [one["msg"] for one in errors if one["loc"][1:2] == key]
+    return f"{shown}: {' or '.join(alternatives)}"

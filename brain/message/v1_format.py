@@ -14,10 +14,10 @@ import orjson
 
 import brain
 from brain.message.commands import Command, OpenSubscription, Refuse, Reply, SetPresence
+from brain.message.condition_matching import undecided_columns
 from brain.message.cursor import Cursor
 from brain.message.error_codes import ADVICE
 from brain.message.event import Event, Operation
-from brain.message.filter_index import undecided_columns
 from brain.message.json_text import dumps
 from brain.message.matching import Match
 from brain.message.number_strings import with_number_strings
@@ -73,12 +73,13 @@ class V1Format(SubscriptionFormat):
     def render_for(
         self, handle: TopicHandle, event: Event, match: Match, *, is_last: bool
     ) -> str | None:
+        # A client that is cut before it has the state again resumes from before the reset.
         if event.operation is Operation.RESET:
-            return reset_text(handle.number, event.data or "null", self._cursor(event))
+            return reset_text(handle.number, event.data or "null")
         if match is Match.UNDECIDED:
             names = ", ".join(undecided_columns(handle.topic.condition, event))
             reason = f"the event does not have the values of {names}, which the filter compares"
-            return reset_text(handle.number, dumps(reason), self._cursor(event))
+            return reset_text(handle.number, dumps(reason))
         text = (
             f'{{"sub":{handle.number},{what_happened(event, match)},'
             f'"at":"{iso_milliseconds(event.at)}"{self._cursor(event)},'
@@ -242,9 +243,9 @@ def what_happened(event: Event, match: Match) -> str:
     return f'"op":"update",{key},"row":{event.data},"old":{event.old}{omitted}'
 
 
-def reset_text(sub: int, reason: str, cursor: str) -> str:
-    """Return the frame of a reset; `reason` is JSON, and `cursor` a member with a comma before."""
-    return f'{{"sub":{sub},"op":"reset","reason":{reason}{cursor}}}'
+def reset_text(sub: int, reason: str) -> str:
+    """Return the frame of a reset without a place; `reason` is JSON."""
+    return f'{{"sub":{sub},"op":"reset","reason":{reason}}}'
 
 
 def text_for(model: WireModel) -> str:

@@ -1,4 +1,4 @@
-"""The transactions that one client waits for."""
+"""The transactions that one client waits for, and why it waits in vain."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import partial
 
 from brain.database.transactions import AwaitedTransactions, Outcome
 from brain.hub.hub import Hub
-from brain.message.commands import AwaitTransaction
+from brain.message.commands import AwaitTransaction, Refuse
 
 MOST_AWAITED = 100
 
@@ -80,3 +80,16 @@ class AwaitedByClient:
         else:
             del self._waiting[command]
             self._answer(command, outcome)
+
+
+def refusal_of(command: AwaitTransaction, outcome: Outcome) -> Refuse | None:
+    """Return why a client waits for a transaction in vain; None: it does not."""
+    match outcome.state:
+        case "committed":
+            return None
+        case "rolled back":
+            reason = f"the transaction {command.transaction_id} was rolled back"
+            return Refuse(reason, "rolled_back", command.id)
+        case "unknown":
+            reason = f"there is no transaction {command.transaction_id} so far"
+            return Refuse(reason, "unknown_transaction", command.id)

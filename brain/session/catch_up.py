@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from brain.close_codes import CloseCode
-from brain.database.history import HistoryReader
-from brain.database.transactions import AwaitedTransactions
-from brain.errors import ConnectionEnded, CursorLost, LogUnavailable, SlowConsumer
-from brain.hub.hub import CHUNK_BYTES, Hub
+from brain.errors import ConnectionEnded, CursorLost, SlowConsumer
+from brain.hub.hub import CHUNK_BYTES
 from brain.hub.subscriber import Subscriber
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event
-from brain.message.matching import RowAccess
 from brain.message.page import Page, PageRequest
-from brain.message.snapshot import Snapshot
 from brain.message.subscription_encoding import SubscriptionEncoding
 from brain.message.topic_handle import TopicHandle
+from brain.session.sources import Sources
 from brain.session.transport_protocol import Transport
 
 # How long a client waits for the hub to reach a tick, before what lies before it is read from the
@@ -30,44 +27,6 @@ from brain.session.transport_protocol import Transport
 REACH_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
-
-
-async def publish_nothing(channel: str, type: str, data: str, recipient: str | None) -> int:
-    """Publish no message: there is no database."""
-    raise LogUnavailable("the message cannot be published at the moment")
-
-
-async def read_no_page(request: PageRequest) -> Page:
-    """Read no page: there is no database."""
-    raise LogUnavailable("the tables cannot be read at the moment")
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """Where the messages come from, and where those of clients go."""
-
-    hub: Hub
-    history: HistoryReader
-    read_snapshot: Callable[[frozenset[str], Mapping[str, RowAccess]], Awaitable[Snapshot]]
-    """
-    Reads the tables of channels: those rows that a client may see.
-
-    Raises `SnapshotTooLarge` and `LogUnavailable`.
-    """
-    read_page: Callable[[PageRequest], Awaitable[Page]] = read_no_page
-    """
-    Reads a page of a table, at a place in the log after this call.
-
-    Raises `SnapshotTooLarge`, `LogUnavailable`, and `CursorLost` for one that cannot follow the one
-    before.
-    """
-    publish: Callable[[str, str, str, str | None], Awaitable[int]] = publish_nothing
-    """
-    Publishes JSON on a channel, as a type, to a recipient; returns the id of the transaction.
-
-    Raises `MessageRefused` and `LogUnavailable`.
-    """
-    transactions: AwaitedTransactions = field(default_factory=AwaitedTransactions)
 
 
 class CatchUp:

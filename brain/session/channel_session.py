@@ -43,9 +43,10 @@ from brain.message.matching import (
 from brain.message.subscription_set import SubscriptionSet, subscription_set
 from brain.message.wire_format import Welcome, WireFormat
 from brain.session.admission import Admitted
-from brain.session.catch_up import CatchUp, Sources
+from brain.session.catch_up import CatchUp
 from brain.session.command_queue import CommandQueue
 from brain.session.session import Session, SessionContext
+from brain.session.sources import Sources
 from brain.session.subscriptions import Subscriptions
 
 
@@ -352,17 +353,20 @@ class ChannelSession(Session):
         self._transport.write(self._transport.framing.frame(text, cursor))
 
     def _on_gap(self, reason: CursorLost | ConnectionEnded) -> None:
-        """Send a reset, and go on from here; close the connection if its format has none."""
-        subscriber = self._subscriber
-        if subscriber is None:
+        """Go on from here, whatever lies before; close a slow consumer."""
+        if self._subscriber is None:
             return
         if isinstance(reason, SlowConsumer):
             self.end(reason)
             return
-        self._hub.restart(subscriber)
-        text = self._wire_format.reset(str(reason), datetime.now(UTC), subscriber.cursor)
+        self._hub.restart(self._subscriber)
+        self._reset(str(reason))
+
+    def _reset(self, reason: str) -> None:
+        """Send a reset, and go on; close the connection if its format has none."""
+        text = self._wire_format.reset(reason, datetime.now(UTC), self._cursor())
         if text is None:
-            self.end(HistoryLost(str(reason)))
+            self.end(HistoryLost(reason))
             return
         self._send(text)
         self._continue(with_rows=self._request.wants_snapshot)

@@ -15,7 +15,8 @@ from brain.message.rendering import Encoding
 from brain.message.subscription_encoding import SubscriptionEncoding
 from brain.message.subscription_set import subscription_set
 from brain.message.v1_format import V1
-from brain.session.catch_up import CatchUp, Sources
+from brain.session.catch_up import CatchUp
+from brain.session.sources import Sources
 from brain.session.topic_subscriptions import (
     Straggler,
     TopicSubscription,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from brain.auth.identity import Identity
 from brain.close_codes import CloseCode
 from brain.errors import (
-    ConnectionEnded,
-    CursorLost,
     HistoryLost,
     LogUnavailable,
-    SlowConsumer,
 )
 from brain.hub.subscriber import Subscriber
 from brain.message.commands import Command, OpenSubscription, RebindFilters, Refuse
@@ -18,10 +17,10 @@ from brain.message.matching import ReadAccess, Topic
 from brain.message.topic_handle import TopicHandle, topic_handle
 from brain.message.v1_format import V1
 from brain.session.admission import Admitted
-from brain.session.catch_up import Sources
 from brain.session.channel_session import ChannelSession, SessionRequest
 from brain.session.granting import COLUMNS_CHANGED, rebound_topics
 from brain.session.session import SessionContext
+from brain.session.sources import Sources
 from brain.session.topic_subscriptions import first_page, names_of, topic_of
 
 
@@ -51,6 +50,7 @@ class StreamSession(ChannelSession):
         super().__init__(admitted, context, sources, request, access, changes)
         self._command = command
         self._handle = topic_handle(topic)
+        self._keep_alive_timer: asyncio.TimerHandle | None = None
 
     def _topics(self, access: ReadAccess, identity: Identity | None = None) -> frozenset[Topic]:
         topic = topic_of(self._command, self._handle.topic.condition, access)
@@ -69,6 +69,7 @@ class StreamSession(ChannelSession):
     def _continue(self, *, with_rows: bool) -> None:
         if self._subscriber is not None:
             self._subscriber.on_live = self._report_live
+            self._keep_alive_later()
         if with_rows and self._catch_up is not None:
             encoding = page_encoding_of(self._transport.framing, self._context.problems)
             request = first_page(self._command, self._handle.topic)
@@ -80,19 +81,34 @@ class StreamSession(ChannelSession):
         """Send the frame that the client has caught up, once."""
         if self._subscriber is not None:
             self._subscriber.on_live = None
+            self._stop_keeping_alive()
             cursor = self._cursor()
             self._send(V1.live(self._handle, cursor), cursor)
 
-    def _on_gap(self, reason: CursorLost | ConnectionEnded) -> None:
-        if self._subscriber is None:
-            return
-        if isinstance(reason, SlowConsumer):
-            self.end(reason)
-            return
-        self._hub.restart(self._subscriber)
+    def _stop(self) -> None:
+        self._stop_keeping_alive()
+        super()._stop()
+
+    def _keep_alive_later(self) -> None:
+        """Until the client has caught up, the hub sends it no heartbeat."""
+        self._stop_keeping_alive()
+        loop = asyncio.get_running_loop()
+        self._keep_alive_timer = loop.call_later(self._context.heartbeat_seconds, self._keep_alive)
+
+    def _keep_alive(self) -> None:
+        if self._subscriber is not None and not self._subscriber.is_paused:
+            self._transport.write(self._transport.framing.keep_alive)
+        self._keep_alive_later()
+
+    def _stop_keeping_alive(self) -> None:
+        if self._keep_alive_timer is not None:
+            self._keep_alive_timer.cancel()
+            self._keep_alive_timer = None
+
+    def _reset(self, reason: str) -> None:
         with_rows = self._request.wants_snapshot
         cursor = None if with_rows else self._cursor()
-        self._send(V1.subscription_reset(self._handle, str(reason), cursor))
+        self._send(V1.subscription_reset(self._handle, reason, cursor))
         self._continue(with_rows=with_rows)
 
     def _change_access(self, access: ReadAccess) -> None:

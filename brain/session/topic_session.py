@@ -10,12 +10,7 @@ from brain.close_codes import CloseCode
 from brain.database.transactions import Outcome
 from brain.errors import (
     AccessUndecided,
-    ConnectionEnded,
-    CursorLost,
     LogUnavailable,
-    MessageRefused,
-    MessageTooLarge,
-    SlowConsumer,
 )
 from brain.message.commands import (
     AwaitTransaction,
@@ -42,12 +37,13 @@ from brain.message.subscription_set import SubscriptionSet, subscription_set
 from brain.message.topic_handle import topic_handle
 from brain.message.v1_format import CATCHING_UP, V1
 from brain.session.admission import Admitted
-from brain.session.awaited import MOST_AWAITED, AwaitedByClient
-from brain.session.catch_up import Sources
+from brain.session.awaited import MOST_AWAITED, AwaitedByClient, refusal_of
 from brain.session.channel_session import ChannelSession, SessionRequest, parse_cursor
 from brain.session.granting import COLUMNS_CHANGED, granted_topic, rebound_topics
 from brain.session.joined_access import joined
+from brain.session.publishing import publish
 from brain.session.session import SessionContext
+from brain.session.sources import Sources
 from brain.session.stragglers import Stragglers
 from brain.session.topic_subscriptions import (
     TopicSubscription,
@@ -79,6 +75,12 @@ class TopicSession(ChannelSession):
         self._subscriptions: TopicSubscriptions = TopicSubscriptions(
             context.limits.max_subscriptions
         )
+        self._awaited = AwaitedByClient(
+            sources.transactions,
+            sources.hub,
+            has_been_sent=self._has_been_sent,
+            answer=self._answer_until,
+        )
         self._stragglers = Stragglers(
             self._subscriptions,
             sources,
@@ -89,13 +91,7 @@ class TopicSession(ChannelSession):
             close=self.close,
             on_failure=self._end_subscription,
             on_joined=self._on_joined,
-            answer_awaited=self._answer_awaited,
-        )
-        self._awaited = AwaitedByClient(
-            sources.transactions,
-            sources.hub,
-            has_been_sent=self._has_been_sent,
-            answer=self._answer_until,
+            answer_awaited=self._awaited.answer,
         )
 
     def pause_writing(self) -> None:
@@ -219,25 +215,11 @@ class TopicSession(ChannelSession):
         self._subscriptions.drop(subscription)
 
     async def _publish(self, command: Publish) -> None:
-        if not self._identity.may_publish(command.channel):
-            reason = f"not allowed to publish on {command.channel}"
-            self._refuse(Refuse(reason, "not_allowed", command.id))
-            return
-        try:
-            transaction_id = await self._sources.publish(
-                command.channel, command.type, command.data, command.recipient
-            )
-        except MessageTooLarge as error:
-            self._refuse(Refuse(str(error), "message_too_large", command.id))
-        except MessageRefused as error:
-            self._refuse(Refuse(str(error), "invalid_message", command.id))
-        except LogUnavailable as error:
-            self._refuse(Refuse(str(error), "unavailable", command.id))
+        published = await publish(command, self._identity, self._sources)
+        if isinstance(published, Refuse):
+            self._refuse(published)
         else:
-            self._send(V1.published(command.id, transaction_id))
-
-    def _answer_awaited(self) -> None:
-        self._awaited.answer()
+            self._send(V1.published(command.id, published))
 
     def _has_been_sent(self, tick: int) -> bool:
         """Return True if the client was sent everything up to the end of a tick."""
@@ -247,15 +229,11 @@ class TopicSession(ChannelSession):
         return all(each.place >= (tick, END_OF_TICK) for each in cursors)
 
     def _answer_until(self, command: AwaitTransaction, outcome: Outcome) -> None:
-        match outcome.state:
-            case "committed":
-                self._send(V1.until(command.id, command.transaction_id, self._cursor()))
-            case "rolled back":
-                reason = f"the transaction {command.transaction_id} was rolled back"
-                self._refuse(Refuse(reason, "rolled_back", command.id))
-            case "unknown":
-                reason = f"there is no transaction {command.transaction_id} so far"
-                self._refuse(Refuse(reason, "unknown_transaction", command.id))
+        refusal = refusal_of(command, outcome)
+        if refusal is not None:
+            self._refuse(refusal)
+        else:
+            self._send(V1.until(command.id, command.transaction_id, self._cursor()))
 
     # What it may read.
 
@@ -393,18 +371,12 @@ class TopicSession(ChannelSession):
             )
         )
 
-    def _on_gap(self, reason: CursorLost | ConnectionEnded) -> None:
-        """Send a reset for each subscription that is where the connection is; go on from here."""
-        if self._subscriber is None:
-            return
-        if isinstance(reason, SlowConsumer):
-            self.end(reason)
-            return
-        self._hub.restart(self._subscriber)
+    def _reset(self, reason: str) -> None:
+        """Send a reset for each subscription that is where the connection is, and go on."""
         live = [one for one in self._subscriptions if one.straggler is None]
         for one in live:
             place = self._place_after_reset(one)
-            self._send(V1.subscription_reset(one.handle, str(reason), place))
+            self._send(V1.subscription_reset(one.handle, reason, place))
         self._reload(live)
         self._continue(with_rows=False)
 

@@ -30,9 +30,9 @@ from brain.message.v1_client_frames import SubscribeFrame
 from brain.message.v1_commands import command_in, parse_frame
 from brain.message.v1_format import STREAM_MODELS
 from brain.session.admission import Admitted
-from brain.session.catch_up import Sources
 from brain.session.granting import granted_topic
 from brain.session.json_depth import is_deeper
+from brain.session.sources import Sources
 from brain.session.stream_session import StreamSession
 from brain.session.topic_subscriptions import may_read, names_of
 from brain.transport.stream_response import head_response
@@ -41,7 +41,8 @@ from brain.web.services import Services
 
 # A member of a `subscribe` frame of which the parameter has JSON; those of the others have text.
 JSON_MEMBERS = ("key", "where", "limit")
-MEMBERS = frozenset(SubscribeFrame.model_fields) - {"type", "id"}
+PARAMETERS = [name for name in SubscribeFrame.model_fields if name not in ("type", "id")]
+"""Those of a subscription: members of the frame."""
 FLAGS = {"": True, "true": True, "1": True, "false": False, "0": False}
 LONGEST_SHOWN = 50
 
@@ -65,10 +66,9 @@ def described() -> Operation:
             name=name,
             description=docs[name],
             schema=json if name in JSON_MEMBERS else {"type": "string"},
-            is_required=field.is_required(),
+            is_required=SubscribeFrame.model_fields[name].is_required(),
         )
-        for name, field in SubscribeFrame.model_fields.items()
-        if name in MEMBERS
+        for name in PARAMETERS
     ]
     return Operation(
         id="getEvents",
@@ -155,8 +155,11 @@ def frame_in(query: QueryParams, last_event_id: str | None) -> str:
             )
         if name == "ticket":
             continue
-        if name not in MEMBERS:
-            raise HTTPException(400, f"there is no parameter {name[:LONGEST_SHOWN]}")
+        if name not in PARAMETERS:
+            there_are = ", ".join([*PARAMETERS, "ticket"])
+            raise HTTPException(
+                400, f"there is no parameter {name[:LONGEST_SHOWN]}; there are {there_are}"
+            )
         if name in frame:
             raise HTTPException(400, f"{name} is there twice: a stream is one subscription")
         frame[name] = member(name, value)

@@ -217,8 +217,8 @@ END $$;
 REVOKE ALL ON FUNCTION brain.split_transactions FROM PUBLIC;
 
 -- What has become of transactions: 'unknown' (it is not of this server, or in its future), 'rolled back', 'open', or
--- 'committed'. For a committed one, `tick` is a tick that sees it, or -1 if it has no events; null means that there is
--- no such tick yet.
+-- 'committed'. For a committed one, `tick` is a tick that sees it, or -1 if it has no events, for which no tick is cut;
+-- null means that there is no such tick yet.
 CREATE OR REPLACE FUNCTION brain.transaction_states(transactions xid8[])
 RETURNS TABLE (transaction_id xid8, state text, tick bigint) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$

@@ -25,11 +25,11 @@ from brain.database.log import Log
 from brain.database.migrations import core_schema, migrate
 from brain.database.row_conditions import bind_condition, condition_in_sql
 from brain.message.condition import Condition
-from brain.message.condition_parsing import condition_from_json
 from brain.message.event import Event, Operation
 from brain.message.filter_index import FilterIndex
 from brain.message.matching import Match, Topic
 from tests.database.log_reading import events_after, reading
+from tests.message.conditions import condition_from_json
 from tests.postgres import new_database, server_for_tests
 
 USER_TYPES = """

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from brain.database.connection import opened_pool
-from brain.database.filter_binder import FilterBinder
+from brain.database.filter_binder import MOST_AT_ONCE, FilterBinder
 from brain.database.row_conditions import bind_condition
 from brain.errors import FilterRefused, LogUnavailable
 from brain.message.condition import EVERYTHING, Condition
@@ -138,3 +138,18 @@ async def test_without_the_database_a_filter_cannot_be_bound(
         await binder.bind("things", CONDITION)
     with pytest.raises(LogUnavailable, match="cannot be looked up at the moment"):
         await binder.bind("things", CONDITION)
+
+
+async def test_many_filters_at_once_are_all_bound_and_leave_connections_to_others(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(THINGS)
+    async with opened_pool(database) as pool:
+        binder = FilterBinder(4.0)
+        binder.connect(pool)
+        conditions = [parse_condition({"a": {"gt": number}}) for number in range(300)]
+        found = await asyncio.gather(*(binder.bind("things", one) for one in conditions))
+        connections = pool.get_size()
+
+    assert len(set(found)) == 300
+    assert connections <= MOST_AT_ONCE + 1

@@ -213,6 +213,22 @@ async def test_a_page_has_the_rows_of_its_filter_its_rules_and_its_key(
     assert keys(await walk(reader, pool, replace(request, allowed=allowed))) == ["[5]", "[7]"]
 
 
+async def test_the_queries_of_many_filters_are_kept_within_a_limit_of_memory(
+    pool: asyncpg.Pool, writer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.database.page_statement.MOST_CHARACTERS", 30_000)
+    await watch(writer, "id int, status text", "id")
+    await writer.execute("INSERT INTO things SELECT n, 's' || n FROM generate_series(1, 9) n")
+    reader = PageReader(TableAccess(MEMORY))
+    for number in (*range(1, 10), *range(1, 10)):
+        where = {"status": {"in": [f"s{number}", *("x" * 90 + str(n) for n in range(99))]}}
+        request = PageRequest("things", condition=await condition(pool, where), limit=2)
+        assert keys(await walk(reader, pool, request)) == [f"[{number}]"]
+        assert 0 < reader.statements.held_characters <= 30_000
+    reader.statements.forget("things")
+    assert reader.statements.held_characters == 0
+
+
 async def test_a_row_is_found_by_the_name_that_a_subscription_has_for_it(
     pool: asyncpg.Pool,
     writer: asyncpg.Connection,

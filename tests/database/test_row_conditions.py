@@ -14,11 +14,12 @@ from brain.database.row_conditions import bind_condition, condition_in_sql
 from brain.errors import FilterRefused
 from brain.message.condition import Condition
 from brain.message.condition_binding import comparisons
-from brain.message.condition_parsing import condition_from_json, parse_condition
+from brain.message.condition_parsing import parse_condition
 from brain.message.filter_index import FilterIndex
 from brain.message.matching import Match, Topic
 from tests.database.changes import logged_events
 from tests.database.random_filters import ICU_COLLATION
+from tests.message.conditions import condition_from_json
 from tests.postgres import new_database
 
 pytestmark = pytest.mark.postgres_versions

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
+from brain.database.connection import opened_pool
 from brain.database.log import PAGE_EVENTS
+from brain.database.transactions import AwaitedTransactions, Outcome
 from brain.message.event import Event
 from tests.database.log_reading import events_after, reading
 
@@ -83,3 +87,32 @@ async def test_a_reader_that_begins_within_a_transaction_finds_the_same_end(
 
     assert ends_in(rest) == [(2, 0)]
     assert ends_in(last) == [(0, 0)]
+
+
+async def test_what_was_committed_before_a_transaction_without_events_is_sent_before_its_answer(
+    core_database: str,
+) -> None:
+    """Nothing else cuts a tick here: it is cut for the answer, and somebody is told to read it."""
+    ticks: list[int] = []
+    outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    async with opened_pool(core_database) as pool:
+        transactions = AwaitedTransactions(on_tick=lambda: ticks.append(1))
+        transactions.connect(pool)
+        task = asyncio.create_task(transactions.run())
+        writer = await asyncpg.connect(core_database)
+        await writer.execute(PUBLISH, 1)
+        id = await writer.fetchval("SELECT pg_current_xact_id()::text")
+        transactions.wait(int(id), outcome.set_result)
+
+        answer = await outcome
+        task.cancel()
+        sees_both = await writer.fetchval(
+            "SELECT bool_and(pg_visible_in_snapshot(one, t.snapshot))"
+            "  FROM brain.ticks t, (SELECT transaction_id FROM brain.events"
+            "                        UNION ALL SELECT $2::text::xid8) seen (one) WHERE t.id = $1",
+            answer.tick,
+            id,
+        )
+        await writer.close()
+
+    assert (answer.state, sees_both, ticks) == ("committed", True, [1])

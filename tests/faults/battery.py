@@ -167,7 +167,9 @@ MISDEEDS = {
         for encoding, full in HOSTILE_STATEMENTS.items()
     },
     "row-rules": Misdeed(partial(row_rules, rounds=50), partial(row_rules, rounds=4)),
-    "states": Misdeed(partial(states, seeds=50), partial(states, seeds=2, rounds=2, nodes=1)),
+    "states": Misdeed(
+        partial(states, seeds=50), partial(states, seeds=2, rounds=2, transactions=10, nodes=1)
+    ),
     "nonsense": Misdeed(
         partial(nonsense, frames=10_000, texts=10_000),
         partial(nonsense, frames=300, texts=300),

@@ -50,8 +50,6 @@ ROWS = 20
 TRIES = 10
 """Filters that are drawn until one matches some rows and not others."""
 WRITERS = 3
-TRANSACTIONS = 20
-"""Of each writer in each round."""
 SNAPSHOTS: Sequence[Mapping[str, Any]] = (
     {"snapshot": True},
     {"snapshot": True, "limit": 1},
@@ -96,7 +94,7 @@ class Trial:
         self._history = History(scene.database, self._table, State({}, ()))
         self._followers: list[Follower] = []
 
-    async def play(self, rounds: int) -> None:
+    async def play(self, rounds: int, transactions: int) -> None:
         async with connected(self._scene.database) as connection:
             await self._table.create(connection)
             await self._table.fill(connection, self._chance, ROWS)
@@ -110,7 +108,8 @@ class Trial:
             ]
             try:
                 for _ in range(rounds):
-                    await self._round(KILLS[self._tally.rounds % len(KILLS)])
+                    kill = KILLS[self._tally.rounds % len(KILLS)]
+                    await self._round(kill, transactions)
             finally:
                 for task in following:
                     task.cancel()
@@ -147,11 +146,11 @@ class Trial:
     def _next_address(self) -> str:
         return f"127.0.0.1:{self._chance.choice(self._scene.nodes).port}"
 
-    async def _round(self, kill: str) -> None:
+    async def _round(self, kill: str, transactions: int) -> None:
         chance = self._chance
         writers = [RandomWriter(self._history, Random(chance.random())) for _ in range(WRITERS)]
         async with asyncio.TaskGroup() as tasks:
-            writing = [tasks.create_task(writer.write(TRANSACTIONS)) for writer in writers]
+            writing = [tasks.create_task(writer.write(transactions)) for writer in writers]
             await self._disturb(kill, writing)
         self._tally.rounds += 1
         self._tally.transactions += sum(writer.transactions for writer in writers)
@@ -179,7 +178,7 @@ class Trial:
             await kill_and_start(self._postgres)
             self._tally.databases_killed += 1
         while not all(task.done() for task in writing):
-            chance.choice(self._followers).client.cut()
+            chance.choice(self._followers).client.cut(forgets=chance.random() < 0.3)
             self._tally.cut += 1
             await asyncio.sleep(chance.uniform(0, 0.2))
 
@@ -240,10 +239,15 @@ async def states(
     seeds: int,
     first: int | None = None,
     rounds: int = 3,
+    transactions: int = 20,
     nodes: int = 2,
     says: bool = False,
 ) -> Findings:
-    """Play seeds from `first` on, or from one that the chance of the stage chooses."""
+    """
+    Play seeds from `first` on, or from one that the chance of the stage chooses.
+
+    `transactions` are those of each writer in each round.
+    """
     if first is None:
         first = stage.chance.randrange(10**6)
     tally = Tally()
@@ -254,7 +258,7 @@ async def states(
             await scene.serve(**SETTINGS)
         for seed in range(first, first + seeds):
             trial = Trial(seed, scene, postgres, tally, f"things_{seed}")
-            await trial.play(rounds)
+            await trial.play(rounds, transactions)
             if says:
                 print(f"seed {seed}: {tally.findings()}", flush=True)
     return tally.findings()

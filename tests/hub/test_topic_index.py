@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
+
+import pytest
 
 from brain.hub.cohort import SubscriptionCohort
+from brain.hub.hub import Hub
 from brain.hub.topic_index import TopicIndex
+from brain.message.cursor import Cursor
 from brain.message.encodings import encoding_of
-from brain.message.event import Event
+from brain.message.equality_index import EqualityIndex
+from brain.message.event import Batch, Event
+from brain.message.matching import Topic
 from brain.message.run import MatchedRun, Run
 from brain.message.subscription_encoding import SubscriptionEncoding
+from brain.message.subscription_set import subscription_set
 from brain.message.v1_format import V1
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING
+from tests.hub.test_hub import Outgoing
 from tests.hub.test_index import random_event, random_subscriptions
 
 
@@ -64,3 +73,29 @@ def test_nothing_is_kept_of_topics_without_subscribers() -> None:
         index.remove(one)
 
     assert (index.handles._whole, index.handles._parts) == ({}, {})
+
+
+def test_a_client_that_changes_one_subscription_has_the_index_look_at_that_one_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    topics = [Topic("orders", str(number)) for number in range(3)]
+    hub = Hub(1_000_000, 60)
+    hub.deliver(Batch((), Cursor(0, 5)))
+    encoding = encoding_of(V1, WEBSOCKET_FRAMING)
+    client = hub.subscribe(
+        encoding, subscription_set(frozenset(topics[:2])), Outgoing(len), lambda reason: None
+    )
+    assert hub.resume(client)
+    changes = []
+    for name in ("add", "remove"):
+        change = getattr(EqualityIndex, name)
+
+        def noted(self: Any, lookups: Any, item: Any, change: Any = change) -> None:
+            changes.append((change.__name__, lookups[0].key))
+            change(self, lookups, item)
+
+        monkeypatch.setattr(EqualityIndex, name, noted)
+
+    hub.change_subscriptions(client, subscription_set(frozenset(topics)))
+    hub.change_subscriptions(client, subscription_set(frozenset(topics[1:])))
+    assert changes == [("add", "2"), ("remove", "0")]

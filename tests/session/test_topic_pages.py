@@ -50,7 +50,11 @@ async def expected(connection: asyncpg.Connection, where: str = "true") -> dict[
 
 
 async def last_transaction(connection: asyncpg.Connection) -> str:
-    id: str = await connection.fetchval("SELECT pg_current_xact_id()::text")
+    """Return the id of a transaction after all others, which waits for them: it has an event."""
+    id: str = await connection.fetchval(
+        "WITH news AS (INSERT INTO news SELECT coalesce(max(id), 0) + 1 FROM news RETURNING id)"
+        " SELECT pg_current_xact_id()::text FROM news"
+    )
     return id
 
 

@@ -32,10 +32,10 @@ from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
 from brain.process.server import transport_limits
 from brain.session.admission import Admission
-from brain.session.catch_up import Sources
 from brain.session.connection_limiter import ConnectionLimiter
 from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext
+from brain.session.sources import Sources
 from brain.settings import Settings
 from brain.system import System, installed_systems
 from brain.transport.event_stream import EventStreamProtocol
