@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
+import pytest
 
 from brain.embedded.binaries import find_binaries
 from brain.embedded.server import serve_embedded
@@ -50,6 +52,17 @@ def container() -> Iterator[str]:
 
     with PostgresContainer("postgres:18-alpine", driver=None) as postgres:
         yield postgres.get_connection_url()
+
+
+def first_on_all_versions(cases: Iterable[object]) -> list[Any]:
+    """
+    Return parameters of which the first alone is for the oldest PostgreSQL, too.
+
+    That is for cases that differ by data which no version treats in another way: there one case
+    shows that the statements run.
+    """
+    first, *others = cases
+    return [pytest.param(first), *(pytest.param(c, marks=pytest.mark.one_version) for c in others)]
 
 
 def named(url: str, database: str) -> str:

@@ -27,7 +27,7 @@ from brain.problems import Problems
 from brain.systems.cecelia.task_queries import recent_tasks
 from tests.database.changes import logged_events
 from tests.database.log_reading import keys, parsed
-from tests.postgres import as_role, ordinary_role
+from tests.postgres import as_role, first_on_all_versions, ordinary_role
 
 pytestmark = pytest.mark.postgres_versions
 
@@ -337,7 +337,7 @@ HOSTILE_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", HOSTILE_NAMES)
+@pytest.mark.parametrize("name", first_on_all_versions(HOSTILE_NAMES))
 async def test_a_name_is_a_name_and_nothing_else(mallory: Mallory, name: str) -> None:
     short = mallory.role[:12]
     await mallory.admin.execute(f"ALTER ROLE {mallory.role} RENAME TO {short}")
@@ -473,7 +473,7 @@ ALTERATIONS = [
 ]
 
 
-@pytest.mark.parametrize("alteration", ALTERATIONS)
+@pytest.mark.parametrize("alteration", first_on_all_versions(ALTERATIONS))
 @pytest.mark.parametrize("session", ["the same session", "a new session"])
 async def test_no_cast_is_called_for_a_column_that_is_of_another_type_by_now(
     mallory: Mallory, alteration: str, session: str

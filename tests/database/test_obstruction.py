@@ -22,7 +22,7 @@ from tests.database.changes import logged_events
 from tests.database.log_reading import parsed
 from tests.database.servers import binaries_of, new_server
 from tests.database.stranger import PUBLISH
-from tests.postgres import as_role, ordinary_role
+from tests.postgres import as_role, first_on_all_versions, ordinary_role
 
 pytestmark = pytest.mark.postgres_versions
 
@@ -104,7 +104,7 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize("table", LOCKS)
+@pytest.mark.parametrize("table", first_on_all_versions(LOCKS))
 async def test_a_locked_table_holds_up_its_own_channel_alone(mallory: Mallory, table: str) -> None:
     await mallory.session.execute(ROW_SECURITY)
     await mallory.admin.execute("SET lock_timeout = '2s'")
@@ -190,7 +190,7 @@ TYPE_BOMBS = {
 }
 
 
-@pytest.mark.parametrize("bomb", TYPE_BOMBS)
+@pytest.mark.parametrize("bomb", first_on_all_versions(TYPE_BOMBS))
 async def test_a_column_of_a_type_of_countless_fields_is_watched_as_text(
     mallory: Mallory, bomb: str
 ) -> None:
@@ -298,7 +298,7 @@ RENAMED = ["!brain_1_row", "!brain_2_truncate", "!brain"]
 AGAIN = "SELECT brain.watch('mine', 'mine', '{id,note}', row_security => 'ignored')"
 
 
-@pytest.mark.parametrize("renamed", RENAMED)
+@pytest.mark.parametrize("renamed", first_on_all_versions(RENAMED))
 async def test_triggers_that_were_renamed_are_created_anew_by_the_next_watch(
     mallory: Mallory, renamed: str
 ) -> None:
@@ -321,7 +321,7 @@ async def problems(mallory: Mallory) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("renamed", RENAMED)
+@pytest.mark.parametrize("renamed", first_on_all_versions(RENAMED))
 async def test_triggers_that_were_renamed_are_dropped_with_the_watch(
     mallory: Mallory, renamed: str
 ) -> None:
@@ -402,7 +402,7 @@ USES = [
 ]
 
 
-@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("use", first_on_all_versions(USES))
 async def test_no_column_of_others_has_a_type_of_brain(mallory: Mallory, use: str) -> None:
     with pytest.raises(asyncpg.InsufficientPrivilegeError, match="permission denied for type"):
         await mallory.session.execute(use)
@@ -418,7 +418,7 @@ FORGERIES = [
 LARGE = "INSERT INTO texts VALUES (repeat(chr(1), 2000) || {})"
 
 
-@pytest.mark.parametrize("forged", FORGERIES)
+@pytest.mark.parametrize("forged", first_on_all_versions(FORGERIES))
 async def test_a_reset_that_is_claimed_and_not_in_the_log_is_appended(
     mallory: Mallory, forged: str
 ) -> None:

@@ -21,8 +21,6 @@ from tests.database.changes import logged_events
 from tests.postgres import new_database
 from tests.schemas import every_schema
 
-pytestmark = pytest.mark.postgres_versions
-
 FORMATS: tuple[WireFormat, ...] = (
     ChannelsFormat(),
     MissionControlFormat(),
@@ -149,6 +147,7 @@ async def test_a_new_last_message_of_a_session_is_activity(
     ]
 
 
+@pytest.mark.postgres_versions
 async def test_a_row_of_messages_is_a_chat_message(
     database: str, connection: asyncpg.Connection
 ) -> None:
@@ -221,6 +220,7 @@ async def test_a_chat_message_that_is_too_large_is_sent_without_its_content(
     assert (message["data"]["content"], message["omitted"]) == ("", ["content"])
 
 
+@pytest.mark.postgres_versions
 async def test_columns_have_defaults(connection: asyncpg.Connection) -> None:
     await connection.execute(
         """
@@ -276,6 +276,7 @@ async def test_a_value_that_no_format_knows_is_refused(
         await connection.execute(statement)
 
 
+@pytest.mark.postgres_versions
 async def test_tables_that_fit_are_kept_and_watched(empty: str) -> None:
     connection = await asyncpg.connect(empty)
     await connection.execute(
@@ -361,6 +362,7 @@ async def test_columns_of_other_types_hide_no_mission_no_session_and_no_message(
     await connection.close()
 
 
+@pytest.mark.postgres_versions
 async def test_a_table_of_that_name_which_is_another_one_is_left_alone(empty: str) -> None:
     connection = await asyncpg.connect(empty)
     await connection.execute("CREATE TABLE messages (id int PRIMARY KEY, content text)")
@@ -401,6 +403,7 @@ async def test_a_table_that_is_watched_already_keeps_its_watch(empty: str) -> No
     await connection.close()
 
 
+@pytest.mark.postgres_versions
 async def test_the_watches_have_no_problems(connection: asyncpg.Connection) -> None:
     rows = await connection.fetch("SELECT channel, problems FROM brain.watches")
 
