@@ -182,6 +182,7 @@ def create_app(
             registry,
             limits(settings),
             settings.jwt_leeway_seconds,
+            settings.heartbeat_seconds,
             refuse_filters=watched_columns.refusal,
             bind_filter=filters.bind,
             problems=problems,

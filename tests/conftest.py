@@ -34,6 +34,14 @@ async def template(postgres: str) -> AsyncIterator[str]:
         yield urlsplit(url).path.removeprefix("/")
 
 
+@pytest.fixture(scope="session")
+async def core_template(postgres: str) -> AsyncIterator[str]:
+    """The name of a database in which no system is on, and which is never used itself."""
+    async with new_database(postgres) as url:
+        await migrate(url, [core_schema()])
+        yield urlsplit(url).path.removeprefix("/")
+
+
 @pytest.fixture(scope="module")
 async def module_database(postgres: str, template: str) -> AsyncIterator[ResettableDatabase]:
     """A migrated database for all tests of a module; each uses it by `shared_database`."""
@@ -82,10 +90,9 @@ async def database(postgres: str, template: str) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def core_database(postgres: str) -> AsyncIterator[str]:
+async def core_database(postgres: str, core_template: str) -> AsyncIterator[str]:
     """The URL of a database of the test's own in which no system is on."""
-    async with new_database(postgres) as url:
-        await migrate(url, [core_schema()])
+    async with new_database(postgres, core_template) as url:
         yield url
 
 

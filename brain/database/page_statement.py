@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import asyncpg
 
@@ -29,6 +28,7 @@ ROWS = """
       FROM brain.watched w WHERE w.channel = $1
 """
 RULES = "SELECT brain.rows_condition(w, $2::text::jsonb) FROM brain.watched w WHERE w.channel = $1"
+FILTER = "filter"
 KEY = "SELECT brain.key_condition(w, $2) FROM brain.watched w WHERE w.channel = $1"
 
 # brain.rows_query ends with WHERE.
@@ -37,8 +37,12 @@ PAGE = """
       FROM ({rows} {conditions} ORDER BY {names} LIMIT {limit} OFFSET 0) r (data, place)
 """
 
-# Of texts that are kept: about half a kilobyte each.
-MOST_PARTS = 10_000
+# Of the parts that are kept and of what they are made of: a filter with many values has 100 KiB.
+MOST_CHARACTERS = 8 * 1024 * 1024
+
+Part = str | tuple["KeyColumn", ...]
+PartKey = tuple[str, str, str, str | None]
+"""The channel, the version of its table, what the part is, and what it is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +73,8 @@ class PageStatements:
     """
 
     def __init__(self) -> None:
-        self._parts: dict[tuple[Hashable, ...], Any] = {}
-        """By the channel, the version of its table, and what the part is."""
+        self._parts: dict[PartKey, Part] = {}
+        self.held_characters = 0
 
     async def table(self, connection: LogConnection, channel: str) -> PageTable | None:
         """
@@ -126,38 +130,57 @@ class PageStatements:
 
     def forget(self, channel: str) -> None:
         """Ask for all parts of a channel again, after a query has failed."""
-        self._parts = {key: part for key, part in self._parts.items() if key[0] != channel}
+        for key in [key for key in self._parts if key[0] == channel]:
+            self._drop(key)
 
     async def _filter(
         self, connection: LogConnection, table: PageTable, condition: Condition
     ) -> str:
-        key = table.channel, table.version, condition
-        if key not in self._parts:
-            self._keep(key, await condition_in_sql(connection, table.channel, condition))
-        found: str = self._parts[key]
+        key = table.channel, table.version, FILTER, condition.json
+        found = self._parts.get(key)
+        if found is None:
+            found = await condition_in_sql(connection, table.channel, condition)
+            self._keep(key, found)
+        assert isinstance(found, str)
         return found
 
     async def _order(self, connection: LogConnection, table: PageTable) -> tuple[KeyColumn, ...]:
-        key = table.channel, table.version, ORDER
-        if key not in self._parts:
+        key = table.channel, table.version, ORDER, None
+        found = self._parts.get(key)
+        if found is None:
             records = await connection.fetch(ORDER, table.channel)
-            self._keep(key, tuple(KeyColumn(*record) for record in records))
-        found: tuple[KeyColumn, ...] = self._parts[key]
+            found = tuple(KeyColumn(*record) for record in records)
+            self._keep(key, found)
+        assert isinstance(found, tuple)
         return found
 
     async def _part(
         self, connection: LogConnection, table: PageTable, query: str, argument: str | None
     ) -> str:
         key = table.channel, table.version, query, argument
-        if key not in self._parts:
-            self._keep(key, await connection.fetchval(query, table.channel, argument))
-        found: str = self._parts[key]
+        found = self._parts.get(key)
+        if found is None:
+            found = await connection.fetchval(query, table.channel, argument)
+            self._keep(key, found)
+        assert isinstance(found, str)
         return found
 
-    def _keep(self, key: tuple[Hashable, ...], part: object) -> None:
-        if len(self._parts) >= MOST_PARTS:
-            del self._parts[next(iter(self._parts))]
+    def _keep(self, key: PartKey, part: Part) -> None:
+        self._drop(key)
         self._parts[key] = part
+        self.held_characters += characters(key, part)
+        while self.held_characters > MOST_CHARACTERS:
+            self._drop(next(iter(self._parts)))
+
+    def _drop(self, key: PartKey) -> None:
+        part = self._parts.pop(key, None)
+        if part is not None:
+            self.held_characters -= characters(key, part)
+
+
+def characters(key: PartKey, part: Part) -> int:
+    """Return about how many characters a part and its key have."""
+    return sum(len(str(one)) for one in (*key, part))
 
 
 def beyond(columns: Sequence[KeyColumn], place: RowPlace) -> str:

@@ -91,7 +91,7 @@ class PageReader:
 
     def __init__(self, access: TableAccess) -> None:
         self._access = access
-        self._statements = PageStatements()
+        self.statements = PageStatements()
         self._groups: dict[Hashable, Group] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.ticks = 0
@@ -177,8 +177,8 @@ class PageReader:
             self.ticks += 1
             end_at = time.monotonic() + seconds
             with concerning(channel, seconds):
-                table = await self._statements.table(session.connection, channel)
-            reading = PageReading(session, self._statements, table, cursor, self._access.memory)
+                table = await self.statements.table(session.connection, channel)
+            reading = PageReading(session, self.statements, table, cursor, self._access.memory)
             is_going_on = True
             while is_going_on and (awaited := awaited_in(batch)):
                 requests = list(awaited)[: group.together]

@@ -220,7 +220,8 @@ class Hub:
         for cohort in self._heartbeats.due(list(self._cohorts), moment, quiet_seconds):
             text = cohort.encoding.wire_format.heartbeat(now, self.cursor)
             if text is not None:
-                cohort.write(cohort.encoding.frame(text, self.cursor), moment)
+                frame = cohort.encoding.frame(text, self.cursor)
+                cohort.write(cohort.encoding.framing.keep_alive + frame, moment)
 
     def keeps_up(self, subscriber: Subscriber) -> bool:
         """Return True for a subscriber that was sent everything."""

@@ -30,6 +30,11 @@ class Framing(Protocol):
         """Unique: frames are cached under it."""
         ...
 
+    @property
+    def keep_alive(self) -> bytes:
+        """What no client sees, for proxies that end idle connections; empty if not needed."""
+        ...
+
     def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
         """
         Return `text` as one finished frame.

@@ -63,6 +63,8 @@ class SessionContext:
     limits: SessionLimits
     leeway_seconds: float
     """For how long an expired token is still good."""
+    heartbeat_seconds: float = 20.0
+    """After how long a stream that is catching up is kept alive."""
     refuse_filters: Callable[[Iterable[Topic]], Awaitable[str | None]] = accept_any
     """Returns why the filter of a topic can never match, if so."""
     bind_filter: Callable[[str, Condition], Awaitable[Condition]] = bind_untyped

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from brain.auth.identity import Identity
 from brain.close_codes import CloseCode
 from brain.errors import (
@@ -48,6 +50,7 @@ class StreamSession(ChannelSession):
         super().__init__(admitted, context, sources, request, access, changes)
         self._command = command
         self._handle = topic_handle(topic)
+        self._keep_alive_timer: asyncio.TimerHandle | None = None
 
     def _topics(self, access: ReadAccess, identity: Identity | None = None) -> frozenset[Topic]:
         topic = topic_of(self._command, self._handle.topic.condition, access)
@@ -66,6 +69,7 @@ class StreamSession(ChannelSession):
     def _continue(self, *, with_rows: bool) -> None:
         if self._subscriber is not None:
             self._subscriber.on_live = self._report_live
+            self._keep_alive_later()
         if with_rows and self._catch_up is not None:
             encoding = page_encoding_of(self._transport.framing, self._context.problems)
             request = first_page(self._command, self._handle.topic)
@@ -77,8 +81,29 @@ class StreamSession(ChannelSession):
         """Send the frame that the client has caught up, once."""
         if self._subscriber is not None:
             self._subscriber.on_live = None
+            self._stop_keeping_alive()
             cursor = self._cursor()
             self._send(V1.live(self._handle, cursor), cursor)
+
+    def _stop(self) -> None:
+        self._stop_keeping_alive()
+        super()._stop()
+
+    def _keep_alive_later(self) -> None:
+        """Until the client has caught up, the hub sends it no heartbeat."""
+        self._stop_keeping_alive()
+        loop = asyncio.get_running_loop()
+        self._keep_alive_timer = loop.call_later(self._context.heartbeat_seconds, self._keep_alive)
+
+    def _keep_alive(self) -> None:
+        if self._subscriber is not None and not self._subscriber.is_paused:
+            self._transport.write(self._transport.framing.keep_alive)
+        self._keep_alive_later()
+
+    def _stop_keeping_alive(self) -> None:
+        if self._keep_alive_timer is not None:
+            self._keep_alive_timer.cancel()
+            self._keep_alive_timer = None
 
     def _reset(self, reason: str) -> None:
         with_rows = self._request.wants_snapshot

@@ -32,6 +32,7 @@ class EventStreamFraming:
         """`is_chunked`: each event is a chunk of HTTP/1.1."""
         self.name = "event stream in chunks" if is_chunked else "event stream"
         self._is_chunked = is_chunked
+        self.keep_alive = self._piece(": keep-alive\n\n")
 
     def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
         """Return `text` as one event; a client that reconnects sends the last id that it got."""

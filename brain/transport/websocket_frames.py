@@ -22,6 +22,7 @@ class WebSocketFraming:
     """Delimits texts as WebSocket frames."""
 
     name = "websocket"
+    keep_alive = b""  # the protocol has pings of its own
 
     def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
         """Return `text` as one frame; a cursor is in the text, or nowhere."""

@@ -120,7 +120,11 @@ PREPARED = """
 """
 
 
-@pytest.fixture(params=["a superuser", "a prepared role"])
+SUPERUSER = pytest.param("a superuser", marks=pytest.mark.one_version)
+"""The rights of other roles differ by the version of PostgreSQL."""
+
+
+@pytest.fixture(params=[SUPERUSER, "a prepared role"])
 async def brain_url(
     request: pytest.FixtureRequest, postgres: str, database: str
 ) -> AsyncIterator[str]:
@@ -148,6 +152,10 @@ async def mallory(postgres: str, database: str, brain_url: str) -> AsyncIterator
         finally:
             await session.close()
             await admin.close()
+
+
+AS_SUPERUSER = pytest.mark.parametrize("brain_url", ["a superuser"], indirect=True)
+"""Of tests in which Brain does not connect: an administrator calls its functions."""
 
 
 async def read_everything(mallory: Mallory) -> set[str]:
@@ -247,6 +255,7 @@ async def test_overloads_in_public_take_the_place_of_nothing(mallory: Mallory) -
     assert not await mallory.is_superuser()
 
 
+@AS_SUPERUSER
 async def test_the_reader_reads_what_is_listed_and_nothing_else(mallory: Mallory) -> None:
     async def readable() -> set[str]:
         rows = await mallory.admin.fetch(
@@ -270,6 +279,7 @@ async def test_the_reader_reads_what_is_listed_and_nothing_else(mallory: Mallory
     assert await readable() == {"others.id"}
 
 
+@AS_SUPERUSER
 async def test_the_reader_owns_nothing_and_what_it_runs_changes_nothing(mallory: Mallory) -> None:
     owned = await mallory.admin.fetch(
         """
@@ -291,6 +301,7 @@ async def test_the_reader_owns_nothing_and_what_it_runs_changes_nothing(mallory:
     await mallory.admin.execute("ROLLBACK")
 
 
+@AS_SUPERUSER
 async def test_a_function_of_that_name_that_is_not_the_readers_is_not_called(
     mallory: Mallory,
 ) -> None:
@@ -302,6 +313,7 @@ async def test_a_function_of_that_name_that_is_not_the_readers_is_not_called(
         await mallory.admin.execute("SELECT brain.open_reader()")
 
 
+@AS_SUPERUSER
 async def test_where_nobody_may_create_temporary_tables_the_reader_may(mallory: Mallory) -> None:
     database = await mallory.admin.fetchval("SELECT quote_ident(current_database())")
     await mallory.admin.execute(
@@ -496,6 +508,7 @@ async def test_no_cast_is_called_for_a_column_that_is_of_another_type_by_now(
     assert await mallory.admin.fetch("SELECT * FROM notes") == []
 
 
+@AS_SUPERUSER
 async def test_what_a_claim_says_for_an_enum_calls_no_cast_from_text(mallory: Mallory) -> None:
     await mallory.define(
         TYPES
@@ -538,6 +551,7 @@ TRAP = """
 """
 
 
+@AS_SUPERUSER
 async def test_no_condition_of_a_domain_runs_when_the_capture_is_planned(mallory: Mallory) -> None:
     """To plan an expression is to evaluate its constants, also in a branch that is not taken."""
     await mallory.define(
@@ -589,6 +603,7 @@ async def test_a_claim_is_not_converted_to_what_a_column_has_become(
     assert await mallory.admin.fetch("SELECT role FROM public.notes") == []
 
 
+@AS_SUPERUSER
 async def test_what_parsing_the_query_of_a_feed_calls_leaves_nothing_behind(
     mallory: Mallory,
 ) -> None:
@@ -598,6 +613,7 @@ async def test_what_parsing_the_query_of_a_feed_calls_leaves_nothing_behind(
     assert await mallory.admin.fetch("SELECT role FROM public.notes") == []
 
 
+@AS_SUPERUSER
 @pytest.mark.parametrize("ending", ["RETURN true", "RAISE query_canceled"])
 async def test_what_parsing_the_query_of_a_feed_prepares_is_never_executed(
     mallory: Mallory, ending: str
@@ -823,6 +839,7 @@ HONEST = {
 }
 
 
+@AS_SUPERUSER
 @pytest.mark.parametrize("query", HONEST)
 async def test_an_honest_error_of_a_query_keeps_its_kind(
     database: str, mallory: Mallory, query: str
@@ -868,6 +885,7 @@ SHADOWS = """
 """
 
 
+@AS_SUPERUSER
 async def test_the_search_path_that_code_sets_while_a_query_is_parsed_is_not_used(
     mallory: Mallory,
 ) -> None:
@@ -893,6 +911,7 @@ async def test_what_a_feed_leaves_behind_does_not_run_after_it_was_read_by_hand(
         await admin.close()
 
 
+@AS_SUPERUSER
 async def test_every_function_of_brain_has_a_search_path_of_its_own(mallory: Mallory) -> None:
     """But the text of one, and one in which all names are qualified."""
     names = await mallory.admin.fetch(
@@ -905,6 +924,7 @@ async def test_every_function_of_brain_has_a_search_path_of_its_own(mallory: Mal
     assert [name["proname"] for name in names] == ["touch_task"]
 
 
+@AS_SUPERUSER
 async def test_an_operator_of_others_does_not_run_when_a_task_is_written(mallory: Mallory) -> None:
     await mallory.define(
         """

@@ -100,6 +100,7 @@ async def test_a_column_may_have_any_name(core_database: str, settings: str) -> 
         assert event.omitted == ()
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_key_may_have_any_name_and_a_large_row_too(core_database: str, name: str) -> None:
     """A large row is read column by column, by other statements than a small one."""

@@ -90,23 +90,23 @@ KEYS = {
 }
 
 
-@pytest.mark.parametrize("type", KEYS)
 async def test_pages_follow_the_order_of_any_type_of_key(
-    pool: asyncpg.Pool, writer: asyncpg.Connection, type: str
+    pool: asyncpg.Pool, writer: asyncpg.Connection
 ) -> None:
     await writer.execute("CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy')")
     await writer.execute("CREATE DOMAIN positive AS int CHECK (value > 0)")
-    await watch(writer, f"id {type}, n int", "id")
-    for number, value in enumerate(KEYS[type]):
-        await writer.execute(f"INSERT INTO things VALUES ($1::text::{type}, $2)", value, number)
+    for type, values in KEYS.items():
+        await watch(writer, f"id {type}, n int", "id")
+        for number, value in enumerate(values):
+            await writer.execute(f"INSERT INTO things VALUES ($1::text::{type}, $2)", value, number)
 
-    for limit in (1, 2, 500):
-        pages = await walk(
-            PageReader(TableAccess(MEMORY)), pool, PageRequest("things", limit=limit)
-        )
-        order = await writer.fetch("SELECT n FROM things ORDER BY id")
-        assert [parsed(row)["n"] for page in pages for _, row in page.rows] == [n for (n,) in order]
-        assert max(len(page.rows) for page in pages) <= limit
+        order = [n for (n,) in await writer.fetch("SELECT n FROM things ORDER BY id")]
+        for limit in (1, 2, 500):
+            reader = PageReader(TableAccess(MEMORY))
+            pages = await walk(reader, pool, PageRequest("things", limit=limit))
+            assert [parsed(row)["n"] for page in pages for _, row in page.rows] == order, type
+            assert max(len(page.rows) for page in pages) <= limit
+        await writer.execute("SELECT brain.unwatch('things'); DROP TABLE things")
 
 
 @pytest.mark.parametrize(
@@ -211,6 +211,22 @@ async def test_a_page_has_the_rows_of_its_filter_its_rules_and_its_key(
     number = await writer.fetchval("SELECT rule_number FROM brain.watched")
     allowed = f'{{"": [{number}], "owner": [1]}}'
     assert keys(await walk(reader, pool, replace(request, allowed=allowed))) == ["[5]", "[7]"]
+
+
+async def test_the_queries_of_many_filters_are_kept_within_a_limit_of_memory(
+    pool: asyncpg.Pool, writer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brain.database.page_statement.MOST_CHARACTERS", 30_000)
+    await watch(writer, "id int, status text", "id")
+    await writer.execute("INSERT INTO things SELECT n, 's' || n FROM generate_series(1, 9) n")
+    reader = PageReader(TableAccess(MEMORY))
+    for number in (*range(1, 10), *range(1, 10)):
+        where = {"status": {"in": [f"s{number}", *("x" * 90 + str(n) for n in range(99))]}}
+        request = PageRequest("things", condition=await condition(pool, where), limit=2)
+        assert keys(await walk(reader, pool, request)) == [f"[{number}]"]
+        assert 0 < reader.statements.held_characters <= 30_000
+    reader.statements.forget("things")
+    assert reader.statements.held_characters == 0
 
 
 async def test_a_row_is_found_by_the_name_that_a_subscription_has_for_it(
@@ -401,7 +417,12 @@ async def test_a_slow_page_holds_up_no_other_of_its_channel(
     # It is known to be slow by now: nobody waits for it.
     await asyncio.gather(*(reader.read(pool, request) for request in requests[1:]))
     assert not slow.done()
-    slow.cancel()
+    await writer.execute(
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event = 'PgSleep'"
+    )
+    with pytest.raises(LogUnavailable):
+        await slow
 
 
 async def test_a_page_that_cannot_be_read_is_refused_and_those_read_with_it_are_not(

@@ -8,6 +8,8 @@ from brain.message.cursor import Cursor
 class PlainFraming:
     """Leaves texts unchanged, and counts the frames."""
 
+    keep_alive = b""
+
     def __init__(self, name: str = "plain") -> None:
         self.name = name
         self.frames = 0

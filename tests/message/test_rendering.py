@@ -28,6 +28,7 @@ class LineFraming:
     """Delimits texts as lines."""
 
     name = "lines"
+    keep_alive = b""
 
     def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
         return f"{text}\n".encode()

@@ -27,6 +27,7 @@ class Stream:
     last_event_id: str = ""
     retry: int | None = None
     """In milliseconds."""
+    comments: int = 0
 
     async def begin(self) -> None:
         """Read the head of the answer."""
@@ -41,6 +42,12 @@ class Stream:
         """Return the body of a refusal."""
         return (await self.reader.readexactly(int(self.headers["content-length"]))).decode()
 
+    async def line(self) -> None:
+        """Read what is no event: a comment."""
+        text = await self._piece()
+        assert text is not None and text.startswith(":"), text
+        self.comments += 1
+
     async def event(self) -> str | None:
         """Return the data of the next event; None at the end of the stream."""
         while (text := await self._piece()) is not None:
@@ -52,6 +59,8 @@ class Stream:
                     data.append(value)
                 elif name == "id":
                     self.last_event_id = value
+                elif not name:
+                    self.comments += 1
                 else:
                     assert name == "retry", line
                     self.retry = int(value)

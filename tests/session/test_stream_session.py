@@ -211,6 +211,20 @@ async def test_a_heartbeat_has_an_id_that_keeps_up_with_the_log(
         await connection.execute("SELECT brain.publish('other', 'note', '1')")
         while cursor(client).place <= start.place:
             assert json.loads(await client.event() or "")["type"] == "ping"
+        assert client.comments > 0
+
+
+async def test_a_stream_that_waits_for_its_rows_is_kept_alive_by_comments(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(ORDERS)
+    async with served(create_app(database, Settings(heartbeat_seconds=0.05))) as (port, _):
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE orders")
+            async with stream(port, channel="orders", snapshot=True) as client:
+                assert names(await client.frames(2)) == ["hello", "subscribed"]
+                while client.comments < 3:
+                    await client.line()
 
 
 async def test_json_with_several_lines_is_one_event(

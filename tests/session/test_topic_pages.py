@@ -20,8 +20,6 @@ from tests.session.test_commands import token, with_secret
 from tests.session.v1_client import V1Client, v1_client
 from tests.transport.served import served
 
-pytestmark = pytest.mark.postgres_versions
-
 ORDERS = """
     CREATE TABLE orders (id int PRIMARY KEY, status text, total numeric);
     SELECT brain.watch('orders', 'orders', '{id,status,total}');
@@ -118,7 +116,7 @@ async def writing(database: str, seed: int) -> AsyncIterator[None]:
             stop.set()
 
 
-@pytest.mark.parametrize("seed", (5221, 5222))
+@pytest.mark.parametrize("seed", [pytest.param(5221, marks=pytest.mark.postgres_versions), 5222])
 @pytest.mark.parametrize(
     ("options", "where"),
     [

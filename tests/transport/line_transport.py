@@ -16,6 +16,7 @@ class LineFraming:
     """Delimits texts by newlines, which JSON does not contain."""
 
     name = "line"
+    keep_alive = b""
 
     def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
         return text.encode() + b"\n"

@@ -111,10 +111,13 @@ def dumped(data: dict[str, Any]) -> str:
     return orjson.dumps(data).decode()
 
 
+TASK = ("payload jsonb", """'{"current_step": "7"}'""", {"progress": 7})
+
+
 @pytest.mark.parametrize(
     ("columns", "values", "expected"),
     [
-        ("payload jsonb", """'{"current_step": "7"}'""", {"progress": 7}),
+        TASK,
         ("payload json", """'{"current_step": 7.5}'""", {"progress": 7.5}),
         ("payload json", """'{"agent": "dev", "error": "no"}'""", {"agent": "dev", "error": "no"}),
         ("payload jsonb", """'{"progress": 3, "current_step": 9}'""", {"progress": 3}),
@@ -144,30 +147,50 @@ def dumped(data: dict[str, Any]) -> str:
         ("payload json", r"""'{"agent": "dev", "note": "\ud800"}'""", {"agent": "dev"}),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("id", ["uuid", "int", "text"])
 async def test_what_has_no_column_comes_from_the_payload_and_what_is_of_another_kind_is_null(
     core_database: str,
     connection: asyncpg.Connection,
     columns: str,
     values: str,
     expected: dict[str, Any],
-    id: str,
 ) -> None:
-    await connection.execute(f"CREATE TABLE tasks (id {id} PRIMARY KEY, status text, {columns})")
-    await migrate(core_database, [core_schema(), TASKS])
-    key = "4f8b5b9a-8c5e-4f0e-9a57-000000000001" if id == "uuid" else "17"
+    key = "4f8b5b9a-8c5e-4f0e-9a57-000000000001"
 
-    (task,) = await shown(
-        core_database, connection, f"INSERT INTO tasks VALUES ('{key}', 'running', {values})"
-    )
+    task, listed = await inserted(core_database, connection, "uuid", key, columns, values)
 
     assert (task["id"], task["status"]) == (key, "in_progress")
     found = {name: task[name] for name in ("agent", "progress", "error")}
     assert found == {"agent": None, "progress": None, "error": None, **expected}
-    async with opened_pool(core_database) as pool, pool.acquire() as lent:
-        (listed,) = json.loads(await recent_tasks(lent, 1) or "")
     if not is_unreadable_for_postgresql(values):
         assert {name: listed[name] for name in found} == found
+
+
+@pytest.mark.parametrize("type", ["int", "text"])
+async def test_the_id_of_a_task_is_a_text_whatever_its_column_is(
+    core_database: str, connection: asyncpg.Connection, type: str
+) -> None:
+    columns, values, expected = TASK
+
+    task, listed = await inserted(core_database, connection, type, "17", columns, values)
+
+    assert (task["id"], task["status"], task["progress"]) == ("17", "in_progress", 7)
+    assert {name: task[name] for name in expected} == expected
+    assert (listed["id"], listed["progress"]) == ("17", 7)
+
+
+async def inserted(
+    database: str, connection: asyncpg.Connection, type: str, id: str, columns: str, values: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Insert a task into a table whose `id` has this type; return it as sent, and as listed."""
+    table = f"tasks (id {type} PRIMARY KEY, status text, {columns})"
+    await connection.execute(f"CREATE TABLE {table}")
+    await migrate(database, [core_schema(), TASKS])
+    (task,) = await shown(
+        database, connection, f"INSERT INTO tasks VALUES ('{id}', 'running', {values})"
+    )
+    async with opened_pool(database) as pool, pool.acquire() as lent:
+        (listed,) = json.loads(await recent_tasks(lent, 1) or "")
+    return task, listed
 
 
 def is_unreadable_for_postgresql(values: str) -> bool:
