@@ -120,10 +120,10 @@ class EncodedRun:
         own = (event for event in events if event.recipient is None or event.recipient == user)
         self._matched = MatchedRun(run, own, subscriptions.matches)
         if is_alone and run.begun_before:
-            # Not where every subscription has a message that says it.
-            said = Counter(transaction_id for transaction_id, _, _ in self._matched.last)
+            # Not where the last message of every subscription is marked as such.
+            marked = Counter(transaction_id for transaction_id, _, _ in self._matched.last)
             most = len(subscriptions.topics) * len({None, user})
-            self._ended = {id for id, one in run.begun_before.items() if said[one] < most}
+            self._ended = {id for id, one in run.begun_before.items() if marked[one] < most}
         # A client that goes on after a message for one user alone would miss the `commit` after it,
         # which is for what the others get of the transaction, too.
         self._precedes_commit = self._ended if is_alone else run.begun_before.keys()
