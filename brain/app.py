@@ -270,22 +270,8 @@ def create_app(
             logger.critical("the task %r died", task.get_name(), exc_info=failure)
         signal.raise_signal(signal.SIGTERM)
 
-    front_page = next((system.front_page for system in systems if system.front_page), None)
-    own_routes: list[BaseRoute] = [
-        *v1_endpoint.routes(services),
-        *event_stream.routes(services),
-        *websocket_endpoint.routes(services, [p for s in systems for p in s.profiles(schemas)]),
-        *(route for system in systems for route in system.routes(services)),
-        *tickets_endpoint.routes(services),
-        *revocations.routes(services),
-        *status.routes(services),
-        *snapshot.routes(services),
-        *documents.routes(services),
-        *pages.routes(front_page, {k: v for s in systems for k, v in s.links.items()}),
-    ]
     app = Starlette(
-        # Feeds come last: their addresses have names of their own choice.
-        routes=[*own_routes, *unmatched.upgrade_routes(own_routes), *feeds.routes(services)],
+        routes=routes_of(services, systems),
         middleware=[
             Middleware(SafeHeadersMiddleware),
             Middleware(HostMiddleware, hosts),
@@ -301,6 +287,27 @@ def create_app(
     app.state.failure = None
     app.state.services = services
     return app
+
+
+def routes_of(services: Services, systems: Sequence[System]) -> list[BaseRoute]:
+    """Return the routes of the core, of the systems, and of feeds."""
+    profiles = [profile for system in systems for profile in system.profiles(services.schemas)]
+    front_page = next((system.front_page for system in systems if system.front_page), None)
+    links = {name: path for system in systems for name, path in system.links.items()}
+    own_routes: list[BaseRoute] = [
+        *v1_endpoint.routes(services),
+        *event_stream.routes(services),
+        *websocket_endpoint.routes(services, profiles),
+        *(route for system in systems for route in system.routes(services)),
+        *tickets_endpoint.routes(services),
+        *revocations.routes(services),
+        *status.routes(services),
+        *snapshot.routes(services),
+        *documents.routes(services),
+        *pages.routes(front_page, links),
+    ]
+    # Feeds come last: their addresses have names of their own choice.
+    return [*own_routes, *unmatched.upgrade_routes(own_routes), *feeds.routes(services)]
 
 
 def quotas(settings: Settings) -> ConnectionQuotas:

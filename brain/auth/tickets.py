@@ -1,9 +1,9 @@
 """
 Tickets: tokens for the address of a stream, which browsers, proxies and their logs keep.
 
-A ticket is the token, encrypted and authenticated. So whoever finds it has no token: it opens
-streams alone. What holds for the token holds for its ticket: until when it is valid, that it may be
-revoked, and that its key may be withdrawn.
+A ticket is the token, encrypted and authenticated. It opens streams and nothing else, so a leaked
+ticket is worth less than a leaked token. It ends with its token: when that expires, is revoked, or
+its key is withdrawn.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from brain.errors import LogUnavailable
 from brain.message.condition import EVERYTHING, Condition
 from brain.problems import Problems
 
-# How often it is looked whether columns have other types: PostgreSQL tells nobody.
+# How often to look whether columns have other types: PostgreSQL sends no notification of that.
 LOOK_SECONDS = 3.0
 # Conditions that are bound at once: the connections of the pool are for others, too.
 MOST_AT_ONCE = 2

@@ -64,7 +64,6 @@ class Content:
 
 
 JSON = Content(media_type="application/json", schema={})
-HTML = Content(media_type="text/html")
 
 
 @dataclass(frozen=True, kw_only=True)

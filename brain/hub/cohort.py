@@ -61,7 +61,11 @@ class SubscriptionCohort(Cohort):
     ) -> None:
         super().__init__(encoding, subscriptions, sent_at)
         self._encode = encoding.encode_for
-        self.encode_commit = encoding.encode_commit
+        self._encode_commit = encoding.encode_commit
+
+    def write_commit(self, event: Event, now: float) -> None:
+        """Send that the transaction of an event, its last one, has ended."""
+        self.write(self._encode_commit(event, self.subscriptions), now)
 
     def deliver_addressed(self, addressed: Iterable[Addressed], now: float) -> None:
         """Send to every member the messages for events that concern topics of theirs."""

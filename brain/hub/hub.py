@@ -299,9 +299,10 @@ class Hub:
         # First those that have left their cohorts since the event was sent, and go on after it.
         for subscriber in [one for one in self._slow.lagging if one.position == self._next]:
             if isinstance(subscriber.encoding, SubscriptionEncoding):
-                subscriber.write(subscriber.encoding.encode_commit(event))
+                encode = subscriber.encoding.encode_commit
+                subscriber.write(encode(event, subscriber.subscriptions))
         for cohort in self._cohorts.topics.cohorts():
-            cohort.write(cohort.encode_commit(event), now)
+            cohort.write_commit(event, now)
 
     def _reloads(self, subscriber: Subscriber) -> bool:
         """Return True for a subscriber that, after a reset in its chunk, catches up anew."""

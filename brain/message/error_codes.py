@@ -1,4 +1,4 @@
-"""The codes of errors that clients are told of, and what a client can do about each."""
+"""The codes of errors that clients are sent, and what a client can do about each."""
 
 from __future__ import annotations
 

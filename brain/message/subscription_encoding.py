@@ -60,9 +60,10 @@ class SubscriptionEncoding(Encoding):
             event.frames[name] = frame
         return frame
 
-    def encode_commit(self, event: Event) -> bytes:
+    def encode_commit(self, event: Event, subscriptions: SubscriptionSet) -> bytes:
         """Return the frame that the transaction of `event`, its last one, has ended."""
-        return self.framing.frame(self._format.render_commit(event), self._cursor(event))
+        text = self._format.render_commit(event, subscriptions)
+        return self.framing.frame(text, self._cursor(event))
 
     def _cursor(self, event: Event) -> Cursor | None:
         return event.cursor if self._format.has_cursors else None
@@ -111,6 +112,7 @@ class EncodedRun:
         run: Run | None,
     ) -> None:
         self._encoding = encoding
+        self._subscriptions = subscriptions
         self._ended: set[int] = set()
         """Ids of events after which the frame of `encode_commit` follows."""
         is_alone = run is None
@@ -118,10 +120,10 @@ class EncodedRun:
         own = (event for event in events if event.recipient is None or event.recipient == user)
         self._matched = MatchedRun(run, own, subscriptions.matches)
         if is_alone and run.begun_before:
-            # Not where every subscription has a message that says it.
-            said = Counter(transaction_id for transaction_id, _, _ in self._matched.last)
+            # Not where the last message of every subscription is marked as such.
+            marked = Counter(transaction_id for transaction_id, _, _ in self._matched.last)
             most = len(subscriptions.topics) * len({None, user})
-            self._ended = {id for id, one in run.begun_before.items() if said[one] < most}
+            self._ended = {id for id, one in run.begun_before.items() if marked[one] < most}
         # A client that goes on after a message for one user alone would miss the `commit` after it,
         # which is for what the others get of the transaction, too.
         self._precedes_commit = self._ended if is_alone else run.begun_before.keys()
@@ -136,4 +138,4 @@ class EncodedRun:
             if frame is not None:
                 yield frame
         if event.id in self._ended:
-            yield self._encoding.encode_commit(event)
+            yield self._encoding.encode_commit(event, self._subscriptions)

@@ -86,7 +86,7 @@ class PresenceFrame(V1ClientFrame):
 
 
 class UntilFrame(V1ClientFrame):
-    """Ask to be told when all of a transaction has been sent; answered by `until`."""
+    """Ask for an answer once all of a transaction has been sent: `until`."""
 
     type: Literal["until"]
     id: Id

@@ -21,6 +21,7 @@ from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
 from brain.message.matching import Match
 from brain.message.number_strings import with_number_strings
+from brain.message.subscription_set import SubscriptionSet
 from brain.message.timestamps import iso_milliseconds
 from brain.message.topic_handle import TopicHandle
 from brain.message.v1_client_frames import AnyClientFrame, PingFrame, PongFrame
@@ -87,7 +88,7 @@ class V1Format(SubscriptionFormat):
         )
         return with_number_strings(text) if handle.topic.has_number_strings else text
 
-    def render_commit(self, event: Event) -> str:
+    def render_commit(self, event: Event, subscriptions: SubscriptionSet) -> str:
         return f'{{"op":"commit","txid":"{event.transaction_id}"{self._cursor(event)}}}'
 
     def _cursor(self, event: Event) -> str:
@@ -202,10 +203,16 @@ class CatchingUpFormat(V1Format):
     """
     Speaks brain.v1 for a subscription that has not caught up with its connection.
 
-    Without heartbeats, whose cursor is that of the whole connection.
+    Without heartbeats, whose cursor is that of the whole connection. What has ended for this
+    subscription has not yet, or long since, for the others.
     """
 
     name = f"{PROTOCOL} catching up"
+
+    def render_commit(self, event: Event, subscriptions: SubscriptionSet) -> str:
+        [handle] = subscriptions.handles
+        commit = super().render_commit(event, subscriptions)
+        return f'{{"sub":{handle.number},{commit[1:]}'
 
     def heartbeat(self, now: datetime, cursor: Cursor) -> str | None:
         return None

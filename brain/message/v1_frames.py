@@ -246,8 +246,10 @@ class Live(WireModel):
 
 
 class Commit(WireModel):
-    """A large transaction has ended, on all subscriptions: none of it follows."""
+    """A large transaction has ended: none of it follows."""
 
+    sub: Sub | None = None
+    """The subscription, if that has not caught up; without it, all those that have."""
     op: Literal["commit"] = "commit"
     txid: TransactionId
     cursor: str | None = None

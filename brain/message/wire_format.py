@@ -16,6 +16,7 @@ from brain.message.cursor import Cursor
 from brain.message.event import Event
 from brain.message.matching import Match
 from brain.message.snapshot import Part
+from brain.message.subscription_set import SubscriptionSet
 from brain.message.topic_handle import TopicHandle
 
 
@@ -115,8 +116,12 @@ class SubscriptionFormat(WireFormat):
         """
 
     @abstractmethod
-    def render_commit(self, event: Event) -> str:
-        """Return the message that the transaction of `event`, its last one, has ended."""
+    def render_commit(self, event: Event, subscriptions: SubscriptionSet) -> str:
+        """
+        Return the message that the transaction of `event`, its last one, has ended.
+
+        `subscriptions` are those of the clients that get it.
+        """
 
     @abstractmethod
     def render_page(self, handle: TopicHandle, rows: Iterable[tuple[str, str]]) -> str:

@@ -28,9 +28,9 @@ class StreamSession(ChannelSession):
     """
     One stream of events: one subscription, and so one place in the log.
 
-    Whatever interrupts it, the client may come back with the last cursor that it got outside a
-    text. So a frame has one if everything up to there was sent; and what leads up to a snapshot has
-    none, so that a client that is cut meanwhile begins anew.
+    The client may be cut at any frame, and resumes after the last event id that it got. So a frame
+    has an id only if everything up to there was sent. What comes before the end of a snapshot has
+    none: a client that is cut meanwhile begins the snapshot anew.
     """
 
     def __init__(

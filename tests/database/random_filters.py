@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
@@ -371,25 +371,29 @@ async def run_seed(
     return trial.compared
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.database.random_filters")
+RunSeed = Callable[[asyncpg.Connection, str, int], Awaitable[Counter[Any]]]
+
+
+async def run_seeds(program: str, run_seed: RunSeed) -> None:
+    """Run the seeds that the command line names, on one database, and print what they count."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--binaries", help="folder of PostgreSQL's programs")
     arguments = parser.parse_args()
     if arguments.binaries:
         os.environ["BRAIN_TEST_POSTGRES"] = arguments.binaries
-    compared: Counter[Match | None] = Counter()
+    counted: Counter[Any] = Counter()
     with server_for_tests() as server:
         async with new_database(server) as url:
             await migrate(url, [core_schema()])
             connection = await asyncpg.connect(url)
             await connection.execute(USER_TYPES)
             for seed in range(arguments.first, arguments.first + arguments.seeds):
-                compared += await run_seed(connection, url, seed)
-                print(f"seed {seed}: {dict(compared)}", flush=True)
+                counted += await run_seed(connection, url, seed)
+                print(f"seed {seed}: {dict(counted)}", flush=True)
             await connection.close()
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(run_seeds("tests.database.random_filters", run_seed))

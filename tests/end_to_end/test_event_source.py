@@ -27,6 +27,7 @@ ORDERS = """
 REMEMBER = """
     window.frames_of_test = [];
     window.rows_of_test = rows;
+    window.events_of_test = events;
     events.addEventListener('message', ({ data }) => window.frames_of_test.push(JSON.parse(data)));
 """
 
@@ -72,3 +73,27 @@ async def test_a_browser_that_loses_its_connection_goes_on_where_it_was(
             **{"update": 1, "delete": 1, "insert": 1},
         }
         await page.close()
+
+
+async def test_a_page_that_was_cut_within_its_first_rows_drops_them(
+    page: Page, module_brain: RunningBrain
+) -> None:
+    assert EXAMPLE is not None
+    url = f"http://localhost:{module_brain.port}"
+    await page.goto(f"{url}/healthz")
+    example = EXAMPLE[1].replace("http://localhost:5221", url)
+    await page.evaluate(f"() => {{ {example} {REMEMBER} events.close(); }}")
+
+    async def receive(**frame: Any) -> None:
+        await page.evaluate("data => window.events_of_test.onmessage({data})", json.dumps(frame))
+
+    row = {"id": 1, "status": "new"}
+    await receive(sub=1, op="snapshot", channel="orders", rows=[{"key": [1], "row": row}])
+    await rows_become(page, {"1": "new"})
+    await receive(sub=1, op="message", channel="orders", type="subscribed", data={})
+    await rows_become(page, {"1": "new"})
+    await receive(type="subscribed", id="sse", sub=1, channel="orders", cursor="1.1.1")
+    await rows_become(page, {"1": "new"})
+    await receive(type="subscribed", id="sse", sub=1, channel="orders")
+    await rows_become(page, {})
+    await page.close()

@@ -10,8 +10,6 @@ After each step these are the rows that SQL finds; and each row came as what hap
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
@@ -21,11 +19,9 @@ import uvloop
 
 from brain.app import create_app
 from brain.database.log import Log
-from brain.database.migrations import core_schema, migrate
 from brain.settings import Settings
 from tests.database.log_reading import reading
-from tests.database.random_filters import TYPES, USER_TYPES, Trial, Type
-from tests.postgres import new_database, server_for_tests
+from tests.database.random_filters import TYPES, Trial, Type, run_seeds
 from tests.session.v1_client import V1Client, v1_client
 from tests.transport.served import served
 
@@ -144,25 +140,5 @@ async def run_seed(
     return trial.ops
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.session.random_filters")
-    parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--binaries", help="folder of PostgreSQL's programs")
-    arguments = parser.parse_args()
-    if arguments.binaries:
-        os.environ["BRAIN_TEST_POSTGRES"] = arguments.binaries
-    sent: Counter[str] = Counter()
-    with server_for_tests() as server:
-        async with new_database(server) as url:
-            await migrate(url, [core_schema()])
-            connection = await asyncpg.connect(url)
-            await connection.execute(USER_TYPES)
-            for seed in range(arguments.first, arguments.first + arguments.seeds):
-                sent += await run_seed(connection, url, seed)
-                print(f"seed {seed}: {dict(sent)}", flush=True)
-            await connection.close()
-
-
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(run_seeds("tests.session.random_filters", run_seed))

@@ -383,6 +383,7 @@ async def test_a_transaction_of_many_pages_is_complete_for_live_and_for_resumed_
     assert len(rows) == 3500 + 1499 + 1
     assert [frame["key"] for frame in rows if frame.get("last")] == [[3500]]
     assert live[-2]["op"] == "commit"
+    assert "sub" not in live[-2]
 
     for topic, count in zip(topics, (3500, 1499, 1), strict=True):
         async with v1_client(port) as client:
@@ -395,6 +396,7 @@ async def test_a_transaction_of_many_pages_is_complete_for_live_and_for_resumed_
         ends = [f for f in resumed if f.get("last") or f["op"] == "commit"]
         assert ends
         assert all(frame["txid"] == id for frame in ends)
+        assert {frame["sub"] for frame in ends} == {rows[0]["sub"]}
         assert resumed.index(ends[0]) > resumed.index(rows[-2 if count > 1 else -1])
 
 
