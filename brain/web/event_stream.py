@@ -118,7 +118,7 @@ class Endpoint:
                 admitted, services.sessions, sources, command, topic, access, changes
             )
 
-        return services.handshake.stream(request, session_for, identity)
+        return services.handshake.stream(request, session_for, identity, topic.evaluated)
 
     async def _identity(self, request: Request) -> Identity:
         """Return who sends a request, by its token or ticket. Raises `HTTPException`."""
