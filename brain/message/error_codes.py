@@ -29,7 +29,7 @@ ADVICE: Mapping[ErrorCode, str] = {
     "malformed": "Send a frame as the section brain.v1 of docs/protocol.md describes it.",
     "not_allowed": "Send auth with a token that allows it.",
     "invalid_filter": "Name columns that the channel has, with values of their types.",
-    "too_many_subscriptions": "End subscriptions, or open another connection.",
+    "too_many_subscriptions": "End subscriptions of this connection, or of the user's others.",
     "unknown_subscription": "Name a sub of this connection that has not ended.",
     "snapshot_unavailable": "Read the rows from the database, or subscribe without a snapshot.",
     "invalid_token": "Send auth with a token that has not expired and was not revoked.",

@@ -12,6 +12,13 @@ from brain.errors import TooManyConnections
 
 ANONYMOUS = ("anonymous", "")
 
+MOST_EVALUATED_TOGETHER = 2000
+"""Values that the filters of all connections of a user, or from an address, compare per event."""
+TOO_MANY_TOGETHER = (
+    f"the filters of a user's connections may compare {MOST_EVALUATED_TOGETHER} values together,"
+    " besides those that a row has to equal"
+)
+
 
 @dataclass(frozen=True)
 class ConnectionQuotas:
@@ -41,6 +48,8 @@ class ConnectionLimiter:
     def __init__(self, quotas: ConnectionQuotas) -> None:
         self._quotas = quotas
         self._open: Counter[tuple[str, str]] = Counter()
+        self._evaluated: Counter[tuple[str, str]] = Counter()
+        """How many values filters compare, per user and, of clients without one, per address."""
 
     def admit(self, address: str, user: str | None = None) -> CountedConnection:
         """Count a connection, until it is released. Raises `TooManyConnections`."""
@@ -84,17 +93,42 @@ class CountedConnection:
     def __init__(self, limiter: ConnectionLimiter, keys: list[tuple[str, str]]) -> None:
         self._limiter = limiter
         self._keys = keys
+        self._evaluated = 0
 
     def assign_user(self, user: str) -> None:
         """Count an anonymous connection as one of `user`. Raises `TooManyConnections`."""
         limit = self._limiter._of_user(user)
         self._limiter._add([limit])
+        evaluated = self._evaluated
+        self.evaluate(0)
         self._limiter._remove([ANONYMOUS])
         self._keys.remove(ANONYMOUS)
         self._keys.append(limit.key)
+        self.evaluate(evaluated)
+
+    def may_evaluate(self, values: int) -> bool:
+        """Return False if its filters would compare more, and all of its owner too many."""
+        more = values - self._evaluated
+        known = [self._limiter._evaluated[key] for key in self._owners]
+        return more <= 0 or all(each + more <= MOST_EVALUATED_TOGETHER for each in known)
+
+    def evaluate(self, values: int) -> None:
+        """Count so many values, which its filters compare from now on."""
+        for key in self._owners:
+            self._limiter._evaluated[key] += values - self._evaluated
+            if not self._limiter._evaluated[key]:
+                del self._limiter._evaluated[key]
+        self._evaluated = values
+
+    @property
+    def _owners(self) -> list[tuple[str, str]]:
+        """To whom its filters are counted: the user, or otherwise the address."""
+        kind = "address" if ANONYMOUS in self._keys else "user"
+        return [key for key in self._keys if key[0] == kind]
 
     def release(self) -> None:
         """Stop counting it; may be called again."""
+        self.evaluate(0)
         self._limiter._remove(self._keys)
         self._keys = []
 

@@ -50,6 +50,7 @@ class StreamSession(ChannelSession):
         super().__init__(admitted, context, sources, request, access, changes)
         self._command = command
         self._handle = topic_handle(topic)
+        admitted.counted.evaluate(topic.evaluated)
         self._keep_alive_timer: asyncio.TimerHandle | None = None
 
     def _topics(self, access: ReadAccess, identity: Identity | None = None) -> frozenset[Topic]:

@@ -39,6 +39,7 @@ from brain.message.v1_format import CATCHING_UP, V1
 from brain.session.admission import Admitted
 from brain.session.awaited import MOST_AWAITED, AwaitedByClient, refusal_of
 from brain.session.channel_session import ChannelSession, SessionRequest, parse_cursor
+from brain.session.connection_limiter import TOO_MANY_TOGETHER
 from brain.session.granting import COLUMNS_CHANGED, granted_topic, rebound_topics
 from brain.session.joined_access import joined
 from brain.session.publishing import publish
@@ -159,6 +160,8 @@ class TopicSession(ChannelSession):
         elif not self._subscriptions.has_room(granted):
             reason = "too many subscriptions"
             self._refuse(Refuse(reason, "too_many_subscriptions", command.id))
+        elif not self._counted.may_evaluate(self._subscriptions.evaluated({granted})):
+            self._refuse(Refuse(TOO_MANY_TOGETHER, "too_many_subscriptions", command.id))
         else:
             self._begin(command, granted)
 
@@ -326,6 +329,7 @@ class TopicSession(ChannelSession):
     def _change_subscriptions(self) -> None:
         if self._subscriber is not None:
             self._hub.change_subscriptions(self._subscriber, self._readable())
+            self._counted.evaluate(self._subscriptions.evaluated())
             channels = frozenset(one.command.channel for one in self._subscriptions)
             self._context.registry.presence.change(self.client, channels)
 

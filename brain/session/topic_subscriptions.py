@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from brain.hub.subscriber import Subscriber
@@ -66,6 +66,11 @@ class TopicSubscriptions(Subscriptions):
         """Return False if there are too many for one on another topic."""
         is_known = any(one.handle.topic == topic for one in self)
         return is_known or len(self._by_number) < self._most_numbers
+
+    def evaluated(self, others: Set[Topic] = frozenset()) -> int:
+        """Return how many values the filters of all of them compare, and those of other topics."""
+        topics = {one.handle.topic for one in self} | others
+        return sum(topic.evaluated for topic in topics)
 
     def put(self, subscription: TopicSubscription) -> None:
         self._by_number[subscription.handle.number] = subscription

@@ -15,6 +15,7 @@ from brain.auth.origin import REFUSED
 from brain.auth.token_verifier import token_in
 from brain.errors import TooManyConnections
 from brain.session.admission import Admission, Admitted
+from brain.session.connection_limiter import TOO_MANY_TOGETHER
 from brain.session.transport_protocol import NewSession, Transport
 from brain.transport.asgi import AsgiWebSocket
 from brain.transport.stream_response import EventStreamResponse
@@ -82,15 +83,21 @@ class Handshake:
         request: Request,
         session_for: Callable[[Admitted], NewSession],
         identity: Identity,
+        evaluated: int,
     ) -> Response:
         """
         Return the answer by which the session that `session_for` makes sends events.
+
+        `evaluated` is how many values its filter compares.
 
         Raises `HTTPException`.
         """
         address = request.client.host if request.client else ""
         try:
             counted = self.admission.admit(address, identity)
+            if not counted.may_evaluate(evaluated):
+                counted.release()
+                raise TooManyConnections(TOO_MANY_TOGETHER, 429)
         except TooManyConnections as refusal:
             headers = {"retry-after": str(RETRY_AFTER_SECONDS)}
             raise HTTPException(refusal.http_status, str(refusal), headers) from None

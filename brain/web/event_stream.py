@@ -36,7 +36,7 @@ from brain.session.sources import Sources
 from brain.session.stream_session import StreamSession
 from brain.session.topic_subscriptions import may_read, names_of
 from brain.transport.stream_response import head_response
-from brain.web.requests import authorize, identify, require_unrevoked, token_not_valid
+from brain.web.requests import authorize, identify, require_unrevoked
 from brain.web.services import Services
 
 # A member of a `subscribe` frame of which the parameter has JSON; those of the others have text.
@@ -118,20 +118,21 @@ class Endpoint:
                 admitted, services.sessions, sources, command, topic, access, changes
             )
 
-        return services.handshake.stream(request, session_for, identity)
+        return services.handshake.stream(request, session_for, identity, topic.evaluated)
 
     async def _identity(self, request: Request) -> Identity:
         """Return who sends a request, by its token or ticket. Raises `HTTPException`."""
         authority = self.services.authority
         token = token_in(request.headers, (), {})
         ticket = request.query_params.get("ticket")
-        if token is None and ticket is not None:
-            try:
-                token = await self.services.tickets.token_of(ticket)
-            except TokenRefused:
-                if not authority.is_open:
-                    raise token_not_valid() from None
-        return await identify(token, authority)
+        if token is not None or ticket is None:
+            return await identify(token, authority)
+        try:
+            return await authority.identify(await self.services.tickets.token_of(ticket))
+        except TokenRefused:
+            if authority.is_open:
+                return authority.anonymous()
+            raise ticket_not_valid() from None
 
     def _command(self, request: Request) -> OpenSubscription:
         """Return what a URL asks for. Raises `HTTPException`."""
@@ -143,6 +144,13 @@ class Endpoint:
         if isinstance(command, OpenSubscription):
             return command
         raise HTTPException(400, command.reason if isinstance(command, Refuse) else "")
+
+
+def ticket_not_valid() -> HTTPException:
+    """Return the response to a ticket that is none, or whose token is not valid any more."""
+    way_out = "POST /api/brain/ticket issues another one"
+    header = f'Bearer error="invalid_token", error_description="{way_out}"'
+    return HTTPException(401, f"the ticket is not valid: {way_out}", {"WWW-Authenticate": header})
 
 
 def frame_in(query: QueryParams, last_event_id: str | None) -> str:

@@ -3,7 +3,11 @@ from __future__ import annotations
 import pytest
 
 from brain.errors import TooManyConnections
-from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
+from brain.session.connection_limiter import (
+    MOST_EVALUATED_TOGETHER,
+    ConnectionLimiter,
+    ConnectionQuotas,
+)
 
 A, B = "203.0.113.1", "2001:db8::1"
 
@@ -90,3 +94,21 @@ def test_an_anonymous_connection_that_becomes_one_of_a_user_is_counted_as_such()
     limiter.admit(A)
     assert refusal(limiter, A) == 503
     assert limiter.count() == 3
+
+
+def test_values_of_filters_are_counted_to_the_user_or_the_address_until_the_end() -> None:
+    limiter = connection_limiter()
+    anonymous, neighbour, local = limiter.admit(A), limiter.admit(A), limiter.admit("127.0.0.1")
+    anonymous.evaluate(MOST_EVALUATED_TOGETHER)
+    assert not neighbour.may_evaluate(1)
+    assert anonymous.may_evaluate(MOST_EVALUATED_TOGETHER)
+    assert local.may_evaluate(MOST_EVALUATED_TOGETHER)
+
+    anonymous.assign_user("ann")
+    assert neighbour.may_evaluate(1)
+    other = limiter.admit(B, "ann")
+    assert not other.may_evaluate(1)
+    assert other.may_evaluate(0)
+    anonymous.release()
+    anonymous.release()
+    assert other.may_evaluate(MOST_EVALUATED_TOGETHER)

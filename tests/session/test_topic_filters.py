@@ -14,7 +14,9 @@ from brain.app import create_app
 from brain.message.commands import Refuse
 from brain.message.condition_parsing import MOST_VALUES
 from brain.message.matching import Topic
+from brain.session.connection_limiter import MOST_EVALUATED_TOGETHER
 from brain.session.granting import MOST_EVALUATED, bound_topic
+from tests.session.event_stream_client import stream
 from tests.session.test_commands import token, with_secret
 from tests.session.v1_client import V1Client, v1_client
 from tests.transport.served import served
@@ -212,6 +214,32 @@ async def test_a_client_may_have_a_bounded_number_of_values_evaluated(port: int)
 
     assert refused["code"] == "too_many_subscriptions"
     assert f"{MOST_EVALUATED} values" in refused["message"]
+
+
+async def test_a_user_may_have_a_bounded_number_of_values_evaluated_on_all_connections(
+    port: int,
+) -> None:
+    def ranges(start: int, count: int) -> dict[str, Any]:
+        return {"or": [{"total": {"gt": start + n}} for n in range(count)]}
+
+    async with v1_client(port, TOKEN) as first, v1_client(port, TOKEN) as second:
+        for number in range(MOST_EVALUATED // 90):
+            answer = await first.subscribe("orders", where=ranges(1000 * number, 90))
+            await second.subscribe("orders", where=ranges(1000 * number, 90))
+        async with v1_client(port, TOKEN) as third:
+            where = ranges(-1000, 30)
+            refused = await third.ask("subscribe", channel="orders", where=where)
+            assert refused["code"] == "too_many_subscriptions"
+            assert f"{MOST_EVALUATED_TOGETHER} values" in refused["message"]
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            async with stream(port, headers=headers, channel="orders", where=where) as one:
+                assert one.status == 429
+                assert f"{MOST_EVALUATED_TOGETHER} values" in await one.body()
+            async with v1_client(port, token("ben", seconds=3600)) as other:
+                await other.subscribe("orders", where=where)
+
+            await first.ask("unsubscribe", sub=answer["sub"])
+            await third.subscribe("orders", where=where)
 
 
 async def test_messages_of_a_channel_without_a_table_are_filtered_by_equality(

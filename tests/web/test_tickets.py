@@ -85,7 +85,9 @@ async def test_a_stream_ends_with_its_token_and_the_ticket_is_refused_then(datab
         async with stream(port, channel="orders", ticket=issued) as client:
             closed = (await client.until("closed"))[-1]
             assert closed["code"] == 4401
-        assert await status(port, ticket=issued) == 401
+        async with refused(port, ticket=issued) as client:
+            assert client.status == 401
+            assert "the ticket is not valid" in await client.body()
 
 
 async def test_a_revoked_user_loses_streams_and_tickets(
@@ -121,6 +123,7 @@ async def test_what_is_no_ticket_is_refused(port: int, bad: str) -> None:
     async with refused(port, ticket=bad) as client:
         assert client.status == 401
         assert 'error="invalid_token"' in client.headers["www-authenticate"]
+        assert "POST /api/brain/ticket issues another one" in await client.body()
 
 
 async def test_a_changed_ticket_and_a_token_are_none(port: int) -> None:
