@@ -38,6 +38,8 @@ bench: $(VENV)/.installed-dev  ## Measure what writers pay, how soon clients get
 	@$(BIN) -m bench.writers
 	@$(BIN) -m bench.latency
 	@$(BIN) -m bench.fanout
+	@$(BIN) -m bench.row_topics
+	@$(BIN) -m bench.reload
 	@$(BIN) -m bench.memory
 	@$(BIN) -m bench.storm
 
