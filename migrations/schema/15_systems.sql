@@ -208,16 +208,3 @@ CREATE OR REPLACE VIEW brain.system_problems AS
 SELECT schema, relation AS name, problem FROM brain.system_table_status WHERE problem IS NOT NULL
  UNION ALL
 SELECT schema, name, problem FROM brain.system_feeds WHERE problem IS NOT NULL;
-
--- A column of a type of Brain, in a table of somebody else, would keep the table of that type from being altered.
-DO $$
-DECLARE
-    type regtype;
-BEGIN
-    FOR type IN SELECT t.oid FROM pg_type t
-                 WHERE t.typnamespace = 'brain'::regnamespace AND t.typcategory <> 'A'
-                   AND EXISTS (SELECT FROM aclexplode(coalesce(t.typacl, acldefault('T', t.typowner))) a
-                                WHERE a.grantee = 0) LOOP
-        EXECUTE format('REVOKE ALL ON TYPE %s FROM PUBLIC', type);
-    END LOOP;
-END $$;
