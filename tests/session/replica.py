@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from brain.message.cursor import Cursor
 from tests.session.v1_client import V1Client
 
 
@@ -19,12 +20,15 @@ class Replica:
         """Those of all frames so far."""
         self.is_within_snapshot = True
         """Until it has all rows: no frame before that says a place."""
+        self._place: tuple[int, int] = (0, 0)
+        """What happened up to there has come."""
 
     def apply(self, frame: dict[str, Any]) -> None:
         if frame.get("sub") != self.sub or "op" not in frame:
             return
         self.ops.append(frame["op"])
         self._change_rows(frame)
+        self._move_on(frame)
         match frame["op"]:
             case "reset":
                 self.is_live, self.is_within_snapshot = False, True
@@ -34,6 +38,16 @@ class Replica:
                 self.is_live = True
             case _ if self.is_within_snapshot:
                 assert "cursor" not in frame, frame
+
+    def _move_on(self, frame: dict[str, Any]) -> None:
+        """Check that a client that resumes from the cursor before gets this event."""
+        if frame["op"] == "reset":
+            self._place = (0, 0)
+        if "cursor" in frame:
+            place = Cursor.parse(frame["cursor"]).place
+            is_event = "txid" in frame and frame["op"] != "commit"
+            assert place > self._place or (place == self._place and not is_event), frame
+            self._place = place
 
     def _change_rows(self, frame: dict[str, Any]) -> None:
         match frame["op"]:
