@@ -45,7 +45,7 @@ class FilterBinder(WatchFollower):
         problems: Problems | None = None,
         on_change: Callable[[frozenset[str]], None] = ignore,
     ) -> None:
-        """`on_change` is called with the channels whose columns are others than before."""
+        """`on_change` is called with the channels that have other columns or types now."""
         super().__init__("filters", timeout_seconds, problems)
         self._on_change = on_change
         self._types: Mapping[str, int] | None = None

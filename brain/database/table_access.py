@@ -147,7 +147,7 @@ class TableAccess:
     async def at_tick(
         self, pool: asyncpg.Pool, tables: Tables
     ) -> AsyncIterator[tuple[ReaderSession, Cursor]]:
-        """Open a transaction whose snapshot is that of a tick. Raises `Locked`, `QueryFailed`."""
+        """Open a transaction at the snapshot of a tick. Raises `Locked`, `QueryFailed`."""
         async with AsyncExitStack() as reading:
             # One that has a connection already never waits for another.
             async with self._ticking, pool.acquire(timeout=self.table_seconds) as ticking:

@@ -142,7 +142,7 @@ def response(
 def failure(description: str, schemas: Schemas, status: int | None = None) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": schemas.references[Failure]}}
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        # Starlette's own answer to a body whose length is declared.
+        # Starlette's own answer, if the request declares the length of its body.
         content["text/plain"] = {"schema": {"type": "string"}}
     return {"description": description, "content": content}
 

@@ -19,9 +19,9 @@ class Cohorts:
         self._clock = clock
         self._cohorts: dict[tuple[str, SubscriptionSet], Cohort] = {}
         self.index = SubscriptionIndex()
-        """Finds cohorts of formats whose messages are equal for all their subscribers."""
+        """Finds cohorts that get the same message, however they subscribed to its event."""
         self.topics = TopicIndex()
-        """Finds cohorts of formats whose messages name the subscription that they are for."""
+        """Finds cohorts that get a message for each subscription, which it names."""
 
     def __len__(self) -> int:
         return len(self._cohorts)

@@ -55,7 +55,7 @@ class Delivery:
                 start, size = number, 0
 
     def addressed(self, piece: Sequence[Event]) -> Mapping[SubscriptionCohort, list[Addressed]]:
-        """Return what cohorts get of a piece whose events have no recipient."""
+        """Return what cohorts get of a piece; its events have no recipient."""
         return {} if self._matched is None else self._topics.address(piece, self._matched)
 
     def private_frames(self, piece: Sequence[Event], subscriber: Subscriber) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from brain.hub.cohort import Cohort
 from brain.message.event import Event
 from brain.message.filter_index import FilterIndex
-from brain.message.matching import Match
+from brain.message.matching import PRECEDENCE, Match
 
 Matched = list[tuple[Event, Match]]
 
@@ -71,14 +71,11 @@ class SubscriptionIndex:
 
     def _in_parts(self, channel: ChannelIndex, event: Event) -> dict[Cohort, Match]:
         found: dict[Cohort, Match] = {}
-        # Of the ways in which an event concerns a cohort, the first one in `Match` holds.
+        # The way that takes precedence comes last, and stays.
         for match, cohorts in sorted(channel.parts.find(event), key=order, reverse=True):
             found.update(dict.fromkeys(cohorts, match))
         return found
 
 
-ORDER = {match: place for place, match in enumerate(Match)}
-
-
 def order(found: tuple[Match, set[Cohort]]) -> int:
-    return ORDER[found[0]]
+    return PRECEDENCE[found[0]]

@@ -1,4 +1,4 @@
-"""Which cohorts an event concerns whose messages name subscriptions, by the topics of these."""
+"""Which topics an event concerns, and the cohorts that are subscribed to them."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class OpenSubscription:
     key: str | None
     """The name of a row in topics; None: all rows."""
     where: Condition = EVERYTHING
-    """Whose columns have no types yet."""
+    """Its columns have no types yet."""
     has_number_strings: bool = False
     wants_snapshot: bool = False
     """It gets the rows of the table when it comes without a cursor, and after a reset."""

@@ -12,7 +12,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from brain.message.comparison_keys import Column, Key, NoKey, RowValues
 from brain.message.json_text import dumps
@@ -116,53 +116,47 @@ class Compare:
 
 
 @dataclass(frozen=True)
-class All:
+class Combination:
+    """Parts that are combined by `and` or `or`."""
+
+    parts: frozenset[Condition]
+    name: ClassVar[str]
+    neutral: ClassVar[bool]
+    """The verdict without parts; a part with the other one decides."""
+
+    def verdict(self, values: RowValues) -> Verdict:
+        neutral = self.neutral
+        found: Verdict = neutral
+        for part in self.parts:
+            verdict = part.verdict(values)
+            if verdict is None:
+                found = None
+            elif verdict is not neutral:
+                return verdict
+        return found
+
+    @property
+    def size(self) -> int:
+        return sum(part.size for part in self.parts)
+
+    @cached_property
+    def json(self) -> str:
+        texts = sorted(part.json for part in self.parts)
+        return f'{{"{self.name}":[{",".join(texts)}]}}'
+
+
+class All(Combination):
     """Every part holds; without parts it matches every row."""
 
-    parts: frozenset[Condition]
-
-    def verdict(self, values: RowValues) -> Verdict:
-        found: Verdict = True
-        for part in self.parts:
-            verdict = part.verdict(values)
-            if verdict is False:
-                return False
-            if verdict is None:
-                found = None
-        return found
-
-    @property
-    def size(self) -> int:
-        return sum(part.size for part in self.parts)
-
-    @cached_property
-    def json(self) -> str:
-        return parts_json("and", self.parts)
+    name = "and"
+    neutral = True
 
 
-@dataclass(frozen=True)
-class Either:
+class Either(Combination):
     """One part holds at least; without parts it matches no row."""
 
-    parts: frozenset[Condition]
-
-    def verdict(self, values: RowValues) -> Verdict:
-        found: Verdict = False
-        for part in self.parts:
-            verdict = part.verdict(values)
-            if verdict is True:
-                return True
-            if verdict is None:
-                found = None
-        return found
-
-    @property
-    def size(self) -> int:
-        return sum(part.size for part in self.parts)
-
-    @cached_property
-    def json(self) -> str:
-        return parts_json("or", self.parts)
+    name = "or"
+    neutral = False
 
 
 Condition = IsNull | OneOf | Compare | All | Either
@@ -212,7 +206,3 @@ def flattened(
 
 def comparison_json(column: Column, name: str, operand: str) -> str:
     return f'{{{dumps(column.name)}:{{"{name}":{operand}}}}}'
-
-
-def parts_json(name: str, parts: Iterable[Condition]) -> str:
-    return f'{{"{name}":[{",".join(sorted(part.json for part in parts))}]}}'

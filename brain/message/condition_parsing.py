@@ -45,7 +45,7 @@ NAMES = ("eq", *COMPARISONS, "in", "is")
 
 def parse_condition(where: Any) -> Condition:
     """
-    Return the condition for a decoded filter, whose columns have no types yet.
+    Return the condition for a decoded filter; its columns have no types yet.
 
     Filters that say the same are equal. Raises `FilterRefused`.
     """

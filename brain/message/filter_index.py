@@ -72,7 +72,7 @@ class FilterIndex(Generic[T]):
         return bool(self._plain) or self._by_condition is not None
 
     def add(self, topic: Topic, item: T) -> None:
-        """Raises `TypeError` for a condition whose columns have no types."""
+        """Raises `TypeError` for a condition with columns that have no types."""
         if topic.has_condition:
             if any(one.column.kind == "unbound" for one in comparisons(topic.condition)):
                 raise TypeError("the types of the columns of a filter have to be looked up first")

@@ -55,6 +55,10 @@ class Match(Enum):
     __hash__ = object.__hash__
 
 
+PRECEDENCE = {match: place for place, match in enumerate(Match)}
+"""Of the ways in which an event concerns the same, the first one holds."""
+
+
 def is_reset(event: Event, match: Match) -> bool:
     """Return True if a client that `event` concerns so lacks rows after it, until it loads them."""
     return event.operation is Operation.RESET or match is Match.UNDECIDED

@@ -8,10 +8,8 @@ from weakref import WeakValueDictionary
 
 from brain.message.event import Event, Operation
 from brain.message.filter_index import FilterIndex, FilterIndexStatistics
-from brain.message.matching import Match, Topic, is_reset
+from brain.message.matching import PRECEDENCE, Match, Topic, is_reset
 from brain.message.topic_handle import TopicHandle, topic_handle
-
-ORDER = {match: place for place, match in enumerate(Match)}
 
 
 class HandleIndex:
@@ -55,7 +53,7 @@ class HandleIndex:
             for match, handles in parts.find(event, by_filter=True):
                 for handle in handles:
                     known = found.get(handle)
-                    if known is None or ORDER[match] < ORDER[known]:
+                    if known is None or PRECEDENCE[match] < PRECEDENCE[known]:
                         found[handle] = match
         if len(found) < 2:
             return list(found.items())

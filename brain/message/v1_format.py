@@ -203,8 +203,8 @@ class CatchingUpFormat(V1Format):
     """
     Speaks brain.v1 for a subscription that has not caught up with its connection.
 
-    Without heartbeats, whose cursor is that of the whole connection. What has ended for this
-    subscription has not yet, or long since, for the others.
+    It sends no heartbeat, as the cursor in it is the place of the whole connection. A transaction
+    that has ended for this subscription may not have ended for the others, or ended long ago.
     """
 
     name = f"{PROTOCOL} catching up"

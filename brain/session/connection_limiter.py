@@ -122,7 +122,7 @@ class CountedConnection:
 
     @property
     def _owners(self) -> list[tuple[str, str]]:
-        """To whom its filters are counted: the user, or otherwise the address."""
+        """The quotas that its filters count against: of the user, or otherwise of the address."""
         kind = "address" if ANONYMOUS in self._keys else "user"
         return [key for key in self._keys if key[0] == kind]
 
