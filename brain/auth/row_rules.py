@@ -13,7 +13,7 @@ import asyncpg
 from brain.auth.access_query import AccessQuery, access_query
 from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.single_flight import SingleFlight
-from brain.database.watch_follower import WatchFollower
+from brain.database.watch_follower import ChannelFollower, ignore
 from brain.errors import AccessUndecided
 from brain.message.matching import RowAccess
 from brain.problems import Problems
@@ -31,11 +31,7 @@ RULES = """
 ACCESS = "SELECT channel, allowed FROM brain.row_access($2, $1::text::jsonb)"
 
 
-def ignore(channels: frozenset[str]) -> None:
-    """Do nothing when the rules of channels change."""
-
-
-class RowRules(WatchFollower):
+class RowRules(ChannelFollower):
     """
     Knows which channels have row rules, and asks the database what they say of a token.
 
@@ -44,6 +40,8 @@ class RowRules(WatchFollower):
     that does not say which returns none.
     """
 
+    query = RULES
+
     def __init__(
         self,
         timeout_seconds: float,
@@ -51,10 +49,7 @@ class RowRules(WatchFollower):
         on_change: Callable[[frozenset[str]], None] = ignore,
     ) -> None:
         """`on_change` is called with the channels that have other rules than before."""
-        super().__init__("row rules", timeout_seconds, problems)
-        self._on_change = on_change
-        self._rules: Mapping[str, int] | None = None
-        """The number of those of each channel; None before they were read."""
+        super().__init__("row rules", timeout_seconds, problems, on_change)
         self._asking: SingleFlight[AccessQuery, Mapping[str, RowAccess]] = SingleFlight(
             "row access"
         )
@@ -73,7 +68,7 @@ class RowRules(WatchFollower):
             # What is being read by now may be older than the rule that the client knows of.
             async with asyncio.timeout(FRESH_SECONDS):
                 await self._read()
-        rules = self._rules
+        rules = self._numbers
         asked = frozenset(one for one in channels if rules is None or one in rules)
         if not asked:
             return {}
@@ -87,16 +82,6 @@ class RowRules(WatchFollower):
                 return await self._asking.run_later(query, partial(self._ask, query))
         except TimeoutError as error:
             raise self._undecided(error) from error
-
-    async def _replace(self, pool: asyncpg.Pool) -> None:
-        records = await pool.fetch(RULES)
-        former = self._rules
-        self._rules = {record["channel"]: record["rule_number"] for record in records}
-        if former is not None:
-            either = former.keys() | self._rules.keys()
-            changed = {one for one in either if former.get(one) != self._rules.get(one)}
-            if changed:
-                self._on_change(frozenset(changed))
 
     async def _ask(self, query: AccessQuery) -> Mapping[str, RowAccess]:
         try:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-
-import asyncpg
 
 from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.row_conditions import bind_condition
 from brain.database.single_flight import SingleFlight
-from brain.database.watch_follower import WatchFollower
+from brain.database.watch_follower import ChannelFollower, ignore
 from brain.errors import LogUnavailable
 from brain.message.condition import EVERYTHING, Condition
 from brain.problems import Problems
@@ -26,17 +24,14 @@ WAIT_TIMEOUTS = 4
 TYPES = "SELECT channel, types FROM brain.filter_types()"
 
 
-def ignore(channels: frozenset[str]) -> None:
-    """Do nothing when the columns of channels change."""
-
-
-class FilterBinder(WatchFollower):
+class FilterBinder(ChannelFollower):
     """
     Binds conditions, and knows when they have to be bound again.
 
     Nothing is read before the first condition is bound.
     """
 
+    query = TYPES
     poll_seconds = LOOK_SECONDS
 
     def __init__(
@@ -46,10 +41,7 @@ class FilterBinder(WatchFollower):
         on_change: Callable[[frozenset[str]], None] = ignore,
     ) -> None:
         """`on_change` is called with the channels that have other columns or types now."""
-        super().__init__("filters", timeout_seconds, problems)
-        self._on_change = on_change
-        self._types: Mapping[str, int] | None = None
-        """What identifies the columns of each channel and their types."""
+        super().__init__("filters", timeout_seconds, problems, on_change)
         self._is_used = asyncio.Event()
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._binding: SingleFlight[tuple[str, Condition], Condition] = SingleFlight("filter")
@@ -68,7 +60,7 @@ class FilterBinder(WatchFollower):
             return condition
         self._is_used.set()
         try:
-            if self._types is None:
+            if self._numbers is None:
                 await self._read()  # otherwise a change after this would not be noticed
             async with asyncio.timeout(WAIT_TIMEOUTS * self._timeout_seconds):
                 return await self._binding.run_later(
@@ -83,12 +75,3 @@ class FilterBinder(WatchFollower):
             raise TimeoutError
         async with self._turns, asyncio.timeout(self._timeout_seconds):
             return await bind_condition(self._pool, channel, condition)
-
-    async def _replace(self, pool: asyncpg.Pool) -> None:
-        former = self._types
-        self._types = {row["channel"]: row["types"] for row in await pool.fetch(TYPES)}
-        if former is not None:
-            either = former.keys() | self._types.keys()
-            changed = {one for one in either if former.get(one) != self._types.get(one)}
-            if changed:
-                self._on_change(frozenset(changed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import asyncpg
@@ -76,3 +77,36 @@ class WatchFollower(ABC):
     @abstractmethod
     async def _replace(self, pool: asyncpg.Pool) -> None:
         """Read from `pool`, and know what is read in place of what was known before."""
+
+
+def ignore(channels: frozenset[str]) -> None:
+    """Do nothing when channels change."""
+
+
+class ChannelFollower(WatchFollower):
+    """Knows a number for each of some channels, and which channels have another one by now."""
+
+    query: str
+    """Returns rows of a channel and its number."""
+
+    def __init__(
+        self,
+        address: str,
+        timeout_seconds: float,
+        problems: Problems | None = None,
+        on_change: Callable[[frozenset[str]], None] = ignore,
+    ) -> None:
+        """`on_change` is called with the channels that have another number, or none any more."""
+        super().__init__(address, timeout_seconds, problems)
+        self._on_change = on_change
+        self._numbers: Mapping[str, int] | None = None
+        """None before they were read."""
+
+    async def _replace(self, pool: asyncpg.Pool) -> None:
+        records = await pool.fetch(self.query)
+        former, self._numbers = self._numbers, {channel: number for channel, number in records}
+        if former is not None:
+            either = former.keys() | self._numbers.keys()
+            changed = {one for one in either if former.get(one) != self._numbers.get(one)}
+            if changed:
+                self._on_change(frozenset(changed))
