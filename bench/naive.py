@@ -34,7 +34,7 @@ BACKLOG = 2048
 PING_SECONDS = 3600
 
 
-def create_app() -> Starlette:
+def build_app() -> Starlette:
     clients: set[WebSocket] = set()
 
     async def publish(request: Request) -> Response:
@@ -79,7 +79,7 @@ async def running_naive(name: str, notes: Notes, *options: str) -> AsyncIterator
 def main() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listening:
         config = uvicorn.Config(
-            create_app(),
+            build_app(),
             ws_per_message_deflate="--compresses" in sys.argv,
             ws_ping_interval=PING_SECONDS,
             ws_ping_timeout=PING_SECONDS,

@@ -24,7 +24,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 CHANNEL = "changes"
 
 
-def create_app(url: str, port: int) -> Starlette:
+def build_app(url: str, port: int) -> Starlette:
     queues: set[asyncio.Queue[str]] = set()
 
     def forward(*notification: object) -> None:
@@ -68,7 +68,7 @@ async def running_peer(url: str) -> AsyncIterator[int]:
 def main() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(
-            create_app(sys.argv[1], listening.getsockname()[1]),
+            build_app(sys.argv[1], listening.getsockname()[1]),
             ws="websockets-sansio",
             ws_per_message_deflate=False,
             log_level="error",

@@ -22,7 +22,7 @@ import uvicorn
 from websockets.asyncio.client import connect
 
 import brain
-from brain.app import create_app
+from brain.app import build_app
 from brain.database.migrations import migrate
 from brain.embedded.server import serve_embedded
 from brain.process.server import uvicorn_config
@@ -81,7 +81,7 @@ async def traced(trace: Trace, act: Callable[[], Awaitable[object]]) -> list[str
 
 async def measure(url: str, trace: Trace) -> None:
     settings = Settings(database_url=url, port=0)
-    app = create_app(url, settings, list(installed_systems().values()))
+    app = build_app(url, settings, list(installed_systems().values()))
     config = uvicorn_config(app, settings)
     config.port = 0
     server = uvicorn.Server(config)

@@ -129,7 +129,7 @@ async def maintain(hub: Hub, registry: SessionRegistry, heartbeat_seconds: float
         registry.close_silent()
 
 
-def create_app(
+def build_app(
     url: str, settings: Settings, systems: Sequence[System] = (), *, warns: bool = True
 ) -> Starlette:
     """

@@ -9,7 +9,7 @@ import click
 import orjson
 from starlette.applications import Starlette
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.cli.database import read_settings
 from brain.cli.systems import systems_of, systems_option
 from brain.description.asyncapi import asyncapi_document
@@ -62,7 +62,7 @@ def openapi_command(server: ServerUrl | None, **flags: Any) -> None:
 def application(settings: Settings) -> tuple[Starlette, bool]:
     """Return the application as it would be served, and whether it needs tokens."""
     systems = systems_of(settings, installed_systems())
-    app = create_app("postgresql:", settings, systems)  # which connects when it is served
+    app = build_app("postgresql:", settings, systems)  # which connects when it is served
     return app, not app.state.services.authority.is_open
 
 

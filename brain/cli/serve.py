@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 import brain
-from brain.app import create_app
+from brain.app import build_app
 from brain.auth.hosts import hosts_of
 from brain.auth.keys import keys_of
 from brain.cli.database import database, database_option, read_settings, require_url, run
@@ -131,12 +131,12 @@ def serve_database(
 ) -> int:
     """Serve in this process, or in several workers; return the exit status."""
     if settings.workers == 1:
-        app = create_app(url, settings, systems)
+        app = build_app(url, settings, systems)
         return serve(app, sockets[0], settings, on_ready=on_ready, should_stop=should_stop)
 
     def work(worker: Worker) -> int:
         return serve(
-            create_app(url, settings, systems, warns=worker.number == 1),
+            build_app(url, settings, systems, warns=worker.number == 1),
             worker.sockets,
             settings,
             on_ready=worker.ready,

@@ -10,7 +10,7 @@ from jsonschema import Draft202012Validator
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.description.asyncapi import asyncapi_document
 from brain.description.openapi import openapi_document
 from brain.description.server_url import ServerUrl
@@ -24,7 +24,7 @@ HERE = ServerUrl("localhost:5221")
 def application(systems: Iterable[System] | None = None) -> Starlette:
     """Return an application with all systems, or with those given."""
     chosen = installed_systems().values() if systems is None else systems
-    return create_app(NO_DATABASE, Settings(), list(chosen))
+    return build_app(NO_DATABASE, Settings(), list(chosen))
 
 
 def openapi(routes: Iterable[BaseRoute], *, needs_token: bool = True) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import pytest
 from httpx2 import AsyncClient
 from starlette import testclient
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.settings import Settings
 from tests.end_to_end.brain import RunningBrain, ended, has_sent_everything, message
 from tests.end_to_end.following import QUICKLY, following, state
@@ -330,7 +330,7 @@ def test_the_backend_test_of_the_document_passes(
         monkeypatch.setitem(sys.modules, "fastapi", types.ModuleType("fastapi"))
         monkeypatch.setitem(sys.modules, "fastapi.testclient", stand_in)
         settings = Settings(allowed_hosts=("testserver",))
-        printed: dict[str, Any] = {"app": create_app(database, settings)}
+        printed: dict[str, Any] = {"app": build_app(database, settings)}
         exec(compile(snippet, "the document", "exec"), printed)
 
         printed["test_websocket_workflows"]()

@@ -17,7 +17,7 @@ from random import Random
 import asyncpg
 import uvloop
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.database.log import Log
 from brain.settings import Settings
 from tests.database.log_reading import reading
@@ -123,7 +123,7 @@ async def run_seed(
     """Play one seed in a database that has the schema; return what the client was sent."""
     random = Random(seed)
     await connection.execute("SET jit = off")  # as in the sessions of Brain
-    app = create_app(url, Settings(max_subscriptions=1000, messages_per_second=10_000))
+    app = build_app(url, Settings(max_subscriptions=1000, messages_per_second=10_000))
     async with reading(url) as log, served(app) as (port, _):
         types = random.sample(TYPES, random.randrange(2, 9))
         try:

@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.auth.access_function import AccessFunction
 from brain.auth.policy import authority_for
 from brain.database.connection import opened_pool
@@ -120,7 +120,7 @@ async def test_a_client_of_a_feed_is_refused_meanwhile_and_may_try_again(
 ) -> None:
     monkeypatch.setattr("brain.auth.access_function.KEEP_SECONDS", 0.0)
     await connection.execute(MISSIONS_ONLY)
-    app = create_app(database, with_secret(database_timeout_seconds=1))
+    app = build_app(database, with_secret(database_timeout_seconds=1))
     async with served(app) as (port, _):
         url = f"ws://127.0.0.1:{port}/ws/workflows?token={token()}"
         async with connection.transaction():

@@ -13,7 +13,7 @@ from httpx2 import AsyncClient
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.close_codes import CloseCode
 from brain.system import installed_systems
 from brain.web.services import Services
@@ -68,7 +68,7 @@ async def test_a_user_who_is_revoked_while_being_admitted_is_closed(
         "SELECT brain.define_feed("
         "'missions', 'SELECT to_jsonb(count(*)) FROM missions', ARRAY['missions'])"
     )
-    app = create_app(database, with_secret(), list(installed_systems().values()))
+    app = build_app(database, with_secret(), list(installed_systems().values()))
     async with served(app) as (port, _):
         async with connection.transaction():
             await connection.execute("LOCK TABLE gate")
@@ -85,7 +85,7 @@ async def test_a_user_who_is_revoked_while_being_admitted_is_closed(
 async def test_a_request_whose_body_comes_after_the_revocation_publishes_nothing(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    app = create_app(database, with_secret(), list(installed_systems().values()))
+    app = build_app(database, with_secret(), list(installed_systems().values()))
     body = b'{"channel": "news", "message": {}}'
     head = (
         "POST /api/ws/broadcast HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -103,7 +103,7 @@ async def test_a_request_whose_body_comes_after_the_revocation_publishes_nothing
 async def test_a_revocation_that_is_not_in_the_log_any_more_closes_the_user(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    app = create_app(database, with_secret(), list(installed_systems().values()))
+    app = build_app(database, with_secret(), list(installed_systems().values()))
     async with served(app) as (port, _):
         url = f"ws://127.0.0.1:{port}/ws/channel/missions?token="
         async with (
@@ -129,7 +129,7 @@ async def test_before_the_list_was_read_no_token_is_accepted(
     monkeypatch.setattr("brain.app.STARTUP_SECONDS", 0.1)
     await connection.execute(REVOKE)
     systems = list(installed_systems().values())
-    app = create_app(database, with_secret(public_channels="workflows"), systems)
+    app = build_app(database, with_secret(public_channels="workflows"), systems)
     async with connection.transaction():
         await connection.execute("LOCK TABLE brain.revocations")
         async with served(app) as (port, _):
@@ -153,7 +153,7 @@ async def test_a_token_of_an_issuer_whose_clock_is_ahead_is_revoked_too(
     database: str, connection: asyncpg.Connection
 ) -> None:
     systems = list(installed_systems().values())
-    app = create_app(database, with_secret(jwt_leeway_seconds=2), systems)
+    app = build_app(database, with_secret(jwt_leeway_seconds=2), systems)
     async with served(app) as (port, _):
         url = f"ws://127.0.0.1:{port}/ws/connect?token="
         ahead = token(iat=time.time() + 1)

@@ -15,7 +15,7 @@ from httpx2 import AsyncClient
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.auth.identity import Identity
 from brain.auth.policy import Authority
 from brain.message.matching import ReadAccess
@@ -35,7 +35,7 @@ ORDERS = """
 async def port(database: str, connection: asyncpg.Connection) -> AsyncIterator[int]:
     await connection.execute(ORDERS)
     channels = installed_systems()["channels"]
-    async with served(create_app(database, with_secret(), [channels])) as (port, _):
+    async with served(build_app(database, with_secret(), [channels])) as (port, _):
         yield port
 
 
@@ -419,7 +419,7 @@ async def test_a_client_that_sends_a_frame_learns_that_it_may_read_less_as_any_o
 ) -> None:
     monkeypatch.setattr("brain.auth.access_function.KEEP_SECONDS", 0.0)
     await connection.execute(MAY_READ % "orders,news")
-    app = create_app(database, with_secret(), [installed_systems()["channels"]])
+    app = build_app(database, with_secret(), [installed_systems()["channels"]])
     frames = {
         "subscribe": {"type": "subscribe", "channel": "news"},
         "auth": {"type": "auth", "token": token("ann", seconds=100)},
@@ -457,7 +457,7 @@ async def test_a_client_that_is_being_admitted_follows_an_access_function_that_c
 
     await connection.execute(ORDERS + MAY_READ % "orders,my-orders")
     await connection.execute(BY_CLAIM)
-    app = create_app(database, with_secret(), [installed_systems()["channels"]])
+    app = build_app(database, with_secret(), [installed_systems()["channels"]])
     async with served(app) as (port, _):
         monkeypatch.setattr(Authority, "read_access", change_after)
         url = f"ws://127.0.0.1:{port}{path}?token={token()}"

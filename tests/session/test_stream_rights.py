@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from brain.app import create_app
+from brain.app import build_app
 from tests.session.event_stream_client import Stream, stream
 from tests.session.test_commands import token, with_secret
 from tests.session.test_stream_session import names
@@ -24,7 +24,7 @@ MAY_READ = """
 @pytest.fixture
 async def port(database: str, connection: asyncpg.Connection) -> AsyncIterator[int]:
     await connection.execute(ORDERS)
-    async with served(create_app(database, with_secret())) as (port, _):
+    async with served(build_app(database, with_secret())) as (port, _):
         yield port
 
 

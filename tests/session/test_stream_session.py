@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from httpx2 import AsyncClient
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.hub.hub import Hub
 from brain.message.cursor import Cursor
 from brain.settings import Settings
@@ -27,7 +27,7 @@ async def port(
 ) -> AsyncIterator[int]:
     monkeypatch.setattr("brain.database.filter_binder.FilterBinder.poll_seconds", 0.05)
     await connection.execute(ORDERS)
-    async with served(create_app(database, Settings())) as (port, _):
+    async with served(build_app(database, Settings())) as (port, _):
         yield port
 
 
@@ -203,7 +203,7 @@ async def test_a_heartbeat_has_an_id_that_keeps_up_with_the_log(
 ) -> None:
     await connection.execute(ORDERS)
     async with (
-        served(create_app(database, Settings(heartbeat_seconds=0.1))) as (port, _),
+        served(build_app(database, Settings(heartbeat_seconds=0.1))) as (port, _),
         stream(port, channel="orders") as client,
     ):
         await client.until("live")
@@ -218,7 +218,7 @@ async def test_a_stream_that_waits_for_its_rows_is_kept_alive_by_comments(
     database: str, connection: asyncpg.Connection
 ) -> None:
     await connection.execute(ORDERS)
-    async with served(create_app(database, Settings(heartbeat_seconds=0.05))) as (port, _):
+    async with served(build_app(database, Settings(heartbeat_seconds=0.05))) as (port, _):
         async with connection.transaction():
             await connection.execute("LOCK TABLE orders")
             async with stream(port, channel="orders", snapshot=True) as client:
@@ -375,7 +375,7 @@ async def test_clients_of_streams_are_counted(port: int) -> None:
 
 async def test_pages_of_allowed_origins_alone_may_read_a_stream(database: str) -> None:
     settings = Settings.model_validate({"allowed_origins": "https://app.example"})
-    async with served(create_app(database, settings)) as (port, _):
+    async with served(build_app(database, settings)) as (port, _):
         allowed = {"Origin": "https://app.example"}
         async with stream(port, channel="tasks", headers=allowed) as client:
             assert client.status == 200

@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.message.commands import Refuse
 from brain.message.condition_parsing import MOST_VALUES
 from brain.message.matching import Topic
@@ -38,7 +38,7 @@ async def port(
     monkeypatch.setattr("brain.database.filter_binder.FilterBinder.poll_seconds", 0.05)
     await connection.execute(ORDERS)
     settings = with_secret(messages_per_second=1000)
-    async with served(create_app(database, settings)) as (port, _):
+    async with served(build_app(database, settings)) as (port, _):
         yield port
 
 

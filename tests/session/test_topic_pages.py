@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.settings import Settings
 from tests.database.locks import locked
 from tests.session.replica import Replica
@@ -37,7 +37,7 @@ RESET = """
 async def port(database: str, connection: asyncpg.Connection) -> AsyncIterator[int]:
     await connection.execute(ORDERS)
     settings = Settings(messages_per_second=1000)
-    async with served(create_app(database, settings)) as (port, _):
+    async with served(build_app(database, settings)) as (port, _):
         yield port
 
 
@@ -317,7 +317,7 @@ async def test_rules_that_change_in_the_middle_begin_the_rows_anew(
     await connection.execute(ORDERS)
     await connection.execute(FILL, 300)
     async with (
-        served(create_app(database, with_secret(messages_per_second=1000))) as (port, _),
+        served(build_app(database, with_secret(messages_per_second=1000))) as (port, _),
         v1_client(port, token("s1")) as client,
     ):
         replica = await follow(client, limit=2)

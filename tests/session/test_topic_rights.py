@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.auth.identity import Identity
 from brain.auth.policy import Authority
 from brain.message.matching import ReadAccess
@@ -31,7 +31,7 @@ NEWS = "SELECT brain.publish('news', 'note', '1')"
 async def port(database: str, connection: asyncpg.Connection) -> AsyncIterator[int]:
     await connection.execute(ORDERS)
     settings = with_secret(max_subscriptions=3)
-    async with served(create_app(database, settings)) as (port, _):
+    async with served(build_app(database, settings)) as (port, _):
         yield port
 
 

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 import brain
-from brain.app import create_app
+from brain.app import build_app
 from brain.message.cursor import Cursor
 from brain.session.awaited import MOST_AWAITED
 from brain.settings import Settings
@@ -29,7 +29,7 @@ ORDERS = """
 async def port(database: str, connection: asyncpg.Connection) -> AsyncIterator[int]:
     await connection.execute(ORDERS)
     settings = Settings(messages_per_second=1000)
-    async with served(create_app(database, settings)) as (port, _):
+    async with served(build_app(database, settings)) as (port, _):
         yield port
 
 
@@ -402,7 +402,7 @@ async def test_a_transaction_of_many_pages_is_complete_for_live_and_for_resumed_
 
 async def test_an_idle_connection_gets_a_ping_with_a_cursor(database: str) -> None:
     settings = Settings(heartbeat_seconds=0.2)
-    async with served(create_app(database, settings)) as (port, _), v1_client(port) as client:
+    async with served(build_app(database, settings)) as (port, _), v1_client(port) as client:
         ping = await client.receive_any()
 
         assert ping["type"] == "ping"

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from websockets.asyncio.client import connect
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.errors import UsageError
 from brain.settings import Settings
 from brain.system import installed_systems, select_systems
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent.parent
 async def test_its_clients_are_served_beside_those_of_the_core(
     database: str, connection: asyncpg.Connection
 ) -> None:
-    app = create_app(database, Settings(), [Sixth()])
+    app = build_app(database, Settings(), [Sixth()])
     async with (
         served(app) as (port, _),
         connect(f"ws://127.0.0.1:{port}/ws/short/tasks") as short,

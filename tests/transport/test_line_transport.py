@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.auth.policy import Decided
 from brain.feeds.feed_session import FeedSession
 from brain.message.base_format import BaseFormat
@@ -48,9 +48,7 @@ class Client:
 @pytest.fixture
 async def port(database: str) -> AsyncIterator[int]:
     """The port of a Brain that serves lines."""
-    app = create_app(
-        database, Settings(feed_interval_seconds=0.05), [*installed_systems().values()]
-    )
+    app = build_app(database, Settings(feed_interval_seconds=0.05), [*installed_systems().values()])
     services: Services = app.state.services
     wire_format = CursorFormat(BaseFormat(services.schemas))
     async with app.router.lifespan_context(app) as state:

@@ -10,7 +10,7 @@ import pytest
 from httpx2 import AsyncClient
 from starlette.types import Receive, Scope, Send
 
-from brain.app import MAX_BODY_BYTES, MOST_BODIES_BYTES, create_app
+from brain.app import MAX_BODY_BYTES, MOST_BODIES_BYTES, build_app
 from brain.system import installed_systems
 from brain.web.body_budget import BodyBudgetMiddleware
 from tests.raw_websocket import RawClient, connected_to
@@ -36,7 +36,7 @@ async def status(raw: RawClient) -> int:
 
 async def test_nothing_is_read_of_a_client_without_the_right(database: str) -> None:
     """Answer before a body has come that never comes."""
-    app = create_app(database, with_secret(), list(installed_systems().values()))
+    app = build_app(database, with_secret(), list(installed_systems().values()))
     async with served(app) as (port, _):
         for path in POSTS:
             for given, expected in (
@@ -50,7 +50,7 @@ async def test_nothing_is_read_of_a_client_without_the_right(database: str) -> N
 
 
 async def test_all_bodies_together_are_bounded(database: str) -> None:
-    app = create_app(database, with_secret(), list(installed_systems().values()))
+    app = build_app(database, with_secret(), list(installed_systems().values()))
     right = f"Authorization: Bearer {token(publish=['*', 'users:revoke'])}"
     async with served(app) as (port, server), AsyncExitStack() as stack:
         refused = 0

@@ -10,7 +10,7 @@ from httpx2 import AsyncClient
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.auth.origin import Origins
 from brain.log_limit import MOST_KINDS
 from brain.settings import Settings
@@ -27,7 +27,7 @@ async def port(database: str) -> AsyncIterator[int]:
     """The port of a Brain that a page may use that comes from another port."""
     settings = Settings.model_validate({"allowed_origins": ALLOWED})
     systems = list(installed_systems().values())
-    async with served(create_app(database, settings, systems)) as (port, _):
+    async with served(build_app(database, settings, systems)) as (port, _):
         yield port
 
 
@@ -129,7 +129,7 @@ async def test_a_page_behind_a_proxy_that_passes_no_host_on_is_refused_with_a_re
     head = handshake("/ws", "Origin: https://app.example").replace(b"Host: localhost\r\n", b"")
     assert b"host:" not in head.lower()
     settings = Settings.model_validate({"allowed_hosts": "*"})
-    async with served(create_app(database, settings)) as (port, _), connected_to(port) as raw:
+    async with served(build_app(database, settings)) as (port, _), connected_to(port) as raw:
         await raw.send(head)
         answer = await raw.receive()
     assert answer.startswith(b"HTTP/1.1 403 ")

@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from websockets.asyncio.client import connect
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.settings import Settings
 from brain.system import installed_systems
 from tests.description.documents import Closed, application
@@ -35,7 +35,7 @@ class Web(NamedTuple):
 
 
 async def served_web(database: str, settings: Settings) -> AsyncIterator[Web]:
-    app = create_app(database, settings, list(installed_systems().values()))
+    app = build_app(database, settings, list(installed_systems().values()))
     async with (
         served(app) as (port, _),
         AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http,

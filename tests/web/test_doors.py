@@ -16,7 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.system import installed_systems
 from tests.session.test_commands import token, with_secret
 from tests.transport.served import served
@@ -116,13 +116,13 @@ def documented_doors() -> set[str]:
 @pytest.fixture
 async def port(database: str, connection: asyncpg.Connection) -> AsyncIterator[int]:
     await connection.execute(TABLES)
-    app = create_app(database, with_secret(), list(installed_systems().values()))
+    app = build_app(database, with_secret(), list(installed_systems().values()))
     async with served(app) as (port, _):
         yield port
 
 
 def test_every_door_is_documented(database: str) -> None:
-    found = doors_of(create_app(database, with_secret(), list(installed_systems().values())))
+    found = doors_of(build_app(database, with_secret(), list(installed_systems().values())))
     pages = {one for one in found if one.startswith("GET /static/")}
     # Upgrades alone: a request without one is answered by 426.
     plain = {one for one in found if one.startswith(("GET /ws", "GET /api/v1/ws"))}

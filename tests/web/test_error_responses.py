@@ -18,7 +18,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.auth.policy import authority_for
 from brain.database.connection import opened_pool
 from brain.errors import DatabaseUnreachable
@@ -95,7 +95,7 @@ async def test_feeds_that_cannot_be_looked_up_are_one_line_of_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     settings = Settings()
-    services: Services = create_app(NO_DATABASE, settings).state.services
+    services: Services = build_app(NO_DATABASE, settings).state.services
     services = replace(services, authority=authority_for(settings))
 
     @asynccontextmanager
@@ -188,7 +188,7 @@ async def test_a_client_that_vanishes_while_it_sends_a_body_is_no_error(
 async def test_a_client_without_a_right_is_refused_before_it_has_sent_its_body(path: str) -> None:
     settings = Settings(jwt_secret=SecretStr("0123456789abcdef0123456789abcdef"))
     systems = list(installed_systems().values())
-    services: Services = create_app(NO_DATABASE, settings).state.services
+    services: Services = build_app(NO_DATABASE, settings).state.services
     app = Starlette(
         routes=[
             *revocations.routes(services),

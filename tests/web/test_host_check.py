@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from httpx2 import AsyncClient
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.settings import Settings
 from brain.system import installed_systems
 from tests.raw_websocket import connected_to, handshake
@@ -19,7 +19,7 @@ EVIL = "evil.example:5221"
 @pytest.fixture
 async def port(database: str) -> AsyncIterator[int]:
     systems = list(installed_systems().values())
-    async with served(create_app(database, Settings(), systems)) as (port, _):
+    async with served(build_app(database, Settings(), systems)) as (port, _):
         yield port
 
 
@@ -65,7 +65,7 @@ async def test_probes_of_load_balancers_have_any_host_and_are_told_no_texts(
 
 
 async def test_the_texts_of_problems_are_for_those_who_address_brain(database: str) -> None:
-    app = create_app(database, Settings())
+    app = build_app(database, Settings())
     async with (
         served(app) as (port, _),
         AsyncClient(trust_env=False, base_url=f"http://127.0.0.1:{port}") as client,

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from httpx2 import AsyncClient
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.system import installed_systems
 from tests.raw_websocket import connected_to, handshake
 from tests.session.test_commands import SECRET, with_secret
@@ -92,7 +92,7 @@ def base64url(data: bytes) -> str:
 @pytest.fixture
 async def port(database: str, connection: asyncpg.Connection) -> AsyncIterator[int]:
     await connection.execute(SETUP)
-    async with served(create_app(database, with_secret(), list(installed_systems().values()))) as (
+    async with served(build_app(database, with_secret(), list(installed_systems().values()))) as (
         port,
         _,
     ):

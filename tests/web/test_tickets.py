@@ -14,7 +14,7 @@ import pytest
 from httpx2 import AsyncClient, Response
 from websockets.asyncio.client import connect
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.settings import Settings
 from tests.session.event_stream_client import Stream, stream
 from tests.session.test_commands import token, with_secret
@@ -30,7 +30,7 @@ TABLE = """
 @pytest.fixture
 async def port(database: str, connection: asyncpg.Connection) -> AsyncIterator[int]:
     await connection.execute(TABLE)
-    async with served(create_app(database, with_secret())) as (port, _):
+    async with served(build_app(database, with_secret())) as (port, _):
         yield port
 
 
@@ -60,7 +60,7 @@ async def status(port: int, **parameters: Any) -> int:
 
 async def test_a_ticket_opens_a_stream_of_its_user_at_every_node(database: str, port: int) -> None:
     issued = await ticket(port, token("ann"))
-    async with served(create_app(database, with_secret())) as (other, _):
+    async with served(build_app(database, with_secret())) as (other, _):
         for each in (port, other):
             async with stream(each, channel="orders", snapshot="", ticket=issued) as client:
                 hello, subscribed, page, _end = await client.frames(4)
@@ -79,7 +79,7 @@ async def test_a_ticket_lives_as_long_as_its_token(port: int) -> None:
 
 
 async def test_a_stream_ends_with_its_token_and_the_ticket_is_refused_then(database: str) -> None:
-    app = create_app(database, with_secret(jwt_leeway_seconds=0))
+    app = build_app(database, with_secret(jwt_leeway_seconds=0))
     async with served(app) as (port, _):
         issued = await ticket(port, token("ann", 3))
         async with stream(port, channel="orders", ticket=issued) as client:
@@ -137,7 +137,7 @@ async def test_a_changed_ticket_and_a_token_are_none(port: int) -> None:
 async def test_a_ticket_of_another_database_is_refused(
     port: int, connection: asyncpg.Connection, core_database: str
 ) -> None:
-    async with served(create_app(core_database, with_secret())) as (other, _):
+    async with served(build_app(core_database, with_secret())) as (other, _):
         issued = await ticket(other, token("ann"))
     assert await status(port, ticket=issued) == 401
 
@@ -145,7 +145,7 @@ async def test_a_ticket_of_another_database_is_refused(
 async def test_a_ticket_ends_with_the_secret_of_its_token(database: str, port: int) -> None:
     issued = await ticket(port, token("ann"))
     secret = "another secret of 32 bytes or more"
-    async with served(create_app(database, with_secret(jwt_secret=secret))) as (other, _):
+    async with served(build_app(database, with_secret(jwt_secret=secret))) as (other, _):
         assert await status(other, ticket=issued) == 401
 
 
@@ -171,7 +171,7 @@ async def test_no_ticket_without_a_token(port: int) -> None:
 
 
 async def test_where_no_token_is_needed_tickets_are_served_all_the_same(database: str) -> None:
-    async with served(create_app(database, Settings())) as (port, _):
+    async with served(build_app(database, Settings())) as (port, _):
         for bearer, user in (("test-1", "user_test-1"), (token("ann"), None)):
             issued = await ticket(port, bearer)
             async with stream(port, channel="orders", ticket=issued) as client:
@@ -201,7 +201,7 @@ async def test_neither_tokens_nor_tickets_are_logged(
     caplog.set_level(logging.DEBUG)
     bearer = token("ann")
     # Brain's own processes have no log of accesses either.
-    async with served(create_app(database, with_secret()), access_log=False) as (port, _):
+    async with served(build_app(database, with_secret()), access_log=False) as (port, _):
         issued = await ticket(port, bearer)
         bad = issued[:-3] + "abc"
         assert await status(port, ticket=issued) == 200

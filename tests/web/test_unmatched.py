@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.settings import Settings
 from brain.system import System, installed_systems
 from tests.systems.sixth_system import Sixth
@@ -66,7 +66,7 @@ def systems() -> list[System]:
 @pytest.fixture
 async def port(database: str, systems: list[System]) -> AsyncIterator[int]:
     """The port of a Brain with all systems."""
-    async with served(create_app(database, Settings(), systems)) as (port, _):
+    async with served(build_app(database, Settings(), systems)) as (port, _):
         yield port
 
 
@@ -117,7 +117,7 @@ async def test_without_systems_their_websockets_are_unknown_too(port: int) -> No
 
 async def test_a_plain_request_does_not_tell_which_feeds_there_are(database: str) -> None:
     settings = Settings(jwt_secret=SecretStr("0123456789abcdef0123456789abcdef"))
-    async with served(create_app(database, settings, [])) as (port, _):
+    async with served(build_app(database, settings, [])) as (port, _):
         async with AsyncClient(trust_env=False) as client:
             for feed in ("workflows", "nothing"):
                 response = await client.get(f"http://127.0.0.1:{port}/ws/{feed}")

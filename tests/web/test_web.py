@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.listener.batch_source import BatchSource, BatchSourceStatistics
 from brain.presence.cluster import Cluster, ClusterCounts
 from brain.presence.tracker import ClientInfo
@@ -48,7 +48,7 @@ class CountedCluster:
 
 def services_of(url: str, *, is_live: bool, settings: Settings | None = None) -> Services:
     """Return the services of an application that has one client, of four in all."""
-    services: Services = create_app(url, settings or Settings()).state.services
+    services: Services = build_app(url, settings or Settings()).state.services
     services.presence.add(ClientInfo(uuid4(), None, False, frozenset()))
     return replace(
         services,

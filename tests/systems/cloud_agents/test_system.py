@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.settings import Settings
 from brain.system import System
 from brain.systems.cecelia.system import Cecelia
@@ -35,7 +35,7 @@ async def next_of(client: ClientConnection, *types: str) -> list[dict[str, objec
 async def test_its_clients_get_tasks_as_runs(
     database: str, connection: asyncpg.Connection, systems: list[System]
 ) -> None:
-    app = create_app(database, Settings(development_tokens=True), systems)
+    app = build_app(database, Settings(development_tokens=True), systems)
     async with (
         served(app) as (port, _),
         connect(f"ws://127.0.0.1:{port}/ws?token=test-1&channel=tasks") as client,
