@@ -19,6 +19,7 @@ BrainError
 │   ├── MigrationUnknown
 │   ├── MigrationUnsupported
 │   └── SchemaGone
+├── FileOutOfDate                   a file differs from what a command would write: exit 1
 ├── CursorLost                      the log does not hold what follows a cursor
 ├── RowNotShown                     a wire format cannot show a row
 ├── FilterRefused                   422: a filter is malformed, or not one of the table's rows
@@ -132,6 +133,10 @@ class FilterRefused(BrainError):
 
 class SchemaGone(MigrationError):
     """Something that Brain needs was dropped while it was running."""
+
+
+class FileOutOfDate(BrainError):
+    """A file differs from what a command would write."""
 
 
 class CursorLost(BrainError):

@@ -24,6 +24,7 @@ COMMANDS = {
     "serve": "serve",
     "systems": "systems",
     "token": "token",
+    "types": "types",
     "unwatch": "watches",
     "watch": "watches",
     "watches": "watches",
