@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -9,7 +10,7 @@ from typing import Any
 
 from brain.app import build_app
 from brain.settings import Settings
-from tests.session.v1_client import v1_client
+from tests.session.v1_client import PATIENCE_SECONDS, V1Client, v1_client
 from tests.transport.served import served
 
 Rows = Mapping[str, Sequence[Any]]
@@ -17,15 +18,21 @@ Rows = Mapping[str, Sequence[Any]]
 
 
 async def rows_sent(database: str, channels: Sequence[str], **options: str) -> Rows:
-    """Return the rows in the snapshots of some channels, parsed as Brain's client for Python does."""
+    """Return the rows in the snapshots of channels, as Brain's client for Python parses them."""
     found: dict[str, list[Any]] = {channel: [] for channel in channels}
     async with served(build_app(database, Settings())) as (port, _), v1_client(port) as client:
         for channel in channels:
             await client.subscribe(channel, snapshot=True, **options)
-            while (frame := parsed(await client.text()))["op"] != "live":
+            while (frame := parsed(await received(client))).get("op") != "live":
                 if frame["op"] == "snapshot":
                     found[channel] += [row["row"] for row in frame["rows"]]
     return found
+
+
+async def received(client: V1Client) -> str:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        text = await client.websocket.recv()
+    return str(text)
 
 
 def parsed(text: str) -> Any:

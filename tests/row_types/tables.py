@@ -5,21 +5,22 @@ from __future__ import annotations
 # Arrays of any element and of several dimensions, domains, types made of others, and values that no
 # number of JSON holds. The second row has nulls wherever there may be one.
 TYPES = r"""
-    CREATE TYPE mood AS ENUM ('sad', 'so "so"', E'new\nline');
+    CREATE TYPE feeling AS ENUM ('sad', 'so "so"', E'new\nline');
     CREATE TYPE nothing AS ENUM ();
-    CREATE DOMAIN cents AS numeric(12, 2) CHECK (VALUE >= 0);
+    CREATE DOMAIN price AS numeric(12, 2) CHECK (VALUE >= 0);
     CREATE DOMAIN present AS text NOT NULL;
-    CREATE DOMAIN moods AS mood[];
+    CREATE DOMAIN feeling_list AS feeling[];
     CREATE DOMAIN numbers AS integer[];
     CREATE TYPE point3 AS (x float8, y float8, "class" integer);
-    CREATE TYPE place AS (name text, at point3, feelings mood[], tags present[], note present);
-    CREATE TYPE mood_range AS RANGE (subtype = mood);
+    CREATE TYPE city AS (name text, at point3, feelings feeling[], tags present[], note present);
+    CREATE TYPE feeling_range AS RANGE (subtype = feeling);
     CREATE TABLE of_types (
         id bigint PRIMARY KEY,
-        a_mood mood NOT NULL, no_mood nothing, a_cents cents, a_present present,
-        a_place place, places place[], points point3[] NOT NULL,
-        mood_list mood[], domain_of_list moods, lists_of_domain numbers[], moods_of_domain moods[],
-        vector int2vector, oids oidvector, range_of_moods mood_range,
+        a_mood feeling NOT NULL, no_mood nothing, a_cents price, a_present present,
+        a_place city, places city[], points point3[] NOT NULL,
+        mood_list feeling[], domain_of_list feeling_list, lists_of_domain numbers[],
+        moods_of_domain feeling_list[], vector int2vector, oids oidvector,
+        range_of_moods feeling_range,
         jsons jsonb[], days date[], generated integer GENERATED ALWAYS AS (7) STORED,
         a_real real, a_double float8, a_numeric numeric
     );
@@ -32,9 +33,9 @@ ROWS_OF_TYPES = r"""
     INSERT INTO of_types VALUES (
         9007199254740993, 'so "so"', NULL, 12.5, 'here',
         ROW('Rome', ROW(0.1::float8 + 0.2::float8, 'NaN', 3), '{sad,NULL}', ARRAY['a', 'b'], 'n'),
-        ARRAY[ROW('Rome', ROW(1, 2, 3), NULL, NULL, 'n')::place, NULL],
+        ARRAY[ROW('Rome', ROW(1, 2, 3), NULL, NULL, 'n')::city, NULL],
         ARRAY[[ROW(1, 2, 3)::point3, ROW(1, 2, 4)::point3], [NULL::point3, NULL]],
-        '{{sad},{NULL}}', '{sad}', ARRAY['{1,2}'::numbers], ARRAY['{sad}'::moods],
+        '{{sad},{NULL}}', '{sad}', ARRAY['{1,2}'::numbers], ARRAY['{sad}'::feeling_list],
         '1 2', '3 4294967295', '[sad,"new
 line")',
         ARRAY['1', '{"a": [12345678901234567890]}', NULL]::jsonb[],
