@@ -163,7 +163,13 @@ def create_app(
     transactions = AwaitedTransactions(settings.database_timeout_seconds, problems, source.look)
     authority = authority_for(settings, access_function, revoked, row_rules)
     tickets = Tickets(settings.database_timeout_seconds, problems)
-    cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)
+    cluster = Cluster(
+        url,
+        presence,
+        settings.database_timeout_seconds,
+        problems,
+        settings.presence_grace_seconds,
+    )
     hosts, origins = hosts_of(settings), Origins(settings.allowed_origins)
     admission = Admission(authority, ConnectionLimiter(quotas(settings)), origins)
     access = TableAccess(
