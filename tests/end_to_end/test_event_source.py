@@ -1,4 +1,4 @@
-"""The example of docs/protocol.md for streams of events, in a real browser that loses its connection."""
+"""The example of docs/protocol.md for event streams, in a browser that loses its connection."""
 
 from __future__ import annotations
 
