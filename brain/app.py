@@ -56,6 +56,7 @@ from brain.web import (
     documents,
     event_stream,
     pages,
+    publish,
     revocations,
     snapshot,
     status,
@@ -163,7 +164,13 @@ def build_app(
     transactions = AwaitedTransactions(settings.database_timeout_seconds, problems, source.look)
     authority = authority_for(settings, access_function, revoked, row_rules)
     tickets = Tickets(settings.database_timeout_seconds, problems)
-    cluster = Cluster(url, presence, settings.database_timeout_seconds, problems)
+    cluster = Cluster(
+        url,
+        presence,
+        settings.database_timeout_seconds,
+        problems,
+        settings.presence_grace_seconds,
+    )
     hosts, origins = hosts_of(settings), Origins(settings.allowed_origins)
     admission = Admission(authority, ConnectionLimiter(quotas(settings)), origins)
     access = TableAccess(
@@ -301,6 +308,7 @@ def routes_of(services: Services, systems: Sequence[System]) -> list[BaseRoute]:
         *(route for system in systems for route in system.routes(services)),
         *tickets_endpoint.routes(services),
         *revocations.routes(services),
+        *publish.routes(services),
         *status.routes(services),
         *snapshot.routes(services),
         *documents.routes(services),

@@ -179,6 +179,9 @@ class Settings(BaseSettings):
     """How many without a user; the next is refused with 503."""
     heartbeat_seconds: float = Field(default=20.0, gt=0, le=25)
     """After how long without a message a client with cursors gets a heartbeat."""
+    presence_grace_seconds: float = Field(default=5.0, ge=0, le=3600)
+    """How long after the end of the last connection a user is published as offline, unless another
+    begins; 0: at once."""
     ring_bytes: int = Field(default=64 * 1024 * 1024, gt=0)
     """How many bytes of recent events are kept in memory, for lagging clients and resumes."""
     ring_seconds: float = Field(default=60.0, gt=0)

@@ -12,12 +12,14 @@ from brain.database.connection import DATABASE_ERRORS, is_lost_link
 from brain.database.log import one_line
 from brain.database.memory import Memory, Reservation
 from brain.database.page_statement import PageStatements, PageTable
+from brain.database.presence_page import read_presence
 from brain.database.reader_session import ReaderSession
 from brain.database.table import OF_THE_TABLE, ROWS, WAYS, pages
 from brain.errors import BrainError, CursorLost
 from brain.message.cursor import Cursor
 from brain.message.json_text import key_text
 from brain.message.page import KeyedRow, Page, PageRequest, RowPlace
+from brain.message.presence import PRESENCE_CHANNEL
 from brain.message.row import key_of
 from brain.message.snapshot import LEAST_BYTES_PER_SECOND, READ_SECONDS
 
@@ -58,7 +60,7 @@ class PageReading:
         `CursorLost` if the page cannot follow the one before.
         """
         if self._table is None:
-            return self._without_table(request)
+            return await self._without_table(request, seconds)
         end_at = time.monotonic() + seconds
         with concerning(request, seconds):
             for careful, expression in WAYS:
@@ -115,7 +117,11 @@ class PageReading:
             for request, found, (_, order) in zip(requests, texts, made, strict=True)
         }
 
-    def _without_table(self, request: PageRequest) -> Page:
+    async def _without_table(self, request: PageRequest, seconds: float) -> Page:
+        if request.channel == PRESENCE_CHANNEL:
+            return await read_presence(
+                self._session, request, self._cursor, self._memory, self._page_bytes, seconds
+            )
         if request.after is not None:
             raise CursorLost("the table is not watched any more")
         return Page((), self._cursor, None)

@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import islice
@@ -24,6 +25,7 @@ from brain.database.connection import (
 )
 from brain.database.session_settings import holds_text
 from brain.presence.tracker import (
+    DISCONNECTED,
     MOST_REPORTED_CHANNELS,
     PresenceTracker,
     PresenceUpdate,
@@ -47,8 +49,10 @@ MOST_REPORTED_CHANGES = 5000
 MOST_WAITING_QUERIES = 1000
 
 REPORT = (
-    "SELECT brain.report_node($1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10::text::jsonb)"
+    "SELECT brain.report_node("
+    "$1, $2, $3, $4, $5, $6, $7::text::jsonb, $8, $9, $10::text::jsonb, $11)"
 )
+REMOVE = "SELECT brain.remove_node($1, $2)"
 CLIENTS_ELSEWHERE = "SELECT brain.clients_on_other_nodes($1) AS clients"
 COUNTS = "SELECT clients, authenticated, users, channels FROM brain.cluster_counts()"
 SUBSCRIBERS = "SELECT clients, ids FROM brain.subscribers($1)"
@@ -92,14 +96,22 @@ class Cluster:
         tracker: PresenceTracker,
         timeout_seconds: float,
         problems: Problems | None = None,
+        grace_seconds: float = 0.0,
     ) -> None:
-        """The database may take `timeout_seconds` for a statement."""
+        """
+        The database may take `timeout_seconds` for a statement.
+
+        A user without a connection is published as offline `grace_seconds` after the last one.
+        """
         self._problems = problems or Problems()
         self._url = url
         self._tracker = tracker
         self._timeout_seconds = timeout_seconds
         self._id = uuid4()
         self._name = f"{socket.gethostname()} {os.getpid()}"
+        self._grace_seconds = grace_seconds
+        self._grace_ends: deque[float] = deque()
+        """When to report so that users are published as offline, by `time.monotonic()`."""
         self._is_cut_off = False
         self._is_held: Callable[[str], bool] = is_text
         """Whether the database can hold a name: one that it cannot is known to this process alone,
@@ -203,6 +215,8 @@ class Cluster:
         since_report = time.monotonic() - self._reported_at
         if self._tracker.is_urgent or since_report >= REPORT_SECONDS:
             return True
+        if self._grace_ends and time.monotonic() >= self._grace_ends[0]:
+            return True
         has_changed = self._tracker.has_changed or self._counted() != self._reported
         return has_changed and (is_queried or since_report >= COMPARE_SECONDS)
 
@@ -227,6 +241,15 @@ class Cluster:
             raise
         if not is_known:
             self._tracker.report_everything(update)
+        self._remember_grace(update)
+
+    def _remember_grace(self, update: PresenceUpdate) -> None:
+        """Note when the grace ends of users who were reported to have left, and what has ended."""
+        now = time.monotonic()
+        while self._grace_ends and self._grace_ends[0] <= self._reported_at:
+            self._grace_ends.popleft()
+        if any(change == DISCONNECTED for _, change in update.changes):
+            self._grace_ends.append(now + self._grace_seconds)
 
     async def _send_report(
         self, connection: asyncpg.Connection, counts: tuple[int, int], update: PresenceUpdate
@@ -250,6 +273,7 @@ class Cluster:
             [user for user, _ in changes],
             [change for _, change in changes],
             orjson.dumps(connections).decode(),
+            self._grace_seconds,
             timeout=self._timeout_seconds,
         )
         return is_known
@@ -287,4 +311,4 @@ class Cluster:
         """Report that this process ends, if the database is reachable."""
         with suppress(*DATABASE_ERRORS):
             async with asyncio.timeout(LEAVE_SECONDS):
-                await connection.execute("SELECT brain.remove_node($1)", self._id)
+                await connection.execute(REMOVE, self._id, self._grace_seconds)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from brain.errors import FilterRefused, LogUnavailable
 from brain.message.commands import OpenSubscription, Refuse
 from brain.message.matching import ReadAccess, Topic, has_too_many_combinations
+from brain.message.presence import PRESENCE_CHANNEL, presence_refusal
 from brain.session.session import RETRY_SECONDS, SessionContext
 from brain.session.topic_subscriptions import may_read, topic_of
 
@@ -53,6 +54,10 @@ async def bound_topic(
 
     Raises `LogUnavailable`.
     """
+    if command.channel == PRESENCE_CHANNEL and command.wants_snapshot:
+        refusal = presence_refusal(command)
+        if refusal is not None and context.columns_of(PRESENCE_CHANNEL) is None:
+            return refusal
     try:
         where = await context.bind_filter(command.channel, command.where)
     except FilterRefused as error:

@@ -1,6 +1,7 @@
 -- Presence: which users and clients are connected to which node (a process that serves), so that every
 -- node can answer for all of them. A user is published as offline when the last of their connections
--- ends, on any node, even if that node crashed.
+-- has ended, on any node, even if that node crashed, and none has begun within a grace (in seconds, a
+-- setting of each node).
 --
 -- Locks are taken in one order: the row of the node that reports, then brain.crash_recovery, then the
 -- rows of expired nodes that no other session has locked, then brain.presence_lock. So there is no
@@ -40,9 +41,11 @@ CREATE UNLOGGED TABLE IF NOT EXISTS brain.connections (
 -- connected, and wants to appear offline. Logged, like the events: so after a crash no user stays online for
 -- ever, and nothing is published twice. Changed under the lock only.
 CREATE TABLE IF NOT EXISTS brain.presence (
-    user_id text PRIMARY KEY,
-    status  text NOT NULL CHECK (status IN ('online', 'away', 'busy', 'offline'))
+    user_id    text COLLATE "C" PRIMARY KEY,
+    status     text NOT NULL CHECK (status IN ('online', 'away', 'busy', 'offline')),
+    offline_at timestamptz  -- when the grace ends that began with the end of the last connection
 );
+CREATE INDEX IF NOT EXISTS presence_offline_at_idx ON brain.presence (offline_at) WHERE offline_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS brain.presence_lock ();
 
 -- Empty after a crash of the server. Then every node reports its users again, and after 15 seconds users
@@ -62,6 +65,15 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.is_recent FROM PUBLIC;
 
+-- When a node reported last. One whose time is not known has not for five seconds: it is being removed, or
+-- the clock was set back.
+CREATE OR REPLACE FUNCTION brain.last_report(seen_at timestamptz) RETURNS timestamptz LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN seen_at > '-infinity' AND seen_at <= clock_timestamp() THEN seen_at
+                ELSE clock_timestamp() - interval '5 seconds' END
+$$;
+REVOKE ALL ON FUNCTION brain.last_report FROM PUBLIC;
+
 -- The number of clients of all other nodes.
 CREATE OR REPLACE FUNCTION brain.clients_on_other_nodes(node uuid) RETURNS bigint LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -79,19 +91,23 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 REVOKE ALL ON FUNCTION brain.publish_presence FROM PUBLIC;
 
--- Publishes which of these users are offline now, unless they appeared so already; null: of all users that
--- have a presence. To be called under the lock, when the connections that ended are no longer in
--- brain.node_users.
-CREATE OR REPLACE FUNCTION brain.publish_offline(users text[]) RETURNS void LANGUAGE plpgsql
+-- Publishes as offline whose grace is over and who have no connection, unless they appeared so already.
+CREATE OR REPLACE FUNCTION brain.publish_offline() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    moment CONSTANT timestamptz := clock_timestamp();
     person text;
     former text;
 BEGIN
-    users := coalesce(users, ARRAY(SELECT p.user_id FROM brain.presence p));
+    IF NOT EXISTS (SELECT FROM brain.presence p WHERE p.offline_at <= moment) THEN
+        RETURN;
+    END IF;
+    LOCK TABLE brain.presence_lock IN SHARE UPDATE EXCLUSIVE MODE;
+    UPDATE brain.presence p SET offline_at = NULL
+     WHERE p.offline_at <= moment AND EXISTS (SELECT FROM brain.node_users u WHERE u.user_id = p.user_id);
     FOR person, former IN
         DELETE FROM brain.presence p
-         WHERE p.user_id IN (SELECT unnest(users))
+         WHERE p.offline_at <= moment
            AND NOT EXISTS (SELECT FROM brain.node_users u WHERE u.user_id = p.user_id)
         RETURNING p.user_id, p.status
     LOOP
@@ -103,19 +119,23 @@ END $$;
 REVOKE ALL ON FUNCTION brain.publish_offline FROM PUBLIC;
 
 -- Removes these nodes (the caller has locked their rows), with at most `most` of their users; the next
--- call removes the others. A node states a presence only for users that it has in brain.node_users, so
--- a user who appears between the check and the lock does no harm.
-CREATE OR REPLACE FUNCTION brain.expire_nodes(nodes uuid[], most integer) RETURNS void LANGUAGE plpgsql
+-- call removes the others. The grace of their users began when the node reported last. A node states a
+-- presence only for users that it has in brain.node_users, so a user who appears between the check and the
+-- lock does no harm.
+CREATE OR REPLACE FUNCTION brain.expire_nodes(nodes uuid[], most integer, grace interval) RETURNS void
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     users text[];
+    ends  timestamptz[];
 BEGIN
     WITH gone AS (
         DELETE FROM brain.node_users d
          WHERE (d.node, d.user_id) IN (SELECT u.node, u.user_id FROM brain.node_users u
                                         WHERE u.node = ANY (nodes) LIMIT most)
-        RETURNING d.user_id)
-    SELECT array_agg(g.user_id) INTO users FROM gone g;
+        RETURNING d.node, d.user_id)
+    SELECT array_agg(g.user_id), array_agg(brain.last_report(n.seen_at) + grace) INTO users, ends
+      FROM gone g JOIN brain.nodes n ON n.id = g.node;
     DELETE FROM brain.connections c WHERE c.node = ANY (nodes);
     UPDATE brain.nodes n SET seen_at = '-infinity'
      WHERE n.id = ANY (nodes) AND EXISTS (SELECT FROM brain.node_users u WHERE u.node = n.id);
@@ -123,7 +143,11 @@ BEGIN
      WHERE n.id = ANY (nodes) AND NOT EXISTS (SELECT FROM brain.node_users u WHERE u.node = n.id);
     IF EXISTS (SELECT FROM brain.presence p WHERE p.user_id = ANY (users)) THEN
         LOCK TABLE brain.presence_lock IN SHARE UPDATE EXCLUSIVE MODE;
-        PERFORM brain.publish_offline(users);
+        UPDATE brain.presence p SET offline_at = l.offline_at
+          FROM (SELECT g.user_id, max(g.offline_at) FROM unnest(users, ends) g (user_id, offline_at)
+                 GROUP BY g.user_id) l (user_id, offline_at)
+         WHERE p.user_id = l.user_id;
+        PERFORM brain.publish_offline();
     END IF;
 END $$;
 REVOKE ALL ON FUNCTION brain.expire_nodes FROM PUBLIC;
@@ -140,7 +164,8 @@ REVOKE ALL ON FUNCTION brain.unreported_nodes FROM PUBLIC;
 -- Applies what happened to users of a node, in order: 'connected' and 'disconnected' when their first
 -- connection began and the last one ended, which brain.node_users holds already; a status that they set, which
 -- may be 'offline'; 'restated' and a status that was published before and may have been lost.
-CREATE OR REPLACE FUNCTION brain.apply_presence(node uuid, users text[], changes text[]) RETURNS void
+CREATE OR REPLACE FUNCTION brain.apply_presence(node uuid, users text[], changes text[],
+                                                grace interval DEFAULT '0') RETURNS void
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -161,11 +186,12 @@ BEGIN
     LOOP
         IF change = 'disconnected' THEN
             -- The user may have connected again by the end of the list.
-            DELETE FROM brain.presence p
-             WHERE p.user_id = person
-               AND NOT EXISTS (SELECT FROM brain.node_users u
-                                WHERE u.user_id = person AND u.node <> apply_presence.node)
-            RETURNING p.status INTO former;
+            CONTINUE WHEN EXISTS (SELECT FROM brain.node_users u
+                                   WHERE u.user_id = person AND u.node <> apply_presence.node);
+            UPDATE brain.presence p SET offline_at = clock_timestamp() + grace
+             WHERE p.user_id = person AND p.status <> 'offline' AND grace > interval '0';
+            CONTINUE WHEN FOUND;
+            DELETE FROM brain.presence p WHERE p.user_id = person RETURNING p.status INTO former;
             change := 'offline';
             CONTINUE WHEN former = change;
         ELSIF change LIKE 'restated %' THEN
@@ -192,13 +218,16 @@ REVOKE ALL ON FUNCTION brain.apply_presence FROM PUBLIC;
 -- channels: {"name": number of subscribers, ...}; 0: none any more.
 -- users, changes: see brain.apply_presence; the whole state begins with all users who are connected.
 -- connections: {"id": [its channels], ...}; null: it has ended.
+-- grace_seconds: how long a user without a connection is not published as offline.
 CREATE OR REPLACE FUNCTION brain.report_node(node uuid, name text, report_number bigint, is_all boolean,
                                              clients integer, authenticated integer, channels jsonb,
-                                             users text[], changes text[], connections jsonb)
+                                             users text[], changes text[], connections jsonb,
+                                             grace_seconds double precision DEFAULT 0)
 RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 -- A plan may be made while there are few rows.
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
 DECLARE
+    grace CONSTANT interval := make_interval(secs => grace_seconds);
     missed text[];
     is_recovered boolean;
 BEGIN
@@ -248,23 +277,27 @@ BEGIN
     INSERT INTO brain.node_users SELECT report_node.node, l.user_id FROM last l WHERE l.change = 'connected'
     ON CONFLICT DO NOTHING;
 
-    PERFORM brain.apply_presence(node, users, changes), brain.expire_nodes(brain.unreported_nodes(), 5000);
+    PERFORM brain.apply_presence(node, users, changes, grace),
+            brain.expire_nodes(brain.unreported_nodes(), 5000, grace);
     IF is_recovered THEN
         LOCK TABLE brain.presence_lock IN SHARE UPDATE EXCLUSIVE MODE;
-        PERFORM brain.publish_offline(NULL);
+        UPDATE brain.presence p SET offline_at = clock_timestamp()
+         WHERE p.offline_at IS NULL AND NOT EXISTS (SELECT FROM brain.node_users u WHERE u.user_id = p.user_id);
     END IF;
+    PERFORM brain.publish_offline();
     RETURN true;
 END $$;
 REVOKE ALL ON FUNCTION brain.report_node FROM PUBLIC;
 
--- Removes a node that stops serving.
-CREATE OR REPLACE FUNCTION brain.remove_node(node uuid) RETURNS void LANGUAGE plpgsql
+-- Removes a node that stops serving. The grace of its users begins now.
+CREATE OR REPLACE FUNCTION brain.remove_node(node uuid, grace_seconds double precision DEFAULT 0) RETURNS void
+LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
 BEGIN
-    PERFORM FROM brain.nodes n WHERE n.id = node FOR UPDATE;
+    UPDATE brain.nodes n SET seen_at = clock_timestamp() WHERE n.id = node;
     IF FOUND THEN
-        PERFORM brain.expire_nodes(ARRAY[node], NULL);
+        PERFORM brain.expire_nodes(ARRAY[node], NULL, make_interval(secs => grace_seconds));
     END IF;
 END $$;
 REVOKE ALL ON FUNCTION brain.remove_node FROM PUBLIC;

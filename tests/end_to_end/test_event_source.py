@@ -1,4 +1,4 @@
-"""The example of README.md for streams of events, in a real browser that loses its connection."""
+"""The example of docs/protocol.md for event streams, in a browser that loses its connection."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.proxy import proxy_to
 
 __all__ = ["browser", "complaints", "database", "page", "page_options"]
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-EXAMPLE = re.search(r"```javascript\n(const rows = .*?)```", README, re.DOTALL)
+PROTOCOL = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+EXAMPLE = re.search(r"```javascript\n(const rows = .*?)```", PROTOCOL, re.DOTALL)
 ORDERS = """
     CREATE TABLE orders (id int PRIMARY KEY, status text);
     SELECT brain.watch('orders', 'orders', '{id,status}');

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from tests.end_to_end.brain import RunningBrain, becomes, running_brain
 
 USERS, TABS = 100, 3
+NO_GRACE = {"BRAIN_PRESENCE_GRACE_SECONDS": "0"}
 AT_ONCE = 25
 
 Sequences = dict[str, list[str]]
@@ -114,8 +115,8 @@ async def test_a_client_sees_each_user_connect_change_status_and_disconnect(
     for folder in folders:
         folder.mkdir()
     async with (
-        running_brain(folders[0], "--database-url", database) as killed,
-        running_brain(folders[1], "--database-url", database) as kept,
+        running_brain(folders[0], "--database-url", database, **NO_GRACE) as killed,
+        running_brain(folders[1], "--database-url", database, **NO_GRACE) as kept,
     ):
         observers = Observer(), Observer()
         async with observers[0].watching(killed), observers[1].watching(kept):

@@ -45,9 +45,11 @@ class MortalCluster(Cluster):
 class Node:
     """The part of a node that reports presence."""
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
+    def __init__(self, url: str, timeout_seconds: float, grace_seconds: float) -> None:
         self.tracker = PresenceTracker()
-        self.cluster = MortalCluster(url, self.tracker, timeout_seconds)
+        self.cluster = MortalCluster(
+            url, self.tracker, timeout_seconds, grace_seconds=grace_seconds
+        )
         self._running = asyncio.create_task(self.cluster.run())
 
     def connect(
@@ -77,10 +79,10 @@ class Node:
 
 @asynccontextmanager
 async def running_node(
-    url: str, timeout_seconds: float = 2 * PATIENCE_SECONDS
+    url: str, timeout_seconds: float = 2 * PATIENCE_SECONDS, grace_seconds: float = 0.0
 ) -> AsyncIterator[Node]:
     """Yield a node that has reported to the database."""
-    node = Node(url, timeout_seconds)
+    node = Node(url, timeout_seconds, grace_seconds)
     try:
         await node.reported()
         yield node

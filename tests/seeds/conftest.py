@@ -30,6 +30,8 @@ SECRET = "not a secret, but of thirty-two bytes"
 
 OwnBrain = Callable[..., AbstractAsyncContextManager[RunningBrain]]
 
+# A user who has left is offline before the next test.
+NO_GRACE = {"BRAIN_PRESENCE_GRACE_SECONDS": "0"}
 TABLES = ("tasks", "agents", "sessions", "messages", "missions")
 
 
@@ -85,7 +87,7 @@ async def served(
 ) -> AsyncIterator[Served]:
     """A Brain for all tests that accepts any word as a token."""
     folder = tmp_path_factory.mktemp("served")
-    environment = {"BRAIN_ALLOWED_ORIGINS": origin, **QUICKLY}
+    environment = {"BRAIN_ALLOWED_ORIGINS": origin, **QUICKLY, **NO_GRACE}
     async with (
         new_database(postgres, template) as url,
         running_brain(folder, "--database-url", url, **environment) as brain,
@@ -100,7 +102,7 @@ async def guarded(
     """A second Brain on the same database, which requires signed tokens."""
     folder = tmp_path_factory.mktemp("guarded")
     options = ("--database-url", served.database)
-    environment = {"BRAIN_ALLOWED_ORIGINS": origin, "BRAIN_JWT_SECRET": SECRET}
+    environment = {"BRAIN_ALLOWED_ORIGINS": origin, "BRAIN_JWT_SECRET": SECRET, **NO_GRACE}
     async with running_brain(folder, *options, **environment) as brain:
         yield Served(brain, served.database)
 
@@ -111,7 +113,7 @@ def own_brain(origin: str, database: str, tmp_path: Path) -> OwnBrain:
 
     def own_brain(port: int = 0) -> AbstractAsyncContextManager[RunningBrain]:
         options = ("--database-url", database, "--port", str(port))
-        return running_brain(tmp_path, *options, BRAIN_ALLOWED_ORIGINS=origin)
+        return running_brain(tmp_path, *options, BRAIN_ALLOWED_ORIGINS=origin, **NO_GRACE)
 
     return own_brain
 
@@ -155,6 +157,7 @@ async def impatient(
             "BRAIN_SYSTEMS": "all",
             "BRAIN_ALLOWED_ORIGINS": origin,
             "BRAIN_HEARTBEAT_SECONDS": "0.4",
+            **NO_GRACE,
         }
         async with running(command, output, environment) as process:
             port = int((await logged(output, READY, process))[1])

@@ -16,6 +16,7 @@ from brain.log_limit import MOST_KINDS
 from brain.settings import Settings
 from brain.system import installed_systems
 from tests.raw_websocket import connected_to, handshake
+from tests.session.event_stream_client import stream
 from tests.transport.served import served
 
 ALLOWED = "http://localhost:5173"
@@ -52,7 +53,7 @@ async def test_a_preflight_of_an_allowed_origin_is_answered(client: AsyncClient)
             "access-control-request-method": method,
             "access-control-request-headers": "authorization, content-type, if-none-match",
         }
-        for path in (*PATHS, "/api/ws/broadcast"):
+        for path in (*PATHS, "/api/ws/broadcast", "/api/brain/publish", "/sse?channel=orders"):
             response = await client.options(path, headers=asked)
             assert response.status_code == 200
             assert response.headers["access-control-allow-origin"] == ALLOWED
@@ -61,10 +62,27 @@ async def test_a_preflight_of_an_allowed_origin_is_answered(client: AsyncClient)
 
 
 async def test_a_page_of_an_allowed_origin_may_publish(client: AsyncClient) -> None:
-    body = {"channel": "news", "message": {}}
-    response = await client.post("/api/ws/broadcast", json=body, headers={"origin": ALLOWED})
-    assert response.status_code == 200
-    assert response.headers["access-control-allow-origin"] == ALLOWED
+    for path, body in (
+        ("/api/ws/broadcast", {"channel": "news", "message": {}}),
+        ("/api/brain/publish", {"channel": "news", "type": "greeting"}),
+    ):
+        response = await client.post(path, json=body, headers={"origin": ALLOWED})
+        assert response.status_code == 200
+        assert response.headers["access-control-allow-origin"] == ALLOWED
+
+
+async def test_a_page_of_an_allowed_origin_may_read_a_stream_with_its_token(
+    port: int, client: AsyncClient
+) -> None:
+    for authorization in ({}, {"authorization": "Bearer abc123"}):
+        asked = {"origin": ALLOWED, "accept": "text/event-stream", **authorization}
+        async with stream(port, headers=asked, channel="orders", snapshot="true") as events:
+            assert events.status == 200
+            assert events.headers["access-control-allow-origin"] == ALLOWED
+            assert (await events.until("live"))[0]["type"] == "hello"
+    foreign = await client.get("/sse?channel=orders", headers={"origin": "http://other.example"})
+    assert foreign.status_code == 403
+    assert "access-control-allow-origin" not in foreign.headers
 
 
 async def test_a_page_of_any_other_origin_may_not(client: AsyncClient) -> None:

@@ -69,6 +69,9 @@ DOORS = {
     "POST /api/brain/users/revoke": Door(
         "POST", "/api/brain/users/revoke", NEEDS_PUBLISHING, {"user": "nobody"}
     ),
+    "POST /api/brain/publish": Door(
+        "POST", "/api/brain/publish", NEEDS_PUBLISHING, {"channel": "news", "type": "alarm"}
+    ),
     "GET /sse": Door("GET", "/sse?channel=orders", NEEDS_READING),
     "POST /api/brain/ticket": Door("POST", "/api/brain/ticket", (401, 200, 200, 200)),
     "GET /api/ws/info": Door("GET", "/api/ws/info", FOR_ALL),
