@@ -6,7 +6,7 @@ import os
 import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 from brain.client.address import Address
 from brain.client.connector import Connector
@@ -17,9 +17,9 @@ from brain.client.status import Status, StatusBoard, Statuses
 from brain.client.stream import Stream
 from brain.client.subscription import Subscription
 from brain.client.tokens import Tokens, TokenSource
+from brain.client.transport_choice import Transport, TransportChoice
 
 Row = TypeVar("Row")
-Transport = Literal["auto", "websocket", "sse"]
 
 
 class Brain:
@@ -55,7 +55,7 @@ class Brain:
         if self._cursors is not None:
             self._cursors.open()
         self._board = StatusBoard(self._on_status)
-        self._connector = Connector(self._address, self._tokens)
+        self._connector = Connector(self._address, self._tokens, TransportChoice(self._transport))
         return self
 
     async def __aexit__(

@@ -6,19 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import pytest
 
 from brain.client import Brain, Change
 from tests.client.following import ORDERS, next_of, ops, up_to
 from tests.end_to_end.brain import RunningBrain, running_brain
-
-
-@pytest.fixture
-async def orders(shared_database: str) -> Any:
-    connection = await asyncpg.connect(shared_database)
-    await connection.execute(ORDERS)
-    yield connection
-    await connection.close()
 
 
 async def test_a_snapshot_comes_first_then_what_changes(
