@@ -15,6 +15,7 @@ import click
 
 from brain.cli import arguments
 from brain.cli.listening.conditions import parsed_filter, parsed_key
+from brain.cli.listening.errors import EndedBySignal
 from brain.cli.listening.json_lines import json_line
 from brain.cli.listening.line_writer import LineWriter
 from brain.cli.listening.listener import Request, listen
@@ -148,6 +149,8 @@ def run(request: Request, form: Form) -> None:
     end_on_signals()
     try:
         asyncio.run(listen_as_table(request) if form == "table" else listen_as_lines(request, form))
+    except EndedBySignal as ended:
+        sys.exit(128 + ended.number)
     except BrokenPipeError:
         sys.exit(128 + signal.SIGPIPE)
 

@@ -12,6 +12,14 @@ from __future__ import annotations
 from brain.errors import BrainError
 
 
+class EndedBySignal(Exception):
+    """The command ends with 128 and the number of a signal, without a word."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 class ListenRefused(BrainError):
     """Brain refuses what is asked for, and would refuse it again."""
 

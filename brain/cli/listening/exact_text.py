@@ -12,6 +12,7 @@ LEAST_EXPONENT = -40
 # JSON escapes what lies below; these may control a terminal, too, or the direction of a text.
 NOT_ESCAPED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 PLAIN = re.compile(r"[^\s\"'=,→]+")
+JSON_WORDS = frozenset({"null", "true", "false"})
 
 
 def json_text(value: Any) -> str:
@@ -51,9 +52,8 @@ def cell_text(value: Any) -> str:
 
 def word_text(value: Any) -> str:
     """Return a value as one word of a line: a text is in quotes unless it is a word."""
-    if isinstance(value, str) and PLAIN.fullmatch(value) and value not in ("null", "true", "false"):
-        return visible(value)
-    return json_text(value)
+    is_word = isinstance(value, str) and PLAIN.fullmatch(value) and value.isprintable()
+    return value if is_word and value not in JSON_WORDS else json_text(value)
 
 
 def visible(text: str) -> str:

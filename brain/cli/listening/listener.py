@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from brain.cli.listening.errors import GaveUp, ListenClosed, ListenRefused
+from brain.cli.listening.errors import EndedBySignal, GaveUp, ListenClosed, ListenRefused
 from brain.cli.listening.output import Output
 from brain.client import (
     Brain,
@@ -112,11 +114,13 @@ class Listener:
     async def _run_all(self) -> None:
         """Follow all of them until one fails, or the end is reached."""
         tasks = [asyncio.create_task(self._follow(each)) for each in self._subscriptions]
+        self._end_on_signals()
         self._output.when_closed(self._ended)
         try:
             await ended(tasks, self._ended)
         finally:
             self._end()
+            self._ended.exception()  # retrieved, whatever comes first
             self._stop_watching()
             for task in tasks:
                 task.cancel()
@@ -166,6 +170,17 @@ class Listener:
         elif self._silence_timer is None:
             self._reached_at = time.monotonic()
             self._watch_silence()
+
+    def _end_on_signals(self) -> None:
+        """Have a signal end the command in order: nothing is printed by halves."""
+
+        def end(number: int) -> None:
+            if not self._ended.done():
+                self._ended.set_exception(EndedBySignal(number))
+
+        if sys.platform != "win32":
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._loop.add_signal_handler(number, end, number)
 
     def _watch_silence(self) -> None:
         """Give up when Brain has not been reached for too long, unless it is live by then."""
