@@ -30,7 +30,8 @@ async function bundled(entry, format) {
   const { code } = await minify(outputFiles[0].text, {
     module: format === 'esm',
     ecma: 2020,
-    compress: { passes: 3 },
+    // `use client`, which React's server components look for, stays.
+    compress: { passes: 3, directives: false },
     format: { comments: false },
   })
   return `${code}\n`

@@ -72,7 +72,7 @@ test('a collection that is cleaned up no longer follows the rows', async () => {
 })
 
 test('an optimistic row stays until its transaction has arrived', async () => {
-  const insert = async () => brain.until('851')
+  const insert = async () => brain.client.until('851')
   const options = brainCollectionOptions({ brain: brain.client, channel: 'orders', getKey, onInsert: insert })
   const collection = createCollection(options)
   await Promise.resolve(collection.startSyncImmediate())
