@@ -94,6 +94,7 @@ class Brain:
         limit: int | None = ...,
         after: str | None = ...,
         since: float | None = ...,
+        decimals: bool = ...,
         name: str | None = ...,
     ) -> Subscription[Row]: ...
     @overload
@@ -108,6 +109,7 @@ class Brain:
         limit: int | None = ...,
         after: str | None = ...,
         since: float | None = ...,
+        decimals: bool = ...,
         name: str | None = ...,
     ) -> Subscription[dict[str, Any]]: ...
     def subscribe(
@@ -121,20 +123,22 @@ class Brain:
         limit: int | None = None,
         after: str | None = None,
         since: float | None = None,
+        decimals: bool = False,
         name: str | None = None,
     ) -> Subscription[Any]:
         """
         Return an iterator over the changes of a channel, which connects when it is first asked.
 
         `name` is that of its cursor in the file, by default one for each channel and filter. A
-        cursor that is there takes precedence over `after` and `since`.
+        cursor that is there takes precedence over `after` and `since`. With `decimals`, all numbers
+        that are no integers are Decimals, with the zeros at their ends.
         """
         connector, board = self._within()
         query = Query(channel, where, key, snapshot, limit, after, since)
         name = self._free_name(name or query.name)
-        rows = Rows[Any](channel, model)
+        rows = Rows[Any](channel, model, decimals=decimals)
         cursor = None if self._cursors is None else self._cursors.cursor(name)
-        stream = Stream(query, connector, board, cursor, decimals=rows.are_of_a_model)
+        stream = Stream(query, connector, board, cursor, decimals=rows.need_decimals)
         subscription = Subscription(stream, rows, name, self._cursors)
         self._subscriptions[name] = subscription
         return subscription

@@ -41,14 +41,16 @@ def pieces(frame: Frame) -> list[Frame]:
 class Rows(Generic[Row]):
     """Makes changes of frames."""
 
-    def __init__(self, channel: str, model: Any = None) -> None:
+    def __init__(self, channel: str, model: Any = None, *, decimals: bool = False) -> None:
         """`model` is anything of which pydantic makes a TypeAdapter."""
+        self._decimals = decimals
         self._channel = channel
         self._adapter: TypeAdapter[Row] | None = None if model is None else TypeAdapter(model)
 
     @property
-    def are_of_a_model(self) -> bool:
-        return self._adapter is not None
+    def need_decimals(self) -> bool:
+        """Return True if numbers have to be parsed as Decimals."""
+        return self._decimals or self._adapter is not None
 
     def change(self, piece: Frame) -> Change[Row]:
         """Return a piece of a frame as a change; raises InvalidRow."""
@@ -86,4 +88,4 @@ class Rows(Generic[Row]):
             raise InvalidRow(piece.get("channel", self._channel), key, problem) from error
 
     def _plain(self, value: Any) -> Any:
-        return value if self._adapter is None else with_floats(value)
+        return value if self._decimals or self._adapter is None else with_floats(value)

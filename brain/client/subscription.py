@@ -38,6 +38,11 @@ class Subscription(Generic[Row]):
         self._is_waiting = False
         self.is_closed = False
 
+    @property
+    def is_live(self) -> bool:
+        """Return True once it has all that had happened when it was begun, or resumed."""
+        return self._stream.place.is_live
+
     def __aiter__(self) -> Self:
         return self
 

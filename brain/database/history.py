@@ -14,7 +14,7 @@ from brain.database.connection import DATABASE_ERRORS, explain
 from brain.database.log import Log, PageSize
 from brain.database.single_flight import SingleFlight
 from brain.errors import LogUnavailable
-from brain.message.cursor import Cursor
+from brain.message.cursor import Cursor, LogStart
 from brain.message.event import Batch
 from brain.problems import Problems
 
@@ -62,6 +62,7 @@ class HistoryReader:
         self._problems = problems or Problems()
         self._timeout_seconds = timeout_seconds
         self._shared: SingleFlight[Cursor, Batch] = SingleFlight("history")
+        self._starts: SingleFlight[float, LogStart] = SingleFlight("history since")
         self._page_size = PageSize()
         self._pages: deque[Page] = deque()
         """The newest first."""
@@ -82,6 +83,14 @@ class HistoryReader:
         """Return True if the log has the tick of `cursor`. Raises `LogUnavailable`."""
         async with self._log() as log:
             return await log.holds(cursor)
+
+    async def since(self, seconds: float) -> LogStart:
+        """Return the place to begin at for the last so many seconds. Raises `LogUnavailable`."""
+        return await self._starts.run(seconds, partial(self._find_start, seconds))
+
+    async def _find_start(self, seconds: float) -> LogStart:
+        async with self._log() as log:
+            return await log.since(seconds)
 
     async def _read(self, cursor: Cursor) -> Batch:
         async with self._log() as log:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import asyncpg
 
 from brain.errors import CursorLost
-from brain.message.cursor import END_OF_TICK, Cursor
+from brain.message.cursor import END_OF_TICK, Cursor, LogStart
 from brain.message.event import Batch, Event, Operation
 from brain.problems import Problems
 
@@ -100,6 +100,17 @@ RECENT = """
            ORDER BY t.id DESC LIMIT 1)), 0)
      ORDER BY id
 """
+# The last tick before that time, or else the oldest one.
+SINCE = """
+    SELECT t.id, t.nonce, greatest(t.at, wanted.at) AS at
+      FROM (SELECT clock_timestamp() - make_interval(secs => $1) AS at) wanted,
+           LATERAL (SELECT id, nonce, at FROM brain.ticks
+                     WHERE id >= coalesce((SELECT max(b.id) FROM brain.ticks b
+                                            WHERE b.at <= wanted.at), 0)
+                     ORDER BY id LIMIT 1) t
+"""
+# A century: PostgreSQL has no time so much earlier as a client may ask for.
+MOST_SECONDS = 100 * 365 * 86400.0
 # Nothing that is read here is sent before this statement, and with it the tick, is committed.
 NEWEST = """
     SELECT {columns}
@@ -201,6 +212,16 @@ class Log:
         """
         rows = await self._rows(RECENT, seconds, events)
         return [Cursor(row["id"], row["nonce"]) for row in rows]
+
+    async def since(self, seconds: float) -> LogStart:
+        """
+        Return the place after which lies all that was logged in the last so many seconds.
+
+        It is the last tick before that time, by the clock of the database, or the oldest one of a
+        log that does not go back so far.
+        """
+        row = await self._row(SINCE, min(seconds, MOST_SECONDS))
+        return LogStart(Cursor(row["id"], row["nonce"]), row["at"])
 
     async def holds(self, cursor: Cursor) -> bool:
         """Return True if the log has the tick of `cursor`, with its nonce."""

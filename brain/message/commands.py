@@ -58,6 +58,8 @@ class OpenSubscription:
     """Otherwise, how many of them are read at one moment."""
     after: str | None = None
     """The text of a cursor: it gets everything since then first."""
+    since_seconds: float | None = None
+    """It gets everything of the last so many seconds first, and then the rows if it wants them."""
     key_json: str | None = None
     """The key as the client wrote it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import NamedTuple, Self
 
 from brain.errors import CursorLost
@@ -44,3 +45,10 @@ class Cursor(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.tick}.{self.nonce}.{self.event_id}"
+
+
+class LogStart(NamedTuple):
+    """A place in the log to begin at, and since when everything that has happened follows it."""
+
+    cursor: Cursor
+    at: datetime

@@ -6,9 +6,10 @@ Source: docs/protocol.md, "brain.v1".
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from brain.message.page import MOST_ROWS
 
@@ -19,6 +20,14 @@ Id = Annotated[str, Field(min_length=1, max_length=LONGEST_ID)]
 """By which the client recognises the answer."""
 Name = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)]
 Presence = Literal["online", "away", "busy", "offline"]
+
+
+def as_float(value: Any) -> Any:
+    """Return a float for a number that was parsed with all its digits, for the sake of filters."""
+    return float(value) if isinstance(value, Decimal) else value
+
+
+Seconds = Annotated[float, BeforeValidator(as_float), Field(gt=0, allow_inf_nan=False)]
 
 
 class V1ClientFrame(BaseModel):
@@ -44,6 +53,8 @@ class SubscribeFrame(V1ClientFrame):
     """At most so many rows are read at one moment."""
     after: str | None = None
     """A cursor: what happened since then comes first."""
+    since: Seconds | None = None
+    """What happened in the last so many seconds comes first."""
     numbers: Literal["string"] | None = None
     """Numbers that a double does not hold come as strings."""
 

@@ -96,6 +96,8 @@ def opened(frame: SubscribeFrame, text: str) -> OpenSubscription | Refuse:
         return Refuse(reason, "malformed", frame.id)
     if frame.limit is not None and frame.snapshot is not True:
         return Refuse('limit: only "snapshot": true has pages', "malformed", frame.id)
+    if frame.since is not None and frame.after is not None:
+        return Refuse("since: with after, the place to begin at is given", "malformed", frame.id)
     try:
         where = EVERYTHING if frame.where is None else parse_condition(frame.where)
     except FilterRefused as error:
@@ -110,6 +112,7 @@ def opened(frame: SubscribeFrame, text: str) -> OpenSubscription | Refuse:
         is_exact=frame.snapshot == "exact",
         page_rows=frame.limit or MOST_ROWS,
         after=frame.after,
+        since_seconds=frame.since,
         key_json=key_json,
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 import orjson
 
@@ -150,30 +149,33 @@ class V1Format(SubscriptionFormat):
         cursor: Cursor | None,
         columns: Sequence[str] | None,
         replaces: TopicHandle | None = None,
+        since: datetime | None = None,
     ) -> str:
         """
         Return the frame that a subscription has begun, with what was granted.
 
-        `cursor` is the place from which the client may resume; None: it is sent the rows first.
+        `cursor` is the place from which the client may resume; None: it is sent the rows. `since`
+        is the time from which on it gets what has happened, if it asked for that.
         """
         topic = handle.topic
-        frame: dict[str, Any] = {"type": "subscribed", "id": command.id, "sub": handle.number}
-        frame["channel"] = topic.channel
-        if command.key_json is not None:
-            frame["key"] = orjson.Fragment(command.key_json)
-        if topic.has_condition:
-            frame["where"] = orjson.Fragment(topic.condition.json)
-        if topic.has_number_strings:
-            frame["numbers"] = "string"
-        if columns is not None:
-            frame["columns"] = list(columns)
-        if any(name for name, _ in topic.rules):  # the number of the rules has none
-            frame["restricted"] = True
-        if cursor is not None:
-            frame["cursor"] = str(cursor)
-        if replaces is not None:
-            frame["replaces"] = replaces.number
-        return dumps(frame)
+        where = orjson.Fragment(topic.condition.json) if topic.has_condition else None
+        # The number of the rules has no name.
+        is_restricted = any(name for name, _ in topic.rules)
+        frame = {
+            "type": "subscribed",
+            "id": command.id,
+            "sub": handle.number,
+            "channel": topic.channel,
+            "key": None if command.key_json is None else orjson.Fragment(command.key_json),
+            "where": where,
+            "numbers": "string" if topic.has_number_strings else None,
+            "columns": None if columns is None else list(columns),
+            "restricted": is_restricted or None,
+            "cursor": None if cursor is None else str(cursor),
+            "since": None if since is None else iso_milliseconds(since),
+            "replaces": None if replaces is None else replaces.number,
+        }
+        return dumps({name: value for name, value in frame.items() if value is not None})
 
     def unsubscribed(self, id: str, sub: int, refusal: Refuse | None = None) -> str:
         """Return the frame that a subscription has ended; `refusal` is why, if it was not asked."""

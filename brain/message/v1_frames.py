@@ -51,7 +51,9 @@ class Subscribed(WireModel):
     restricted: bool = False
     """True if row rules decide which rows the client sees."""
     cursor: str | None = None
-    """What happens after it is sent; without it, the rows of the table come first."""
+    """What happens after it is sent; without it, the rows of the table come."""
+    since: Timestamp | None = None
+    """What has happened since then comes first: the time asked for, or that of the oldest tick."""
     replaces: Sub | None = None
     """The number that the subscription had before its rights changed."""
 

@@ -77,16 +77,22 @@ class CatchUp:
         self._start(self._send_snapshot)
 
     def send_pages(
-        self, request: PageRequest, handle: TopicHandle, encoding: SubscriptionEncoding
+        self,
+        request: PageRequest,
+        handle: TopicHandle,
+        encoding: SubscriptionEncoding,
+        *,
+        with_history: bool = False,
     ) -> None:
         """
         Send the rows of a topic, page by page, and what happens after that.
 
-        What happens between the pages is sent between them, in `encoding` as they are.
+        What happens between the pages is sent between them, in `encoding` as they are; and
+        `with_history`, what lies between the subscriber's cursor and the rows is sent before them.
         """
         self.cancel()
         self._subscriber.encoding = encoding
-        self._start(partial(self._send_pages, request, handle, encoding))
+        self._start(partial(self._send_pages, request, handle, encoding, with_history))
 
     def resume_writing(self) -> None:
         """Go on: the client has read what was written."""
@@ -203,25 +209,38 @@ class CatchUp:
         subscriber.cursor = snapshot.cursor
 
     async def _send_pages(
-        self, request: PageRequest, handle: TopicHandle, encoding: SubscriptionEncoding
+        self,
+        request: PageRequest,
+        handle: TopicHandle,
+        encoding: SubscriptionEncoding,
+        with_history: bool,
     ) -> None:
-        page = await self._send_page(request, handle, encoding)
+        subscriber, hub = self._subscriber, self._sources.hub
+        # As slowly as the client reads: a page that is read meanwhile would have to wait for it.
+        if with_history and subscriber.cursor.place < hub.cursor.place:
+            await self._send_up_to(hub.cursor)
+        with_changes = with_history or request.limit is not None
+        page = await self._send_page(request, handle, encoding, with_changes)
         while page.end is not None:
             request = replace(request, after=page.end)
-            page = await self._send_page(request, handle, encoding)
+            page = await self._send_page(request, handle, encoding, with_changes)
         await self._write([encoding.encode_snapshot_end(handle, page.cursor)], page.cursor)
         self._subscriber.encoding = self._encoding
         await self._read_log()
 
     async def _send_page(
-        self, request: PageRequest, handle: TopicHandle, encoding: SubscriptionEncoding
+        self,
+        request: PageRequest,
+        handle: TopicHandle,
+        encoding: SubscriptionEncoding,
+        with_changes: bool,
     ) -> Page:
-        """Send a page, after everything that happened before the moment that it shows."""
+        """Send a page: `with_changes`, after everything that happened before its moment."""
         await self._until_writable()
         page = await self._sources.read_page(request)
         try:
             async with asyncio.timeout(page.read_seconds):
-                if request.limit is not None:
+                if with_changes:
                     await self._send_up_to(page.cursor)
                 for frame in encoding.encode_page(handle, page):
                     await self._write([frame], self._subscriber.cursor)

@@ -29,7 +29,7 @@ from brain.message.commands import (
     Subscribe,
     Unsubscribe,
 )
-from brain.message.cursor import Cursor
+from brain.message.cursor import Cursor, LogStart
 from brain.message.encodings import encoding_of
 from brain.message.event import Event
 from brain.message.matching import (
@@ -61,6 +61,8 @@ class SessionRequest:
     """The values that a row must have."""
     after: str | None = None
     """The text of a cursor: it gets everything since then first."""
+    start: LogStart | None = None
+    """Where it begins without one, unless that is the present."""
     wants_snapshot: bool = False
     """It gets the rows of the tables when it comes without a cursor, and after a reset."""
     conflates: bool = False
@@ -118,6 +120,8 @@ class ChannelSession(Session):
     def _start(self) -> None:
         """Subscribe, then greet: the client gets everything that happens after the greeting."""
         cursor, lost = parse_cursor(self._request.after)
+        if self._request.start is not None:
+            cursor = self._request.start.cursor
         subscriptions = self._readable()
         self._subscriber = self._hub.subscribe(
             encoding_of(self._wire_format, self._transport.framing, self._context.problems),

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from brain.errors import FilterRefused, LogUnavailable
 from brain.message.commands import OpenSubscription, Refuse
+from brain.message.cursor import LogStart
 from brain.message.matching import ReadAccess, Topic, has_too_many_combinations
 from brain.session.session import RETRY_SECONDS, SessionContext
+from brain.session.sources import Sources
 from brain.session.topic_subscriptions import may_read, topic_of
 
 MOST_EVALUATED = 1000
@@ -58,6 +60,17 @@ async def bound_topic(
     except FilterRefused as error:
         return Refuse(str(error), "invalid_filter", command.id)
     return topic_of(command, where, access) or Refuse("", "not_allowed")
+
+
+async def start_of(command: OpenSubscription, sources: Sources) -> LogStart | None:
+    """
+    Return the place in the log that a client gives as a time.
+
+    Raises `LogUnavailable`.
+    """
+    if command.since_seconds is None:
+        return None
+    return await sources.history.since(command.since_seconds)
 
 
 async def rebound_topics(

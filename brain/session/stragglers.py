@@ -108,7 +108,12 @@ class Stragglers:
         catch_up, handle = subscription.straggler.catch_up, subscription.handle
         if with_rows:
             request = first_page(subscription.command, handle.topic)
-            catch_up.send_pages(request, handle, self._page_encoding)
+            catch_up.send_pages(
+                request,
+                handle,
+                self._page_encoding,
+                with_history=subscription.command.since_seconds is not None,
+            )
         else:
             catch_up.resume()
 

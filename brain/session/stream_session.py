@@ -12,6 +12,7 @@ from brain.errors import (
 )
 from brain.hub.subscriber import Subscriber
 from brain.message.commands import Command, OpenSubscription, RebindFilters, Refuse
+from brain.message.cursor import LogStart
 from brain.message.encodings import page_encoding_of
 from brain.message.matching import ReadAccess, Topic
 from brain.message.topic_handle import TopicHandle, topic_handle
@@ -42,10 +43,19 @@ class StreamSession(ChannelSession):
         topic: Topic,
         access: ReadAccess,
         changes: int | None = None,
+        start: LogStart | None = None,
     ) -> None:
-        """`topic` is what the client asks for by `command`, with this access."""
+        """
+        `topic` is what the client asks for by `command`, with this access.
+
+        `start` is the place that it gives as a time.
+        """
         request = SessionRequest(
-            V1, names_of(command), after=command.after, wants_snapshot=command.wants_snapshot
+            V1,
+            names_of(command),
+            after=command.after,
+            start=start,
+            wants_snapshot=command.wants_snapshot,
         )
         super().__init__(admitted, context, sources, request, access, changes)
         self._command = command
@@ -65,7 +75,9 @@ class StreamSession(ChannelSession):
         columns = self._context.columns_of(self._command.channel)
         begins_with_rows = self._request.wants_snapshot and not self._request.after
         cursor = None if begins_with_rows and former is None else self._cursor()
-        self._send(V1.subscribed(self._command, self._handle, cursor, columns, former))
+        start = self._request.start
+        since = None if start is None or former is not None else start.at
+        self._send(V1.subscribed(self._command, self._handle, cursor, columns, former, since))
 
     def _continue(self, *, with_rows: bool) -> None:
         if self._subscriber is not None:
@@ -74,7 +86,8 @@ class StreamSession(ChannelSession):
         if with_rows and self._catch_up is not None:
             encoding = page_encoding_of(self._transport.framing, self._context.problems)
             request = first_page(self._command, self._handle.topic)
-            self._catch_up.send_pages(request, self._handle, encoding)
+            with_history = self._request.start is not None
+            self._catch_up.send_pages(request, self._handle, encoding, with_history=with_history)
         else:
             super()._continue(with_rows=False)
 

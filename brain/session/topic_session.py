@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from brain.auth.identity import Identity
 from brain.close_codes import CloseCode
@@ -23,7 +24,7 @@ from brain.message.commands import (
     Refuse,
     SetPresence,
 )
-from brain.message.cursor import END_OF_TICK, Cursor
+from brain.message.cursor import END_OF_TICK, Cursor, LogStart
 from brain.message.encodings import encoding_of, page_encoding_of
 from brain.message.event import Event
 from brain.message.matching import (
@@ -40,7 +41,7 @@ from brain.session.admission import Admitted
 from brain.session.awaited import MOST_AWAITED, AwaitedByClient, refusal_of
 from brain.session.channel_session import ChannelSession, SessionRequest, parse_cursor
 from brain.session.connection_limiter import TOO_MANY_TOGETHER
-from brain.session.granting import COLUMNS_CHANGED, granted_topic, rebound_topics
+from brain.session.granting import COLUMNS_CHANGED, granted_topic, rebound_topics, start_of
 from brain.session.joined_access import joined
 from brain.session.publishing import publish
 from brain.session.session import SessionContext
@@ -143,6 +144,7 @@ class TopicSession(ChannelSession):
 
     async def _open(self, command: OpenSubscription) -> None:
         granted: Topic | Refuse
+        start: LogStart | None = None
         try:
             names = names_of(command)
             access = await self._context.authority.read_access(self._identity, names)
@@ -151,6 +153,8 @@ class TopicSession(ChannelSession):
             # Otherwise the next `Reauthorize` would find no difference.
             self._change_access(access)
             granted = await granted_topic(command, access, self._context, self._topics(access))
+            if isinstance(granted, Topic):
+                start = await start_of(command, self._sources)
         except (AccessUndecided, LogUnavailable) as error:
             granted = Refuse(str(error), "unavailable", command.id)
         if not self._is_open:
@@ -163,23 +167,27 @@ class TopicSession(ChannelSession):
         elif not self._counted.may_evaluate(self._subscriptions.evaluated({granted})):
             self._refuse(Refuse(TOO_MANY_TOGETHER, "too_many_subscriptions", command.id))
         else:
-            self._begin(command, granted)
+            self._begin(command, granted, start)
 
-    def _begin(self, command: OpenSubscription, topic: Topic) -> None:
+    def _begin(self, command: OpenSubscription, topic: Topic, start: LogStart | None) -> None:
         """Begin a subscription, anew if there is one on this topic."""
         subscription = self._put(command, topic)
         after, lost = parse_cursor(command.after)
-        if command.after or command.wants_snapshot:
+        if start is not None:
+            after = start.cursor
+        if command.after or start is not None or command.wants_snapshot:
             self._stragglers.begin(subscription, after)
         self._change_subscriptions()
         begins_with_rows = command.wants_snapshot and not command.after
         self._confirm_subscription(
-            subscription, None if begins_with_rows else after or self._cursor()
+            subscription,
+            None if begins_with_rows else after or self._cursor(),
+            since=None if start is None else start.at,
         )
         if lost is not None:
             self._stragglers.on_gap(subscription, lost)
         elif subscription.straggler is not None:
-            self._stragglers.catch_up(subscription, with_rows=not command.after)
+            self._stragglers.catch_up(subscription, with_rows=begins_with_rows)
 
     def _put(self, command: OpenSubscription, topic: Topic) -> TopicSubscription:
         """Add a subscription, in place of the one on the same topic if there is one."""
@@ -364,6 +372,7 @@ class TopicSession(ChannelSession):
         subscription: TopicSubscription,
         cursor: Cursor | None,
         former: TopicSubscription | None = None,
+        since: datetime | None = None,
     ) -> None:
         self._send(
             V1.subscribed(
@@ -372,6 +381,7 @@ class TopicSession(ChannelSession):
                 cursor,
                 self._context.columns_of(subscription.command.channel),
                 None if former is None else former.handle,
+                since,
             )
         )
 

@@ -30,7 +30,7 @@ from brain.message.v1_client_frames import SubscribeFrame
 from brain.message.v1_commands import command_in, parse_frame
 from brain.message.v1_format import STREAM_MODELS
 from brain.session.admission import Admitted
-from brain.session.granting import granted_topic
+from brain.session.granting import granted_topic, start_of
 from brain.session.json_depth import is_deeper
 from brain.session.sources import Sources
 from brain.session.stream_session import StreamSession
@@ -40,7 +40,7 @@ from brain.web.requests import authorize, identify, require_unrevoked
 from brain.web.services import Services
 
 # A member of a `subscribe` frame of which the parameter has JSON; those of the others have text.
-JSON_MEMBERS = ("key", "where", "limit")
+JSON_MEMBERS = ("key", "where", "limit", "since")
 PARAMETERS = [name for name in SubscribeFrame.model_fields if name not in ("type", "id")]
 """Those of a subscription: members of the frame."""
 FLAGS = {"": True, "true": True, "1": True, "false": False, "0": False}
@@ -107,15 +107,16 @@ class Endpoint:
         topic = await granted_topic(command, access, services.sessions)
         if isinstance(topic, Refuse):
             raise HTTPException(400, topic.reason)
-        require_unrevoked(identity, services.authority)
         sources: Sources = request.state.sources
         sources.hub.cursor  # noqa: B018  it raises `NotReady`
+        start = await start_of(command, sources)
+        require_unrevoked(identity, services.authority)
         if request.method == "HEAD":
             return head_response()
 
         def session_for(admitted: Admitted) -> StreamSession:
             return StreamSession(
-                admitted, services.sessions, sources, command, topic, access, changes
+                admitted, services.sessions, sources, command, topic, access, changes, start
             )
 
         return services.handshake.stream(request, session_for, identity, topic.evaluated)
@@ -173,6 +174,7 @@ def frame_in(query: QueryParams, last_event_id: str | None) -> str:
         frame[name] = member(name, value)
     if last_event_id:
         frame["after"] = last_event_id
+        frame.pop("since", None)
     return dumps(frame)
 
 
