@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.settings import Settings
 from tests.presence.reporting import published
 from tests.session.event_stream_client import stream
@@ -33,7 +33,7 @@ async def nodes(database: str) -> AsyncIterator[list[int]]:
     """Two Brains without any system."""
     async with AsyncExitStack() as stack:
         apps = [
-            create_app(database, with_secret(presence_grace_seconds=0.0, messages_per_second=1000))
+            build_app(database, with_secret(presence_grace_seconds=0.0, messages_per_second=1000))
             for _ in range(2)
         ]
         yield [(await stack.enter_async_context(served(app)))[0] for app in apps]
@@ -219,7 +219,7 @@ async def test_a_table_on_the_channel_precedes_the_users(
     await connection.execute("CREATE TABLE presence (id int PRIMARY KEY)")
     await connection.execute("SELECT brain.watch('presence', 'presence', '{id}')")
     await connection.execute("INSERT INTO presence VALUES (1)")
-    async with served(create_app(database, Settings())) as (port, _), v1_client(port) as client:
+    async with served(build_app(database, Settings())) as (port, _), v1_client(port) as client:
         await client.subscribe("presence", snapshot=True)
         page = await client.receive()
         while page["op"] != "snapshot":

@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from brain.app import create_app
+from brain.app import build_app
 from brain.database.log import Log
 from brain.settings import Settings
 from tests.session.event_stream_client import stream
@@ -31,7 +31,7 @@ ANY_DATABASE_TIME = timedelta(seconds=60)
 async def port(database: str, connection: asyncpg.Connection) -> AsyncIterator[int]:
     await connection.execute(ORDERS)
     settings = Settings(messages_per_second=1000)
-    async with served(create_app(database, settings)) as (port, _):
+    async with served(build_app(database, settings)) as (port, _):
         yield port
 
 

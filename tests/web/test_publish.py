@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from httpx2 import AsyncClient, Response
 
-from brain.app import create_app
+from brain.app import build_app
 from tests.session.test_commands import token, with_secret
 from tests.session.v1_client import v1_client
 from tests.transport.served import served
@@ -20,7 +20,7 @@ GREETING = {"channel": "news", "type": "greeting", "data": {"text": "hello"}}
 
 @pytest.fixture
 async def port(database: str) -> AsyncIterator[int]:
-    async with served(create_app(database, with_secret())) as (port, _):
+    async with served(build_app(database, with_secret())) as (port, _):
         yield port
 
 
