@@ -76,8 +76,9 @@ def etag(text: bytes) -> str:
 def server_of(request: Request) -> ServerUrl:
     """Return where the client has reached Brain: AsyncAPI has no relative URLs."""
     prefix = request.headers.get("x-forwarded-prefix", "").removesuffix("/")
-    return ServerUrl(
-        request.url.netloc,
-        request.url.scheme == "https",
-        prefix if PREFIX.fullmatch(prefix) else "",
-    )
+    if not PREFIX.fullmatch(prefix):
+        prefix = ""
+    # Where Brain is mounted in an application, which may know of the proxy's prefix by itself.
+    mount: str = request.scope.get("root_path", "")
+    path = mount if mount.startswith(prefix) else prefix + mount
+    return ServerUrl(request.url.netloc, request.url.scheme == "https", path)

@@ -52,13 +52,18 @@ async def require_readable(request: Request, authority: Authority, channel: str)
 
 async def authenticate(request: Request, authority: Authority) -> Identity:
     """Return who sends a request. Raises `HTTPException` for an invalid token."""
-    return await identify(token_in(request.headers, (), request.query_params), authority)
+    token = token_in(request.headers, (), request.query_params)
+    return await identify(token, authority, request)
 
 
-async def identify(token: str | None, authority: Authority) -> Identity:
-    """Return who has a token, or none. Raises `HTTPException` for an invalid one."""
+async def identify(token: str | None, authority: Authority, request: Request) -> Identity:
+    """
+    Return who sends a request with a token, or without one.
+
+    Raises `HTTPException` for an invalid one.
+    """
     try:
-        return await authority.identify_client(token)
+        return await authority.identify_client(token, request)
     except TokenRefused:
         raise token_not_valid() from None
 
