@@ -16,7 +16,7 @@ from tests.node_packages import CLIENT
 
 ORDERS = """
     CREATE TABLE public.orders (id int PRIMARY KEY, status text);
-    SELECT brain.watch('orders', 'orders', '{id}');
+    SELECT brain.watch('orders', 'orders', '{id,status}');
     INSERT INTO public.orders VALUES (1, 'open'), (2, 'paid');
 """
 
