@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -24,7 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from brain import Authenticated, Connection, Settings, create_app
 from brain.asgi import BrainApp
 from brain.errors import MigrationsPending, UsageError
-from tests.end_to_end.brain import becomes
+from tests.end_to_end.brain import becomes, ended
 from tests.postgres import new_database
 from tests.transport.test_asgi import hypercorn
 
@@ -362,6 +363,12 @@ async def test_a_server_serves_brain_alone_and_again(url: str, server: Server) -
     for _ in range(2):
         async with server(live) as port, web(port) as client:
             assert (await client.get("/readyz")).json()["status"] == "ready"
+
+
+async def test_to_import_brain_imports_no_application() -> None:
+    code = "import brain, sys; print(brain.__version__, 'starlette' in sys.modules)"
+    done = await ended((sys.executable, "-c", code))
+    assert done.stdout.split()[1:] == ["False"], done.stderr
 
 
 async def test_an_application_that_has_not_entered_brain_is_told_how(url: str) -> None:

@@ -40,6 +40,11 @@ class Authority:
         """True where no token is needed."""
         return self._authenticator is None and not self._verifier.has_keys
 
+    @property
+    def has_authenticator(self) -> bool:
+        """True where an application says who a client is, and not Brain's tokens."""
+        return self._authenticator is not None
+
     def anonymous(self) -> Identity:
         """Return the identity of a client without a token."""
         if self.is_open:
