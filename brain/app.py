@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +17,8 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from brain.auth.access_function import AccessFunction
-from brain.auth.hosts import hosts_of
+from brain.auth.authenticator import Authenticator
+from brain.auth.hosts import Hosts, hosts_of
 from brain.auth.origin import Origins
 from brain.auth.policy import authority_for
 from brain.auth.revocations import Revocations
@@ -53,6 +54,7 @@ from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
 from brain.web import (
+    client,
     documents,
     event_stream,
     pages,
@@ -130,16 +132,28 @@ async def maintain(hub: Hub, registry: SessionRegistry, heartbeat_seconds: float
         registry.close_silent()
 
 
+def end_process(failure: BaseException) -> None:
+    """End the process: a server that answers and sends nothing is worse than none."""
+    signal.raise_signal(signal.SIGTERM)
+
+
 def build_app(
-    url: str, settings: Settings, systems: Sequence[System] = (), *, warns: bool = True
+    url: str,
+    settings: Settings,
+    systems: Sequence[System] = (),
+    *,
+    warns: bool = True,
+    hosts: Hosts | None = None,
+    authenticator: Authenticator | None = None,
+    on_failure: Callable[[BaseException], None] = end_process,
 ) -> Starlette:
     """
     Return the application that serves the changes of a database to the clients of `systems`.
 
-    If one of its tasks dies, the process ends: a server that answers and sends nothing is worse
-    than none. `app.state.failure` is the exception that it died of; `app.state.services` is what
-    its routes are built with. With `warns`, problems of watched tables are logged: of several
-    workers one is enough.
+    `on_failure` is called with what one of its tasks died of, which is `app.state.failure` from
+    then on; `app.state.services` is what its routes are built with. With `warns`, problems of
+    watched tables are logged: of several workers one is enough. `hosts` are those by which it may
+    be addressed, unless the settings say it; `authenticator` takes the place of tokens.
     """
     problems = Problems()
     channel_schemas = [schema for system in systems for schema in system.channel_schemas]
@@ -162,7 +176,7 @@ def build_app(
 
     source = BatchSource(url, settings, before_gap=check_everybody, problems=problems)
     transactions = AwaitedTransactions(settings.database_timeout_seconds, problems, source.look)
-    authority = authority_for(settings, access_function, revoked, row_rules)
+    authority = authority_for(settings, access_function, revoked, row_rules, authenticator)
     tickets = Tickets(settings.database_timeout_seconds, problems)
     cluster = Cluster(
         url,
@@ -171,7 +185,7 @@ def build_app(
         problems,
         settings.presence_grace_seconds,
     )
-    hosts, origins = hosts_of(settings), Origins(settings.allowed_origins)
+    hosts, origins = hosts or hosts_of(settings), Origins(settings.allowed_origins)
     admission = Admission(authority, ConnectionLimiter(quotas(settings)), origins)
     access = TableAccess(
         settings.snapshot_bytes, settings.table_timeout_seconds, problems, on_tick=source.look
@@ -242,7 +256,7 @@ def build_app(
                 work["watches"] = warn_of_problems(pool, problems)
             tasks = [asyncio.create_task(one, name=name) for name, one in work.items()]
             for task in tasks:
-                task.add_done_callback(end_process)
+                task.add_done_callback(fail)
             try:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(STARTUP_SECONDS):
@@ -264,18 +278,18 @@ def build_app(
                 }
             finally:
                 for task in tasks:
-                    task.remove_done_callback(end_process)
+                    task.remove_done_callback(fail)
                     task.cancel()
                 await asyncio.wait(tasks)
 
-    def end_process(task: asyncio.Task[None]) -> None:
-        failure = asyncio.CancelledError() if task.cancelled() else task.exception()
-        app.state.failure = failure
+    def fail(task: asyncio.Task[None]) -> None:
+        failure = None if task.cancelled() else task.exception()
+        app.state.failure = failure = failure or asyncio.CancelledError()
         if isinstance(failure, BrainError):
             logger.critical("%s", printable(str(failure)))
         else:
             logger.critical("the task %r died", task.get_name(), exc_info=failure)
-        signal.raise_signal(signal.SIGTERM)
+        on_failure(failure)
 
     app = Starlette(
         routes=routes_of(services, systems),
@@ -312,6 +326,7 @@ def routes_of(services: Services, systems: Sequence[System]) -> list[BaseRoute]:
         *status.routes(services),
         *snapshot.routes(services),
         *documents.routes(services),
+        *client.routes(),
         *pages.routes(front_page, links),
     ]
     # Feeds come last: their addresses have names of their own choice.

@@ -55,6 +55,17 @@ class Hosts:
         return any("*." + ".".join(parents[i:]) in self._names for i in range(len(parents)))
 
 
+def hosts_of_embedded(settings: Settings, *, is_open: bool) -> Hosts:
+    """
+    Return the hosts of a Brain in another application, which alone knows where it listens.
+
+    Unless the settings name some, one that needs no token is for this machine.
+    """
+    if is_open:
+        return Hosts(settings.allowed_hosts, has_loopback=True)
+    return Hosts(settings.allowed_hosts or ("*",))
+
+
 def hosts_of(settings: Settings) -> Hosts:
     """
     Return the hosts by `settings`.

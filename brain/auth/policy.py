@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from brain.auth.access_function import AccessFunction
+from brain.auth.authenticator import Authenticator, Connection, authenticated
 from brain.auth.identity import Identity
-from brain.auth.keys import keys_of
+from brain.auth.keys import keys_of, needs_tokens
 from brain.auth.revocations import Revocations
 from brain.auth.row_rules import RowRules
 from brain.auth.token_verifier import TokenVerifier
-from brain.errors import TokenRefused
+from brain.errors import TokenRefused, UsageError
 from brain.message.matching import INTERNAL, ReadAccess, RowAccess
 from brain.settings import Settings
 
@@ -26,7 +27,9 @@ class Authority:
         settings: Settings,
         access_function: AccessFunction | None = None,
         row_rules: RowRules | None = None,
+        authenticator: Authenticator | None = None,
     ) -> None:
+        self._authenticator = authenticator
         self._row_rules = row_rules
         self._verifier = verifier
         self._settings = settings
@@ -35,7 +38,12 @@ class Authority:
     @property
     def is_open(self) -> bool:
         """True where no token is needed."""
-        return not self._verifier.has_keys
+        return self._authenticator is None and not self._verifier.has_keys
+
+    @property
+    def has_authenticator(self) -> bool:
+        """True where an application says who a client is, and not Brain's tokens."""
+        return self._authenticator is not None
 
     def anonymous(self) -> Identity:
         """Return the identity of a client without a token."""
@@ -45,7 +53,9 @@ class Authority:
 
     async def identify(self, token: str) -> Identity:
         """Return the identity of a token. Raises `TokenRefused` and `AccessUndecided`."""
-        return await self._verifier.identify(token)
+        if self._authenticator is None:
+            return await self._verifier.identify(token)
+        return await self._authenticated(self._authenticator, None, token)
 
     def is_revoked(self, identity: Identity) -> bool:
         """
@@ -55,12 +65,16 @@ class Authority:
         """
         return self._verifier.is_revoked(identity)
 
-    async def identify_client(self, token: str | None) -> Identity:
+    async def identify_client(
+        self, token: str | None, connection: Connection | None = None
+    ) -> Identity:
         """
         Return the identity of a client with this token, or without one.
 
         Where no token is needed, an invalid one is ignored; elsewhere it raises `TokenRefused`.
         """
+        if self._authenticator is not None:
+            return await self._authenticated(self._authenticator, connection, token)
         if token is None:
             return self.anonymous()
         try:
@@ -69,6 +83,17 @@ class Authority:
             if self.is_open:
                 return self.anonymous()
             raise
+
+    async def _authenticated(
+        self, authenticator: Authenticator, connection: Connection | None, token: str | None
+    ) -> Identity:
+        identity = await authenticated(authenticator, connection, token, self._settings)
+        if identity is None or identity.user is None:
+            if token is None:
+                return self.anonymous()
+            raise TokenRefused("the authenticator does not know it")
+        self._verifier.refuse_revoked(identity.user, identity.claims.get("iat"))
+        return identity
 
     async def read_access(self, identity: Identity, names: Iterable[str]) -> ReadAccess:
         """
@@ -113,7 +138,17 @@ def authority_for(
     access_function: AccessFunction | None = None,
     revocations: Revocations | None = None,
     row_rules: RowRules | None = None,
+    authenticator: Authenticator | None = None,
 ) -> Authority:
-    """Return the authority by `settings`; raises `UsageError` like `keys_of`."""
+    """
+    Return the authority by `settings`, or by an authenticator instead of tokens.
+
+    Raises `UsageError` like `keys_of`.
+    """
+    if authenticator is not None and needs_tokens(settings):
+        raise UsageError(
+            "an authenticator takes the place of Brain's tokens: leave out BRAIN_JWT_SECRET,"
+            " BRAIN_JWT_KEY_FILE and BRAIN_JWKS_URL"
+        )
     verifier = TokenVerifier(keys_of(settings), settings, revocations)
-    return Authority(verifier, settings, access_function, row_rules)
+    return Authority(verifier, settings, access_function, row_rules, authenticator)

@@ -118,7 +118,7 @@ class TokenVerifier:
     def _identity(self, claims: dict[str, Any]) -> Identity:
         times = {name: seconds(claims[name]) for name in ("exp", "iat", "nbf") if name in claims}
         user = user_in(claims, self._settings.jwt_user_claim)
-        self._refuse_revoked(user, times.get("iat"))
+        self.refuse_revoked(user, times.get("iat"))
         return Identity(
             user,
             times["exp"],
@@ -128,7 +128,8 @@ class TokenVerifier:
             claims=storable({**claims, "sub": user}),
         )
 
-    def _refuse_revoked(self, user: str, issued_at: float | None) -> None:
+    def refuse_revoked(self, user: str, issued_at: float | None) -> None:
+        """Raise `TokenRefused` if it was revoked, `AccessUndecided` if that is not known."""
         if self._revocations is None:
             return
         if not self._revocations.are_known:
@@ -138,7 +139,7 @@ class TokenVerifier:
 
     def _development_identity(self, token: str) -> Identity:
         user = f"user_{token}"
-        self._refuse_revoked(user, None)
+        self.refuse_revoked(user, None)
         return Identity(user, math.inf, readable=("*",), publishable=("*",), claims={"sub": user})
 
 

@@ -19,9 +19,8 @@ from brain.auth.hosts import hosts_of
 from brain.auth.keys import keys_of
 from brain.cli.database import database, database_option, read_settings, require_url, run
 from brain.cli.systems import fits, systems_of, systems_option
-from brain.database import migrations
-from brain.database.connection import connected, require_own_session
-from brain.database.log import Log
+from brain.database.connection import connected
+from brain.database.preparation import prepare_database
 from brain.database.tables_of_systems import system_problems
 from brain.database.url import outlined
 from brain.errors import EmbeddedServerError
@@ -163,16 +162,9 @@ async def prepare(
     samples: bool,
 ) -> None:
     """Check that the database at `url` can serve, and migrate it."""
-    await require_own_session(url)
     schemas = schemas_of(systems)
-    if settings.migrate:
-        await migrations.migrate(url, schemas)
-    else:
-        await migrations.require_current(url, schemas)
+    await prepare_database(url, settings, schemas)
     async with connected(url) as connection:
-        # A role without the rights of the listener would be refused again and again in the
-        # background: it fails here instead.
-        await Log(connection, settings.database_timeout_seconds).tick()
         if not settings.migrate:  # otherwise the migration has warned of the same
             for problem in await system_problems(connection, schemas):
                 click.echo(f"brain: {problem}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from brain.auth.authenticator import Connection
 from brain.auth.identity import Identity
 from brain.auth.origin import Origins
 from brain.auth.policy import Authority
@@ -30,12 +31,10 @@ class Admission:
     limiter: ConnectionLimiter
     origins: Origins
 
-    async def identify(self, token: str | None) -> Identity:
+    async def identify(self, token: str | None, connection: Connection | None = None) -> Identity:
         """Return who a client is: without a token, or with an invalid one, it is anonymous."""
-        if token is None:
-            return self.authority.anonymous()
         try:
-            return await self.authority.identify_client(token)
+            return await self.authority.identify_client(token, connection)
         except TokenRefused:
             return self.authority.anonymous()
 

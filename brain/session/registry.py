@@ -60,6 +60,11 @@ class SessionRegistry:
         for session in [one for one in self._open.values() if one.client.user == user]:
             session.close(CloseCode.TOKENS_REVOKED, "the tokens of this user have been revoked")
 
+    def close_all(self, code: CloseCode, reason: str) -> None:
+        """Close every session."""
+        for session in list(self._open.values()):
+            session.close(code, reason)
+
     def reauthorize(self, channels: frozenset[str] | None = None) -> None:
         """Have sessions find out again what they may read: those on `channels`, or all."""
         self.changes += 1

@@ -35,7 +35,7 @@ class Handshake:
         """Return who a client is, by the token of its handshake."""
         subprotocols = websocket.scope.get("subprotocols", ())
         token = token_in(websocket.headers, subprotocols, websocket.query_params)
-        return await self.admission.identify(token)
+        return await self.admission.identify(token, websocket)
 
     async def accept(
         self,

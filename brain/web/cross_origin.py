@@ -7,7 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from brain.auth.origin import REFUSED, Origins, is_listed
-from brain.web.host_check import EXEMPT
+from brain.web.host_check import is_exempt
 from brain.web.responses import error_response
 
 METHODS = ("GET", "HEAD", "POST")
@@ -37,7 +37,7 @@ class CrossOriginMiddleware(CORSMiddleware):
         return is_listed(origin, self._origins.allowed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in EXEMPT:
+        if scope["type"] == "http" and not is_exempt(scope):
             headers = Headers(scope=scope)
             if not self._origins.allows(headers.get("origin"), headers.get("host")):
                 is_preflight = "access-control-request-method" in headers

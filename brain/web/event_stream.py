@@ -127,7 +127,7 @@ class Endpoint:
         token = token_in(request.headers, (), {})
         ticket = request.query_params.get("ticket")
         if token is not None or ticket is None:
-            return await identify(token, authority)
+            return await identify(token, authority, request)
         try:
             return await authority.identify(await self.services.tickets.token_of(ticket))
         except TokenRefused:

@@ -17,6 +17,12 @@ FOREIGN = "brain.foreign_host"
 """In the scope of such a request: whether it is addressed to another host."""
 
 
+def is_exempt(scope: Scope) -> bool:
+    """Return True for a request of a load balancer; the path has that of a mount in front."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return scope["type"] == "http" and path in EXEMPT
+
+
 class HostMiddleware:
     """Refuses requests and WebSocket handshakes that are addressed to another host."""
 
@@ -29,7 +35,7 @@ class HostMiddleware:
             await self._app(scope, receive, send)
             return
         hosts = Headers(scope=scope).getlist("host")
-        if scope["type"] == "http" and scope["path"] in EXEMPT:
+        if is_exempt(scope):
             await self._app({**scope, FOREIGN: not self._hosts.has(hosts)}, receive, send)
         elif self._hosts.allows(hosts):
             await self._app(scope, receive, send)

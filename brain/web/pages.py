@@ -55,8 +55,10 @@ def routes(front_page: Path | None, links: Mapping[str, str]) -> list[DescribedR
         if front_page and "text/html" in request.headers.get("accept", ""):
             response: Response = FileResponse(front_page, headers=HEADERS)
         else:
+            prefix = request.scope.get("root_path", "")
+            there = {name: f"{prefix}{path}" for name, path in {**LINKS, **links}.items()}
             response = json_response(
-                Summary(service="brain", version=brain.__version__, links={**LINKS, **links})
+                Summary(service="brain", version=brain.__version__, links=there)
             )
         response.headers["vary"] = "Accept"
         return response

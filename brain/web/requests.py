@@ -52,26 +52,34 @@ async def require_readable(request: Request, authority: Authority, channel: str)
 
 async def authenticate(request: Request, authority: Authority) -> Identity:
     """Return who sends a request. Raises `HTTPException` for an invalid token."""
-    return await identify(token_in(request.headers, (), request.query_params), authority)
+    token = token_in(request.headers, (), request.query_params)
+    return await identify(token, authority, request)
 
 
-async def identify(token: str | None, authority: Authority) -> Identity:
-    """Return who has a token, or none. Raises `HTTPException` for an invalid one."""
+async def identify(token: str | None, authority: Authority, request: Request) -> Identity:
+    """
+    Return who sends a request with a token, or without one.
+
+    Raises `HTTPException` for an invalid one.
+    """
     try:
-        return await authority.identify_client(token)
+        return await authority.identify_client(token, request)
     except TokenRefused:
-        raise token_not_valid() from None
+        raise token_not_valid(authority) from None
 
 
 def require_unrevoked(identity: Identity, authority: Authority) -> None:
     """Raise `HTTPException` if the token has been revoked while something was awaited."""
     if authority.is_revoked(identity):
-        raise token_not_valid()
+        raise token_not_valid(authority)
 
 
-def token_not_valid() -> HTTPException:
+def token_not_valid(authority: Authority) -> HTTPException:
     """Return the response to an invalid token; the header is that of RFC 6750, section 3."""
-    where = "see BRAIN_JWT_SECRET, BRAIN_JWT_KEY_FILE or BRAIN_JWKS_URL, and the log of Brain"
+    if authority.has_authenticator:
+        where = "the application in which Brain is mounted does not know it, or it was revoked"
+    else:
+        where = "see BRAIN_JWT_SECRET, BRAIN_JWT_KEY_FILE or BRAIN_JWKS_URL, and the log of Brain"
     header = f'Bearer error="invalid_token", error_description="{where}"'
     return HTTPException(401, "the token is not valid", {"WWW-Authenticate": header})
 

@@ -92,7 +92,7 @@ def routes(services: Services) -> list[DescribedRoute]:
         websocket = WebSocketStatus(
             active=services.source.statistics().is_live,
             connected_clients=services.presence.counts().clients + elsewhere,
-            endpoint="/ws",
+            endpoint=f"{request.scope.get('root_path', '')}/ws",
         )
         return json_response(Status(success=True, websocket=websocket))
 

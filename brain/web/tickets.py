@@ -43,7 +43,7 @@ def routes(services: Services) -> list[DescribedRoute]:
         token = token_in(request.headers, (), request.query_params)
         if token is None:
             raise HTTPException(401, "a ticket is for a token: send Authorization: Bearer")
-        identity = await identify(token, services.authority)
+        identity = await identify(token, services.authority, request)
         issued = await services.tickets.issue(token)
         require_unrevoked(identity, services.authority)
         return json_response(Ticket(ticket=issued, expires_at=moment(identity.expires_at)))

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import asyncpg
 import pytest
@@ -11,14 +9,12 @@ import pytest
 from brain.row_types.catalog import read_catalog
 from brain.row_types.model import Catalog
 from tests.database.types_document import insert_samples, table_of_samples
+from tests.node_packages import node_packages
 from tests.postgres import new_database
 from tests.row_types.rows import Rows, rows_sent
 from tests.row_types.tables import NAMES, ROWS_OF_NAMES, ROWS_OF_TYPES, TYPES
 
-
-@pytest.fixture(scope="session")
-def node_packages() -> Path:
-    return Path(os.environ["NODE_CLIENT_PACKAGES"])
+__all__ = ["node_packages"]
 
 
 @dataclass(frozen=True)
