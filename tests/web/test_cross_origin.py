@@ -20,7 +20,14 @@ from tests.session.event_stream_client import stream
 from tests.transport.served import served
 
 ALLOWED = "http://localhost:5173"
-PATHS = ("/api/brain/tasks", "/api/workflows", "/api/v1/workflows", "/healthz", "/api/nothing")
+PATHS = (
+    "/api/brain/tasks",
+    "/client/brain.js",
+    "/api/workflows",
+    "/api/v1/workflows",
+    "/healthz",
+    "/api/nothing",
+)
 
 
 @pytest.fixture
