@@ -90,11 +90,12 @@ async def test_the_page_shows_the_table_as_it_is_also_after_brain_was_away(
             )
             await rows(page, [["task-1", "dev", "running", "1"], ["task-2", "<b>", "queued", ""]])
 
-            proxy.refuse()
+            proxy.lead_to("http://localhost:1")
+            await proxy.close()
             await expect(page.locator("#status")).to_contain_text("offline")
             await connection.execute("DELETE FROM tasks WHERE id = 'task-1'")
             await rows(page, [["task-1", "dev", "running", "1"], ["task-2", "<b>", "queued", ""]])
-            proxy.restore()
+            proxy.lead_to(brain.http)
             await rows(page, [["task-2", "<b>", "queued", ""]])
             await context.close()
     assert [one for one in complaints if not CUT_OFF.match(one)] == []

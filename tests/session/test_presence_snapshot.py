@@ -190,6 +190,29 @@ async def test_what_a_client_could_not_keep_is_refused_with_a_way_out(
             assert (await client.subscribe("presence", **asked))["type"] == "subscribed"
 
 
+async def test_a_user_who_comes_back_to_another_node_stays_present(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    settings = with_secret(presence_grace_seconds=3600.0)
+    async with (
+        served(create_app(database, settings)) as (one, _),
+        served(create_app(database, settings)) as (other, _),
+        v1_client(other, token("ben")) as observer,
+    ):
+        async with v1_client(one, token("ann")) as client:
+            await state(client, "online")
+        while await connection.fetchval("SELECT offline_at FROM brain.presence") is None:
+            await asyncio.sleep(0.01)
+        users = await subscribed(observer)
+        await users.follow(observer, "live")
+        assert users.statuses == {"ann": "online"}
+        async with v1_client(other, token("ann")) as client:
+            await state(client, "busy")
+            await users.follow(observer, "message")
+            assert users.statuses == {"ann": "busy"}
+    assert await published(connection) == [("ann", "online"), ("ann", "busy")]
+
+
 async def test_a_client_without_the_right_gets_no_users(nodes: list[int]) -> None:
     async with v1_client(nodes[0], token("ann", channels=["orders"])) as client:
         refused = await client.ask("subscribe", channel="presence", snapshot=True)
