@@ -352,7 +352,7 @@ SECRET = "a secret of more than thirty-two bytes"
 
 
 def token(seconds: float, channels: list[str]) -> str:
-    claims = {"sub": "ann", "channels": channels, "exp": time.time() + seconds}
+    claims = {"sub": "ann", "channels": channels, "exp": int(time.time() + seconds)}
     return jwt.encode(claims, SECRET, "HS256")
 
 
@@ -379,7 +379,7 @@ async def test_a_token_decides_and_one_that_expires_closes_for_good_unless_a_fil
         assert refused.status == 3
         assert other["BRAIN_TOKEN"] not in refused.stderr
 
-        short = token(3, ["orders"])
+        short = token(6, ["orders"])
         file = tmp_path / "token"
         file.write_text(f"{short}\n")
         from_file = ("orders", "--snapshot", "--token-file", str(file))
@@ -389,7 +389,7 @@ async def test_a_token_decides_and_one_that_expires_closes_for_good_unless_a_fil
         ):
             await renewed.until("live")
             file.write_text(token(600, ["orders"]))
-            assert await fixed.ended() == 4
+            assert await fixed.ended() == 4, fixed.stderr
             assert fixed.stderr.count("brain: the token has expired") == 1
             await connection.execute(INSERT, 1, 1)
             assert keys(await renewed.lines(1)) == [1]
