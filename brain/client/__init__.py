@@ -7,6 +7,7 @@ imports no other room: what it knows of the server is docs/protocol.md.
 
 from brain.client.brain import Brain
 from brain.client.change import Change, Op
+from brain.client.collection import Collection
 from brain.client.errors import (
     BrainClientError,
     Closed,
@@ -25,6 +26,7 @@ __all__ = [
     "BrainClientError",
     "Change",
     "Closed",
+    "Collection",
     "ConnectionLost",
     "CursorFileError",
     "InvalidRow",

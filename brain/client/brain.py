@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
 
 from brain.client.address import Address
+from brain.client.collection import Collection
 from brain.client.connector import Connector
 from brain.client.cursor_file import CursorFile
 from brain.client.query import Query, Snapshot
+from brain.client.requests import Requests
 from brain.client.rows import Rows
 from brain.client.status import Status, StatusBoard, Statuses
 from brain.client.stream import Stream
@@ -20,6 +23,15 @@ from brain.client.tokens import Tokens, TokenSource
 from brain.client.transport_choice import Transport, TransportChoice
 
 Row = TypeVar("Row")
+PresenceStatus = Literal["online", "away", "busy", "offline"]
+
+
+class Running(NamedTuple):
+    """What a client has while it is in use."""
+
+    connector: Connector
+    board: StatusBoard
+    requests: Requests
 
 
 class Brain:
@@ -45,17 +57,18 @@ class Brain:
         self._cursors = None if cursor_file is None else CursorFile(cursor_file)
         self._transport = transport
         self._on_status = on_status
-        self._board: StatusBoard | None = None
-        self._connector: Connector | None = None
+        self._running: Running | None = None
+        self._collections = weakref.WeakSet[Collection[Any]]()
         self._subscriptions = weakref.WeakValueDictionary[str, Subscription[Any]]()
 
     async def __aenter__(self) -> Self:
-        if self._connector is not None:
+        if self._running is not None:
             raise RuntimeError("this Brain is in use: make another one")
         if self._cursors is not None:
             self._cursors.open()
-        self._board = StatusBoard(self._on_status)
-        self._connector = Connector(self._address, self._tokens, TransportChoice(self._transport))
+        board = StatusBoard(self._on_status)
+        connector = Connector(self._address, self._tokens, TransportChoice(self._transport))
+        self._running = Running(connector, board, Requests(connector, board))
         return self
 
     async def __aexit__(
@@ -64,8 +77,11 @@ class Brain:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        connector, board = self._within()
-        self._connector = None
+        connector, board, requests = self._within()
+        self._running = None
+        await requests.close()
+        for collection in list(self._collections):
+            await collection.aclose()
         for subscription in list(self._subscriptions.values()):
             await subscription.aclose()
         await connector.close()
@@ -76,11 +92,11 @@ class Brain:
     @property
     def status(self) -> Status:
         """Return how the connections are."""
-        return self._within()[1].status
+        return self._within().board.status
 
     def statuses(self) -> Statuses:
         """Return an iterator over the status: the present one, then each that follows."""
-        return Statuses(self._within()[1])
+        return Statuses(self._within().board)
 
     @overload
     def subscribe(
@@ -133,7 +149,7 @@ class Brain:
         cursor that is there takes precedence over `after` and `since`. With `decimals`, all numbers
         that are no integers are Decimals, with the zeros at their ends.
         """
-        connector, board = self._within()
+        connector, board, _ = self._within()
         query = Query(channel, where, key, snapshot, limit, after, since)
         name = self._free_name(name or query.name)
         rows = Rows[Any](channel, model, decimals=decimals)
@@ -142,6 +158,82 @@ class Brain:
         subscription = Subscription(stream, rows, name, self._cursors)
         self._subscriptions[name] = subscription
         return subscription
+
+    @overload
+    async def collection(
+        self,
+        channel: str,
+        *,
+        model: type[Row],
+        where: Mapping[str, Any] | None = ...,
+        key: Any = ...,
+    ) -> Collection[Row]: ...
+    @overload
+    async def collection(
+        self,
+        channel: str,
+        *,
+        model: None = ...,
+        where: Mapping[str, Any] | None = ...,
+        key: Any = ...,
+    ) -> Collection[dict[str, Any]]: ...
+    async def collection(
+        self,
+        channel: str,
+        *,
+        model: Any = None,
+        where: Mapping[str, Any] | None = None,
+        key: Any = None,
+    ) -> Collection[Any]:
+        """
+        Return the rows of a channel once they are complete; they are kept up from then on.
+
+        Raises Refused, Closed, or InvalidRow.
+        """
+        connector, board, _ = self._within()
+        rows = Rows[Any](channel, model)
+        query = Query(channel, where, key, snapshot=True)
+        stream = Stream(query, connector, board, None, decimals=rows.are_of_a_model)
+        collection = Collection[Any](stream, rows)
+        try:
+            await collection.ready()
+        except BaseException:
+            await collection.aclose()
+            raise
+        self._collections.add(collection)
+        return collection
+
+    async def publish(
+        self, channel: str, type: str, data: Any = None, to: str | None = None
+    ) -> str:
+        """
+        Publish a message, to all subscribers or to one user; return the id of its transaction.
+
+        Waits while there is no connection. Raises Refused, Closed, or ConnectionLost if the message
+        may have been published.
+        """
+        return await self._within().requests.publish(channel, type, data, to)
+
+    async def until(self, txid: str) -> None:
+        """
+        Return once every collection shows a transaction; without one, once Brain has sent it.
+
+        Raises Refused, Closed, or NeedsWebSocket.
+        """
+        requests = self._within().requests
+        following = [each for each in self._collections if not each.is_closed]
+        if following:
+            await asyncio.gather(*(each.until(txid) for each in following))
+        else:
+            await requests.ask({"type": "until", "txid": txid}, is_repeatable=True)
+
+    async def set_presence(self, status: PresenceStatus) -> None:
+        """
+        Set the presence of the token's user, for as long as this client is there.
+
+        Raises Refused, Closed, or NeedsWebSocket.
+        """
+        await self._within().requests.set_presence(status)
 
     def _free_name(self, name: str) -> str:
         """Return a name for a subscription; raises ValueError if its cursor is in use."""
@@ -155,7 +247,7 @@ class Brain:
             number += 1
         return f"{name} ({number})"
 
-    def _within(self) -> tuple[Connector, StatusBoard]:
-        if self._connector is None or self._board is None:
+    def _within(self) -> Running:
+        if self._running is None:
             raise RuntimeError("use the client within: async with Brain(url) as brain")
-        return self._connector, self._board
+        return self._running

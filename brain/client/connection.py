@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from brain.client.backoff import Backoff
 from brain.client.connector import Connector, Opened
-from brain.client.errors import BrainClientError, Refused
+from brain.client.errors import BrainClientError, NeedsWebSocket, Refused
 from brain.client.link import Frame, HandshakeRefused, LinkLost
 from brain.client.refusals import TOKEN_EXPIRED, closed_for_good, token_expired
 from brain.client.status import CONNECTING, LIVE, Status, StatusBoard
@@ -22,6 +22,10 @@ WATCHDOG_SECONDS = 45.0
 RENEWAL_RETRY_SECONDS = 5.0
 
 logger = logging.getLogger("brain.client")
+
+
+class ClosedHere(Exception):
+    """The program has closed the connection itself."""
 
 
 class Connection:
@@ -58,26 +62,17 @@ class Connection:
         """
         Return the next frame; raises BrainClientError if there is none any more.
 
-        Being cancelled loses no frame.
+        Raises ClosedHere after `close`. Being cancelled loses no frame.
         """
         while True:
+            if self.is_closed:
+                raise ClosedHere
             try:
                 return await self._receive(self.opened or await self._open_again())
             except LinkLost as lost:
                 self.lose(lost)
             except BrainClientError as end:
                 self.end(end)
-
-    async def ready(self) -> Opened:
-        """Return the connection, once there is one; raises as `next` does."""
-        while self.opened is None:
-            try:
-                await self._open_again()
-            except LinkLost as lost:
-                self.lose(lost)
-            except BrainClientError as end:
-                self.end(end)
-        return self.opened
 
     def works(self) -> None:
         """Note that Brain serves what is wanted: the next attempt comes soon again."""
@@ -88,6 +83,8 @@ class Connection:
     def lose(self, lost: LinkLost) -> None:
         """Drop the link, and go on with another one later; raises Closed if that is useless."""
         self._drop()
+        if self.is_closed:
+            return
         if self._on_lost is not None:
             self._on_lost(lost)
         end = closed_for_good(lost, is_fixed=self._connector.tokens.is_fixed)
@@ -102,7 +99,8 @@ class Connection:
 
     def end(self, end: BrainClientError) -> NoReturn:
         """Close for good, and raise why."""
-        self.report(Status("closed", end.message, end.advice, end.code))
+        if not isinstance(end, NeedsWebSocket):
+            self.report(Status("closed", end.message, end.advice, end.code))
         self.close()
         raise end from None
 

@@ -38,6 +38,7 @@ class Connector:
         self.tokens = tokens
         self._address = address
         self._choice = choice
+        self._is_closed = False
         self._http: Http | None = None
         self._links: set[Link] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -82,7 +83,7 @@ class Connector:
         """
         Publish a message by HTTP, and return the id of its transaction.
 
-        Raises LinkLost if it was not sent, HandshakeRefused, Refused, or TransportError if it may
+        Raises LinkLost if it was not sent, HandshakeRefused, Refused, or ConnectionLost if it may
         have been published.
         """
         token = await self.ask_token()
@@ -115,6 +116,7 @@ class Connector:
 
     async def close(self) -> None:
         """Close all links, and return once that is done."""
+        self._is_closed = True
         for link in list(self._links):
             self.drop(link)
         if self._closing:
@@ -150,6 +152,8 @@ class Connector:
         """Return a link once `hello` has come over it."""
         self._links.add(link)
         try:
+            if self._is_closed:
+                raise LinkLost("the client was closed")
             async with asyncio.timeout(OPEN_TIMEOUT_SECONDS):
                 hello = await link.receive()
         except TimeoutError:

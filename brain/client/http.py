@@ -21,6 +21,7 @@ from httpx2 import (
     TransportError,
 )
 
+from brain.client.errors import ConnectionLost
 from brain.client.exact_json import parse
 from brain.client.link import Frame, HandshakeRefused, LinkLost, refusal
 
@@ -103,18 +104,21 @@ class Http:
         """
         Publish a message, and return the id of its transaction.
 
-        Raises LinkLost if it was not sent, HandshakeRefused, ssl.SSLError, or TransportError if it
+        Raises LinkLost if it was not sent, HandshakeRefused, ssl.SSLError, or ConnectionLost if it
         may have been published.
         """
         headers = {"Content-Type": "application/json", **authorization(token)}
         request = self._client.build_request("POST", url, headers=headers, content=json.dumps(body))
         try:
-            response = await self._client.send(request, stream=True)
+            response = await self._client.send(request)
         except ConnectError as error:
             raise connect_failure(error) from error
+        except TransportError as error:
+            problem = "the connection broke before the answer came"
+            advice = "It may have been published: publish again only if twice does no harm"
+            raise ConnectionLost(problem, advice=advice) from error
         if response.status_code != 200:
             raise await refused(response)
-        await response.aread()
         txid: str = response.json()["txid"]
         return txid
 

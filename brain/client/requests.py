@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic_core import to_jsonable_python
+
+from brain.client.backoff import Backoff
 from brain.client.connection import Connection
-from brain.client.connector import Connector
-from brain.client.errors import BrainClientError, ConnectionLost, Refused
-from brain.client.link import Frame, LinkLost
-from brain.client.refusals import is_retried
+from brain.client.connector import Connector, Opened
+from brain.client.errors import BrainClientError, ConnectionLost, NeedsWebSocket, Refused
+from brain.client.link import Frame, HandshakeRefused, LinkLost
 from brain.client.status import StatusBoard
 
 
@@ -73,6 +76,24 @@ class Requests:
         await self.ask(frame, is_repeatable=True)
         self._presence = {"id": "presence", **frame}
 
+    async def publish(self, channel: str, type: str, data: Any, to: str | None) -> str:
+        """Publish a message, and return the id of its transaction; raises as `ask` does."""
+        message = {"channel": channel, "data": to_jsonable_python(data)}
+        if to is not None:
+            message["to"] = to
+        backoff = Backoff()
+        while True:
+            with contextlib.suppress(NeedsWebSocket):
+                frame = {"type": "publish", "message_type": type, **message}
+                return str((await self.ask(frame, is_repeatable=False))["txid"])
+            try:
+                return await self._connector.publish({"type": type, **message})
+            except HandshakeRefused as refused:
+                problem = f"the server answered {refused.status}: {refused.text}"
+                raise Refused(problem, code=refused.status) from None
+            except LinkLost as lost:
+                await asyncio.sleep(max(backoff.seconds(), lost.retry_after))
+
     async def close(self) -> None:
         """End the connection."""
         if self._task is not None:
@@ -86,52 +107,48 @@ class Requests:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
         elif self._connection is not None and self._connection.opened is not None:
-            await self._send_over(self._connection, request)
-
-    async def _send_over(self, connection: Connection, request: Request) -> None:
-        if connection.opened is None or request.is_sent or request.answer.done():
-            return
-        request.is_sent = True
-        try:
-            await connection.opened.link.send(request.frame)
-        except LinkLost:
-            # The task that reads learns it too, and opens another connection.
-            request.lose()
+            request.is_sent = True
+            # If the connection breaks, the task that reads learns it, and opens another one.
+            with contextlib.suppress(LinkLost):
+                await self._connection.opened.link.send(request.frame)
 
     async def _run(self) -> None:
         """Keep a connection, and give the answers to those who wait."""
         connection = self._connection = Connection(
-            "requests",
-            self._connector.open_websocket,
-            self._connector,
-            self._board,
-            on_lost=self._lose,
+            "requests", self._open, self._connector, self._board, on_lost=self._lose
         )
         try:
             while True:
-                if await connection.ready_anew():
-                    connection.works()
-                    await self._send_all(connection)
-                self._take(await connection.next_of_this())
-        except LinkLost:
-            raise
+                self._take(await connection.next())
         except BrainClientError as error:
-            self._presence = None
             for request in self._waiting.values():
                 request.fail(error)
+
+    async def _open(self) -> Opened:
+        opened = await self._connector.open_websocket()
+        try:
+            if self._presence is not None:
+                await opened.link.send(self._presence)
+            for request in list(self._waiting.values()):
+                request.is_sent = True
+                await opened.link.send(request.frame)
+        except BaseException:
+            self._connector.drop(opened.link)
+            raise
+        assert self._connection is not None
+        self._connection.works()
+        return opened
+
+    def _lose(self, lost: LinkLost) -> None:
+        for request in self._waiting.values():
+            request.lose()
 
     def _take(self, frame: Frame) -> None:
         request = self._waiting.get(frame.get("id", ""))
         if request is None or request.answer.done():
             return
-        if frame["type"] != "error":
-            request.answer.set_result(frame)
-        elif is_retried(frame["code"]):
-            request.fail(refusal_of(frame))
+        if frame["type"] == "error":
+            code, message, advice = frame["code"], frame["message"], frame["advice"]
+            request.fail(Refused(message, code=code, advice=advice))
         else:
-            request.fail(refusal_of(frame))
-
-
-def refusal_of(frame: Frame) -> Refused:
-    """Return the error that an `error` frame is."""
-    return Refused(frame["message"], code=frame["code"], advice=frame["advice"])
+            request.answer.set_result(frame)

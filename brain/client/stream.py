@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -44,7 +45,11 @@ class Stream:
         return self._connection.is_closed
 
     async def next(self) -> Frame:
-        """Return the next frame; raises Refused or Closed. Being cancelled loses nothing."""
+        """
+        Return the next frame; raises Refused, Closed, or ClosedHere.
+
+        Being cancelled loses nothing.
+        """
         while True:
             frame = await self._connection.next()
             try:
@@ -63,10 +68,9 @@ class Stream:
             return
         if not opened.link.can_send:
             raise NeedsWebSocket("only server-sent events get through to Brain")
-        try:
+        # If the connection breaks, `next` learns it.
+        with contextlib.suppress(LinkLost):
             await opened.link.send(frame)
-        except LinkLost as lost:
-            self._connection.lose(lost)
 
     def close(self) -> None:
         """Drop the connection."""

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from brain.client.change import Change
+from brain.client.connection import ClosedHere
 from brain.client.cursor_file import CursorFile
-from brain.client.errors import BrainClientError
 from brain.client.link import Frame
 from brain.client.rows import Rows, pieces
 from brain.client.stream import Stream
@@ -36,7 +36,10 @@ class Subscription(Generic[Row]):
         self._has_rows = cursors is not None and name in cursors
         """True if the program may hold rows of before: a snapshot has to be announced."""
         self._is_waiting = False
-        self.is_closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        return self._stream.is_closed
 
     @property
     def is_live(self) -> bool:
@@ -47,8 +50,6 @@ class Subscription(Generic[Row]):
         return self
 
     async def __anext__(self) -> Change[Row]:
-        if self.is_closed:
-            raise StopAsyncIteration
         if self._is_waiting:
             raise RuntimeError("another task waits for the next change of this subscription")
         self._is_waiting = True
@@ -56,9 +57,8 @@ class Subscription(Generic[Row]):
             while not self._pending:
                 await self.store_cursor()
                 self._take(await self._stream.next())
-        except BrainClientError as error:
-            self.is_closed = self._stream.is_closed
-            raise error
+        except ClosedHere:
+            raise StopAsyncIteration from None
         finally:
             self._is_waiting = False
         return self._rows.change(self._pending.popleft())
@@ -74,7 +74,6 @@ class Subscription(Generic[Row]):
 
     async def aclose(self) -> None:
         """End the subscription; the change in hand counts as not handled."""
-        self.is_closed = True
         self._pending.clear()
         self._stream.close()
 
