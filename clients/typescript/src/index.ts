@@ -1,0 +1,2 @@
+export { createBrain } from './brain.js'
+export * from './types.js'
