@@ -6,19 +6,33 @@ What clients make of the same orders, whatever happens to their connections.
 In each scene and seed random transactions change a table, and something is broken meanwhile. A React
 table in a real browser has to show the rows of the table in the end, and at every moment those of a
 committed state. A program of the Python client, and `brain listen`, are sent each change once.
+Pages need a browser, and the npm packages of clients/typescript, or those that NODE_CLIENT_PACKAGES
+names.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
+import os
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from time import monotonic
+from urllib.parse import urlsplit
 
-from tests.faults.client_battery.scenes import SCENES, Failure, Players, play
+from brain.database.migrations import migrate
+from tests.faults.client_battery.bundle import bundle
+from tests.faults.client_battery.orders_page import launched_browser
+from tests.faults.client_battery.scenes import PAGES, SCENES, Failure, Players, Screen, play
+from tests.faults.client_battery.surroundings import Server
+from tests.node_packages import CLIENT
+from tests.postgres import new_database, server_for_tests
+from tests.schemas import every_schema
 
 
 def arguments() -> argparse.Namespace:
@@ -29,17 +43,36 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=50)
-    parser.add_argument("--only", choices=[*SCENES], action="append", help="may be repeated")
+    parser.add_argument("--only", choices=SCENES, action="append", help="may be repeated")
     return parser.parse_args()
+
+
+@asynccontextmanager
+async def ready(folder: Path, *, has_pages: bool) -> AsyncIterator[Players]:
+    """Run a PostgreSQL with a migrated database to copy, and a browser if there are pages."""
+    async with AsyncExitStack() as stack:
+        url = stack.enter_context(server_for_tests())
+        template = await stack.enter_async_context(new_database(url))
+        await migrate(template, every_schema())
+        server = Server(url, urlsplit(template).path.removeprefix("/"))
+        screen = None
+        if has_pages:
+            packages = Path(os.environ.get("NODE_CLIENT_PACKAGES") or CLIENT)
+            browser = await stack.enter_async_context(launched_browser())
+            screen = Screen(browser, await bundle(packages))
+        yield Players(server, folder, screen)
 
 
 async def main() -> int:
     options = arguments()
+    # What the clients lose is meant to be lost.
+    logging.getLogger("brain.client").setLevel(logging.CRITICAL)
+    names = options.only or SCENES
     failed = Counter[str]()
     begun = monotonic()
     folder = Path(tempfile.mkdtemp(prefix="brain-clients-"))
-    async with Players.ready(folder) as players:
-        for name in options.only or SCENES:
+    async with ready(folder, has_pages=any(name in PAGES for name in names)) as players:
+        for name in names:
             for seed in range(options.first, options.first + options.seeds):
                 started = monotonic()
                 try:

@@ -18,6 +18,7 @@ BANKS = (-1, -2, -3)
 OPEN_SUM = Decimal("3000000.03")
 """The total of all open orders, in every state that was ever committed."""
 
+# Totals that differ in their zeros alone are two states, as for Brain.
 # A row of the history is a state of an order: its columns are null if the order is gone.
 CREATE = f"""
     CREATE TABLE orders (id bigint PRIMARY KEY, status text NOT NULL, total numeric NOT NULL);
@@ -44,7 +45,7 @@ CREATE = f"""
     CREATE TRIGGER note AFTER INSERT OR DELETE ON orders
         FOR EACH ROW EXECUTE FUNCTION note_order();
     CREATE TRIGGER note_update AFTER UPDATE ON orders
-        FOR EACH ROW WHEN (old.* IS DISTINCT FROM new.*) EXECUTE FUNCTION note_order();
+        FOR EACH ROW WHEN (old.* *<> new.*) EXECUTE FUNCTION note_order();
     CREATE TRIGGER note_truncate BEFORE TRUNCATE ON orders
         FOR EACH STATEMENT EXECUTE FUNCTION note_order();
     INSERT INTO history (id, status, total) SELECT * FROM orders;

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
-from urllib.parse import urlsplit
 
-from brain.database.migrations import migrate
+from playwright.async_api import Browser
+
+from tests.faults.client_battery.page_scenes import PAGE_SCENES, play_page
 from tests.faults.client_battery.program_scenes import PROGRAM_SCENES, play_program
 from tests.faults.client_battery.programs import ListenProgram, Program, PythonProgram
 from tests.faults.client_battery.surroundings import SceneFailed, Server, surroundings
-from tests.postgres import new_database, server_for_tests
-from tests.schemas import every_schema
 
 PROGRAMS: dict[str, Callable[..., Program]] = {"python": PythonProgram, "listen": ListenProgram}
-SCENES = [f"{program}/{scene}" for program in PROGRAMS for scene in PROGRAM_SCENES]
+PAGES = [f"react/{scene}" for scene in PAGE_SCENES]
+SCENES = [*PAGES, *(f"{program}/{scene}" for program in PROGRAMS for scene in PROGRAM_SCENES)]
 
 
 class Failure(Exception):
@@ -26,30 +24,41 @@ class Failure(Exception):
 
 
 @dataclass(frozen=True)
+class Screen:
+    """In what pages are shown."""
+
+    browser: Browser
+    script: str
+    """Of the page."""
+
+
+@dataclass(frozen=True)
 class Players:
     server: Server
     folder: Path
-
-    @classmethod
-    @asynccontextmanager
-    async def ready(cls, folder: Path) -> AsyncIterator[Players]:
-        """Run a PostgreSQL, with a migrated database to copy."""
-        with server_for_tests() as url:
-            async with new_database(url) as template:
-                await migrate(template, every_schema())
-                yield cls(Server(url, urlsplit(template).path.removeprefix("/")), folder)
+    """For the logs."""
+    screen: Screen | None = None
+    """None if no page is shown."""
+    program: Callable[..., Program] | None = None
+    """Instead of the one of a scene's name."""
 
 
-async def play(name: str, seed: int, players: Players, make: Any = None) -> None:
+async def play(name: str, seed: int, players: Players) -> None:
     """Play a scene with a seed; raise `Failure` if the client failed."""
     who, _, what = name.partition("/")
     folder = players.folder / f"{who}-{what}-{seed}"
     folder.mkdir(parents=True)
-    scene = PROGRAM_SCENES[what]
     chance = Random(f"{seed} {name}")
+    scene = PAGE_SCENES[what] if who == "react" else PROGRAM_SCENES[what]
     try:
         async with surroundings(players.server, folder, chance, **scene.settings) as around:
-            await play_program(scene, around, make or PROGRAMS[who])
+            if who == "react":
+                assert players.screen is not None
+                screen = players.screen
+                await play_page(PAGE_SCENES[what], around, screen.browser, screen.script)
+            else:
+                make = players.program or PROGRAMS[who]
+                await play_program(PROGRAM_SCENES[what], around, make)
     except* SceneFailed as group:
         reasons = "\n".join(str(error) for error in leaves(group))
         raise Failure(f"{name}, seed {seed}: {reasons}\n(logs in {folder})") from None
