@@ -195,8 +195,8 @@ async def test_a_user_who_comes_back_to_another_node_stays_present(
 ) -> None:
     settings = with_secret(presence_grace_seconds=3600.0)
     async with (
-        served(create_app(database, settings)) as (one, _),
-        served(create_app(database, settings)) as (other, _),
+        served(build_app(database, settings)) as (one, _),
+        served(build_app(database, settings)) as (other, _),
         v1_client(other, token("ben")) as observer,
     ):
         async with v1_client(one, token("ann")) as client:
