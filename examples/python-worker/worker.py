@@ -22,7 +22,7 @@ async def main() -> None:
     async with Brain(URL, token=TOKEN, cursor_file=CURSOR_FILE) as brain:
         async for change in brain.subscribe("orders", snapshot=True, where={"status": "open"}):
             # An order that is reopened is an insert to this subscription, too.
-            if change.op in ("snapshot", "insert"):
+            if change.op in ("snapshot", "insert") and change.row is not None:
                 await handle(change.row)
             # The cursor is stored now, as the next change is asked for.
 

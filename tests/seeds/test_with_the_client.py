@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,8 @@ from tests.seeds.packages import Packages
 ROOT = Path(__file__).parents[2]
 # The core that Brain serves, and the adapters of the package.
 CORE = ROOT / "brain" / "web" / "static" / "client" / "brain.js"
-ADAPTERS = ROOT / "clients" / "typescript" / "src"
+ADAPTERS = {"react": "useRows, usePresence", "vue": "useRows"}
+"""What is imported of each adapter."""
 SECTION = r"#+ {heading}\n.*?```tsx\n(.*?)```"
 PRINTED_URL = "http://localhost:5221"
 
@@ -105,10 +107,13 @@ def lines_of(document: str, heading: str, served: Served) -> str:
     return found[1].replace(PRINTED_URL, f"http://{served.address}")
 
 
-def imports(adapter: str, names: str) -> str:
+def imports(adapter: str, folder: Path) -> str:
+    """Return the imports of a page; a copy in `folder` has the page's own React or Vue."""
+    source = ROOT / "clients" / "typescript" / "src" / f"{adapter}.ts"
+    shutil.copy(source, folder)
     return (
         f"import {{ createBrain }} from '{CORE}';\n"
-        f"import {{ {names} }} from '{ADAPTERS / adapter}';\n"
+        f"import {{ {ADAPTERS[adapter]} }} from '{folder / source.name}';\n"
         "const token = 'abc123';\n"
     )
 
@@ -124,13 +129,14 @@ async def test_three_lines_show_the_rows_of_a_system_and_what_changes(
     packages: Packages,
     served: Served,
     sql: asyncpg.Connection,
+    tmp_path: Path,
 ) -> None:
     given = SYSTEMS[system]
     await sql.execute("DELETE FROM workflows")
     await sql.execute(given.before)
     await front_end.mount(
         packages,
-        imports("react.ts", "usePresence, useRows"),
+        imports("react", tmp_path),
         REACT,
         lines_of(given.document, given.heading, served),
         SHOWN.replace("EXPRESSION", given.expression),
@@ -141,28 +147,27 @@ async def test_three_lines_show_the_rows_of_a_system_and_what_changes(
 
 
 async def test_the_lines_of_channels_hold_in_vue_and_log_what_is_published(
-    front_end: FrontEnd, packages: Packages, served: Served, sql: asyncpg.Connection
+    front_end: FrontEnd, packages: Packages, served: Served, sql: asyncpg.Connection, tmp_path: Path
 ) -> None:
     given = SYSTEMS["channels"]
     await sql.execute(given.before)
     lines = lines_of(given.document, given.heading, served)
-    await front_end.mount(packages, imports("vue.ts", "useRows"), lines, VUE)
+    await front_end.mount(packages, imports("vue", tmp_path), lines, VUE)
     await shows(front_end, given.shown[0])
     await publish("system", "system_alert", {"level": "high"}, connection=sql)
     assert await front_end.next_logged() == ["system_alert", {"level": "high"}]
 
 
 async def test_the_presence_of_cloud_agents_is_shared_with_the_pages_of_its_document(
-    front_end: FrontEnd, packages: Packages, served: Served, sql: asyncpg.Connection
+    front_end: FrontEnd, packages: Packages, served: Served, sql: asyncpg.Connection, tmp_path: Path
 ) -> None:
     given = SYSTEMS["cloud_agents"]
     await front_end.mount(
         packages,
-        imports("react.ts", "usePresence, useRows"),
+        imports("react", tmp_path),
         REACT,
         lines_of(given.document, given.heading, served),
         SHOWN.replace("EXPRESSION", "useWhoIsThere().users"),
-        "brain.presence().subscribe(() => {});",
     )
     await shows(front_end, "{}")
     async with served.brain.client("/ws?token=def456") as other:
