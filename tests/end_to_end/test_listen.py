@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -440,3 +442,37 @@ async def test_a_slow_reader_gets_everything(
         lines = await client.until("live")
         assert set(keys(lines)) == set(range(2, 3002))
         assert await client.ended() == 0
+
+
+async def test_a_signal_ends_it_while_nothing_reads_what_it_writes(
+    server: RunningBrain, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        "INSERT INTO orders SELECT n, repeat('x', 1000), n FROM generate_series(1, 1000) n"
+    )
+    reading, writing = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "brain", "listen", "orders", "--snapshot", "--url", server.http),
+        stdout=writing,
+        stderr=asyncio.subprocess.PIPE,
+        env=clean_environment(),
+    )
+    os.close(writing)
+    try:
+        assert await asyncio.to_thread(os.read, reading, 1) == b"{"
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            _, stderr = await process.communicate()
+        assert (process.returncode, stderr) == (130, b"")
+    finally:
+        os.close(reading)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def test_the_command_line_imports_the_client_for_this_command_alone() -> None:
+    command = "import sys, brain.cli.main, brain.cli.listen; print(*sys.modules)"
+    modules = subprocess.check_output([sys.executable, "-c", command], text=True).split()
+    assert not [name for name in modules if name.partition(".")[0] in ("rich", "websockets")]
+    assert "brain.client" not in modules
