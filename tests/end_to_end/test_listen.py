@@ -231,13 +231,25 @@ async def test_after_begins_behind_a_cursor_that_was_printed(
     assert keys([json.loads(line) for line in ended.stdout.splitlines()]) == [3]
 
 
+async def test_what_cannot_be_resumed_is_a_reset_and_then_the_rows_and_a_line_of_warning(
+    tmp_path: Path, server: RunningBrain, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(INSERT, 1, 1)
+    options = ("--after", "1.2.3", "--snapshot", "--until-live")
+    async with listening(tmp_path, server, "orders", *options) as client:
+        lines = await client.until("live")
+        assert [line["op"] for line in lines] == ["reset", "snapshot", "snapshot-end", "live"]
+        assert "1.2.3" in lines[0]["reason"]
+        assert await client.ended() == 0
+        assert client.stderr.startswith("brain: orders: what it has missed cannot be sent: ")
+
+
 async def test_several_channels_come_in_one_output(
     tmp_path: Path, server: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with listening(tmp_path, server, "orders", "news", "--snapshot") as client:
-        while [line["channel"] for line in await client.until("live")][-1] is None:
-            pass
-        await client.until("live")
+        live = {(await client.until("live"))[-1]["channel"] for _ in range(2)}
+        assert live == {"orders", "news"}
         await connection.execute(INSERT, 1, 1)
         assert (await client.line())["channel"] == "orders"
         await connection.execute("INSERT INTO news VALUES (1)")
