@@ -238,3 +238,12 @@ async def test_without_a_terminal_for_it_a_table_is_no_default(server: RunningBr
     async with terminal(server.http, "orders", "--snapshot", "--lines", "--count", "1") as shown:
         assert await shown.ended() == 0
         await shown.shows("snapshot orders 1 id=1 status=open total=1.50 note=null")
+
+
+async def test_a_refusal_is_read_on_the_usual_screen(server: RunningBrain) -> None:
+    async with terminal(server.http, "orders", "--where", "colour=red") as shown:
+        assert await shown.ended() == 3
+        _, screen, after = shown.output.rpartition(b"\x1b[?1049l")
+        assert screen
+        assert b"brain: " in after
+        assert b"colour" in after
