@@ -9,7 +9,7 @@ import { BrainError, type Brain, type BrainOptions, type Change, type Presence, 
 const STATES: Status['state'][] = ['offline', 'connecting', 'catching-up', 'live']
 
 export const createBrain = <Tables = Record<string, any>>(address: string, options: BrainOptions = {}): Brain<Tables> => {
-  const { origin, pathname } = new URL(address, globalThis.location?.href)
+  const { origin, pathname } = new URL(address || '/', globalThis.location?.href)
   const url = (origin + pathname).replace(/^ws/, 'http').replace(/\/+$/, '')
   const memory = `brain:${url}`
   const subscriptions = new Set<Subscription>()
