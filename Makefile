@@ -11,7 +11,7 @@ PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 # Python keeps what it has compiled: hundreds of Brains are started in the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test faults seeds check bench clean
+.PHONY: help run test faults seeds check client bench clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ check: $(VENV)/.installed-dev  ## Check style, types and the directions of impor
 	@$(BIN) -m mypy
 	@$(VENV)/bin/lint-imports
 
+client: clients/typescript/node_modules  ## Build the TypeScript client, and what Brain serves of it
+	@cd clients/typescript && npm run --silent build && npm run --silent size
+
 bench: $(VENV)/.installed-dev  ## Measure what writers pay, how soon clients get it, and what many of them cost
 	@$(BIN) -m bench.writers
 	@$(BIN) -m bench.latency
@@ -44,6 +47,7 @@ bench: $(VENV)/.installed-dev  ## Measure what writers pay, how soon clients get
 	@$(BIN) -m bench.storm
 
 clean:  ## Remove what was installed; the database in your home folder stays
+	rm -rf clients/typescript/node_modules clients/typescript/dist clients/typescript/.cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/.created:
@@ -60,3 +64,8 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml constraints.txt
 	@echo "Installing what the tests need, once ..."
 	@$(INSTALL) -e '.[embedded,dev]'
 	@touch $(VENV)/.installed $@
+
+clients/typescript/node_modules: clients/typescript/package-lock.json
+	@echo "Installing what builds the TypeScript client, once ..."
+	@cd clients/typescript && npm ci --silent --no-fund --no-audit --ignore-scripts
+	@touch $@

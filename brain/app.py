@@ -53,6 +53,7 @@ from brain.settings import Settings
 from brain.system import System
 from brain.transport.handshake import Handshake
 from brain.web import (
+    client,
     documents,
     event_stream,
     pages,
@@ -304,6 +305,7 @@ def routes_of(services: Services, systems: Sequence[System]) -> list[BaseRoute]:
         *status.routes(services),
         *snapshot.routes(services),
         *documents.routes(services),
+        *client.routes(),
         *pages.routes(front_page, links),
     ]
     # Feeds come last: their addresses have names of their own choice.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from typing import Any
 
 import orjson
@@ -14,7 +13,7 @@ from brain.description.asyncapi import asyncapi_document, servers_of
 from brain.description.openapi import openapi_document
 from brain.description.routes import JSON, DescribedRoute, Operation
 from brain.description.server_url import PREFIX, ServerUrl
-from brain.web.etags import tagged_json
+from brain.web.etags import etag_of, tagged_json
 from brain.web.services import Services
 
 OPENAPI = Operation(
@@ -55,7 +54,7 @@ class Documents:
                     openapi_document, request.app.routes, HERE, needs_token=self._needs_token
                 )
                 self._openapi = orjson.dumps(found)
-        return tagged_json(request, self._openapi, etag(self._openapi))
+        return tagged_json(request, self._openapi, etag_of(self._openapi))
 
     async def asyncapi(self, request: Request) -> Response:
         server = server_of(request)
@@ -66,11 +65,7 @@ class Documents:
                 )
         servers = servers_of(request.app.routes, server, needs_token=self._needs_token)
         text = orjson.dumps({**self._asyncapi, "servers": servers})
-        return tagged_json(request, text, etag(text), VARY)
-
-
-def etag(text: bytes) -> str:
-    return f'"{hashlib.sha256(text).hexdigest()[:32]}"'
+        return tagged_json(request, text, etag_of(text), VARY)
 
 
 def server_of(request: Request) -> ServerUrl:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,10 +16,21 @@ def tagged_json(
 
     `vary` names the headers of requests on which it depends.
     """
+    return tagged(request, text, etag, "application/json", vary)
+
+
+def tagged(
+    request: Request, text: str | bytes, etag: str, media_type: str, vary: str | None = None
+) -> Response:
+    """Return a text of any media type, like `tagged_json`."""
     headers = {"etag": etag, "cache-control": "no-cache"} | ({"vary": vary} if vary else {})
     if is_listed(etag, request.headers.getlist("if-none-match")):
         return Response(status_code=304, headers=headers)
-    return Response(text, 200, headers, media_type="application/json")
+    return Response(text, 200, headers, media_type=media_type)
+
+
+def etag_of(text: bytes) -> str:
+    return f'"{hashlib.sha256(text).hexdigest()[:32]}"'
 
 
 def is_listed(etag: str, if_none_match: list[str]) -> bool:

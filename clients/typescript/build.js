@@ -1,5 +1,5 @@
 // Builds dist/, and the one file that Brain serves at /client/brain.js.
-import { execFileSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
@@ -41,7 +41,9 @@ async function bundled(entry, format) {
 function declareTypes() {
   const typescript = dirname(createRequire(import.meta.url).resolve('typescript/package.json'))
   const compiler = [join(typescript, 'bin/tsc'), '--project', join(here, 'tsconfig.build.json')]
-  execFileSync(process.execPath, compiler, { stdio: 'inherit' })
+  // The compiler has said what is wrong.
+  const { status } = spawnSync(process.execPath, compiler, { stdio: 'inherit' })
+  if (status !== 0) process.exit(1)
   for (const file of readdirSync(dist).filter((file) => file.endsWith('.d.ts'))) {
     const types = readFileSync(join(dist, file), 'utf8')
     const required = types.replace(/(['"])(\.{1,2}\/[^'"]+)\.js\1/g, '$1$2.cjs$1')

@@ -19,7 +19,14 @@ from tests.raw_websocket import connected_to, handshake
 from tests.transport.served import served
 
 ALLOWED = "http://localhost:5173"
-PATHS = ("/api/brain/tasks", "/api/workflows", "/api/v1/workflows", "/healthz", "/api/nothing")
+PATHS = (
+    "/api/brain/tasks",
+    "/client/brain.js",
+    "/api/workflows",
+    "/api/v1/workflows",
+    "/healthz",
+    "/api/nothing",
+)
 
 
 @pytest.fixture

@@ -52,7 +52,8 @@ export class Orders extends Store<State> {
 
   byKey = (key: Json): Order | undefined => this.get().rows.find(({ id }) => id === key)
 
-  entries = (): [Json[], Order][] => this.get().rows.map((row) => [[row.id], row])
+  entries = (): IterableIterator<[Json[], Order]> =>
+    this.get().rows.map((row): [Json[], Order] => [[row.id], row]).values()
 }
 
 /** A server in memory, which sends what the test calls, and `client`, which the adapters use. */
