@@ -24,6 +24,7 @@ test: $(VENV)/.installed-dev  ## Run the whole test suite in parallel; ARGS="-k 
 
 faults: $(VENV)/.installed-dev  ## Kill, cut and race everything for minutes, and count what was lost; ARGS="--seed 7"
 	@$(BIN) -m tests.faults $(ARGS)
+	@$(BIN) -m tests.faults.client_battery
 
 seeds: $(VENV)/.installed-dev  ## Show the five systems' clients beside each other while SQL is run
 	@$(BIN) -m tests.seeds

@@ -3,11 +3,11 @@ What clients make of the same orders, whatever happens to their connections.
 
     python -m tests.faults.client_battery [--first 1] [--seeds 50] [--only python/killed]
 
-In each scene and seed random transactions change a table, and something is broken meanwhile. A React
-table in a real browser has to show the rows of the table in the end, and at every moment those of a
-committed state. A program of the Python client, and `brain listen`, are sent each change once.
-Pages need a browser, and the npm packages of clients/typescript, or those that NODE_CLIENT_PACKAGES
-names.
+In each scene and seed random transactions change a table, and something is broken meanwhile. A
+React table in a real browser has to show the rows of the table in the end, and at every moment
+those of a committed state. A program of the Python client, and `brain listen`, are sent each change
+once. Pages need a browser, and the npm packages of clients/typescript: those in the folder
+NODE_CLIENT_PACKAGES, or after `npm ci` there.
 """
 
 from __future__ import annotations

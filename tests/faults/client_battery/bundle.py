@@ -1,4 +1,4 @@
-"""Makes the script of the page: the table of examples/react with the client, as in this checkout."""
+"""Makes the script of the page: the table of examples/react, with the client of this checkout."""
 
 from __future__ import annotations
 

@@ -100,6 +100,17 @@ class OrderWriter:
                 return await self._insert(connection, id)
             case "insert many":
                 return sum([await self._insert(connection, id) for id in self._ids()], Decimal(0))
+            case "truncate":
+                return await self._truncate(connection)
+            case "take back":
+                return await self._take_back(connection)
+            case _:
+                return await self._change_rows(connection, kind, id, amount)
+
+    async def _change_rows(
+        self, connection: asyncpg.Connection, kind: str, id: int, amount: Decimal
+    ) -> Decimal:
+        match kind:
             case "add":
                 status = await connection.fetchval(ADD, id, amount)
                 return amount if status == IS_OPEN else Decimal(0)
@@ -112,13 +123,8 @@ class OrderWriter:
                 return -(await connection.fetchval(LEAVE, id, self._status()) or Decimal(0))
             case "delete":
                 return -open_total(await connection.fetchrow(DELETE, id))
-            case "rename":
-                await connection.execute(RENAME, id, self.chance.choice(IDS))
-                return Decimal(0)
-            case "truncate":
-                return await self._truncate(connection)
             case _:
-                await self._take_back(connection)
+                await connection.execute(RENAME, id, self.chance.choice(IDS))
                 return Decimal(0)
 
     async def _insert(self, connection: asyncpg.Connection, id: int) -> Decimal:
@@ -136,11 +142,12 @@ class OrderWriter:
             await connection.execute(INSERT, bank, IS_OPEN, OPEN_SUM / len(BANKS))
         return Decimal(OPEN_SUM - before)
 
-    async def _take_back(self, connection: asyncpg.Connection) -> None:
+    async def _take_back(self, connection: asyncpg.Connection) -> Decimal:
         """Do something that a savepoint takes back."""
         await connection.execute("SAVEPOINT before")
         await self._change(connection, self.chance.choice(["insert", "add to all", "delete"]))
         await connection.execute("ROLLBACK TO before")
+        return Decimal(0)
 
     def _ids(self) -> list[int]:
         return self.chance.sample(IDS, self.chance.randint(5, 15))

@@ -14,7 +14,7 @@ STATUSES = (IS_OPEN, "paid", "sent")
 IDS = (*range(1, 21), *range(2**53 - 3, 2**53 + 9), *range(2**62, 2**62 + 8))
 """Those of the rows that are inserted and deleted. Half of them have more digits than a double."""
 BANKS = (-1, -2, -3)
-"""Rows that are always open: each transaction books there what it takes from the other open ones."""
+"""Rows that are always open: each transaction books there what it takes from the other ones."""
 OPEN_SUM = Decimal("3000000.03")
 """The total of all open orders, in every state that was ever committed."""
 

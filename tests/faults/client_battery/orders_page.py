@@ -16,7 +16,9 @@ from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, 
 from tests.end_to_end.test_page import BROWSERS, FLAGS
 from tests.faults.client_battery.renders import Render, render_of, renders_of
 
-HTML = b"""<!doctype html><title>Orders</title><link rel="icon" href="data:,"><div id="root"></div>"""
+HTML = (
+    b"""<!doctype html><title>Orders</title><link rel="icon" href="data:,"><div id="root"></div>"""
+)
 # What the browser logs by itself when a connection fails.
 NETWORK = re.compile(r"WebSocket connection to|Failed to load resource|EventSource|CORS policy")
 SETTINGS = """
@@ -71,11 +73,9 @@ class OrdersPage:
         self.page = page
         self.errors: list[str] = []
         """What the page threw or logged as an error, other than lost connections."""
-        self.resets = 0
         self._script = script
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", self._note)
-        page.on("websocket", lambda websocket: websocket.on("framereceived", self._receive))
 
     async def open(self, origin: str) -> None:
         await self.page.goto(origin)
@@ -92,6 +92,10 @@ class OrdersPage:
         """Return what the page shows now."""
         return render_of(json.loads(await self.page.evaluate("shown()")))
 
+    async def count(self, op: str) -> int:
+        """Return how many frames with this `op` its client has been sent so far."""
+        return int(await self.page.evaluate(f"count('{op}')"))
+
     async def renders(self) -> list[Render]:
         """Return all that it has shown so far."""
         return renders_of(await self.page.evaluate("renders()"))
@@ -99,10 +103,6 @@ class OrdersPage:
     def _note(self, entry: ConsoleMessage) -> None:
         if entry.type == "error" and not NETWORK.search(entry.text):
             self.errors.append(entry.text)
-
-    def _receive(self, frame: str | bytes) -> None:
-        if '"op":"reset"' in str(frame):
-            self.resets += 1
 
 
 async def new_page(

@@ -10,6 +10,16 @@ const element = document.getElementById('root')!
 const renders: string[] = []
 let root: Root | undefined
 
+// How many frames of each kind the client has read, whichever way they came.
+const frames: Record<string, number> = {}
+const parse = JSON.parse
+JSON.parse = (...given: Parameters<typeof parse>) => {
+  const parsed = parse(...given)
+  const op: unknown = parsed?.op
+  if (typeof op === 'string') frames[op] = (frames[op] ?? 0) + 1
+  return parsed
+}
+
 function shown(): Shown | undefined {
   if (element.firstElementChild === null) return undefined
   const rows = element.querySelector('table')?.rows
@@ -31,5 +41,6 @@ Object.assign(window, {
     root?.unmount()
   },
   shown: () => JSON.stringify(shown() ?? {}),
+  count: (op: string) => frames[op] ?? 0,
   renders: () => `[${renders.join(',')}]`,
 })

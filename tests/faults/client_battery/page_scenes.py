@@ -67,19 +67,20 @@ class Showing:
         """Return once each page shows the rows of the table."""
         expected = await self.around.orders(only_open=True)
         for page in self.pages:
-            seen: Table = {}
+            await self._is_equal(page, expected, why)
 
-            async def is_equal(page: OrdersPage = page) -> bool:
-                nonlocal seen
-                table = table_of(await page.shown())
-                seen = {} if table is None else table
-                return table == expected
+    async def _is_equal(self, page: OrdersPage, expected: Table, why: str) -> None:
+        seen: Table = {}
 
-            await becomes(
-                is_equal,
-                lambda: f"{why}, page {len(self.pages)} differs: {self.state()}"
-                f" {difference(seen, expected)}",
-            )
+        async def is_equal() -> bool:
+            nonlocal seen
+            seen = table_of(await page.shown()) or {}
+            return seen == expected
+
+        await becomes(
+            is_equal,
+            lambda: f"{why} the page differs: {self.state()} {difference(seen, expected)}",
+        )
 
     async def ends(self) -> None:
         """Judge all pages, once they show the rows of the table, and then those that follow."""
@@ -100,7 +101,7 @@ class Showing:
         errors = [page.errors for page in self.pages]
         return (
             f"{gate.websockets} WebSockets, {gate.streams} streams, {gate.blocked} blocked,"
-            f" {sum(page.resets for page in self.pages)} resets, {errors=}"
+            f" {errors=}"
         )
 
 
@@ -113,6 +114,10 @@ async def killed(showing: Showing) -> None:
         await around.wait(0, 0.3)
         await around.node.start()
         await around.wait(0.2, 0.8)
+    await showing.is_equal("with Brain again")
+    loaded = await showing.pages[0].count("snapshot-end")
+    if loaded != 1:
+        raise SceneFailed(f"all rows were loaded {loaded} times: it did not go on where it was")
 
 
 async def offline(showing: Showing) -> None:
@@ -183,7 +188,7 @@ async def retention_passed(showing: Showing) -> None:
         around.gate.open()
         await around.wait(0.5, 1)
     await showing.is_equal("after what was missed was forgotten")
-    if not page.resets:
+    if not await page.count("reset"):
         raise SceneFailed("there was no reset")
 
 

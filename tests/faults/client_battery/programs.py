@@ -94,9 +94,14 @@ class PythonProgram:
             async for change in brain.subscribe(
                 "orders", snapshot=request.has_snapshot, where=where
             ):
+                # Killed before it has handled a change, it has to be sent it again.
+                await self._pause()
                 self.receipts.take(asdict(change))
-                if self.chance.random() < 0.3:
-                    await asyncio.sleep(self.chance.uniform(0, request.slowness_seconds))
+                await self._pause()
+
+    async def _pause(self) -> None:
+        if self.chance.random() < 0.2:
+            await asyncio.sleep(self.chance.uniform(0, self.request.slowness_seconds))
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a program was sent of the orders, and the judge of it: each change once, in order per row."""
+"""What a program was sent of the orders, and its judge: each change once, in order per row."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class Segment:
     receipts: dict[int, list[Receipt]] = field(default_factory=dict)
     truncates: set[str] = field(default_factory=set)
     """The transactions in which all rows were removed."""
+    truncates_of_all: set[str] = field(default_factory=set)
+    """Those that came after the end of a snapshot: each row that they removed was known."""
     has_snapshot: bool = False
     is_in_snapshot: bool = False
 
@@ -39,6 +41,8 @@ class Segment:
 
     def truncate(self, txid: str) -> None:
         self.truncates.add(txid)
+        if self.has_snapshot and not self.is_in_snapshot:
+            self.truncates_of_all.add(txid)
         for id, receipts in self.receipts.items():
             if receipts[-1].order is not None:
                 receipts.append(Receipt(id, None, txid))
@@ -57,6 +61,8 @@ class Receipts:
         self.repeated = 0
         """Changes that a restarted program got a second time, as it may: one each."""
         self.changes = 0
+        self.unannounced = 0
+        """Snapshots that began without a reset after another one."""
         self._in_hand: Mapping[str, Any] | None = None
         self._is_restarted = False
 
@@ -84,6 +90,8 @@ class Receipts:
                 self.resets += 1
                 self.segments.append(Segment())
             case "snapshot":
+                if segment.has_snapshot and not segment.is_in_snapshot:
+                    self.unannounced += 1
                 segment.has_snapshot = segment.is_in_snapshot = True
                 segment.add(Receipt(change["key"][0], order_of(change["row"]), None))
             case "snapshot-end":
@@ -96,14 +104,14 @@ class Receipts:
             case op if op in CHANGES:
                 self.changes += 1
                 id, row = change["key"][0], change.get("row")
-                is_there = op in ("insert", "update") and row is not None
-                segment.add(Receipt(id, order_of(row) if is_there else None, change["txid"]))
+                order = order_of(row) if op in ("insert", "update") and row else None
+                segment.add(Receipt(id, order, change["txid"]))
                 if id <= FIRST_MARK:
                     self.marks.add(id)
 
 
 def order_of(row: Mapping[str, Any]) -> Order:
-    # A float has been made of a number that it holds with all digits, so its shortest text has them.
+    # A float was made of a number that it holds with all digits: its shortest text has them.
     return Order(row["status"], Decimal(str(row["total"])))
 
 
@@ -114,7 +122,7 @@ def faults(receipts: Receipts, history: History, since: int | None) -> list[str]
     `since` is the serial after which each state of the history has to be there, of a program that
     asked for no snapshot.
     """
-    found: list[str] = []
+    found = ["rows came again without a reset"] if receipts.unannounced else []
     for number, segment in enumerate(receipts.segments):
         is_last = number == len(receipts.segments) - 1
         bound = since if number == 0 and not segment.has_snapshot else None
@@ -138,6 +146,9 @@ def fault_of(
         if not is_last:
             wanted = wanted[: len(seen)]
         return None if seen == wanted else first_difference(seen, wanted)
+    for txid, order in committed:
+        if order is None and txid in segment.truncates_of_all and (txid, None) not in got:
+            return f"it was not there when {txid} removed it with all others"
     for end in [len(committed)] if is_last else range(len(committed), -1, -1):
         if explains(base, got, committed[:end], is_last=is_last):
             return None
@@ -195,7 +206,10 @@ def first_difference(seen: Sequence[Known], wanted: Sequence[Known]) -> str:
 
 
 def shown(states: Sequence[Known]) -> str:
-    return ", ".join(
-        f"{order.status} {order.total} of {txid}" if order else f"gone by {txid}"
-        for txid, order in states
-    ) or "nothing"
+    return (
+        ", ".join(
+            f"{order.status} {order.total} of {txid}" if order else f"gone by {txid}"
+            for txid, order in states
+        )
+        or "nothing"
+    )

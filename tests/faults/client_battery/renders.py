@@ -58,7 +58,11 @@ def fault_of(render: Render, before: Render) -> str | None:
     if closed:
         return f"orders that are not open: {closed}"
     total = sum((order.total for _, order in render), Decimal(0))
-    return None if total == OPEN_SUM else f"a part of a transaction: the sum is off by {total - OPEN_SUM}"
+    return (
+        None
+        if total == OPEN_SUM
+        else f"a part of a transaction: the sum is off by {total - OPEN_SUM}"
+    )
 
 
 def disorder(states: Sequence[Order | None], shown: Iterable[Order | None]) -> str | None:

@@ -133,15 +133,14 @@ async def surroundings(
 async def becomes(
     condition: Callable[[], Coroutine[Any, Any, object]],
     what: Callable[[], object],
-    patience_seconds: float = PATIENCE_SECONDS,
 ) -> None:
     """Return once `condition` holds; `what` says what was waited for."""
     try:
-        async with asyncio.timeout(patience_seconds):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while not await condition():
                 await asyncio.sleep(0.05)
     except TimeoutError:
-        raise SceneFailed(f"{what()} (waited {patience_seconds:g} s)") from None
+        raise SceneFailed(f"{what()} (waited {PATIENCE_SECONDS:g} s)") from None
 
 
 def difference(shown: Table, expected: Table) -> str:
