@@ -11,16 +11,12 @@ import pytest
 
 from brain.web.client import FILE
 from tests.clients.commands import done
+from tests.clients.orders import ORDERS
 from tests.end_to_end.brain import RunningBrain, ended
 
 ROOT = Path(__file__).parents[2]
 INSTALL_SECONDS = 200.0
 UNREACHABLE = ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
-ORDERS = """
-    CREATE TABLE public.orders (id int PRIMARY KEY, status text);
-    SELECT brain.watch('orders', 'orders', '{id,status}');
-    INSERT INTO public.orders VALUES (1, 'open');
-"""
 LISTEN = """
 import asyncio, sys
 from brain.client import Brain
