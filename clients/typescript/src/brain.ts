@@ -21,7 +21,7 @@ export const createBrain = <Tables = Record<string, any>>(
   address: string,
   options: BrainOptions = {},
 ): Brain<Tables> => {
-  const { origin, pathname } = new URL(address, globalThis.location?.href)
+  const { origin, pathname } = new URL(address || '/', globalThis.location?.href)
   const url = (origin + pathname).replace(/^ws/, 'http').replace(/\/+$/, '')
   const prefix = `brain:${url}`
   const { token, storage, transport = 'auto' } = options
