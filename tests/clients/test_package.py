@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,14 +12,9 @@ import pytest
 
 import brain.web.client
 from tests.clients.commands import done
-from tests.end_to_end.brain import RunningBrain, becomes, running
+from tests.clients.orders import ORDERS
+from tests.end_to_end.brain import PATIENCE_SECONDS, RunningBrain, becomes, running
 from tests.node_packages import CLIENT
-
-ORDERS = """
-    CREATE TABLE public.orders (id int PRIMARY KEY, status text);
-    SELECT brain.watch('orders', 'orders', '{id}');
-    INSERT INTO public.orders VALUES (1, 'open'), (2, 'paid');
-"""
 
 
 def tool(package: Path, name: str) -> Path:
@@ -96,13 +92,32 @@ async def test_the_package_has_the_entries_and_their_types_alone(project: Path) 
 async def test_an_empty_project_gets_rows_and_changes(
     module: str, project: Path, orders: RunningBrain, shared_database: str, tmp_path: Path
 ) -> None:
+    await gets_rows_and_changes(module, project, orders, shared_database, tmp_path)
+
+
+@pytest.mark.parametrize("module", ["vue.mjs", "tanstack-db.mjs"])
+async def test_an_adapter_gets_rows_and_changes(
+    module: str,
+    typescript_project: Path,
+    orders: RunningBrain,
+    shared_database: str,
+    tmp_path: Path,
+) -> None:
+    await gets_rows_and_changes(module, typescript_project, orders, shared_database, tmp_path)
+
+
+async def gets_rows_and_changes(
+    module: str, project: Path, orders: RunningBrain, database: str, tmp_path: Path
+) -> None:
+    """Fail unless a program prints the open orders, and again when another one is opened."""
     output = tmp_path / "rows.log"
     async with running(("node", module, orders.http), output, {}, cwd=project) as process:
         await becomes(lambda: "\n" in output.read_text() or process.returncode is not None)
-        connection = await asyncpg.connect(shared_database)
+        connection = await asyncpg.connect(database)
         await connection.execute("UPDATE orders SET status = 'open' WHERE id = 2")
         await connection.close()
-        status = await process.wait()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            status = await process.wait()
 
     first, *_, last = output.read_text().splitlines()
     assert json.loads(first) == [{"id": 1, "status": "open"}]

@@ -31,7 +31,9 @@ async def program(script: Path, tmp_path: Path) -> AsyncIterator[TypeScriptProgr
 
 
 @pytest.fixture
-async def orders(shared_brain: RunningBrain, shared_database: str) -> AsyncIterator[asyncpg.Connection]:
+async def orders(
+    shared_brain: RunningBrain, shared_database: str
+) -> AsyncIterator[asyncpg.Connection]:
     """A connection to a database in which orders are watched."""
     connection = await asyncpg.connect(shared_database)
     await connection.execute(ORDERS)
@@ -41,7 +43,10 @@ async def orders(shared_brain: RunningBrain, shared_database: str) -> AsyncItera
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_collection_has_the_rows_of_the_table_whatever_happens_to_them(
-    shared_brain: RunningBrain, orders: asyncpg.Connection, program: TypeScriptProgram, transport: str
+    shared_brain: RunningBrain,
+    orders: asyncpg.Connection,
+    program: TypeScriptProgram,
+    transport: str,
 ) -> None:
     await orders.execute("INSERT INTO orders VALUES (1, 'new', 1.50), (2, 'new', 2)")
     program.command("create", shared_brain.http, {"transport": transport})

@@ -77,7 +77,12 @@ async def bundled(source: Path, folder: Path, packages: Path) -> Path:
     """Return a TypeScript program with all that it imports, as one file."""
     script = folder / f"{source.stem}.mjs"
     command = (
-        *(str(packages / "node_modules" / ".bin" / "esbuild"), str(source), "--bundle", "--platform=node"),
+        *(
+            str(packages / "node_modules" / ".bin" / "esbuild"),
+            str(source),
+            "--bundle",
+            "--platform=node",
+        ),
         *("--format=esm", "--mangle-props=^_", "--target=es2022", f"--outfile={script}"),
         "--log-level=warning",
     )

@@ -1,44 +1,63 @@
-import { createCollection, type OwnCollection } from './collection.js'
+import { iterate } from './changes.js'
+import { createCollection, keyOf, type OwnCollection } from './collection.js'
 import { openWebSocket } from './connection.js'
-import { guard, nextId, type Core, type Frame, type Session, type Subscription, type Topic, type User } from './core.js'
+import {
+  claims, errorOf, guard, json, nextId,
+  type Core, type Frame, type Open, type Session, type Subscription,
+} from './core.js'
+import { createPresence } from './presence.js'
 import { createSession } from './session.js'
 import { createStore, type Rows } from './store.js'
-import { openStream } from './stream.js'
-import { BrainError, type Brain, type BrainOptions, type Change, type Presence, type Status } from './types.js'
+import { openStream, request } from './stream.js'
+import { joinTabs, type Tabs } from './tabs.js'
+import { BrainError, type Brain, type BrainOptions, type Change, type Status } from './types.js'
 
-const STATES: Status['state'][] = ['offline', 'connecting', 'catching-up', 'live']
+const IDLE: Status = { state: 'offline', why: 'nothing is subscribed' }
+/** The worst of the subscriptions is that of the client. */
+const STATES = 'offline connecting catching-up live'
+const DAY = 864e5
 
-export const createBrain = <Tables = Record<string, any>>(address: string, options: BrainOptions = {}): Brain<Tables> => {
-  const { origin, pathname } = new URL(address, globalThis.location?.href)
+export const createBrain = <Tables = Record<string, any>>(
+  address: string,
+  options: BrainOptions = {},
+): Brain<Tables> => {
+  const { origin, pathname } = new URL(address || '/', globalThis.location?.href)
   const url = (origin + pathname).replace(/^ws/, 'http').replace(/\/+$/, '')
-  const memory = `brain:${url}`
+  const prefix = `brain:${url}`
+  const { token, storage, transport = 'auto' } = options
   const subscriptions = new Set<Subscription>()
   const collections = new Map<string, OwnCollection<any>>()
   const listeners = new Set<(status: Status) => void>()
+  const events = new AbortController()
   let closed: Status | undefined
-  let status: Status = { state: 'offline', why: 'nothing is subscribed' }
+  let status = IDLE
   let failures = 0
   let isProbed = false
-  let offline = false
+  let group: string | undefined
+  let tabs: Tabs | undefined
 
-  const recall = (key: string) => {
+  const recall = (name: string) => {
     try {
-      return options.storage?.getItem(key) ?? undefined
+      return storage?.getItem(name) ?? undefined
     } catch {
       return
     }
   }
-  const remember = (key: string, value: string) => {
+  const remember = (name: string, value: string) => {
     try {
-      options.storage?.setItem(key, value)
+      storage?.setItem(name, value)
     } catch {
-      // Full, or forbidden: then it is not remembered.
+      // Full, or forbidden.
     }
   }
 
-  const transport = options.transport ?? 'auto'
   const isAuto = transport == 'auto' && !!globalThis.WebSocket
-  let isStreaming = transport == 'sse' || (transport == 'auto' && !isAuto) || (isAuto && +recall(memory)! > Date.now())
+  /** Without it, the main session is used. */
+  let own: Open | undefined =
+    (isAuto ? +recall(prefix)! > Date.now() : transport != 'websocket') ? openStream : undefined
+  const follow: Open = (...given) => tabs!._open(...given)
+  const hasTabs = options.tabs && globalThis.navigator?.locks && globalThis.BroadcastChannel
+  let open = hasTabs ? follow : own
 
   const changed = () => {
     const states = [...subscriptions].map(({ _session, _live }): Status => {
@@ -48,180 +67,237 @@ export const createBrain = <Tables = Record<string, any>>(address: string, optio
     states.sort((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state))
     const next =
       closed ??
-      (offline ? { state: 'offline', why: 'the device is offline' } : states[0]) ??
-      ({ state: 'offline', why: 'nothing is subscribed' } as Status)
-    if (JSON.stringify(next) == JSON.stringify(status)) return
-    status = next as Status
-    for (const listener of listeners) guard(() => listener(status))
+      (globalThis.navigator?.onLine === false ? { state: 'offline', why: 'the device is offline' } : (states[0] ?? IDLE))
+    if (json(next) == json(status)) return
+    status = next
+    tabs?._tell(next)
+    for (const listener of listeners) guard(() => listener(next))
     for (const collection of collections.values()) collection._changed()
   }
 
-  const assign = (subscription: Subscription) => {
-    const isFree = ![...main._subscriptions].some(one => one._name == subscription._name)
-    const session = !isStreaming && isFree ? main : createSession(core, openStream, false, subscription._session?._fails)
+  const assign = (subscription: Subscription, isApart?: boolean) => {
+    const isFree = !isApart && ![...main._subscriptions].some(one => one._name == subscription._name)
+    const fails = subscription._session?._fails
+    const session = !open && isFree ? main : createSession(core, open ?? openStream, false, fails)
     session._add(subscription)
   }
-  const reassign = () => {
-    for (const one of subscriptions) part(one)
+  const move = (subscription: Subscription, isApart?: boolean) => {
+    subscription._session!._drop(subscription)
+    assign(subscription, isApart)
   }
-  const part = (one: Subscription) => {
-    one._session!._drop(one)
-    assign(one)
+  const moveAll = () => {
+    for (const subscription of subscriptions) move(subscription)
   }
 
   const remove = (subscription: Subscription) => {
-    clearTimeout(subscription._timer)
     subscriptions.delete(subscription)
-    subscription._session!._drop(subscription)
+    subscription._session?._drop(subscription)
     changed()
+  }
+
+  const leave = () => {
+    tabs?._leave()
+    tabs = group = undefined
   }
 
   const core: Core = {
     _url: url,
     _options: options,
+    _prefix: prefix,
+    _main: undefined as unknown as Session,
     _changed: changed,
     async _token() {
-      const { token } = options
-      return typeof token == 'function' ? token() : token
+      const now = typeof token == 'function' ? await token() : token
+      if (hasTabs && !closed) {
+        // Tabs of different users never join.
+        const next = `${prefix}:${now ? (claims(now).sub ?? now) : ''}`
+        if (next != group) {
+          leave()
+          tabs = joinTabs(core, (group = next))
+          if (open != follow) core._go(follow)
+        }
+      }
+      return now
     },
     _refuse(subscription, error) {
       remove(subscription)
-      for (const user of [...subscription._users]) user({ ...error, type: 'error' })
+      for (const user of subscription._users) user({ ...error, type: 'error', op: undefined })
     },
-    _part(subscription) {
-      subscription._session!._drop(subscription)
-      createSession(core, openStream, false)._add(subscription)
-    },
+    _part: subscription => move(subscription, true),
     _opened(isMain) {
-      if (!isAuto) return
+      if (!isAuto || open == follow) return
       if (isMain) {
         failures = 0
-        if (isStreaming) {
-          isStreaming = isProbed = false
-          reassign()
+        isProbed = false
+        if (own) {
+          own = undefined
+          core._go()
         }
-      } else if (isStreaming && !isProbed) {
-        // Was it the WebSocket alone, or was the server down for a moment?
+      } else if (own && !isProbed) {
+        // Is it the WebSocket alone, or was the server down for a moment?
         isProbed = true
         main._connect()
       }
     },
     _failed(isMain) {
-      if (!isAuto) return
-      if (!isMain) {
-        if ([...subscriptions].some(one => one._live)) return
-        isStreaming = false
+      if (!isAuto || open == follow) return
+      if (isMain) {
+        if (own) return remember(prefix, `${Date.now() + DAY}`)
+        if (++failures < 2) return
+        own = openStream
+      } else {
+        if (!own || [...subscriptions].some(one => one._live)) return
+        own = undefined
         failures = 0
-      } else if (isStreaming) return remember(memory, `${Date.now() + 864e5}`)
-      else if (++failures < 2) return
-      else isStreaming = true
-      reassign()
+      }
+      core._go()
     },
     _finish(how) {
-      closed = { state: 'closed', ...how }
+      leave()
+      events.abort()
       main._stop()
-      for (const one of subscriptions) core._refuse(one, { code: how.code ?? 'closed', message: how.why, advice: how.advice })
+      closed = { state: 'closed', ...how }
+      for (const one of subscriptions) core._refuse(one, { code: 'closed', message: how.why, ...how })
       changed()
     },
+    _go(next = own) {
+      open = next
+      moveAll()
+    },
+    _attach(topic, user, after, isOwn, rowsOnly) {
+      const name = json([topic.channel, topic.key, topic.where])
+      const equal = [...subscriptions].filter(one => one._name == name)
+      let used = equal.find(one => !isOwn && !one._own && (!topic.snapshot || one._topic.snapshot == topic.snapshot))
+      if (used) {
+        const cursor = used._session!._place(used)
+        if (!topic.snapshot) used._begun && user({ type: 'subscribed', cursor })
+        else if (!rowsOnly) {
+          used._store!._replay(user, cursor)
+          if (used._live) user({ op: 'live', cursor })
+        }
+        used._rowsOnly &&= rowsOnly
+        clearTimeout(used._timer)
+        used._users.add(user)
+      } else {
+        // One without users makes room.
+        for (const one of equal) if (!one._users.size) remove(one)
+        used = {
+          _id: nextId(), _topic: topic, _name: name, _own: isOwn, _rowsOnly: rowsOnly,
+          _users: new Set([user]), _place: after,
+        }
+        if (topic.snapshot) used._store = createStore(() => collections.get(name)?._changed())
+        if (closed) core._refuse(used, { code: 'closed', message: closed.why, ...closed })
+        else {
+          subscriptions.add(used)
+          assign(used)
+        }
+      }
+      changed()
+      const subscription = used
+      return [
+        subscription,
+        () => {
+          if (subscription._users.delete(user) && !subscription._users.size)
+            subscription._timer = setTimeout(remove, 1e3, subscription)
+        },
+      ]
+    },
   }
-  const main: Session = createSession(core, openWebSocket, true)
+  const main = (core._main = createSession(core, openWebSocket, true))
 
-  const attach = (topic: Topic, user: User, after?: string, isOwn?: boolean, rowsOnly?: boolean) => {
-    const name = JSON.stringify([topic.channel, topic.key, topic.where])
-    const equal = [...subscriptions].filter(one => one._name == name)
-    let subscription = equal.find(one => !isOwn && !one._own && (!topic.snapshot || one._topic.snapshot == topic.snapshot))
-    if (!subscription) {
-      // One without users makes room.
-      for (const one of equal) if (!one._users.size) remove(one)
-      subscription = { _id: nextId(), _topic: topic, _name: name, _own: isOwn, _rowsOnly: rowsOnly, _users: new Set(), _place: after, _fails: 0 }
-      if (topic.snapshot) subscription._store = createStore(() => collections.get(name)?._changed())
-      subscriptions.add(subscription)
-      assign(subscription)
-    } else if (topic.snapshot && !rowsOnly) {
-      const shared = subscription
-      shared._store!._replay(user, shared._session!._place(shared))
-      if (shared._live) user({ op: 'live', cursor: shared._session!._place(shared) })
-    }
-    const used = subscription
-    clearTimeout(used._timer)
-    used._users.add(user)
-    changed()
-    return [
-      used,
-      () => {
-        if (used._users.delete(user) && !used._users.size) used._timer = setTimeout(() => remove(used), 1e3)
-      },
-    ] as const
-  }
-
-  const keyOf = (key: any) => (key === undefined || Array.isArray(key) ? key : [key])
-
-  const listen = (channel: string, take: (change: Change<any> | undefined, done: () => void) => void, { where, key, snapshot, limit, from, name, onError }: Frame = {}) => {
-    const place = name && `${memory}:${name}`
+  const listen = (
+    channel: string,
+    { where, key, snapshot, limit, from, name, onError }: Frame = {},
+    take: (change: Change<any> | undefined, done: () => void) => void,
+    fail = onError,
+  ) => {
+    const place = name && `${prefix}:${name}`
+    /** Transactions of which only a part has come. */
     const parts = new Set<string>()
-    return attach(
-      { channel, key: keyOf(key), where, snapshot, limit },
-      frame => {
-        const { type, op, txid, rows, cursor } = frame
-        if (type == 'error') return guard(() => onError?.(new BrainError(frame.message, frame.code, frame.advice)))
-        if (op == 'reset') parts.clear()
-        else if (txid) frame.last || op == 'commit' ? parts.delete(txid) : parts.add(txid)
-        const isPlace = place && cursor && !parts.size && !(op == 'reset' && snapshot)
-        const done = () => isPlace && remember(place, cursor)
-        if (op == 'commit' || op == 'ping' || op == 'pong' || op == 'until') take(undefined, done)
-        else if (rows) {
-          if (snapshot) for (const { key, row } of rows) take({ op, channel, key, row }, done)
-        } else if (snapshot || op != 'snapshot-end') take({ channel, ...frame } as Change, done)
-      },
-      (place && recall(place)) || from,
-      !!(name || from),
-    )[1]
+    const after = (place && recall(place)) ?? from
+    const user = (frame: Frame) => {
+      const { type, op, txid, rows, cursor, last } = frame
+      if (type == 'error') return guard(() => fail?.(errorOf(frame)))
+      if (!op) return
+      if (op == 'reset') parts.clear()
+      if (txid) last || op == 'commit' ? parts.delete(txid) : parts.add(txid)
+      const isPlace = place && cursor && !parts.size && !(op == 'reset' && snapshot)
+      const done = () => isPlace && remember(place, cursor)
+      if (op == 'commit') take(undefined, done)
+      else if (snapshot || !op.startsWith('snap'))
+        for (const row of rows ?? [{}]) take({ channel, ...frame, rows: undefined, ...row }, done)
+    }
+    return core._attach({ channel, key: keyOf(key), where, snapshot, limit }, user, after, !!(name || from))[1]
   }
-
-  const ended = () => new BrainError(closed!.why ?? 'closed', closed!.code ?? 'closed', closed!.advice)
 
   const collection = (channel: string, { where, key }: Frame = {}): OwnCollection<any> => {
     const topic = { channel, key: keyOf(key), where, snapshot: true }
-    const name = JSON.stringify([channel, topic.key, where])
-    const known = collections.get(name)
-    if (known) return known
-    const made = createCollection<any>(
-      () => status,
-      own => {
-        collections.set(name, own)
-        own._error = undefined
-        const user = (frame: Frame) => {
-          if (frame.type == 'error') {
-            own._error = new BrainError(frame.message, frame.code, frame.advice)
-            own._changed()
+    const name = json([channel, topic.key, where])
+    const made =
+      collections.get(name) ??
+      createCollection<any>(
+        () => status,
+        own => {
+          own._error = undefined
+          const user = (frame: Frame) => {
+            if (frame.type == 'error') {
+              own._error = errorOf(frame)
+              own._changed()
+            }
           }
-        }
-        const [subscription, detach] = attach(topic, user, undefined, false, true)
-        return [subscription._store as Rows, detach]
-      },
-    )
+          const [{ _store }, detach] = core._attach(topic, user, undefined, false, true)
+          return [_store as Rows, detach]
+        },
+      )
     collections.set(name, made)
     return made
   }
 
-  const brain: Brain<any> = {
-    subscribe(channels, listener, options) {
-      if (closed) throw ended()
+  const call = (frame: Frame): Promise<any> =>
+    ([...subscriptions].find(({ _session }) => _session!._sends())?._session ?? main)._call(frame)
+
+  if (!options.tabs || hasTabs)
+    for (const type of ['online', 'offline', 'pageshow', 'pagehide', 'visibilitychange', 'freeze', 'resume'])
+      globalThis.addEventListener?.(
+        type,
+        (event: any) => {
+          if (tabs && (type == 'freeze' || (type == 'pagehide' && event.persisted))) {
+            // Another tab leads meanwhile.
+            leave()
+            core._go(follow)
+          } else if (!/hide|off/.test(type) && !globalThis.document?.hidden)
+            for (const session of new Set([...subscriptions].map(one => one._session!))) session._wake()
+          changed()
+        },
+        { capture: true, signal: events.signal },
+      )
+
+  return {
+    subscribe(channels: string | readonly string[], listener: (change: Change<any>) => void, options?: Frame) {
       const offs = [channels].flat().map(channel =>
-        listen(channel as string, (change, done) =>
+        listen(channel as string, options, (change, done) =>
           guard(() => {
             if (change) listener(change)
             done()
-          }), options),
+          }),
+        ),
       )
       return () => offs.forEach(off => off())
     },
-    changes: undefined as any,
+    changes: (channel: string, options?: Frame) => iterate((take, fail) => listen(channel, options, take, fail)),
     collection,
-    presence: undefined as any as () => Presence,
-    publish: undefined as any,
-    until: undefined as any,
-    onStatus(listener) {
+    presence: () => createPresence(collection('presence'), async status => void (await call({ type: 'presence', status }))),
+    async publish(channel: string, type: string, data: any = null, { to }: { to?: string } = {}) {
+      if (main._sends()) return main._call({ type: 'publish', channel, message_type: type, data, to })
+      try {
+        const body = json({ channel, type, data, to })
+        return await (await request(url + '/api/brain/publish', await core._token(), { method: 'POST', body })).json()
+      } catch (error: any) {
+        throw new BrainError(error.message, error.code || 'unavailable')
+      }
+    },
+    until: async (txid: string) => void (await call({ type: 'until', txid })),
+    onStatus(listener: (status: Status) => void) {
       const own = (now: Status) => listener(now)
       listeners.add(own)
       guard(() => own(status))
@@ -231,6 +307,5 @@ export const createBrain = <Tables = Record<string, any>>(address: string, optio
       return status
     },
     close: () => core._finish({ why: 'closed by the application' }),
-  }
-  return brain
+  } as any
 }

@@ -1,6 +1,6 @@
-import { guard } from './core.js'
+import { guard, json } from './core.js'
 import type { Entry, Rows } from './store.js'
-import { BrainError, type Collection, type CollectionState, type Status } from './types.js'
+import type { BrainError, Collection, CollectionState, Status } from './types.js'
 
 export interface OwnCollection<Row> extends Collection<Row> {
   /** Something has changed. */
@@ -8,7 +8,9 @@ export interface OwnCollection<Row> extends Collection<Row> {
   _error?: BrainError
 }
 
-/** `attach` begins the subscription with its first listener. */
+export const keyOf = (key: any) => (key === undefined || Array.isArray(key) ? key : [key])
+
+/** `attach` begins the subscription with the first listener. */
 export const createCollection = <Row>(
   status: () => Status,
   attach: (collection: OwnCollection<Row>) => readonly [Rows, () => void],
@@ -18,29 +20,25 @@ export const createCollection = <Row>(
   let detach: () => void
   let state: CollectionState<Row> | undefined
   let isQueued = false
-  let rows = new Map<string, Entry>()
-  let shown: readonly Row[] = []
+  let rows: Map<string, Entry> | undefined
+
+  const current = () => {
+    if (store?._ready) rows = store._rows
+    return [...(rows?.values() ?? [])]
+  }
 
   const collection: OwnCollection<Row> = {
     _changed() {
       state = undefined
-      if (isQueued) return
+      if (!isQueued)
+        queueMicrotask(() => {
+          isQueued = false
+          for (const listener of listeners) guard(listener)
+        })
       isQueued = true
-      queueMicrotask(() => {
-        isQueued = false
-        for (const listener of listeners) guard(listener)
-      })
     },
-    get() {
-      if (!state) {
-        if (store?._ready) rows = store._rows
-        const now = [...rows.values()].map(entry => entry.row)
-        // The same array as long as its rows are.
-        if (now.length != shown.length || now.some((row, index) => row != shown[index])) shown = now
-        state = { rows: shown, ready: rows.size > 0 || !!store?._ready, status: status(), error: collection._error }
-      }
-      return state
-    },
+    get: () =>
+      (state ??= { rows: current().map(entry => entry.row), ready: !!rows, status: status(), error: collection._error }),
     subscribe(listener) {
       const own = () => listener()
       if (!listeners.size) [store, detach] = attach(collection)
@@ -49,14 +47,11 @@ export const createCollection = <Row>(
         if (listeners.delete(own) && !listeners.size) detach()
       }
     },
-    byKey: key => {
-      collection.get()
-      return rows.get(JSON.stringify(Array.isArray(key) ? key : [key]))?.row
+    byKey(key) {
+      current()
+      return rows?.get(json(keyOf(key)))?.row
     },
-    entries: () => {
-      collection.get()
-      return [...rows.values()].map(({ key, row }) => [key, row])
-    },
+    entries: () => current().map(({ key, row }) => [key, row]),
   }
   return collection
 }

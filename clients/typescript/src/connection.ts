@@ -1,9 +1,9 @@
-import type { Open } from './core.js'
+import { json, type Open } from './core.js'
 
 /** A WebSocket. The token travels as a subprotocol: addresses are kept in logs. */
-export const openWebSocket: Open = (core, token, receive, end) => {
+export const openWebSocket: Open = ({ _url }, token, receive, end) => {
   const socket = new WebSocket(
-    core._url.replace('http', 'ws') + '/ws/v1',
+    _url.replace('http', 'ws') + '/ws/v1',
     ['brain.v1'].concat(token ? 'brain.token.' + token : []),
   )
   socket.onmessage = ({ data }) => receive(JSON.parse(data))
@@ -11,7 +11,7 @@ export const openWebSocket: Open = (core, token, receive, end) => {
   // The close event of the same moment knows more; Node 20 has none after a refused connection.
   socket.onerror = () => setTimeout(end)
   return {
-    _send: frame => socket.send(JSON.stringify(frame)),
+    _send: frame => socket.send(json(frame)),
     _close: () => socket.close(),
   }
 }

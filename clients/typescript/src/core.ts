@@ -1,4 +1,4 @@
-import type { BrainOptions, Json, Status } from './types.js'
+import { BrainError, type BrainOptions, type Json, type Status } from './types.js'
 
 /** A frame of brain.v1, in either direction. */
 export interface Frame {
@@ -31,9 +31,9 @@ export interface Subscription {
   _place?: string
   _begun?: boolean
   _live?: boolean
-  _fails: number
   _store?: Store
   _session?: Session
+  _number?: number
   _timer?: Timer
 }
 
@@ -48,6 +48,8 @@ export interface Session {
   _subscriptions: Set<Subscription>
   _fails: number
   _state: Status
+  /** True if frames can be sent. */
+  _sends(): boolean
   _add(subscription: Subscription): void
   /** Give a subscription up, with its place as it is by now. */
   _drop(subscription: Subscription): void
@@ -56,7 +58,7 @@ export interface Session {
   /** Make sure that it is alive, or try again now. */
   _wake(): void
   _stop(): void
-  _call?(frame: Frame): Promise<Frame>
+  _call(frame: Frame): Promise<Frame>
 }
 
 export interface Transport {
@@ -66,25 +68,32 @@ export interface Transport {
 
 export type Open = (
   core: Core,
-  token: string | null | undefined,
+  token: Token,
   receive: (frame?: Frame) => void,
-  end: (code?: number, why?: string, advice?: string) => void,
+  end: (code?: number, why?: string) => void,
   subscription: Subscription,
 ) => Transport
 
 export interface Core {
   _url: string
   _options: BrainOptions
-  _token(): Promise<string | null | undefined>
+  /** Of names in storage, and of those that tabs share. */
+  _prefix: string
+  _main: Session
+  _token(): Promise<Token>
   _changed(): void
   _refuse(subscription: Subscription, error: Frame): void
   /** Go on with a subscription on a connection of its own. */
   _part(subscription: Subscription): void
   _opened(isMain: boolean): void
   _failed(isMain: boolean): void
-  _finish(status: Omit<Status, 'state'>): void
+  _finish(how: Omit<Status, 'state'>): void
+  _attach(topic: Topic, user: User, after?: string, isOwn?: boolean, rowsOnly?: boolean): readonly [Subscription, () => void]
+  /** Go on by this transport; without one, by the client's own. */
+  _go(open?: Open): void
 }
 
+export type Token = string | null | undefined
 export type Timer = ReturnType<typeof setTimeout>
 
 let ids = 0
@@ -99,4 +108,16 @@ export const guard = (call: () => void) => {
   }
 }
 
+export const json = JSON.stringify
+
+export const errorOf = ({ message, code, advice }: Frame) => new BrainError(message, code, advice)
+
 export const backoff = (fails: number) => Math.random() * Math.min(1e4, 250 * 2 ** fails)
+
+export const claims = (token: Token): Frame => {
+  try {
+    return JSON.parse(atob(token!.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')))
+  } catch {
+    return {}
+  }
+}

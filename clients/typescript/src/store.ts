@@ -1,4 +1,4 @@
-import type { Frame, Store } from './core.js'
+import { json, type Frame, type Store } from './core.js'
 import type { Json } from './types.js'
 
 export interface Entry {
@@ -8,56 +8,51 @@ export interface Entry {
 
 export interface Rows extends Store {
   _rows: Map<string, Entry>
-  _ready: boolean
+  _ready?: boolean
 }
 
 /** The rows of a subscription with a snapshot. Each transaction is applied as a whole. */
 export const createStore = (changed: () => void): Rows => {
+  /** The rows of a snapshot that is not complete. */
   let building: Map<string, Entry> | undefined = new Map()
   const pending = new Map<string, Frame[]>()
+  const present = () => building ?? store._rows
 
-  const put = (key: Json[], row: any) => {
-    const name = JSON.stringify(key)
-    const known = store._rows.get(name)
-    ;(building ?? store._rows).set(
-      name,
-      known && JSON.stringify(known.row) == JSON.stringify(row) ? known : { key, row },
-    )
-  }
-
-  const apply = ({ op, key, row, data }: Frame) => {
-    if (op == 'truncate') (building ?? store._rows).clear()
+  const apply = ({ op, key, row, data, channel }: Frame) => {
     // Presence has messages about users in place of rows.
-    else if (data?.userId && data.status != 'offline') put([data.userId], data)
-    else if (row) put(key, row)
-    else if (key || data?.userId) (building ?? store._rows).delete(JSON.stringify(key ?? [data.userId]))
+    if (op == 'message') {
+      if (channel != 'presence') return
+      key = [data.userId]
+      row = data.status != 'offline' && data
+    }
+    const name = json(key)
+    const known = store._rows.get(name)
+    if (op == 'truncate') present().clear()
+    else if (row) present().set(name, known && json(known.row) == json(row) ? known : { key, row })
+    else present().delete(name)
   }
 
   const store: Rows = {
     _rows: new Map(),
-    _ready: false,
     _take(frame) {
       const { op, txid, rows, last } = frame
+      const frames = pending.get(txid) ?? []
       if (op == 'reset') {
         building = new Map()
         pending.clear()
-      } else if (op == 'snapshot') {
-        for (const { key, row } of rows) put(key, row)
-      } else if (op == 'snapshot-end') {
-        if (building) store._rows = building
+      } else if (rows) rows.forEach(apply)
+      else if (op == 'snapshot-end') {
+        store._rows = present()
         building = undefined
         store._ready = true
-      } else if (txid) {
-        const frames = pending.get(txid) ?? []
-        if (op != 'commit') pending.set(txid, [...frames, frame])
-        if (op != 'commit' && !last) return
-        for (const one of pending.get(txid) ?? []) apply(one)
+      } else if (op == 'commit' || last) {
         pending.delete(txid)
-      } else return
+        frames.concat(frame).forEach(apply)
+      } else if (txid) pending.set(txid, frames.concat(frame))
       if (!building) changed()
     },
     _replay(user, cursor) {
-      user({ op: 'snapshot', rows: [...(building ?? store._rows).values()] })
+      user({ op: 'snapshot', rows: [...present().values()] })
       for (const frames of pending.values()) frames.forEach(user)
       if (!building) user({ op: 'snapshot-end', cursor })
     },

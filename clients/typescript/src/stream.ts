@@ -1,25 +1,27 @@
-import type { Open } from './core.js'
+import { json, type Open, type Token } from './core.js'
+
+/** Ask Brain over HTTP. An answer that is an error is thrown, with its status as `code`. */
+export const request = async (address: string, token: Token, options: RequestInit) => {
+  const response = await fetch(address, { ...options, headers: token ? { Authorization: 'Bearer ' + token } : {} })
+  if (response.ok) return response
+  const text = await response.text()
+  let message = text
+  try {
+    message = JSON.parse(text).error
+  } catch {
+    // Of a proxy.
+  }
+  throw { message, code: response.status }
+}
 
 /** One subscription as server-sent events, read by fetch, which can send a token. */
-export const openStream: Open = (core, token, receive, end, { _topic, _place }) => {
+export const openStream: Open = ({ _url }, token, receive, end, { _topic, _place }) => {
   const abort = new AbortController()
   const query = new URLSearchParams()
   for (const [name, value] of Object.entries({ ..._topic, numbers: 'string', after: _place }))
-    if (value) query.set(name, typeof value == 'object' ? JSON.stringify(value) : `${value}`)
+    if (value) query.set(name, typeof value == 'object' ? json(value) : `${value}`)
   const read = async () => {
-    const response = await fetch(`${core._url}/sse?${query}`, {
-      headers: token ? { Authorization: 'Bearer ' + token } : {},
-      cache: 'no-store',
-      signal: abort.signal,
-    })
-    if (!response.ok) {
-      const text = await response.text()
-      let why = text
-      try {
-        why = JSON.parse(text).error
-      } catch {}
-      return end(response.status, why)
-    }
+    const response = await request(`${_url}/sse?${query}`, token, { cache: 'no-store', signal: abort.signal })
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader()
     let rest = ''
     for (;;) {
@@ -32,6 +34,6 @@ export const openStream: Open = (core, token, receive, end, { _topic, _place }) 
       for (const line of lines) if (line.startsWith('data:')) receive(JSON.parse(line.slice(5)))
     }
   }
-  read().catch(error => end(0, error.message))
+  read().catch(({ code, message }) => end(+code || 0, message))
   return { _close: () => abort.abort() }
 }

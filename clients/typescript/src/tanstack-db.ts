@@ -24,14 +24,12 @@ export function brainCollectionOptions<Tables, C extends keyof Tables & string, 
   const sync: SyncConfig<Row, TKey>['sync'] = ({ begin, write, commit, markReady, markError }) => {
     const collection = brain.collection(channel, where && { where })
     let written = new Map<TKey, Row>()
-    const show = () => {
-      const { rows, ready, error } = collection.get()
-      if (error) return markError(error)
-      if (!ready) return
+    let shown: readonly unknown[] | undefined
+    const replace = (rows: readonly Row[]) => {
       const before = written
       written = new Map()
       begin()
-      for (const row of rows as readonly Row[]) {
+      for (const row of rows) {
         const key = config.getKey(row)
         const old = before.get(key)
         if (old !== row) write({ type: old ? 'update' : 'insert', value: row })
@@ -40,6 +38,13 @@ export function brainCollectionOptions<Tables, C extends keyof Tables & string, 
       }
       for (const key of before.keys()) write({ type: 'delete', key })
       commit()
+    }
+    const show = () => {
+      const { rows, ready, error } = collection.get()
+      if (error) return markError(error)
+      if (!ready) return
+      // The status may have changed alone.
+      if (rows !== shown) replace((shown = rows) as readonly Row[])
       markReady()
     }
     const unsubscribe = collection.subscribe(show)

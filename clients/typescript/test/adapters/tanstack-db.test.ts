@@ -39,6 +39,15 @@ test('a transaction arrives as one batch of its changes, and of no others', () =
   expect(changes.map((batch) => [...batch].sort())).toEqual([['delete 3', 'insert 4', 'update 2']])
 })
 
+test('a status that changes alone is no batch', () => {
+  const { changes, orders } = openOrders()
+  orders.show({ id: 1, status: 'open' })
+  changes.length = 0
+  orders.set({ ...orders.get(), status: { state: 'offline' } })
+
+  expect(changes).toEqual([])
+})
+
 test('a row is replaced: a column that is no longer there goes', () => {
   const { collection, orders } = openOrders()
   orders.show({ id: 1, status: 'open', note: 'x' } as Order)
