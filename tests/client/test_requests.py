@@ -125,3 +125,27 @@ async def test_what_needs_a_websocket_says_so_where_none_gets_through(
             await brain.until("1")
         with pytest.raises(NeedsWebSocket):
             await brain.set_presence("away")
+
+
+async def test_messages_are_published_by_http_where_no_websocket_gets_through(
+    shared_brain: RunningBrain, orders: asyncpg.Connection
+) -> None:
+    async with blocking_proxy(shared_brain.port) as proxy, Brain(proxy.url) as brain:
+        changes = brain.subscribe("news")
+        waiting = asyncio.create_task(next_of(changes))
+        await becomes(lambda: brain.status.state == "live")
+        txid = await brain.publish("news", "greeting", {"total": 1.5})
+        got = [await waiting]
+        while got[-1].op != "message":
+            got.append(await next_of(changes))
+    assert (got[-1].type, got[-1].data, got[-1].txid) == ("greeting", {"total": 1.5}, txid)
+
+
+async def test_a_message_that_is_refused_by_http_says_why(tmp_path: Path) -> None:
+    async with (
+        running_brain(tmp_path, "--ephemeral", BRAIN_JWT_SECRET=SECRET) as server,
+        Brain(server.http, transport="sse", token=token("ann")) as brain,
+    ):
+        with pytest.raises(Refused) as refused:
+            await brain.publish("news", "greeting")
+    assert refused.value.code == 403
