@@ -241,6 +241,8 @@ class Settings(BaseSettings):
 
 # How similar the name of a setting is to one that is meant: one letter of four may be wrong.
 NEAR = 0.75
+# Variables of `brain listen`, which a shell may have for that.
+OF_CLIENTS = ("BRAIN_URL", "BRAIN_TOKEN")
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
@@ -249,7 +251,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     lines = []
     for variable in sorted(environment):
         prefix, _, name = variable.upper().partition("_")
-        if prefix == "BRAIN" and name not in known:
+        if prefix == "BRAIN" and name not in known and variable not in OF_CLIENTS:
             near = get_close_matches(name, known, 1, NEAR)
             lines.append(
                 f"{variable} is no setting" + (f": is it BRAIN_{near[0]}?" if near else "")

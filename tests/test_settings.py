@@ -131,6 +131,8 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest_that_is_one() -
         "brain_workers": "1",
         "HOST": "x",
         "BRAINS": "x",
+        "BRAIN_URL": "of brain listen",
+        "BRAIN_TOKEN": "of brain listen",
     }
     assert unknown_variables(environment) == [
         "BRAIN_ALOWED_ORIGINS is no setting: is it BRAIN_ALLOWED_ORIGINS?",
@@ -156,7 +158,6 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest_that_is_one() -
         ("RATE", None),
         ("HOME", None),
         ("TEST", None),
-        ("URL", None),
         ("DEBUG", None),
         ("LOG_LEVEL", None),
         ("X", None),

@@ -25,6 +25,8 @@ class CursorFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._cursors: dict[str, str | None] = {}
+        self._unwritten: set[str] = set()
+        """The names of those that may not be on the disk."""
         self._lock_file: IO[bytes] | None = None
         self._writing = threading.Lock()
 
@@ -52,15 +54,14 @@ class CursorFile:
 
     async def store(self, name: str, cursor: str | None) -> None:
         """Return once it is on the disk; raises CursorFileError."""
-        if name in self._cursors and self._cursors[name] == cursor:
+        is_known = name in self._cursors and self._cursors[name] == cursor
+        if is_known and name not in self._unwritten:
             return
-        before = dict(self._cursors)
         self._cursors[name] = cursor
-        try:
-            await asyncio.to_thread(self._write)
-        except CursorFileError:
-            self._cursors = before
-            raise
+        # Until it is known to be on the disk: the write may fail, or be cancelled before it begins.
+        self._unwritten.add(name)
+        await asyncio.to_thread(self._write)
+        self._unwritten.discard(name)
 
     def _write(self) -> None:
         with self._writing:

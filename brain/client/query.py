@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic_core import to_jsonable_python
@@ -25,6 +26,8 @@ class Query:
     """The cursor to begin after, if there is none of an earlier run."""
     since: float | None = None
     """Begin with what happened in the last so many seconds, likewise."""
+    asked_at: float = field(default_factory=time.monotonic, compare=False, repr=False)
+    """The seconds count from here, however long it takes to connect."""
 
     def frame(self, place: str | None, *, is_first: bool) -> dict[str, Any]:
         """Return the keys of `subscribe`, to go on after a place, or to begin."""
@@ -36,7 +39,7 @@ class Query:
         if place is not None:
             frame["after"] = place
         elif is_first and self.since is not None:
-            frame["since"] = self.since
+            frame["since"] = self.since + time.monotonic() - self.asked_at
         return frame
 
     @property

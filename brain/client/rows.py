@@ -48,9 +48,13 @@ class Rows(Generic[Row]):
         self._adapter: TypeAdapter[Row] | None = None if model is None else TypeAdapter(model)
 
     @property
+    def are_of_a_model(self) -> bool:
+        return self._adapter is not None
+
+    @property
     def need_decimals(self) -> bool:
         """Return True if numbers have to be parsed as Decimals."""
-        return self._decimals or self._adapter is not None
+        return self._decimals or self.are_of_a_model
 
     def change(self, piece: Frame) -> Change[Row]:
         """Return a piece of a frame as a change; raises InvalidRow."""

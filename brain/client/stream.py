@@ -39,6 +39,8 @@ class Stream:
         self._decimals = decimals
         self._connection = Connection(query.name, self._subscribe, connector, board)
         self._is_resumed = False
+        self._has_been_live = False
+        """Before, a client that is cut has to begin where it began."""
 
     @property
     def is_closed(self) -> bool:
@@ -81,7 +83,7 @@ class Stream:
         self._connection.abandon()
 
     async def _subscribe(self) -> Opened:
-        frame = self.query.frame(self.place.cursor, is_first=not self.has_begun)
+        frame = self.query.frame(self.place.cursor, is_first=not self._has_been_live)
         self._is_resumed = "after" in frame or "since" in frame
         return await self._connector.subscribe(frame, decimals=self._decimals)
 
@@ -103,6 +105,7 @@ class Stream:
         self.place.move(frame, is_resumed=self._is_resumed)
         if frame.get("type") == "subscribed" or frame.get("op") in ("live", "reset"):
             if self.place.is_live:
+                self._has_been_live = True
                 self._connection.works()
             else:
                 self._connection.report(CATCHING_UP)

@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import random
 import sys
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -191,3 +193,30 @@ async def test_two_loops_cannot_share_a_cursor(tmp_path: Path) -> None:
         brain.subscribe("orders", name="others")
         await first.aclose()
         brain.subscribe("orders")
+
+
+async def test_a_cursor_whose_write_was_cancelled_before_it_began_is_written_by_the_next_call(
+    tmp_path: Path,
+) -> None:
+    loop, path = asyncio.get_running_loop(), tmp_path / "cursors"
+    busy, free = ThreadPoolExecutor(1), threading.Event()
+    loop.set_default_executor(busy)
+    cursors = CursorFile(path)
+    cursors.open()
+    try:
+        waiting = busy.submit(free.wait)
+        storing = asyncio.create_task(cursors.store("orders", "1.2.3"))
+        await asyncio.sleep(0)
+        storing.cancel()
+        await asyncio.wait((storing,))
+        free.set()
+        await asyncio.wrap_future(waiting)
+        assert not path.exists()
+
+        await cursors.store("orders", "1.2.3")
+        assert '"orders": "1.2.3"' in path.read_text()
+    finally:
+        free.set()
+        cursors.close()
+        loop.set_default_executor(ThreadPoolExecutor())
+        busy.shutdown()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -229,13 +231,25 @@ async def test_after_begins_behind_a_cursor_that_was_printed(
     assert keys([json.loads(line) for line in ended.stdout.splitlines()]) == [3]
 
 
+async def test_what_cannot_be_resumed_is_a_reset_and_then_the_rows_and_a_line_of_warning(
+    tmp_path: Path, server: RunningBrain, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(INSERT, 1, 1)
+    options = ("--after", "1.2.3", "--snapshot", "--until-live")
+    async with listening(tmp_path, server, "orders", *options) as client:
+        lines = await client.until("live")
+        assert [line["op"] for line in lines] == ["reset", "snapshot", "snapshot-end", "live"]
+        assert "1.2.3" in lines[0]["reason"]
+        assert await client.ended() == 0
+        assert client.stderr.startswith("brain: orders: what it has missed cannot be sent: ")
+
+
 async def test_several_channels_come_in_one_output(
     tmp_path: Path, server: RunningBrain, connection: asyncpg.Connection
 ) -> None:
     async with listening(tmp_path, server, "orders", "news", "--snapshot") as client:
-        while [line["channel"] for line in await client.until("live")][-1] is None:
-            pass
-        await client.until("live")
+        live = {(await client.until("live"))[-1]["channel"] for _ in range(2)}
+        assert live == {"orders", "news"}
         await connection.execute(INSERT, 1, 1)
         assert (await client.line())["channel"] == "orders"
         await connection.execute("INSERT INTO news VALUES (1)")
@@ -352,7 +366,7 @@ SECRET = "a secret of more than thirty-two bytes"
 
 
 def token(seconds: float, channels: list[str]) -> str:
-    claims = {"sub": "ann", "channels": channels, "exp": time.time() + seconds}
+    claims = {"sub": "ann", "channels": channels, "exp": int(time.time() + seconds)}
     return jwt.encode(claims, SECRET, "HS256")
 
 
@@ -379,7 +393,7 @@ async def test_a_token_decides_and_one_that_expires_closes_for_good_unless_a_fil
         assert refused.status == 3
         assert other["BRAIN_TOKEN"] not in refused.stderr
 
-        short = token(3, ["orders"])
+        short = token(6, ["orders"])
         file = tmp_path / "token"
         file.write_text(f"{short}\n")
         from_file = ("orders", "--snapshot", "--token-file", str(file))
@@ -389,7 +403,7 @@ async def test_a_token_decides_and_one_that_expires_closes_for_good_unless_a_fil
         ):
             await renewed.until("live")
             file.write_text(token(600, ["orders"]))
-            assert await fixed.ended() == 4
+            assert await fixed.ended() == 4, fixed.stderr
             assert fixed.stderr.count("brain: the token has expired") == 1
             await connection.execute(INSERT, 1, 1)
             assert keys(await renewed.lines(1)) == [1]
@@ -440,3 +454,37 @@ async def test_a_slow_reader_gets_everything(
         lines = await client.until("live")
         assert set(keys(lines)) == set(range(2, 3002))
         assert await client.ended() == 0
+
+
+async def test_a_signal_ends_it_while_nothing_reads_what_it_writes(
+    server: RunningBrain, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(
+        "INSERT INTO orders SELECT n, repeat('x', 1000), n FROM generate_series(1, 1000) n"
+    )
+    reading, writing = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "brain", "listen", "orders", "--snapshot", "--url", server.http),
+        stdout=writing,
+        stderr=asyncio.subprocess.PIPE,
+        env=clean_environment(),
+    )
+    os.close(writing)
+    try:
+        assert await asyncio.to_thread(os.read, reading, 1) == b"{"
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            _, stderr = await process.communicate()
+        assert (process.returncode, stderr) == (130, b"")
+    finally:
+        os.close(reading)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def test_the_command_line_imports_the_client_for_this_command_alone() -> None:
+    command = "import sys, brain.cli.main, brain.cli.listen; print(*sys.modules)"
+    modules = subprocess.check_output([sys.executable, "-c", command], text=True).split()
+    assert not [name for name in modules if name.partition(".")[0] in ("rich", "websockets")]
+    assert "brain.client" not in modules

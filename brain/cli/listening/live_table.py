@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from rich.console import Console
@@ -33,6 +33,7 @@ class LiveTable:
         self._notes: deque[str] = deque(maxlen=MOST_NOTES)
         self._status = Status("connecting")
         self._is_dirty = asyncio.Event()
+        self._drawing: asyncio.Task[None] | None = None
 
     async def show(self, change: Change[Any]) -> None:
         if change.op in ("message", "reset"):
@@ -45,21 +46,30 @@ class LiveTable:
         self._is_dirty.set()
 
     def when_closed(self, ended: asyncio.Future[None]) -> None:
-        """Do nothing: a terminal that is closed sends SIGHUP."""
+        """End `ended` if nothing can be drawn any more; a closed terminal sends SIGHUP as well."""
+
+        def fail(drawing: asyncio.Task[None]) -> None:
+            error = None if drawing.cancelled() else drawing.exception()
+            if error is not None and not ended.done():
+                ended.set_exception(error)
+
+        assert self._drawing is not None
+        self._drawing.add_done_callback(fail)
 
     @asynccontextmanager
     async def drawn(self) -> AsyncIterator[None]:
         """Draw on a screen of its own, and leave the last table on the usual one."""
-        with Live(console=self._console, screen=True, auto_refresh=False) as live:
-            on_resize(self._is_dirty.set)
-            drawing = asyncio.create_task(self._draw(live))
-            try:
-                yield
-            finally:
-                drawing.cancel()
-                with suppress(asyncio.CancelledError):
-                    await drawing
-        self._console.print(self._view(is_final=True))
+        try:
+            with Live(console=self._console, screen=True, auto_refresh=False) as live:
+                on_resize(self._is_dirty.set)
+                self._drawing = asyncio.create_task(self._draw(live))
+                try:
+                    yield
+                finally:
+                    self._drawing.cancel()
+                    await asyncio.wait((self._drawing,))
+        finally:
+            self._console.print(self._view(is_final=True))
 
     async def _draw(self, live: Live) -> None:
         while True:

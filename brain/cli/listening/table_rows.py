@@ -32,7 +32,8 @@ class TableRow:
 
     def fades_until(self) -> float:
         moments = [self.came_at, self.gone_at, *self.changed_at.values()]
-        return max((each for each in moments if each is not None), default=0.0) + FADE_SECONDS
+        latest = max((each for each in moments if each is not None), default=float("-inf"))
+        return latest + FADE_SECONDS
 
 
 class TableRows:
