@@ -17,9 +17,8 @@ from brain.client.link import Frame
 from brain.client.place import Place
 from brain.client.query import Query
 from brain.client.subscription import Subscription
-from tests.faults.client_battery import surroundings
+from tests.faults.client_battery import programs, surroundings
 from tests.faults.client_battery.bundle import Edit, bundle
-from tests.faults.client_battery.programs import PythonProgram
 from tests.faults.client_battery.scenes import Failure, Players, Screen, play
 from tests.faults.client_battery.surroundings import Server
 from tests.faults.test_client_battery import (
@@ -60,47 +59,38 @@ PAGE_MUTANTS = {
     "ignores reset": PageMutant(
         "retention-passed", [Edit("store.ts", "if (op == 'reset') {", "if (op == 'never') {")]
     ),
-    "shows the rows of a snapshot one by one": PageMutant(
+    "shows a part of a snapshot": PageMutant(
         "retention-passed",
-        [
-            Edit(
-                "store.ts",
-                "if (!building) changed()",
-                "if (building) store._rows = building\nchanged()",
-            )
-        ],
+        [Edit("store.ts", "if (!building)", "if (building) store._rows = building\n;")],
     ),
     "never resumes": PageMutant(
-        "killed", [Edit("session.ts", "after: subscription._place }", "}")]
+        "killed", [Edit("session.ts", "numbers: 'string', after: _place", "numbers: 'string'")]
     ),
     "resumes from where it began": PageMutant(
         "killed",
         [
-            Edit(
-                "session.ts",
-                "else if (at) {\n",
-                "else if (at && !(subscription._live && op != 'live')) {\n",
-            )
+            Edit("session.ts", "subscription._place = at", "subscription._place ??= at"),
+            Edit("session.ts", "_place = session._place", "_place ??= session._place"),
         ],
     ),
     "does not keep transactions together": PageMutant(
-        "mounted-again", [Edit("store.ts", "if (op != 'commit' && !last) return\n", "")]
+        "mounted-again", [Edit("store.ts", "if (op == 'commit' || last) {", "if (txid) {")]
     ),
-    "does not fall back to event streams": PageMutant(
-        "blocked", [Edit("brain.ts", "else if (++failures < 2) return", "else return")]
+    "knows no event streams": PageMutant(
+        "blocked", [Edit("brain.ts", "if (++failures < 2) return", "return")]
     ),
     "does not notice a dead link": PageMutant(
-        "asleep", [Edit("session.ts", "alive(45e3, check)", "clearTimeout(watch)")]
+        "asleep", [Edit("session.ts", "expect(45e3, check)", "clearTimeout(watch)")]
     ),
-    "asks for a token once": PageMutant(
+    "does not connect when the device is online again": PageMutant(
+        "offline", [Edit("brain.ts", "session._wake()", "session")]
+    ),
+    "keeps its token": PageMutant(
         "expiring",
-        [
-            Edit(
-                "brain.ts",
-                "return typeof token == 'function' ? token() : token",
-                "return ((options as any).kept ??= typeof token == 'function' ? await token() : token)",
-            )
-        ],
+        [Edit("brain.ts", "const now = typeof", "const now = (options as any).kept ??= typeof")],
+    ),
+    "does not follow another leading tab": PageMutant(
+        "leading-tab-closed", [Edit("tabs.ts", "leads now' })\n    core._go()", "leads now' })")]
     ),
 }
 
@@ -184,14 +174,14 @@ def forgets_cursors(patch: pytest.MonkeyPatch) -> None:
 
 def knows_no_streams(patch: pytest.MonkeyPatch) -> None:
     make = partial(Brain, transport="websocket")
-    patch.setattr(PythonProgram, "client", staticmethod(make))
+    patch.setattr(programs, "Brain", make)
 
 
 def keeps_its_token(patch: pytest.MonkeyPatch) -> None:
     def make(url: str, *, token: Callable[[], str], **options: Any) -> Brain:
         return Brain(url, token=token(), **options)
 
-    patch.setattr(PythonProgram, "client", staticmethod(make))
+    patch.setattr(programs, "Brain", make)
 
 
 PROGRAM_MUTANTS: dict[str, tuple[str, Patch]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 from playwright.async_api import Browser, BrowserContext
@@ -276,7 +277,8 @@ async def play_page(scene: PageScene, around: Surroundings, browser: Browser, sc
     try:
         if scene.has_clock:
             await context.clock.install()
-        await context.expose_function("token", lambda: next_token(around))
+        chance = Random(around.chance.random())
+        await context.expose_function("token", lambda: next_token(chance))
         with page_server() as origin:
             showing = Showing(around, context, origin, script, scene.options, has_token)
             await showing.open_page()
@@ -286,9 +288,9 @@ async def play_page(scene: PageScene, around: Surroundings, browser: Browser, sc
         await context.close()
 
 
-def next_token(around: Surroundings) -> str:
+def next_token(chance: Random) -> str:
     """Return a token for a second or two, or one that has expired; or raise."""
-    what = around.chance.random()
+    what = chance.random()
     if what < 0.1:
         raise ConnectionError("there is no token at the moment")
-    return token(-1 if what < 0.2 else around.chance.choice([1, 1.5, 2]))
+    return token(-1 if what < 0.2 else chance.choice([1, 1.5, 2]))

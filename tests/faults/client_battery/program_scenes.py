@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from random import Random
 
 from brain.client import connection
 from tests.faults.client_battery.gate import Upgrades
@@ -256,7 +257,7 @@ async def play_program(
         request.token_file.write_text(token(2))
     if scene.is_blocked:
         around.gate.upgrades = chance.choice([Upgrades.FORBID, Upgrades.CUT])
-    course = Course(around, request, make(request, chance))
+    course = Course(around, request, make(request, Random(chance.random())))
     with quick_watchdog():
         try:
             since = await course.begins()

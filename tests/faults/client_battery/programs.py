@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Protocol
 
 from brain.client import Brain
 from tests.end_to_end.brain import clean_environment
@@ -66,7 +64,6 @@ class PythonProgram:
 
     request: Request
     chance: Random
-    client: Callable[..., Any] = Brain
     receipts: Receipts = field(default_factory=Receipts)
     _task: asyncio.Task[None] | None = None
 
@@ -77,12 +74,12 @@ class PythonProgram:
         task = self._task
         if task is not None:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            # `problem` tells what it raised.
+            await asyncio.wait([task])
             self._task = None
 
     def problem(self) -> str | None:
-        if self._task is None or not self._task.done():
+        if self._task is None or not self._task.done() or self._task.cancelled():
             return None
         return repr(self._task.exception())
 
@@ -90,7 +87,7 @@ class PythonProgram:
         request = self.request
         where = {"status": IS_OPEN} if request.is_of_open_orders else None
         token = None if request.token_file is None else request.token_file.read_text
-        async with self.client(request.url, token=token, cursor_file=request.cursor_file) as brain:
+        async with Brain(request.url, token=token, cursor_file=request.cursor_file) as brain:
             async for change in brain.subscribe(
                 "orders", snapshot=request.has_snapshot, where=where
             ):

@@ -36,12 +36,17 @@ class Segment:
     has_snapshot: bool = False
     is_in_snapshot: bool = False
 
+    @property
+    def is_complete(self) -> bool:
+        """True if the rows of a snapshot are all there."""
+        return self.has_snapshot and not self.is_in_snapshot
+
     def add(self, receipt: Receipt) -> None:
         self.receipts.setdefault(receipt.id, []).append(receipt)
 
     def truncate(self, txid: str) -> None:
         self.truncates.add(txid)
-        if self.has_snapshot and not self.is_in_snapshot:
+        if self.is_complete:
             self.truncates_of_all.add(txid)
         for id, receipts in self.receipts.items():
             if receipts[-1].order is not None:
@@ -90,8 +95,7 @@ class Receipts:
                 self.resets += 1
                 self.segments.append(Segment())
             case "snapshot":
-                if segment.has_snapshot and not segment.is_in_snapshot:
-                    self.unannounced += 1
+                self.unannounced += segment.is_complete
                 segment.has_snapshot = segment.is_in_snapshot = True
                 segment.add(Receipt(change["key"][0], order_of(change["row"]), None))
             case "snapshot-end":

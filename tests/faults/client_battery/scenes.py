@@ -39,8 +39,6 @@ class Players:
     """For the logs."""
     screen: Screen | None = None
     """None if no page is shown."""
-    program: Callable[..., Program] | None = None
-    """Instead of the one of a scene's name."""
 
 
 async def play(name: str, seed: int, players: Players) -> None:
@@ -57,8 +55,7 @@ async def play(name: str, seed: int, players: Players) -> None:
                 screen = players.screen
                 await play_page(PAGE_SCENES[what], around, screen.browser, screen.script)
             else:
-                make = players.program or PROGRAMS[who]
-                await play_program(PROGRAM_SCENES[what], around, make)
+                await play_program(PROGRAM_SCENES[what], around, PROGRAMS[who])
     except* SceneFailed as group:
         reasons = "\n".join(str(error) for error in leaves(group))
         raise Failure(f"{name}, seed {seed}: {reasons}\n(logs in {folder})") from None
