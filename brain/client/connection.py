@@ -109,7 +109,8 @@ class Connection:
         tokens = self._connector.tokens
         if tokens.is_fixed:
             return token_expired() if tokens.has_expired else refused
-        if self._has_asked_again:
+        # A callable may return a token of the past for a while: the next attempt asks it again.
+        if self._has_asked_again and not tokens.has_expired:
             return refused
         self._has_asked_again = True
         return LinkLost(refused.message, advice=refused.advice)
