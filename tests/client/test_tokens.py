@@ -148,7 +148,7 @@ async def test_a_callable_that_fails_is_asked_again(
 async def test_a_callable_may_return_a_token_of_the_past_for_a_while(
     server: RunningBrain, orders: asyncpg.Connection
 ) -> None:
-    issued = [token(-5)] * 4 + [token(60)]
+    issued = [token(-600)] * 4 + [token(60)]
     async with Brain(server.http, token=lambda: issued.pop(0)) as brain:
         changes = brain.subscribe("orders", snapshot=True)
         assert [change.op for change in await up_to(changes, "live")] == ["snapshot-end", "live"]
