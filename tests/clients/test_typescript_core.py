@@ -97,6 +97,85 @@ async def test_a_client_whose_brain_is_killed_goes_on_where_it_was(
     assert keys(program, "each") == [("insert", 1), ("insert", 2), ("delete", 1), ("insert", 3)]
 
 
+async def test_a_client_publishes_sets_its_presence_and_waits_for_a_transaction(
+    shared_brain: RunningBrain, orders: asyncpg.Connection, program: TypeScriptProgram
+) -> None:
+    program.command("token", "ann")
+    program.command("create", shared_brain.http, {"transport": "websocket"})
+    program.command("collection", "all", "orders", {})
+    program.command("subscribe", "news", "news", {})
+    await program.is_live()
+    async with orders.transaction():
+        await orders.execute("INSERT INTO orders VALUES (1, 'new', 1)")
+        txid = await orders.fetchval("SELECT pg_current_xact_id()::text")
+    program.command("until", txid)
+    await program.comes_to(lambda: program.answers("until"))
+    assert program.answers("until") == [{"done": "until", "answer": None}]
+    assert [one["id"] for one in program.named("all")[-1]["rows"]] == [1]
+    program.command("publish", "news", "greeting", {"text": "hello"})
+    await program.comes_to(lambda: program.changes("news") and program.answers("publish"))
+    (change,) = program.changes("news")
+    assert (change["op"], change["type"], change["data"]) == ("message", "greeting", {"text": "hello"})
+    assert program.answers("publish")[0]["answer"]["txid"] == change["txid"]
+    program.command("set", "away")
+    await program.comes_to(lambda: program.answers("set") == [{"done": "set", "answer": None}])
+
+
+async def test_a_subscription_that_is_refused_harms_no_other(
+    shared_brain: RunningBrain, orders: asyncpg.Connection, program: TypeScriptProgram
+) -> None:
+    for transport in TRANSPORTS:
+        program.command("create", shared_brain.http, {"transport": transport})
+        program.command("subscribe", f"{transport}-bad", "orders", {"where": {"nothing": 1}})
+        program.command("collection", f"{transport}-good", "orders", {})
+        await program.shows(f"{transport}-good", await rows(orders))
+        await program.comes_to(lambda name=f"{transport}-bad": program.named(name))  # type: ignore[misc]
+        (refused,) = program.named(f"{transport}-bad")
+        assert "nothing" in refused["error"]["message"]
+        await orders.execute("INSERT INTO orders SELECT count(*), 'new', 1 FROM orders")
+        await program.shows(f"{transport}-good", await rows(orders))
+        program.command("close")
+
+
+async def test_an_iterator_goes_on_after_the_last_change_that_was_handled(
+    shared_brain: RunningBrain, orders: asyncpg.Connection, program: TypeScriptProgram
+) -> None:
+    program.command("create", shared_brain.http, {})
+    program.command("changes", "first", "orders", {"name": "worker"}, 3)
+    await program.is_live()
+    for id in (1, 2, 3, 4):
+        await orders.execute("INSERT INTO orders VALUES ($1, 'new', 1)", id)
+    await program.comes_to(lambda: program.answers("changes"))
+    assert [key for _, key in keys(program, "first")] == [1, 2, 3]
+    # The third was not asked beyond: at least once.
+    program.command("changes", "second", "orders", {"name": "worker"}, 2)
+    await program.comes_to(lambda: len(program.answers("changes")) == 2)
+    assert [key for _, key in keys(program, "second")] == [3, 4]
+
+
+async def test_equal_subscriptions_to_a_channel_each_get_everything(
+    shared_brain: RunningBrain, orders: asyncpg.Connection, program: TypeScriptProgram
+) -> None:
+    await orders.execute("INSERT INTO orders VALUES (1, 'new', 1)")
+    program.command("create", shared_brain.http, {"transport": "websocket"})
+    program.command("subscribe", "plain", "orders", {})
+    program.command("collection", "all", "orders", {})
+    program.command("subscribe", "rows", "orders", {"snapshot": True})
+    program.command("subscribe", "named", "orders", {"name": "worker"})
+    program.command("subscribe", "equal", "orders", {"where": {"id": {"gt": 0}}})
+    program.command("subscribe", "alike", "orders", {"where": {"and": [{"id": {"gt": 0}}]}})
+    await program.shows("all", await rows(orders))
+    await program.is_live()
+    await orders.execute("INSERT INTO orders VALUES (2, 'new', 2)")
+    await orders.execute("INSERT INTO orders VALUES (3, 'new', 2)")
+    await program.shows("all", await rows(orders))
+    for name in ("plain", "named", "equal", "alike"):
+        await program.comes_to(lambda name=name: len(keys(program, name)) >= 2)  # type: ignore[misc]
+        assert keys(program, name) == [("insert", 2), ("insert", 3)], name
+    await program.comes_to(lambda: len(keys(program, "rows")) >= 3)
+    assert keys(program, "rows") == [("snapshot", 1), ("insert", 2), ("insert", 3)]
+
+
 def keys(program: TypeScriptProgram, name: str) -> list[tuple[str, int]]:
     """Return what has happened to which row."""
     return [(one["op"], one["key"][0]) for one in program.changes(name) if "key" in one]

@@ -2,15 +2,15 @@ import { iterate } from './changes.js'
 import { createCollection, keyOf, type OwnCollection } from './collection.js'
 import { openWebSocket } from './connection.js'
 import {
-  claims, errorOf, guard, json, nextId,
-  type Core, type Frame, type Open, type Session, type Subscription,
+  errorOf, guard, json, nextId, optional,
+  type Core, type Frame, type Open, type Subscription,
 } from './core.js'
 import { createPresence } from './presence.js'
 import { createSession } from './session.js'
 import { createStore, type Rows } from './store.js'
 import { openStream, request } from './stream.js'
-import { joinTabs, type Tabs } from './tabs.js'
-import { BrainError, type Brain, type BrainOptions, type Change, type Status } from './types.js'
+import type { Tabs } from './tabs.js'
+import type { Brain, BrainOptions, Change, Status } from './types.js'
 
 const IDLE: Status = { state: 'offline', why: 'nothing is subscribed' }
 /** The worst of the subscriptions is that of the client. */
@@ -33,31 +33,21 @@ export const createBrain = <Tables = Record<string, any>>(
   let status = IDLE
   let failures = 0
   let isProbed = false
-  let group: string | undefined
   let tabs: Tabs | undefined
 
-  const recall = (name: string) => {
-    try {
-      return storage?.getItem(name) ?? undefined
-    } catch {
-      return
-    }
-  }
-  const remember = (name: string, value: string) => {
-    try {
-      storage?.setItem(name, value)
-    } catch {
-      // Full, or forbidden.
-    }
-  }
+  // It may be full, or forbidden.
+  const recall = (name: string) => optional(() => storage?.getItem(name)) ?? undefined
+  const remember = (name: string, value: string) => optional(() => storage?.setItem(name, value))
 
   const isAuto = transport == 'auto' && !!globalThis.WebSocket
   /** Without it, the main session is used. */
   let own: Open | undefined =
     (isAuto ? +recall(prefix)! > Date.now() : transport != 'websocket') ? openStream : undefined
-  const follow: Open = (...given) => tabs!._open(...given)
-  const hasTabs = options.tabs && globalThis.navigator?.locks && globalThis.BroadcastChannel
-  let open = hasTabs ? follow : own
+  const follow: Open = (_, __, receive, ___, { _id, _topic, _place, _rowsOnly }) => {
+    const { send, close } = tabs!.open(_id, { ..._topic, after: _rowsOnly ? undefined : _place }, receive)
+    return { _send: send, _close: close }
+  }
+  let open = options.tabs ? follow : own
 
   const changed = () => {
     const states = [...subscriptions].map(({ _session, _live }): Status => {
@@ -70,7 +60,7 @@ export const createBrain = <Tables = Record<string, any>>(
       (globalThis.navigator?.onLine === false ? { state: 'offline', why: 'the device is offline' } : (states[0] ?? IDLE))
     if (json(next) == json(status)) return
     status = next
-    tabs?._tell(next)
+    tabs?.tell(next)
     for (const listener of listeners) guard(() => listener(next))
     for (const collection of collections.values()) collection._changed()
   }
@@ -95,33 +85,22 @@ export const createBrain = <Tables = Record<string, any>>(
     changed()
   }
 
-  const leave = () => {
-    tabs?._leave()
-    tabs = group = undefined
-  }
+  const refuse = (subscription: Subscription) =>
+    core._refuse(subscription, { code: 'closed', message: closed!.why, ...closed })
 
   const core: Core = {
     _url: url,
     _options: options,
-    _prefix: prefix,
-    _main: undefined as unknown as Session,
     _changed: changed,
     async _token() {
       const now = typeof token == 'function' ? await token() : token
-      if (hasTabs && !closed) {
-        // Tabs of different users never join.
-        const next = `${prefix}:${now ? (claims(now).sub ?? now) : ''}`
-        if (next != group) {
-          leave()
-          tabs = joinTabs(core, (group = next))
-          if (open != follow) core._go(follow)
-        }
-      }
+      await loading
+      tabs?.join(now)
       return now
     },
     _refuse(subscription, error) {
       remove(subscription)
-      for (const user of subscription._users) user({ ...error, type: 'error', op: undefined })
+      for (const user of subscription._users) user({ ...error, type: 'error' })
     },
     _part: subscription => move(subscription, true),
     _opened(isMain) {
@@ -153,11 +132,11 @@ export const createBrain = <Tables = Record<string, any>>(
       core._go()
     },
     _finish(how) {
-      leave()
+      tabs?.leave()
       events.abort()
       main._stop()
       closed = { state: 'closed', ...how }
-      for (const one of subscriptions) core._refuse(one, { code: 'closed', message: how.why, ...how })
+      subscriptions.forEach(refuse)
       changed()
     },
     _go(next = own) {
@@ -186,7 +165,7 @@ export const createBrain = <Tables = Record<string, any>>(
           _users: new Set([user]), _place: after,
         }
         if (topic.snapshot) used._store = createStore(() => collections.get(name)?._changed())
-        if (closed) core._refuse(used, { code: 'closed', message: closed.why, ...closed })
+        if (closed) refuse(used)
         else {
           subscriptions.add(used)
           assign(used)
@@ -203,7 +182,7 @@ export const createBrain = <Tables = Record<string, any>>(
       ]
     },
   }
-  const main = (core._main = createSession(core, openWebSocket, true))
+  const main = createSession(core, openWebSocket, true)
 
   const listen = (
     channel: string,
@@ -216,8 +195,9 @@ export const createBrain = <Tables = Record<string, any>>(
     const parts = new Set<string>()
     const after = (place && recall(place)) ?? from
     const user = (frame: Frame) => {
-      const { type, op, txid, rows, cursor, last } = frame
-      if (type == 'error') return guard(() => fail?.(errorOf(frame)))
+      const { rows, sub, ...change } = frame
+      const { type, op, txid, cursor, last } = change
+      if (type == 'error' && !op) guard(() => fail?.(errorOf(frame)))
       if (!op) return
       if (op == 'reset') parts.clear()
       if (txid) last || op == 'commit' ? parts.delete(txid) : parts.add(txid)
@@ -225,7 +205,7 @@ export const createBrain = <Tables = Record<string, any>>(
       const done = () => isPlace && remember(place, cursor)
       if (op == 'commit') take(undefined, done)
       else if (snapshot || !op.startsWith('snap'))
-        for (const row of rows ?? [{}]) take({ channel, ...frame, rows: undefined, ...row }, done)
+        for (const row of rows ?? [{}]) take({ channel, ...change, ...row }, done)
     }
     return core._attach({ channel, key: keyOf(key), where, snapshot, limit }, user, after, !!(name || from))[1]
   }
@@ -256,21 +236,32 @@ export const createBrain = <Tables = Record<string, any>>(
   const call = (frame: Frame): Promise<any> =>
     ([...subscriptions].find(({ _session }) => _session!._sends())?._session ?? main)._call(frame)
 
-  if (!options.tabs || hasTabs)
-    for (const type of ['online', 'offline', 'pageshow', 'pagehide', 'visibilitychange', 'freeze', 'resume'])
-      globalThis.addEventListener?.(
-        type,
-        (event: any) => {
-          if (tabs && (type == 'freeze' || (type == 'pagehide' && event.persisted))) {
-            // Another tab leads meanwhile.
-            leave()
-            core._go(follow)
-          } else if (!/hide|off/.test(type) && !globalThis.document?.hidden)
-            for (const session of new Set([...subscriptions].map(one => one._session!))) session._wake()
-          changed()
-        },
-        { capture: true, signal: events.signal },
-      )
+  const loadTabs = async () => {
+    const { createTabs } = await import('./tabs.js')
+    tabs = createTabs(
+      {
+        attach: (topic, user, after) => core._attach(topic, user, after, !!after)[1],
+        call,
+        lead: () => core._go(),
+        follow: () => core._go(follow),
+      },
+      prefix,
+      status,
+    )
+  }
+  // Where they cannot share, each connects.
+  const loading = options.tabs && loadTabs().catch(() => core._go())
+
+  for (const type of ['online', 'offline', 'pageshow', 'visibilitychange'])
+    globalThis.addEventListener?.(
+      type,
+      () => {
+        if (!globalThis.document?.hidden)
+          for (const session of new Set([...subscriptions].map(one => one._session!))) session._wake()
+        changed()
+      },
+      { capture: true, signal: events.signal },
+    )
 
   return {
     subscribe(channels: string | readonly string[], listener: (change: Change<any>) => void, options?: Frame) {
@@ -289,12 +280,8 @@ export const createBrain = <Tables = Record<string, any>>(
     presence: () => createPresence(collection('presence'), async status => void (await call({ type: 'presence', status }))),
     async publish(channel: string, type: string, data: any = null, { to }: { to?: string } = {}) {
       if (main._sends()) return main._call({ type: 'publish', channel, message_type: type, data, to })
-      try {
-        const body = json({ channel, type, data, to })
-        return await (await request(url + '/api/brain/publish', await core._token(), { method: 'POST', body })).json()
-      } catch (error: any) {
-        throw new BrainError(error.message, error.code || 'unavailable')
-      }
+      const body = json({ channel, type, data, to })
+      return (await request(url + '/api/brain/publish', await core._token(), { method: 'POST', body })).json()
     },
     until: async (txid: string) => void (await call({ type: 'until', txid })),
     onStatus(listener: (status: Status) => void) {

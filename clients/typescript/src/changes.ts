@@ -1,46 +1,35 @@
 import type { BrainError, Change } from './types.js'
 
+type Entry<Row> = [change: Change<Row> | undefined, done: () => void]
+
 /** Iterate over what `listen` brings; each change is done once the next one is asked for. */
 export const iterate = <Row>(
-  listen: (
-    take: (change: Change<Row> | undefined, done: () => void) => void,
-    onError: (error: BrainError) => void,
-  ) => () => void,
+  listen: (take: (...entry: Entry<Row>) => void, onError: (error: BrainError) => void) => () => void,
 ): AsyncIterableIterator<Change<Row>> => {
-  const queue: [Change<Row> | undefined, () => void][] = []
-  let wake: (() => void) | undefined
-  let error: BrainError | undefined
-  let isEnded = false
-  const off = listen(
-    (...change) => {
-      queue.push(change)
-      wake?.()
+  let off: () => void
+  let handled: (() => void) | undefined
+  const reader = new ReadableStream<Entry<Row>>({
+    start(queue) {
+      off = listen(
+        (...entry) => queue.enqueue(entry),
+        error => (error.code == 'closed' ? queue.close() : queue.error(error)),
+      )
     },
-    why => {
-      error = why
-      wake?.()
-    },
-  )
-  const iterator = (async function* () {
-    for (;;) {
-      const next = queue.shift()
-      if (isEnded) return
-      if (next) {
-        if (next[0]) yield next[0]
-        next[1]()
-      } else if (error) {
-        if (error.code == 'closed') return
-        throw error
-      } else await new Promise<void>(resolve => (wake = resolve))
-    }
-  })()
+    cancel: () => off(),
+  }).getReader()
   return {
-    next: () => iterator.next(),
-    return() {
-      off()
-      isEnded = true
-      wake?.()
-      return iterator.return()
+    async next() {
+      for (;;) {
+        handled?.()
+        const { value, done } = await reader.read()
+        if (done) return { value: undefined, done }
+        handled = value[1]
+        if (value[0]) return { value: value[0] }
+      }
+    },
+    async return() {
+      await reader.cancel()
+      return { value: undefined, done: true }
     },
     [Symbol.asyncIterator]() {
       return this

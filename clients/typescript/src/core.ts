@@ -77,9 +77,6 @@ export type Open = (
 export interface Core {
   _url: string
   _options: BrainOptions
-  /** Of names in storage, and of those that tabs share. */
-  _prefix: string
-  _main: Session
   _token(): Promise<Token>
   _changed(): void
   _refuse(subscription: Subscription, error: Frame): void
@@ -114,10 +111,15 @@ export const errorOf = ({ message, code, advice }: Frame) => new BrainError(mess
 
 export const backoff = (fails: number) => Math.random() * Math.min(1e4, 250 * 2 ** fails)
 
-export const claims = (token: Token): Frame => {
+/** Return what `call` does; undefined if it throws. */
+export const optional = <Value>(call: () => Value) => {
   try {
-    return JSON.parse(atob(token!.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')))
+    return call()
   } catch {
-    return {}
+    return
   }
 }
+
+/** The claims of a token, if it is a JWT. */
+export const claims = (token: Token): Frame =>
+  optional(() => JSON.parse(atob(token!.split('.')[1]!.replace(/-/g, '+').replace(/_/g, '/')))) ?? {}

@@ -4,8 +4,8 @@ import {
 } from './core.js'
 import { BrainError, type Status } from './types.js'
 
-const LOST = 'the connection was lost'
-const SILENT = 'the server does not answer'
+const LOST = 'connection lost'
+const SILENT = 'no answer'
 
 /** A connection with the subscriptions that use it; only the main one may have several. */
 export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0): Session => {
@@ -42,9 +42,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
 
   const stop = () => {
     attempt++
-    clearTimeout(timer)
-    clearTimeout(watch)
-    clearTimeout(renewal)
+    for (const one of [timer, watch, renewal]) clearTimeout(one)
     isOpen = false
     transport?._close()
     timer = transport = undefined
@@ -59,15 +57,14 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     const [first] = subscriptions
     stop()
     let delay = backoff(session._fails++)
-    if (code == 401 || code == 4401) {
-      if (typeof core._options.token != 'function')
-        return core._finish({ why, advice: 'Give createBrain a function that returns a new token.', code })
+    const isToken = code == 401 || code == 4401
+    if (isToken && typeof core._options.token == 'function') {
       if (token != refused) delay = 0
       refused = token
     } else if (!isMain && (code == 400 || code == 403 || (code >= 4500 && code != 4503)))
       return core._refuse(first!, { code, message: why })
-    else if (code >= 4500)
-      return core._finish({ why, advice: 'Change the token or what is asked for, and create another client.', code })
+    else if (isToken || code >= 4500)
+      return core._finish({ why, advice: 'Create a client with a valid token, best by a function.', code })
     else if (!wasOpen && isTransport) core._failed(isMain)
     // Too many connections or messages, or a server that is not ready yet.
     if ([429, 503, 1013, 4029].includes(code)) delay += 2e3
@@ -114,8 +111,11 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
       if (!former) send({ type: 'unsubscribe', id: nextId(), sub })
       return
     }
-    // Filters that mean the same have one number.
-    if (former && former != subscription) core._part(former)
+    // Filters that mean the same have one number, which is that of the latest.
+    if (former && former != subscription) {
+      freeze(former)
+      core._part(former)
+    }
     numbers.delete(replaces)
     numbers.set((subscription._number = sub), subscription)
     if (!replaces) {
@@ -181,7 +181,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     } else if (type == 'error') failed(find(id), frame)
     else if (type == 'unsubscribed' && subscription) {
       freeze(subscription)
-      if (frame.code == 'not_allowed') failed(subscription, { message: 'not allowed any more', ...frame })
+      if (frame.code == 'not_allowed') failed(subscription, { message: 'not allowed', ...frame })
     }
     // What is for no one subscription is a place for all that have caught up.
     if (at && !sub && type != 'hello' && type != 'subscribed') {
@@ -192,29 +192,23 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
   }
 
   const renew = () => {
-    clearTimeout(renewal)
     const left = claims(token).exp * 1e3 - Date.now()
     if (isMain && left > 0)
       renewal = setTimeout(async () => {
         const now = attempt
-        try {
-          const next = await core._token()
-          if (now != attempt) return
-          if (next && next != token) {
-            token = next
-            session._call({ type: 'auth', token }).catch(error => end(0, error.message))
-          }
-          if (left > 2 ** 31) renew()
-        } catch (error) {
-          // It is asked for again when the server ends the connection.
-        }
+        // One that cannot be had is asked for again.
+        const next = await core._token().catch(() => token)
+        if (now != attempt) return
+        if (next && next != token)
+          session._call({ type: 'auth', token: (token = next) }).catch(error => now == attempt && end(0, error.message))
+        renew()
       }, Math.min(left - Math.min(3e4, left / 10), 2 ** 31 - 1))
   }
 
   const session: Session = {
     _subscriptions: subscriptions,
     _fails: fails,
-    _state: { state: 'offline' },
+    _state: { state: 'connecting' },
     _sends: () => isOpen && !!transport?._send,
     _place: ({ _live, _place }) =>
       // Another subscription's frame of the same change may have come, and this one's not.
@@ -260,7 +254,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     _call: frame =>
       new Promise((resolve, reject) => {
         if (!session._sends())
-          return reject(new BrainError('there is no open WebSocket', 'unavailable', 'Try again once the status is live.'))
+          return reject(new BrainError('not connected by WebSocket', 'unavailable', 'Wait until a WebSocket is live.'))
         const id = nextId()
         calls.set(id, [resolve, reject])
         send({ ...frame, id })

@@ -1,17 +1,13 @@
-import { json, type Open, type Token } from './core.js'
+import { json, optional, type Open, type Token } from './core.js'
+import { BrainError } from './types.js'
 
-/** Ask Brain over HTTP. An answer that is an error is thrown, with its status as `code`. */
+/** Ask Brain over HTTP. An answer that is an error is thrown. */
 export const request = async (address: string, token: Token, options: RequestInit) => {
   const response = await fetch(address, { ...options, headers: token ? { Authorization: 'Bearer ' + token } : {} })
   if (response.ok) return response
   const text = await response.text()
-  let message = text
-  try {
-    message = JSON.parse(text).error
-  } catch {
-    // Of a proxy.
-  }
-  throw { message, code: response.status }
+  // That of a proxy is no JSON.
+  throw new BrainError(optional(() => JSON.parse(text).error) ?? text, response.status)
 }
 
 /** One subscription as server-sent events, read by fetch, which can send a token. */

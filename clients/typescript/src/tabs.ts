@@ -1,28 +1,51 @@
-import type { Core, Frame, Open } from './core.js'
+import { claims, type Frame, type Token, type Topic, type User } from './core.js'
 import type { Status } from './types.js'
 
+/**
+ * What a tab needs of its client. This module is loaded only where tabs share a connection, so it
+ * is built apart, and the names that both use are written out.
+ */
+export interface Client {
+  attach(topic: Topic, user: User, after: string | undefined): () => void
+  call(frame: Frame): Promise<Frame>
+  /** Connect by one's own means. */
+  lead(): void
+  /** Connect by the leading tab, whichever it is by then. */
+  follow(): void
+}
+
 export interface Tabs {
-  _open: Open
+  /** Join the tabs of the user of this token; tabs of different users never join. */
+  join(token: Token): void
+  /** Begin a subscription at the leading tab. */
+  open(id: string, frame: Frame, receive: User): { send(frame: Frame): void; close(): void }
   /** Tell the tabs that follow this one, if any do. */
-  _tell(status: Status): void
-  _leave(): void
+  tell(status: Status): void
+  leave(): void
 }
 
 /** To whom, from whom, about which subscription. An empty `to` is the leading tab, `*` all others. */
 type Message = [to: string, from: string, id: string, frame?: Frame]
 
+/** What a client has for as long as it is one of a group of tabs. */
+type Group = Omit<Tabs, 'join'>
+
 /** One tab of `group` leads, and connects; the others follow, and get its frames. */
-export const joinTabs = (core: Core, group: string): Tabs => {
-  const me = `${Math.random()}`
+const joinGroup = (client: Client, group: string): Group => {
+  const me = crypto.randomUUID?.() ?? `${Math.random()}`
   const channel = new BroadcastChannel(group)
   const left = new AbortController()
   const { signal } = left
-  const followed = new Map<string, (frame: Frame) => void>()
+  /** Of this tab, by id. */
+  const followed = new Map<string, User>()
+  /** How to end each subscription of a tab that follows this one, by tab and id. */
   const followers = new Map<string, () => void>()
   let isLeading = false
+  let latest: Status | undefined
 
-  const post = (...message: Message) => isLeft() || channel.postMessage(message)
-  const isLeft = () => signal.aborted
+  const post = (...message: Message) => {
+    if (!signal.aborted) channel.postMessage(message)
+  }
 
   /** Hold a lock until this tab leaves. */
   const hold = (lock: string, then?: () => void) =>
@@ -31,7 +54,9 @@ export const joinTabs = (core: Core, group: string): Tabs => {
         then?.()
         return new Promise<void>(resolve => signal.addEventListener('abort', () => resolve()))
       })
-      .catch(() => {})
+      .catch(() => {
+        // It has left before it got the lock.
+      })
 
   const detach = (prefix: string) => {
     for (const [name, off] of followers)
@@ -41,26 +66,33 @@ export const joinTabs = (core: Core, group: string): Tabs => {
       }
   }
 
-  const serve = (from: string, id: string, frame?: Frame) => {
+  const begin = (from: string, id: string, { type: _, id: __, after, ...topic }: Frame) => {
     const send = (frame: Frame) => post(from, me, id, frame)
-    const { type, after, ...topic } = frame ?? {}
-    if (!frame || type == 'subscribe') detach(from + id)
-    if (type == 'subscribe') {
-      // It is granted when the other tab is gone.
-      if (![...followers.keys()].some(name => name.startsWith(from)))
-        navigator.locks.request(group + from, { signal }, () => detach(from)).catch(() => {})
-      send({ type: 'hello' })
-      if (topic.snapshot && !after) send({ type: 'subscribed' })
-      followers.set(`${from}${id} `, core._attach(topic as any, send, after, !!after)[1])
-    } else if (frame && type != 'unsubscribe')
-      core._main._call(frame).then(
-        answer => send({ ...answer, id: frame.id }),
-        ({ message, code, advice }) => send({ type: 'error', id: frame.id, message, code, advice }),
-      )
+    // The lock of the other tab is granted when that tab is gone.
+    if (!followers.has(from)) hold(group + from, () => detach(from))
+    followers.set(from, () => {})
+    send({ type: 'hello' })
+    send({ type: 'status', status: latest })
+    if (topic.snapshot && !after) send({ type: 'subscribed' })
+    followers.set(`${from} ${id} `, client.attach(topic as Topic, send, after))
+  }
+
+  const answer = async (from: string, id: string, frame: Frame) => {
+    const reply = await client
+      .call(frame)
+      .catch(({ message, code, advice }) => ({ type: 'error', message, code, advice }))
+    post(from, me, id, { ...reply, id: frame.id })
+  }
+
+  const serve = (from: string, id: string, frame?: Frame) => {
+    const isBegun = frame?.type == 'subscribe'
+    if (!frame || isBegun) detach(`${from} ${id} `)
+    if (isBegun) begin(from, id, frame)
+    else if (frame && frame.type != 'unsubscribe') void answer(from, id, frame)
   }
 
   channel.onmessage = ({ data: [to, from, id, frame] }: MessageEvent<Message>) => {
-    if (to == '*') for (const receive of followed.values()) receive(frame!)
+    if (to == '*') for (const receive of [...followed.values()]) receive(frame!)
     else if (to == me) followed.get(id)?.(frame!)
     else if (isLeading && !to) serve(from, id, frame)
   }
@@ -69,27 +101,70 @@ export const joinTabs = (core: Core, group: string): Tabs => {
   hold(group, () => {
     isLeading = true
     post('*', me, '', { type: 'closed', reason: 'another tab leads now' })
-    core._go()
+    client.lead()
   })
 
   return {
-    _open(_, __, receive, ___, { _id, _topic, _place, _rowsOnly }) {
-      const send = (frame?: Frame) => post('', me, _id, frame)
-      followed.set(_id, receive)
-      send({ type: 'subscribe', ..._topic, after: _rowsOnly ? undefined : _place })
+    open(id, frame, receive) {
+      followed.set(id, receive)
+      const send = (frame?: Frame) => post('', me, id, frame)
+      send({ ...frame, type: 'subscribe' })
       return {
-        _send: send,
-        _close() {
-          followed.delete(_id)
+        send,
+        close() {
+          if (followed.get(id) == receive) followed.delete(id)
           send()
         },
       }
     },
-    _tell: status => isLeading && post('*', me, '', { type: 'status', status }),
-    _leave() {
-      for (const off of followers.values()) off()
+    tell(status) {
+      latest = status
+      if (isLeading) post('*', me, '', { type: 'status', status })
+    },
+    leave() {
+      for (const id of followed.keys()) post('', me, id)
+      detach('')
       left.abort()
       channel.close()
     },
+  }
+}
+
+/** Share the connection of one tab, where the browser can; `prefix` is of the server. */
+export const createTabs = (client: Client, prefix: string, latest: Status): Tabs => {
+  if (!globalThis.navigator?.locks || !globalThis.BroadcastChannel) throw new Error('tabs cannot share')
+  let group: Group | undefined
+  let name: string | undefined
+
+  const leave = () => {
+    group?.leave()
+    group = name = undefined
+  }
+  // A page that is frozen cannot lead. It joins again when it goes on, by its attempt to connect.
+  const rest = ({ persisted }: { persisted?: boolean }) => {
+    if (!group || persisted === false) return
+    leave()
+    client.follow()
+  }
+  globalThis.addEventListener?.('pagehide', rest as EventListener)
+  globalThis.document?.addEventListener('freeze', rest as EventListener)
+
+  return {
+    join(token) {
+      const next = `${prefix}:${token ? (claims(token).sub ?? token) : ''}`
+      if (next == name) return
+      const isOther = group
+      leave()
+      name = next
+      group = joinGroup(client, next)
+      group.tell(latest)
+      if (isOther) client.follow()
+    },
+    open: (...given) => group!.open(...given),
+    tell(status) {
+      latest = status
+      group?.tell(status)
+    },
+    leave,
   }
 }

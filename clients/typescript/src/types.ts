@@ -152,8 +152,8 @@ export interface Status {
 }
 
 export class BrainError extends Error {
-  code: string | number
-  advice?: string
+  declare code: string | number
+  declare advice?: string
   constructor(message: string, code: string | number, advice?: string) {
     super(message)
     this.code = code
