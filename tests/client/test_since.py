@@ -17,6 +17,7 @@ async def test_since_begins_with_what_happened_and_then_the_rows_follow(
     await has_sent_everything(shared_brain, shared_database)
     await orders.execute("UPDATE brain.ticks SET at = at - interval '1 hour'")
     await orders.execute("INSERT INTO orders VALUES (2, 'new', 1.50)")
+    await has_sent_everything(shared_brain, shared_database)
 
     async with Brain(shared_brain.http) as brain:
         history = await up_to(brain.subscribe("orders", since=600), "live")
