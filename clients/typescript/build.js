@@ -1,4 +1,4 @@
-// Builds dist/, and the one file that Brain serves at /client/brain.js.
+// Builds dist/, and the files that Brain serves below /client/: the core, and what tabs load beside it.
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -9,9 +9,9 @@ import { minify } from 'terser'
 
 const here = dirname(fileURLToPath(import.meta.url))
 const dist = join(here, 'dist')
-const served = join(here, '../../brain/web/static/client/brain.js')
+const served = join(here, '../../brain/web/static/client')
 const { name, version } = JSON.parse(readFileSync(join(here, 'package.json'), 'utf8'))
-const entries = ['index', 'react', 'vue', 'tanstack-db']
+const entries = ['index', 'tabs', 'react', 'vue', 'tanstack-db']
 
 /** Return an entry as one minified module. Private members, which begin with `_`, get short names. */
 async function bundled(entry, format) {
@@ -21,7 +21,7 @@ async function bundled(entry, format) {
     format,
     target: 'es2022',
     platform: 'neutral',
-    external: [name, 'react', 'vue', '@tanstack/db'],
+    external: [name, './tabs.js', 'react', 'vue', '@tanstack/db'],
     mangleProps: /^_/,
     minify: true,
     write: false,
@@ -53,10 +53,13 @@ function declareTypes() {
 
 rmSync(dist, { recursive: true, force: true })
 mkdirSync(dist)
-mkdirSync(dirname(served), { recursive: true })
+mkdirSync(served, { recursive: true })
 for (const entry of entries) {
   writeFileSync(join(dist, `${entry}.js`), await bundled(entry, 'esm'))
   writeFileSync(join(dist, `${entry}.cjs`), await bundled(entry, 'cjs'))
 }
-writeFileSync(served, `/* ${name} ${version} */\n${readFileSync(join(dist, 'index.js'), 'utf8')}`)
+for (const [entry, file] of [['index', 'brain'], ['tabs', 'tabs']]) {
+  const text = readFileSync(join(dist, `${entry}.js`), 'utf8')
+  writeFileSync(join(served, `${file}.js`), `/* ${name} ${version} */\n${text}`)
+}
 declareTypes()

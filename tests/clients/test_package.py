@@ -31,9 +31,11 @@ async def orders(shared_brain: RunningBrain, shared_database: str) -> AsyncItera
 
 
 async def test_what_brain_serves_is_what_the_sources_build(package: Path) -> None:
-    built = package.parents[1] / "brain" / "web" / "static" / "client" / "brain.js"
+    built = package.parents[1] / "brain" / "web" / "static" / "client"
 
-    assert brain.web.client.FILE.read_bytes() == built.read_bytes(), "run `make client`"
+    for name in brain.web.client.MODULES:
+        served = brain.web.client.FOLDER / name
+        assert served.read_bytes() == (built / name).read_bytes(), "run `make client`"
 
 
 async def test_each_entry_is_as_small_as_it_has_to_be(package: Path) -> None:

@@ -115,7 +115,11 @@ async def test_a_client_publishes_sets_its_presence_and_waits_for_a_transaction(
     program.command("publish", "news", "greeting", {"text": "hello"})
     await program.comes_to(lambda: program.changes("news") and program.answers("publish"))
     (change,) = program.changes("news")
-    assert (change["op"], change["type"], change["data"]) == ("message", "greeting", {"text": "hello"})
+    assert (change["op"], change["type"], change["data"]) == (
+        "message",
+        "greeting",
+        {"text": "hello"},
+    )
     assert program.answers("publish")[0]["answer"]["txid"] == change["txid"]
     program.command("set", "away")
     await program.comes_to(lambda: program.answers("set") == [{"done": "set", "answer": None}])

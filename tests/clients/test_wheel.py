@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from brain.web.client import FILE
+from brain.web.client import FOLDER, MODULES
 from tests.clients.commands import done
 from tests.clients.orders import ORDERS
 from tests.end_to_end.brain import RunningBrain, ended
@@ -64,9 +64,11 @@ async def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_the_wheel_has_what_brain_serves_and_applies(wheel: Path) -> None:
-    names = zipfile.ZipFile(wheel).namelist()
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
 
-    assert zipfile.ZipFile(wheel).read("brain/web/static/client/brain.js") == FILE.read_bytes()
+    for name in MODULES:
+        assert archive.read(f"brain/web/static/client/{name}") == (FOLDER / name).read_bytes()
     assert {"brain/py.typed", "brain/migrations/schema/07_watch_table.sql"} <= set(names)
     assert not [name for name in names if name.startswith(("tests/", "clients/", "bench/"))]
 

@@ -14,12 +14,17 @@ def client() -> TestClient:
     return TestClient(application(), base_url="http://localhost")
 
 
-def test_the_client_is_a_javascript_module_that_names_its_version(client: TestClient) -> None:
-    response = client.get("/client/brain.js")
+@pytest.mark.parametrize(
+    ("name", "export"), [("brain.js", "createBrain"), ("tabs.js", "createTabs")]
+)
+def test_the_client_is_javascript_modules_that_name_their_version(
+    name: str, export: str, client: TestClient
+) -> None:
+    response = client.get(f"/client/{name}")
 
     assert response.headers["content-type"].partition(";")[0] == "text/javascript"
     assert response.text.startswith(f"/* brain-realtime {__version__} */\n")
-    assert "createBrain" in response.text
+    assert export in response.text
 
 
 def test_a_browser_asks_whether_its_client_is_still_the_same(client: TestClient) -> None:

@@ -82,6 +82,7 @@ DOORS = {
     "GET /openapi.json": Door("GET", "/openapi.json", FOR_ALL),
     "GET /asyncapi.json": Door("GET", "/asyncapi.json", FOR_ALL),
     "GET /client/brain.js": Door("GET", "/client/brain.js", FOR_ALL),
+    "GET /client/tabs.js": Door("GET", "/client/tabs.js", FOR_ALL),
     "GET /": Door("GET", "/", FOR_ALL),
     "GET /tasks.js": Door("GET", "/tasks.js", FOR_ALL),
     "GET /static/{name}": Door("GET", "/static/websocket_test.html", FOR_ALL),
