@@ -44,7 +44,7 @@ export const createBrain = <Tables = Record<string, any>>(
   let own: Open | undefined =
     (isAuto ? +recall(prefix)! > Date.now() : transport != 'websocket') ? openStream : undefined
   const follow: Open = (_, __, receive, ___, { _id, _topic, _place, _rowsOnly }) => {
-    const { send, close } = tabs!.open(_id, { ..._topic, after: _rowsOnly ? undefined : _place }, receive)
+    const { send, close } = tabs!.open(_id, { ..._topic, after: _rowsOnly ? undefined : _place, rowsOnly: _rowsOnly }, receive)
     return { _send: send, _close: close }
   }
   let open = options.tabs ? follow : own
@@ -150,7 +150,7 @@ export const createBrain = <Tables = Record<string, any>>(
       if (used) {
         const cursor = used._session!._place(used)
         if (!topic.snapshot) used._begun && user({ type: 'subscribed', cursor })
-        else if (!rowsOnly) {
+        else {
           used._store!._replay(user, cursor)
           if (used._live) user({ op: 'live', cursor })
         }
@@ -164,7 +164,7 @@ export const createBrain = <Tables = Record<string, any>>(
           _id: nextId(), _topic: topic, _name: name, _own: isOwn, _rowsOnly: rowsOnly,
           _users: new Set([user]), _place: after,
         }
-        if (topic.snapshot) used._store = createStore(() => collections.get(name)?._changed())
+        if (topic.snapshot) used._store = createStore(() => collections.get(name)?._changed(true))
         if (closed) refuse(used)
         else {
           subscriptions.add(used)
@@ -240,7 +240,7 @@ export const createBrain = <Tables = Record<string, any>>(
     const { createTabs } = await import('./tabs.js')
     tabs = createTabs(
       {
-        attach: (topic, user, after) => core._attach(topic, user, after, !!after)[1],
+        attach: (topic, user, after, rowsOnly) => core._attach(topic, user, after, !!after, rowsOnly)[1],
         call,
         lead: () => core._go(),
         follow: () => core._go(follow),

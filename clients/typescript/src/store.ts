@@ -45,10 +45,14 @@ export const createStore = (changed: () => void): Rows => {
         store._rows = present()
         building = undefined
         store._ready = true
-      } else if (op == 'commit' || last) {
+      } else if (op == 'live' || (op == 'commit' && !frames.length)) return
+      else if (txid && !last && op != 'commit') {
+        pending.set(txid, frames.concat(frame))
+        return
+      } else {
         pending.delete(txid)
         frames.concat(frame).forEach(apply)
-      } else if (txid) pending.set(txid, frames.concat(frame))
+      }
       if (!building) changed()
     },
     _replay(user, cursor) {
