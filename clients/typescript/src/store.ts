@@ -36,7 +36,7 @@ export const createStore = (changed: () => void): Rows => {
     _rows: new Map(),
     _take(frame) {
       const { op, txid, rows, last } = frame
-      const frames = pending.get(txid) ?? []
+      const frames = [...(pending.get(txid) ?? []), frame]
       if (op == 'reset') {
         building = new Map()
         pending.clear()
@@ -45,13 +45,13 @@ export const createStore = (changed: () => void): Rows => {
         store._rows = present()
         building = undefined
         store._ready = true
-      } else if (op == 'live' || (op == 'commit' && !frames.length)) return
+      } else if (op == 'live' || (op == 'commit' && !frames[1])) return
       else if (txid && !last && op != 'commit') {
-        pending.set(txid, frames.concat(frame))
+        pending.set(txid, frames)
         return
       } else {
         pending.delete(txid)
-        frames.concat(frame).forEach(apply)
+        frames.forEach(apply)
       }
       if (!building) changed()
     },
