@@ -109,7 +109,8 @@ class Connection:
         tokens = self._connector.tokens
         if tokens.is_fixed:
             return token_expired() if tokens.has_expired else refused
-        if self._has_asked_again:
+        # One that has expired says that the next one is late, not that Brain wants another kind.
+        if self._has_asked_again and not tokens.has_expired:
             return refused
         self._has_asked_again = True
         return LinkLost(refused.message, advice=refused.advice)

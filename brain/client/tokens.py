@@ -20,21 +20,21 @@ class Tokens:
 
     def __init__(self, source: TokenSource) -> None:
         self._source = source
+        self._latest = None if callable(source) else source
         self.is_fixed = not callable(source)
         """True if there is no other token to be had."""
 
     async def ask(self) -> str | None:
         """Return the present token; raises what the callable raises."""
-        if not callable(self._source):
-            return self._source
-        token = self._source()
-        return await token if inspect.isawaitable(token) else token
+        if callable(self._source):
+            token = self._source()
+            self._latest = await token if inspect.isawaitable(token) else token
+        return self._latest
 
     @property
     def has_expired(self) -> bool:
-        """Return True for a fixed token of the past."""
-        fixed = None if callable(self._source) else self._source
-        at = None if fixed is None else expires_at(fixed)
+        """Return True if the latest token is of the past."""
+        at = None if self._latest is None else expires_at(self._latest)
         return at is not None and at <= time.time()
 
 
