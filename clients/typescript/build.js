@@ -11,17 +11,19 @@ const here = dirname(fileURLToPath(import.meta.url))
 const dist = join(here, 'dist')
 const served = join(here, '../../brain/web/static/client/brain.js')
 const { name, version } = JSON.parse(readFileSync(join(here, 'package.json'), 'utf8'))
-const entries = ['index', 'react', 'vue', 'tanstack-db']
+const entries = ['index', 'tabs', 'react', 'vue', 'tanstack-db']
+// Loaded by index.js only where tabs share a connection.
+const apart = './tabs.js'
 
 /** Return an entry as one minified module. Private members, which begin with `_`, get short names. */
-async function bundled(entry, format) {
+async function bundled(entry, format, ...external) {
   const { outputFiles } = await build({
     entryPoints: [join(here, `src/${entry}.ts`)],
     bundle: true,
     format,
     target: 'es2022',
     platform: 'neutral',
-    external: [name, 'react', 'vue', '@tanstack/db'],
+    external: [name, 'react', 'vue', '@tanstack/db', ...external],
     mangleProps: /^_/,
     minify: true,
     write: false,
@@ -55,8 +57,8 @@ rmSync(dist, { recursive: true, force: true })
 mkdirSync(dist)
 mkdirSync(dirname(served), { recursive: true })
 for (const entry of entries) {
-  writeFileSync(join(dist, `${entry}.js`), await bundled(entry, 'esm'))
-  writeFileSync(join(dist, `${entry}.cjs`), await bundled(entry, 'cjs'))
+  writeFileSync(join(dist, `${entry}.js`), await bundled(entry, 'esm', apart))
+  writeFileSync(join(dist, `${entry}.cjs`), await bundled(entry, 'cjs', apart))
 }
-writeFileSync(served, `/* ${name} ${version} */\n${readFileSync(join(dist, 'index.js'), 'utf8')}`)
+writeFileSync(served, `/* ${name} ${version} */\n${await bundled('index', 'esm')}`)
 declareTypes()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
+import jwt
 import pytest
 
+from tests.clients.blocking import without_websockets
 from tests.clients.typescript_program import CLIENT, TypeScriptProgram, bundled, typescript_program
 from tests.end_to_end.brain import RunningBrain, running_brain
 
@@ -15,6 +18,7 @@ ORDERS = """
     CREATE TABLE orders (id int PRIMARY KEY, status text, total numeric);
     SELECT brain.watch('orders', 'orders', '{id,status,total}');
 """
+SECRET = "0123456789abcdef0123456789abcdef"
 TRANSPORTS = ("websocket", "sse")
 
 
@@ -115,7 +119,11 @@ async def test_a_client_publishes_sets_its_presence_and_waits_for_a_transaction(
     program.command("publish", "news", "greeting", {"text": "hello"})
     await program.comes_to(lambda: program.changes("news") and program.answers("publish"))
     (change,) = program.changes("news")
-    assert (change["op"], change["type"], change["data"]) == ("message", "greeting", {"text": "hello"})
+    assert (change["op"], change["type"], change["data"]) == (
+        "message",
+        "greeting",
+        {"text": "hello"},
+    )
     assert program.answers("publish")[0]["answer"]["txid"] == change["txid"]
     program.command("set", "away")
     await program.comes_to(lambda: program.answers("set") == [{"done": "set", "answer": None}])
@@ -174,6 +182,67 @@ async def test_equal_subscriptions_to_a_channel_each_get_everything(
         assert keys(program, name) == [("insert", 2), ("insert", 3)], name
     await program.comes_to(lambda: len(keys(program, "rows")) >= 3)
     assert keys(program, "rows") == [("snapshot", 1), ("insert", 2), ("insert", 3)]
+
+
+async def test_a_client_behind_a_proxy_without_websockets_goes_over_to_sse(
+    shared_brain: RunningBrain, orders: asyncpg.Connection, program: TypeScriptProgram
+) -> None:
+    async with without_websockets(shared_brain.port) as port:
+        program.command("create", f"http://localhost:{port}", {})
+        program.command("collection", "all", "orders", {})
+        await orders.execute("INSERT INTO orders VALUES (1, 'new', 1)")
+        await program.shows("all", await rows(orders))
+        await orders.execute("INSERT INTO orders VALUES (2, 'new', 1)")
+        await program.shows("all", await rows(orders))
+        program.command("close")
+
+
+def token(user: str, seconds: float) -> str:
+    return jwt.encode({"sub": user, "exp": time.time() + seconds, "channels": ["*"]}, SECRET)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_client_whose_token_expires_goes_on_with_the_next(
+    tmp_path: Path,
+    database: str,
+    connection: asyncpg.Connection,
+    program: TypeScriptProgram,
+    transport: str,
+) -> None:
+    await connection.execute(ORDERS)
+    options = ("--database-url", database)
+    async with running_brain(tmp_path, *options, BRAIN_JWT_SECRET=SECRET) as brain:
+        program.command("token", token("ann", 4))
+        program.command("create", brain.http, {"transport": transport})
+        program.command("subscribe", "each", "orders", {"snapshot": True})
+        await program.is_live()
+        # The same token is refused; it is asked for again.
+        await program.comes_to(lambda: program.status["state"] != "live")
+        await connection.execute("INSERT INTO orders VALUES (1, 'new', 1)")
+        program.command("token", token("ann", 600))
+        await program.is_live()
+        await connection.execute("INSERT INTO orders VALUES (2, 'new', 1)")
+        await program.comes_to(lambda: len(keys(program, "each")) == 2)
+        assert keys(program, "each") == [("insert", 1), ("insert", 2)]
+
+
+async def test_a_token_is_renewed_before_it_expires_on_the_connection_that_it_is_for(
+    tmp_path: Path, database: str, connection: asyncpg.Connection, program: TypeScriptProgram
+) -> None:
+    await connection.execute(ORDERS)
+    options = ("--database-url", database)
+    async with running_brain(tmp_path, *options, BRAIN_JWT_SECRET=SECRET) as brain:
+        expires = time.time() + 5
+        program.command("token", token("ann", 5))
+        program.command("create", brain.http, {"transport": "websocket"})
+        program.command("subscribe", "each", "orders", {})
+        await program.is_live()
+        program.command("token", token("ann", 600))
+        await program.comes_to(lambda: time.time() > expires + 1)
+        await connection.execute("INSERT INTO orders VALUES (1, 'new', 1)")
+        await program.comes_to(lambda: keys(program, "each") == [("insert", 1)])
+        states = [one["status"]["state"] for one in program.printed if "status" in one]
+        assert states == ["offline", "connecting", "catching-up", "live"]
 
 
 def keys(program: TypeScriptProgram, name: str) -> list[tuple[str, int]]:

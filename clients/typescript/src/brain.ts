@@ -36,7 +36,7 @@ export const createBrain = <Tables = Record<string, any>>(
   let tabs: Tabs | undefined
 
   // It may be full, or forbidden.
-  const recall = (name: string) => optional(() => storage?.getItem(name)) ?? undefined
+  const recall = (name: string) => optional(() => storage?.getItem(name))
   const remember = (name: string, value: string) => optional(() => storage?.setItem(name, value))
 
   const isAuto = transport == 'auto' && !!globalThis.WebSocket
@@ -44,7 +44,7 @@ export const createBrain = <Tables = Record<string, any>>(
   let own: Open | undefined =
     (isAuto ? +recall(prefix)! > Date.now() : transport != 'websocket') ? openStream : undefined
   const follow: Open = (_, __, receive, ___, { _id, _topic, _place, _rowsOnly }) => {
-    const { send, close } = tabs!.open(_id, { ..._topic, after: _rowsOnly ? undefined : _place }, receive)
+    const { send, close } = tabs!.open(_id, { ..._topic, after: _rowsOnly ? undefined : _place, rowsOnly: _rowsOnly }, receive)
     return { _send: send, _close: close }
   }
   let open = options.tabs ? follow : own
@@ -74,9 +74,6 @@ export const createBrain = <Tables = Record<string, any>>(
   const move = (subscription: Subscription, isApart?: boolean) => {
     subscription._session!._drop(subscription)
     assign(subscription, isApart)
-  }
-  const moveAll = () => {
-    for (const subscription of subscriptions) move(subscription)
   }
 
   const remove = (subscription: Subscription) => {
@@ -141,7 +138,7 @@ export const createBrain = <Tables = Record<string, any>>(
     },
     _go(next = own) {
       open = next
-      moveAll()
+      subscriptions.forEach(one => move(one))
     },
     _attach(topic, user, after, isOwn, rowsOnly) {
       const name = json([topic.channel, topic.key, topic.where])
@@ -150,7 +147,7 @@ export const createBrain = <Tables = Record<string, any>>(
       if (used) {
         const cursor = used._session!._place(used)
         if (!topic.snapshot) used._begun && user({ type: 'subscribed', cursor })
-        else if (!rowsOnly) {
+        else {
           used._store!._replay(user, cursor)
           if (used._live) user({ op: 'live', cursor })
         }
@@ -164,7 +161,7 @@ export const createBrain = <Tables = Record<string, any>>(
           _id: nextId(), _topic: topic, _name: name, _own: isOwn, _rowsOnly: rowsOnly,
           _users: new Set([user]), _place: after,
         }
-        if (topic.snapshot) used._store = createStore(() => collections.get(name)?._changed())
+        if (topic.snapshot) used._store = createStore(() => collections.get(name)?._changed(true))
         if (closed) refuse(used)
         else {
           subscriptions.add(used)
@@ -240,7 +237,7 @@ export const createBrain = <Tables = Record<string, any>>(
     const { createTabs } = await import('./tabs.js')
     tabs = createTabs(
       {
-        attach: (topic, user, after) => core._attach(topic, user, after, !!after)[1],
+        attach: (topic, user, after, rowsOnly) => core._attach(topic, user, after, !!after, rowsOnly)[1],
         call,
         lead: () => core._go(),
         follow: () => core._go(follow),
@@ -278,7 +275,7 @@ export const createBrain = <Tables = Record<string, any>>(
     changes: (channel: string, options?: Frame) => iterate((take, fail) => listen(channel, options, take, fail)),
     collection,
     presence: () => createPresence(collection('presence'), async status => void (await call({ type: 'presence', status }))),
-    async publish(channel: string, type: string, data: any = null, { to }: { to?: string } = {}) {
+    async publish(channel: string, type: string, data: any, { to }: { to?: string } = {}) {
       if (main._sends()) return main._call({ type: 'publish', channel, message_type: type, data, to })
       const body = json({ channel, type, data, to })
       return (await request(url + '/api/brain/publish', await core._token(), { method: 'POST', body })).json()
@@ -293,6 +290,6 @@ export const createBrain = <Tables = Record<string, any>>(
     get status() {
       return status
     },
-    close: () => core._finish({ why: 'closed by the application' }),
+    close: () => core._finish({ why: 'closed' }),
   } as any
 }

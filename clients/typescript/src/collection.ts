@@ -4,7 +4,7 @@ import type { BrainError, Collection, CollectionState, Status } from './types.js
 
 export interface OwnCollection<Row> extends Collection<Row> {
   /** Something has changed. */
-  _changed(): void
+  _changed(hasRows?: boolean): void
   _error?: BrainError
 }
 
@@ -21,6 +21,7 @@ export const createCollection = <Row>(
   let state: CollectionState<Row> | undefined
   let isQueued = false
   let rows: Map<string, Entry> | undefined
+  let list: Row[] | undefined
 
   const current = () => {
     if (store?._ready) rows = store._rows
@@ -28,8 +29,9 @@ export const createCollection = <Row>(
   }
 
   const collection: OwnCollection<Row> = {
-    _changed() {
+    _changed(hasRows) {
       state = undefined
+      if (hasRows) list = undefined
       if (!isQueued)
         queueMicrotask(() => {
           isQueued = false
@@ -38,10 +40,14 @@ export const createCollection = <Row>(
       isQueued = true
     },
     get: () =>
-      (state ??= { rows: current().map(entry => entry.row), ready: !!rows, status: status(), error: collection._error }),
+      (state ??= { rows: (list ??= current().map(entry => entry.row)), ready: !!rows, status: status(), error: collection._error }),
     subscribe(listener) {
       const own = () => listener()
-      if (!listeners.size) [store, detach] = attach(collection)
+      if (!listeners.size) {
+        // What it has is shown until the rows are there again.
+        current()
+        ;[store, detach] = attach(collection)
+      }
       listeners.add(own)
       return () => {
         if (listeners.delete(own) && !listeners.size) detach()

@@ -107,7 +107,7 @@ export const guard = (call: () => void) => {
 
 export const json = JSON.stringify
 
-export const errorOf = ({ message, code, advice }: Frame) => new BrainError(message, code, advice)
+export const errorOf = ({ message, code, advice }: Frame) => new BrainError(message ?? code, code, advice)
 
 export const backoff = (fails: number) => Math.random() * Math.min(1e4, 250 * 2 ** fails)
 

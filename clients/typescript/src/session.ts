@@ -36,8 +36,8 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
 
   const freeze = (subscription: Subscription) => {
     subscription._place = session._place(subscription)
-    subscription._live = false
     numbers.delete(subscription._number!)
+    subscription._live = subscription._number = undefined
   }
 
   const stop = () => {
@@ -64,7 +64,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     } else if (!isMain && (code == 400 || code == 403 || (code >= 4500 && code != 4503)))
       return core._refuse(first!, { code, message: why })
     else if (isToken || code >= 4500)
-      return core._finish({ why, advice: 'Create a client with a valid token, best by a function.', code })
+      return core._finish({ why, advice: 'Give createBrain a new token.', code })
     else if (!wasOpen && isTransport) core._failed(isMain)
     // Too many connections or messages, or a server that is not ready yet.
     if ([429, 503, 1013, 4029].includes(code)) delay += 2e3
@@ -181,7 +181,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     } else if (type == 'error') failed(find(id), frame)
     else if (type == 'unsubscribed' && subscription) {
       freeze(subscription)
-      if (frame.code == 'not_allowed') failed(subscription, { message: 'not allowed', ...frame })
+      if (frame.code == 'not_allowed') failed(subscription, frame)
     }
     // What is for no one subscription is a place for all that have caught up.
     if (at && !sub && type != 'hello' && type != 'subscribed') {
@@ -254,7 +254,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     _call: frame =>
       new Promise((resolve, reject) => {
         if (!session._sends())
-          return reject(new BrainError('not connected by WebSocket', 'unavailable', 'Wait until a WebSocket is live.'))
+          return reject(new BrainError('not live', 'unavailable', 'Wait for a WebSocket.'))
         const id = nextId()
         calls.set(id, [resolve, reject])
         send({ ...frame, id })

@@ -36,7 +36,7 @@ export const createStore = (changed: () => void): Rows => {
     _rows: new Map(),
     _take(frame) {
       const { op, txid, rows, last } = frame
-      const frames = pending.get(txid) ?? []
+      const frames = [...(pending.get(txid) ?? []), frame]
       if (op == 'reset') {
         building = new Map()
         pending.clear()
@@ -45,10 +45,14 @@ export const createStore = (changed: () => void): Rows => {
         store._rows = present()
         building = undefined
         store._ready = true
-      } else if (op == 'commit' || last) {
+      } else if (op == 'live' || (op == 'commit' && !frames[1])) return
+      else if (txid && !last && op != 'commit') {
+        pending.set(txid, frames)
+        return
+      } else {
         pending.delete(txid)
-        frames.concat(frame).forEach(apply)
-      } else if (txid) pending.set(txid, frames.concat(frame))
+        frames.forEach(apply)
+      }
       if (!building) changed()
     },
     _replay(user, cursor) {

@@ -6,7 +6,7 @@ import type { Status } from './types.js'
  * is built apart, and the names that both use are written out.
  */
 export interface Client {
-  attach(topic: Topic, user: User, after: string | undefined): () => void
+  attach(topic: Topic, user: User, after: string | undefined, rowsOnly: boolean | undefined): () => void
   call(frame: Frame): Promise<Frame>
   /** Connect by one's own means. */
   lead(): void
@@ -66,7 +66,7 @@ const joinGroup = (client: Client, group: string): Group => {
       }
   }
 
-  const begin = (from: string, id: string, { type: _, id: __, after, ...topic }: Frame) => {
+  const begin = (from: string, id: string, { type: _, id: __, after, rowsOnly, ...topic }: Frame) => {
     const send = (frame: Frame) => post(from, me, id, frame)
     // The lock of the other tab is granted when that tab is gone.
     if (!followers.has(from)) hold(group + from, () => detach(from))
@@ -74,7 +74,7 @@ const joinGroup = (client: Client, group: string): Group => {
     send({ type: 'hello' })
     send({ type: 'status', status: latest })
     if (topic.snapshot && !after) send({ type: 'subscribed' })
-    followers.set(`${from} ${id} `, client.attach(topic as Topic, send, after))
+    followers.set(`${from} ${id} `, client.attach(topic as Topic, send, after, rowsOnly))
   }
 
   const answer = async (from: string, id: string, frame: Frame) => {

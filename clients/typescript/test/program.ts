@@ -48,7 +48,6 @@ const commands: Record<string, (...given: any[]) => unknown> = {
       if (--count == 0) break
     }
   },
-  stored: () => Object.fromEntries(memory),
   close: () => brain.close(),
 }
 
