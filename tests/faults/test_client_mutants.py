@@ -61,7 +61,7 @@ PAGE_MUTANTS = {
     ),
     "shows a part of a snapshot": PageMutant(
         "retention-passed",
-        [Edit("store.ts", "if (!building)", "if (building) store._rows = building\n;")],
+        [Edit("store.ts", "if (!building) changed()", "store._rows = present()\nchanged()")],
     ),
     "never resumes": PageMutant(
         "killed", [Edit("session.ts", "numbers: 'string', after: _place", "numbers: 'string'")]
@@ -82,15 +82,12 @@ PAGE_MUTANTS = {
     "does not notice a dead link": PageMutant(
         "asleep", [Edit("session.ts", "expect(45e3, check)", "clearTimeout(watch)")]
     ),
-    "does not connect when the device is online again": PageMutant(
-        "offline", [Edit("brain.ts", "session._wake()", "session")]
-    ),
     "keeps its token": PageMutant(
         "expiring",
         [Edit("brain.ts", "const now = typeof", "const now = (options as any).kept ??= typeof")],
     ),
     "does not follow another leading tab": PageMutant(
-        "leading-tab-closed", [Edit("tabs.ts", "leads now' })\n    core._go()", "leads now' })")]
+        "leading-tab-closed", [Edit("tabs.ts", "client.lead()", "client")]
     ),
 }
 

@@ -37,6 +37,9 @@ class CannotBundle(Exception):
 
 async def bundle(packages: Path, edits: Sequence[Edit] = ()) -> str:
     """Return the page's script; `packages` is a folder with the client's node_modules."""
+    esbuild = packages / "node_modules" / ".bin" / "esbuild"
+    if not esbuild.exists():
+        raise CannotBundle(f"there is no {esbuild}: run `npm ci` in clients/typescript")
     with TemporaryDirectory() as folder:
         place = Path(folder).resolve()
         shutil.copytree(CLIENT, place / "client")
@@ -50,7 +53,7 @@ async def bundle(packages: Path, edits: Sequence[Edit] = ()) -> str:
         shutil.copy(HERE / "page.tsx", place)
         (place / "node_modules").symlink_to(packages / "node_modules")
         command = (
-            str(packages / "node_modules" / ".bin" / "esbuild"),
+            str(esbuild),
             str(place / "page.tsx"),
             f"--alias:brain-realtime={place / 'client' / 'index.ts'}",
             f"--alias:brain-realtime/react={place / 'client' / 'react.ts'}",

@@ -125,13 +125,10 @@ async def offline(showing: Showing) -> None:
     """The device goes offline, and comes back."""
     around = showing.around
     async with around.writing():
-        for _ in range(2):
+        for end in (around.gate.cut, around.gate.fall_silent):
             await around.wait(0.2, 0.6)
             await showing.context.set_offline(True)
-            if around.chance.random() < 0.5:
-                around.gate.cut()
-            else:
-                around.gate.fall_silent()
+            end()
             await around.wait(0.1, 0.8)
             await showing.context.set_offline(False)
         await around.wait(0.1, 0.3)
