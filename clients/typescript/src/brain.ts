@@ -50,14 +50,12 @@ export const createBrain = <Tables = Record<string, any>>(
   let open = options.tabs ? follow : own
 
   const changed = () => {
-    const states = [...subscriptions].map(({ _session, _live }): Status => {
-      const state = _session!._state
-      return state.state == 'live' && !_live ? { state: 'catching-up' } : state
-    })
+    const states = [...subscriptions].map(({ _session, _live }): Status =>
+      _session!._state.state != 'live' || _live ? _session!._state : { state: 'catching-up' },
+    )
     states.sort((a, b) => STATES.indexOf(a.state) - STATES.indexOf(b.state))
-    const next =
-      closed ??
-      (globalThis.navigator?.onLine === false ? { state: 'offline', why: 'the device is offline' } : (states[0] ?? IDLE))
+    const next: Status =
+      closed ?? (globalThis.navigator?.onLine === false ? { state: 'offline', why: 'no network' } : (states[0] ?? IDLE))
     if (json(next) == json(status)) return
     status = next
     tabs?.tell(next)
@@ -254,7 +252,7 @@ export const createBrain = <Tables = Record<string, any>>(
       type,
       () => {
         if (!globalThis.document?.hidden)
-          for (const session of new Set([...subscriptions].map(one => one._session!))) session._wake()
+          for (const { _session } of subscriptions) _session!._wake()
         changed()
       },
       { capture: true, signal: events.signal },
@@ -276,11 +274,19 @@ export const createBrain = <Tables = Record<string, any>>(
     collection,
     presence: () => createPresence(collection('presence'), async status => void (await call({ type: 'presence', status }))),
     async publish(channel: string, type: string, data: any, { to }: { to?: string } = {}) {
-      if (main._sends()) return main._call({ type: 'publish', channel, message_type: type, data, to })
       const body = json({ channel, type, data, to })
       return (await request(url + '/api/brain/publish', await core._token(), { method: 'POST', body })).json()
     },
-    until: async (txid: string) => void (await call({ type: 'until', txid })),
+    async until(txid: string) {
+      for (;;)
+        try {
+          return void (await call({ type: 'until', txid }))
+        } catch (error: any) {
+          // A connection that was lost comes again, and with it what the transaction has.
+          if (own || closed || !subscriptions.size || error.code != 'unavailable') throw error
+          await new Promise(again => setTimeout(again, 250))
+        }
+    },
     onStatus(listener: (status: Status) => void) {
       const own = (now: Status) => listener(now)
       listeners.add(own)

@@ -16,13 +16,14 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
   /** Which attempt to connect it is: what comes from an earlier one does not count. */
   let attempt = 0
   let isOpen = false
+  /** A ping waits for its answer. */
+  let isAsked = false
   let timer: Timer | undefined
   let watch: Timer | undefined
   let renewal: Timer | undefined
   let heard: number
   let user: string | null
   let token: Token
-  let refused: Token
   /** The latest place of the connection, and the one before. */
   let cursor: string | undefined
   let before: string | undefined
@@ -43,7 +44,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
   const stop = () => {
     attempt++
     for (const one of [timer, watch, renewal]) clearTimeout(one)
-    isOpen = false
+    isOpen = isAsked = false
     transport?._close()
     timer = transport = undefined
     subscriptions.forEach(freeze)
@@ -59,8 +60,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     let delay = backoff(session._fails++)
     const isToken = code == 401 || code == 4401
     if (isToken && typeof core._options.token == 'function') {
-      if (token != refused) delay = 0
-      refused = token
+      // The next attempt asks for another one.
     } else if (!isMain && (code == 400 || code == 403 || (code >= 4500 && code != 4503)))
       return core._refuse(first!, { code, message: why })
     else if (isToken || code >= 4500)
@@ -75,17 +75,18 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
 
   const send = (frame: Frame) => transport?._send?.(frame)
 
-  const expect = (milliseconds: number, otherwise: () => void) => {
+  /** Expect a frame: soon, or else a ping asks for one. */
+  const expect = (soon: unknown, milliseconds = 3e3) => {
     clearTimeout(watch)
-    watch = setTimeout(otherwise, milliseconds)
+    watch = soon ? setTimeout(silent, milliseconds) : setTimeout(check, 45e3)
   }
 
   const silent = () => end(0, SILENT)
 
   const check = () => {
     if (session._sends()) {
-      send({ type: 'ping' })
-      expect(3e3, silent)
+      if (!isAsked) send({ type: 'ping' })
+      expect((isAsked = true))
     } else if (Date.now() - heard > 44e3) silent()
   }
 
@@ -158,7 +159,9 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
 
   const receive = (frame?: Frame) => {
     heard = Date.now()
-    expect(45e3, check)
+    // Other frames may be older than the link's death.
+    if (frame?.type == 'pong') isAsked = false
+    expect(isAsked)
     if (!frame) return
     const { type, op, id, sub, txid, cursor: at } = frame
     const call = calls.get(id)
@@ -222,7 +225,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
         token = await core._token()
         if (now != attempt) return
         renew()
-        expect(1e4, silent)
+        expect(1, 1e4)
         transport = open(
           core,
           token,

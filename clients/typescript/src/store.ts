@@ -36,7 +36,8 @@ export const createStore = (changed: () => void): Rows => {
     _rows: new Map(),
     _take(frame) {
       const { op, txid, rows, last } = frame
-      const frames = [...(pending.get(txid) ?? []), frame]
+      const frames = pending.get(txid) ?? []
+      frames.push(frame)
       if (op == 'reset') {
         building = new Map()
         pending.clear()

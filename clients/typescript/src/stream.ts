@@ -3,7 +3,11 @@ import { BrainError } from './types.js'
 
 /** Ask Brain over HTTP. An answer that is an error is thrown. */
 export const request = async (address: string, token: Token, options: RequestInit) => {
-  const response = await fetch(address, { ...options, headers: token ? { Authorization: 'Bearer ' + token } : {} })
+  const headers: HeadersInit = { 'Content-Type': 'application/json' }
+  if (token) headers.Authorization = 'Bearer ' + token
+  const response = await fetch(address, { ...options, headers }).catch(({ message }) => {
+    throw new BrainError(message, 'unavailable')
+  })
   if (response.ok) return response
   const text = await response.text()
   // That of a proxy is no JSON.
@@ -15,7 +19,7 @@ export const openStream: Open = ({ _url }, token, receive, end, { _topic, _place
   const abort = new AbortController()
   const query = new URLSearchParams()
   for (const [name, value] of Object.entries({ ..._topic, numbers: 'string', after: _place }))
-    if (value) query.set(name, typeof value == 'object' ? json(value) : `${value}`)
+    if (value) query.set(name, value instanceof Object ? json(value) : (value as string))
   const read = async () => {
     const response = await request(`${_url}/sse?${query}`, token, { cache: 'no-store', signal: abort.signal })
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader()
