@@ -192,7 +192,12 @@ export const createBrain = <Tables = Record<string, any>>(
     const user = (frame: Frame) => {
       const { rows, sub, ...change } = frame
       const { type, op, txid, cursor, last } = change
-      if (type == 'error' && !op) guard(() => fail?.(errorOf(frame)))
+      if (type == 'error' && !op)
+        guard(() => {
+          if (fail) fail(errorOf(frame))
+          // An error that nobody handles is reported.
+          else if (frame.code != 'closed') throw errorOf(frame)
+        })
       if (!op) return
       if (op == 'reset') parts.clear()
       if (txid) last || op == 'commit' ? parts.delete(txid) : parts.add(txid)

@@ -49,7 +49,7 @@ export interface Session {
   _fails: number
   _state: Status
   /** True if frames can be sent. */
-  _sends(): boolean
+  _sends(): unknown
   _add(subscription: Subscription): void
   /** Give a subscription up, with its place as it is by now. */
   _drop(subscription: Subscription): void

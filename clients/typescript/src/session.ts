@@ -212,7 +212,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     _subscriptions: subscriptions,
     _fails: fails,
     _state: { state: 'connecting' },
-    _sends: () => isOpen && !!transport?._send,
+    _sends: () => isOpen && transport?._send,
     _place: ({ _live, _place }) =>
       // Another subscription's frame of the same change may have come, and this one's not.
       _live && _place != cursor ? before : _place,
