@@ -252,16 +252,12 @@ export const createBrain = <Tables = Record<string, any>>(
   // Where they cannot share, each connects.
   const loading = options.tabs && loadTabs().catch(() => core._go())
 
+  const wake = () => {
+    for (const { _session } of subscriptions) _session!._wake()
+    changed()
+  }
   for (const type of ['online', 'offline', 'pageshow', 'visibilitychange'])
-    globalThis.addEventListener?.(
-      type,
-      () => {
-        if (!globalThis.document?.hidden)
-          for (const { _session } of subscriptions) _session!._wake()
-        changed()
-      },
-      { capture: true, signal: events.signal },
-    )
+    globalThis.addEventListener?.(type, wake, events)
 
   return {
     subscribe(channels: string | readonly string[], listener: (change: Change<any>) => void, options?: Frame) {
