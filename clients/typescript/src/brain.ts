@@ -3,7 +3,7 @@ import { createCollection, keyOf, type OwnCollection } from './collection.js'
 import { openWebSocket } from './connection.js'
 import {
   errorOf, guard, json, nextId, optional,
-  type Core, type Frame, type Open, type Subscription,
+  type Core, type Frame, type Open, type Subscription, type User,
 } from './core.js'
 import { createPresence } from './presence.js'
 import { createSession } from './session.js'
@@ -76,6 +76,8 @@ export const createBrain = <Tables = Record<string, any>>(
 
   const remove = (subscription: Subscription) => {
     subscriptions.delete(subscription)
+    // It is made anew when it is asked for again.
+    if (subscription._rowsOnly) collections.delete(subscription._name)
     subscription._session?._drop(subscription)
     changed()
   }
@@ -159,7 +161,7 @@ export const createBrain = <Tables = Record<string, any>>(
           _id: nextId(), _topic: topic, _name: name, _own: isOwn, _rowsOnly: rowsOnly,
           _users: new Set([user]), _place: after,
         }
-        if (topic.snapshot) used._store = createStore(() => collections.get(name)?._changed(true))
+        if (topic.snapshot) used._store = createStore()
         if (closed) refuse(used)
         else {
           subscriptions.add(used)
@@ -219,12 +221,12 @@ export const createBrain = <Tables = Record<string, any>>(
         () => status,
         own => {
           own._error = undefined
-          const user = (frame: Frame) => {
-            if (frame.type == 'error') {
-              own._error = errorOf(frame)
-              own._changed()
-            }
+          const user: User = (frame, hasRows) => {
+            if (frame.type == 'error') own._error = errorOf(frame)
+            else if (!hasRows) return
+            own._changed(hasRows)
           }
+          collections.set(name, own)
           const [{ _store }, detach] = core._attach(topic, user, undefined, false, true)
           return [_store as Rows, detach]
         },

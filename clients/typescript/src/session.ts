@@ -94,8 +94,8 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     send({ type: 'subscribe', id: _id, ..._topic, numbers: 'string', after: _place })
 
   const deliver = (subscription: Subscription, frame: Frame) => {
-    subscription._store?._take(frame)
-    for (const user of subscription._users) user(frame)
+    const hasRows = subscription._store?._take(frame)
+    for (const user of subscription._users) user(frame, hasRows)
   }
 
   const caughtUp = (subscription: Subscription, at: string) => {
