@@ -12,7 +12,7 @@ import { openStream, request } from './stream.js'
 import type { Tabs } from './tabs.js'
 import type { Brain, BrainOptions, Change, Status } from './types.js'
 
-const IDLE: Status = { state: 'offline', why: 'nothing is subscribed' }
+const IDLE: Status = { state: 'offline', why: 'not subscribed' }
 /** The worst of the subscriptions is that of the client. */
 const STATES = 'offline connecting catching-up live'
 const DAY = 864e5
@@ -39,7 +39,7 @@ export const createBrain = <Tables = Record<string, any>>(
   const recall = (name: string) => optional(() => storage?.getItem(name))
   const remember = (name: string, value: string) => optional(() => storage?.setItem(name, value))
 
-  const isAuto = transport == 'auto' && !!globalThis.WebSocket
+  const isAuto = transport == 'auto' && globalThis.WebSocket
   /** Without it, the main session is used. */
   let own: Open | undefined =
     (isAuto ? +recall(prefix)! > Date.now() : transport != 'websocket') ? openStream : undefined
@@ -65,8 +65,7 @@ export const createBrain = <Tables = Record<string, any>>(
 
   const assign = (subscription: Subscription, isApart?: boolean) => {
     const isFree = !isApart && ![...main._subscriptions].some(one => one._name == subscription._name)
-    const fails = subscription._session?._fails
-    const session = !open && isFree ? main : createSession(core, open ?? openStream, false, fails)
+    const session = !open && isFree ? main : createSession(core, open ?? openStream, false)
     session._add(subscription)
   }
   const move = (subscription: Subscription, isApart?: boolean) => {
@@ -140,10 +139,10 @@ export const createBrain = <Tables = Record<string, any>>(
       open = next
       subscriptions.forEach(one => move(one))
     },
-    _attach(topic, user, after, isOwn, rowsOnly) {
+    _attach(topic, user, after, rowsOnly) {
       const name = json([topic.channel, topic.key, topic.where])
       const equal = [...subscriptions].filter(one => one._name == name)
-      let used = equal.find(one => !isOwn && !one._own && (!topic.snapshot || one._topic.snapshot == topic.snapshot))
+      let used = equal.find(one => !after && !one._own && (!topic.snapshot || one._topic.snapshot == topic.snapshot))
       if (used) {
         const cursor = used._session!._place(used)
         if (!topic.snapshot) used._begun && user({ type: 'subscribed', cursor })
@@ -158,7 +157,7 @@ export const createBrain = <Tables = Record<string, any>>(
         // One without users makes room.
         for (const one of equal) if (!one._users.size) remove(one)
         used = {
-          _id: nextId(), _topic: topic, _name: name, _own: isOwn, _rowsOnly: rowsOnly,
+          _id: nextId(), _topic: topic, _name: name, _own: !!after, _rowsOnly: rowsOnly,
           _users: new Set([user]), _place: after,
         }
         if (topic.snapshot) used._store = createStore()
@@ -209,7 +208,7 @@ export const createBrain = <Tables = Record<string, any>>(
       else if (snapshot || !op.startsWith('snap'))
         for (const row of rows ?? [{}]) take({ channel, ...change, ...row }, done)
     }
-    return core._attach({ channel, key: keyOf(key), where, snapshot, limit }, user, after, !!(name || from))[1]
+    return core._attach({ channel, key: keyOf(key), where, snapshot, limit }, user, after)[1]
   }
 
   const collection = (channel: string, { where, key }: Frame = {}): OwnCollection<any> => {
@@ -227,7 +226,7 @@ export const createBrain = <Tables = Record<string, any>>(
             own._changed(hasRows)
           }
           collections.set(name, own)
-          const [{ _store }, detach] = core._attach(topic, user, undefined, false, true)
+          const [{ _store }, detach] = core._attach(topic, user, undefined, true)
           return [_store as Rows, detach]
         },
       )
@@ -242,7 +241,7 @@ export const createBrain = <Tables = Record<string, any>>(
     const { createTabs } = await import('./tabs.js')
     tabs = createTabs(
       {
-        attach: (topic, user, after, rowsOnly) => core._attach(topic, user, after, !!after, rowsOnly)[1],
+        attach: (topic, user, after, rowsOnly) => core._attach(topic, user, after, rowsOnly)[1],
         call,
         lead: () => core._go(),
         follow: () => core._go(follow),

@@ -48,7 +48,6 @@ export interface Store {
 /** One connection, which is made again whenever it ends, while it has subscriptions. */
 export interface Session {
   _subscriptions: Set<Subscription>
-  _fails: number
   _state: Status
   /** True if frames can be sent. */
   _sends(): unknown
@@ -87,7 +86,7 @@ export interface Core {
   _opened(isMain: boolean): void
   _failed(isMain: boolean): void
   _finish(how: Omit<Status, 'state'>): void
-  _attach(topic: Topic, user: User, after?: string, isOwn?: boolean, rowsOnly?: boolean): readonly [Subscription, () => void]
+  _attach(topic: Topic, user: User, after?: string, rowsOnly?: boolean): readonly [Subscription, () => void]
   /** Go on by this transport; without one, by the client's own. */
   _go(open?: Open): void
 }

@@ -8,7 +8,7 @@ const LOST = 'connection lost'
 const SILENT = 'no answer'
 
 /** A connection with the subscriptions that use it; only the main one may have several. */
-export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0): Session => {
+export const createSession = (core: Core, open: Open, isMain: boolean): Session => {
   const subscriptions = new Set<Subscription>()
   const numbers = new Map<number, Subscription>()
   const calls = new Map<string, [(frame: Frame) => void, (error: BrainError) => void]>()
@@ -16,6 +16,8 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
   /** Which attempt to connect it is: what comes from an earlier one does not count. */
   let attempt = 0
   let isOpen = false
+  /** Attempts since it caught up. */
+  let fails = 0
   /** A ping waits for its answer. */
   let isAsked = false
   let timer: Timer | undefined
@@ -57,19 +59,17 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     const wasOpen = isOpen
     const [first] = subscriptions
     stop()
-    let delay = backoff(session._fails++)
     const isToken = code == 401 || code == 4401
-    if (isToken && typeof core._options.token == 'function') {
-      // The next attempt asks for another one.
-    } else if (!isMain && (code == 400 || code == 403 || (code >= 4500 && code != 4503)))
-      return core._refuse(first!, { code, message: why })
-    else if (isToken || code >= 4500)
-      return core._finish({ why, advice: 'Give createBrain a new token.', code })
-    else if (!wasOpen && isTransport) core._failed(isMain)
-    // Too many connections or messages, or a server that is not ready yet.
-    if ([429, 503, 1013, 4029].includes(code)) delay += 2e3
+    // A function has another token for the next attempt.
+    if (!isToken || typeof core._options.token != 'function') {
+      if (!isMain && (code == 400 || code == 403 || (code >= 4500 && code != 4503)))
+        return core._refuse(first!, { code, message: why })
+      if (isToken || code >= 4500) return core._finish({ why, advice: 'Use a new token.', code })
+      if (!wasOpen && isTransport) core._failed(isMain)
+    }
     if (!subscriptions.size) return
-    timer = setTimeout(session._connect, delay)
+    // Too many connections or messages, or a server that is not ready yet.
+    timer = setTimeout(session._connect, backoff(fails++) + +[429, 503, 1013, 4029].includes(code) * 2e3)
     state('offline', why, code)
   }
 
@@ -99,7 +99,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
   }
 
   const caughtUp = (subscription: Subscription, at: string) => {
-    session._fails = 0
+    fails = 0
     subscription._live = true
     before = cursor = at
   }
@@ -137,7 +137,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     if (/unavailable$/.test(frame.code))
       setTimeout(
         () => now == attempt && subscriptions.has(subscription) && subscribe(subscription),
-        backoff(session._fails++),
+        backoff(fails++),
       )
     else if (frame.code == 'not_allowed' && token && !user) end(4401, frame.message)
     else core._refuse(subscription, frame)
@@ -210,7 +210,6 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
 
   const session: Session = {
     _subscriptions: subscriptions,
-    _fails: fails,
     _state: { state: 'connecting' },
     _sends: () => isOpen && transport?._send,
     _place: ({ _live, _place }) =>
@@ -241,7 +240,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
       subscriptions.add(subscription)
       subscription._session = session
       if (isOpen) subscribe(subscription)
-      else if (subscriptions.size == 1 && !transport) timer = setTimeout(session._connect, session._fails && backoff(session._fails))
+      else if (subscriptions.size == 1 && !transport) timer = setTimeout(session._connect, fails && backoff(fails))
     },
     _drop(subscription) {
       const sub = subscription._number!
@@ -257,7 +256,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     _call: frame =>
       new Promise((resolve, reject) => {
         if (!session._sends())
-          return reject(new BrainError('not live', 'unavailable', 'Wait for a WebSocket.'))
+          return reject(new BrainError('no WebSocket is open', 'unavailable'))
         const id = nextId()
         calls.set(id, [resolve, reject])
         send({ ...frame, id })

@@ -14,7 +14,7 @@ test('nothing connects before something is subscribed, and a path before the add
   const brain = createBrain('https://host/brain/')
   await pass(5000)
   expect(Socket.all).toEqual([])
-  expect(brain.status).toEqual({ state: 'offline', why: 'nothing is subscribed' })
+  expect(brain.status).toEqual({ state: 'offline', why: 'not subscribed' })
   brain.subscribe('orders', () => {})
   await pass()
   expect(Socket.last.url).toBe('wss://host/brain/ws/v1')
@@ -115,6 +115,33 @@ test.each(['online', 'pageshow', 'visibilitychange'])('%s makes a waiting client
   expect(socket.isClosed).toBe(true)
 })
 
+test('a frame that waited in a dead connection is no answer to a ping', async () => {
+  const events = new EventTarget()
+  vi.stubGlobal('addEventListener', events.addEventListener.bind(events))
+  createBrain('ws://host').subscribe('orders', () => {})
+  await open()
+  const socket = Socket.last
+  events.dispatchEvent(new Event('online'))
+  socket.deliver({ type: 'ping', cursor: 'c1' })
+  await pass(3000)
+  expect(socket.isClosed).toBe(true)
+})
+
+test('a connection that answers goes on, and is asked once however many subscriptions it has', async () => {
+  const events = new EventTarget()
+  vi.stubGlobal('addEventListener', events.addEventListener.bind(events))
+  const brain = createBrain('ws://host')
+  brain.subscribe(['orders', 'news'], () => {})
+  await open()
+  const socket = Socket.last
+  socket.sent = []
+  events.dispatchEvent(new Event('online'))
+  expect(socket.sent).toEqual([{ type: 'ping' }])
+  socket.deliver({ type: 'pong', cursor: 'c1' })
+  await pass(10_000)
+  expect(socket.isClosed).toBe(false)
+})
+
 test('a device that is offline says so', async () => {
   const events = new EventTarget()
   vi.stubGlobal('addEventListener', events.addEventListener.bind(events))
@@ -125,7 +152,7 @@ test('a device that is offline says so', async () => {
   Socket.last.grant(1)
   vi.stubGlobal('navigator', { onLine: false })
   events.dispatchEvent(new Event('offline'))
-  expect(brain.status).toEqual({ state: 'offline', why: 'the device is offline' })
+  expect(brain.status).toEqual({ state: 'offline', why: 'no network' })
 })
 
 test('an error without a close event ends an attempt, and both together end one', async () => {
@@ -260,17 +287,19 @@ test('a token that expires in a century sets no timer off', async () => {
   expect(token).toHaveBeenCalledTimes(1)
 })
 
-test('after 4401 a new token is tried at once, and the same one after a while', async () => {
+test('after 4401 a new token is tried in a moment, and the same one after a while', async () => {
   const tokens = ['a', 'b', 'b', 'b']
   createBrain('ws://host', { token: () => tokens.shift()! }).subscribe('orders', () => {})
   await open()
   Socket.last.end(4401, 'expired')
+  await pass(250)
   await open()
   expect(Socket.last.protocols[1]).toBe('brain.token.b')
   Socket.last.end(4401, 'expired')
+  await pass(500)
   await open()
   Socket.last.end(4401, 'expired')
-  await pass(100)
+  await pass(10)
   expect(Socket.all.length).toBe(3)
   await pass(1000)
   expect(Socket.all.length).toBe(4)
@@ -292,7 +321,7 @@ test('a token that the server does not know is replaced once it is needed', asyn
   await open()
   const { id } = Socket.last.of('subscribe')[0]!
   Socket.last.deliver({ type: 'error', id, code: 'not_allowed', message: 'not allowed to read orders' })
-  await pass()
+  await pass(250)
   expect(Socket.last.protocols[1]).toBe('brain.token.new')
 })
 
