@@ -3,7 +3,7 @@ import { createCollection, keyOf, type OwnCollection } from './collection.js'
 import { openWebSocket } from './connection.js'
 import {
   errorOf, guard, json, nextId, optional,
-  type Core, type Frame, type Open, type Subscription,
+  type Core, type Frame, type Open, type Subscription, type User,
 } from './core.js'
 import { createPresence } from './presence.js'
 import { createSession } from './session.js'
@@ -78,6 +78,8 @@ export const createBrain = <Tables = Record<string, any>>(
 
   const remove = (subscription: Subscription) => {
     subscriptions.delete(subscription)
+    // It is made anew when it is asked for again.
+    if (subscription._rowsOnly) collections.delete(subscription._name)
     subscription._session?._drop(subscription)
     changed()
   }
@@ -161,7 +163,7 @@ export const createBrain = <Tables = Record<string, any>>(
           _id: nextId(), _topic: topic, _name: name, _own: isOwn, _rowsOnly: rowsOnly,
           _users: new Set([user]), _place: after,
         }
-        if (topic.snapshot) used._store = createStore(() => collections.get(name)?._changed(true))
+        if (topic.snapshot) used._store = createStore()
         if (closed) refuse(used)
         else {
           subscriptions.add(used)
@@ -194,7 +196,12 @@ export const createBrain = <Tables = Record<string, any>>(
     const user = (frame: Frame) => {
       const { rows, sub, ...change } = frame
       const { type, op, txid, cursor, last } = change
-      if (type == 'error' && !op) guard(() => fail?.(errorOf(frame)))
+      if (type == 'error' && !op)
+        guard(() => {
+          if (fail) fail(errorOf(frame))
+          // An error that nobody handles is reported.
+          else if (frame.code != 'closed') throw errorOf(frame)
+        })
       if (!op) return
       if (op == 'reset') parts.clear()
       if (txid) last || op == 'commit' ? parts.delete(txid) : parts.add(txid)
@@ -216,12 +223,12 @@ export const createBrain = <Tables = Record<string, any>>(
         () => status,
         own => {
           own._error = undefined
-          const user = (frame: Frame) => {
-            if (frame.type == 'error') {
-              own._error = errorOf(frame)
-              own._changed()
-            }
+          const user: User = (frame, hasRows) => {
+            if (frame.type == 'error') own._error = errorOf(frame)
+            else if (!hasRows) return
+            own._changed(hasRows)
           }
+          collections.set(name, own)
           const [{ _store }, detach] = core._attach(topic, user, undefined, false, true)
           return [_store as Rows, detach]
         },
@@ -257,7 +264,7 @@ export const createBrain = <Tables = Record<string, any>>(
           for (const session of new Set([...subscriptions].map(one => one._session!))) session._wake()
         changed()
       },
-      { capture: true, signal: events.signal },
+      { signal: events.signal },
     )
 
   return {

@@ -21,15 +21,16 @@ export const iterate = <Row>(
     async next() {
       for (;;) {
         handled?.()
-        const { value, done } = await reader.read()
-        if (done) return { value: undefined, done }
-        handled = value[1]
-        if (value[0]) return { value: value[0] }
+        const entry = await reader.read()
+        if (entry.done) return entry as { value: undefined; done: true }
+        const [value, done] = entry.value
+        handled = done
+        if (value) return { value }
       }
     },
-    async return() {
-      await reader.cancel()
-      return { value: undefined, done: true }
+    return() {
+      void reader.cancel()
+      return reader.read() as Promise<{ value: undefined; done: true }>
     },
     [Symbol.asyncIterator]() {
       return this

@@ -4,7 +4,7 @@ import type { BrainError, Collection, CollectionState, Status } from './types.js
 
 export interface OwnCollection<Row> extends Collection<Row> {
   /** Something has changed. */
-  _changed(hasRows?: boolean): void
+  _changed(hasRows?: unknown): void
   _error?: BrainError
 }
 

@@ -5,7 +5,8 @@ export interface Frame {
   [name: string]: any
 }
 
-export type User = (frame: Frame) => void
+/** `hasRows`: by this frame, the rows of the subscription have changed. */
+export type User = (frame: Frame, hasRows?: unknown) => void
 
 /** What a `subscribe` asks for, besides its place. */
 export interface Topic {
@@ -38,7 +39,8 @@ export interface Subscription {
 }
 
 export interface Store {
-  _take(frame: Frame): void
+  /** Return whether the rows that show have changed. */
+  _take(frame: Frame): unknown
   /** Send a user what brings it up to the present. */
   _replay(user: User, cursor?: string): void
 }
@@ -49,7 +51,7 @@ export interface Session {
   _fails: number
   _state: Status
   /** True if frames can be sent. */
-  _sends(): boolean
+  _sends(): unknown
   _add(subscription: Subscription): void
   /** Give a subscription up, with its place as it is by now. */
   _drop(subscription: Subscription): void

@@ -93,8 +93,8 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     send({ type: 'subscribe', id: _id, ..._topic, numbers: 'string', after: _place })
 
   const deliver = (subscription: Subscription, frame: Frame) => {
-    subscription._store?._take(frame)
-    for (const user of subscription._users) user(frame)
+    const hasRows = subscription._store?._take(frame)
+    for (const user of subscription._users) user(frame, hasRows)
   }
 
   const caughtUp = (subscription: Subscription, at: string) => {
@@ -209,7 +209,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean, fails = 0
     _subscriptions: subscriptions,
     _fails: fails,
     _state: { state: 'connecting' },
-    _sends: () => isOpen && !!transport?._send,
+    _sends: () => isOpen && transport?._send,
     _place: ({ _live, _place }) =>
       // Another subscription's frame of the same change may have come, and this one's not.
       _live && _place != cursor ? before : _place,

@@ -12,7 +12,7 @@ export interface Rows extends Store {
 }
 
 /** The rows of a subscription with a snapshot. Each transaction is applied as a whole. */
-export const createStore = (changed: () => void): Rows => {
+export const createStore = (): Rows => {
   /** The rows of a snapshot that is not complete. */
   let building: Map<string, Entry> | undefined = new Map()
   const pending = new Map<string, Frame[]>()
@@ -53,7 +53,7 @@ export const createStore = (changed: () => void): Rows => {
         pending.delete(txid)
         frames.forEach(apply)
       }
-      if (!building) changed()
+      return !building
     },
     _replay(user, cursor) {
       user({ op: 'snapshot', rows: [...present().values()] })

@@ -350,3 +350,29 @@ test('over SSE a message is published by POST, with the token', async () => {
     channel: 'news', type: 'greeting', data: { text: 'hello' }, to: 'ann',
   })
 })
+
+test('a refusal that no onError handles is reported, and closing the client is none', async () => {
+  const reported = vi.fn()
+  vi.stubGlobal('reportError', reported)
+  listen()
+  listen({ where: { id: 1 } })
+  await open()
+  const { id } = Socket.last.of('subscribe')[0]!
+  Socket.last.deliver({ type: 'error', id, code: 'not_allowed', message: 'no' })
+  brain.close()
+  expect(reported.mock.calls).toMatchObject([[{ code: 'not_allowed' }]])
+})
+
+test('a number means on each connection what it was granted for there', async () => {
+  const first = listen({ where: { id: 1 } })
+  const second = listen({ where: { id: 2 } })
+  await open()
+  Socket.last.grant(1, {}, 0)
+  Socket.last.grant(2, {}, 1)
+  await cut()
+  Socket.last.grant(1, {}, 1)
+  first.off()
+  await pass(1000)
+  Socket.last.deliver(insert(1, 5))
+  expect([first.ops(), second.ops()]).toEqual([[], ['insert 5']])
+})
