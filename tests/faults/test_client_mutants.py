@@ -74,7 +74,8 @@ PAGE_MUTANTS = {
         ],
     ),
     "does not keep transactions together": PageMutant(
-        "mounted-again", [Edit("store.ts", "if (op == 'commit' || last) {", "if (txid) {")]
+        "mounted-again",
+        [Edit("store.ts", "else if (txid && !last && op", "else if (txid && !op && op")],
     ),
     "knows no event streams": PageMutant(
         "blocked", [Edit("brain.ts", "if (++failures < 2) return", "return")]
