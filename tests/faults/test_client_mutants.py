@@ -61,7 +61,7 @@ PAGE_MUTANTS = {
     ),
     "shows a part of a snapshot": PageMutant(
         "retention-passed",
-        [Edit("store.ts", "if (!building) changed()", "store._rows = present()\nchanged()")],
+        [Edit("store.ts", "return !building", "store._rows = present()\nreturn true")],
     ),
     "never resumes": PageMutant(
         "killed", [Edit("session.ts", "numbers: 'string', after: _place", "numbers: 'string'")]
@@ -81,7 +81,10 @@ PAGE_MUTANTS = {
         "blocked", [Edit("brain.ts", "if (++failures < 2) return", "return")]
     ),
     "does not notice a dead link": PageMutant(
-        "asleep", [Edit("session.ts", "expect(45e3, check)", "clearTimeout(watch)")]
+        "asleep", [Edit("session.ts", "watch = soon ?", "soon && milliseconds < 0 ?")]
+    ),
+    "does not ask whether its link is alive once it is online": PageMutant(
+        "offline", [Edit("brain.ts", "['online', 'offline',", "['offline',")]
     ),
     "keeps its token": PageMutant(
         "expiring",
