@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from playwright.async_api import Browser
 
 from brain.client import Brain
 from brain.client.connection import Connection
@@ -26,11 +27,10 @@ from tests.faults.test_client_battery import (
     browser,
     losses_are_meant,
     node_packages,
-    screen,
     server,
 )
 
-__all__ = ["browser", "losses_are_meant", "node_packages", "screen", "server"]
+__all__ = ["browser", "losses_are_meant", "node_packages", "server"]
 
 PATIENCE_SECONDS = 8.0
 
@@ -98,11 +98,11 @@ PAGE_MUTANTS = {
 
 @pytest.mark.parametrize("name", PAGE_MUTANTS)
 async def test_a_page_whose_client_is_wrong_is_found(
-    name: str, server: Server, screen: Screen, node_packages: Path, tmp_path: Path
+    name: str, server: Server, browser: Browser, node_packages: Path, tmp_path: Path
 ) -> None:
     mutant = PAGE_MUTANTS[name]
     script = await bundle(node_packages, mutant.edits)
-    players = Players(server, tmp_path, Screen(screen.browser, script))
+    players = Players(server, tmp_path, Screen(browser, script))
     assert await is_found(f"react/{mutant.scene}", players)
 
 
