@@ -83,8 +83,8 @@ PAGE_MUTANTS = {
     "does not notice a dead link": PageMutant(
         "asleep", [Edit("session.ts", "watch = soon ?", "soon && milliseconds < 0 ?")]
     ),
-    "does not ask whether its link is alive once it is online": PageMutant(
-        "offline", [Edit("brain.ts", "['online', 'offline',", "['offline',")]
+    "does not hear that the network has gone and come": PageMutant(
+        "offline", [Edit("brain.ts", "['online', 'offline', ", "[")]
     ),
     "keeps its token": PageMutant(
         "expiring",
