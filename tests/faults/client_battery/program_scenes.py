@@ -17,7 +17,6 @@ from tests.faults.client_battery.surroundings import (
     SceneFailed,
     Surroundings,
     becomes,
-    token,
 )
 from tests.faults.scene import connected
 
@@ -44,11 +43,14 @@ class Course:
 
     async def begins(self) -> int | None:
         """Start the program; return the serial after which it has to be sent everything, if any."""
+        self.request.renew_token(2)
         await self.program.start()
         receipts = self.program.receipts
 
         async def has_begun() -> bool:
             self._check()
+            # However long it takes to start.
+            self.request.renew_token(2)
             if not self.request.has_snapshot and not receipts.marks:
                 await self.mark()
             return receipts.is_live if self.request.has_snapshot else bool(receipts.marks)
@@ -118,16 +120,15 @@ async def opened_since(around: Surroundings, before: int) -> bool:
 
 async def expiring(course: Course) -> None:
     """Tokens expire while rows change."""
-    around, file = course.around, course.request.token_file
-    assert file is not None
+    around, request = course.around, course.request
     async with around.writing():
         for _ in range(4):
             await around.wait(0.5, 1.1)
             if around.chance.random() < 0.3:
                 around.gate.cut()
             # Some come late: the one before has expired by then.
-            file.write_text(token(around.chance.choice([1, 1.5, 2])))
-    file.write_text(token(60))
+            request.renew_token(around.chance.choice([1, 1.5, 2]))
+    request.renew_token(60)
 
 
 async def retention_passed(course: Course) -> None:
@@ -253,8 +254,6 @@ async def play_program(
         keeps_cursor=scene.keeps_cursor,
         has_token="BRAIN_JWT_SECRET" in scene.settings,
     )
-    if request.token_file is not None:
-        request.token_file.write_text(token(2))
     if scene.is_blocked:
         around.gate.upgrades = chance.choice([Upgrades.FORBID, Upgrades.CUT])
     course = Course(around, request, make(request, Random(chance.random())))

@@ -15,6 +15,7 @@ from brain.client import Brain
 from tests.end_to_end.brain import clean_environment
 from tests.faults.client_battery.orders import IS_OPEN
 from tests.faults.client_battery.receipts import Receipts
+from tests.faults.client_battery.surroundings import token
 
 WATCHDOG_SECONDS = 1.5
 """Instead of the 45 s after which a silent connection is given up."""
@@ -42,6 +43,13 @@ class Request:
     @property
     def token_file(self) -> Path | None:
         return self.folder / "token" if self.has_token else None
+
+    def renew_token(self, seconds: float) -> None:
+        """Let the program have a token that is valid for so many seconds, if it needs one."""
+        if self.token_file is not None:
+            next_file = self.token_file.with_suffix(".next")
+            next_file.write_text(token(seconds))
+            next_file.replace(self.token_file)
 
 
 class Program(Protocol):
@@ -86,8 +94,8 @@ class PythonProgram:
     async def _follow(self) -> None:
         request = self.request
         where = {"status": IS_OPEN} if request.is_of_open_orders else None
-        token = None if request.token_file is None else request.token_file.read_text
-        async with Brain(request.url, token=token, cursor_file=request.cursor_file) as brain:
+        read_token = None if request.token_file is None else request.token_file.read_text
+        async with Brain(request.url, token=read_token, cursor_file=request.cursor_file) as brain:
             async for change in brain.subscribe(
                 "orders", snapshot=request.has_snapshot, where=where
             ):
