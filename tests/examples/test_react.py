@@ -84,11 +84,11 @@ async def test_the_table_shows_the_open_orders_as_they_change(
     page.on("pageerror", lambda error: errors.append(str(error)))
     with served(site) as origin:
         await page.goto(origin)
-        await expect(page.locator("tr")).to_have_text(["1open10.5", "2open99"])
-        await connection.execute("UPDATE orders SET total = 12345678901234567890.5 WHERE id = 1")
-        await connection.execute("UPDATE orders SET status = 'paid' WHERE id = 2")
-        await connection.execute("INSERT INTO orders (status, total) VALUES ('open', 3)")
-        await expect(page.locator("tr")).to_have_text(["1open12345678901234567890.5", "4open3"])
+        await expect(page.locator("tr")).to_have_text(["11open10.5", "12open99"])
+        await connection.execute("UPDATE orders SET total = 12345678901234567890.5 WHERE id = 11")
+        await connection.execute("UPDATE orders SET status = 'paid' WHERE id = 12")
+        await connection.execute("INSERT INTO orders VALUES (14, 'open', 3)")
+        await expect(page.locator("tr")).to_have_text(["11open12345678901234567890.5", "14open3"])
     await context.close()
     assert errors == []
 
