@@ -15,7 +15,7 @@ export interface Client {
 }
 
 export interface Tabs {
-  /** Join the tabs of the user of this token; tabs of different users never join. */
+  /** Join the tabs whose tokens are of the same user with the same rights; others never join. */
   join(token: Token): void
   /** Begin a subscription at the leading tab. */
   open(id: string, frame: Frame, receive: User): { send(frame: Frame): void; close(): void }
@@ -130,6 +130,13 @@ const joinGroup = (client: Client, group: string): Group => {
   }
 }
 
+/** All that a token says but when it was made and how long it holds; a token that says nothing is its own. */
+const identityOf = (token: Token) => {
+  const { exp: _, iat: __, nbf: ___, jti: ____, ...rights } = claims(token)
+  const identity = JSON.stringify(rights)
+  return identity == '{}' ? (token ?? '') : identity
+}
+
 /** Share the connection of one tab, where the browser can; `prefix` is of the server. */
 export const createTabs = (client: Client, prefix: string, latest: Status): Tabs => {
   if (!globalThis.navigator?.locks || !globalThis.BroadcastChannel) throw new Error('tabs cannot share')
@@ -151,7 +158,7 @@ export const createTabs = (client: Client, prefix: string, latest: Status): Tabs
 
   return {
     join(token) {
-      const next = `${prefix}:${token ? (claims(token).sub ?? token) : ''}`
+      const next = `${prefix}:${identityOf(token)}`
       if (next == name) return
       const isOther = group
       leave()

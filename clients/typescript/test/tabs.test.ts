@@ -139,6 +139,15 @@ test('tabs of different users do not join', async () => {
   expect(Socket.all.length).toBe(2)
 })
 
+test('tabs of one user whose tokens give different rights do not join', async () => {
+  await tab({ token: jwt({ sub: 'ann', channels: ['*'], iat: 1, exp: 9e9, jti: 'a' }) })
+  await serve()
+  await tab({ token: jwt({ sub: 'ann', channels: ['*'], iat: 2, exp: 8e9, jti: 'b' }) })
+  expect(Socket.all.length).toBe(1)
+  await tab({ token: jwt({ sub: 'ann', channels: ['news'], iat: 1, exp: 9e9, jti: 'a' }) })
+  expect(Socket.all.length).toBe(2)
+})
+
 test('a tab whose token is of another user leaves', async () => {
   const tokens = [jwt({ sub: 'ann' }), jwt({ sub: 'bob' })]
   const first = await tab({ token: () => tokens[0]! })
