@@ -47,16 +47,17 @@ const joinGroup = (client: Client, group: string): Group => {
     if (!signal.aborted) channel.postMessage(message)
   }
 
+  const request = (lock: string, then: () => Promise<void>) =>
+    navigator.locks.request(lock, { signal }, then).catch(() => {
+      // It has left before it got the lock.
+    })
+
   /** Hold a lock until this tab leaves. */
   const hold = (lock: string, then?: () => void) =>
-    navigator.locks
-      .request(lock, { signal }, () => {
-        then?.()
-        return new Promise<void>(resolve => signal.addEventListener('abort', () => resolve()))
-      })
-      .catch(() => {
-        // It has left before it got the lock.
-      })
+    request(lock, () => {
+      then?.()
+      return new Promise(resolve => signal.addEventListener('abort', () => resolve()))
+    })
 
   const detach = (prefix: string) => {
     for (const [name, off] of followers)
@@ -69,7 +70,7 @@ const joinGroup = (client: Client, group: string): Group => {
   const begin = (from: string, id: string, { type: _, id: __, after, rowsOnly, ...topic }: Frame) => {
     const send = (frame: Frame) => post(from, me, id, frame)
     // The lock of the other tab is granted when that tab is gone.
-    if (!followers.has(from)) hold(group + from, () => detach(from))
+    if (!followers.has(from)) request(group + from, async () => detach(from))
     followers.set(from, () => {})
     send({ type: 'hello' })
     send({ type: 'status', status: latest })

@@ -8,6 +8,11 @@ import { install, jwt, pass, Socket, uninstall, type Frame } from './server.js'
 class Locks {
   #queues = new Map<string, (() => void)[]>()
 
+  /** How many locks are held. */
+  get held() {
+    return [...this.#queues.values()].filter(({ length }) => length).length
+  }
+
   request(name: string, { signal }: { signal?: AbortSignal }, hold: () => Promise<void>) {
     return new Promise<void>((resolve, reject) => {
       const queue = this.#queues.get(name) ?? []
@@ -130,6 +135,16 @@ test('when the leading tab is closed, another goes on where it was: nothing is l
   expect(second.ids()).toEqual([1, 2, 4])
   expect(second.keys).toEqual([3, 'live', 5])
   expect(third.ids()).toEqual([1, 2, 4])
+})
+
+test('a leading tab keeps nothing of a tab that is gone', async () => {
+  await tab()
+  await serve(1)
+  const { held } = navigator.locks as unknown as Locks
+  const second = await tab()
+  second.brain.close()
+  await pass(1000)
+  expect((navigator.locks as unknown as Locks).held).toBe(held)
 })
 
 test('tabs of different users do not join', async () => {
