@@ -274,7 +274,9 @@ async def test_a_revocation_ends_the_connections_of_a_user_and_holds_for_its_ses
         assert (await client.get(orders + "new")).status_code == 200
 
 
-@pytest.mark.parametrize("failure", ["raises", "hangs", "returns nonsense", "has no user"])
+@pytest.mark.parametrize(
+    "failure", ["raises", "hangs", "returns nonsense", "has no user", "began at no time"]
+)
 async def test_a_client_is_refused_with_503_while_the_authenticator_fails(
     url: str, failure: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -283,6 +285,8 @@ async def test_a_client_is_refused_with_503_while_the_authenticator_fails(
             raise LookupError("no such table")
         if failure == "hangs":
             await asyncio.Event().wait()
+        if failure == "began at no time":
+            return Authenticated(user="ann", claims={"iat": "today"})
         return {"user": "ann"} if failure == "returns nonsense" else Authenticated(user="")
 
     settings = Settings(handshake_timeout_seconds=0.3)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from starlette.requests import HTTPConnection
 
 from brain.auth.identity import Identity, patterns
-from brain.auth.token_verifier import storable, user_in
+from brain.auth.token_verifier import seconds, storable, user_in
 from brain.errors import AccessUndecided, TokenRefused
 from brain.settings import Settings
 
@@ -90,15 +90,17 @@ def identity_of(found: Authenticated, settings: Settings) -> Identity:
         if expires_at.tzinfo is None:
             raise ValueError("expires_at has no time zone")
         expires_at = expires_at.timestamp()
+    claims = {"iat": time.time(), **found.claims}
     try:
+        seconds(claims["iat"])  # revocations compare it
         user = user_in({"sub": found.user}, ("sub",))
         channels = None if found.channels is None else listed(found.channels)
         return Identity(
             user,
-            math.inf if expires_at is None else expires_at,
+            math.inf if expires_at is None else seconds(expires_at),
             readable=patterns(channels, settings.default_channels),
             publishable=patterns(listed(found.publish), ()),
-            claims=storable({"iat": time.time(), **found.claims, "sub": user}),
+            claims=storable({**claims, "sub": user}),
         )
     except TokenRefused as refusal:
         raise ValueError(f"not what Authenticated has: {found!r}") from refusal

@@ -40,10 +40,11 @@ class CursorFile:
             raise
 
     def close(self) -> None:
-        """Let another program use the file."""
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+        """Let another program use the file; a write that goes on is waited for."""
+        with self._writing:
+            if self._lock_file is not None:
+                self._lock_file.close()
+                self._lock_file = None
 
     def __contains__(self, name: str) -> bool:
         return name in self._cursors
@@ -65,6 +66,9 @@ class CursorFile:
 
     def _write(self) -> None:
         with self._writing:
+            if self._lock_file is None:
+                # It was cancelled before it began: the file may be another program's by now.
+                raise self._error("it is closed", "Store within the client's `async with`")
             content = {"format": FORMAT, "cursors": dict(self._cursors)}
             new = self.path.with_name(f"{self.path.name}.new")
             try:

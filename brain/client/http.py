@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from httpx2 import (
     AsyncClient,
     ConnectError,
+    ConnectTimeout,
     EventSource,
     Limits,
     Response,
@@ -111,7 +112,7 @@ class Http:
         request = self._client.build_request("POST", url, headers=headers, content=json.dumps(body))
         try:
             response = await self._client.send(request)
-        except ConnectError as error:
+        except (ConnectError, ConnectTimeout) as error:
             raise connect_failure(error) from error
         except TransportError as error:
             problem = "the connection broke before the answer came"

@@ -129,9 +129,10 @@ class Requests:
         try:
             if self._presence is not None:
                 await opened.link.send(self._presence)
-            for request in list(self._waiting.values()):
-                request.is_sent = True
-                await opened.link.send(request.frame)
+            # More may come while one is sent.
+            while unsent := [each for each in self._waiting.values() if not each.is_sent]:
+                unsent[0].is_sent = True
+                await opened.link.send(unsent[0].frame)
         except BaseException:
             self._connector.drop(opened.link)
             raise

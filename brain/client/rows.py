@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from brain.client.change import Change
+from brain.client.change import Change, Op
 from brain.client.errors import InvalidRow
 from brain.client.exact_json import with_floats
 from brain.client.link import Frame
 
 Row = TypeVar("Row")
-OPS = frozenset(
-    {
-        "insert",
-        "update",
-        "delete",
-        "leave",
-        "truncate",
-        "message",
-        "snapshot",
-        "snapshot-end",
-        "reset",
-        "live",
-    }
-)
+OPS = frozenset(get_args(Op))
 
 
 def pieces(frame: Frame) -> list[Frame]:
@@ -81,11 +68,8 @@ class Rows(Generic[Row]):
             return row
         try:
             return self._adapter.validate_python(row)
-        except ValidationError as error:
-            problem = "; ".join(
-                f"{'.'.join(map(str, each['loc'])) or 'row'}: {each['msg']}"
-                for each in error.errors(include_url=False, include_context=False)
-            )
+        except Exception as error:  # a validator of the program may raise anything
+            problem = problem_of(error)
             if piece.get("omitted"):
                 problem += f" (Brain left out {', '.join(piece['omitted'])})"
             key = self._plain(piece.get("key"))
@@ -93,3 +77,13 @@ class Rows(Generic[Row]):
 
     def _plain(self, value: Any) -> Any:
         return value if self._decimals or self._adapter is None else with_floats(value)
+
+
+def problem_of(error: Exception) -> str:
+    """Return what a row lacks, for a person."""
+    if not isinstance(error, ValidationError):
+        return f"its validation failed: {error!r}"
+    return "; ".join(
+        f"{'.'.join(map(str, each['loc'])) or 'row'}: {each['msg']}"
+        for each in error.errors(include_url=False, include_context=False)
+    )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Self
 
 State = Literal["connecting", "live", "catching-up", "offline", "closed"]
+logger = logging.getLogger("brain.client")
+
 WORST_FIRST: tuple[State, ...] = ("offline", "connecting", "catching-up", "live")
 
 
@@ -75,7 +78,11 @@ class StatusBoard:
         self._changed.set()
         self._changed = asyncio.Event()
         if self._on_status is not None:
-            self._on_status(status)
+            try:
+                self._on_status(status)
+            except Exception:
+                # The connections go on: they are not those of the callback alone.
+                logger.exception("on_status failed")
 
 
 class Statuses:

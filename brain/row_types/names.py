@@ -71,4 +71,4 @@ def quoted(text: str, beyond_16_bits: str) -> str:
 
 def commented(text: str) -> str:
     """Return a text for a comment or a docstring, which it cannot end."""
-    return printable(text).replace("*/", "* /").replace("\\", "/").replace('"', "'")
+    return printable(text).replace("\\", "/").replace("*/", "* /").replace('"', "'")

@@ -133,7 +133,9 @@ async def test_a_cursor_that_the_log_does_not_hold_any_more_leads_to_a_reset_and
 ) -> None:
     path = tmp_path / "cursors.json"
     file = CursorFile(path)
+    file.open()
     await file.store("orders", "1.1.1")
+    file.close()
     await orders.execute("INSERT INTO orders VALUES (1, 'new', 1)")
     async with Brain(shared_brain.http, cursor_file=path) as brain:
         got = await up_to(brain.subscribe("orders", snapshot=True), "live")
@@ -225,3 +227,18 @@ async def test_a_cursor_whose_write_was_cancelled_before_it_began_is_written_by_
         cursors.close()
         loop.set_default_executor(ThreadPoolExecutor())
         busy.shutdown()
+
+
+async def test_nothing_is_written_once_another_program_may_use_the_file(tmp_path: Path) -> None:
+    former, present = CursorFile(tmp_path / "cursors"), CursorFile(tmp_path / "cursors")
+    former.open()
+    await former.store("orders", "1.1.1")
+    former.close()
+    present.open()
+    await present.store("orders", "2.2.2")
+    with pytest.raises(CursorFileError, match="is closed"):
+        await former.store("orders", "1.1.2")
+    present.close()
+    present.open()
+    assert present.cursor("orders") == "2.2.2"
+    present.close()

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, assert_type
+from typing import Annotated, Any, assert_type
 from uuid import UUID
 
 import asyncpg
 import pytest
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 from typing_extensions import TypedDict
 
 from brain.client import Brain, Change, InvalidRow, Subscription
 from brain.client.exact_json import exact_number, parse, with_floats
+from brain.client.rows import Rows
 from tests.client.following import next_of, up_to
 from tests.end_to_end.brain import RunningBrain
 
@@ -122,3 +123,12 @@ def test_a_number_that_a_float_would_round_is_a_decimal(text: str) -> None:
 def test_integers_have_any_size() -> None:
     assert parse("1" + "0" * 9999) == 10**9999
     assert parse("[9007199254740993, -1]") == [9007199254740993, -1]
+
+
+def test_a_validator_that_fails_is_a_row_that_does_not_fit() -> None:
+    def fail(value: int) -> int:
+        raise LookupError("no such order")
+
+    rows = Rows[Any]("orders", dict[str, Annotated[int, AfterValidator(fail)]])
+    with pytest.raises(InvalidRow, match="no such order"):
+        rows.change({"op": "insert", "key": [1], "row": {"id": 1}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import asyncpg
+import pytest
 
 from brain.client import Brain, Status
 from brain.client.status import StatusBoard
@@ -44,3 +45,15 @@ async def test_one_loop_over_the_statuses_holds_up_no_other() -> None:
     await asyncio.sleep(0)
     board.report("a", Status("live"))
     assert [status and status.state for status in await asyncio.gather(*waiting)] == ["live"] * 2
+
+
+def test_a_callback_that_fails_is_logged_and_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(status: Status) -> None:
+        raise LookupError(status.state)
+
+    board = StatusBoard(fail)
+    board.report("a", Status("live"))
+    assert board.status.state == "live"
+    assert "LookupError: live" in caplog.text

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from brain.row_types.names import commented
 from brain.row_types.typescript import typescript
 from tests.end_to_end.brain import ended
 from tests.row_types.conftest import Watched
@@ -131,3 +132,8 @@ async def test_names_from_the_database_end_no_comment_and_no_literal(watched: Wa
     # Without comments and strings no part of such a name is left.
     code = re.sub(r'"(\\.|[^"\\])*"', '""', re.sub(r"/\*.*?\*/", "", text))
     assert "evil" in text and not re.search(r"evil(?!:)", code.replace("constEvil", ""))
+
+
+@pytest.mark.parametrize("name", ["a*/b", "a*\\b", "a*\nb", "a**//b", 'a*"/b'])
+def test_no_name_ends_a_comment(name: str) -> None:
+    assert "*/" not in commented(name)

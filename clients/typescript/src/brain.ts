@@ -186,7 +186,7 @@ export const createBrain = <Tables = Record<string, any>>(
     take: (change: Change<any> | undefined, done: () => void) => void,
     fail = onError,
   ) => {
-    const place = name && `${prefix}:${name}`
+    const place = name && `${prefix}:${name}:${channel}`
     /** Transactions of which only a part has come. */
     const parts = new Set<string>()
     const after = (place && recall(place)) ?? from
@@ -195,9 +195,10 @@ export const createBrain = <Tables = Record<string, any>>(
       const { type, op, txid, cursor, last } = change
       if (type == 'error' && !op)
         guard(() => {
-          if (fail) fail(errorOf(frame))
+          const error = errorOf(frame)
+          if (fail) fail(error)
           // An error that nobody handles is reported.
-          else if (frame.code != 'closed') throw errorOf(frame)
+          else if (error.code != 'closed') throw error
         })
       if (!op) return
       if (op == 'reset') parts.clear()
@@ -292,7 +293,7 @@ export const createBrain = <Tables = Record<string, any>>(
     onStatus(listener: (status: Status) => void) {
       const own = (now: Status) => listener(now)
       listeners.add(own)
-      guard(() => own(status))
+      guard(() => listener(status))
       return () => listeners.delete(own)
     },
     get status() {

@@ -15,7 +15,7 @@ export interface Client {
 }
 
 export interface Tabs {
-  /** Join the tabs of the user of this token; tabs of different users never join. */
+  /** Join the tabs whose tokens are of the same user with the same rights; others never join. */
   join(token: Token): void
   /** Begin a subscription at the leading tab. */
   open(id: string, frame: Frame, receive: User): { send(frame: Frame): void; close(): void }
@@ -47,16 +47,17 @@ const joinGroup = (client: Client, group: string): Group => {
     if (!signal.aborted) channel.postMessage(message)
   }
 
+  const request = (lock: string, then: () => Promise<void>) =>
+    navigator.locks.request(lock, { signal }, then).catch(() => {
+      // It has left before it got the lock.
+    })
+
   /** Hold a lock until this tab leaves. */
   const hold = (lock: string, then?: () => void) =>
-    navigator.locks
-      .request(lock, { signal }, () => {
-        then?.()
-        return new Promise<void>(resolve => signal.addEventListener('abort', () => resolve()))
-      })
-      .catch(() => {
-        // It has left before it got the lock.
-      })
+    request(lock, () => {
+      then?.()
+      return new Promise(resolve => signal.addEventListener('abort', () => resolve()))
+    })
 
   const detach = (prefix: string) => {
     for (const [name, off] of followers)
@@ -69,7 +70,7 @@ const joinGroup = (client: Client, group: string): Group => {
   const begin = (from: string, id: string, { type: _, id: __, after, rowsOnly, ...topic }: Frame) => {
     const send = (frame: Frame) => post(from, me, id, frame)
     // The lock of the other tab is granted when that tab is gone.
-    if (!followers.has(from)) hold(group + from, () => detach(from))
+    if (!followers.has(from)) request(group + from, async () => detach(from))
     followers.set(from, () => {})
     send({ type: 'hello' })
     send({ type: 'status', status: latest })
@@ -130,6 +131,13 @@ const joinGroup = (client: Client, group: string): Group => {
   }
 }
 
+/** All that a token says but when it was made and how long it holds; a token that says nothing is its own. */
+const identityOf = (token: Token) => {
+  const { exp: _, iat: __, nbf: ___, jti: ____, ...rights } = claims(token)
+  const identity = JSON.stringify(rights)
+  return identity == '{}' ? (token ?? '') : identity
+}
+
 /** Share the connection of one tab, where the browser can; `prefix` is of the server. */
 export const createTabs = (client: Client, prefix: string, latest: Status): Tabs => {
   if (!globalThis.navigator?.locks || !globalThis.BroadcastChannel) throw new Error('tabs cannot share')
@@ -151,7 +159,7 @@ export const createTabs = (client: Client, prefix: string, latest: Status): Tabs
 
   return {
     join(token) {
-      const next = `${prefix}:${token ? (claims(token).sub ?? token) : ''}`
+      const next = `${prefix}:${identityOf(token)}`
       if (next == name) return
       const isOther = group
       leave()

@@ -231,7 +231,7 @@ test.each(['unavailable', 'snapshot_unavailable'])('%s is tried again from the s
 test('a stored cursor follows the changes that were handled, and never points into a transaction', async () => {
   const storage = memory()
   const named = createBrain('ws://host', { storage })
-  const stored = () => storage.items['brain:http://host:worker']
+  const stored = () => storage.items['brain:http://host:worker:orders']
   let isBroken = false
   const take = () => {
     if (isBroken) throw new Error('not handled')
@@ -256,6 +256,19 @@ test('a stored cursor follows the changes that were handled, and never points in
   createBrain('ws://host', { storage }).subscribe('orders', () => {}, { name: 'worker' })
   await open()
   expect(Socket.last.of('subscribe')).toMatchObject([{ after: 'c6' }])
+})
+
+test('each channel of a named subscription has a stored cursor of its own', async () => {
+  const storage = memory()
+  const begin = () => createBrain('ws://host', { storage }).subscribe(['orders', 'news'], () => {}, { name: 'worker' })
+  begin()
+  await open()
+  Socket.last.grant(1, {}, 0)
+  Socket.last.grant(2, {}, 1)
+  Socket.last.deliver(insert(1, 1), insert(2, 2))
+  begin()
+  await open()
+  expect(Socket.last.of('subscribe')).toMatchObject([{ channel: 'orders', after: 'c1' }, { channel: 'news', after: 'c2' }])
 })
 
 test('no cursor is stored between a reset and the end of the rows', async () => {

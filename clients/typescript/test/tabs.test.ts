@@ -8,6 +8,11 @@ import { install, jwt, pass, Socket, uninstall, type Frame } from './server.js'
 class Locks {
   #queues = new Map<string, (() => void)[]>()
 
+  /** How many locks are held. */
+  get held() {
+    return [...this.#queues.values()].filter(({ length }) => length).length
+  }
+
   request(name: string, { signal }: { signal?: AbortSignal }, hold: () => Promise<void>) {
     return new Promise<void>((resolve, reject) => {
       const queue = this.#queues.get(name) ?? []
@@ -132,10 +137,29 @@ test('when the leading tab is closed, another goes on where it was: nothing is l
   expect(third.ids()).toEqual([1, 2, 4])
 })
 
+test('a leading tab keeps nothing of a tab that is gone', async () => {
+  await tab()
+  await serve(1)
+  const { held } = navigator.locks as unknown as Locks
+  const second = await tab()
+  second.brain.close()
+  await pass(1000)
+  expect((navigator.locks as unknown as Locks).held).toBe(held)
+})
+
 test('tabs of different users do not join', async () => {
   await tab({ token: jwt({ sub: 'ann' }) })
   await serve()
   await tab({ token: jwt({ sub: 'bob' }) })
+  expect(Socket.all.length).toBe(2)
+})
+
+test('tabs of one user whose tokens give different rights do not join', async () => {
+  await tab({ token: jwt({ sub: 'ann', channels: ['*'], iat: 1, exp: 9e9, jti: 'a' }) })
+  await serve()
+  await tab({ token: jwt({ sub: 'ann', channels: ['*'], iat: 2, exp: 8e9, jti: 'b' }) })
+  expect(Socket.all.length).toBe(1)
+  await tab({ token: jwt({ sub: 'ann', channels: ['news'], iat: 1, exp: 9e9, jti: 'a' }) })
   expect(Socket.all.length).toBe(2)
 })
 
