@@ -57,7 +57,8 @@ export const createStore = (): Rows => {
       return !building
     },
     _replay(user, cursor) {
-      user({ op: 'snapshot', rows: [...present().values()] })
+      // Nobody has told it of changes.
+      user({ op: 'snapshot', rows: [...present().values()] }, 1)
       for (const frames of pending.values()) frames.forEach(user)
       if (!building) user({ op: 'snapshot-end', cursor })
     },

@@ -133,6 +133,16 @@ test('equal calls return the same collection, which shows its rows while it begi
   expect(ids()).toEqual([4])
 })
 
+test('what changed while nobody listened shows once somebody does again', () => {
+  Socket.last.deliver(page(1), end(), live())
+  expect(ids()).toEqual([1])
+  off()
+  Socket.last.deliver(change('insert', 2, 'a', { last: true }))
+  orders.subscribe(listener as () => void)
+  expect(Socket.all).toHaveLength(1)
+  expect(ids()).toEqual([1, 2])
+})
+
 test('a collection that is refused says why', async () => {
   const { id } = Socket.last.of('subscribe')[0]!
   Socket.last.deliver({ type: 'error', id, code: 'not_allowed', message: 'no', advice: 'Ask.' })

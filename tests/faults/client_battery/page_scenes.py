@@ -10,9 +10,10 @@ from typing import Any
 from playwright.async_api import Browser, BrowserContext
 
 from tests.faults.client_battery.gate import Upgrades
-from tests.faults.client_battery.orders import Table, only_open
+from tests.faults.client_battery.orders import IS_OPEN, Table, only_open
 from tests.faults.client_battery.orders_page import OrdersPage, new_page, page_server
 from tests.faults.client_battery.program_scenes import expect_streams, has_streams
+from tests.faults.client_battery.receipts import FIRST_MARK
 from tests.faults.client_battery.renders import faults, table_of
 from tests.faults.client_battery.surroundings import (
     WITH_TOKENS,
@@ -175,9 +176,13 @@ async def mounted_again(showing: Showing) -> None:
 async def retention_passed(showing: Showing) -> None:
     """What the page has missed is in no log any more."""
     around, (page,) = showing.around, showing.pages
+    await around.execute(f"INSERT INTO orders VALUES ({FIRST_MARK}, '{IS_OPEN}', 0)")
+    await showing.is_equal("with one more order")
     async with around.writing():
         await around.wait(0.1, 0.5)
         around.gate.shut()
+        # That it is gone is what the page never learns.
+        await around.execute(f"DELETE FROM orders WHERE id = {FIRST_MARK}")
         await around.wait(0.3, 0.6)
         # The ring goes with the process.
         await around.kill()

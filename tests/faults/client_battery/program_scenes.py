@@ -18,7 +18,6 @@ from tests.faults.client_battery.surroundings import (
     Surroundings,
     becomes,
 )
-from tests.faults.scene import connected
 
 Play = Callable[["Course"], Awaitable[None]]
 
@@ -37,8 +36,7 @@ class Course:
         """Insert a row by whose arrival it is known that everything before it has come."""
         id = FIRST_MARK - self.marks
         self.marks += 1
-        async with connected(self.around.database) as connection:
-            await connection.execute(f"INSERT INTO orders VALUES ($1, '{IS_OPEN}', 0)", id)
+        await self.around.execute(f"INSERT INTO orders VALUES ({id}, '{IS_OPEN}', 0)")
         return id
 
     async def begins(self) -> int | None:

@@ -72,6 +72,10 @@ class Surroundings:
         async with connected(self.database) as connection:
             return await read_history(connection)
 
+    async def execute(self, statement: str) -> None:
+        async with connected(self.database) as connection:
+            await connection.execute(statement)
+
     async def trim(self) -> None:
         """Remove all events from the log."""
         async with connected(self.database) as connection:
