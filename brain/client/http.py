@@ -24,7 +24,7 @@ from httpx2 import (
 
 from brain.client.errors import ConnectionLost
 from brain.client.exact_json import parse
-from brain.client.link import Frame, HandshakeRefused, LinkLost, refusal
+from brain.client.link import Frame, HandshakeRefused, LinkLost, refusal, unreachable
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 # Brain sends a comment every 25 s at least.
@@ -152,14 +152,14 @@ def translated_errors() -> Any:
         raise connect_failure(error) from error
 
 
-def connect_failure(error: BaseException) -> LinkLost | ssl.SSLError:
+def connect_failure(error: TransportError) -> LinkLost | ssl.SSLError:
     """Return the TLS error below an error, or what it is for a client."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):
             return cause
         cause = cause.__cause__ or cause.__context__
-    return LinkLost(f"connecting failed: {error or type(error).__name__}")
+    return unreachable(str(error.request.url), error)
 
 
 async def refused(response: Response) -> LinkLost | HandshakeRefused:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import errno
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 Frame = dict[str, Any]
 
@@ -65,3 +67,21 @@ def refusal(status: int, text: str, retry_after: str | None) -> LinkLost | Hands
         # A date: the back-off has to do.
         seconds = 0.0
     return LinkLost(f"the server answered {status}: {sentence}", retry_after=seconds)
+
+
+def unreachable(url: str, error: BaseException) -> LinkLost:
+    """Return what it means that connecting to `url` ended in `error`."""
+    host = urlsplit(url).netloc
+    if any(f"[Errno {errno.ECONNREFUSED}]" in text for text in texts(error)):
+        return LinkLost(f"connecting to {host} failed: refused", advice="Is Brain running there?")
+    return LinkLost(f"connecting to {host} failed: {str(error) or 'it took too long'}")
+
+
+def texts(error: BaseException) -> Iterator[str]:
+    """Yield what an error, and those that caused it, say; each address of a host has its own."""
+    yield str(error)
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from texts(one)
+    if cause := error.__cause__ or error.__context__:
+        yield from texts(cause)

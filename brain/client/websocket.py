@@ -12,7 +12,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
 from brain.client.exact_json import parse
-from brain.client.link import Frame, LinkLost, refusal
+from brain.client.link import Frame, LinkLost, refusal, unreachable
 
 OPEN_TIMEOUT_SECONDS = 10.0
 CLOSE_TIMEOUT_SECONDS = 1.0
@@ -58,7 +58,7 @@ class WebSocketLink:
                 advice="If the server speaks TLS, use https:// or wss://",
             ) from error
         except (InvalidHandshake, OSError, TimeoutError) as error:
-            raise LinkLost(f"connecting failed: {error or 'it took too long'}") from error
+            raise unreachable(url, error) from error
         return cls(connection, decimals)
 
     async def receive(self) -> Frame:

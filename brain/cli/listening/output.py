@@ -35,7 +35,7 @@ class LineOutput:
     def __init__(self, line_of: Callable[[Change[Any]], str], writer: LineWriter) -> None:
         self._line_of = line_of
         self._writer = writer
-        self._is_offline = False
+        self._offline = ""
 
     async def show(self, change: Change[Any]) -> None:
         if change.op == "reset":
@@ -44,10 +44,12 @@ class LineOutput:
 
     def report(self, status: Status) -> None:
         if status.state == "offline":
-            self._is_offline = True
-            note(": ".join(filter(None, ("offline", status.why, status.advice))))
-        elif self._is_offline and status.state in ("catching-up", "live"):
-            self._is_offline = False
+            said = ": ".join(filter(None, ("offline", status.why, status.advice)))
+            if said != self._offline:  # Once, not at each attempt.
+                note(said)
+            self._offline = said
+        elif self._offline and status.state in ("catching-up", "live"):
+            self._offline = ""
             note("connected again")
 
     def when_closed(self, ended: asyncio.Future[None]) -> None:
