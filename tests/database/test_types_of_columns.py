@@ -123,6 +123,11 @@ async def test_a_type_of_an_extension_whose_functions_others_may_not_execute(
 
     inserted, updated, deleted = await logged(database, connection, type, value, other)
 
+    if name == "hstore" and inserted.omitted:
+        # PostgreSQL 15.20 asks for the right to execute a cast to JSON, as hstore has one.
+        assert parsed(inserted.data) == {"id": 1}
+        assert inserted.omitted == updated.omitted == ("a",)
+        return
     assert parsed(inserted.data) == {"id": 1, "a": shown}
     assert updated.old == inserted.data
     assert deleted.old == updated.data != inserted.data
