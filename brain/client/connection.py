@@ -110,7 +110,7 @@ class Connection:
         if tokens.is_fixed:
             return token_expired() if tokens.has_expired else refused
         # A callable may return a token of the past for a while: the next attempt asks it again.
-        if self._has_asked_again and not tokens.has_expired:
+        if self._has_asked_again and not tokens.may_have_expired:
             return refused
         self._has_asked_again = True
         return LinkLost(refused.message, advice=refused.advice)

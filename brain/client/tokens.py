@@ -13,6 +13,8 @@ TokenSource = str | Callable[[], str | Awaitable[str | None] | None] | None
 # A token is renewed when this part of its life is left, but not earlier than so many seconds.
 RENEWED_PART = 0.2
 LONGEST_LEAD_SECONDS = 60.0
+# The server's clock may be ahead by so much.
+CLOCK_SKEW_SECONDS = 30.0
 
 
 class Tokens:
@@ -33,8 +35,16 @@ class Tokens:
     @property
     def has_expired(self) -> bool:
         """Return True if the token that was returned last is one of the past."""
+        return self._ends_before(time.time())
+
+    @property
+    def may_have_expired(self) -> bool:
+        """Return True if that token is one of the past by the server's clock, perhaps."""
+        return self._ends_before(time.time() + CLOCK_SKEW_SECONDS)
+
+    def _ends_before(self, moment: float) -> bool:
         at = None if self._latest is None else expires_at(self._latest)
-        return at is not None and at <= time.time()
+        return at is not None and at <= moment
 
 
 def expires_at(token: str) -> float | None:

@@ -137,6 +137,16 @@ async def test_a_callable_that_is_late_with_another_token_is_asked_until_it_has_
     assert tokens == []
 
 
+async def test_a_token_of_the_past_by_the_clock_of_the_server_alone_is_asked_for_until_it_is_not(
+    server: RunningBrain, orders: asyncpg.Connection
+) -> None:
+    # By the clock of the client it has ten seconds left; Brain does not accept it.
+    tokens = [*[token(10, OTHER_SECRET)] * 4, token(60)]
+    async with Brain(server.http, token=lambda: tokens.pop(0)) as brain:
+        await up_to(brain.subscribe("orders", snapshot=True), "live")
+    assert tokens == []
+
+
 async def test_a_callable_that_fails_is_asked_again(
     server: RunningBrain, orders: asyncpg.Connection
 ) -> None:

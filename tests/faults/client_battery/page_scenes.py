@@ -93,8 +93,10 @@ class Showing:
             await self.judge(page)
 
     async def judge(self, page: OrdersPage) -> None:
+        renders = await page.renders()
+        # Read later: rows may change meanwhile, and the page would show what no history has.
         history = only_open(await self.around.history())
-        found = faults(await page.renders(), history) + page.errors
+        found = faults(renders, history) + page.errors
         if found:
             raise SceneFailed(f"{self.state()}\n" + "\n".join(found[:5]))
 
