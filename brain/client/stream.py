@@ -114,6 +114,9 @@ class Stream:
         code, message, advice = frame["code"], frame["message"], frame["advice"]
         opened = self._connection.opened
         if code == "not_allowed" and opened is not None and opened.user is None:
+            if opened.token is not None:
+                message += ": it does not know the user of the token"
+                advice = "Give a token that was signed with Brain's key and has not expired."
             return self._connection.refused_token(Refused(message, code=code, advice=advice))
         if is_retried(code):
             return LinkLost(message, advice=advice)
