@@ -138,7 +138,8 @@ functions write it. Every digit is kept. What the writer's session has set (`Dat
 `TimeZone`, `bytea_output`, `extra_float_digits`, `IntervalStyle`, `lc_monetary`, `search_path`)
 does not show: there is one text per value in events, in snapshots and in keys. Types that are not
 listed, like those of extensions, are sent as the string that PostgreSQL prints, or as JSON if the
-type is one of an extension with a cast to json that all may execute (`hstore`). A cast of your own is not called.
+type is one of an extension with a cast to json that all may execute (`hstore`). A cast of your own
+is not called.
 
 A value that is larger than the limit of its watch is not sent, see
 [operating.md](operating.md#large-values). For numbers that a JavaScript number does not hold see
