@@ -388,6 +388,9 @@ async def test_a_token_decides_and_one_that_expires_closes_for_good_unless_a_fil
         none = await brain("listen", "orders", "--url", server.http)
         assert none.status == 3
         assert "not allowed to read orders" in none.stderr
+        unknown = await brain("listen", "orders", "--url", server.http, BRAIN_TOKEN="unknown")
+        assert unknown.status == 3
+        assert "it does not know the user of the token" in unknown.stderr
         other = {"BRAIN_TOKEN": token(600, ["news"])}
         refused = await brain("listen", "orders", "--url", server.http, **other)
         assert refused.status == 3
