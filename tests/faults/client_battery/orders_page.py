@@ -50,9 +50,11 @@ def page_server() -> Iterator[str]:
     with ThreadingHTTPServer(("localhost", 0), Handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://localhost:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://localhost:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @asynccontextmanager
