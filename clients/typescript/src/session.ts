@@ -256,7 +256,7 @@ export const createSession = (core: Core, open: Open, isMain: boolean): Session 
     _call: frame =>
       new Promise((resolve, reject) => {
         if (!session._sends())
-          return reject(new BrainError('no WebSocket is open', 'unavailable'))
+          return reject(new BrainError('no WebSocket', 'unavailable'))
         const id = nextId()
         calls.set(id, [resolve, reject])
         send({ ...frame, id })

@@ -18,7 +18,7 @@ test('nothing connects before something is subscribed, and a path before the add
   brain.subscribe('orders', () => {})
   await pass()
   expect(Socket.last.url).toBe('wss://host/brain/ws/v1')
-  expect(Socket.last.protocols).toEqual(['brain.v1'])
+  expect(Socket.last.protocols).toBe('brain.v1')
 })
 
 test('the connection ends a second after the last user', async () => {
@@ -140,6 +140,20 @@ test('a connection that answers goes on, and is asked once however many subscrip
   socket.deliver({ type: 'pong', cursor: 'c1' })
   await pass(10_000)
   expect(socket.isClosed).toBe(false)
+})
+
+test('nothing is sent on a connection that is closing', async () => {
+  const brain = createBrain('ws://host')
+  brain.subscribe('orders', () => {})
+  await open()
+  Socket.last.readyState = 2
+  const { length } = Socket.last.sent
+  brain.subscribe('news', () => {})
+  expect(Socket.last.sent.length).toBe(length)
+  Socket.last.end(1006)
+  await pass(250)
+  await open()
+  expect(Socket.last.of('subscribe').map(({ channel }) => channel)).toEqual(['orders', 'news'])
 })
 
 test('a device that is offline says so', async () => {
@@ -338,7 +352,7 @@ test('a token callback that fails says why in the status, and is asked again', a
   isBroken = false
   await pass(10_000)
   expect(Socket.all.length).toBe(1)
-  expect(Socket.last.protocols).toEqual(['brain.v1'])
+  expect(Socket.last.protocols).toBe('brain.v1')
   expect(Stream.all).toEqual([])
 })
 

@@ -15,10 +15,12 @@ export class Socket {
   onerror?: () => void
   sent: Frame[] = []
   isClosed = false
+  /** Open, or 2: it is closing, and its end has not come yet. */
+  readyState = 1
 
   constructor(
     readonly url: string,
-    readonly protocols: string[],
+    readonly protocols: string | string[],
   ) {
     Socket.all.push(this)
     if (Socket.isRefusing)
