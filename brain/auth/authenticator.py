@@ -50,7 +50,7 @@ class Authenticator(Protocol):
         self, connection: Connection | None, token: str | None, /
     ) -> Authenticated | None:
         """
-        Return who a client is; None: nobody that is known.
+        Return who a client is; None if it is not known.
 
         `connection` has the headers, cookies and query of a request or a WebSocket handshake, as
         the client sent them: nothing of it is checked but its `Host` and `Origin`. It is None for a

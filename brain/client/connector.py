@@ -28,7 +28,7 @@ class Opened(NamedTuple):
     token: str | None
     """With which it was opened, or goes on."""
     user: str | None
-    """The user as whom Brain knows it."""
+    """The user of the token; None without one that Brain accepts."""
 
 
 class Connector:

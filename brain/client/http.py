@@ -22,7 +22,7 @@ from httpx2 import (
     TransportError,
 )
 
-from brain.client.errors import ConnectionLost
+from brain.client.errors import ConnectionLost, NeedsWebSocket
 from brain.client.exact_json import parse
 from brain.client.link import Frame, HandshakeRefused, LinkLost, refusal, unreachable
 
@@ -54,8 +54,8 @@ class EventStreamLink:
         return reading.result()
 
     async def send(self, frame: Mapping[str, Any]) -> None:
-        """Do not call this: frames only come."""
-        raise NotImplementedError
+        """Raise NeedsWebSocket: frames only come."""
+        raise NeedsWebSocket("only server-sent events get through to Brain")
 
     async def close(self) -> None:
         """Close the connection."""

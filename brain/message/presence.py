@@ -23,7 +23,7 @@ def presence_refusal(command: OpenSubscription) -> Refuse | None:
         return Refuse(reason, "malformed", command.id)
     others = sorted({one.column.name for one in comparisons(command.where)} - {USER})
     if others:
-        # A user whose status ceases to match would stay: of a message nothing is known before.
+        # A user whose status ceases to match would stay: a message has no former values.
         reason = (
             f"where: {others[0]}: with a snapshot of presence, only {USER} can be compared;"
             " choose by status in the client"

@@ -197,7 +197,7 @@ export const createBrain = <Tables = Record<string, any>>(
         guard(() => {
           const error = errorOf(frame)
           if (fail) fail(error)
-          // An error that nobody handles is reported.
+          // Without a handler, an error is reported.
           else if (error.code != 'closed') throw error
         })
       if (!op) return

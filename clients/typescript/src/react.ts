@@ -8,7 +8,7 @@ export type Rows<Row> = ReturnType<Collection<Row>['get']>
 /** Who is online, as `usePresence` returns it, and `set`, for one's own status. */
 export type Users = ReturnType<Presence['get']> & Pick<Presence, 'set'>
 
-// What a server renders, and a browser at first: nobody is connected yet.
+// What a server renders, and a browser at first: there is no connection yet.
 const CONNECTING: Status = { state: 'connecting' }
 const NO_ROWS: Rows<never> = { rows: [], ready: false, status: CONNECTING }
 const NO_USERS = { users: {}, ready: false }

@@ -57,7 +57,7 @@ export const createStore = (): Rows => {
       return !building
     },
     _replay(user, cursor) {
-      // Nobody has told it of changes.
+      // It got no notification of what changed before.
       user({ op: 'snapshot', rows: [...present().values()] }, 1)
       for (const frames of pending.values()) frames.forEach(user)
       if (!building) user({ op: 'snapshot-end', cursor })

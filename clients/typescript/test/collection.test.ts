@@ -133,7 +133,7 @@ test('equal calls return the same collection, which shows its rows while it begi
   expect(ids()).toEqual([4])
 })
 
-test('what changed while nobody listened shows once somebody does again', () => {
+test('what changed without a listener shows once there is one again', () => {
   Socket.last.deliver(page(1), end(), live())
   expect(ids()).toEqual([1])
   off()

@@ -15,7 +15,7 @@ type Users = ReturnType<Presence['get']>
 /** A value that listeners follow, in the shape of `Collection` and `Presence`. */
 export class Store<Value> {
   readonly listeners = new Set<() => void>()
-  /** How often somebody began to listen. */
+  /** How often a listener was added. */
   subscriptions = 0
 
   constructor(private value: Value) {}
