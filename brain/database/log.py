@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Container, Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import asyncpg
 
+from brain.database.log_statements import (
+    AFTER,
+    AS_WRITTEN,
+    MOST_SECONDS,
+    NEWEST,
+    RECENT,
+    SINCE,
+    SPLIT,
+    WAYS,
+    Way,
+)
 from brain.errors import CursorLost
 from brain.message.cursor import END_OF_TICK, Cursor, LogStart
 from brain.message.event import Batch, Event, Operation
@@ -25,107 +36,6 @@ SHRINK = 32
 OBJECT_BYTES = 2500
 
 
-class Way(NamedTuple):
-    """How the columns of the events `r` are read."""
-
-    columns: str
-    joined: str = ""
-    """What follows `r` in the FROM clause."""
-
-
-AS_WRITTEN = Way(
-    """
-    r.at_tick, r.at_nonce, r.transaction_id::text::bigint AS transaction_id, r.id, r.at, r.channel,
-    r.type, r.operation, r.key, r.data, r.old, r.recipient, r.omitted, r.rule_values,
-    r.old_rule_values
-    """
-)
-# No client has a name, or knows a channel, without an equivalent in UTF-8; a repaired name may be
-# another one's.
-NAMES = """
-    CASE brain.repaired(r.channel) WHEN r.channel THEN r.channel ELSE left(r.channel, 0) END
-        AS channel,
-    CASE brain.repaired(r.recipient) WHEN r.recipient THEN r.recipient ELSE left(r.recipient, 0) END
-        AS recipient
-"""
-# A repaired value may equal the value of another client: nobody is sent such a row.
-RULES = """
-    CASE WHEN brain.repaired(r.rule_values) <> r.rule_values THEN '{}'
-         ELSE r.rule_values END AS rule_values,
-    CASE WHEN brain.repaired(r.old_rule_values) <> r.old_rule_values THEN '{}'
-         ELSE r.old_rule_values END AS old_rule_values
-"""
-# Repairing a long text takes a while: OFFSET keeps the subquery from being evaluated for each use.
-REPAIRED = Way(
-    f"""
-    r.at_tick, r.at_nonce, r.transaction_id::text::bigint AS transaction_id, r.id, r.at, {NAMES},
-    brain.repaired(r.type) AS type, r.operation,
-    f.key, f.data, f.old, brain.repaired(r.omitted::text)::text[] AS omitted, {RULES},
-    (f.data, f.old, f.key) IS DISTINCT FROM (r.data, r.old, r.key) AS is_repaired
-    """,
-    """
-    CROSS JOIN LATERAL (SELECT brain.repaired(r.key) AS key, brain.repaired(r.data) AS data,
-                               brain.repaired(r.old) AS old OFFSET 0) f
-    """,
-)
-# In place of an event that cannot be read, its clients load the state again.
-AS_RESET = Way(
-    f"""
-    r.at_tick, r.at_nonce, r.transaction_id::text::bigint AS transaction_id, r.id, r.at, {NAMES},
-    NULL AS type, CASE WHEN r.channel IS NOT NULL THEN 'R'::"char" END AS operation, NULL AS key,
-    '"a change cannot be read from the log"' AS data, NULL AS old,
-    NULL::text[] AS omitted, NULL AS rule_values, NULL AS old_rule_values
-    """
-)
-WAYS = (AS_WRITTEN, REPAIRED, AS_RESET)
-"""Each for what the one before cannot read."""
-
-# A page ends at a tick with a round number, so that clients share pages.
-AFTER = """
-    SELECT {columns}
-      FROM brain.read($1, $2, $3,
-                      least((SELECT max(id) FROM brain.ticks), ($1::bigint / 1024 + 1) * 1024),
-                      $4, $5) r {joined}
-"""
-# From the last tick before that time, or from the one after which there are few enough events.
-RECENT = """
-    SELECT id, nonce FROM brain.ticks
-     WHERE id >= coalesce(greatest(
-         (SELECT t.id FROM brain.ticks t
-           WHERE t.at <= clock_timestamp() - make_interval(secs => $1) ORDER BY t.id DESC LIMIT 1),
-         (SELECT t.id FROM brain.ticks t
-           WHERE pg_snapshot_xmax(t.snapshot) <= (
-               SELECT e.transaction_id FROM brain.events e
-                ORDER BY e.transaction_id DESC, e.id DESC OFFSET $2 LIMIT 1)
-           ORDER BY t.id DESC LIMIT 1)), 0)
-     ORDER BY id
-"""
-# The last tick before that time, or else the oldest one.
-SINCE = """
-    SELECT t.id, t.nonce, greatest(t.at, wanted.at) AS at
-      FROM (SELECT clock_timestamp() - make_interval(secs => $1) AS at) wanted,
-           LATERAL (SELECT id, nonce, at FROM brain.ticks
-                     WHERE id >= coalesce((SELECT max(b.id) FROM brain.ticks b
-                                            WHERE b.at <= wanted.at), 0)
-                     ORDER BY id LIMIT 1) t
-"""
-# A century: PostgreSQL has no time so much earlier as a client may ask for.
-MOST_SECONDS = 100 * 365 * 86400.0
-# Nothing that is read here is sent before this statement, and with it the tick, is committed.
-NEWEST = """
-    SELECT {columns}
-      FROM brain.tick() t,
-           LATERAL brain.read($1, $2, $3, t.id, $4, $5) r {joined}
-"""
-
-# Of the transactions of a page, those that the page does not hold the beginning or the end of.
-SPLIT = """
-    SELECT ARRAY(SELECT t::text::bigint
-                   FROM brain.split_transactions($1::text[]::xid8[], $2, $3) t) AS begun,
-           ARRAY(SELECT t::text::bigint
-                   FROM brain.split_transactions($4::text[]::xid8[], 0, $5) t) AS unfinished
-"""
-
 # What PostgreSQL says of a text without an equivalent in UTF-8, and of damaged data.
 UNREADABLE = (
     asyncpg.UntranslatableCharacterError,
@@ -139,6 +49,19 @@ OPERATIONS = {operation.value.encode(): operation for operation in Operation}
 
 LogConnection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
 """A connection, or one that a pool lends."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewestBatch(Batch):
+    """A batch up to a tick that a crash of PostgreSQL may take back; its events are safe."""
+
+    written: int | None = 0
+    """
+    Up to this position in the WAL everything has to be on the disk for its tick to be safe, and all
+    ticks before; None: the tick was committed without waiting for the disk.
+    """
+    flushed: int = 0
+    """The position up to which everything was on the disk, after the read."""
 
 
 class PageSize:
@@ -175,6 +98,8 @@ class Log:
         self._timeout_seconds = timeout_seconds
         self._problems = problems or Problems()
         self._page_size = page_size or PageSize()
+        self._has_ticked = False
+        """True once it is known that the log belongs to the server of this connection."""
 
     def when_closed(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the connection is found to be closed."""
@@ -183,15 +108,30 @@ class Log:
     async def tick(self) -> Cursor:
         """Cut a tick if anything is new; everything committed before lies before its end."""
         row = await self._row("SELECT id, nonce FROM brain.tick()")
+        self._has_ticked = True
         return Cursor(row["id"], row["nonce"])
 
-    async def newest(self, cursor: Cursor) -> Batch:
+    async def skip_ticks(self, count: int) -> Cursor:
+        """Cut a tick, and so many empty ones after it; return the end of the last one."""
+        row = await self._row("SELECT id, nonce FROM brain.skip_ticks($1)", count)
+        return Cursor(row["id"], row["nonce"])
+
+    async def newest(self, cursor: Cursor) -> NewestBatch:
         """
         Cut a tick if anything is new, and return what follows `cursor`.
 
         A page like that of `after`; it is all there is if it ends with a tick.
         """
-        return await self._read(NEWEST, cursor)
+        if not self._has_ticked:
+            await self.tick()
+        batch, end = await self._read(NEWEST, cursor)
+        return NewestBatch(
+            batch.events, batch.cursor, written=end["written"], flushed=end["flushed"]
+        )
+
+    async def flush(self) -> None:
+        """Return once all that was committed before is on the disk."""
+        await self._row("SELECT brain.flush()")
 
     async def after(self, cursor: Cursor) -> Batch:
         """
@@ -201,7 +141,8 @@ class Log:
 
         Raises `CursorLost` if the log does not reach back to the cursor, or never knew it.
         """
-        return await self._read(AFTER, cursor)
+        batch, _ = await self._read(AFTER, cursor)
+        return batch
 
     async def recent(self, seconds: float, events: int) -> list[Cursor]:
         """
@@ -247,9 +188,9 @@ class Log:
         row = await self._row("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS id")
         return int(row["id"])
 
-    async def _read(self, query: str, cursor: Cursor) -> Batch:
+    async def _read(self, query: str, cursor: Cursor) -> tuple[Batch, asyncpg.Record]:
         """
-        Read a page, whatever is in it.
+        Read a page, whatever is in it; return it with the last row, which holds no event.
 
         Of a page that does not come in time a part is asked for. Of one that cannot be read, texts
         are repaired. If a single event can be read in neither way, its channel gets a reset.
@@ -257,7 +198,7 @@ class Log:
         care, most = 0, self._page_size.events
         while True:
             try:
-                batch = await self._page(query, WAYS[care], cursor, most)
+                page = await self._page(query, WAYS[care], cursor, most)
             except (TimeoutError, *UNREADABLE) as error:
                 is_late = isinstance(error, TimeoutError)
                 easier = easier_than(care, most) if is_late else more_careful_than(care, most)
@@ -271,9 +212,11 @@ class Log:
                     self._problems.report("log", text)
             else:
                 self._page_size.grow()
-                return batch
+                return page
 
-    async def _page(self, query: str, way: Way, cursor: Cursor, most: int) -> Batch:
+    async def _page(
+        self, query: str, way: Way, cursor: Cursor, most: int
+    ) -> tuple[Batch, asyncpg.Record]:
         rows = await self._connection.fetch(
             query.format(**way._asdict()),
             cursor.tick,
@@ -298,7 +241,7 @@ class Log:
             find_ends(events)
         else:
             find_ends(events, *await self._split(events, cursor, place))
-        return Batch(events, place)
+        return Batch(events, place), end
 
     async def _split(
         self, events: Iterable[Event], start: Cursor, end: Cursor

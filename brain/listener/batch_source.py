@@ -14,8 +14,10 @@ from brain.database.connection import DATABASE_ERRORS, connected, explain, is_lo
 from brain.database.log import Log
 from brain.database.migrations import missing_object
 from brain.errors import CursorLost, SchemaGone
+from brain.listener.crash_recovery import read_again
 from brain.listener.notifications import Notifications
 from brain.listener.pace import Pace
+from brain.listener.unflushed import Unflushed
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event
 from brain.problems import Problems
@@ -66,6 +68,7 @@ class BatchSource:
         self._before_gap = before_gap
         self._pace = Pace(settings.busy_from_rate, settings.calm_below_rate)
         self._cursor: Cursor | None = None
+        self._unflushed = Unflushed()
         self._settles_at: int | None = None
         """
         Only transactions with a lower id may have checked for parked nodes before this one parked.
@@ -194,17 +197,36 @@ class BatchSource:
         is_more = True
         while is_more:
             try:
-                batch = await log.newest(self._cursor)
+                newest = await log.newest(self._cursor)
             except CursorLost as error:
-                newest = await log.tick()
-                logger.warning("starting over at %s: %s", newest, error)
-                batch = Batch((), newest, follows=False)
-                if self._before_gap is not None:
-                    await self._before_gap()
-            is_more = not batch.cursor.ends_tick
-            if batch.cursor != self._cursor:
-                self._cursor = batch.cursor
+                async for batch in self._read_on(log, error):
+                    self._cursor = batch.cursor
+                    yield batch
+                continue
+            self._unflushed.deliver(newest)
+            self._unflushed.flushed(newest.flushed)
+            is_more = not newest.cursor.ends_tick
+            if newest.cursor != self._cursor:
+                self._cursor = newest.cursor
+                yield newest
+        if self._unflushed.needs_flush and not self._pace.is_busy:
+            # A busy node knows it from its next read.
+            await log.flush()
+            self._unflushed.flushed()
+
+    async def _read_on(self, log: Log, error: CursorLost) -> AsyncIterator[Batch]:
+        """Yield what follows what the log has lost, or else where it begins anew."""
+        assert self._cursor is not None
+        try:
+            async for batch in read_again(log, self._cursor, self._unflushed):
                 yield batch
+        except CursorLost:
+            newest = await log.tick()
+            logger.warning("starting over at %s: %s", newest, error)
+            self._unflushed = Unflushed()
+            if self._before_gap is not None:
+                await self._before_gap()
+            yield Batch((), newest, follows=False)
 
     async def _recent_past(self, log: Log) -> Batch:
         """

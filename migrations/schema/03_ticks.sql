@@ -32,7 +32,7 @@ REVOKE ALL ON FUNCTION brain.check_history FROM PUBLIC;
 
 -- Cuts a tick if there is something new, and returns the newest one. Everything that was committed
 -- before the call is in a committed tick up to the returned one. To be called at READ COMMITTED, with
--- synchronous_commit on: nothing is delivered that a crash could take back.
+-- synchronous_commit on: no event before the end of a tick that others see can be taken back by a crash.
 CREATE OR REPLACE FUNCTION brain.tick(OUT id bigint, OUT nonce bigint) LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
 BEGIN
@@ -199,6 +199,132 @@ BEGIN
     END IF;
 END $$;
 REVOKE ALL ON FUNCTION brain.read FROM PUBLIC;
+
+-- Cuts a tick if there is something new, and returns what follows the place (tick, after), as brain.read does: with
+-- one call, and in few statements, since every node makes this call for every change.
+--
+-- A tick is committed without waiting for the disk if all that it lets pass is on the disk already: then a crash can
+-- take back the tick, but no event. In the last row, `written` is the position in the WAL up to which it has to be on
+-- the disk so that a crash takes back no tick up to the returned place; null: brain.flush() sees to that. `flushed` is
+-- the position up to which it is on the disk.
+CREATE OR REPLACE FUNCTION brain.newest(tick bigint, nonce bigint, after bigint, most integer, bytes bigint)
+RETURNS TABLE (at_tick bigint, at_nonce bigint, transaction_id xid8, id bigint, at timestamptz, channel text,
+               type text, operation "char", key text, data text, old text, recipient text, omitted text[],
+               rule_values text, old_rule_values text, written bigint, flushed bigint)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+DECLARE
+    at_end CONSTANT bigint := 9223372036854775807;
+    place bigint := after;
+    last record;
+    seen pg_snapshot;
+    wal pg_lsn;
+    is_cut boolean := false;
+BEGIN
+    LOCK TABLE brain.tick_lock IN SHARE UPDATE EXCLUSIVE MODE;
+    -- The usual case: the newest tick is the one that the reader knows, or one that another node has cut since.
+    SELECT t.id, t.nonce, t.snapshot, t.at, pg_snapshot_xmax(former.snapshot) AS low,
+           ARRAY(SELECT pg_snapshot_xip(former.snapshot)) AS late
+      INTO last
+      FROM brain.ticks former, (SELECT n.* FROM brain.ticks n ORDER BY n.id DESC LIMIT 1) t
+     WHERE former.id = newest.tick AND former.nonce = newest.nonce AND after = at_end AND t.id <= newest.tick + 1
+       AND pg_snapshot_xmax(t.snapshot) <= pg_snapshot_xmax(pg_current_snapshot());
+    IF NOT FOUND THEN
+        FOR at_tick, at_nonce, transaction_id, id, at, channel, type, operation, key, data, old, recipient, omitted,
+            rule_values, old_rule_values IN
+            SELECT r.* FROM brain.tick() t, LATERAL brain.read(newest.tick, newest.nonce, after, t.id, most, bytes) r
+        LOOP
+            written := pg_current_wal_insert_lsn() - '0/0';
+            flushed := pg_current_wal_flush_lsn() - '0/0';
+            RETURN NEXT;
+        END LOOP;
+        RETURN;
+    END IF;
+    at_tick := last.id;
+    at_nonce := last.nonce;
+    -- One statement, so that the snapshot that a tick stores is the one that it looks with. The position in the WAL is
+    -- read behind that snapshot: it lies behind every commit that the snapshot shows.
+    FOR seen, wal, at_tick, transaction_id, id, at, channel, type, operation, key, data, old, recipient, omitted,
+        rule_values, old_rule_values IN
+        SELECT (SELECT pg_current_snapshot()), (SELECT pg_current_wal_insert_lsn()),
+               last.id + (NOT coalesce(pg_visible_in_snapshot(e.transaction_id, last.snapshot), true))::integer,
+               e.transaction_id, e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old, e.recipient,
+               e.omitted, e.rule_values, e.old_rule_values
+          FROM (VALUES (0)) always
+          LEFT JOIN (SELECT b.* FROM brain.events b WHERE b.transaction_id >= last.low
+                     UNION ALL
+                     SELECT l.* FROM brain.events l WHERE l.transaction_id = ANY (last.late)) e ON true
+         ORDER BY 3, e.id LIMIT most
+    LOOP
+        EXIT WHEN id IS NULL;
+        IF at_tick > last.id AND NOT is_cut THEN
+            INSERT INTO brain.ticks AS new (id, snapshot) VALUES (at_tick, seen) RETURNING new.nonce INTO at_nonce;
+            is_cut := true;
+        END IF;
+        place := id;
+        most := most - 1;
+        -- Of a large text the length is in its header.
+        bytes := bytes - coalesce(octet_length(data), 0) - coalesce(octet_length(old), 0)
+                 - coalesce(octet_length(key), 0) - coalesce(pg_column_size(omitted), 0);
+        RETURN NEXT;
+        EXIT WHEN most = 0 OR bytes <= 0;
+    END LOOP;
+    IF most > 0 AND bytes > 0 THEN
+        place := at_end;
+        -- Steps over transactions that wrote nothing here, as brain.tick does.
+        IF NOT is_cut AND last.at < clock_timestamp() - interval '5 seconds'
+           AND pg_snapshot_xmax(seen)::text::bigint > pg_snapshot_xmax(last.snapshot)::text::bigint + 1 THEN
+            INSERT INTO brain.ticks AS new (id, snapshot) VALUES (last.id + 1, seen)
+            RETURNING new.id, new.nonce INTO at_tick, at_nonce;
+            is_cut := true;
+        END IF;
+    END IF;
+    -- As brain.read does. What follows the newest tick stays.
+    IF last.id > newest.tick AND NOT EXISTS (SELECT FROM brain.ticks t WHERE t.id = newest.tick) THEN
+        RETURN;
+    END IF;
+    flushed := pg_current_wal_flush_lsn() - '0/0';
+    IF NOT is_cut THEN
+        written := wal - '0/0';
+    ELSIF place = at_end AND wal - '0/0' <= flushed AND current_setting('synchronous_standby_names') = '' THEN
+        PERFORM set_config('synchronous_commit', 'off', true);
+    ELSE
+        written := 0;
+    END IF;
+    id := place;
+    transaction_id := NULL;
+    channel := NULL;
+    key := NULL;
+    data := NULL;
+    old := NULL;
+    RETURN NEXT;
+END $$;
+REVOKE ALL ON FUNCTION brain.newest FROM PUBLIC;
+
+-- Has the disk take what was committed without waiting for it: a commit that has written something waits for all that
+-- was written before.
+CREATE OR REPLACE FUNCTION brain.flush() RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF pg_current_wal_flush_lsn() < pg_current_wal_insert_lsn() THEN
+        PERFORM pg_logical_emit_message(true, 'brain', '');
+    END IF;
+END $$;
+REVOKE ALL ON FUNCTION brain.flush FROM PUBLIC;
+
+-- Cuts a tick, and as many empty ones after it, and returns the last of them: so a node that was sent ticks which a
+-- crash took back goes on behind their numbers.
+CREATE OR REPLACE FUNCTION brain.skip_ticks(count bigint, OUT id bigint, OUT nonce bigint) LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM brain.tick();
+    INSERT INTO brain.ticks (id, snapshot)
+    SELECT last.id + number, last.snapshot
+      FROM (SELECT t.id, t.snapshot FROM brain.ticks t ORDER BY t.id DESC LIMIT 1) last,
+           generate_series(1, count) number;
+    SELECT t.id, t.nonce INTO id, nonce FROM brain.ticks t ORDER BY t.id DESC LIMIT 1;
+END $$;
+REVOKE ALL ON FUNCTION brain.skip_ticks FROM PUBLIC;
 
 -- Of transactions, those that have events up to the id `before`, or after the id `after`.
 CREATE OR REPLACE FUNCTION brain.split_transactions(transactions xid8[], before bigint, after bigint)

@@ -89,6 +89,8 @@ class Reader:
         """The number of times the log did not hold the events after the cursor."""
         self.events_read: dict[tuple[int, int], str] = {}
         """The events that were read, by place."""
+        self.cuts_apart = False
+        """True if it cuts a tick with one call, and reads up to it with another one."""
         self._tick_at = tick_at
         self._cursor = Cursor(0, 0)
         self._replica = Replica({})
@@ -102,7 +104,10 @@ class Reader:
     async def read(self, most: int | None = None, *, cut: bool = True) -> int:
         """Apply the next events, at most `most` of them; return their number."""
         try:
-            batch = await (self.log.newest if cut else self.log.after)(self._cursor)
+            if cut and self.cuts_apart:
+                await self.log.tick()
+            is_newest = cut and not self.cuts_apart
+            batch = await (self.log.newest if is_newest else self.log.after)(self._cursor)
         except CursorLost:
             self.resyncs += 1
             await self.begin()

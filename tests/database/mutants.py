@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-
-import asyncpg
 
 from brain.database.log import Log
 from brain.database.table_access import tick_at_snapshot
 from tests.database import scenes
 from tests.database.history import NewLog, TickAt
 from tests.database.scenes import Scene
-from tests.database.stage import rewrite
+from tests.database.stage import Stage, rewrite, staged
 from tests.database.wrong_readers import LogById, tick_after, tick_before, tick_unlocked
 
 
@@ -25,13 +25,19 @@ class Mutant:
     statement: str = ""
     new_log: NewLog = Log
     tick_at: TickAt = tick_at_snapshot
+    cuts_apart: bool = False
+    """True if it is in what cuts a tick or reads up to it, but not in what does both at once."""
 
-    async def put_on(self, session: asyncpg.Connection) -> None:
-        """Apply the mutant to the database of `session`."""
-        if self.function:
-            await rewrite(session, self.function, *self.edits)
-        if self.statement:
-            await session.execute(self.statement)
+    @asynccontextmanager
+    async def staged(self, url: str) -> AsyncIterator[Stage]:
+        """Yield a stage on which the log has this defect."""
+        async with staged(url, self.new_log, self.tick_at, cuts_apart=self.cuts_apart) as stage:
+            session = await stage.session()
+            if self.function:
+                await rewrite(session, self.function, *self.edits)
+            if self.statement:
+                await session.execute(self.statement)
+            yield stage
 
 
 ANY_LATE = """
@@ -43,6 +49,18 @@ TRIED_LOCK = """
         LOCK TABLE brain.tick_lock IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
     EXCEPTION WHEN lock_not_available THEN
         SELECT t.id, t.nonce INTO id, nonce FROM brain.ticks t ORDER BY t.id DESC LIMIT 1;
+        RETURN;
+    END;"""
+TRIED_LOCK_OF_NEWEST = """
+    BEGIN
+        LOCK TABLE brain.tick_lock IN SHARE UPDATE EXCLUSIVE MODE NOWAIT;
+    EXCEPTION WHEN lock_not_available THEN
+        at_tick := tick;
+        at_nonce := nonce;
+        id := at_end;
+        written := 0;
+        flushed := 0;
+        RETURN NEXT;
         RETURN;
     END;"""
 LATE_IN_TICK = """
@@ -81,6 +99,36 @@ def by_time(condition: str) -> tuple[str, str]:
 
 MUTANTS = [
     Mutant(
+        "the newest events are ordered by transaction",
+        scenes.an_early_transaction_changes_a_row_last,
+        "newest",
+        (("ORDER BY 3, e.id LIMIT most", "ORDER BY 3, e.transaction_id, e.id LIMIT most"),),
+    ),
+    Mutant(
+        "the newest events are given up while another node cuts a tick",
+        scenes.a_change_is_committed_while_another_node_cuts_a_tick,
+        "newest",
+        ((TICK_LOCK, TRIED_LOCK_OF_NEWEST),),
+    ),
+    Mutant(
+        "the newest events lack the late transactions",
+        scenes.a_transaction_commits_late,
+        "newest",
+        (("l.transaction_id = ANY (last.late)", "false"),),
+    ),
+    Mutant(
+        "the newest events all belong to the newest tick",
+        scenes.another_node_has_cut_a_tick_since,
+        "newest",
+        (("last.id + (NOT coalesce(", "newest.tick + 1 + 0 * (NOT coalesce("),),
+    ),
+    Mutant(
+        "nothing is looked up after the newest events",
+        scenes.a_slot_is_emptied_while_the_newest_events_are_read,
+        "newest",
+        (("IF last.id > newest.tick AND NOT EXISTS", "IF false AND NOT EXISTS"),),
+    ),
+    Mutant(
         "events are ordered by transaction",
         scenes.an_early_transaction_changes_a_row_last,
         "read",
@@ -90,6 +138,7 @@ MUTANTS = [
                 "(late)) e ORDER BY e.transaction_id, ",
             ),
         ),
+        cuts_apart=True,
     ),
     Mutant(
         "in the middle of a tick events are ordered by transaction",
@@ -117,18 +166,21 @@ MUTANTS = [
         scenes.a_change_is_committed_while_another_node_cuts_a_tick,
         "tick",
         ((TICK_LOCK, TRIED_LOCK),),
+        cuts_apart=True,
     ),
     Mutant(
         "no tick is cut for a late transaction",
         scenes.a_transaction_commits_late,
         "tick",
         ((LATE_IN_TICK, ""),),
+        cuts_apart=True,
     ),
     Mutant(
         "a batch lacks the late transactions",
         scenes.a_transaction_commits_late,
         "read",
         ((ANY_LATE, ""),),
+        cuts_apart=True,
     ),
     Mutant(
         "the middle of a tick lacks the late transactions",

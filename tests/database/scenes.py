@@ -158,6 +158,27 @@ async def a_slot_is_emptied_while_it_is_read(stage: Stage) -> None:
     await reader.check()
 
 
+async def another_node_has_cut_a_tick_since(stage: Stage) -> None:
+    reader, writer, node = await stage.reader(), await stage.writer(), await stage.session()
+    await writer.advance("row")
+    await node.execute("SELECT brain.tick()")
+    await writer.advance("row")
+    await reader.read()
+    await reader.check()
+
+
+async def a_slot_is_emptied_while_the_newest_events_are_read(stage: Stage) -> None:
+    reader, writer, node = await stage.reader(), await stage.writer(), await stage.session()
+    await writer.advance("row")
+    await node.execute("SELECT brain.tick()")
+    async with closed_gate(stage, "newest", "FOR seen, wal, at_tick"):
+        reading = stage.start(reader.read())
+        await stage.waits_or_is_done(reader.session, reading)
+        await node.execute(TRIM)
+    await reading
+    await reader.check()
+
+
 async def a_standby_takes_over_that_lacks_the_last_change(stage: Stage) -> None:
     reader, writer = await stage.reader(), await stage.writer()
     await writer.advance("row")
@@ -237,6 +258,8 @@ SCENES = [
     a_change_is_committed_after_the_first_look_into_its_slot,
     a_change_is_made_after_the_second_look_into_its_slot,
     a_slot_is_emptied_while_it_is_read,
+    another_node_has_cut_a_tick_since,
+    a_slot_is_emptied_while_the_newest_events_are_read,
     a_standby_takes_over_that_lacks_the_last_change,
     a_log_is_restored_where_transaction_ids_are_lower,
     a_trigger_of_the_application_writes_the_row_again,

@@ -57,9 +57,16 @@ class Stage:
     """A migrated database with the tasks `row` and `other`, and the sessions on it."""
 
     def __init__(
-        self, url: str, sessions: AsyncExitStack, new_log: NewLog, tick_at: TickAt
+        self,
+        url: str,
+        sessions: AsyncExitStack,
+        new_log: NewLog,
+        tick_at: TickAt,
+        *,
+        cuts_apart: bool,
     ) -> None:
         self.url = url
+        self._cuts_apart = cuts_apart
         self._sessions = sessions
         self._new_log = new_log
         self._tick_at = tick_at
@@ -83,6 +90,8 @@ class Stage:
         await tables.execute(f"{settings} SET search_path = public, pg_temp")
         log = self._new_log(session, PATIENCE_SECONDS)
         reader = Reader(log, session, tables, self._tick_at)
+        reader.cuts_apart = self._cuts_apart
+        await log.tick()  # which a log does before its first read
         await reader.begin()
         return reader
 
@@ -108,11 +117,15 @@ class Stage:
 
 @asynccontextmanager
 async def staged(
-    url: str, new_log: NewLog = Log, tick_at: TickAt = tick_at_snapshot
+    url: str,
+    new_log: NewLog = Log,
+    tick_at: TickAt = tick_at_snapshot,
+    *,
+    cuts_apart: bool = False,
 ) -> AsyncIterator[Stage]:
     """Yield a stage, and close its sessions afterwards."""
     async with AsyncExitStack() as sessions:
-        stage = Stage(url, sessions, new_log, tick_at)
+        stage = Stage(url, sessions, new_log, tick_at, cuts_apart=cuts_apart)
         await (await stage.session()).execute("INSERT INTO tasks (id) VALUES ('row'), ('other')")
         yield stage
 

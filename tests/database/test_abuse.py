@@ -9,11 +9,10 @@ from contextlib import suppress
 import asyncpg
 import pytest
 
-from brain.database.log import Log
+from brain.database.log import Log, NewestBatch
 from brain.database.migrations import migrate
 from brain.listener import batch_source as listener_module
 from brain.message.cursor import Cursor
-from brain.message.event import Batch
 from tests.database.log_reading import events_after, keys, reading
 from tests.database.servers import binaries_of, new_server
 from tests.database.stage import staged
@@ -41,7 +40,7 @@ async def stranger(postgres: str, database: str) -> AsyncIterator[Stranger]:
 class CountingLog(Log):
     reads = 0
 
-    async def newest(self, cursor: Cursor) -> Batch:
+    async def newest(self, cursor: Cursor) -> NewestBatch:
         CountingLog.reads += 1
         return await super().newest(cursor)
 

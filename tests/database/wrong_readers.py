@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncpg
 
-from brain.database.log import PAGE_EVENTS, Log, event_in
+from brain.database.log import PAGE_EVENTS, Log, NewestBatch, event_in
 from brain.message.cursor import Cursor
-from brain.message.event import Batch
 
 
 class LogById(Log):
     """Reads the events after the highest id that it has read."""
 
-    async def newest(self, cursor: Cursor) -> Batch:
+    async def newest(self, cursor: Cursor) -> NewestBatch:
         place = cursor.event_id if not cursor.ends_tick else await self._highest(cursor)
         rows = await self._rows(
             """
@@ -25,7 +24,7 @@ class LogById(Log):
             PAGE_EVENTS,
         )
         events = tuple([event_in(row) for row in rows])
-        return Batch(events, events[-1].cursor if events else cursor)
+        return NewestBatch(events, events[-1].cursor if events else cursor)
 
     async def _highest(self, cursor: Cursor) -> int:
         row = await self._row(

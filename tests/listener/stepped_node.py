@@ -9,12 +9,11 @@ from typing import TypeVar
 
 import asyncpg
 
-from brain.database.log import Log
+from brain.database.log import Log, NewestBatch
 from brain.listener.batch_source import BatchSource
 from brain.listener.notifications import Notifications
 from brain.listener.pace import Pace
 from brain.message.cursor import Cursor
-from brain.message.event import Batch
 from brain.settings import Settings
 from tests.listener.notification_model import Step
 
@@ -112,7 +111,7 @@ class SteppedLog(Log):
         super().__init__(connection, PATIENCE_SECONDS)
         self.turns = turns
 
-    async def newest(self, cursor: Cursor) -> Batch:
+    async def newest(self, cursor: Cursor) -> NewestBatch:
         async with self.turns.step(Step.READ):
             return await super().newest(cursor)
 

@@ -356,8 +356,7 @@ async def remove(connection: asyncpg.Connection, statement: str) -> None:
         ("DROP SCHEMA brain CASCADE", "schema brain"),
         ("DROP TABLE brain.events CASCADE", "table brain.events"),
         ("DROP TABLE brain.ticks CASCADE", "table brain.ticks"),
-        ("ALTER FUNCTION brain.read RENAME TO elsewhere", "function brain.read"),
-        ("ALTER FUNCTION brain.tick RENAME TO elsewhere", "function brain.tick"),
+        ("ALTER FUNCTION brain.newest RENAME TO elsewhere", "function brain.newest"),
         ("ALTER SCHEMA brain RENAME TO elsewhere", "schema brain"),
     ],
 )
@@ -383,11 +382,11 @@ async def test_what_is_missing_for_a_moment_is_not_gone(
 ) -> None:
     problems = Problems()
     async with listening(database, Settings(idle_poll_seconds=0.05), problems) as collected:
-        await connection.execute("ALTER FUNCTION brain.read RENAME TO elsewhere")
+        await connection.execute("ALTER FUNCTION brain.newest RENAME TO elsewhere")
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not problems.recent():
                 await asyncio.sleep(0.01)
-        await connection.execute("ALTER FUNCTION brain.elsewhere RENAME TO read")
+        await connection.execute("ALTER FUNCTION brain.elsewhere RENAME TO newest")
         for schema in every_schema():
             await connection.execute("DELETE FROM brain.schema_versions WHERE number = 0")
             await migrate(database, [schema])
