@@ -8,7 +8,13 @@ from textwrap import fill
 from typing import NamedTuple
 
 from tests.faults.arrivals import churn, slow_handshakes
-from tests.faults.breaking import black_hole, listener_terminated, postgres_restart, server_killed
+from tests.faults.breaking import (
+    black_hole,
+    listener_terminated,
+    postgres_killed,
+    postgres_restart,
+    server_killed,
+)
 from tests.faults.coming_back import resume_race, retention_race, two_nodes
 from tests.faults.cursors import cursors, snapshot_race
 from tests.faults.figures import Findings
@@ -43,6 +49,16 @@ SCENARIOS = {
         partial(postgres_restart, times=10, clients=20, rate=500),
         partial(postgres_restart, times=2, clients=4, rate=200),
         "restarts",
+    ),
+    "postgres-killed": Scenario(
+        partial(postgres_killed, times=40, clients=10, rate=10, waits=True),
+        partial(postgres_killed, times=3, clients=4, rate=10, waits=True),
+        "kills",
+    ),
+    "killed-unflushed": Scenario(
+        partial(postgres_killed, times=40, clients=10, rate=10, waits=False),
+        partial(postgres_killed, times=2, clients=4, rate=10, waits=False),
+        "kills",
     ),
     "black-hole": Scenario(
         partial(black_hole, seconds=20, times=1, clients=20, rate=200),

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from time import monotonic
 
+from brain.database.log import Log
+from brain.message.cursor import Cursor
 from tests.faults.clients import Client, Lifetime, stay
 from tests.faults.replica import Replica
 from tests.faults.scene import (
@@ -26,6 +28,9 @@ TERMINATE = """
     SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
      WHERE datname = current_database() AND application_name = 'brain'
 """
+
+# A commit takes as long as on a slow disk.
+SLOW_DISK = {"commit_delay": "50000", "commit_siblings": "0", "wal_writer_delay": "10s"}
 
 
 async def listener_terminated(stage: Stage, *, times: int, clients: int, rate: float) -> Report:
@@ -56,6 +61,45 @@ async def postgres_restart(stage: Stage, *, times: int, clients: int, rate: floa
             await becomes_ready(node.port)
             await scene.every_client_receives()
         return await scene.report()
+
+
+async def postgres_killed(
+    stage: Stage, *, times: int, clients: int, rate: float, waits: bool
+) -> Report:
+    """
+    Kill PostgreSQL with kill -9 in the moment after a delivery, and start it again.
+
+    Without `waits`, writers commit without waiting for the disk.
+    """
+    async with (
+        own_postgres(stage.binaries, SLOW_DISK) as postgres,
+        set_up(stage, postgres.url) as scene,
+    ):
+        await scene.configure(synchronous_commit="on" if waits else "off")
+        nodes = [await scene.serve(), await scene.serve()]
+        taken_back = 0
+        async with scene.followed(clients), scene.writing(rate):
+            while scene.faults < times:
+                await scene.every_client_receives()
+                first = scene.clients[0]
+                await first.receives()
+                cursor = Cursor.parse(first.cursor)
+                await postgres.kill()
+                await postgres.start()
+                taken_back += not await is_held(scene.database, cursor)
+                scene.faults += 1
+                for node in nodes:
+                    await becomes_ready(node.port)
+            await scene.every_client_receives()
+        if waits and not taken_back:
+            raise ScenarioFailed("no crash has taken back a tick that was delivered")
+        return await scene.report()
+
+
+async def is_held(database: str, cursor: Cursor) -> bool:
+    """Return True if the log has the tick of a cursor."""
+    async with connected(database) as connection:
+        return await Log(connection, PATIENCE_SECONDS).holds(cursor)
 
 
 def come_and_go(chance: Random) -> Lifetime:

@@ -75,6 +75,7 @@ class Client(Generic[Recipients]):
         self._lifetimes = lifetimes
         self.cursor = cursor
         self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._received = asyncio.Event()
 
     async def follow(self) -> None:
         """Reconnect until the end was received; once the end is written, stay connected."""
@@ -85,6 +86,11 @@ class Client(Generic[Recipients]):
             except (OSError, WebSocketException):
                 await asyncio.sleep(self._pause_seconds * self._chance.uniform(0.5, 1))
                 self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+
+    async def receives(self) -> None:
+        """Return at once when the next message about a task has come."""
+        self._received.clear()
+        await self._received.wait()
 
     async def connect_for(self, lifetime: Lifetime) -> None:
         """Connect once and stay for a lifetime; raise if the connection ends before."""
@@ -116,6 +122,7 @@ class Client(Generic[Recipients]):
             self.replica.note_leak()
         if type in RUNS:
             self.replica.receive(message)
+            self._received.set()
         elif type == "reset":
             self.replica.start_over(message["data"]["message"])
         elif type == "heartbeat":

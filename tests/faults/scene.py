@@ -94,6 +94,13 @@ class Scene:
         self.nodes.append(node)
         return node
 
+    async def configure(self, **settings: str) -> None:
+        """Give the sessions of writers these settings."""
+        async with connected(self.database) as connection:
+            name = await connection.fetchval("SELECT quote_ident(current_database())")
+            for setting, value in settings.items():
+                await connection.execute(f"ALTER DATABASE {name} SET {setting} = {value}")
+
     @asynccontextmanager
     async def followed(
         self, clients: int, lifetimes: Callable[[Random], Lifetime] = stay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from random import SystemRandom
@@ -41,11 +42,12 @@ class DidNotStart(Exception):
 class OwnPostgres:
     """A PostgreSQL that flushes its commits to disk, and can be stopped and started again."""
 
-    def __init__(self, folder: Path, binaries: Binaries) -> None:
+    def __init__(self, folder: Path, binaries: Binaries, settings: Mapping[str, str]) -> None:
         self._account = suitable_account()
         self._data = folder / "data"
         self._log = folder / "postgres.log"
         self._binaries = self._account.within_reach(binaries)
+        self._settings = settings
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         # The server ends with the thread that starts it.
@@ -74,6 +76,15 @@ class OwnPostgres:
             process.send_signal(how)
             await self._in_thread(partial(process.wait, END_SECONDS))
 
+    async def kill(self) -> None:
+        """Kill it, and all of its processes, with kill -9."""
+        process = self._process
+        assert process is not None
+        for one in (process.pid, *child_processes(process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        await self._in_thread(partial(process.wait, END_SECONDS))
+
     def close(self) -> None:
         """Stop it, if it is running."""
         if self._process is not None and self._process.poll() is None:
@@ -81,7 +92,7 @@ class OwnPostgres:
         self._thread.shutdown()
 
     def _start(self) -> None:
-        settings = {**POSTGRES_SETTINGS, "port": str(self._port)}
+        settings = {**POSTGRES_SETTINGS, **self._settings, "port": str(self._port)}
         options = [part for item in settings.items() for part in ("-c", "=".join(item))]
         self._process = self._account.start(
             self._binaries.postgres, "-D", self._data, *options, log=self._log
@@ -99,12 +110,14 @@ class OwnPostgres:
 
 
 @asynccontextmanager
-async def own_postgres(folder: Path | None = None) -> AsyncIterator[OwnPostgres]:
+async def own_postgres(
+    folder: Path | None = None, settings: Mapping[str, str] = {}
+) -> AsyncIterator[OwnPostgres]:
     """Run a PostgreSQL until the context ends, from the programs in `folder` or those found."""
     home = Path(tempfile.mkdtemp(prefix="brain-faults-")).resolve()
     # Others may pass through it: the server may run as another user.
     home.chmod(0o711)
-    server = OwnPostgres(home, find_binaries(folder))
+    server = OwnPostgres(home, find_binaries(folder), settings)
     try:
         await server.make()
         await server.start()
@@ -112,6 +125,11 @@ async def own_postgres(folder: Path | None = None) -> AsyncIterator[OwnPostgres]
     finally:
         server.close()
         rmtree(home, ignore_errors=True)
+
+
+def child_processes(process: int) -> list[int]:
+    children = Path(f"/proc/{process}/task/{process}/children").read_text()
+    return [int(child) for child in children.split()]
 
 
 class Node:

@@ -6,6 +6,7 @@ A node's steps are the calls that `BatchSource._follow` makes, one name for each
     LISTEN, REGISTER    Notifications.listen: the server sends notifications; asyncpg drops them
                         until it registers its callback
     READ                BatchSource._read: Log.newest, which stores a snapshot and reads up to it
+    FLUSH               Log.flush: the tick was committed without waiting for the disk
     PARK, UNPARK        Notifications.park, .unpark: the shared lock that shows writers parked nodes
     BEGIN, END          Log.begun_transaction: a transaction of its own, which takes some time
     CHECK               Log.oldest_transaction: have all transactions before that one ended?
@@ -16,7 +17,9 @@ A node's steps are the calls that `BatchSource._follow` makes, one name for each
 transaction id (at the latest for its row), writes a row, looks for parked nodes (the last IF of the
 capture trigger) and commits or rolls back. A commit makes its row visible, ends its id, and sends
 its notification to the nodes that listen, where it arrives at any later time. A node may become
-busy at any read and may lose its connections at any time.
+busy at any read and may lose its connections at any time. PostgreSQL may crash at any time: open
+transactions are rolled back, and all nodes lose their connections. tests/listener/crash_model.py
+has what a crash takes back of the log.
 
 Two things are left out, since they only delay a node or wake it: the ids that ticks take, and two
 writers that try the lock at the same time, one of which notifies needlessly.
@@ -35,6 +38,7 @@ class Step(StrEnum):
     LISTEN = "sends LISTEN"
     REGISTER = "registers its callback"
     READ = "reads"
+    FLUSH = "has its tick flushed"
     PARK = "parks"
     UNPARK = "releases its lock"
     BEGIN = "begins a transaction of its own"
@@ -140,10 +144,14 @@ class Model:
         *,
         turns_busy: bool = True,
         loses_connections: bool = True,
+        flushes: bool = False,
+        crashes: bool = False,
         has_others: bool = False,
     ) -> None:
         self._turns_busy = turns_busy
         self._loses_connections = loses_connections
+        self._flushes = flushes
+        self._crashes = crashes
         self._has_others = has_others
         """True if other transactions may keep a node from seeing that all have ended."""
 
@@ -159,6 +167,8 @@ class Model:
             for move, (after, changed) in self._node_moves(world, node):
                 nodes = replaced(after.nodes, number, changed)
                 yield f"node {number + 1} {move}", after._replace(nodes=nodes).renumbered()
+        if self._crashes:
+            yield "PostgreSQL crashes", self._after_crash(world).renumbered()
 
     def is_quiet(self, world: World) -> bool:
         """Return True if writers have ended, nodes sleep and no notification is pending."""
@@ -181,6 +191,11 @@ class Model:
 
     def read(self, world: World, node: Node) -> Iterator[Changed]:
         node = node._replace(unread=False)
+        yield from self.flush(world, node)
+        if self._flushes:
+            yield world, node._replace(next=Step.FLUSH)
+
+    def flush(self, world: World, node: Node) -> Iterator[Changed]:
         yield world, node._replace(next=self.rest(node))
         if self._turns_busy:
             yield world, node._replace(next=Step.UNPARK if node.is_parked else Step.READ)
@@ -225,8 +240,17 @@ class Model:
                 ),
             )
         if self._loses_connections:
-            lost = Node(self.first_step, settles_at=node.settles_at, unread=node.unread)
+            lost = self._disconnected(node)
             yield "loses its connections", (world.after_end_of(node.own_id), lost)
+
+    def _disconnected(self, node: Node) -> Node:
+        return Node(self.first_step, settles_at=node.settles_at, unread=node.unread)
+
+    def _after_crash(self, world: World) -> World:
+        done = Writer(len(self.writer_steps))
+        writers = tuple([done if one.steps_done else one for one in world.writers])
+        nodes = tuple(map(self._disconnected, world.nodes))
+        return World(writers, nodes, world.next_id, world.next_id - 1)
 
     def _writer_moves(self, world: World, number: int) -> Iterator[tuple[str, World]]:
         writer = world.writers[number]

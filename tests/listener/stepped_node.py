@@ -115,6 +115,10 @@ class SteppedLog(Log):
         async with self.turns.step(Step.READ):
             return await super().newest(cursor)
 
+    async def flush(self) -> None:
+        async with self.turns.step(Step.FLUSH):
+            await super().flush()
+
     async def begun_transaction(self) -> int:
         async with self.turns.step(Step.BEGIN, Step.END):
             return await super().begun_transaction()

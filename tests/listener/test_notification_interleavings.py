@@ -144,7 +144,7 @@ async def stage(database: str, connection: asyncpg.Connection) -> AsyncIterator[
 def model_loses(model: type[Model], moves: list[str]) -> bool:
     """Return True if these moves, which the model must allow, lose a wake-up in it."""
     writers = 1 + any(move.startswith("writer 2") for move in moves)
-    protocol = model(has_others=True)
+    protocol = model(has_others=True, flushes=True)
     worlds = filter(protocol.is_quiet, replayed(protocol, writers, moves))
     losses = {world.nodes[0].unread for world in worlds}
     assert len(losses) == 1, "\n".join(moves)

@@ -106,8 +106,15 @@ MUTANTS = [
 
 @pytest.mark.parametrize(
     ("model", "writers", "nodes"),
-    [(Model(), 2, 1), (Model(), 3, 1), (Model(), 1, 2), (STEADY, 2, 2)],
-    ids=["2 writers", "3 writers", "2 nodes", "2 writers and 2 steady nodes"],
+    [
+        (Model(), 2, 1),
+        (Model(), 3, 1),
+        (Model(), 1, 2),
+        (STEADY, 2, 2),
+        (Model(flushes=True), 2, 1),
+        (Model(crashes=True), 2, 1),
+    ],
+    ids=["2 writers", "3 writers", "2 nodes", "2 writers and 2 steady nodes", "flush", "crash"],
 )
 def test_when_all_is_quiet_all_is_read_and_all_can_always_become_quiet(
     model: Model, writers: int, nodes: int
