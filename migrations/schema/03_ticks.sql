@@ -207,29 +207,65 @@ REVOKE ALL ON FUNCTION brain.read FROM PUBLIC;
 -- take back the tick, but no event. In the last row, `written` is the position in the WAL up to which it has to be on
 -- the disk so that a crash takes back no tick up to the returned place; null: brain.flush() sees to that. `flushed` is
 -- the position up to which it is on the disk.
+DO $write$
+DECLARE
+    -- One statement, so that the snapshot that a tick stores is the one that it looks with. The position in the WAL is
+    -- read behind that snapshot: it lies behind every commit that the snapshot shows.
+    for_each CONSTANT text := $for$
+        FOR seen, wal, at_tick, transaction_id, id, at, channel, type, operation, key, data, old, recipient, omitted,
+            rule_values, old_rule_values IN
+            SELECT (SELECT pg_current_snapshot()), (SELECT pg_current_wal_insert_lsn()),
+                   last.id + (NOT coalesce(pg_visible_in_snapshot(e.transaction_id, last.snapshot), true))::integer,
+                   e.transaction_id, e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old, e.recipient,
+                   e.omitted, e.rule_values, e.old_rule_values
+              FROM (VALUES (0)) always
+              LEFT JOIN (SELECT b.* FROM brain.events b WHERE b.transaction_id >= low %1$s) e ON true
+             ORDER BY 3, e.id LIMIT most
+        LOOP
+            EXIT WHEN id IS NULL;
+            IF at_tick > last.id AND NOT is_cut THEN
+                INSERT INTO brain.ticks AS new (id, snapshot) VALUES (at_tick, seen) RETURNING new.nonce INTO at_nonce;
+                is_cut := true;
+            END IF;
+            place := id;
+            most := most - 1;
+            -- Of a large text the length is in its header.
+            bytes := bytes - coalesce(octet_length(data), 0) - coalesce(octet_length(old), 0)
+                     - coalesce(octet_length(key), 0) - coalesce(pg_column_size(omitted), 0);
+            RETURN NEXT;
+            EXIT WHEN most = 0 OR bytes <= 0;
+        END LOOP;
+    $for$;
+BEGIN
+    EXECUTE format($function$
 CREATE OR REPLACE FUNCTION brain.newest(tick bigint, nonce bigint, after bigint, most integer, bytes bigint)
 RETURNS TABLE (at_tick bigint, at_nonce bigint, transaction_id xid8, id bigint, at timestamptz, channel text,
                type text, operation "char", key text, data text, old text, recipient text, omitted text[],
                rule_values text, old_rule_values text, written bigint, flushed bigint)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+SET enable_seqscan = off SET plan_cache_mode = force_generic_plan SET jit = off AS $newest$
 DECLARE
     at_end CONSTANT bigint := 9223372036854775807;
     place bigint := after;
+    former pg_snapshot;
     last record;
+    ticks integer := 0;
+    low xid8;
     seen pg_snapshot;
     wal pg_lsn;
     is_cut boolean := false;
 BEGIN
     LOCK TABLE brain.tick_lock IN SHARE UPDATE EXCLUSIVE MODE;
+    FOR last IN SELECT t.id, t.nonce, t.snapshot, t.at FROM brain.ticks t
+                 WHERE t.id >= newest.tick ORDER BY t.id LIMIT 3 LOOP
+        ticks := ticks + 1;
+        IF last.id = newest.tick AND last.nonce = newest.nonce THEN
+            former := last.snapshot;
+        END IF;
+    END LOOP;
     -- The usual case: the newest tick is the one that the reader knows, or one that another node has cut since.
-    SELECT t.id, t.nonce, t.snapshot, t.at, pg_snapshot_xmax(former.snapshot) AS low,
-           ARRAY(SELECT pg_snapshot_xip(former.snapshot)) AS late
-      INTO last
-      FROM brain.ticks former, (SELECT n.* FROM brain.ticks n ORDER BY n.id DESC LIMIT 1) t
-     WHERE former.id = newest.tick AND former.nonce = newest.nonce AND after = at_end AND t.id <= newest.tick + 1
-       AND pg_snapshot_xmax(t.snapshot) <= pg_snapshot_xmax(pg_current_snapshot());
-    IF NOT FOUND THEN
+    IF former IS NULL OR after < at_end OR ticks = 3
+       OR pg_snapshot_xmax(last.snapshot) > pg_snapshot_xmax(pg_current_snapshot()) THEN
         FOR at_tick, at_nonce, transaction_id, id, at, channel, type, operation, key, data, old, recipient, omitted,
             rule_values, old_rule_values IN
             SELECT r.* FROM brain.tick() t, LATERAL brain.read(newest.tick, newest.nonce, after, t.id, most, bytes) r
@@ -242,33 +278,13 @@ BEGIN
     END IF;
     at_tick := last.id;
     at_nonce := last.nonce;
-    -- One statement, so that the snapshot that a tick stores is the one that it looks with. The position in the WAL is
-    -- read behind that snapshot: it lies behind every commit that the snapshot shows.
-    FOR seen, wal, at_tick, transaction_id, id, at, channel, type, operation, key, data, old, recipient, omitted,
-        rule_values, old_rule_values IN
-        SELECT (SELECT pg_current_snapshot()), (SELECT pg_current_wal_insert_lsn()),
-               last.id + (NOT coalesce(pg_visible_in_snapshot(e.transaction_id, last.snapshot), true))::integer,
-               e.transaction_id, e.id, e.at, e.channel, e.type, e.operation, e.key, e.data, e.old, e.recipient,
-               e.omitted, e.rule_values, e.old_rule_values
-          FROM (VALUES (0)) always
-          LEFT JOIN (SELECT b.* FROM brain.events b WHERE b.transaction_id >= last.low
-                     UNION ALL
-                     SELECT l.* FROM brain.events l WHERE l.transaction_id = ANY (last.late)) e ON true
-         ORDER BY 3, e.id LIMIT most
-    LOOP
-        EXIT WHEN id IS NULL;
-        IF at_tick > last.id AND NOT is_cut THEN
-            INSERT INTO brain.ticks AS new (id, snapshot) VALUES (at_tick, seen) RETURNING new.nonce INTO at_nonce;
-            is_cut := true;
-        END IF;
-        place := id;
-        most := most - 1;
-        -- Of a large text the length is in its header.
-        bytes := bytes - coalesce(octet_length(data), 0) - coalesce(octet_length(old), 0)
-                 - coalesce(octet_length(key), 0) - coalesce(pg_column_size(omitted), 0);
-        RETURN NEXT;
-        EXIT WHEN most = 0 OR bytes <= 0;
-    END LOOP;
+    low := pg_snapshot_xmax(former);
+    IF pg_snapshot_xmin(former) = low THEN
+        %1$s
+    ELSE
+        -- Transactions were open.
+        %2$s
+    END IF;
     IF most > 0 AND bytes > 0 THEN
         place := at_end;
         -- Steps over transactions that wrote nothing here, as brain.tick does.
@@ -298,8 +314,12 @@ BEGIN
     data := NULL;
     old := NULL;
     RETURN NEXT;
-END $$;
-REVOKE ALL ON FUNCTION brain.newest FROM PUBLIC;
+END $newest$;
+REVOKE ALL ON FUNCTION brain.newest FROM PUBLIC;$function$,
+        format(for_each, ''),
+        format(for_each, 'UNION ALL SELECT l.* FROM brain.events l'
+                         ' WHERE l.transaction_id = ANY (ARRAY(SELECT pg_snapshot_xip(former)))'));
+END $write$;
 
 -- Has the disk take what was committed without waiting for it: a commit that has written something waits for all that
 -- was written before.

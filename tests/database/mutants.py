@@ -114,7 +114,7 @@ MUTANTS = [
         "the newest events lack the late transactions",
         scenes.a_transaction_commits_late,
         "newest",
-        (("l.transaction_id = ANY (last.late)", "false"),),
+        (("l.transaction_id = ANY (ARRAY(SELECT pg_snapshot_xip(former)))", "false"),),
     ),
     Mutant(
         "the newest events all belong to the newest tick",
