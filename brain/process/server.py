@@ -13,6 +13,7 @@ from typing import cast
 import uvicorn
 from starlette.applications import Starlette
 
+from brain.process.garbage_collection import freeze
 from brain.process.log_config import LOGGING, WORKERS_LOGGING
 from brain.settings import Settings
 from brain.transport.event_stream import EventStreamProtocol
@@ -41,6 +42,7 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and not self.should_exit:
+            freeze()
             self._on_ready()
 
     async def on_tick(self, counter: int) -> bool:

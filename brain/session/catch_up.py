@@ -261,7 +261,7 @@ class CatchUp:
             if events is None:
                 batch = await self._sources.history.after(subscriber.cursor)
                 end = min(batch.cursor, place, key=lambda cursor: cursor.place)
-                events = [one for one in batch.events if one.cursor.place <= place.place]
+                events = [one for one in batch.events if one.place <= place.place]
             await self._send_batch(Batch(tuple(events), end))
 
     async def _until_reached(self, place: Cursor) -> None:
