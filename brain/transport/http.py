@@ -111,6 +111,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         super().handle_websocket_upgrade()
+        # It refers to this, and would keep it until the garbage is collected.
+        self.parser = None  # type: ignore[assignment]
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -113,6 +113,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         stop(self._unread_timer)
         stop(self._end_timer)
         self._detach_receiver()
+        self.conn.parser.close()  # it refers to the connection in turn
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
