@@ -157,10 +157,10 @@ def print_collections(measured: Measured) -> None:
         )
     print(f"those of more than {SHOWN_MILLISECONDS:g} ms on a core: generation, second, ms")
     for one in measured.collections:
-        took = one.processor_seconds * 1000
-        if took > SHOWN_MILLISECONDS:
+        milliseconds = one.processor_seconds * 1000
+        if milliseconds > SHOWN_MILLISECONDS:
             at = one.began_at - measured.began_at
-            print(f"  {one.generation} {at:9.2f} {took:8.1f}")
+            print(f"  {one.generation} {at:9.2f} {milliseconds:8.1f}")
 
 
 def print_measured(measured: Measured, arguments: argparse.Namespace) -> None:

@@ -121,7 +121,8 @@ class CatchUp:
         try:
             await work()
         except CursorLost as lost:
-            finish = partial(self._on_gap, lost)
+            # Its traceback would refer to this frame in turn.
+            finish = partial(self._on_gap, lost.with_traceback(None))
         except ConnectionEnded as reason:
             finish = partial(self._close, reason.close_code, str(reason))
         except asyncio.CancelledError as error:

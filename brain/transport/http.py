@@ -56,6 +56,9 @@ class HttpProtocol(HttpToolsProtocol):
             cycle.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
+        # They refer to this, and would keep it until the garbage is collected.
+        self._running_cycle = None
+        self.cycle = self.scope = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         awaited = self._head_timer
