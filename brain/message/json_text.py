@@ -104,7 +104,9 @@ def end_of(text: str, start: int) -> int:
 
 def held_bytes(text: str) -> int:
     """Return how much memory a text takes, with the copy in UTF-8 that splitting makes of it."""
-    return getsizeof(text) + (0 if text.isascii() else 3 * len(text))
+    size = getsizeof(text)
+    # A character that takes so many bytes takes one more in UTF-8 at most.
+    return size if text.isascii() else 2 * size + len(text)
 
 
 def text_of(text: Text) -> str:

@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from collections.abc import Iterator
 
 import asyncpg
 import pytest
 
-from brain.hub.ring import Ring
+from brain.hub.ring import MOST_GONE_BYTES, Ring
 from brain.message.event import Batch
+from brain.message.json_text import held_bytes
 from tests.database.log_reading import reading
+from tests.message.rows import as_json, published, updated
 from tests.tasks import insert
 
 CHANGES = 1_000
 MOST_BYTES_OF_A_TASK = 800
+CAPACITY_BYTES = 4 * 2**20
+LARGE_BYTES = 100_000
 
 INSERT = "INSERT INTO tasks (id, agent) VALUES (format('task-%s', number), repeat($1, 100))"
 UPDATE = "UPDATE tasks SET progress = number % 100 + 1 WHERE id = 'task-12345'"
@@ -68,3 +73,27 @@ async def test_the_ring_counts_the_memory_that_it_takes(
     counted, freed = ring.held_bytes, freed_bytes(ring)
 
     assert freed <= counted <= 1.3 * freed
+
+
+def test_a_ring_frees_what_it_drops(traced: None) -> None:
+    ring = Ring(CAPACITY_BYTES, 60)
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(1, 1_000):
+        data = as_json("x" * (LARGE_BYTES + number))
+        event = published("news", "note", {}).with_values(
+            id=number, data=data, size_bytes=held_bytes(data)
+        )
+        ring.append(Batch((event,), event.cursor), 0)
+
+    assert ring.held_bytes <= CAPACITY_BYTES
+    held = tracemalloc.get_traced_memory()[0] - before
+    assert held <= CAPACITY_BYTES + 1.1 * MOST_GONE_BYTES
+
+
+def test_the_garbage_collector_visits_no_event() -> None:
+    event = updated("orders", {"id": 1}, status="new")
+    assert event.row is not None and event.row.text("id") == "1"
+    event.frames["a format"] = b"a frame"
+
+    assert not gc.is_tracked(event)
+    assert not gc.is_tracked(event.row)
