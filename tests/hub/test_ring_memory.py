@@ -72,7 +72,7 @@ async def test_the_ring_counts_the_memory_that_it_takes(
         event.drop_caches()
     counted, freed = ring.held_bytes, freed_bytes(ring)
 
-    assert freed <= counted <= 1.3 * freed
+    assert freed <= counted <= 1.5 * freed
 
 
 def test_a_ring_frees_what_it_drops(traced: None) -> None:
