@@ -19,7 +19,8 @@ from bench.bare import running_bare
 from bench.brain import brain_for_many
 from bench.contender import Contender, Publish
 from bench.descriptors import fitting
-from bench.load import Load, running_load
+from bench.dialects import EventStreamDialect, V1Dialect, WebSocketDialect
+from bench.load import ACKNOWLEDGING, Load, alike, by_length, by_mark, running_load
 from bench.naive import running_naive
 from bench.nchan import NchanMissing, running_nchan
 from bench.note import FIRST_NUMBER, Notes
@@ -76,9 +77,9 @@ class Match:
 
     async def examine(self, messages: int) -> None:
         """Publish messages, and check that every client receives exactly these."""
-        self.load.begin("examine", messages)
+        self.load.examine(messages)
         numbers = await self._publish(messages)
-        _, payloads = await self.load.end()
+        payloads = await self.load.examined()
         assert [orjson.loads(text)["data"]["number"] for text in payloads] == numbers
 
     async def measure(self, messages: int, seconds: float) -> Measured:
@@ -105,10 +106,10 @@ class Match:
         taken = 0.0
         end = time.monotonic() + seconds
         while not taken or time.monotonic() < end:
-            self.load.begin("expect", 1)
+            self.load.expect(1)
             begun = time.monotonic()
             await self._publish(1)
-            taken += (await self.load.end())[0] - begun
+            taken += (await self.load.received()).last - begun
             await asyncio.sleep(PAUSE_SECONDS)
         return taken
 
@@ -119,13 +120,13 @@ class Match:
             await self._begin_burst(messages)
         while time.monotonic() < begun + seconds:
             await self._begin_burst(messages)
-            await self.load.end()
+            await self.load.received()
         for _ in range(BURSTS_IN_FLIGHT - 1):
-            end, _ = await self.load.end()
+            end = (await self.load.received()).last
         return end - begun
 
     async def _begin_burst(self, messages: int) -> None:
-        self.load.begin("expect", messages, messages * (BURSTS_IN_FLIGHT - 1))
+        self.load.expect(messages, messages * (BURSTS_IN_FLIGHT - 1))
         await self._publish(messages)
 
     async def _publish(self, messages: int) -> list[int]:
@@ -159,9 +160,18 @@ async def brain_contenders(
         running = partial(Contender, port=brain.port, process_id=brain.process.pid)
         base, v1, events = (publisher(channel) for channel in ("base", "v1", "events"))
         yield [
-            running(BRAIN, publish=base, path="/ws?channel=base", is_greeted=True),
-            running(V1, publish=v1, path="/ws/v1", options=("--subscribes", "v1")),
-            running(EVENTS, publish=events, path="/sse?channel=events", options=("--events",)),
+            running(
+                BRAIN,
+                publish=base,
+                dialect=WebSocketDialect("/ws?channel=base", is_greeted=True),
+            ),
+            running(V1, publish=v1, dialect=V1Dialect("/ws/v1", "v1"), has_cursors=True),
+            running(
+                EVENTS,
+                publish=events,
+                dialect=EventStreamDialect("/sse?channel=events"),
+                has_cursors=True,
+            ),
         ]
     await writer.close()
 
@@ -170,6 +180,14 @@ async def brain_contenders(
 async def alone(start: AbstractAsyncContextManager[Contender]) -> AsyncIterator[list[Contender]]:
     async with start as contender:
         yield [contender]
+
+
+def load_of(contender: Contender, notes: Notes, clients: int) -> AbstractAsyncContextManager[Load]:
+    """Run clients of a contender until the context ends."""
+    counting = by_mark() if contender.has_cursors else by_length(notes.frame_bytes)
+    acknowledging = ACKNOWLEDGING if contender.waits_for_clients else ()
+    dialects = alike(contender.dialect, clients)
+    return running_load(contender.port, dialects, *counting, *acknowledging)
 
 
 @asynccontextmanager
@@ -194,12 +212,7 @@ async def running_matches(
                 continue
             # One process has the clients of all of its contenders.
             for contender in contenders[: fitting([clients * len(contenders)])[0] // clients]:
-                options = contender.load_options
-                load = await stack.enter_async_context(
-                    running_load(
-                        contender.port, contender.path, clients, notes.frame_bytes, *options
-                    )
-                )
+                load = await stack.enter_async_context(load_of(contender, notes, clients))
                 helpers = [server.embedded.process_id] if contender.name in BRAINS else []
                 matches.append(Match(contender, load, clients, helpers))
         yield matches
