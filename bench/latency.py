@@ -47,6 +47,7 @@ from bench.client import connected_receiver
 from bench.idle import PLAIN_TABLE, IdleChanges, Measure, idle_changes, measure_in_turns
 from bench.node import Node, running_node
 from bench.peer import running_peer
+from bench.percentile import percentile
 from bench.server import STAMPING, WRITTEN_ROWS, Server, running_server
 
 SETTLING_SECONDS = 0.5
@@ -128,10 +129,6 @@ async def print_bulk(server: Server, node: Node, tasks: int) -> None:
         f"memory of the Brain process: {before / 2**20:.0f} MiB before,"
         f" {(peak - before) / 2**20:.0f} MiB more at its peak; aim: at most 16 MiB more"
     )
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
 def print_rows(rows: Sequence[Row]) -> None:

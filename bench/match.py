@@ -16,11 +16,11 @@ import asyncpg
 import orjson
 
 from bench.bare import running_bare
-from bench.brain import brain_for_many
-from bench.contender import Contender, Publish
+from bench.brain import brain_for_many, publisher
+from bench.contender import Contender
 from bench.descriptors import fitting
 from bench.dialects import EventStreamDialect, V1Dialect, WebSocketDialect
-from bench.load import ACKNOWLEDGING, Load, alike, by_length, by_mark, running_load
+from bench.load import ACKNOWLEDGING, Load, Receipt, alike, by_length, by_mark, running_load
 from bench.naive import running_naive
 from bench.nchan import NchanMissing, running_nchan
 from bench.note import FIRST_NUMBER, Notes
@@ -36,10 +36,6 @@ V1 = "Brain, brain.v1"
 EVENTS = "Brain, SSE"
 BRAINS = (BRAIN, V1, EVENTS)
 NAMES = (BARE, JOINED, NCHAN, NAIVE, *BRAINS)
-
-PUBLISH = """
-SELECT count(brain.publish($1, 'note', data::jsonb)) FROM unnest($2::text[]) AS data
-"""
 
 WARMING_SECONDS = 0.3
 # Between single messages; at this rate Brain does not turn busy.
@@ -82,6 +78,13 @@ class Match:
         payloads = await self.load.examined()
         assert [orjson.loads(text)["data"]["number"] for text in payloads] == numbers
 
+    async def broadcast(self) -> tuple[float, Receipt]:
+        """Publish a message; return the time before that, and when the clients had it."""
+        self.load.expect(1)
+        begun = time.monotonic()
+        await self._publish(1)
+        return begun, await self.load.received()
+
     async def measure(self, messages: int, seconds: float) -> Measured:
         """Publish `messages` at once, again and again for `seconds`."""
         repeat = self._one_by_one if messages == 1 else partial(self._in_bursts, messages)
@@ -106,10 +109,8 @@ class Match:
         taken = 0.0
         end = time.monotonic() + seconds
         while not taken or time.monotonic() < end:
-            self.load.expect(1)
-            begun = time.monotonic()
-            await self._publish(1)
-            taken += (await self.load.received()).last - begun
+            begun, receipt = await self.broadcast()
+            taken += receipt.last - begun
             await asyncio.sleep(PAUSE_SECONDS)
         return taken
 
@@ -149,16 +150,9 @@ async def brain_contenders(
 ) -> AsyncIterator[list[Contender]]:
     """Run one Brain whose clients take turns: each kind has a channel of its own."""
     writer = await asyncpg.connect(server.url)
-
-    def publisher(channel: str) -> Publish:
-        async def publish(numbers: Sequence[int]) -> None:
-            await writer.execute(PUBLISH, channel, [notes.data(number) for number in numbers])
-
-        return publish
-
     async with brain_for_many(server.url, folder) as brain:
         running = partial(Contender, port=brain.port, process_id=brain.process.pid)
-        base, v1, events = (publisher(channel) for channel in ("base", "v1", "events"))
+        base, v1, events = (publisher(writer, notes, one) for one in ("base", "v1", "events"))
         yield [
             running(
                 BRAIN,

@@ -26,8 +26,8 @@ from pathlib import Path
 
 from bench.brain import brain_for_many
 from bench.dialects import Dialect, V1Dialect
-from bench.latency import percentile
 from bench.load import Load, by_age, running_load
+from bench.percentile import percentile
 from bench.server import PATIENCE_SECONDS, Server, running_server
 from bench.usage import chosen_cores, family_time, on_core
 
