@@ -131,7 +131,7 @@ class Load:
 
 
 def connected_sockets(
-    port: int, dialects: Iterable[Dialect], together: int = 100
+    port: int, dialects: Iterable[Dialect], *, host: str = "127.0.0.1", together: int = 100
 ) -> Iterator[socket.socket]:
     """
     Yield blocking sockets, one for each dialect, that have received all before their messages.
@@ -140,7 +140,7 @@ def connected_sockets(
     """
     remaining = iter(dialects)
     while some := list(islice(remaining, together)):
-        batch = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in some]
+        batch = [socket.create_connection((host, port), timeout=60) for _ in some]
         for one, dialect in zip(batch, some, strict=True):
             one.sendall(dialect.request)
         begun = [dialect.begin(one) for one, dialect in zip(batch, some, strict=True)]
@@ -151,7 +151,7 @@ def connected_sockets(
 
 @asynccontextmanager
 async def running_load(
-    port: int, dialects: Sequence[Dialect], *options: str
+    port: int, dialects: Sequence[Dialect], *options: str, host: str = "127.0.0.1"
 ) -> AsyncIterator[Load]:
     """
     Connect a client for each dialect, and have another process read until the context ends.
@@ -161,7 +161,9 @@ async def running_load(
     raise_descriptor_limit()
     with tempfile.TemporaryDirectory() as folder:
         program = await compile_program("load", Path(folder))
-        sockets = await asyncio.to_thread(lambda: list(connected_sockets(port, dialects)))
+        sockets = await asyncio.to_thread(
+            lambda: list(connected_sockets(port, dialects, host=host))
+        )
         process = await started(program, options, sockets)
     try:
         load = Load(process, dialects[0])
