@@ -109,7 +109,7 @@ async def running_alone(
             with on_core(cores.server):
                 contender = await stack.enter_async_context(start)
             load = await stack.enter_async_context(load_of(contender, notes, clients))
-            matches.append(Match(contender, load, clients, []))
+            matches.append(Match(contender, load, clients))
         yield matches
 
 
@@ -124,7 +124,7 @@ async def running_workers(
             start = publishing_brain(server, notes, folder, name, WORKERS)
             contender = await stack.enter_async_context(start)
         load = await stack.enter_async_context(load_of(contender, notes, clients))
-        yield [Match(contender, load, clients, [])]
+        yield [Match(contender, load, clients)]
 
 
 async def measure(matches: Sequence[Match], messages: int) -> list[Row]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,7 @@ from bench.naive import running_naive
 from bench.nchan import NchanMissing, running_nchan
 from bench.note import FIRST_NUMBER, Notes
 from bench.server import Server
-from bench.usage import Cores, ProcessorTime, family_time, on_core
+from bench.usage import Cores, family_time, on_core
 
 BARE = "socket.send"
 JOINED = "socket.send, burst joined"
@@ -51,12 +51,29 @@ class Measured(NamedTuple):
     """Deliveries per second."""
     microseconds: float
     """Processor time of the server per delivery."""
+    message_microseconds: float
+    """The same per message."""
+    database_microseconds: float
+    """Processor time of PostgreSQL per delivery; 0 for a server that does not use it."""
+    database_message_microseconds: float
+    """The same per message."""
     server_share: float
     """The share of its core that the server used."""
     disturbed_share: float
     """The share of the time in which the server was ready to run but had to wait for its core."""
     clients_share: float
-    """The share of the other core that clients, helpers and this process used."""
+    """The share of the other core that clients, PostgreSQL and this process used."""
+
+
+class Spent(NamedTuple):
+    """Seconds of processor time so far."""
+
+    server: float
+    waited: float
+    """Of the server: ready to run, but waiting for its core."""
+    database: float
+    clients: float
+    """Of the clients and of this process."""
 
 
 @dataclass
@@ -66,8 +83,8 @@ class Match:
     contender: Contender
     load: Load
     clients: int
-    helpers: Sequence[int]
-    """Ids of other processes on the core of the clients."""
+    database: int | None = None
+    """The process id of the PostgreSQL that it uses."""
     numbers: Iterator[int] = field(default_factory=lambda: count(FIRST_NUMBER))
     delivered: int = 0
 
@@ -89,19 +106,22 @@ class Match:
         """Publish `messages` at once, again and again for `seconds`."""
         repeat = self._one_by_one if messages == 1 else partial(self._in_bursts, messages)
         await repeat(WARMING_SECONDS)
-        begun, server, others = time.monotonic(), self._server_time(), self._others_seconds()
+        begun, before = time.monotonic(), self._spent()
         delivered = self.delivered
         taken = await repeat(seconds)
-        server_then, others = self._server_time(), self._others_seconds() - others
-        passed = time.monotonic() - begun
-        spent = server_then.spent - server.spent
+        after, passed = self._spent(), time.monotonic() - begun
+        spent = after.server - before.server
+        database = after.database - before.database
         deliveries = self.delivered - delivered
         return Measured(
             rate=deliveries / taken,
             microseconds=spent / deliveries * 1e6,
+            message_microseconds=spent / deliveries * self.clients * 1e6,
+            database_microseconds=database / deliveries * 1e6,
+            database_message_microseconds=database / deliveries * self.clients * 1e6,
             server_share=spent / passed,
-            disturbed_share=(server_then.waited - server.waited) / passed,
-            clients_share=others / passed,
+            disturbed_share=(after.waited - before.waited) / passed,
+            clients_share=(database + after.clients - before.clients) / passed,
         )
 
     async def _one_by_one(self, seconds: float) -> float:
@@ -136,12 +156,14 @@ class Match:
         self.delivered += messages * self.clients
         return numbers
 
-    def _server_time(self) -> ProcessorTime:
-        return family_time(self.contender.process_id)
-
-    def _others_seconds(self) -> float:
-        processes = (self.load.process_id, *self.helpers)
-        return sum(family_time(process).spent for process in processes) + time.process_time()
+    def _spent(self) -> Spent:
+        server = family_time(self.contender.process_id)
+        return Spent(
+            server=server.spent,
+            waited=server.waited,
+            database=0 if self.database is None else family_time(self.database).spent,
+            clients=family_time(self.load.process_id).spent + time.process_time(),
+        )
 
 
 @asynccontextmanager
@@ -207,6 +229,6 @@ async def running_matches(
             # One process has the clients of all of its contenders.
             for contender in contenders[: fitting([clients * len(contenders)])[0] // clients]:
                 load = await stack.enter_async_context(load_of(contender, notes, clients))
-                helpers = [server.embedded.process_id] if contender.name in BRAINS else []
-                matches.append(Match(contender, load, clients, helpers))
+                database = server.embedded.process_id if contender.name in BRAINS else None
+                matches.append(Match(contender, load, clients, database))
         yield matches
