@@ -43,6 +43,8 @@ INSERT INTO centrifugo_outbox (method, payload)
 VALUES ('publish', jsonb_build_object('channel', 'changes', 'data', {MESSAGE}));
 PERFORM pg_notify('centrifugo_outbox', '0');
 """
+# The function is one of those that Centrifugo creates when it starts.
+INTO_STREAM = f"PERFORM cf_stream_publish('changes', ({MESSAGE})::jsonb);"
 
 
 class CentrifugoDialect(WebSocketDialect):
@@ -97,6 +99,7 @@ ADAPTERS = {
     "bare": notifying(CHANNEL, "/ws"),
     "eventserv": notifying("eventserv", "/listen/eventserv"),
     "centrifugo": Adapter(CentrifugoDialect("changes"), INTO_OUTBOX, OUTBOX),
+    "centrifugo_stream": Adapter(CentrifugoDialect("changes"), INTO_STREAM),
 }
 
 BRAIN = Adapter(V1Dialect("/ws/v1", "tasks"), start='"row":')
