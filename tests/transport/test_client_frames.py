@@ -1,0 +1,88 @@
+"""Brain's reading of frames, beside that of the library `websockets`."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Frame
+from websockets.protocol import Protocol, Side
+
+from brain.transport.client_frames import ClientFrame, WrongFrame, check_close, next_frame
+from tests.raw_websocket import client_frame
+
+MOST_BYTES = 300
+MASKS = st.binary(min_size=4, max_size=4)
+OPCODES = st.sampled_from([0, 1, 2, 3, 7, 8, 9, 10, 11, 15])
+
+
+def payloads() -> st.SearchStrategy[bytes]:
+    close = st.builds(
+        lambda code, reason: code.to_bytes(2) + reason,
+        st.one_of(st.integers(998, 1016), st.integers(2998, 5001)),
+        st.one_of(st.just(b""), st.just(b"\xc3\xa9"), st.binary(max_size=3)),
+    )
+    long = st.sampled_from([125, 126, 127, MOST_BYTES, MOST_BYTES + 1]).map(bytes)
+    return st.one_of(st.binary(max_size=5), close, long)
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> bytes:
+    """Draw a frame, whose first two bytes may say what is wrong."""
+    payload, mask = draw(payloads()), draw(MASKS)
+    frame = bytearray(client_frame(payload, draw(OPCODES), mask=mask, is_final=draw(st.booleans())))
+    frame[0] |= draw(st.sampled_from([0, 0, 0, 0, 0x40, 0x20, 0x10]))
+    if draw(st.integers(0, 9)) == 0:
+        frame[1] &= 0x7F
+    return bytes(frame)
+
+
+def read(received: bytes, cuts: list[int]) -> tuple[list[ClientFrame], int | None]:
+    """Read frames from what arrives in pieces; return them, and the code of what is wrong."""
+    edges = [0, *sorted(cut % (len(received) + 1) for cut in cuts), len(received)]
+    buffer, found = b"", list[ClientFrame]()
+    try:
+        for begin, end in pairwise(edges):
+            buffer += received[begin:end]
+            while (one := next_frame(buffer, 0, MOST_BYTES)) is not None:
+                frame, size = one
+                buffer = buffer[size:]
+                if frame.opcode == 8:
+                    check_close(frame.payload)
+                found.append(frame)
+                if frame.opcode == 8:
+                    return found, None
+    except WrongFrame as wrong:
+        return found, wrong.code
+    return found, None
+
+
+class WithoutMessages(Protocol):
+    """The library's protocol, without its order of fragments."""
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode in (0, 1, 2):
+            self.events.append(frame)
+        else:
+            super().recv_frame(frame)
+
+
+@given(st.lists(frames(), max_size=4), st.lists(st.integers(0), max_size=4))
+def test_frames_in_any_pieces_are_read_as_the_library_reads_them(
+    sent: list[bytes], cuts: list[int]
+) -> None:
+    received = b"".join(sent)
+    library = WithoutMessages(Side.SERVER, max_size=MOST_BYTES)
+    library.receive_data(received)
+    expected = [
+        (event.opcode, event.fin, bytes(event.data))
+        for event in library.events_received()
+        if isinstance(event, Frame)
+    ]
+
+    found, code = read(received, cuts)
+
+    assert [(frame.opcode, frame.is_last, frame.payload) for frame in found] == expected
+    is_wrong = library.parser_exc is not None
+    assert code == (library.close_sent.code if is_wrong and library.close_sent else None)
