@@ -26,6 +26,14 @@ class Awaited:
 class AwaitedByClient:
     """Answers a client once it was sent all that a transaction has for it."""
 
+    __slots__ = (
+        "_after_delivery",
+        "_answer",
+        "_has_been_sent",
+        "_transactions",
+        "_waiting",
+    )
+
     def __init__(
         self,
         transactions: AwaitedTransactions,

@@ -88,8 +88,18 @@ class Session(ABC):
     client sends something.
     """
 
-    client_timeout_seconds: float | None = None
-    going_away_code: CloseCode = CloseCode.SERVICE_RESTART
+    __slots__ = (
+        "_changes",
+        "_context",
+        "_counted",
+        "_expiry",
+        "_identity",
+        "_is_open",
+        "_rate_limiter",
+        "_transport",
+        "client",
+        "received_at",
+    )
 
     def __init__(
         self,
@@ -114,6 +124,14 @@ class Session(ABC):
         self._is_open = False
         self.client = ClientInfo(uuid4(), admitted.identity.user, is_listed, frozenset())
         self.received_at = time.monotonic()
+
+    @property
+    def client_timeout_seconds(self) -> float | None:
+        return None
+
+    @property
+    def going_away_code(self) -> CloseCode:
+        return CloseCode.SERVICE_RESTART
 
     def open(self) -> None:
         """Begin; closes the connection if that is impossible."""

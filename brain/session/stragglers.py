@@ -33,6 +33,21 @@ class Stragglers:
     Each has a subscriber of its own in the hub, on the transport of the connection.
     """
 
+    __slots__ = (
+        "_answer_awaited",
+        "_close",
+        "_connection",
+        "_encoding",
+        "_hub",
+        "_on_failure",
+        "_on_joined",
+        "_page_encoding",
+        "_send",
+        "_sources",
+        "_subscriptions",
+        "_transport",
+    )
+
     def __init__(
         self,
         subscriptions: TopicSubscriptions,
