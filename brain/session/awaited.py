@@ -72,11 +72,13 @@ class AwaitedByClient:
             self._after_delivery.discard(self.answer)
 
     def cancel(self) -> None:
-        """Wait for nothing any more."""
+        """Wait for nothing any more, and answer nobody."""
         for awaited in self._waiting.values():
             awaited.give_up()
         self._waiting.clear()
         self._after_delivery.discard(self.answer)
+        # Otherwise this and its session would keep each other in memory.
+        del self._has_been_sent, self._answer
 
     def _settle(self, command: AwaitTransaction, outcome: Outcome) -> None:
         awaited = self._waiting.get(command)

@@ -87,10 +87,13 @@ class Stragglers:
         connection.on_live = self._join
 
     def stop(self) -> None:
-        """End all of them."""
+        """End all of them, and call nobody any more."""
         self._connection = None
         for subscription in self._subscriptions:
             self.end(subscription)
+        # Otherwise this and its session would keep each other in memory.
+        self._send = self._close = self._on_failure = ignore
+        self._on_joined = self._answer_awaited = ignore
 
     def begin(self, subscription: TopicSubscription, after: Cursor | None) -> None:
         """Make a subscription a straggler, behind `after` or at the place of the hub."""
@@ -213,3 +216,7 @@ class Stragglers:
         for each in [each for each in stragglers.values() if each.is_paused]:
             self._hub.resume_writing(each)
         self._answer_awaited()
+
+
+def ignore(*_: object) -> None:
+    """Take the place of a callback."""

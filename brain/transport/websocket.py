@@ -60,24 +60,26 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._pings = pings
         self._early = b""
         """What a client has sent before the handshake was answered."""
+        self._connection: WebSocketConnection | None = None
         self._is_taken_over = False
         self._unread_timer: asyncio.TimerHandle | None = None
         self._end_timer: asyncio.TimerHandle | None = None
 
     def connection(self) -> WebSocketConnection:
         """Return a transport for a session; it takes frames, and receives none yet."""
-        return WebSocketConnection(self.transport, self._limits, self._pings, self.connections)
+        self._connection = WebSocketConnection(
+            self.transport, self._limits, self.connections, self._pings
+        )
+        return self._connection
 
     def take_over(self, connection: WebSocketConnection, receiver: Receiver) -> None:
         """Give the connection to `receiver`; it gets messages from the next turn of the loop on."""
         self._is_taken_over = True
+        if not connection.adopt(receiver, is_paused=not self.writable.is_set()):
+            return
         stop(self._unread_timer)
-        stop(self._end_timer)
         self.connections.discard(self)
-        self.transport.set_protocol(connection)
-        connection.adopt(receiver)
-        if not self.writable.is_set():
-            connection.pause_writing()
+        self._connection = None
         if self._early:
             self.loop.call_soon(connection.data_received, self._early)
             self.transport.resume_reading()
@@ -89,6 +91,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         stop(self._unread_timer)
         stop(self._end_timer)
+        if self._connection is not None:
+            self._connection.connection_lost(exc)
         self._end_cycles()
 
     def data_received(self, data: bytes) -> None:

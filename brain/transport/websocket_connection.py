@@ -1,14 +1,9 @@
-"""
-A WebSocket after its handshake: frames go straight to the socket, and everything has a limit.
-
-Most connections are idle, and there may be many: one keeps nothing of its handshake, no parser, no
-timer and no buffer while nothing is under way.
-"""
+"""A WebSocket after its handshake: frames go straight to the socket; everything has a limit."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, MutableSet
+from collections.abc import MutableSet
 from enum import Enum, auto
 from typing import Any
 
@@ -23,8 +18,8 @@ from brain.transport.client_frames import (
     check_close,
     next_frame,
 )
-from brain.transport.direct import DirectSending
-from brain.transport.limits import TransportLimits, stop
+from brain.transport.connection import Connection
+from brain.transport.limits import TransportLimits
 from brain.transport.pings import Pings
 from brain.transport.websocket_frames import (
     WEBSOCKET_FRAMING,
@@ -46,50 +41,32 @@ class State(Enum):
     """Whatever else is received is discarded."""
 
 
-class WebSocketConnection(asyncio.Protocol):
-    """The transport of a session. It has neither a task nor a queue."""
+class WebSocketConnection(Connection):
+    """The transport of a session that speaks WebSocket."""
 
     __slots__ = (
-        "_connections",
         "_control_frames",
-        "_end_timer",
         "_fragments",
         "_is_text",
-        "_limits",
         "_partial",
         "_ping",
         "_pings",
-        "_receiver",
-        "_sending",
         "_slot",
         "_state",
-        "_unread_timer",
-        "send_now",
-        "transport",
-        "write",
     )
 
     framing: Framing = WEBSOCKET_FRAMING
-    write: Callable[[bytes], None]
-    """See `DirectSending`, as for `send_now`."""
-    send_now: Callable[[bytes], int]
 
     def __init__(
         self,
         transport: asyncio.Transport,
         limits: TransportLimits,
-        pings: Pings,
         connections: MutableSet[Any],
+        pings: Pings,
     ) -> None:
-        """`connections`: those that uvicorn shuts down when it stops."""
-        self.transport = transport
-        self._sending = DirectSending(transport)
-        self.write, self.send_now = self._sending.write, self._sending.send_now
-        self._limits = limits
+        super().__init__(transport, limits, connections)
         self._pings = pings
-        self._connections = connections
         self._state = State.OPEN
-        self._receiver: Receiver | None = None
         self._partial: bytearray | None = None
         """The beginning of a frame."""
         self._fragments: list[bytes] | None = None
@@ -100,17 +77,12 @@ class WebSocketConnection(asyncio.Protocol):
         self._slot: int | None = None
         """See `Pings`."""
         self._control_frames: TokenBucket | None = None
-        self._unread_timer: asyncio.TimerHandle | None = None
-        self._end_timer: asyncio.TimerHandle | None = None
 
-    def adopt(self, receiver: Receiver) -> None:
-        """Give `receiver` every message from now on."""
-        if self._state is not State.OPEN or self.transport.is_closing():
-            receiver.connection_lost()
-            return
-        self._connections.add(self)
-        self._receiver = receiver
-        self._slot = self._pings.add(self)
+    def adopt(self, receiver: Receiver, *, is_paused: bool) -> bool:
+        is_adopted = super().adopt(receiver, is_paused=is_paused)
+        if is_adopted and self._state is State.OPEN:
+            self._slot = self._pings.add(self)
+        return is_adopted
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Send a close frame, and abort the connection if there is no answer."""
@@ -126,10 +98,6 @@ class WebSocketConnection(asyncio.Protocol):
         else:
             self._abort_in(self._limits.close_seconds)
 
-    def abort(self) -> None:
-        """End the connection at once, whatever is unsent."""
-        self.transport.abort()
-
     def ping(self, payload: bytes) -> None:
         if self._state is not State.OPEN or self.transport.is_closing():
             return
@@ -144,12 +112,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state = State.ENDED
-        self._connections.discard(self)
-        self._sending.end()
-        # A running timer would keep all this in memory.
-        stop(self._unread_timer)
-        stop(self._end_timer)
-        self._detach_receiver()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         received: bytes | bytearray = data
@@ -165,20 +128,6 @@ class WebSocketConnection(asyncio.Protocol):
             self._end(wrong.code, str(wrong), self._limits.close_seconds)
         is_done = self._state is State.ENDED or start == len(received)
         self._partial = None if is_done else bytearray(received[start:])
-
-    def pause_writing(self) -> None:
-        stop(self._unread_timer)
-        self._unread_timer = asyncio.get_running_loop().call_later(
-            self._limits.unread_timeout_seconds, self.abort
-        )
-        if self._receiver is not None:
-            self._receiver.pause_writing()
-
-    def resume_writing(self) -> None:
-        stop(self._unread_timer)
-        self._unread_timer = None
-        if self._receiver is not None:
-            self._receiver.resume_writing()
 
     # What uvicorn calls.
 
@@ -296,11 +245,4 @@ class WebSocketConnection(asyncio.Protocol):
         if self._slot is not None:
             self._pings.remove(self, self._slot)
             self._slot = None
-        receiver, self._receiver = self._receiver, None
-        if receiver is not None:
-            receiver.connection_lost()
-
-    def _abort_in(self, seconds: float) -> None:
-        """Abort the connection unless it has ended by then."""
-        stop(self._end_timer)
-        self._end_timer = asyncio.get_running_loop().call_later(seconds, self.abort)
+        super()._detach_receiver()
