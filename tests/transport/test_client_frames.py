@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame
 from websockets.protocol import Protocol, Side
 
+from brain.close_codes import CloseCode
 from brain.transport.client_frames import ClientFrame, WrongFrame, check_close, next_frame
 from tests.raw_websocket import client_frame
 
@@ -68,6 +69,7 @@ class WithoutMessages(Protocol):
             super().recv_frame(frame)
 
 
+@settings(max_examples=300)
 @given(st.lists(frames(), max_size=4), st.lists(st.integers(0), max_size=4))
 def test_frames_in_any_pieces_are_read_as_the_library_reads_them(
     sent: list[bytes], cuts: list[int]
@@ -84,5 +86,10 @@ def test_frames_in_any_pieces_are_read_as_the_library_reads_them(
     found, code = read(received, cuts)
 
     assert [(int(frame.opcode), frame.is_last, frame.payload) for frame in found] == expected
-    is_wrong = library.parser_exc is not None
-    assert code == (library.close_sent.code if is_wrong and library.close_sent else None)
+    if library.parser_exc is None or library.close_sent is None:
+        assert code is None
+    elif library.close_sent.code == CloseCode.MESSAGE_TOO_BIG:
+        # Where a frame has several faults, Brain looks at its length last.
+        assert code in (CloseCode.MESSAGE_TOO_BIG, CloseCode.PROTOCOL_ERROR)
+    else:
+        assert code == library.close_sent.code
