@@ -42,6 +42,7 @@ bench: $(VENV)/.installed-dev  ## Measure what writers pay, how soon clients get
 	@$(BIN) -m bench.writers
 	@$(BIN) -m bench.latency
 	@$(BIN) -m bench.fanout
+	@$(BIN) -m bench.broadcast
 	@$(BIN) -m bench.row_topics
 	@$(BIN) -m bench.reload
 	@$(BIN) -m bench.memory

@@ -7,6 +7,9 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+
+from bench.dialects import Dialect, WebSocketDialect
 
 # Publishes the messages with these numbers; returns when the server has accepted them.
 Publish = Callable[[Sequence[int]], Awaitable[None]]
@@ -20,20 +23,12 @@ class Contender:
     port: int
     process_id: int
     publish: Publish = field(repr=False)
-    path: str = "/ws"
-    is_greeted: bool = False
-    """True if the server sends a greeting to each client that connects."""
+    dialect: Dialect = field(default_factory=partial(WebSocketDialect, "/ws", is_greeted=False))
+    """What its clients speak."""
+    has_cursors: bool = False
+    """True if its messages have cursors, and so differ in length."""
     waits_for_clients: bool = False
     """True if the server may delay a frame until the previous one is acknowledged (Nagle)."""
-
-    options: Sequence[str] = ()
-    """Further options of `bench.load` for its clients."""
-
-    @property
-    def load_options(self) -> list[str]:
-        """Return the options of `bench.load` for clients of this server."""
-        options = {"--greeted": self.is_greeted, "--acknowledges": self.waits_for_clients}
-        return [*(option for option, is_on in options.items() if is_on), *self.options]
 
 
 class Poster:

@@ -1,4 +1,4 @@
-"""How the clients of `bench.load` begin, and what they find in the bytes that they receive."""
+"""How the clients of the benchmarks begin, and what they find in the bytes that they receive."""
 
 from __future__ import annotations
 

@@ -32,7 +32,9 @@ other one. The output shows medians over the repetitions:
 - deliveries/s: clients x messages / the time from before publishing until the last client has its
   last frame, without the pauses;
 - us/delivery: processor time of the server and its child processes per delivery, as the kernel
-  accounts it, for all of their work, also in the pauses;
+  accounts it, for all of their work, also in the pauses; and that of PostgreSQL, which only Brain
+  uses: the transaction that publishes, and what Brain reads;
+- us/message: the same two per message, whatever the number of clients;
 - server: the server's use of its core;
 - disturbed: the share of the time in which another process used that core while the server was
   ready to run; marked with `!` above a tenth;
@@ -41,7 +43,8 @@ other one. The output shows medians over the repetitions:
 
 The next table shows the cost of one more client, for one message at a time: receiving the message
 from the database costs the same for any number of clients. The last lines are ratios, each the
-median of the ratios within a repetition.
+median of the ratios within a repetition. Brain joins the messages that it finds together, so its
+bursts are compared with the bursts of those that may join them too.
 """
 
 from __future__ import annotations
@@ -58,7 +61,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench.descriptors import fitting
-from bench.match import BRAIN, BRAINS, JOINED, NAMES, Measured, running_matches
+from bench.match import BARE, BRAIN, BRAINS, JOINED, NAMES, Measured, running_matches
 from bench.nchan import NchanMissing, installed_nginx, version_of
 from bench.note import Notes
 from bench.server import Server, running_server
@@ -111,14 +114,23 @@ def mode(messages: int) -> str:
     return "one at a time" if messages == 1 else f"bursts of {messages}"
 
 
+def microseconds(server: float, database: float, digits: int) -> str:
+    """Return two cells: the processor time of the server, and of the database if it has one."""
+    other = f"{database:,.{digits}f}" if database else ""
+    return f"{server:>14,.{digits}f}{other:>12}"
+
+
 def line(name: str, measured: Sequence[Measured]) -> str:
     if not measured:
         return f"  {name:<28}left out"
     one = Measured(*map(statistics.median, zip(*measured, strict=True)))
     marks = "!" * (one.disturbed_share > DISTURBED) + "*" * (one.clients_share > SATURATED)
     return (
-        f"  {name:<28}{one.rate:>14,.0f}{one.microseconds:>14.2f}{one.server_share:>9.0%}"
-        f"{one.disturbed_share:>11.0%}{one.clients_share:>9.0%} {marks}".rstrip()
+        f"  {name:<28}{one.rate:>14,.0f}"
+        f"{microseconds(one.microseconds, one.database_microseconds, 2)}"
+        f"{microseconds(one.message_microseconds, one.database_message_microseconds, 0)}"
+        f"{one.server_share:>9.0%}{one.disturbed_share:>11.0%}{one.clients_share:>9.0%}"
+        f" {marks}".rstrip()
     )
 
 
@@ -126,7 +138,8 @@ def print_results(results: Results) -> None:
     for clients, messages in dict.fromkeys(key[:2] for key in results):
         print(
             f"{f'{clients:,} clients, {mode(messages)}':<30}{'deliveries/s':>14}"
-            f"{'us/delivery':>14}{'server':>9}{'disturbed':>11}{'clients':>9}"
+            f"{'us/delivery':>14}{'PostgreSQL':>12}{'us/message':>14}{'PostgreSQL':>12}"
+            f"{'server':>9}{'disturbed':>11}{'clients':>9}"
         )
         for name in NAMES:
             print(line(name, results.get(Key(clients, messages, name), [])))
@@ -173,8 +186,9 @@ def print_ratios(results: Results, bursts: Sequence[int]) -> None:
     columns = [f"{clients:,}" for clients in dict.fromkeys(key.clients for key in results)]
     print(f"{'Brain : other servers, number of clients':<59}{''.join(f'{c:>12}' for c in columns)}")
     for messages in (1, *bursts):
-        # A burst of one message has nothing to join.
-        others = [one for one in NAMES if one not in BRAINS and (messages > 1 or one != JOINED)]
+        # A burst of one message has nothing to join. Where there is something, Brain joins it.
+        left_out = {JOINED if messages == 1 else BARE, *BRAINS}
+        others = [one for one in NAMES if one not in left_out]
         pairs = [(BRAIN, other) for other in others]
         pairs += [(name, BRAIN) for name in BRAINS if name != BRAIN]
         for name, base in pairs:

@@ -1,15 +1,18 @@
 """
-Measure the time from COMMIT of a change until a client receives it, against bare LISTEN/NOTIFY.
+Measure the time from COMMIT of a change until a client receives it, against UPDATE and NOTIFY.
 
     python -m bench.latency [--changes 900] [--seconds 4] [--repetitions 3] [--bulk 100000]
 
 One run uses one PostgreSQL that flushes its commits to disk. Each repetition measures:
 
-- idle, in turns with a pause in between: bare LISTEN/NOTIFY in this process, the lower limit for
-  anything that relies on PostgreSQL notifications; `pg_notify` to a WebSocket client of
-  `bench.peer`, the lower limit for a server in a separate process; and an UPDATE of a task, sent to
-  a client of a Brain in a separate process. The clock starts when COMMIT is sent and stops in the
-  listener's callback, or when the client's `recv()` returns.
+- idle, in turns with a pause in between. The floor, 1 x in the output: an UPDATE and a NOTIFY in
+  one transaction, flushed to disk, to a listener on PostgreSQL. The same to a WebSocket client of
+  `bench.peer`, the floor for a server in a separate process. An UPDATE of a task, sent to a client
+  of a Brain in a separate process. A NOTIFY without a change: its transaction writes no WAL and
+  waits for no flush, so it is quicker than anything that stores a change. The clock starts when
+  COMMIT is sent and stops in the listener's callback, or when the client's `recv()` returns. The
+  floor updates a copy of `tasks` without Brain's triggers. Its listener is a connection of this
+  process: one in a separate process takes as much longer as that process takes to wake up.
 - under load: pgbench updates one random task out of 10,000 per transaction, at 500 a second with 8
   connections and at 5,000 with 16; and at 500 beside another transaction that has changed a task
   and stays open for 2 s, one after the other. pgbench does not report when it commits, so the
@@ -22,7 +25,8 @@ number that it compares. The output also shows the rate that pgbench reached, an
 Brain and the client used: far below 100%, neither of them is the bottleneck.
 
 At the end one transaction changes all tasks. The output shows when the last message arrived after
-COMMIT, and the memory of the Brain process before and at its peak, which its ring bounds.
+COMMIT, and the memory of the Brain process before and at its peak from then on, which its ring
+bounds.
 """
 
 from __future__ import annotations
@@ -39,26 +43,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import asyncpg
-
-from bench.client import Receiver, connected_receiver
+from bench.client import connected_receiver
+from bench.idle import PLAIN_TABLE, IdleChanges, Measure, idle_changes, measure_in_turns
 from bench.node import Node, running_node
-from bench.peer import CHANNEL, running_peer
+from bench.peer import running_peer
+from bench.percentile import percentile
 from bench.server import STAMPING, WRITTEN_ROWS, Server, running_server
 
 SETTLING_SECONDS = 0.5
 # After a load, until Brain is parked again.
 CALMING_SECONDS = 1.5
 
-# As long as the message that Brain sends for a task.
-PAYLOAD = (
-    '{"type":"run_update","data":{"id":"1","status":"queued","progress":%d,"task_id":"1",'
-    '"agent":"dev","started_at":null,"completed_at":null,"error":null},'
-    '"timestamp":"2026-02-06T01:30:00.000Z"}'
-)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One line of the output."""
 
@@ -77,54 +74,21 @@ class Row:
     """The share of a core that the Brain process used."""
 
 
-def idle_rows() -> tuple[Row, Row, Row]:
-    return (
-        Row("LISTEN/NOTIFY", "the floor"),
-        Row("NOTIFY to WebSocket client", "the floor of a server"),
-        Row("Brain, idle", "p50 1.5 x the floor"),
-    )
+def idle_rows(changes: IdleChanges) -> dict[Row, Measure]:
+    return {
+        Row("UPDATE + NOTIFY to listener", "the floor"): changes.to_listener,
+        Row("  to WebSocket client", "the floor of a server"): changes.to_peer,
+        Row("Brain, idle", "p50 2.5 x the floor, then 2.0 x"): changes.to_brain,
+        Row("NOTIFY without a change", "not flushed"): changes.without_change,
+    }
 
 
 def loaded_rows() -> tuple[Row, ...]:
     return (
         Row("Brain, 500 writes/s", "", 8, 500),
         Row("  beside an open transaction", "p99 as without it", 8, 500, True),
-        Row("Brain, 5,000 writes/s", "p50 6 ms, p99 25 ms", 16, 5000),
+        Row("Brain, 5,000 writes/s", "p50 3 ms, p99 10 ms", 16, 5000),
     )
-
-
-async def measure_idle(
-    server: Server, receivers: tuple[Receiver, Receiver], rows: tuple[Row, Row, Row], changes: int
-) -> None:
-    """Measure the three rows in turns; make each change after the previous one was received."""
-    writer, listener = await asyncpg.connect(server.url), await asyncpg.connect(server.url)
-    received: asyncio.Queue[float] = asyncio.Queue()
-    await listener.add_listener("floor", lambda *_: received.put_nowait(time.time()))
-    for number in range(1, changes + 1):
-        sent = await committed(writer, "SELECT pg_notify('floor', $1)", str(number))
-        rows[0].milliseconds.append((await received.get() - sent) * 1000)
-        statements = (
-            (f"SELECT pg_notify('{CHANNEL}', $1)", PAYLOAD % number),
-            ("UPDATE tasks SET progress = $1 WHERE id = '1'", number),
-        )
-        for row, receiver, (query, argument) in zip(rows[1:], receivers, statements, strict=True):
-            await asyncio.sleep(0.01)
-            sent = await committed(writer, query, argument)
-            (receipt,) = await receiver.until(1)
-            assert receipt.progress == number
-            row.milliseconds.append((receipt.at - sent) * 1000)
-        await asyncio.sleep(0.01)
-    await listener.close()
-    await writer.close()
-
-
-async def committed(writer: asyncpg.Connection, query: str, argument: object) -> float:
-    """Run a query in a transaction; return the time at which COMMIT was sent."""
-    await writer.execute("BEGIN")
-    await writer.execute(query, argument)
-    sent = time.time()
-    await writer.execute("COMMIT")
-    return sent
 
 
 async def measure_loaded(server: Server, node: Node, row: Row, seconds: int) -> None:
@@ -146,6 +110,7 @@ async def measure_loaded(server: Server, node: Node, row: Row, seconds: int) -> 
 
 
 async def print_bulk(server: Server, node: Node, tasks: int) -> None:
+    node.forget_peak()
     before, client_spent = node.resident_bytes, node.client_cpu_seconds
     await server.admin.execute("BEGIN")
     await server.admin.execute("UPDATE tasks SET progress = progress + 1")
@@ -159,15 +124,21 @@ async def print_bulk(server: Server, node: Node, tasks: int) -> None:
         f" (Brain {(node.cpu_seconds - node_spent) / last:.0%} of a core,"
         f" client {(node.client_cpu_seconds - client_spent) / last:.0%})"
     )
+    peak = node.peak_resident_bytes
     print(
         f"memory of the Brain process: {before / 2**20:.0f} MiB before,"
-        f" {node.peak_resident_bytes / 2**20:.0f} MiB at its peak;"
-        " aim: bounded by the ring of 64 MiB, whatever the size of the transaction"
+        f" {(peak - before) / 2**20:.0f} MiB more at its peak; aim: at most 16 MiB more"
     )
 
 
-def percentile(values: Sequence[float], percent: int) -> float:
-    return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
+def print_rows(rows: Sequence[Row]) -> None:
+    """Print the rows; the first one is the floor."""
+    print(
+        f"{'milliseconds':<30}{'p50':>18}{'p99':>18}"
+        f"{'writes/s':>10}{'Brain':>10}{'client':>10}   aim"
+    )
+    for row in rows:
+        print(line(row, rows[0].milliseconds))
 
 
 def line(row: Row, floor: Sequence[float]) -> str:
@@ -189,25 +160,23 @@ def line(row: Row, floor: Sequence[float]) -> str:
 
 async def measure(server: Server, folder: Path, arguments: argparse.Namespace) -> None:
     """Run all measurements and print the results."""
-    idle, loaded = idle_rows(), loaded_rows()
+    loaded = loaded_rows()
     async with (
         running_peer(server.url) as peer_port,
         connected_receiver(peer_port, is_greeted=False) as peer,
         running_node(server, folder) as node,
+        idle_changes(server, peer, node.receiver) as changes,
     ):
-        for _ in range(arguments.repetitions):
+        idle = idle_rows(changes)
+        each = arguments.changes // arguments.repetitions
+        kinds = [(measured, row.milliseconds) for row, measured in idle.items()]
+        for repetition in range(arguments.repetitions):
             await asyncio.sleep(CALMING_SECONDS)
-            changes = arguments.changes // arguments.repetitions
-            await measure_idle(server, (peer, node.receiver), idle, changes)
+            await measure_in_turns(kinds, 1 + repetition * each, each)
             for row in loaded:
                 await server.clear()
                 await measure_loaded(server, node, row, arguments.seconds)
-        print(
-            f"{'milliseconds':<30}{'p50':>18}{'p99':>18}"
-            f"{'writes/s':>10}{'Brain':>10}{'client':>10}   aim"
-        )
-        for row in (*idle, *loaded):
-            print(line(row, idle[0].milliseconds))
+        print_rows([*idle, *loaded])
         await server.clear()
         await print_bulk(server, node, arguments.bulk)
 
@@ -225,6 +194,7 @@ async def main() -> None:
                 f"PostgreSQL {server.embedded.binaries.version}, Python"
                 f" {platform.python_version()}, {os.cpu_count()} cores"
             )
+            await server.admin.execute(PLAIN_TABLE)
             await measure(server, Path(folder), arguments)
 
 

@@ -1,137 +1,137 @@
 """
-WebSocket clients that count the bytes that they receive, in a separate process.
+WebSocket clients that count and time what they receive, in a separate process.
 
-    python -m bench.load PORT PATH CLIENTS FRAME_BYTES [--greeted] [--offers-compression]
-                         [--acknowledges] [--subscribes CHANNEL] [--events]
-
-The process does as little work as possible: one epoll, one `recv` into one buffer, one addition.
-When it falls behind, one `recv` takes several frames, so it catches up. It does not decode frames:
-all have the same length, so the number of bytes gives the number of frames. It is an error if a
-client receives more than was published, or if its connection is closed. Messages of brain.v1, with
-`--subscribes`, and server-sent events, with `--events`, have cursors, which differ in length: of
-these the mark in the data of each message is counted. With `--acknowledges` the kernel acknowledges
-at once the data that was read, for a server that waits for it (Nagle's
-algorithm). The process prints a line when all clients are connected. Then it reads commands from
-standard input, one a line, and answers each with a line of JSON:
-
-- `expect N M`: replies when every client has received N more frames, with the time at which the
-  last client had them; up to M frames of the following commands may have arrived as well;
-- `examine N 0`: the same, but compares the bytes of all clients and also returns the payloads.
+This module connects them and hands their sockets to `load.c`, which reads them: a client of Python
+would take longer for a message than the server. How messages are counted: all frames have the same
+length, so the number of bytes gives the number of frames. Messages of brain.v1 and server-sent
+events have cursors, which differ in length: of these the mark in each message is counted. Or the
+time in each message is read, and its age noted. It is an error if a client receives more than was
+published, or if its connection is closed.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
-import select
 import socket
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+import tempfile
+from array import array
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice, repeat
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from bench.compiler import compile_program
 from bench.descriptors import raise_descriptor_limit
-from bench.dialects import Dialect, EventStreamDialect, V1Dialect, WebSocketDialect
+from bench.dialects import Dialect
 from bench.note import MARK
 from bench.usage import end
 
-# The most that one `recv` takes; more than any burst.
-BUFFER_BYTES = 2**20
+# How long `load.c` waits for a frame is a minute.
+PATIENCE_SECONDS = 120.0
 
-COMPRESSION = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+# The longest line of `load.c`: what clients have received that are examined.
+LINE_BYTES = 2**28
 
-# How long clients wait for a frame.
-PATIENCE_SECONDS = 60.0
+ACKNOWLEDGING = ("-q",)
+"""Acknowledge at once what was read, for a server that waits for it (Nagle's algorithm)."""
 
 
-class Clients:
-    """The clients, and how much each has received: bytes, or marks."""
+def by_length(frame_bytes: int) -> tuple[str, ...]:
+    """Count messages by their length, which is the same for all."""
+    return ("-b", str(frame_bytes))
 
-    def __init__(
-        self,
-        sockets: list[socket.socket],
-        dialect: Dialect,
-        frame_bytes: int | None,
-        *,
-        acknowledges: bool,
-    ) -> None:
-        """`frame_bytes`: of each frame; None: they differ, and the mark in each is counted."""
+
+def by_mark() -> tuple[str, ...]:
+    """Count messages by the mark that each has once."""
+    return ("-m", MARK)
+
+
+def by_age(key: str = '"progress"', start: str | None = None) -> tuple[str, ...]:
+    """
+    Note how old each message is: the value of `key` is its time, in seconds since 1970.
+
+    `start`: what precedes the key in each message, for messages in which it occurs several times.
+    """
+    return ("-a", key, "-s", start or key)
+
+
+class Receipt(NamedTuple):
+    """When clients had all that was expected, by `time.monotonic()`."""
+
+    first: float
+    """The first client."""
+    median: float
+    last: float
+
+
+class Load:
+    """Controls the process of the clients."""
+
+    def __init__(self, process: asyncio.subprocess.Process, dialect: Dialect) -> None:
+        self._process = process
         self._dialect = dialect
-        self._size = frame_bytes or 1
-        self._mark = None if frame_bytes else MARK.encode()
-        self._epoll = select.epoll()
-        self._receive: dict[int, Callable[[bytearray], int]] = {}
-        self._acknowledge: dict[int, Callable[[int, int, int], None]] = {}
-        self._received: dict[int, int] = {}
-        self._due = 0
-        """What each client has received in total when all expected frames have arrived."""
-        for one in sockets:
-            one.setblocking(False)
-            self._epoll.register(one, select.EPOLLIN)
-            self._receive[one.fileno()] = one.recv_into
-            self._received[one.fileno()] = 0
-            if acknowledges:
-                self._acknowledge[one.fileno()] = one.setsockopt
 
-    def expect(self, frames: int, ahead: int) -> float:
-        """Receive `frames` more at every client; return the time at which the last had them."""
-        return self._receive_all(frames, ahead)
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
 
-    def examine(self, frames: int) -> tuple[float, list[str]]:
-        """Do the same, check that all clients received equal bytes, and return the payloads."""
-        received = {descriptor: b"" for descriptor in self._received}
+    def expect(self, frames: int, ahead: int = 0) -> None:
+        """
+        Expect so many frames more at every client; call this before publishing.
 
-        def keep(descriptor: int, data: memoryview) -> None:
-            received[descriptor] += data
+        Up to `ahead` frames of those that are expected next may arrive as well.
+        """
+        self._command("expect", frames, ahead)
 
-        at = self._receive_all(frames, 0, keep)
-        texts = {tuple(self._messages(data)) for data in received.values()}
-        (found,) = texts
-        assert len(found) == frames, found
-        if self._mark is None:
-            (size,) = {len(data) for data in received.values()}
-            assert size == frames * self._size, f"{size / frames} bytes a frame"
-        return at, list(found)
+    def examine(self, frames: int) -> None:
+        """Expect so many frames more, and keep them; call this before publishing."""
+        self._command("examine", frames)
+
+    async def received(self) -> Receipt:
+        """Wait until every client has what was expected."""
+        return Receipt(*(await self._reply()))
+
+    async def examined(self) -> list[str]:
+        """Wait for what is examined, and return the messages, which all clients received alike."""
+        _, _, _, *kept = await self._reply()
+        received = {tuple(self._messages(bytes.fromhex(digits))) for _, digits in kept}
+        (messages,) = received
+        return list(messages)
+
+    async def ages(self) -> array[float]:
+        """Return the ages in ms of the messages since the last call, of all clients together."""
+        self._command("ages")
+        (count,) = await self._reply()
+        ages = array("f")
+        assert self._process.stdout
+        ages.frombytes(await self._process.stdout.readexactly(count * ages.itemsize))
+        return ages
+
+    async def ready(self) -> None:
+        """Wait until the process reads what the clients receive."""
+        await self._reply()
+
+    def _command(self, verb: str, frames: int = 0, ahead: int = 0) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(f"{verb} {frames} {ahead}\n".encode())
+
+    async def _reply(self) -> list[Any]:
+        assert self._process.stdout
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            line = await self._process.stdout.readline()
+        if not line:
+            raise ConnectionError("the client process has ended; its error is printed above")
+        return list(json.loads(line))
 
     def _messages(self, received: bytes) -> list[str]:
         """Return the messages, without heartbeats and the like."""
         return [text for text in self._dialect.texts(received) if MARK in text]
 
-    def _receive_all(
-        self, frames: int, ahead: int, keep: Callable[[int, memoryview], None] | None = None
-    ) -> float:
-        self._due += frames * self._size
-        due, receive, received, mark = self._due, self._receive, self._received, self._mark
-        most = due + ahead * self._size
-        acknowledge = self._acknowledge
-        buffer = bytearray(BUFFER_BYTES)
-        view = memoryview(buffer)
-        missing = sum(total < due for total in received.values())
-        while missing:
-            ready = self._epoll.poll(PATIENCE_SECONDS, len(received))
-            if not ready:
-                raise TimeoutError(f"{missing} clients did not receive all expected frames")
-            for descriptor, _ in ready:
-                count = receive[descriptor](buffer)
-                assert count, "the server closed a connection"
-                if acknowledge:
-                    # The kernel resets this option, so it is set again after each read.
-                    acknowledge[descriptor](socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-                if keep is not None:
-                    keep(descriptor, view[:count])
-                before = received[descriptor]
-                more = count if mark is None else buffer.count(mark, 0, count)
-                total = received[descriptor] = before + more
-                if total >= due:
-                    missing -= before < due
-                    assert total <= most, "a client received more than was published"
-        return time.monotonic()
-
 
 def connected_sockets(
-    port: int, dialects: Iterable[Dialect], together: int = 100
+    port: int, dialects: Iterable[Dialect], *, host: str = "127.0.0.1", together: int = 100
 ) -> Iterator[socket.socket]:
     """
     Yield blocking sockets, one for each dialect, that have received all before their messages.
@@ -140,7 +140,7 @@ def connected_sockets(
     """
     remaining = iter(dialects)
     while some := list(islice(remaining, together)):
-        batch = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in some]
+        batch = [socket.create_connection((host, port), timeout=60) for _ in some]
         for one, dialect in zip(batch, some, strict=True):
             one.sendall(dialect.request)
         begun = [dialect.begin(one) for one, dialect in zip(batch, some, strict=True)]
@@ -149,94 +149,47 @@ def connected_sockets(
             yield one
 
 
-class Load:
-    """Controls the process of the clients."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    @property
-    def process_id(self) -> int:
-        return self._process.pid
-
-    def begin(self, verb: str, frames: int, ahead: int = 0) -> None:
-        """Send the command `expect` or `examine`; call this before publishing."""
-        assert self._process.stdin
-        self._process.stdin.write(f"{verb} {frames} {ahead}\n".encode())
-
-    async def end(self) -> tuple[float, list[str]]:
-        """Return the time of the last delivery, by `time.monotonic()`, and the payloads."""
-        assert self._process.stdout
-        async with asyncio.timeout(PATIENCE_SECONDS * 2):
-            line = await self._process.stdout.readline()
-        if not line:
-            raise ConnectionError("the client process has ended; its error is printed above")
-        at, payloads = json.loads(line)
-        return at, payloads
-
-
 @asynccontextmanager
 async def running_load(
-    port: int, path: str, clients: int, frame_bytes: int, *options: str
+    port: int, dialects: Sequence[Dialect], *options: str, host: str = "127.0.0.1"
 ) -> AsyncIterator[Load]:
-    """Run the process until the context ends; yield once all clients are connected."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.load"),
-        *(str(port), path, str(clients), str(frame_bytes), *options),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=BUFFER_BYTES,
-    )
+    """
+    Connect a client for each dialect, and have another process read until the context ends.
+
+    `options`: how messages are counted, and `ACKNOWLEDGING`.
+    """
+    raise_descriptor_limit()
+    with tempfile.TemporaryDirectory() as folder:
+        program = await compile_program("load", Path(folder))
+        sockets = await asyncio.to_thread(
+            lambda: list(connected_sockets(port, dialects, host=host))
+        )
+        process = await started(program, options, sockets)
     try:
-        load = Load(process)
-        await load.end()
+        load = Load(process, dialects[0])
+        await load.ready()
         yield load
     finally:
         await end(process)
 
 
-def serve(clients: Clients) -> None:
-    """Execute commands from standard input until it ends."""
-    for line in sys.stdin:
-        verb, frames, ahead = line.split()
-        payloads: list[str] = []
-        if verb == "examine":
-            at, payloads = clients.examine(int(frames))
-        else:
-            at = clients.expect(int(frames), int(ahead))
-        print(json.dumps([at, payloads]), flush=True)
+async def started(
+    program: Path, options: Sequence[str], sockets: Sequence[socket.socket]
+) -> asyncio.subprocess.Process:
+    """Start the program with the sockets, which then are its own."""
+    descriptors = [one.fileno() for one in sockets]
+    process = await asyncio.create_subprocess_exec(
+        *(str(program), *options, *map(str, descriptors)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=LINE_BYTES,
+        pass_fds=descriptors,
+    )
+    for one in sockets:
+        one.close()
+    return process
 
 
-def dialect_of(arguments: argparse.Namespace) -> Dialect:
-    if arguments.events:
-        return EventStreamDialect(arguments.path)
-    if arguments.subscribes:
-        return V1Dialect(arguments.path, arguments.subscribes)
-    headers = [COMPRESSION] if arguments.offers_compression else []
-    return WebSocketDialect(arguments.path, *headers, is_greeted=arguments.greeted)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("port", type=int)
-    parser.add_argument("path")
-    parser.add_argument("clients", type=int)
-    parser.add_argument("frame_bytes", type=int)
-    parser.add_argument("--greeted", action="store_true")
-    parser.add_argument("--offers-compression", action="store_true")
-    parser.add_argument("--acknowledges", action="store_true")
-    parser.add_argument("--subscribes", metavar="CHANNEL")
-    parser.add_argument("--events", action="store_true")
-    arguments = parser.parse_args()
-    raise_descriptor_limit()
-    dialect = dialect_of(arguments)
-    sockets = list(connected_sockets(arguments.port, repeat(dialect, arguments.clients)))
-    has_marks = arguments.subscribes or arguments.events
-    frame_bytes = None if has_marks else arguments.frame_bytes
-    clients = Clients(sockets, dialect, frame_bytes, acknowledges=arguments.acknowledges)
-    print(json.dumps([time.monotonic(), []]), flush=True)
-    serve(clients)
-
-
-if __name__ == "__main__":
-    main()
+def alike(dialect: Dialect, clients: int) -> list[Dialect]:
+    """Return the same dialect for each of so many clients."""
+    return list(repeat(dialect, clients))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,15 +16,16 @@ import asyncpg
 import orjson
 
 from bench.bare import running_bare
-from bench.brain import brain_for_many
-from bench.contender import Contender, Publish
+from bench.brain import brain_for_many, publisher
+from bench.contender import Contender
 from bench.descriptors import fitting
-from bench.load import Load, running_load
+from bench.dialects import EventStreamDialect, V1Dialect, WebSocketDialect
+from bench.load import ACKNOWLEDGING, Load, Receipt, alike, by_length, by_mark, running_load
 from bench.naive import running_naive
 from bench.nchan import NchanMissing, running_nchan
 from bench.note import FIRST_NUMBER, Notes
 from bench.server import Server
-from bench.usage import Cores, ProcessorTime, family_time, on_core
+from bench.usage import Cores, family_time, on_core
 
 BARE = "socket.send"
 JOINED = "socket.send, burst joined"
@@ -35,10 +36,6 @@ V1 = "Brain, brain.v1"
 EVENTS = "Brain, SSE"
 BRAINS = (BRAIN, V1, EVENTS)
 NAMES = (BARE, JOINED, NCHAN, NAIVE, *BRAINS)
-
-PUBLISH = """
-SELECT count(brain.publish($1, 'note', data::jsonb)) FROM unnest($2::text[]) AS data
-"""
 
 WARMING_SECONDS = 0.3
 # Between single messages; at this rate Brain does not turn busy.
@@ -54,12 +51,29 @@ class Measured(NamedTuple):
     """Deliveries per second."""
     microseconds: float
     """Processor time of the server per delivery."""
+    message_microseconds: float
+    """The same per message."""
+    database_microseconds: float
+    """Processor time of PostgreSQL per delivery; 0 for a server that does not use it."""
+    database_message_microseconds: float
+    """The same per message."""
     server_share: float
     """The share of its core that the server used."""
     disturbed_share: float
     """The share of the time in which the server was ready to run but had to wait for its core."""
     clients_share: float
-    """The share of the other core that clients, helpers and this process used."""
+    """The share of the other core that clients, PostgreSQL and this process used."""
+
+
+class Spent(NamedTuple):
+    """Seconds of processor time so far."""
+
+    server: float
+    waited: float
+    """Of the server: ready to run, but waiting for its core."""
+    database: float
+    clients: float
+    """Of the clients and of this process."""
 
 
 @dataclass
@@ -69,35 +83,45 @@ class Match:
     contender: Contender
     load: Load
     clients: int
-    helpers: Sequence[int]
-    """Ids of other processes on the core of the clients."""
+    database: int | None = None
+    """The process id of the PostgreSQL that it uses."""
     numbers: Iterator[int] = field(default_factory=lambda: count(FIRST_NUMBER))
     delivered: int = 0
 
     async def examine(self, messages: int) -> None:
         """Publish messages, and check that every client receives exactly these."""
-        self.load.begin("examine", messages)
+        self.load.examine(messages)
         numbers = await self._publish(messages)
-        _, payloads = await self.load.end()
+        payloads = await self.load.examined()
         assert [orjson.loads(text)["data"]["number"] for text in payloads] == numbers
+
+    async def broadcast(self) -> tuple[float, Receipt]:
+        """Publish a message; return the time before that, and when the clients had it."""
+        self.load.expect(1)
+        begun = time.monotonic()
+        await self._publish(1)
+        return begun, await self.load.received()
 
     async def measure(self, messages: int, seconds: float) -> Measured:
         """Publish `messages` at once, again and again for `seconds`."""
         repeat = self._one_by_one if messages == 1 else partial(self._in_bursts, messages)
         await repeat(WARMING_SECONDS)
-        begun, server, others = time.monotonic(), self._server_time(), self._others_seconds()
+        begun, before = time.monotonic(), self._spent()
         delivered = self.delivered
         taken = await repeat(seconds)
-        server_then, others = self._server_time(), self._others_seconds() - others
-        passed = time.monotonic() - begun
-        spent = server_then.spent - server.spent
+        after, passed = self._spent(), time.monotonic() - begun
+        spent = after.server - before.server
+        database = after.database - before.database
         deliveries = self.delivered - delivered
         return Measured(
             rate=deliveries / taken,
             microseconds=spent / deliveries * 1e6,
+            message_microseconds=spent / deliveries * self.clients * 1e6,
+            database_microseconds=database / deliveries * 1e6,
+            database_message_microseconds=database / deliveries * self.clients * 1e6,
             server_share=spent / passed,
-            disturbed_share=(server_then.waited - server.waited) / passed,
-            clients_share=others / passed,
+            disturbed_share=(after.waited - before.waited) / passed,
+            clients_share=(database + after.clients - before.clients) / passed,
         )
 
     async def _one_by_one(self, seconds: float) -> float:
@@ -105,10 +129,8 @@ class Match:
         taken = 0.0
         end = time.monotonic() + seconds
         while not taken or time.monotonic() < end:
-            self.load.begin("expect", 1)
-            begun = time.monotonic()
-            await self._publish(1)
-            taken += (await self.load.end())[0] - begun
+            begun, receipt = await self.broadcast()
+            taken += receipt.last - begun
             await asyncio.sleep(PAUSE_SECONDS)
         return taken
 
@@ -119,13 +141,13 @@ class Match:
             await self._begin_burst(messages)
         while time.monotonic() < begun + seconds:
             await self._begin_burst(messages)
-            await self.load.end()
+            await self.load.received()
         for _ in range(BURSTS_IN_FLIGHT - 1):
-            end, _ = await self.load.end()
+            end = (await self.load.received()).last
         return end - begun
 
     async def _begin_burst(self, messages: int) -> None:
-        self.load.begin("expect", messages, messages * (BURSTS_IN_FLIGHT - 1))
+        self.load.expect(messages, messages * (BURSTS_IN_FLIGHT - 1))
         await self._publish(messages)
 
     async def _publish(self, messages: int) -> list[int]:
@@ -134,12 +156,14 @@ class Match:
         self.delivered += messages * self.clients
         return numbers
 
-    def _server_time(self) -> ProcessorTime:
-        return family_time(self.contender.process_id)
-
-    def _others_seconds(self) -> float:
-        processes = (self.load.process_id, *self.helpers)
-        return sum(family_time(process).spent for process in processes) + time.process_time()
+    def _spent(self) -> Spent:
+        server = family_time(self.contender.process_id)
+        return Spent(
+            server=server.spent,
+            waited=server.waited,
+            database=0 if self.database is None else family_time(self.database).spent,
+            clients=family_time(self.load.process_id).spent + time.process_time(),
+        )
 
 
 @asynccontextmanager
@@ -148,20 +172,22 @@ async def brain_contenders(
 ) -> AsyncIterator[list[Contender]]:
     """Run one Brain whose clients take turns: each kind has a channel of its own."""
     writer = await asyncpg.connect(server.url)
-
-    def publisher(channel: str) -> Publish:
-        async def publish(numbers: Sequence[int]) -> None:
-            await writer.execute(PUBLISH, channel, [notes.data(number) for number in numbers])
-
-        return publish
-
     async with brain_for_many(server.url, folder) as brain:
         running = partial(Contender, port=brain.port, process_id=brain.process.pid)
-        base, v1, events = (publisher(channel) for channel in ("base", "v1", "events"))
+        base, v1, events = (publisher(writer, notes, one) for one in ("base", "v1", "events"))
         yield [
-            running(BRAIN, publish=base, path="/ws?channel=base", is_greeted=True),
-            running(V1, publish=v1, path="/ws/v1", options=("--subscribes", "v1")),
-            running(EVENTS, publish=events, path="/sse?channel=events", options=("--events",)),
+            running(
+                BRAIN,
+                publish=base,
+                dialect=WebSocketDialect("/ws?channel=base", is_greeted=True),
+            ),
+            running(V1, publish=v1, dialect=V1Dialect("/ws/v1", "v1"), has_cursors=True),
+            running(
+                EVENTS,
+                publish=events,
+                dialect=EventStreamDialect("/sse?channel=events"),
+                has_cursors=True,
+            ),
         ]
     await writer.close()
 
@@ -170,6 +196,14 @@ async def brain_contenders(
 async def alone(start: AbstractAsyncContextManager[Contender]) -> AsyncIterator[list[Contender]]:
     async with start as contender:
         yield [contender]
+
+
+def load_of(contender: Contender, notes: Notes, clients: int) -> AbstractAsyncContextManager[Load]:
+    """Run clients of a contender until the context ends."""
+    counting = by_mark() if contender.has_cursors else by_length(notes.frame_bytes)
+    acknowledging = ACKNOWLEDGING if contender.waits_for_clients else ()
+    dialects = alike(contender.dialect, clients)
+    return running_load(contender.port, dialects, *counting, *acknowledging)
 
 
 @asynccontextmanager
@@ -194,12 +228,7 @@ async def running_matches(
                 continue
             # One process has the clients of all of its contenders.
             for contender in contenders[: fitting([clients * len(contenders)])[0] // clients]:
-                options = contender.load_options
-                load = await stack.enter_async_context(
-                    running_load(
-                        contender.port, contender.path, clients, notes.frame_bytes, *options
-                    )
-                )
-                helpers = [server.embedded.process_id] if contender.name in BRAINS else []
-                matches.append(Match(contender, load, clients, helpers))
+                load = await stack.enter_async_context(load_of(contender, notes, clients))
+                database = server.embedded.process_id if contender.name in BRAINS else None
+                matches.append(Match(contender, load, clients, database))
         yield matches

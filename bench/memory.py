@@ -31,7 +31,8 @@ import uvicorn
 
 from bench.brain import brain_for_many
 from bench.descriptors import fitting
-from bench.load import running_load
+from bench.dialects import Dialect, WebSocketDialect
+from bench.load import alike, by_length, running_load
 from bench.naive import running_naive
 from bench.note import Notes
 from bench.processes import resident_bytes
@@ -43,6 +44,8 @@ FIRST_CLIENTS = 100
 # Nothing is published, so the length does not matter.
 NOTES = Notes(frame_bytes=200)
 
+COMPRESSION = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+
 Running = AbstractAsyncContextManager[tuple[int, int]]
 """A running server: yields its port and its process id."""
 
@@ -53,9 +56,7 @@ class Row:
 
     name: str
     start: Callable[[Server, Path], Running]
-    path: str
-    options: Sequence[str] = ()
-    """Options of `bench.load`."""
+    dialect: Dialect
     private: list[float] = field(default_factory=list)
     resident: list[float] = field(default_factory=list)
 
@@ -73,12 +74,13 @@ async def waiting(*options: str) -> AsyncIterator[tuple[int, int]]:
 
 
 def rows() -> tuple[Row, ...]:
-    compressing = ("--offers-compression",)
+    plain = WebSocketDialect("/ws", is_greeted=False)
+    compressing = WebSocketDialect("/ws", COMPRESSION, is_greeted=False)
     return (
-        Row("Brain, /ws", brain, "/ws", ("--greeted",)),
-        Row("Brain, /ws?cursor=", brain, "/ws?cursor=", ("--greeted",)),
-        Row("uvicorn, no compression", lambda *_: waiting(), "/ws"),
-        Row("uvicorn, as it comes", lambda *_: waiting("--compresses"), "/ws", compressing),
+        Row("Brain, /ws", brain, WebSocketDialect("/ws", is_greeted=True)),
+        Row("Brain, /ws?cursor=", brain, WebSocketDialect("/ws?cursor=", is_greeted=True)),
+        Row("uvicorn, no compression", lambda *_: waiting(), plain),
+        Row("uvicorn, as it comes", lambda *_: waiting("--compresses"), compressing),
     )
 
 
@@ -89,13 +91,13 @@ async def measure(row: Row, running: Running, clients: int, quiet_seconds: float
         await asyncio.sleep(quiet_seconds)
         return private_bytes(process), resident_bytes(process)
 
-    length = NOTES.frame_bytes
+    counting = by_length(NOTES.frame_bytes)
     async with (
         running as (port, process),
-        running_load(port, row.path, FIRST_CLIENTS, length, *row.options),
+        running_load(port, alike(row.dialect, FIRST_CLIENTS), *counting),
     ):
         private, resident = await used(process)
-        async with running_load(port, row.path, clients, length, *row.options):
+        async with running_load(port, alike(row.dialect, clients), *counting):
             private_then, resident_then = await used(process)
     row.private.append((private_then - private) / clients)
     row.resident.append((resident_then - resident) / clients)

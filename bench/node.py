@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.client import Receiver, connected_receiver
-from bench.processes import cpu_seconds, peak_resident_bytes, resident_bytes
+from bench.processes import cpu_seconds, forget_peak, peak_resident_bytes, resident_bytes
 from bench.server import Server
 from tests.end_to_end.brain import running_brain
 
@@ -34,7 +34,11 @@ class Node:
 
     @property
     def peak_resident_bytes(self) -> int:
+        """The most since `forget_peak`, or since it was started."""
         return peak_resident_bytes(self.process_id)
+
+    def forget_peak(self) -> None:
+        forget_peak(self.process_id)
 
 
 @asynccontextmanager

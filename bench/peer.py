@@ -1,10 +1,10 @@
 """
-A minimal server that forwards notifications to WebSocket clients, as a baseline of `bench.latency`.
+A minimal server that forwards notifications to WebSocket clients, to compare Brain with.
 
-    python -m bench.peer postgresql://user@host/database
+    python -m bench.peer postgresql://user@host/database [PORT]
 
 It keeps no log, loses notifications that are sent while its connection is down, and makes the
-writer fail above 8,000 bytes. It prints its port when it is ready.
+writer fail above 8,000 bytes. It prints its port when it is ready; without PORT, any free one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 CHANNEL = "changes"
+BACKLOG = 2048
 
 
 def build_app(url: str, port: int) -> Starlette:
@@ -66,7 +67,8 @@ async def running_peer(url: str) -> AsyncIterator[int]:
 
 
 def main() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    with socket.create_server(("127.0.0.1", port), backlog=BACKLOG) as listening:
         config = uvicorn.Config(
             build_app(sys.argv[1], listening.getsockname()[1]),
             ws="websockets-sansio",

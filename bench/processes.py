@@ -34,6 +34,11 @@ def peak_resident_bytes(process: int) -> int:
     return _status_bytes(process, "VmHWM")
 
 
+def forget_peak(process: int) -> None:
+    """Have the peak of resident memory begin anew; see proc_pid_clear_refs(5)."""
+    Path(f"/proc/{process}/clear_refs").write_text("5")
+
+
 def _ticks(process: int) -> list[int]:
     """Return utime, stime, cutime and cstime; zeros for a process that has just ended."""
     try:

@@ -6,36 +6,34 @@ Measure how soon 1,000 clients of brain.v1 get changes that each concern one of 
 pgbench updates one task out of as many as there are clients per transaction. Either each client is
 subscribed to one of these tasks, so that a change goes to one client; or all are to the channel, so
 that it goes to all. Both run one after the other in each repetition, on one Brain. The clock starts
-in the statement and stops in the client: as a change for all reaches thousands a millisecond, only
-every fiftieth client looks into its messages there. The server has one core to itself; clients,
-pgbench and PostgreSQL share the other one.
+in the statement, and stops in the client (`load.c`) when it has read the message: every message of
+every client counts. The server has one core to itself; clients, pgbench and PostgreSQL share the
+other one.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import platform
 import statistics
-import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from array import array
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.brain import brain_for_many
-from bench.latency import percentile
-from bench.load import BUFFER_BYTES
+from bench.dialects import Dialect, V1Dialect
+from bench.load import Load, by_age, running_load
+from bench.percentile import percentile
 from bench.server import PATIENCE_SECONDS, Server, running_server
-from bench.usage import chosen_cores, end, family_time, on_core
+from bench.usage import chosen_cores, family_time, on_core
 
 WRITERS = 8
 # Until the changes of the first second have arrived.
 SETTLING_SECONDS = 1.0
-EXAMINED_SHARE = 50
 
 STAMPING = """
 UPDATE tasks SET progress = date_part('epoch', clock_timestamp())
@@ -46,88 +44,58 @@ UPDATE tasks SET progress = date_part('epoch', clock_timestamp())
 @dataclass
 class Row:
     name: str
-    options: tuple[str, ...]
-    examined_share: int
+    aim: str
+    has_row_topics: bool
     milliseconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     server_shares: list[float] = field(default_factory=list)
 
-
-class Clients:
-    """Controls the process of the clients."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def ages(self) -> list[float]:
-        """Return the ages of the messages since the last call, in milliseconds."""
-        assert self._process.stdin
-        self._process.stdin.write(b"\n")
-        return await self.reply()
-
-    async def all_ages(self, count: int) -> list[float]:
-        """Wait for `count` messages, and return the ages of them all."""
-        ages = await self.ages()
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(ages) < count:
-                await asyncio.sleep(0.2)
-                ages += await self.ages()
-        assert len(ages) == count, f"{len(ages)} messages instead of {count}"
-        return ages
-
-    async def reply(self) -> list[float]:
-        assert self._process.stdout
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            line = await self._process.stdout.readline()
-        count, ages = json.loads(line)
-        assert count == len(ages)
-        return list(ages)
+    def dialects(self, clients: int) -> list[Dialect]:
+        """Return what each client speaks; client n has the row n, or all have the channel."""
+        keys = [str(number) if self.has_row_topics else None for number in range(1, clients + 1)]
+        return [V1Dialect("/ws/v1", "tasks", key) for key in keys]
 
 
-@asynccontextmanager
-async def running_clients(port: int, clients: int, row: Row) -> AsyncIterator[Clients]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.row_clients", str(port), str(clients)),
-        *(str(clients // row.examined_share), *row.options),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=BUFFER_BYTES * 64,
-    )
-    try:
-        running = Clients(process)
-        await running.reply()
-        yield running
-    finally:
-        await end(process)
+async def all_ages(load: Load, count: int) -> array[float]:
+    """Wait for `count` messages, and return the ages of them all."""
+    ages = await load.ages()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(ages) < count:
+            await asyncio.sleep(0.2)
+            ages += await load.ages()
+    assert len(ages) == count, f"{len(ages)} messages instead of {count}"
+    return ages
 
 
 async def measure(
     server: Server, port: int, process_id: int, row: Row, arguments: argparse.Namespace
 ) -> None:
-    async with running_clients(port, arguments.clients, row) as clients:
+    dialects = row.dialects(arguments.clients)
+    async with running_load(port, dialects, *by_age(start='"row":')) as load:
         statement = " ".join(STAMPING.format(clients=arguments.clients).split())
         # pgbench connects, and Brain turns from parked to busy.
         await server.write(statement, writers=WRITERS, seconds=1, rate=arguments.rate)
         await asyncio.sleep(SETTLING_SECONDS)
-        await clients.ages()
+        await load.ages()
         begun = family_time(process_id).spent
         outcome = await server.write(
             statement, writers=WRITERS, seconds=arguments.seconds, rate=arguments.rate
         )
-        each = 1 if row.options else arguments.clients // row.examined_share
-        row.milliseconds.extend(await clients.all_ages(outcome.transactions * each))
+        each = 1 if row.has_row_topics else arguments.clients
+        row.milliseconds.extend(await all_ages(load, outcome.transactions * each))
         row.server_shares.append((family_time(process_id).spent - begun) / arguments.seconds)
         row.rates.append(outcome.rate)
 
 
 def print_rows(rows: list[Row], clients: int) -> None:
     print(f"{f'{clients:,} clients of brain.v1':<32}{'p50 ms':>10}{'p99 ms':>10}", end="")
-    print(f"{'writes/s':>10}{'Brain':>8}")
+    print(f"{'writes/s':>10}{'Brain':>8}   aim")
     for row in rows:
         fifty, most = (percentile(row.milliseconds, percent) for percent in (50, 99))
         print(
             f"  {row.name:<30}{fifty:>10.2f}{most:>10.2f}"
             f"{statistics.median(row.rates):>10,.0f}{statistics.median(row.server_shares):>8.0%}"
+            f"   {row.aim}".rstrip()
         )
 
 
@@ -139,8 +107,8 @@ async def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     rows = [
-        Row("a row topic each", ("--rows",), 1),
-        Row("one shared channel", (), EXAMINED_SHARE),
+        Row("a row topic each", "", has_row_topics=True),
+        Row("one shared channel", "p50 6 ms, p99 15 ms", has_row_topics=False),
     ]
     cores = chosen_cores()
     with tempfile.TemporaryDirectory() as folder, on_core(cores.clients):

@@ -25,10 +25,10 @@ def chosen_cores() -> Cores:
 
 
 @contextmanager
-def on_core(core: int) -> Iterator[None]:
-    """Run on this core until the context ends; processes started meanwhile stay on it."""
+def on_core(*cores: int) -> Iterator[None]:
+    """Run on one of these cores until the context ends; so do processes started meanwhile."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
