@@ -110,11 +110,11 @@ def check_close(payload: bytes) -> None:
     """Raise `WrongFrame` unless a close frame may have this payload."""
     if not payload:
         return
-    code = int.from_bytes(payload[:2])
-    is_valid = code in CLOSE_CODES or FIRST_REGISTERED_CODE <= code <= LAST_PRIVATE_CODE
-    if len(payload) == 1 or not is_valid:
-        raise WrongFrame(CloseCode.PROTOCOL_ERROR, "invalid status code")
     try:
         payload[2:].decode()
     except UnicodeDecodeError:
         raise WrongFrame(CloseCode.INVALID_TEXT, "not UTF-8") from None
+    code = int.from_bytes(payload[:2])
+    is_valid = code in CLOSE_CODES or FIRST_REGISTERED_CODE <= code <= LAST_PRIVATE_CODE
+    if len(payload) == 1 or not is_valid:
+        raise WrongFrame(CloseCode.PROTOCOL_ERROR, "invalid status code")
