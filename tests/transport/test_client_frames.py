@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame
 from websockets.protocol import Protocol, Side
 
 from brain.close_codes import CloseCode
-from brain.transport.client_frames import ClientFrame, WrongFrame, check_close, next_frame
+from brain.transport.client_frames import ClientFrame, Opcode, WrongFrame, check_close, next_frame
 from tests.raw_websocket import client_frame
 
 MOST_BYTES = 300
@@ -93,3 +94,30 @@ def test_frames_in_any_pieces_are_read_as_the_library_reads_them(
         assert code in (CloseCode.MESSAGE_TOO_BIG, CloseCode.PROTOCOL_ERROR)
     else:
         assert code == library.close_sent.code
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        (b"", None),
+        (b"\x03", 1002),
+        *((code.to_bytes(2), None) for code in (1000, 1003, 1007, 1014, 3000, 4999)),
+        *((code.to_bytes(2), 1002) for code in (999, 1004, 1005, 1006, 1015, 2999, 5000)),
+        ((1000).to_bytes(2) + b"\xff", 1007),
+    ],
+)
+def test_a_close_frame_has_a_valid_code_and_reason_or_is_refused(
+    payload: bytes, code: int | None
+) -> None:
+    assert read(client_frame(payload, 8), [])[1] == code
+
+
+@pytest.mark.parametrize("size", [5, 125, 126, 65_535, 65_536])
+def test_a_message_is_refused_by_its_head_if_it_is_too_long(size: int) -> None:
+    frame = client_frame(bytes(size))
+
+    assert next_frame(frame, 0, size) == (ClientFrame(Opcode.TEXT, True, bytes(size)), len(frame))
+    assert next_frame(frame[:-1], 0, size) is None
+    with pytest.raises(WrongFrame) as wrong:
+        next_frame(frame[: len(frame) - size - 4], 0, size - 1)
+    assert wrong.value.code is CloseCode.MESSAGE_TOO_BIG
