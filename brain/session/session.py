@@ -21,7 +21,7 @@ from brain.presence.tracker import ClientInfo
 from brain.problems import Problems
 from brain.session.admission import Admitted
 from brain.session.json_depth import is_deeper
-from brain.session.rate_limiter import RateLimiter
+from brain.session.rate_limiter import RESTED_SECONDS, RateLimiter
 from brain.session.registry import SessionRegistry
 
 
@@ -175,6 +175,11 @@ class Session(ABC):
             if limiter.is_warning_due:
                 self._warn_of_rate()
             self._text_received(message)
+
+    def rest(self, now: float) -> None:
+        """Give up what only a client needs that has just sent something; see `received_at`."""
+        if self._rate_limiter is not None and self.received_at <= now - RESTED_SECONDS:
+            self._rate_limiter = None
 
     @abstractmethod
     def pause_writing(self) -> None:
