@@ -1,11 +1,16 @@
 """
 Measure the memory that an idle client costs a server.
 
-    python -m bench.memory [--clients 5000] [--quiet-seconds 3]
+    python -m bench.memory [--clients 5000] [--quiet-seconds 3] [--repetitions 2]
+                           [--peer NAME=HOST:PORT/PATH,PID ...]
 
-The servers run one after the other, each in a separate process: Brain with plain clients and with
-clients that get cursors; and an endpoint on Starlette and uvicorn that only waits, once without
-compression, as in Brain, and once with compression, the default of uvicorn if the client offers it.
+The servers run one after the other, each in a separate process: Brain with plain clients, with such
+that have sent a message and received some, with clients that get cursors, of brain.v1 with one
+subscription, and of server-sent events; and an endpoint on Starlette and uvicorn that only waits,
+once without compression, as in Brain, and once with compression, the default of uvicorn if the
+client offers it. A peer is any WebSocket server that runs already and sends nothing by itself: its
+clients connect to PATH, and the memory is that of the process PID.
+
 A hundred clients connect first, so that everything is loaded that is loaded once; then CLIENTS more
 connect. The cost of one client is the difference of the memory before and after these, each read
 after some quiet seconds, divided by their number.
@@ -20,34 +25,72 @@ from __future__ import annotations
 import argparse
 import asyncio
 import platform
+import re
+import socket
 import statistics
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import uvicorn
 
-from bench.brain import brain_for_many
+from bench.brain import brain_for_many, publisher
+from bench.contender import Publish
 from bench.descriptors import fitting
-from bench.dialects import Dialect, WebSocketDialect
+from bench.dialects import (
+    Dialect,
+    EventStreamDialect,
+    V1Dialect,
+    WebSocketDialect,
+    receive_until,
+)
 from bench.load import alike, by_length, running_load
 from bench.naive import running_naive
-from bench.note import Notes
+from bench.note import FIRST_NUMBER, Notes
 from bench.processes import resident_bytes
 from bench.server import Server, running_server
 from bench.usage import private_bytes
+from tests.raw_websocket import client_frame, split_frames
 
 FIRST_CLIENTS = 100
 
-# Nothing is published, so the length does not matter.
 NOTES = Notes(frame_bytes=200)
+CHANNEL = "tasks"
+# Of clients that have received something.
+MESSAGES = 10
 
 COMPRESSION = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+PEER = re.compile(r"(?P<name>[^=]+)=(?P<host>[^:]+):(?P<port>\d+)(?P<path>/[^,]*),(?P<process>\d+)")
 
-Running = AbstractAsyncContextManager[tuple[int, int]]
-"""A running server: yields its port and its process id."""
+
+class SpeakingDialect(WebSocketDialect):
+    """A WebSocket that is greeted, and sends a message that is answered."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, is_greeted=True)
+
+    def begin(self, connection: socket.socket) -> bytes:
+        rest = super().begin(connection)
+        connection.sendall(client_frame(b"hello"))
+        return rest
+
+    def finish(self, connection: socket.socket, received: bytes) -> None:
+        receive_until(connection, received, lambda received: len(split_frames(received)[0]) == 2)
+
+
+class Running(NamedTuple):
+    """A server that runs."""
+
+    host: str
+    port: int
+    process_id: int
+    publish: Publish | None = None
+
+
+Starting = Callable[[Server, Path], AbstractAsyncContextManager[Running]]
 
 
 @dataclass(frozen=True)
@@ -55,22 +98,38 @@ class Row:
     """A server, a kind of client, and the bytes per client in each repetition."""
 
     name: str
-    start: Callable[[Server, Path], Running]
+    start: Starting
     dialect: Dialect
+    messages: int = 0
+    """How many each client receives before the memory is read."""
     private: list[float] = field(default_factory=list)
     resident: list[float] = field(default_factory=list)
 
 
 @asynccontextmanager
-async def brain(server: Server, folder: Path) -> AsyncIterator[tuple[int, int]]:
+async def brain(server: Server, folder: Path) -> AsyncIterator[Running]:
     async with brain_for_many(server.url, folder) as running:
-        yield running.port, running.process.pid
+        publish = publisher(server.admin, NOTES, CHANNEL)
+        yield Running("127.0.0.1", running.port, running.process.pid, publish)
 
 
 @asynccontextmanager
-async def waiting(*options: str) -> AsyncIterator[tuple[int, int]]:
+async def waiting(*options: str) -> AsyncIterator[Running]:
     async with running_naive("waiting", NOTES, *options) as contender:
-        yield contender.port, contender.process_id
+        yield Running("127.0.0.1", contender.port, contender.process_id)
+
+
+def peer(text: str) -> Row:
+    """Return the row of a peer. Raises `ValueError`, which argparse reports."""
+    found = PEER.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+
+    @asynccontextmanager
+    async def start(*_: object) -> AsyncIterator[Running]:
+        yield Running(found["host"], int(found["port"]), int(found["process"]))
+
+    return Row(found["name"], start, WebSocketDialect(found["path"], is_greeted=False))
 
 
 def rows() -> tuple[Row, ...]:
@@ -78,38 +137,52 @@ def rows() -> tuple[Row, ...]:
     compressing = WebSocketDialect("/ws", COMPRESSION, is_greeted=False)
     return (
         Row("Brain, /ws", brain, WebSocketDialect("/ws", is_greeted=True)),
+        Row("Brain, /ws, after messages", brain, SpeakingDialect("/ws"), MESSAGES),
         Row("Brain, /ws?cursor=", brain, WebSocketDialect("/ws?cursor=", is_greeted=True)),
+        Row("Brain, /ws/v1, one subscription", brain, V1Dialect("/ws/v1", CHANNEL)),
+        Row("Brain, /sse", brain, EventStreamDialect(f"/sse?channel={CHANNEL}")),
         Row("uvicorn, no compression", lambda *_: waiting(), plain),
         Row("uvicorn, as it comes", lambda *_: waiting("--compresses"), compressing),
     )
 
 
-async def measure(row: Row, running: Running, clients: int, quiet_seconds: float) -> None:
+async def measure(
+    row: Row,
+    starting: AbstractAsyncContextManager[Running],
+    clients: int,
+    quiet_seconds: float,
+) -> None:
     """Connect the clients, and add the bytes per client to the row."""
 
-    async def used(process: int) -> tuple[int, int]:
-        await asyncio.sleep(quiet_seconds)
-        return private_bytes(process), resident_bytes(process)
+    @asynccontextmanager
+    async def connected(running: Running, clients: int) -> AsyncIterator[tuple[int, int]]:
+        """Connect clients; yield the private and the resident memory of the server then."""
+        dialects = alike(row.dialect, clients)
+        counting = by_length(NOTES.frame_bytes)
+        async with running_load(running.port, dialects, *counting, host=running.host) as load:
+            if row.messages and running.publish is not None:
+                load.expect(row.messages)
+                await running.publish(range(FIRST_NUMBER, FIRST_NUMBER + row.messages))
+                await load.received()
+            await asyncio.sleep(quiet_seconds)
+            yield private_bytes(running.process_id), resident_bytes(running.process_id)
 
-    counting = by_length(NOTES.frame_bytes)
     async with (
-        running as (port, process),
-        running_load(port, alike(row.dialect, FIRST_CLIENTS), *counting),
+        starting as running,
+        connected(running, FIRST_CLIENTS) as (private, resident),
+        connected(running, clients) as (private_then, resident_then),
     ):
-        private, resident = await used(process)
-        async with running_load(port, alike(row.dialect, clients), *counting):
-            private_then, resident_then = await used(process)
-    row.private.append((private_then - private) / clients)
-    row.resident.append((resident_then - resident) / clients)
+        row.private.append((private_then - private) / clients)
+        row.resident.append((resident_then - resident) / clients)
 
 
-def print_rows(measured: Sequence[Row]) -> None:
+def print_rows(measured: Sequence[Row], peers: Sequence[Row]) -> None:
     without, stock = (statistics.median(row.private) for row in measured[-2:])
     print(
         f"{'KiB for a client that is idle':<32}{'private':>9}{'resident':>10}"
         f"{': no compression':>18}{': as it comes':>15}"
     )
-    for row in measured:
+    for row in (*measured, *peers):
         private = statistics.median(row.private)
         print(
             f"{row.name:<32}{private / 1024:>9.1f}{statistics.median(row.resident) / 1024:>10.1f}"
@@ -123,20 +196,23 @@ async def main() -> None:
     parser.add_argument("--clients", type=int, default=5000)
     parser.add_argument("--quiet-seconds", type=float, default=3, help="before memory is read")
     parser.add_argument("--repetitions", type=int, default=2)
+    parser.add_argument(
+        "--peer", type=peer, action="append", default=[], metavar="NAME=HOST:PORT/PATH,PID"
+    )
     arguments = parser.parse_args()
     (clients,) = fitting([arguments.clients])
     measured = rows()
     with tempfile.TemporaryDirectory() as folder:
         async with running_server(Path(folder)) as server:
             for _ in range(arguments.repetitions):
-                for row in measured:
-                    running = row.start(server, Path(folder))
-                    await measure(row, running, clients, arguments.quiet_seconds)
+                for row in (*measured, *arguments.peer):
+                    starting = row.start(server, Path(folder))
+                    await measure(row, starting, clients, arguments.quiet_seconds)
     print(
         f"{clients:,} clients, Python {platform.python_version()}, uvicorn {uvicorn.__version__};"
         f" median of {arguments.repetitions}\n"
     )
-    print_rows(measured)
+    print_rows(measured, arguments.peer)
 
 
 if __name__ == "__main__":

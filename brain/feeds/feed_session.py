@@ -18,6 +18,8 @@ class FeedSession(Session):
     What the client sends counts towards its limits and is otherwise ignored.
     """
 
+    __slots__ = ("_address", "_live", "_reauthorizing", "_refresher", "_subscriber")
+
     def __init__(
         self,
         admitted: Admitted,

@@ -18,7 +18,7 @@ from brain.process.log_config import LOGGING, WORKERS_LOGGING
 from brain.settings import Settings
 from brain.transport.event_stream import EventStreamProtocol
 from brain.transport.limits import TransportLimits
-from brain.transport.websocket import WebSocketProtocol
+from brain.transport.websocket import websocket_protocol
 
 
 class Server(uvicorn.Server):
@@ -114,11 +114,8 @@ def uvicorn_config(
     limits = transport_limits(settings)
     return uvicorn.Config(
         app,
-        ws=cast(type[asyncio.Protocol], partial(WebSocketProtocol, limits=limits)),
+        ws=websocket_protocol(limits),
         http=cast(type[asyncio.Protocol], partial(EventStreamProtocol, limits=limits)),
-        ws_max_size=settings.max_message_bytes,
-        ws_ping_interval=settings.ping_seconds,
-        ws_ping_timeout=settings.ping_seconds,
         # 24 KiB per connection instead of 58, and no compressing the same message for everyone.
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=int(settings.shutdown_seconds) + 2,
@@ -135,4 +132,6 @@ def transport_limits(settings: Settings) -> TransportLimits:
         unread_timeout_seconds=settings.unread_timeout_seconds,
         close_seconds=settings.shutdown_seconds,
         frames_per_second=settings.messages_per_second,
+        message_bytes=settings.max_message_bytes,
+        ping_seconds=settings.ping_seconds,
     )

@@ -26,6 +26,14 @@ class Awaited:
 class AwaitedByClient:
     """Answers a client once it was sent all that a transaction has for it."""
 
+    __slots__ = (
+        "_after_delivery",
+        "_answer",
+        "_has_been_sent",
+        "_transactions",
+        "_waiting",
+    )
+
     def __init__(
         self,
         transactions: AwaitedTransactions,
@@ -64,12 +72,13 @@ class AwaitedByClient:
             self._after_delivery.discard(self.answer)
 
     def cancel(self) -> None:
-        """Wait for nothing any more, and let go of the session."""
+        """Wait for nothing any more, and answer nobody."""
         for awaited in self._waiting.values():
             awaited.give_up()
         self._waiting.clear()
         self._after_delivery.discard(self.answer)
-        self._has_been_sent, self._answer = never, ignore
+        # Otherwise this and its session would keep each other in memory.
+        del self._has_been_sent, self._answer
 
     def _settle(self, command: AwaitTransaction, outcome: Outcome) -> None:
         awaited = self._waiting.get(command)
@@ -81,15 +90,6 @@ class AwaitedByClient:
         else:
             del self._waiting[command]
             self._answer(command, outcome)
-
-
-def never(_: int) -> bool:
-    """Return False: the session has ended, and is sent nothing."""
-    return False
-
-
-def ignore(_: AwaitTransaction, outcome: Outcome) -> None:
-    """Do nothing: the session has ended."""
 
 
 def refusal_of(command: AwaitTransaction, outcome: Outcome) -> Refuse | None:

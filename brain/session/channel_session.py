@@ -77,6 +77,18 @@ class SessionRequest:
 class ChannelSession(Session):
     """One client of channels."""
 
+    __slots__ = (
+        "_access",
+        "_catch_up",
+        "_commands",
+        "_hub",
+        "_request",
+        "_sources",
+        "_subscriber",
+        "_subscriptions",
+        "_wire_format",
+    )
+
     _queued: tuple[type[Command], ...] = (Subscribe, Reauthenticate)
     """Commands that have to wait for something."""
 
@@ -94,8 +106,6 @@ class ChannelSession(Session):
         self._hub = sources.hub
         self._request = request
         self._wire_format = request.wire_format
-        self.client_timeout_seconds = request.wire_format.client_timeout_seconds
-        self.going_away_code = request.wire_format.going_away_code
         self._subscriptions = Subscriptions(
             request.implied, request.names, request.where, context.limits.max_subscriptions
         )
@@ -103,6 +113,14 @@ class ChannelSession(Session):
         self._subscriber: Subscriber | None = None
         self._catch_up: CatchUp | None = None
         self._commands: CommandQueue | None = None
+
+    @property
+    def client_timeout_seconds(self) -> float | None:
+        return self._wire_format.client_timeout_seconds
+
+    @property
+    def going_away_code(self) -> CloseCode:
+        return self._wire_format.going_away_code
 
     def reauthorize(self) -> None:
         self._enqueue(Reauthorize())

@@ -90,6 +90,8 @@ class ConnectionLimiter:
 class CountedConnection:
     """A connection that has been admitted."""
 
+    __slots__ = ("_evaluated", "_keys", "_limiter")
+
     def __init__(self, limiter: ConnectionLimiter, keys: list[tuple[str, str]]) -> None:
         self._limiter = limiter
         self._keys = keys

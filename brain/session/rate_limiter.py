@@ -6,6 +6,9 @@ from brain.session.token_bucket import TokenBucket
 
 BETWEEN_RATE_WARNINGS_SECONDS = 1.0
 
+# After so long without a message a limiter is as good as new: its buckets are full.
+RESTED_SECONDS = 2.0
+
 
 class RateLimiter:
     """Counts what a client sends."""

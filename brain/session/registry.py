@@ -28,6 +28,10 @@ class Registered(Protocol):
 
     def close(self, code: CloseCode, reason: str) -> None: ...
 
+    def rest(self, now: float) -> None:
+        """Give up what only a client needs that has just sent something."""
+        ...
+
     def reauthorize(self) -> None:
         """Find out again what the client may read."""
         ...
@@ -79,9 +83,11 @@ class SessionRegistry:
             session.rebind_filters(channels)
 
     def close_silent(self) -> None:
-        """Close every session with a client that has sent nothing for too long."""
+        """Close every session with a client that has sent nothing for too long; others rest."""
         now = time.monotonic()
         for session in list(self._open.values()):
             seconds = session.client_timeout_seconds
             if seconds is not None and session.received_at < now - seconds:
                 session.close(CloseCode.CLIENT_TIMEOUT, f"nothing was received for {seconds:g} s")
+            else:
+                session.rest(now)

@@ -21,7 +21,7 @@ from brain.presence.tracker import ClientInfo
 from brain.problems import Problems
 from brain.session.admission import Admitted
 from brain.session.json_depth import is_deeper
-from brain.session.rate_limiter import RateLimiter
+from brain.session.rate_limiter import RESTED_SECONDS, RateLimiter
 from brain.session.registry import SessionRegistry
 
 
@@ -88,8 +88,18 @@ class Session(ABC):
     client sends something.
     """
 
-    client_timeout_seconds: float | None = None
-    going_away_code: CloseCode = CloseCode.SERVICE_RESTART
+    __slots__ = (
+        "_changes",
+        "_context",
+        "_counted",
+        "_expiry",
+        "_identity",
+        "_is_open",
+        "_rate_limiter",
+        "_transport",
+        "client",
+        "received_at",
+    )
 
     def __init__(
         self,
@@ -114,6 +124,14 @@ class Session(ABC):
         self._is_open = False
         self.client = ClientInfo(uuid4(), admitted.identity.user, is_listed, frozenset())
         self.received_at = time.monotonic()
+
+    @property
+    def client_timeout_seconds(self) -> float | None:
+        return None
+
+    @property
+    def going_away_code(self) -> CloseCode:
+        return CloseCode.SERVICE_RESTART
 
     def open(self) -> None:
         """Begin; closes the connection if that is impossible."""
@@ -157,6 +175,11 @@ class Session(ABC):
             if limiter.is_warning_due:
                 self._warn_of_rate()
             self._text_received(message)
+
+    def rest(self, now: float) -> None:
+        """Give up what only a client needs that has just sent something; see `received_at`."""
+        if self._rate_limiter is not None and self.received_at <= now - RESTED_SECONDS:
+            self._rate_limiter = None
 
     @abstractmethod
     def pause_writing(self) -> None:

@@ -33,6 +33,21 @@ class Stragglers:
     Each has a subscriber of its own in the hub, on the transport of the connection.
     """
 
+    __slots__ = (
+        "_answer_awaited",
+        "_close",
+        "_connection",
+        "_encoding",
+        "_hub",
+        "_on_failure",
+        "_on_joined",
+        "_page_encoding",
+        "_send",
+        "_sources",
+        "_subscriptions",
+        "_transport",
+    )
+
     def __init__(
         self,
         subscriptions: TopicSubscriptions,
@@ -72,12 +87,13 @@ class Stragglers:
         connection.on_live = self._join
 
     def stop(self) -> None:
-        """End all of them, and let go of the session."""
+        """End all of them, and call nobody any more."""
         self._connection = None
         for subscription in self._subscriptions:
             self.end(subscription)
-        self._send = self._close = self._on_failure = self._on_joined = ignore
-        self._answer_awaited = ignore
+        # Otherwise this and its session would keep each other in memory.
+        self._send = self._close = self._on_failure = ignore
+        self._on_joined = self._answer_awaited = ignore
 
     def begin(self, subscription: TopicSubscription, after: Cursor | None) -> None:
         """Make a subscription a straggler, behind `after` or at the place of the hub."""
@@ -203,4 +219,4 @@ class Stragglers:
 
 
 def ignore(*_: object) -> None:
-    """Do nothing: the session has ended."""
+    """Take the place of a callback."""

@@ -34,6 +34,8 @@ class StreamSession(ChannelSession):
     none: a client that is cut meanwhile begins the snapshot anew.
     """
 
+    __slots__ = ("_command", "_handle", "_keep_alive_timer")
+
     def __init__(
         self,
         admitted: Admitted,

@@ -10,6 +10,8 @@ from brain.message.matching import Filter, ReadAccess, Topic, requested_topics
 class Subscriptions:
     """Names of channels, or of rows of channels, with filters; whether readable or not."""
 
+    __slots__ = ("_implied", "_most", "_requested")
+
     def __init__(
         self, implied: frozenset[Topic], names: Iterable[str], where: Filter, most: int
     ) -> None:

@@ -63,6 +63,8 @@ class TopicSession(ChannelSession):
     elsewhere in the log, with a cursor or with rows, has one of its own until it has caught up.
     """
 
+    __slots__ = ("_awaited", "_stragglers")
+
     _queued = (OpenSubscription, Publish, Reauthenticate)
 
     def __init__(

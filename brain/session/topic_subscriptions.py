@@ -46,6 +46,8 @@ class TopicSubscription:
 class TopicSubscriptions(Subscriptions):
     """All subscriptions of one client; each is one that it may read."""
 
+    __slots__ = ("_by_number", "_most_numbers")
+
     def __init__(self, most: int) -> None:
         super().__init__(frozenset(), (), (), most)
         self._most_numbers = most

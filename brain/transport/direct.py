@@ -15,6 +15,8 @@ class DirectSending:
     as the kernel takes no more.
     """
 
+    __slots__ = ("_socket", "send_now", "write")
+
     send_now: Callable[[bytes], int]
     """The socket's own method; under TLS the transport encrypts, and takes everything."""
     write: Callable[[bytes], None]

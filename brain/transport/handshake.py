@@ -60,22 +60,25 @@ class Handshake:
         except TooManyConnections as refusal:
             await refuse(websocket, refusal.http_status, str(refusal))
             return
-        is_adopted = False
+        is_taken_over = False
         try:
             await websocket.accept(subprotocol)
-            connection: WebSocketProtocol | None = websocket.scope.get("extensions", {}).get(
+            protocol: WebSocketProtocol | None = websocket.scope.get("extensions", {}).get(
                 EXTENSION
             )
-            transport = connection or AsgiWebSocket(websocket, self.unread_timeout_seconds)
-            session = session_for(Admitted(transport, identity, counted))
-            session.open()
-            if isinstance(transport, AsgiWebSocket):
+            if protocol is None:
+                transport = AsgiWebSocket(websocket, self.unread_timeout_seconds)
+                session = session_for(Admitted(transport, identity, counted))
+                session.open()
                 await transport.run(session)
             else:
-                transport.adopt(session)
-                is_adopted = True
+                connection = protocol.connection()
+                session = session_for(Admitted(connection, identity, counted))
+                session.open()
+                protocol.take_over(connection, session)
+                is_taken_over = True
         finally:
-            if not is_adopted:
+            if not is_taken_over:
                 counted.release()
 
     def stream(

@@ -46,19 +46,14 @@ class HttpProtocol(HttpToolsProtocol):
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end_head()
-        self._end_body()
-        stop(self._unread_timer)
+        self._stop_timers()
         # uvicorn says so only to the request that came last, and the application would go on
         # writing the answer to an earlier one.
         if (cycle := self._running_cycle) is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
-        self.pipeline.clear()
         super().connection_lost(exc)
-        # They refer to this, and would keep it until the garbage is collected.
-        self._running_cycle = None
-        self.cycle = self.scope = None  # type: ignore[assignment]
+        self._end_cycles()
 
     def data_received(self, data: bytes) -> None:
         awaited = self._head_timer
@@ -114,8 +109,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         super().handle_websocket_upgrade()
-        # It refers to this, and would keep it until the garbage is collected.
-        self.parser = None  # type: ignore[assignment]
+        self._end_cycles()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -154,6 +148,18 @@ class HttpProtocol(HttpToolsProtocol):
             and not self._is_answering()
             and self.transport.get_protocol() is self
         )
+
+    def _stop_timers(self) -> None:
+        self._end_head()
+        self._end_body()
+        stop(self._unread_timer)
+        self._unset_keepalive_if_required()
+
+    def _end_cycles(self) -> None:
+        """Let go of what refers to this in turn, and would wait for the garbage collector."""
+        self.pipeline.clear()
+        self.parser = self.cycle = self.scope = self.headers = None  # type: ignore[assignment]
+        self._running_cycle = None
 
     def _await_head(self) -> None:
         self._head_bytes = 0

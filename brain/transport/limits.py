@@ -18,6 +18,10 @@ class TransportLimits:
     """How long it may take to answer a close frame."""
     frames_per_second: float
     """Rate limit of pings, pongs and fragments; burst of twice that. A session limits messages."""
+    message_bytes: int
+    """Of one message, or of its fragments together."""
+    ping_seconds: float
+    """The interval of pings, and how long it may take to answer one."""
     unread_bytes: int = 1024 * 1024
     """How much may be unread when the client makes the server answer."""
     fragments: int = 128

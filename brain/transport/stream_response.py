@@ -11,6 +11,7 @@ from brain.session.connection_limiter import CountedConnection
 from brain.session.transport_protocol import NewSession, Transport
 from brain.transport.asgi import AsgiEventStream
 from brain.transport.event_stream import EXTENSION, EventStreamProtocol
+from brain.transport.event_stream_connection import EventStreamConnection
 
 HEADERS = {
     "cache-control": "no-cache, no-transform",
@@ -51,10 +52,12 @@ class EventStreamResponse(Response):
         """
         is_open = False
         try:
-            connection: EventStreamProtocol | None = scope.get("extensions", {}).get(EXTENSION)
-            if connection is not None:
-                connection.begin()
-            transport = connection or AsgiEventStream(receive, send, self._unread_timeout_seconds)
+            protocol: EventStreamProtocol | None = scope.get("extensions", {}).get(EXTENSION)
+            transport: EventStreamConnection | AsgiEventStream
+            if protocol is None:
+                transport = AsgiEventStream(receive, send, self._unread_timeout_seconds)
+            else:
+                transport = protocol.connection()
             head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
             await send(head)
             transport.write(transport.framing.begin())
@@ -62,8 +65,8 @@ class EventStreamResponse(Response):
             session.open()
             if isinstance(transport, AsgiEventStream):
                 await transport.run(session)
-            else:
-                transport.adopt(session)
+            elif protocol is not None:
+                protocol.take_over(transport, session)
                 is_open = True
         finally:
             if not is_open:

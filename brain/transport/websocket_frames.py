@@ -11,11 +11,12 @@ from struct import pack
 
 from brain.message.cursor import Cursor
 
-# The first and last frame of a text message.
-WHOLE_TEXT = 0x81
+# The first and last frame of a text message, and of any message.
+WHOLE_TEXT, WHOLE = 0x81, 0x80
 # In place of a length: it follows in two bytes, or in eight.
 LONG, LONGER = 126, 127
 MOST_REASON_BYTES = 123
+CLOSE = 8
 
 
 class WebSocketFraming:
@@ -37,6 +38,16 @@ class WebSocketFraming:
 
 WEBSOCKET_FRAMING = WebSocketFraming()
 """The one for all connections, so that they share frames."""
+
+
+def control_frame(opcode: int, payload: bytes) -> bytes:
+    """Return a close frame, a ping or a pong: with at most 125 bytes."""
+    return pack("!BB", WHOLE | opcode, len(payload)) + payload
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """Return a close frame; see `close_reason`."""
+    return control_frame(CLOSE, code.to_bytes(2) + reason.encode())
 
 
 def close_reason(text: str) -> str:

@@ -18,6 +18,7 @@ from websockets.frames import Frame, Opcode
 
 from brain.close_codes import CloseCode
 from brain.transport.websocket import EXTENSION, WebSocketProtocol
+from brain.transport.websocket_connection import WebSocketConnection
 from tests.transport.served import limited, served
 
 EVERYTHING = ("*",)
@@ -49,11 +50,11 @@ class Suite(NamedTuple):
 
 
 class Echo:
-    """Sends back what it receives, over a connection that it has adopted."""
+    """Sends back what it receives, over a connection that it was given."""
 
     going_away_code = CloseCode.SERVICE_RESTART
 
-    def __init__(self, connection: WebSocketProtocol) -> None:
+    def __init__(self, connection: WebSocketConnection) -> None:
         self._connection = connection
 
     def message_received(self, message: str | bytes) -> None:
@@ -75,15 +76,21 @@ class Echo:
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
     await send({"type": "websocket.accept"})
-    connection = scope["extensions"][EXTENSION]
-    connection.adopt(Echo(connection))
+    protocol: WebSocketProtocol = scope["extensions"][EXTENSION]
+    connection = protocol.connection()
+    protocol.take_over(connection, Echo(connection))
 
 
 @asynccontextmanager
 async def echo_server() -> AsyncIterator[int]:
     """Serve the echo without limits; yield the port."""
-    limits = limited(frames_per_second=UNBOUNDED, fragments=UNBOUNDED, unread_bytes=UNBOUNDED)
-    async with served(echo, limits, lifespan="off", ws_max_size=2**26) as (port, _):
+    limits = limited(
+        frames_per_second=UNBOUNDED,
+        message_bytes=2**26,
+        fragments=UNBOUNDED,
+        unread_bytes=UNBOUNDED,
+    )
+    async with served(echo, limits, lifespan="off") as (port, _):
         yield port
 
 

@@ -41,7 +41,7 @@ from brain.system import System, installed_systems
 from brain.transport.event_stream import EventStreamProtocol
 from brain.transport.handshake import Handshake
 from brain.transport.limits import TransportLimits
-from brain.transport.websocket import WebSocketProtocol
+from brain.transport.websocket import websocket_protocol
 from brain.web import event_stream, v1_endpoint
 from brain.web import websocket_endpoint as endpoint
 from brain.web.error_responses import exception_handlers
@@ -145,7 +145,7 @@ async def served(
     config = uvicorn.Config(
         app,
         port=0,
-        ws=cast(type[asyncio.Protocol], partial(WebSocketProtocol, limits=limits)),
+        ws=websocket_protocol(limits),
         http=cast(type[asyncio.Protocol], partial(EventStreamProtocol, limits=limits)),
         ws_per_message_deflate=False,
         log_config=None,
