@@ -11,6 +11,8 @@ def parse_timestamp(text: str) -> datetime | None:
     """Return the moment of `text` in UTC; None for `infinity` and years beyond four digits."""
     try:
         moment = datetime.fromisoformat(text)
+        if moment.tzinfo is UTC:
+            return moment
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
@@ -20,7 +22,16 @@ def iso_milliseconds(moment: datetime) -> str:
     """Return `moment` as `2026-02-06T01:30:00.000Z`."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    return moment.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    # For a change that comes alone, `isoformat` takes twice as long, and an f-string longer, too.
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ" % (  # noqa: UP031
+        moment.year,
+        moment.month,
+        moment.day,
+        moment.hour,
+        moment.minute,
+        moment.second,
+        moment.microsecond // 1000,
+    )
 
 
 def epoch_seconds(moment: datetime) -> float:

@@ -21,6 +21,7 @@ from brain.message.timestamps import epoch_seconds
 from brain.message.wire_model import Timestamp, WireModel
 from brain.systems.shared_tables.agents import rows as agents
 from brain.systems.shared_tables.tasks import rows as tasks
+from brain.systems.shared_tables.tasks.plain_task import plain_task
 
 EpochSeconds = Annotated[
     datetime, PlainSerializer(epoch_seconds, return_type=float, when_used="json")
@@ -187,6 +188,10 @@ def message(event: Event, type: str, data: Any) -> dict[str, Any]:
 
 
 def task_event(event: Event, row: Row) -> dict[str, Any] | None:
+    task = plain_task(event)
+    if task is not None:
+        type = TASK_TYPES[task.status] if task.turns else "task_updated"
+        return message(event, type, orjson.Fragment(task.data))
     if tasks.visible_change(event) is None:
         return None
     type = type_by_status(event, row, TASK_TYPES, "task_updated", "task_deleted")
