@@ -272,16 +272,12 @@ class Hub:
             self._send_commit(last, now)
 
     def _send_to_cohorts(self, piece: Sequence[Event], delivery: Delivery, now: float) -> None:
-        resets = [event for event in piece if event.operation is Operation.RESET]
-        whole, parts = self._cohorts.index.find(piece)
-        for cohort in whole | parts.keys():
-            if resets:
-                self._note_resets(cohort.members, filter(cohort.subscriptions.match, resets))
-            matched = parts.get(cohort)
-            if matched is None:
-                cohort.deliver(piece, now)
-            else:
-                cohort.deliver_matched(matched, now)
+        # A reset is the last of its piece.
+        reset = piece[-1] if piece[-1].operation is Operation.RESET else None
+        for cohort, matched in self._cohorts.index.find(piece).items():
+            if reset is not None and cohort.subscriptions.match(reset):
+                self._note_resets(cohort.members, (reset,))
+            cohort.deliver(matched, now)
         for one, addressed in delivery.addressed(piece).items():
             sent = {event.id: event for event, _, match, _ in addressed if is_reset(event, match)}
             self._note_resets(one.members, sent.values())
