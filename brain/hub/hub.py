@@ -243,13 +243,20 @@ class Hub:
 
     def _deliver_in_pieces(self, events: Sequence[Event]) -> None:
         """Send events in pieces that are small enough to write at once."""
-        for delivery in deliveries(events, self._cohorts.topics, SLICE_BYTES):
+        topics = self._cohorts.topics
+        if len(events) == 1:
+            self._deliver_piece(events, Delivery(events, topics))
+            return
+        for delivery in deliveries(events, topics, SLICE_BYTES):
             for piece in delivery.pieces(SLICE_BYTES):
-                self._fan_out(piece, delivery)
-                for subscriber in list(self._sent_resets):
-                    self._reloads(subscriber)
-                for event in piece:
-                    self.caches.looked_into(event)
+                self._deliver_piece(piece, delivery)
+
+    def _deliver_piece(self, piece: Sequence[Event], delivery: Delivery) -> None:
+        self._fan_out(piece, delivery)
+        for subscriber in [*self._sent_resets]:
+            self._reloads(subscriber)
+        for event in piece:
+            self.caches.looked_into(event)
 
     def _begin_at(self, batch: Batch) -> None:
         """Begin with a batch that follows nothing: every subscriber in the ring has a gap."""
