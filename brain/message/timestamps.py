@@ -18,6 +18,12 @@ def parse_timestamp(text: str) -> datetime | None:
         return None
 
 
+def shown_moment(text: str | None) -> str | None:
+    """Return a timestamp as clients read it; None for one that they cannot read."""
+    moment = None if text is None else parse_timestamp(text)
+    return None if moment is None else iso_milliseconds(moment)
+
+
 def iso_milliseconds(moment: datetime) -> str:
     """Return `moment` as `2026-02-06T01:30:00.000Z`."""
     if moment.tzinfo is not UTC:

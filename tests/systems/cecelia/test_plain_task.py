@@ -19,6 +19,7 @@ from brain.systems.channels.wire_format import ChannelsFormat
 from brain.systems.shared_tables.tasks.plain_task import plain_task
 from brain.systems.shared_tables.tasks.rows import TaskData, task_data, visible_change
 from brain.systems.shared_tables.tasks.run_messages import TYPES, Run, RunSchema
+from tests.systems.hostile_texts import MOMENTS, NUMBERS, TEXTS, odd_columns, written
 
 AT = datetime(2026, 2, 6, 1, 30, 15, 250_000, tzinfo=UTC)
 SCHEMA = RunSchema()
@@ -37,27 +38,6 @@ PLAIN = {
 }
 """The columns of Brain's own table, each as PostgreSQL writes it."""
 
-TEXTS = (
-    *('"dev"', '""', '"a\\"b\\\\"', '"\\n\\t\\u0001\\u001f"', '"\\u0041\\/"', '"ü€😀\u2028\x7f"'),
-    *('"\\ud800"', '"\\ud83d\\ude00"', '"\\u0000"', '"</script>"', '"%s {brace} $1"'),
-)
-NUMBERS = ("0", "-0", "5", "1.10", "-0.0", "1e400", "12345678901234567890.12", "9" * 400, "1E-7")
-MOMENTS = (
-    *(
-        '"2026-02-06T01:30:00+00:00"',
-        '"2026-02-06T01:30:00.1+00:00"',
-        '"0001-01-01T00:00:00+00:00"',
-    ),
-    *('"2026-02-06T01:30:00.999999+05:45"', '"2026-02-06T01:30:00"', '"2026-02-06 01:30:00Z"'),
-    *('"infinity"', '"-infinity"', '"9999-12-31T23:59:59-01:00"', '"2026-02-30T01:30:00+00:00"'),
-    *(
-        '"10000-01-01T00:00:00+00:00"',
-        '"2026-W06-5"',
-        '"0044-03-15T12:00:00+00:00 BC"',
-        '"20260206"',
-    ),
-)
-OTHERS = ("null", "true", "false", "[]", "{}", '["a", {"b" : "\\ud800"}]', "[" * 3000 + "]" * 3000)
 STATUSES = (
     *(
         '"queued"',
@@ -70,24 +50,15 @@ STATUSES = (
     ),
     *('"Running"', '"\\u0072unning"', '"unknown"'),
 )
-VALUES = st.sampled_from((*TEXTS, *NUMBERS, *MOMENTS, *OTHERS)) | st.text().map(dumps)
-MISSING = st.just("")
-EACH = {
-    "status": st.sampled_from(STATUSES) | VALUES | MISSING,
-    "progress": st.sampled_from(NUMBERS) | VALUES | MISSING,
-    "started_at": st.sampled_from(MOMENTS) | VALUES | MISSING,
-    "completed_at": st.sampled_from(MOMENTS) | VALUES | MISSING,
-}
-ODD_ROWS = st.fixed_dictionaries(
-    {}, optional={name: EACH.get(name, VALUES | MISSING) for name in (*PLAIN, "current_step")}
+ODD_ROWS = odd_columns(
+    **dict.fromkeys((*PLAIN, "current_step"), TEXTS)
+    | {"status": STATUSES, "progress": NUMBERS, "started_at": MOMENTS, "completed_at": MOMENTS}
 )
 
 
-def written(odd: dict[str, str]) -> str:
-    """Return the JSON of a plain row with some values of another text; without those of none."""
-    texts = PLAIN | odd
-    members = ", ".join(f'"{name}" : {text}' for name, text in texts.items() if text)
-    return f"{{{members}}}"
+def row_text(odd: dict[str, str]) -> str:
+    """Return the JSON of a plain row with some values of another text."""
+    return written(PLAIN | odd)
 
 
 def changed(data: str | None, old: str | None, *omitted: str) -> Event:
@@ -144,7 +115,7 @@ def task_event_by_columns(event: Event) -> str | None:
 def test_a_spliced_message_is_what_reading_each_column_makes(
     row: dict[str, str] | None, former: dict[str, str] | None, omitted: tuple[str, ...]
 ) -> None:
-    data, old = (None if one is None else written(one) for one in (row, former))
+    data, old = (None if one is None else row_text(one) for one in (row, former))
     if data is None and old is None:
         return
     event = changed(data, old, *omitted)
@@ -175,7 +146,7 @@ def test_a_spliced_message_is_what_the_model_prints(
     values = {"id": id, "agent": agent, "error": error, "status": status, "progress": progress}
     texts = {name: json.dumps(value) for name, value in values.items()}
     texts["started_at"] = dumps(started_at)
-    event = replace(changed(written(texts), None), at=at)
+    event = replace(changed(row_text(texts), None), at=at)
 
     shown = "in_progress" if status == "running" else status
     data = values | {"status": shown, "task_id": id}
@@ -199,10 +170,10 @@ def test_a_spliced_message_is_what_the_model_prints(
     ],
 )
 def test_rows_of_the_own_table_are_spliced(odd: dict[str, str]) -> None:
-    row = written(odd)
+    row = row_text(odd)
 
     assert plain_task(changed(row, None)) is not None
-    assert plain_task(changed(row, written({}))) is not None
+    assert plain_task(changed(row, row_text({}))) is not None
 
 
 @pytest.mark.parametrize(
@@ -220,4 +191,4 @@ def test_rows_of_the_own_table_are_spliced(odd: dict[str, str]) -> None:
     ],
 )
 def test_rows_of_other_types_are_not_spliced(odd: dict[str, str]) -> None:
-    assert plain_task(changed(written(odd), None)) is None
+    assert plain_task(changed(row_text(odd), None)) is None

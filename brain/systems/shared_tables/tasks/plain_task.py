@@ -14,7 +14,7 @@ import msgspec
 
 from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
-from brain.message.timestamps import iso_milliseconds, parse_timestamp
+from brain.message.timestamps import shown_moment
 
 SHOWN = {
     "queued": "queued",
@@ -84,8 +84,8 @@ def plain_task(event: Event) -> PlainTask | None:
     id = text(row.id)
     return PlainTask(
         f'{{"id":{id},"status":"{status}","progress":{progress},"task_id":{id},'
-        f'"agent":{text(row.agent)},"started_at":{shown_moment(row.started_at)},'
-        f'"completed_at":{shown_moment(row.completed_at)},"error":{text(row.error)}}}',
+        f'"agent":{text(row.agent)},"started_at":{as_written(shown_moment(row.started_at))},'
+        f'"completed_at":{as_written(shown_moment(row.completed_at))},"error":{text(row.error)}}}',
         status,
         turns,
     )
@@ -98,9 +98,3 @@ def as_written(text: str | None) -> str:
 
 def quoted(text: str | None) -> str:
     return "null" if text is None else dumps(text)
-
-
-def shown_moment(text: str | None) -> str:
-    """Return the JSON of a timestamp; `null` also for one that clients cannot read."""
-    moment = None if text is None else parse_timestamp(text)
-    return "null" if moment is None else f'"{iso_milliseconds(moment)}"'
