@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import select
 import socket
 import sys
@@ -22,13 +23,12 @@ from itertools import count
 
 from bench.descriptors import raise_descriptor_limit
 from bench.dialects import SUBSCRIBED
-from bench.load import BUFFER_BYTES
-from bench.row_clients import PROGRESS
 from tests.raw_websocket import CLOSE, client_frame, handshake
 
 # How often clients are replaced.
 STEP_SECONDS = 0.02
 RECEIVE_BYTES = 65536
+PROGRESS = re.compile(rb'"op":"update","channel":"tasks".*?"row":\{.*?"progress"\s*:\s*([0-9.e+]+)')
 
 
 class PassingClient:
@@ -117,7 +117,7 @@ class Passage:
                 self._is_asked = True
                 continue
             client = self._by_descriptor[descriptor]
-            data = client.socket.recv(BUFFER_BYTES)
+            data = client.socket.recv(RECEIVE_BYTES)
             if data:
                 client.received(data, time.time(), self._milliseconds)
             else:

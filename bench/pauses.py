@@ -27,9 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.client import WITHOUT_PINGS
-from bench.latency import percentile
-from bench.load import BUFFER_BYTES
 from bench.noting_collections import Collection, collections_in
+from bench.percentile import percentile
 from bench.processes import resident_bytes
 from bench.row_topics import STAMPING
 from bench.server import PATIENCE_SECONDS, Server, running_server
@@ -41,6 +40,8 @@ WRITERS = 16
 SETTLING_SECONDS = 2.0
 SHOWN_MILLISECONDS = 1.0
 AIM_MILLISECONDS = 10.0
+# The longest reply of the clients.
+LINE_BYTES = 64 * 2**20
 # How often memory is shown.
 MEMORY_SAMPLES = 12
 
@@ -96,7 +97,7 @@ async def running_clients(port: int, clients: int, stay_seconds: float) -> Async
         *(str(port), str(clients), str(stay_seconds)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        limit=BUFFER_BYTES * 64,
+        limit=LINE_BYTES,
     )
     try:
         passing = Clients(process)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from brain.hub.subscriber import Subscriber
 from brain.message.event import Event
@@ -27,14 +27,10 @@ class Cohort:
         self.members: dict[Subscriber, Callable[[bytes], int]] = {}
         """Each with its `send_now`."""
 
-    def deliver(self, events: Sequence[Event], now: float) -> None:
-        """Send to every member the messages for `events`, which have no recipient."""
-        self.write(b"".join(self.encoding.encode_all(events, self.subscriptions, None)), now)
-
-    def deliver_matched(self, events: Iterable[tuple[Event, Match]], now: float) -> None:
-        """Do what `deliver` does, for events of which it is known how they concern the members."""
-        frames = [self.encoding.encode(event, match) for event, match in events]
-        self.write(b"".join(filter(None, frames)), now)
+    def deliver(self, matched: Iterable[tuple[Event, Match]], now: float) -> None:
+        """Send to every member the messages for events that concern them in these ways."""
+        encode = self.encoding.encode
+        self.write(b"".join([encode(event, match) or b"" for event, match in matched]), now)
 
     def write(self, frames: bytes, now: float) -> None:
         """Send the same to every member; one that does not take all of it leaves the cohort."""
@@ -71,7 +67,7 @@ class SubscriptionCohort(Cohort):
         """Send to every member the messages for events that concern topics of theirs."""
         encode = self._encode
         frames = [
-            encode(handle, event, match, is_last=is_last)
+            encode(handle, event, match, is_last=is_last) or b""
             for event, handle, match, is_last in addressed
         ]
-        self.write(b"".join(filter(None, frames)), now)
+        self.write(b"".join(frames), now)

@@ -243,13 +243,20 @@ class Hub:
 
     def _deliver_in_pieces(self, events: Sequence[Event]) -> None:
         """Send events in pieces that are small enough to write at once."""
-        for delivery in deliveries(events, self._cohorts.topics, SLICE_BYTES):
+        topics = self._cohorts.topics
+        if len(events) == 1:
+            self._deliver_piece(events, Delivery(events, topics))
+            return
+        for delivery in deliveries(events, topics, SLICE_BYTES):
             for piece in delivery.pieces(SLICE_BYTES):
-                self._fan_out(piece, delivery)
-                for subscriber in list(self._sent_resets):
-                    self._reloads(subscriber)
-                for event in piece:
-                    self.caches.looked_into(event)
+                self._deliver_piece(piece, delivery)
+
+    def _deliver_piece(self, piece: Sequence[Event], delivery: Delivery) -> None:
+        self._fan_out(piece, delivery)
+        for subscriber in [*self._sent_resets]:
+            self._reloads(subscriber)
+        for event in piece:
+            self.caches.looked_into(event)
 
     def _begin_at(self, batch: Batch) -> None:
         """Begin with a batch that follows nothing: every subscriber in the ring has a gap."""
@@ -272,16 +279,12 @@ class Hub:
             self._send_commit(last, now)
 
     def _send_to_cohorts(self, piece: Sequence[Event], delivery: Delivery, now: float) -> None:
-        resets = [event for event in piece if event.operation is Operation.RESET]
-        whole, parts = self._cohorts.index.find(piece)
-        for cohort in whole | parts.keys():
-            if resets:
-                self._note_resets(cohort.members, filter(cohort.subscriptions.match, resets))
-            matched = parts.get(cohort)
-            if matched is None:
-                cohort.deliver(piece, now)
-            else:
-                cohort.deliver_matched(matched, now)
+        # A reset is the last of its piece.
+        reset = piece[-1] if piece[-1].operation is Operation.RESET else None
+        for cohort, matched in self._cohorts.index.find(piece).items():
+            if reset is not None and cohort.subscriptions.match(reset):
+                self._note_resets(cohort.members, (reset,))
+            cohort.deliver(matched, now)
         for one, addressed in delivery.addressed(piece).items():
             sent = {event.id: event for event, _, match, _ in addressed if is_reset(event, match)}
             self._note_resets(one.members, sent.values())

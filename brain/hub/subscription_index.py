@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from brain.hub.cohort import Cohort
 from brain.message.event import Event
@@ -48,26 +48,23 @@ class SubscriptionIndex:
             if not channel.whole and not channel.parts:
                 del self._channels[topic.channel]
 
-    def find(self, events: Sequence[Event]) -> tuple[set[Cohort], dict[Cohort, Matched]]:
-        """
-        Return the cohorts that `events` concern.
-
-        Those with a whole channel may be concerned by any of the events; the others by those with
-        which they are returned.
-        """
-        whole: set[Cohort] = set()
-        parts: dict[Cohort, Matched] = {}
+    def find(self, events: Iterable[Event]) -> dict[Cohort, Matched]:
+        """Return the cohorts that `events` concern, each with these events, and how."""
+        found: dict[Cohort, Matched] = {}
         for event in events:
             channel = self._channels.get(event.channel)
             if channel is None:
                 continue
-            whole |= channel.whole
+            # It may not be known here yet that there are rules: then nothing is sent.
+            if channel.whole and not event.is_restricted:
+                one = event, Match.MATCHES
+                for cohort in channel.whole:
+                    found.setdefault(cohort, []).append(one)
             if channel.parts:
                 for cohort, match in self._in_parts(channel, event).items():
-                    parts.setdefault(cohort, []).append((event, match))
-        for cohort in whole & parts.keys():
-            del parts[cohort]
-        return whole, parts
+                    if cohort not in channel.whole:
+                        found.setdefault(cohort, []).append((event, match))
+        return found
 
     def _in_parts(self, channel: ChannelIndex, event: Event) -> dict[Cohort, Match]:
         found: dict[Cohort, Match] = {}

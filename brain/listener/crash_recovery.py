@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 from brain.database.log import Log, NewestBatch
 from brain.errors import CursorLost
@@ -43,7 +42,6 @@ async def read_again(log: Log, cursor: Cursor, unflushed: Unflushed) -> AsyncIte
         unflushed.deliver(NewestBatch(tuple(missed), place, written=0 if is_safe else None))
         if not delivered:
             unflushed.flushed(0)
-        events = [replace(one, cursor=moved(one.cursor)) for one in missed]
-        yield Batch(tuple(events), moved(place))
+        yield Batch(tuple([one.at_place(moved(one.cursor)) for one in missed]), moved(place))
     if delivered:
         raise CursorLost("the log lacks events that were delivered")

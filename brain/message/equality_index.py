@@ -28,6 +28,9 @@ class Shape(NamedTuple):
     """Those of row rules, with the number of the rules as the first."""
 
 
+KEY_ALONE = Shape(True, (), ())
+
+
 class EqualityIndex(Generic[T]):
     """
     Items of one channel by the values that rows have.
@@ -73,8 +76,12 @@ class EqualityIndex(Generic[T]):
             if concerns_all:
                 for items in by_values.values():
                     yield Match.MATCHES, items
-            elif event.is_restricted == bool(shape.rule_columns):
-                # Otherwise it was not known whether there are rules: then nothing is sent.
+            elif event.is_restricted != bool(shape.rule_columns):
+                continue  # it was not known whether there are rules: then nothing is sent
+            elif shape == KEY_ALONE:
+                if event.key is not None and (found := by_values.get((event.key_text,))):
+                    yield Match.MATCHES, found
+            else:
                 yield from find_in(by_values, shape, event)
 
 

@@ -136,6 +136,10 @@ class Event(msgspec.Struct, gc=False, eq=False):
         """True if row rules decide who may see it."""
         return self.rule_values is not None or self.old_rule_values is not None
 
+    def at_place(self, cursor: Cursor) -> Event:
+        """Return the same event, at another place."""
+        return self.with_values(tick=cursor.tick, nonce=cursor.nonce, id=cursor.event_id)
+
     def entering(self) -> Event:
         """Return the update as a client sees it that could not see the row before."""
         return self.with_values(operation=Operation.INSERT, old=None)

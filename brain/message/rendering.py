@@ -68,7 +68,10 @@ class Encoding:
             return event.frames[name]
         frame = None
         try:
-            text = self._text(event, match)
+            if match is Match.MATCHES:
+                text = self.wire_format.render(event)
+            else:
+                text = self._text_of_filtered(event, match)
             if text is not None:
                 frame = self.framing.frame(text)
         except RowNotShown as error:
@@ -79,16 +82,13 @@ class Encoding:
         event.frames[name] = frame
         return frame
 
-    def _text(self, event: Event, match: Match) -> str | None:
-        match match:
-            case Match.MATCHES:
-                return self.wire_format.render(event)
-            case Match.ENTERS:
-                return self.wire_format.render(event.entering())
-            case Match.LEAVES:
-                return self.wire_format.render_leaving(event)
-            case Match.UNDECIDED:
-                return None  # of no filter in this format
+    def _text_of_filtered(self, event: Event, match: Match) -> str | None:
+        """Return the text for those to whom the row enters or leaves."""
+        if match is Match.ENTERS:
+            return self.wire_format.render(event.entering())
+        if match is Match.LEAVES:
+            return self.wire_format.render_leaving(event)
+        return None  # of no filter in this format
 
     def _report(self, event: Event, reason: str, unexpected: Exception | None = None) -> None:
         what = event.key or "a message without a key"

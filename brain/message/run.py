@@ -56,10 +56,11 @@ class MatchedRun:
             if not found:
                 continue
             self._matches[event.id] = found
-            if any(match is Match.UNDECIDED for _, match in found):
-                self.undecided.add(event.id)
-            if event.transaction_id in run.finished:
-                for handle, _ in found:
+            is_finished = event.transaction_id in run.finished
+            for handle, match in found:
+                if match is Match.UNDECIDED:
+                    self.undecided.add(event.id)
+                if is_finished:
                     self.last[event.transaction_id, event.recipient, handle] = event.id
 
     def matches(self, event: Event) -> Sequence[tuple[TopicHandle, Match]]:

@@ -7,14 +7,14 @@ Source: RFC 6455, section 5.2. A server's frames are not masked.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from struct import pack
 
 from brain.message.cursor import Cursor
 
 # The first and last frame of a text message, and of any message.
-WHOLE_TEXT, WHOLE = 0x81, 0x80
+WHOLE_TEXT, WHOLE = b"\x81", 0x80
 # In place of a length: it follows in two bytes, or in eight.
 LONG, LONGER = 126, 127
+LONG_TEXT, LONGER_TEXT = WHOLE_TEXT + bytes([LONG]), WHOLE_TEXT + bytes([LONGER])
 MOST_REASON_BYTES = 123
 CLOSE = 8
 
@@ -30,10 +30,10 @@ class WebSocketFraming:
         payload = text.encode()
         size = len(payload)
         if size < LONG:
-            return pack("!BB", WHOLE_TEXT, size) + payload
+            return WHOLE_TEXT + size.to_bytes(1) + payload
         if size < 1 << 16:
-            return pack("!BBH", WHOLE_TEXT, LONG, size) + payload
-        return pack("!BBQ", WHOLE_TEXT, LONGER, size) + payload
+            return LONG_TEXT + size.to_bytes(2) + payload
+        return LONGER_TEXT + size.to_bytes(8) + payload
 
 
 WEBSOCKET_FRAMING = WebSocketFraming()

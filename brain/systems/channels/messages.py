@@ -17,10 +17,11 @@ from pydantic import ConfigDict, Field, PlainSerializer
 from brain.message.event import Event, Operation
 from brain.message.row import Row
 from brain.message.row_messages import RowReference, omitted, row_reference, type_and_data
-from brain.message.timestamps import epoch_seconds
+from brain.message.timestamps import epoch_seconds, shown_moment
 from brain.message.wire_model import Timestamp, WireModel
 from brain.systems.shared_tables.agents import rows as agents
 from brain.systems.shared_tables.tasks import rows as tasks
+from brain.systems.shared_tables.tasks.plain_task import plain_task
 
 EpochSeconds = Annotated[
     datetime, PlainSerializer(epoch_seconds, return_type=float, when_used="json")
@@ -182,11 +183,16 @@ def left_event(event: Event) -> dict[str, Any]:
 
 
 def message(event: Event, type: str, data: Any) -> dict[str, Any]:
-    envelope = {"type": type, "channel": event.channel, "data": data}
-    return envelope | {"timestamp": epoch_seconds(event.at)} | omitted(event)
+    timestamp = epoch_seconds(event.at)
+    envelope = {"type": type, "channel": event.channel, "data": data, "timestamp": timestamp}
+    return envelope | omitted(event) if event.omitted else envelope
 
 
 def task_event(event: Event, row: Row) -> dict[str, Any] | None:
+    task = plain_task(event)
+    if task is not None:
+        type = TASK_TYPES[task.status] if task.turns else "task_updated"
+        return message(event, type, orjson.Fragment(task.data))
     if tasks.visible_change(event) is None:
         return None
     type = type_by_status(event, row, TASK_TYPES, "task_updated", "task_deleted")
@@ -195,31 +201,38 @@ def task_event(event: Event, row: Row) -> dict[str, Any] | None:
 
 def mission_event(event: Event, row: Row) -> dict[str, Any]:
     type = type_by_status(event, row, MISSION_TYPES, "mission_updated", "mission_deleted")
-    data = MissionData.from_row(
-        {name: row.string(name) for name in ("name", "priority", "status", "error")}
-        | {"mission_id": row.string("id"), "result": None}
-    )
-    return message(event, type, data.model_dump() | {"result": row.exact("result")})
+    data = {
+        "mission_id": row.string("id"),
+        "name": row.string("name"),
+        "priority": row.string("priority"),
+        "status": row.string("status"),
+        "result": row.exact("result"),
+        "error": row.string("error"),
+    }
+    MissionData.check_row(data)
+    return message(event, type, data)
 
 
 def agent_event(event: Event, row: Row) -> dict[str, Any]:
-    data = AgentData.from_row(
-        {name: row.string(name) for name in ("name", "status", "current_task", "error")}
-        | {"agent_id": row.string("id"), "heartbeat_at": row.moment("heartbeat_at")}
-        | {"progress": None, "health": None}
-    )
-    status = agents.changed_status(event)
-    if status is None and data.status == "error" and event.has_changed("error"):
-        status = "error"  # another one
-    shown = data.model_dump(mode="json") | {
+    data = {
+        "agent_id": row.string("id"),
+        "name": row.string("name"),
+        "status": row.string("status"),
+        "current_task": row.string("current_task"),
         "progress": row.number("progress"),
+        "error": row.string("error"),
         "health": row.exact("health"),
+        "heartbeat_at": shown_moment(row.string("heartbeat_at")),
     }
+    AgentData.check_row(data)
+    status = agents.changed_status(event)
+    if status is None and data["status"] == "error" and event.has_changed("error"):
+        status = "error"  # another one
     type = AGENT_TYPES.get(status)
     if type is None:
-        id = shown.pop("agent_id")
-        return message(event, "agent_heartbeat", {"agent_id": id, "status": shown})
-    return message(event, type, shown)
+        id = data.pop("agent_id")
+        return message(event, "agent_heartbeat", {"agent_id": id, "status": data})
+    return message(event, type, data)
 
 
 def type_by_status(event: Event, row: Row, types: Mapping[Any, T], updated: T, deleted: T) -> T:

@@ -23,7 +23,7 @@ from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
 from brain.message.row import Row
 from brain.message.row_messages import omitted
-from brain.message.timestamps import iso_milliseconds
+from brain.message.timestamps import iso_milliseconds, shown_moment
 from brain.message.wire_format import Welcome
 from brain.message.wire_model import Timestamp, WireModel, models_in
 from brain.systems.shared_tables.agents import rows as agents
@@ -272,28 +272,26 @@ def agent_status(event: Event, row: Row) -> str | None:
         # A value that was left out may have changed: it cannot be compared.
         if not any(map(event.has_changed, ("name", "current_task", "progress"))):
             return None
-    data = AgentStatusData.from_row(
-        {
-            "agentName": row.string("name") or row.string("id"),
-            "state": state,
-            "currentTask": row.string("current_task"),
-        }
-    ).model_dump(exclude_none=True)
-    if (progress := row.number("progress")) is not None:
-        data["progress"] = progress
+    values = {
+        "agentName": row.string("name") or row.string("id"),
+        "state": state,
+        "currentTask": row.string("current_task"),
+        "progress": row.number("progress"),
+    }
+    AgentStatusData.check_row(values)
+    data = {name: value for name, value in values.items() if value is not None}
     message = {"type": "agent_status", "data": data, "timestamp": iso_milliseconds(event.at)}
     return dumps(message | omitted(event))
 
 
 def chat_message(event: Event, row: Row) -> str:
-    data = ChatMessageData.from_row(
-        {
-            "conversationId": row.string("conversation_id") or "",
-            "messageId": row.string("id"),
-            "content": row.string("content") or "",
-            "sender": row.string("sender") or "",
-            "timestamp": row.moment("created_at"),
-        }
-    )
-    message = ChatMessage(data=data, timestamp=event.at)
-    return dumps(message.model_dump(mode="json", exclude={"omitted"}) | omitted(event))
+    data = {
+        "conversationId": row.string("conversation_id") or "",
+        "messageId": row.string("id"),
+        "content": row.string("content") or "",
+        "sender": row.string("sender") or "",
+        "timestamp": shown_moment(row.string("created_at")),
+    }
+    ChatMessageData.check_row(data)
+    message = {"type": "chat_message", "data": data, "timestamp": iso_milliseconds(event.at)}
+    return dumps(message | omitted(event))

@@ -154,8 +154,13 @@ def agent_status(event: Event) -> str | None:
     status = agents.changed_status(event)
     if status is None or event.row is None:
         return None
-    payload = {"agentId": event.row.string("id"), "status": status, "timestamp": event.at}
-    return AgentStatusMessage(payload=AgentStatus.from_row(payload)).model_dump_json()
+    payload = {
+        "agentId": event.row.string("id"),
+        "status": None if status == "unknown" else status,
+        "timestamp": epoch_milliseconds(event.at),
+    }
+    AgentStatus.check_row(payload)
+    return dumps({"type": "agent:status", "payload": payload})
 
 
 def session_activity(event: Event) -> str | None:
@@ -169,10 +174,10 @@ def session_activity(event: Event) -> str | None:
         "agentId": row.string("agent_id") or "",
         "sessionId": row.string("id"),
         "lastMessage": row.string("last_message") or "",
-        "timestamp": event.at,
+        "timestamp": epoch_milliseconds(event.at),
     }
-    message = SessionActivityMessage(payload=SessionActivity.from_row(payload))
-    return dumps(message.model_dump(mode="json", exclude={"omitted"}) | omitted(event))
+    SessionActivity.check_row(payload)
+    return dumps({"type": "session:activity", "payload": payload} | omitted(event))
 
 
 def published(event: Event) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 from brain.errors import RowNotShown
 from brain.message.event import Event, Operation
 from brain.message.row import Row
-from brain.message.timestamps import iso_milliseconds
+from brain.message.timestamps import shown_moment
 from brain.message.wire_model import Timestamp, WireModel
 
 CHANNEL = "tasks"
@@ -73,8 +73,8 @@ def task_data(row: Row) -> dict[str, Any]:
         "progress": column_or_payload(row, Row.number, "progress", "current_step"),
         "task_id": id,
         "agent": column_or_payload(row, Row.string, "agent"),
-        "started_at": shown_moment(row, "started_at"),
-        "completed_at": shown_moment(row, "completed_at"),
+        "started_at": shown_moment(row.string("started_at")),
+        "completed_at": shown_moment(row.string("completed_at")),
         "error": column_or_payload(row, Row.string, "error"),
     }
 
@@ -91,8 +91,3 @@ def column_or_payload(row: Row, read: Callable[[Row, str], T], *names: str) -> T
     payload = row.nested("payload")
     members = (None if payload is None else read(payload, name) for name in names)
     return next((member for member in members if member is not None), None)
-
-
-def shown_moment(row: Row, name: str) -> str | None:
-    moment = row.moment(name)
-    return None if moment is None else iso_milliseconds(moment)

@@ -20,6 +20,7 @@ from brain.message.row import Row
 from brain.message.row_messages import omitted
 from brain.message.timestamps import iso_milliseconds
 from brain.message.wire_model import Timestamp, WireModel
+from brain.systems.shared_tables.tasks.plain_task import plain_task
 from brain.systems.shared_tables.tasks.rows import (
     CHANNEL,
     TaskData,
@@ -64,6 +65,11 @@ class RunSchema(ChannelSchema):
 
     def render(self, event: Event) -> str | None:
         """Return a `Run` or `RunTruncated`; without the models, which round numbers."""
+        task = plain_task(event)
+        if task is not None:
+            type = TYPES.get(task.status, "run_update") if task.turns else "run_update"
+            at = iso_milliseconds(event.at)
+            return f'{{"type":"{type}","data":{task.data},"timestamp":"{at}"}}'
         if event.operation is Operation.TRUNCATE:
             return RunTruncated(timestamp=event.at).model_dump_json()
         if event.row is None:
