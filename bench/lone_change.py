@@ -95,7 +95,7 @@ class Client:
         number = self._number
         cursor = Cursor(number, 1, number)
         former, row = self._row(number - 1), self._row(number)
-        what = cursor, datetime.now(UTC), self._channel, Operation.UPDATE, '["1"]', row, former
+        what = *cursor, datetime.now(UTC), self._channel, Operation.UPDATE, '["1"]', row, former
         event = Event(*what, size_bytes=900, transaction_id=number, ends=number)
         batch = Batch((event,), cursor)
         if rest_seconds:

@@ -42,7 +42,7 @@ WEBSOCKET_FRAMING = WebSocketFraming()
 
 def control_frame(opcode: int, payload: bytes) -> bytes:
     """Return a close frame, a ping or a pong: with at most 125 bytes."""
-    return pack("!BB", WHOLE | opcode, len(payload)) + payload
+    return bytes((WHOLE | opcode, len(payload))) + payload
 
 
 def close_frame(code: int, reason: str = "") -> bytes:

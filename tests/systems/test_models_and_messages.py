@@ -63,7 +63,7 @@ def happened(channel: str, row: dict[str, str] | None, former: dict[str, str] | 
     operation = Operation.INSERT if old is None else Operation.UPDATE
     operation = Operation.DELETE if data is None else operation
     at = datetime(2026, 2, 6, 1, 30, 15, 250_000, tzinfo=UTC)
-    return Event(Cursor(7, 8, 9), at, channel, operation, "[1]", data, old, 300)
+    return Event(*Cursor(7, 8, 9), at, channel, operation, "[1]", data, old, 300)
 
 
 def whole(row: Row, name: str) -> int | None:
