@@ -85,10 +85,12 @@ class Passage:
         began_at = time.monotonic()
         for number in count():
             due_at = began_at + number * self._stay_seconds / len(self._clients)
-            while (now := time.monotonic()) < due_at or self._is_asked:
+            is_due = False
+            while not is_due:
+                self._turn(due_at - time.monotonic())
                 if self._is_asked and not self._answer():
                     return
-                self._turn(due_at - now)
+                is_due = time.monotonic() >= due_at
             self._replace(number % len(self._clients), is_polite=number % 2 == 0)
 
     def _come(self, key: str) -> PassingClient:
@@ -117,7 +119,10 @@ class Passage:
                 self._is_asked = True
                 continue
             client = self._by_descriptor[descriptor]
-            data = client.socket.recv(RECEIVE_BYTES)
+            try:
+                data = client.socket.recv(RECEIVE_BYTES)
+            except ConnectionResetError:  # it was sent a change after its close frame
+                data = b""
             if data:
                 client.received(data, time.time(), self._milliseconds)
             else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from brain.message.event import Event
 
 
@@ -17,7 +19,8 @@ class EventCaches:
     def __init__(self, capacity_bytes: int) -> None:
         self._capacity_bytes = capacity_bytes
         self._held_bytes = 0
-        self._sizes: dict[Event, int] = {}
+        # A dictionary would look for its first key past all that were removed.
+        self._sizes: OrderedDict[Event, int] = OrderedDict()
         """What was cached when it was noted last; the event that was looked into last is last."""
 
     def looked_into(self, event: Event) -> None:
@@ -25,9 +28,10 @@ class EventCaches:
         size = event.cached_bytes
         if not size:
             return
-        self._held_bytes += size - self._sizes.pop(event, 0)
-        self._sizes[event] = size
+        sizes = self._sizes
+        self._held_bytes += size - sizes.pop(event, 0)
+        sizes[event] = size
         while self._held_bytes > self._capacity_bytes:
-            oldest = next(iter(self._sizes))
-            self._held_bytes -= self._sizes.pop(oldest)
+            oldest, size = sizes.popitem(last=False)
+            self._held_bytes -= size
             oldest.drop_caches()

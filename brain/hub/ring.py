@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from brain.message.cursor import Cursor
@@ -32,7 +32,7 @@ class Ring:
         self._gone_bytes = 0
         self._arrivals: deque[tuple[int, float]] = deque()
         """When (in seconds) all events before a number had arrived."""
-        self._nonces: dict[int, int] = {}
+        self._nonces: OrderedDict[int, int] = OrderedDict()
         """Of the ticks that the ring has seen, in their order."""
         self._floor: Cursor | None = None
         """The place before the oldest event that is still here."""
@@ -61,7 +61,7 @@ class Ring:
         if batch.events:
             self._arrivals.append((self.head, now))
         while len(self._nonces) > MOST_TICKS:
-            del self._nonces[next(iter(self._nonces))]
+            self._nonces.popitem(last=False)
         while self.held_bytes > self._capacity_bytes and self.head - self.first > 1:
             self._drop_oldest()
         self._compact()
@@ -94,7 +94,7 @@ class Ring:
         self.first = self.head
         self._events, self._gone, self._gone_bytes = [], 0, 0
         self._arrivals.clear()
-        self._nonces = {}
+        self._nonces = OrderedDict()
         self.held_bytes = 0
         # What lies before the first events of a history is known only if the batch says it.
         self._floor = batch.ticks[0] if batch.ticks else batch.cursor

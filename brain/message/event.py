@@ -151,14 +151,18 @@ class Event(msgspec.Struct, gc=False, eq=False):
     @property
     def cached_bytes(self) -> int:
         """How much memory its caches take; 0 if there are none."""
-        if self._frames is None and self._row is None and self._former is None:
-            return 0
-        frames = () if self._frames is None else self._frames.values()
-        return (
-            CACHES_BYTES
-            + sum([FRAME_BYTES + len(frame or b"") for frame in frames])
-            + sum([row.cached_bytes for row in (self._row, self._former) if row is not None])
-        )
+        frames, row, former = self._frames, self._row, self._former
+        size = 0
+        if frames is not None:
+            size = CACHES_BYTES + FRAME_BYTES * len(frames)
+            for frame in frames.values():
+                if frame is not None:
+                    size += len(frame)
+        if row is not None:
+            size += row.cached_bytes
+        if former is not None:
+            size += former.cached_bytes
+        return size
 
     def drop_caches(self) -> None:
         """Free what looking inside and rendering have cached."""

@@ -64,11 +64,8 @@ def row_text(odd: dict[str, str]) -> str:
 def changed(data: str | None, old: str | None, *omitted: str) -> Event:
     operation = Operation.INSERT if old is None else Operation.UPDATE
     operation = Operation.DELETE if data is None else operation
-    return Event(
-        *Cursor(7, 8, 9),
-        *(AT, "tasks", operation, '["task-123"]', data, old, 300),
-        omitted=omitted,
-    )
+    what = AT, "tasks", operation, '["task-123"]', data, old, 300
+    return Event(*Cursor(7, 8, 9), *what, omitted=omitted)
 
 
 def outcome(render: Any, event: Event) -> str | None:
