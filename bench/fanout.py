@@ -163,9 +163,9 @@ def print_growth(results: Results) -> None:
         cells = [
             f"{(costs[many] - costs[few]) / (many - few):18.2f}" if many in costs else f"{'-':>18}"
             for few, many in steps
-            if costs
         ]
-        print(f"  {name:<41}{''.join(cells)}")
+        if costs:
+            print(f"  {name:<41}{''.join(cells)}")
     print()
 
 

@@ -34,8 +34,6 @@ import os
 import platform
 import statistics
 import tempfile
-import time
-from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,13 +44,9 @@ from bench.adapters import ADAPTERS, BRAIN, Adapter
 from bench.brain import brain_for_many
 from bench.load import Load, alike, by_age, running_load
 from bench.percentile import percentile
+from bench.received import drained
 from bench.server import STAMPING, Server, running_server
 
-SETTLING_SECONDS = 1.0
-# How long a peer may go on delivering after the last write.
-DRAINING_SECONDS = 20.0
-# Without a message for so long, what is missing is lost.
-QUIET_SECONDS = 2.0
 STARTING_SECONDS = 600.0
 
 # At lower ones the random pauses of pgbench alone miss the rate by a tenth.
@@ -95,29 +89,6 @@ class Cell(NamedTuple):
 Results = dict[Cell, list[Measured]]
 
 
-class Received(NamedTuple):
-    ages: array[float]
-    seconds: float
-    """How long it took until the last one."""
-    is_quiet: bool
-    """False if more were still coming."""
-
-
-async def drained(load: Load, count: int) -> Received:
-    """Wait for so many messages, until no more come, or for `DRAINING_SECONDS`."""
-    begun = last = time.monotonic()
-    ages = await load.ages()
-    while len(ages) < count and time.monotonic() < begun + DRAINING_SECONDS:
-        await asyncio.sleep(0.1)
-        if more := await load.ages():
-            ages += more
-            last = time.monotonic()
-        elif time.monotonic() > last + QUIET_SECONDS:
-            break
-    is_quiet = len(ages) >= count or time.monotonic() > last + QUIET_SECONDS
-    return Received(ages, last - begun, is_quiet)
-
-
 async def measure(
     server: Server, peer: Peer, load: Load, clients: int, rate: int, seconds: int
 ) -> Measured:
@@ -125,21 +96,17 @@ async def measure(
     writers = 16 if rate >= FAST_RATE else 8
     await server.clear()
     # pgbench connects, and Brain turns from parked to busy.
-    await server.write(peer.statement, writers=writers, seconds=1, rate=rate)
-    await asyncio.sleep(SETTLING_SECONDS)
-    await load.ages()
+    outcome = await server.write(peer.statement, writers=writers, seconds=1, rate=rate)
+    late = (await drained(load, outcome.transactions * clients)).late
     outcome = await server.write(peer.statement, writers=writers, seconds=seconds, rate=rate)
-    count = outcome.transactions * clients
-    received = await drained(load, count)
-    found = len(received.ages)
-    missing = (count - found) / count
-    deliveries = found / (seconds + received.seconds)
+    received = await drained(load, late + outcome.transactions * clients)
+    deliveries = len(received.ages) / (seconds + received.seconds)
     return Measured(
-        percentile(received.ages, 50) if found else 0,
-        percentile(received.ages, 99) if found else 0,
+        percentile(received.ages, 50),
+        percentile(received.ages, 99),
         outcome.rate,
-        missing if received.is_quiet else 0,
-        0 if received.is_quiet else deliveries,
+        received.lost / (outcome.transactions * clients),
+        deliveries if received.late else 0,
     )
 
 
@@ -158,11 +125,15 @@ async def measure_rates(
                 return
 
 
+def milliseconds(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
 def shown(measured: Sequence[Measured], rate: int) -> str:
     if not measured:
         return "-"
     one = Measured(*map(statistics.median, zip(*measured, strict=True)))
-    text = f"{one.fifty:,.2f}/{one.ninety_nine:,.1f}"
+    text = f"{milliseconds(one.fifty)}/{milliseconds(one.ninety_nine)}"
     if rate >= EVEN_RATE and one.rate < 0.9 * rate:
         text += f" {one.rate:,.0f}/s"
     if one.behind:
@@ -174,10 +145,10 @@ def print_results(results: Results, peers: Sequence[Peer]) -> None:
     for clients in dict.fromkeys(cell.clients for cell in results):
         rates = sorted({cell.rate for cell in results if cell.clients == clients})
         title = "one client" if clients == 1 else f"{clients:,} clients"
-        print(f"{title:<24}{''.join(f'{rate:>24,}/s' for rate in rates)}")
+        print(f"{title:<24}{''.join(f'{rate:>26,}/s' for rate in rates)}")
         for peer in peers:
             cells = (shown(results.get(Cell(clients, rate, peer.name), []), rate) for rate in rates)
-            print(f"  {peer.name:<22}{''.join(f'{cell:>26}' for cell in cells)}")
+            print(f"  {peer.name:<22}{''.join(f'{cell:>28}' for cell in cells)}")
         print()
 
 
