@@ -9,7 +9,8 @@ that have sent a message and received some, with clients that get cursors, of br
 subscription, and of server-sent events; and an endpoint on Starlette and uvicorn that only waits,
 once without compression, as in Brain, and once with compression, the default of uvicorn if the
 client offers it. A peer is any WebSocket server that runs already and sends nothing by itself: its
-clients connect to PATH, and the memory is that of the process PID.
+clients connect to PATH, and the memory is that of the process PID. It is measured once, because
+what its clients leave would be used again; so it has to be started anew for each run.
 
 A hundred clients connect first, so that everything is loaded that is loaded once; then CLIENTS more
 connect. The cost of one client is the difference of the memory before and after these, each read
@@ -204,8 +205,8 @@ async def main() -> None:
     measured = rows()
     with tempfile.TemporaryDirectory() as folder:
         async with running_server(Path(folder)) as server:
-            for _ in range(arguments.repetitions):
-                for row in (*measured, *arguments.peer):
+            for repetition in range(arguments.repetitions):
+                for row in (*measured, *(arguments.peer if repetition == 0 else ())):
                     starting = row.start(server, Path(folder))
                     await measure(row, starting, clients, arguments.quiet_seconds)
     print(
