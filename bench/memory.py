@@ -9,7 +9,8 @@ that have sent a message and received some, with clients that get cursors, of br
 subscription, and of server-sent events; and an endpoint on Starlette and uvicorn that only waits,
 once without compression, as in Brain, and once with compression, the default of uvicorn if the
 client offers it. A peer is any WebSocket server that runs already and sends nothing by itself: its
-clients connect to PATH, and the memory is that of the process PID.
+clients connect to PATH, and the memory is that of the process PID. It is measured once, because
+what its clients leave would be used again; so it has to be started anew for each run.
 
 A hundred clients connect first, so that everything is loaded that is loaded once; then CLIENTS more
 connect. The cost of one client is the difference of the memory before and after these, each read
@@ -47,7 +48,7 @@ from bench.dialects import (
     WebSocketDialect,
     receive_until,
 )
-from bench.load import alike, by_length, running_load
+from bench.load import alike, by_mark, running_load
 from bench.naive import running_naive
 from bench.note import FIRST_NUMBER, Notes
 from bench.processes import resident_bytes
@@ -66,19 +67,26 @@ COMPRESSION = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_b
 PEER = re.compile(r"(?P<name>[^=]+)=(?P<host>[^:]+):(?P<port>\d+)(?P<path>/[^,]*),(?P<process>\d+)")
 
 
-class SpeakingDialect(WebSocketDialect):
-    """A WebSocket that is greeted, and sends a message that is answered."""
+class GreetedDialect(WebSocketDialect):
+    """A WebSocket that is greeted; heartbeats may come among the first messages."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *sent: str) -> None:
+        """`sent` are messages of the client that are answered, each by one."""
         super().__init__(path, is_greeted=True)
+        self._sent = b"".join(client_frame(text.encode()) for text in sent)
+        self._messages = 1 + len(sent)
 
     def begin(self, connection: socket.socket) -> bytes:
         rest = super().begin(connection)
-        connection.sendall(client_frame(b"hello"))
+        connection.sendall(self._sent)
         return rest
 
     def finish(self, connection: socket.socket, received: bytes) -> None:
-        receive_until(connection, received, lambda received: len(split_frames(received)[0]) == 2)
+        receive_until(
+            connection,
+            received,
+            lambda received: len(split_frames(received)[0]) >= self._messages,
+        )
 
 
 class Running(NamedTuple):
@@ -136,9 +144,9 @@ def rows() -> tuple[Row, ...]:
     plain = WebSocketDialect("/ws", is_greeted=False)
     compressing = WebSocketDialect("/ws", COMPRESSION, is_greeted=False)
     return (
-        Row("Brain, /ws", brain, WebSocketDialect("/ws", is_greeted=True)),
-        Row("Brain, /ws, after messages", brain, SpeakingDialect("/ws"), MESSAGES),
-        Row("Brain, /ws?cursor=", brain, WebSocketDialect("/ws?cursor=", is_greeted=True)),
+        Row("Brain, /ws", brain, GreetedDialect("/ws")),
+        Row("Brain, /ws, after messages", brain, GreetedDialect("/ws", "hello"), MESSAGES),
+        Row("Brain, /ws?cursor=", brain, GreetedDialect("/ws?cursor=")),
         Row("Brain, /ws/v1, one subscription", brain, V1Dialect("/ws/v1", CHANNEL)),
         Row("Brain, /sse", brain, EventStreamDialect(f"/sse?channel={CHANNEL}")),
         Row("uvicorn, no compression", lambda *_: waiting(), plain),
@@ -158,7 +166,7 @@ async def measure(
     async def connected(running: Running, clients: int) -> AsyncIterator[tuple[int, int]]:
         """Connect clients; yield the private and the resident memory of the server then."""
         dialects = alike(row.dialect, clients)
-        counting = by_length(NOTES.frame_bytes)
+        counting = by_mark()
         async with running_load(running.port, dialects, *counting, host=running.host) as load:
             if row.messages and running.publish is not None:
                 load.expect(row.messages)
@@ -204,8 +212,8 @@ async def main() -> None:
     measured = rows()
     with tempfile.TemporaryDirectory() as folder:
         async with running_server(Path(folder)) as server:
-            for _ in range(arguments.repetitions):
-                for row in (*measured, *arguments.peer):
+            for repetition in range(arguments.repetitions):
+                for row in (*measured, *(arguments.peer if repetition == 0 else ())):
                     starting = row.start(server, Path(folder))
                     await measure(row, starting, clients, arguments.quiet_seconds)
     print(

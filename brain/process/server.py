@@ -116,7 +116,7 @@ def uvicorn_config(
         app,
         ws=websocket_protocol(limits),
         http=cast(type[asyncio.Protocol], partial(EventStreamProtocol, limits=limits)),
-        # 24 KiB per connection instead of 58, and no compressing the same message for everyone.
+        # It would take 34 KiB per connection, and compress the same message for everyone.
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=int(settings.shutdown_seconds) + 2,
         lifespan="on",

@@ -10,9 +10,12 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from websockets.utils import apply_mask
-
 from brain.close_codes import CloseCode
+
+try:
+    from websockets.speedups import apply_mask  # in C
+except ImportError:
+    from websockets.utils import apply_mask
 
 # Of the first byte: the last fragment, and bits of extensions; of the second: masked.
 LAST, RESERVED, OPCODE, MASKED = 0x80, 0x70, 0x0F, 0x80

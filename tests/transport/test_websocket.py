@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from contextlib import AsyncExitStack
 from typing import Any, cast
@@ -20,7 +21,7 @@ from brain.message.event import Batch
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
 from brain.settings import Settings
 from brain.transport.http import MOST_HEAD_BYTES, MOST_WAITING_REQUESTS, HttpProtocol
-from brain.transport.websocket import require_uvicorn
+from brain.transport.websocket import EXTENSION, require_uvicorn
 from tests.raw_websocket import (
     BINARY,
     CLOSE,
@@ -244,6 +245,71 @@ async def test_a_message_that_cannot_be_accepted_closes_the_connection_with_a_co
         await raw.send_frame(CLOSE, code.to_bytes(2))
         await raw.read_to_the_end()
         await becomes(lambda: not server.server_state.connections)
+
+
+async def test_a_message_arrives_in_any_pieces_with_pings_between_its_fragments() -> None:
+    async with served(application(new_hub())) as (port, _), upgraded(port) as raw:
+        await next_message(raw)
+        fragments = (
+            client_frame(b"one ", is_final=False, mask=b"abcd"),
+            client_frame(b"ping", PING),
+            client_frame(b"message", CONTINUATION),
+            client_frame(b"next"),
+        )
+        for byte in b"".join(fragments):
+            await raw.send(bytes([byte]))
+            await asyncio.sleep(0)
+
+        assert await raw.next_frame() == (PONG, b"ping")
+        assert (await next_message(raw))["data"] == {"message": "one message"}
+        assert (await next_message(raw))["data"] == {"message": "next"}
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"),
+    [
+        ((client_frame(b"a", is_final=False), client_frame(b"b")), 1002),
+        ((client_frame(b"a", is_final=False), client_frame((1000).to_bytes(2), CLOSE)), 1000),
+        (
+            (client_frame(b"x" * 3000, is_final=False), client_frame(b"x" * 3000, CONTINUATION)),
+            1009,
+        ),
+        ((b"\x81\x00",), 1002),
+    ],
+)
+async def test_frames_in_a_wrong_order_close_the_connection_and_a_close_frame_is_echoed(
+    frames: tuple[bytes, ...], code: int
+) -> None:
+    limits = limited(message_bytes=4096, close_seconds=1000)
+    async with served(application(new_hub()), limits) as (port, server), upgraded(port) as raw:
+        await raw.send(b"".join(frames))
+
+        assert await raw.read_until_closed() == code
+        await becomes(lambda: not server.server_state.connections)
+
+
+async def test_an_endpoint_that_fails_before_it_takes_a_connection_over_ends_it_alone() -> None:
+    """The socket that a connection writes to is not closed twice: it may be another one by then."""
+    may_end = asyncio.Event()
+
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        scope["extensions"][EXTENSION].connection()
+        if scope["path"] == "/fails":
+            raise RuntimeError("a mistake")
+        await may_end.wait()
+
+    async with served(failing, lifespan="off") as (port, server), connected_to(port) as other:
+        await other.send(handshake("/"))
+        await other.receive_handshake()
+        async with connected_to(port) as raw:
+            await raw.send(handshake("/fails"))
+            await raw.receive_handshake()
+            await raw.receive_to_the_end()
+        await becomes(lambda: len(server.server_state.connections) == 1)
+        gc.collect()
+        assert other.is_open
+        may_end.set()
 
 
 @pytest.mark.parametrize("opcode", [TEXT, PING, PONG, CONTINUATION])

@@ -21,6 +21,7 @@ from brain.systems.shared_tables.tasks.rows import TaskData, task_data, visible_
 from brain.systems.shared_tables.tasks.run_messages import TYPES, Run, RunSchema
 from tests.systems.hostile_texts import MOMENTS, NUMBERS, TEXTS, odd_columns, written
 
+HERE = Cursor(7, 8, 9)
 AT = datetime(2026, 2, 6, 1, 30, 15, 250_000, tzinfo=UTC)
 SCHEMA = RunSchema()
 
@@ -64,8 +65,8 @@ def row_text(odd: dict[str, str]) -> str:
 def changed(data: str | None, old: str | None, *omitted: str) -> Event:
     operation = Operation.INSERT if old is None else Operation.UPDATE
     operation = Operation.DELETE if data is None else operation
-    what = AT, "tasks", operation, '["task-123"]', data, old, 300
-    return Event(*Cursor(7, 8, 9), *what, omitted=omitted)
+    key = '["task-123"]'
+    return Event(*HERE, AT, "tasks", operation, key, data, old, 300, omitted=omitted)
 
 
 def outcome(render: Any, event: Event) -> str | None:
