@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from brain.errors import RowNotShown
 from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
-from brain.message.row_messages import omitted, type_and_data
+from brain.message.row_messages import type_and_data
 from brain.message.timestamps import iso_milliseconds
 from brain.message.wire_model import WireModel
 from brain.problems import Problems
@@ -32,8 +32,9 @@ class ChannelSchema:
         if found is None:
             return None
         type, data = found
-        message = {"type": type, "data": data, "timestamp": iso_milliseconds(event.at)}
-        return dumps(message | omitted(event))
+        omitted = f',"omitted":{dumps(event.omitted)}' if event.omitted else ""
+        at = iso_milliseconds(event.at)
+        return f'{{"type":{dumps(type)},"data":{data},"timestamp":"{at}"{omitted}}}'
 
     def show_row(self, row: str) -> str | None:
         """Return a row as a snapshot shows it; None if it does not. Raises `RowNotShown`."""

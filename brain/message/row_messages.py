@@ -53,17 +53,17 @@ def row_reference(event: Event) -> dict[str, Any]:
     return {"channel": event.channel, "key": orjson.Fragment(event.key or "[]")}
 
 
-def type_and_data(event: Event) -> tuple[str, Any] | None:
-    """Return the type and the data of the message, for `dumps`; None for a reset."""
+def type_and_data(event: Event) -> tuple[str, str] | None:
+    """Return the type and the JSON of the data of the message; None for a reset."""
     if event.operation is Operation.RESET:
         return None
     type = event.type
     if type is None:
         type = f"{event.channel}_{TYPES[event.operation]}"
     if event.operation is Operation.TRUNCATE:
-        return type, {}
+        return type, "{}"
     data = event.old if event.operation is Operation.DELETE else event.data
-    return type, orjson.Fragment(data or "null")
+    return type, data or "null"
 
 
 def omitted(event: Event) -> dict[str, list[str]]:

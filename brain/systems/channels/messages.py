@@ -174,7 +174,7 @@ def channel_event(event: Event) -> dict[str, Any] | None:
             case agents.CHANNEL:
                 return agent_event(event, event.row)
     found = type_and_data(event)
-    return None if found is None else message(event, *found)
+    return None if found is None else message(event, found[0], orjson.Fragment(found[1]))
 
 
 def left_event(event: Event) -> dict[str, Any]:
