@@ -46,6 +46,7 @@ class WebSocketConnection(Connection):
 
     __slots__ = (
         "_control_frames",
+        "_fragment_bytes",
         "_fragments",
         "_is_text",
         "_partial",
@@ -71,6 +72,8 @@ class WebSocketConnection(Connection):
         """The beginning of a frame."""
         self._fragments: list[bytes] | None = None
         """Of a message that has not ended."""
+        self._fragment_bytes = 0
+        """How many bytes these have."""
         self._is_text = False
         self._ping: bytes | None = None
         """The payload of a ping that was not answered yet."""
@@ -144,8 +147,8 @@ class WebSocketConnection(Connection):
     # What the client sends.
 
     def _next(self, received: bytes | bytearray, start: int) -> tuple[ClientFrame, int] | None:
-        before = 0 if self._fragments is None else sum(map(len, self._fragments))
-        return next_frame(received, start, self._limits.message_bytes - before)
+        most_bytes = self._limits.message_bytes - self._fragment_bytes
+        return next_frame(received, start, most_bytes)
 
     def _frame_received(self, frame: ClientFrame) -> None:
         match frame.opcode:
@@ -165,6 +168,7 @@ class WebSocketConnection(Connection):
                     self._message_received(frame.payload)
                 else:
                     self._fragments = [frame.payload]
+                    self._fragment_bytes = len(frame.payload)
 
     def _ping_received(self, payload: bytes) -> None:
         if self._is_within_rate():
@@ -197,8 +201,9 @@ class WebSocketConnection(Connection):
             self.close(CloseCode.MESSAGE_TOO_BIG, "too many fragments")
             return
         fragments.append(frame.payload)
+        self._fragment_bytes += len(frame.payload)
         if frame.is_last:
-            self._fragments = None
+            self._fragments, self._fragment_bytes = None, 0
             self._message_received(b"".join(fragments))
 
     def _message_received(self, data: bytes) -> None:
