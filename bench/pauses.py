@@ -6,9 +6,10 @@ Measure the pauses of Python's garbage collector under load, with clients that c
 pgbench updates one task out of as many as there are clients per transaction, and each client of
 brain.v1 is subscribed to one of them: see `bench.passing_clients`. The server notes each collection
 of its garbage collector (`bench.noting_collections`). The output shows how many there were of each
-generation and how long the longest took, each one that took more than a millisecond, the latency,
-and the memory of the server over time. Latency is measured from the statement to the client. The
-server has one core to itself; clients, pgbench and PostgreSQL share the other one.
+generation, how long the longest took, how many took more than a millisecond and more than others,
+each one that took more than five, the latency, and the memory of the server over time. Latency is
+measured from the statement to the client. The server has one core to itself; clients, pgbench and
+PostgreSQL share the other one.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ from tests.end_to_end.brain import READY, logged, running
 WRITERS = 16
 # Until the changes of the first second have arrived.
 SETTLING_SECONDS = 2.0
-SHOWN_MILLISECONDS = 1.0
-AIM_MILLISECONDS = 10.0
+# On a core: the aim is that none takes more than ten.
+COUNTED_MILLISECONDS = (1, 2, 5, 10)
+SHOWN_MILLISECONDS = 5
 # The longest reply of the clients.
 LINE_BYTES = 64 * 2**20
 # How often memory is shown.
@@ -146,22 +148,23 @@ async def measure(server: Server, folder: Path, arguments: argparse.Namespace) -
 
 
 def print_collections(measured: Measured) -> None:
-    print(f"{'collections':<16}{'number':>8}{'longest, ms':>13}{'on a core':>11}{'> 10 ms':>9}")
+    most = "".join(f"{f'> {milliseconds} ms':>9}" for milliseconds in COUNTED_MILLISECONDS)
+    print(f"{'collections':<16}{'number':>8}{'longest, ms':>13}{'on a core':>11}{most}")
     for generation in range(3):
         these = [one for one in measured.collections if one.generation == generation]
         took = [one.processor_seconds * 1000 for one in these]
-        late = sum(milliseconds > AIM_MILLISECONDS for milliseconds in took)
+        longer = "".join(f"{sum(ms > least for ms in took):>9}" for least in COUNTED_MILLISECONDS)
         print(
             f"  generation {generation:<3}{len(these):>8,}"
             f"{max([one.seconds * 1000 for one in these], default=0):>13.1f}"
-            f"{max(took, default=0):>11.1f}{late:>9}"
+            f"{max(took, default=0):>11.1f}{longer}"
         )
-    print(f"those of more than {SHOWN_MILLISECONDS:g} ms on a core: generation, second, ms")
     for one in measured.collections:
-        milliseconds = one.processor_seconds * 1000
-        if milliseconds > SHOWN_MILLISECONDS:
+        if one.processor_seconds * 1000 > SHOWN_MILLISECONDS:
             at = one.began_at - measured.began_at
-            print(f"  {one.generation} {at:9.2f} {milliseconds:8.1f}")
+            print(
+                f"  generation {one.generation} at {at:.2f} s: {one.processor_seconds * 1000:.1f}"
+            )
 
 
 def print_measured(measured: Measured, arguments: argparse.Namespace) -> None:

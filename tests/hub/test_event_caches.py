@@ -29,28 +29,26 @@ def test_the_events_that_were_looked_into_last_keep_what_was_cached() -> None:
 
 
 def test_frames_take_room_as_columns_do() -> None:
-    caches = EventCaches(3 * SIZE)
-    rendered = looked_into(1)
+    rendered, other = looked_into(1), looked_into(2)
     rendered.frames["a format"] = bytes(SIZE)
+    caches = EventCaches(rendered.cached_bytes + SIZE - 1)
     caches.looked_into(rendered)
-    others = [looked_into(number) for number in range(2)]
-    for event in others:
-        caches.looked_into(event)
+    assert rendered.frames
+    caches.looked_into(other)
 
-    assert rendered.cached_bytes == 0
-    assert rendered.frames == {}
-    assert all(event.cached_bytes for event in others)
+    assert not rendered.frames
+    assert other.cached_bytes == SIZE
 
 
 def test_frames_that_are_added_later_count_when_the_event_is_looked_into_again() -> None:
-    caches = EventCaches(3 * SIZE)
     first, second = looked_into(1), looked_into(2)
+    caches = EventCaches(3 * SIZE)
     caches.looked_into(first)
     caches.looked_into(second)
-    second.frames["a format"] = bytes(SIZE)
+    second.frames["a format"] = bytes(3 * SIZE - second.cached_bytes)
     caches.looked_into(second)
 
-    assert (first.cached_bytes, second.cached_bytes > SIZE) == (0, True)
+    assert first.cached_bytes == 0
 
 
 def test_an_event_that_nobody_looked_into_takes_no_room() -> None:
