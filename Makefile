@@ -46,6 +46,7 @@ bench: $(VENV)/.installed-dev  ## Measure what writers pay, how soon clients get
 	@$(BIN) -m bench.row_topics
 	@$(BIN) -m bench.reload
 	@$(BIN) -m bench.memory
+	@$(BIN) -m bench.pauses --seconds 60
 	@$(BIN) -m bench.storm
 
 clean:  ## Remove what was installed; the database in your home folder stays

@@ -67,7 +67,9 @@ def events() -> list[Event]:
         customer = number % FILTERS
         data = f'{{"id" : {number}, "status" : "open", "customer" : {customer}, "total" : 500.50}}'
         cursor, now = Cursor(1, 1, number), datetime.now(UTC)
-        made.append(Event(cursor, now, "orders", Operation.UPDATE, f"[{number}]", data, data, 3000))
+        made.append(
+            Event(*cursor, now, "orders", Operation.UPDATE, f"[{number}]", data, data, 3000)
+        )
     return made
 
 

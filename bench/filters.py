@@ -78,7 +78,7 @@ def batches(customers: list[int], *, by_rule: bool) -> list[Batch]:
             data = f'{{"id" : {serial}, "customer" : {customer}, "total" : 9.90}}'
             cursor = Cursor(tick, 1, number)
             now = datetime.now(UTC)
-            event = Event(cursor, now, "orders", Operation.INSERT, f"[{serial}]", data, None, 3000)
+            event = Event(*cursor, now, "orders", Operation.INSERT, f"[{serial}]", data, None, 3000)
             if by_rule:
                 event.rule_values = f'{{"" : 1, "customer" : {customer}}}'
             events.append(event)

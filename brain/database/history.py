@@ -33,7 +33,7 @@ class Page:
         self.size_bytes = sum(event.size_bytes for event in batch.events)
         self._begins = after.place
         self._batch = batch
-        self._nonces = {event.cursor.tick: event.cursor.nonce for event in batch.events}
+        self._nonces = {event.tick: event.nonce for event in batch.events}
         self._nonces[after.tick] = after.nonce
 
     def after(self, cursor: Cursor) -> Batch | None:
@@ -43,7 +43,7 @@ class Page:
         if not self._begins <= cursor.place < self._batch.cursor.place:
             return None
         events = self._batch.events
-        first = bisect_right(events, cursor.place, key=lambda event: event.cursor.place)
+        first = bisect_right(events, cursor.place, key=lambda event: event.place)
         return Batch(events[first:], self._batch.cursor)
 
 

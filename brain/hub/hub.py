@@ -29,8 +29,8 @@ from brain.message.subscription_set import SubscriptionSet
 # How much is written to a client before the next look at whether it reads.
 CHUNK_BYTES = 64 * 1024
 CHUNK_EVENTS = 256
-# Events take several times as much memory as their frames have bytes.
-SLICE_BYTES = 4 * CHUNK_BYTES
+# Events take more than twice as much memory as their frames have bytes.
+SLICE_BYTES = 2 * CHUNK_BYTES
 # Of events that stay split into columns, for clients that get them at about the same time.
 CACHED_BYTES = 8 * 1024 * 1024
 
@@ -164,7 +164,7 @@ class Hub:
         if number is None or self.cursor.place < until.place:
             return None
         events = self._ring.since(number, CHUNK_EVENTS)
-        return [event for event in events if event.cursor.place <= until.place]
+        return [event for event in events if event.place <= until.place]
 
     def resume_once_reached(self, subscriber: Subscriber) -> None:
         """Go on after the subscriber's cursor, which this hub has not reached yet."""
@@ -355,14 +355,14 @@ class Hub:
         most = min(CHUNK_EVENTS, self._next - subscriber.position)
         events = self._ring.since(subscriber.position, most)
         encode = subscriber.encoding.encoder(
-            [event for event in events if event.cursor.place > begin],
+            [event for event in events if event.place > begin],
             subscriber.subscriptions,
             subscriber.user,
         )
         for event in events:
             number = subscriber.position
             subscriber.position += 1
-            if event.cursor.place <= begin:
+            if event.place <= begin:
                 continue
             subscriber.cursor = event.cursor
             if subscriber.conflates and self._is_superseded(event, number, subscriber):

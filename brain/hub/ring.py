@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from brain.message.cursor import Cursor
@@ -11,6 +11,9 @@ from brain.message.event import Batch, Event
 
 # How many nonces are kept, to recognise cursors in the ring.
 MOST_TICKS = 20_000
+# How many dropped events may wait for their removal, which moves all others, and their memory.
+MOST_GONE = 500
+MOST_GONE_BYTES = 1024 * 1024
 
 
 class Ring:
@@ -26,9 +29,10 @@ class Ring:
         self._events: list[Event] = []
         """Those before `_gone` are dropped already, and are removed together now and then."""
         self._gone = 0
+        self._gone_bytes = 0
         self._arrivals: deque[tuple[int, float]] = deque()
         """When (in seconds) all events before a number had arrived."""
-        self._nonces: dict[int, int] = {}
+        self._nonces: OrderedDict[int, int] = OrderedDict()
         """Of the ticks that the ring has seen, in their order."""
         self._floor: Cursor | None = None
         """The place before the oldest event that is still here."""
@@ -45,9 +49,11 @@ class Ring:
         if not batch.follows or self.cursor is None:
             self._begin_at(batch)
         for event in batch.events:
+            if self._events:
+                event.share(self._events[-1])
             self._events.append(event)
             self.held_bytes += event.size_bytes
-            self._nonces[event.cursor.tick] = event.cursor.nonce
+            self._nonces[event.tick] = event.nonce
         self.head += len(batch.events)
         for cursor in (*batch.ticks, batch.cursor):
             self._nonces[cursor.tick] = cursor.nonce
@@ -55,11 +61,10 @@ class Ring:
         if batch.events:
             self._arrivals.append((self.head, now))
         while len(self._nonces) > MOST_TICKS:
-            del self._nonces[next(iter(self._nonces))]
+            self._nonces.popitem(last=False)
         while self.held_bytes > self._capacity_bytes and self.head - self.first > 1:
             self._drop_oldest()
-        if self._gone > len(self._events) // 2:
-            self._compact()
+        self._compact()
 
     def expire(self, now: float) -> None:
         """Drop what is too old at `now`."""
@@ -67,8 +72,7 @@ class Ring:
             end, _ = self._arrivals.popleft()
             while self.first < end:
                 self._drop_oldest()
-        if self._gone > len(self._events) // 2:
-            self._compact()
+        self._compact()
 
     def since(self, number: int, most: int) -> Sequence[Event]:
         """Return up to `most` events from `number` on, which must not lie before `first`."""
@@ -82,15 +86,15 @@ class Ring:
         if cursor.place < self._floor.place:
             return None
         index = bisect_right(
-            self._events, cursor.place, lo=self._gone, key=lambda event: event.cursor.place
+            self._events, cursor.place, lo=self._gone, key=lambda event: event.place
         )
         return self.first + index - self._gone
 
     def _begin_at(self, batch: Batch) -> None:
         self.first = self.head
-        self._events, self._gone = [], 0
+        self._events, self._gone, self._gone_bytes = [], 0, 0
         self._arrivals.clear()
-        self._nonces = {}
+        self._nonces = OrderedDict()
         self.held_bytes = 0
         # What lies before the first events of a history is known only if the batch says it.
         self._floor = batch.ticks[0] if batch.ticks else batch.cursor
@@ -101,8 +105,10 @@ class Ring:
         self._floor = oldest.cursor
         self.first += 1
         self._gone += 1
+        self._gone_bytes += oldest.size_bytes
 
     def _compact(self) -> None:
-        """Remove the dropped events; to be called once they are as many as the others."""
-        del self._events[: self._gone]
-        self._gone = 0
+        """Remove the dropped events once they are many, or take much memory."""
+        if self._gone >= MOST_GONE or self._gone_bytes >= MOST_GONE_BYTES:
+            del self._events[: self._gone]
+            self._gone = self._gone_bytes = 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from decimal import Decimal, InvalidOperation
+from sys import getsizeof
 from typing import Any
 
 import msgspec
@@ -99,6 +100,13 @@ def end_of(text: str, start: int) -> int:
             if depth == 0:
                 return found.end()
     raise ValueError("the JSON text ends too early")
+
+
+def held_bytes(text: str) -> int:
+    """Return how much memory a text takes, with the copy in UTF-8 that splitting makes of it."""
+    size = getsizeof(text)
+    # A character that takes so many bytes takes one more in UTF-8 at most.
+    return size if text.isascii() else 2 * size + len(text)
 
 
 def text_of(text: Text) -> str:

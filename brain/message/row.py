@@ -5,17 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import datetime
+from sys import getsizeof
 
+import msgspec
 import orjson
 
 from brain.errors import RowNotShown
 from brain.message.json_text import Text, is_unicode, split_object, string_of, text_of
 from brain.message.timestamps import parse_timestamp
 
+# By tracemalloc, of the two objects and of each value, beside the dictionary.
+ROW_BYTES = 110
+VALUE_BYTES = 60
+
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
-class Row:
+class Row(msgspec.Struct, gc=False, eq=False):
     """
     A row of a watched table. A column that the table does not have reads like one that is null.
 
@@ -24,15 +30,20 @@ class Row:
     caller's message alone.
     """
 
-    __slots__ = ("_columns", "_text")
-
-    def __init__(self, text: str) -> None:
-        """`text` is a JSON object."""
-        self._text = text
-        self._columns: dict[str, Text] | None = None
+    _text: str
+    """A JSON object."""
+    _columns: dict[str, Text] | None = None
 
     def __contains__(self, name: str) -> bool:
         return name in self._members()
+
+    @property
+    def cached_bytes(self) -> int:
+        """How much memory it takes beside the text."""
+        columns = self._columns
+        return ROW_BYTES + (
+            0 if columns is None else getsizeof(columns) + VALUE_BYTES * len(columns)
+        )
 
     def names(self) -> Iterable[str]:
         return self._members()

@@ -13,6 +13,7 @@ from typing import cast
 import uvicorn
 from starlette.applications import Starlette
 
+from brain.process.garbage_collection import GarbageCollection
 from brain.process.log_config import LOGGING, WORKERS_LOGGING
 from brain.settings import Settings
 from brain.transport.event_stream import EventStreamProtocol
@@ -37,14 +38,17 @@ class Server(uvicorn.Server):
         self._should_stop = should_stop
         self._is_worker = is_worker
         self._grace_seconds = grace_seconds
+        self._garbage_collection = GarbageCollection()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and not self.should_exit:
+            self._garbage_collection.begin()
             self._on_ready()
 
     async def on_tick(self, counter: int) -> bool:
         # uvicorn asks ten times a second whether it is to stop.
+        self._garbage_collection.look()
         return await super().on_tick(counter) or self._should_stop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -64,11 +64,12 @@ class AwaitedByClient:
             self._after_delivery.discard(self.answer)
 
     def cancel(self) -> None:
-        """Wait for nothing any more."""
+        """Wait for nothing any more, and let go of the session."""
         for awaited in self._waiting.values():
             awaited.give_up()
         self._waiting.clear()
         self._after_delivery.discard(self.answer)
+        self._has_been_sent, self._answer = never, ignore
 
     def _settle(self, command: AwaitTransaction, outcome: Outcome) -> None:
         awaited = self._waiting.get(command)
@@ -80,6 +81,15 @@ class AwaitedByClient:
         else:
             del self._waiting[command]
             self._answer(command, outcome)
+
+
+def never(_: int) -> bool:
+    """Return False: the session has ended, and is sent nothing."""
+    return False
+
+
+def ignore(_: AwaitTransaction, outcome: Outcome) -> None:
+    """Do nothing: the session has ended."""
 
 
 def refusal_of(command: AwaitTransaction, outcome: Outcome) -> Refuse | None:

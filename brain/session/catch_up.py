@@ -121,7 +121,8 @@ class CatchUp:
         try:
             await work()
         except CursorLost as lost:
-            finish = partial(self._on_gap, lost)
+            # Its traceback would refer to this frame in turn.
+            finish = partial(self._on_gap, lost.with_traceback(None))
         except ConnectionEnded as reason:
             finish = partial(self._close, reason.close_code, str(reason))
         except asyncio.CancelledError as error:
@@ -261,7 +262,7 @@ class CatchUp:
             if events is None:
                 batch = await self._sources.history.after(subscriber.cursor)
                 end = min(batch.cursor, place, key=lambda cursor: cursor.place)
-                events = [one for one in batch.events if one.cursor.place <= place.place]
+                events = [one for one in batch.events if one.place <= place.place]
             await self._send_batch(Batch(tuple(events), end))
 
     async def _until_reached(self, place: Cursor) -> None:

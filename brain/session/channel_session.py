@@ -154,6 +154,7 @@ class ChannelSession(Session):
             self._subscriber = None
         if self._catch_up is not None:
             self._catch_up.cancel()
+            self._catch_up = None
         if self._commands is not None:
             self._commands.cancel()
 

@@ -72,10 +72,12 @@ class Stragglers:
         connection.on_live = self._join
 
     def stop(self) -> None:
-        """End all of them."""
+        """End all of them, and let go of the session."""
         self._connection = None
         for subscription in self._subscriptions:
             self.end(subscription)
+        self._send = self._close = self._on_failure = self._on_joined = ignore
+        self._answer_awaited = ignore
 
     def begin(self, subscription: TopicSubscription, after: Cursor | None) -> None:
         """Make a subscription a straggler, behind `after` or at the place of the hub."""
@@ -198,3 +200,7 @@ class Stragglers:
         for each in [each for each in stragglers.values() if each.is_paused]:
             self._hub.resume_writing(each)
         self._answer_awaited()
+
+
+def ignore(*_: object) -> None:
+    """Do nothing: the session has ended."""

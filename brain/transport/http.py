@@ -56,6 +56,9 @@ class HttpProtocol(HttpToolsProtocol):
             cycle.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
+        # They refer to this, and would keep it until the garbage is collected.
+        self._running_cycle = None
+        self.cycle = self.scope = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         awaited = self._head_timer
@@ -111,6 +114,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.abort()
             return
         super().handle_websocket_upgrade()
+        # It refers to this, and would keep it until the garbage is collected.
+        self.parser = None  # type: ignore[assignment]
 
     def pause_writing(self) -> None:
         super().pause_writing()

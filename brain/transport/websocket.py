@@ -113,6 +113,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         stop(self._unread_timer)
         stop(self._end_timer)
         self._detach_receiver()
+        # They refer to this, and would keep it until the garbage is collected.
+        self.conn.parser.close()
+        if hasattr(self, "scope"):
+            cast(dict[str, Any], self.scope["extensions"]).pop(EXTENSION, None)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

@@ -88,7 +88,8 @@ async def test_a_page_serves_every_cursor_in_it(
         history = HistoryReader(pool, 5)
         for cursor in (*cursors[:-1], *(event.cursor for event in everything)):
             batch = await history.after(cursor)
-            assert batch.events == tuple(e for e in everything if e.cursor.place > cursor.place)
+            following = [event.id for event in everything if event.place > cursor.place]
+            assert [event.id for event in batch.events] == following
             assert batch.cursor == cursors[-1]
         assert len(lent) == 1
 
@@ -123,7 +124,7 @@ async def test_large_pages_are_fewer(
     database: str, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("brain.database.log.PAGE_EVENTS", 1)
-    monkeypatch.setattr("brain.database.history.MOST_BYTES", 250_000)
+    monkeypatch.setattr("brain.database.history.MOST_BYTES", 125_000)
     log = Log(connection, 5)
     cursors = [await log.tick()]
     for _ in range(3):

@@ -66,7 +66,7 @@ async def refresher(database: str) -> AsyncIterator[FeedRefresher]:
 def batch(channel: str, key: list[object] | None = None, *, follows: bool = True) -> Batch:
     """Return a batch of one event without data."""
     event = Event(
-        Cursor(1, 1, 1),
+        *Cursor(1, 1, 1),
         datetime.now(UTC),
         channel,
         Operation.INSERT,

@@ -18,7 +18,7 @@ EVENT_BYTES = 100
 
 def event(id: int, key: str) -> Event:
     return Event(
-        Cursor(1, 1, id),
+        *Cursor(1, 1, id),
         datetime.now(UTC),
         "orders",
         Operation.UPDATE,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -100,7 +99,7 @@ def an_event(random: Random, cursor: Cursor, transaction_id: int) -> Event:
     operation = random.choice([Operation.INSERT, Operation.UPDATE, Operation.PUBLISH])
     is_row = operation is not Operation.PUBLISH
     return Event(
-        cursor,
+        *cursor,
         AT,
         random.choice("ab"),
         operation,
@@ -246,14 +245,15 @@ def test_a_stream_that_is_cut_before_a_commit_gets_it_later() -> None:
     topics = subscription_set(frozenset({Topic("a")}))
     cursor = Cursor(1, NONCE, 9)
     note = Event(
-        *(cursor, AT, "a", Operation.PUBLISH, None, "1", None, 300, "note", "ann"), transaction_id=7
+        *(*cursor, AT, "a", Operation.PUBLISH, None, "1", None, 300, "note", "ann"),
+        transaction_id=7,
     )
     note.ends = 3  # what began the transaction was sent before
     message, commit = encoding.encoder([note], topics, "ann")(note)
     assert b'"private":true' in message and b"id: " not in message
     assert b'"op":"commit"' in commit and commit.startswith(b"id: 1.5.9\n")
 
-    alone = replace(note, frames={})
+    alone = note.with_values()
     alone.ends = alone.id
     (message,) = encoding.encoder([alone], topics, "ann")(alone)
     assert message.startswith(b"id: 1.5.9\n")

@@ -3,7 +3,6 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -143,7 +142,7 @@ def event(
     status: str = "queued",
 ) -> Event:
     return Event(
-        Cursor(tick=id // 10 + 1, nonce=5, event_id=id),
+        *Cursor(tick=id // 10 + 1, nonce=5, event_id=id),
         datetime.now(UTC),
         channel,
         Operation.INSERT,
@@ -661,7 +660,7 @@ def test_a_superseded_event_is_skipped_after_older_events_have_left_the_ring() -
 
 
 def private(user: str, id: int) -> Event:
-    return replace(event(id), recipient=user)
+    return event(id).with_values(recipient=user)
 
 
 def test_a_private_message_goes_to_all_connections_of_its_recipient_alone_and_in_order() -> None:
@@ -735,8 +734,7 @@ def test_a_row_that_leaves_a_filter_is_sent_as_leaving() -> None:
     filtered = subscription_set(frozenset({Topic("tasks", where=parse_filter({"agent": "dev"}))}))
     client, whole = live(hub, filtered), live(hub)
     changes = [
-        replace(
-            event(number),
+        event(number).with_values(
             operation=Operation.UPDATE,
             data=as_json({"agent": new}),
             old=as_json({"agent": old}),
@@ -755,8 +753,7 @@ def test_that_a_row_has_left_a_filter_is_sent_even_if_a_newer_event_supersedes_i
     client = live(hub, filtered, conflates=True)
     client.stop_reading()
     changes = [
-        replace(
-            event(number, channel="agents"),
+        event(number, channel="agents").with_values(
             operation=Operation.UPDATE,
             key='["a"]',
             data=as_json({"state": new}),
@@ -777,8 +774,7 @@ def test_that_a_row_comes_into_view_is_sent_even_if_a_newer_event_supersedes_it(
     client.stop_reading()
     owners = [("ben", "ann"), ("ann", "ann"), ("ann", "ann"), ("ann", "ben"), ("ben", "ben")]
     changes = [
-        replace(
-            event(number, channel="agents"),
+        event(number, channel="agents").with_values(
             operation=Operation.UPDATE,
             key='["a"]',
             data=as_json({"state": "busy"}),
@@ -878,7 +874,7 @@ def test_what_fails_in_a_batch_leaves_the_others_where_they_are() -> None:
     )
     assert hub.resume(broken)
     with pytest.raises(RuntimeError):
-        hub.deliver(batch(event(1), replace(event(2), recipient="ann"), event(3)))
+        hub.deliver(batch(event(1), event(2).with_values(recipient="ann"), event(3)))
     hub.unsubscribe(broken)
 
     hub.deliver(batch(event(4)))
@@ -894,7 +890,9 @@ def wide_event(id: int) -> Event:
     """Return an update of a row with 500 columns, with the size that the log counts for it."""
     data, old = (as_json({f"c{n}": n + id for n in range(start, 500)}) for start in (0, 1))
     return Event(
-        cursor=Cursor(id, 5, id),
+        tick=id,
+        nonce=5,
+        id=id,
         at=datetime.now(UTC),
         channel="tasks",
         operation=Operation.UPDATE,

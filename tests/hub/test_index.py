@@ -35,7 +35,7 @@ def event(
     key: list[Any] | None = None,
 ) -> Event:
     texts = (optional(key), optional(data), optional(old))
-    return Event(Cursor(1, 1, 1), datetime.now(UTC), channel, operation, *texts, 100)
+    return Event(*Cursor(1, 1, 1), datetime.now(UTC), channel, operation, *texts, 100)
 
 
 def random_subscriptions(random: Random) -> SubscriptionSet:

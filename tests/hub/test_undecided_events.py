@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,7 +63,7 @@ def update(id: int, total: int | None, old: int = 15) -> Event:
     """Return an update of a row, of which the new value is not in the event if it is None."""
     data = '{"id" : 1}' if total is None else f'{{"id" : 1, "total" : {total}}}'
     event = Event(
-        Cursor(1, 1, id),
+        *Cursor(1, 1, id),
         AT,
         "orders",
         Operation.UPDATE,
@@ -134,7 +133,7 @@ def test_a_client_that_begins_anew_gets_nothing_between_the_reset_and_the_rows(
     client.subscriber.reload = lambda events: hub.restart(client.subscriber)
     events = list(EVENTS)
     if not is_undecided:
-        events[1] = replace(events[1], operation=Operation.RESET, data='"a reason"')
+        events[1] = events[1].with_values(operation=Operation.RESET, data='"a reason"')
     hub.deliver(Batch(tuple(events), Cursor(1, 1)))
 
     assert [frame["op"] for frame in client.frames] == ["update", "reset"]

@@ -31,27 +31,27 @@ def key_of(row: Values) -> str:
 
 
 def inserted(channel: str, row: Values, at: datetime = AT) -> Event:
-    return Event(HERE, at, channel, Operation.INSERT, key_of(row), as_json(row), None, 300)
+    return Event(*HERE, at, channel, Operation.INSERT, key_of(row), as_json(row), None, 300)
 
 
 def updated(channel: str, row: Values, at: datetime = AT, **former: Any) -> Event:
     """Return an update of a row to `row`; `former` has the former values of columns."""
     data, old = as_json(row), as_json(row | former)
-    return Event(HERE, at, channel, Operation.UPDATE, key_of(row), data, old, 300)
+    return Event(*HERE, at, channel, Operation.UPDATE, key_of(row), data, old, 300)
 
 
 def deleted(channel: str, row: Values, at: datetime = AT) -> Event:
-    return Event(HERE, at, channel, Operation.DELETE, key_of(row), None, as_json(row), 300)
+    return Event(*HERE, at, channel, Operation.DELETE, key_of(row), None, as_json(row), 300)
 
 
 def truncated(channel: str) -> Event:
-    return Event(HERE, AT, channel, Operation.TRUNCATE, None, None, None, 300)
+    return Event(*HERE, AT, channel, Operation.TRUNCATE, None, None, None, 300)
 
 
 def reset(channel: str) -> Event:
     reason = as_json("what happened to the channel is not in the log")
-    return Event(HERE, AT, channel, Operation.RESET, None, reason, None, 300)
+    return Event(*HERE, AT, channel, Operation.RESET, None, reason, None, 300)
 
 
 def published(channel: str, type: str, data: Any, at: datetime = AT) -> Event:
-    return Event(HERE, at, channel, Operation.PUBLISH, None, as_json(data), None, 300, type)
+    return Event(*HERE, at, channel, Operation.PUBLISH, None, as_json(data), None, 300, type)

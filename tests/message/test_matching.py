@@ -53,7 +53,15 @@ def written(
 ) -> Event:
     """Return an event with JSON as it is written."""
     return Event(
-        Cursor(1, 1, 1), datetime.now(UTC), channel, operation, key, data, old, 100, omitted=omitted
+        *Cursor(1, 1, 1),
+        datetime.now(UTC),
+        channel,
+        operation,
+        key,
+        data,
+        old,
+        100,
+        omitted=omitted,
     )
 
 

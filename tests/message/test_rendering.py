@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -64,7 +63,7 @@ class CountingFormat(WireFormat):
 
 def fresh(event: Event) -> Event:
     """Return a copy of an event that has not been rendered."""
-    return replace(event, frames={})
+    return event.with_values()
 
 
 def test_an_event_is_rendered_and_framed_once_per_encoding() -> None:
@@ -135,8 +134,8 @@ def test_a_subscriber_gets_what_matches_and_private_messages_of_its_own() -> Non
         inserted("tasks", {"id": "b", "agent": "ops"}),
         updated("tasks", {"id": "c", "agent": "ops"}, agent="dev"),
         inserted("orders", {"id": "d"}),
-        replace(published("news", "hello", {}), recipient="ann", key=as_json(["to ann"])),
-        replace(published("news", "hello", {}), recipient="bob", key=as_json(["to bob"])),
+        published("news", "hello", {}).with_values(recipient="ann", key=as_json(["to ann"])),
+        published("news", "hello", {}).with_values(recipient="bob", key=as_json(["to bob"])),
         truncated("news"),
     ]
 

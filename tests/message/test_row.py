@@ -177,7 +177,7 @@ def test_an_event_has_a_row_and_an_updated_one_the_row_before() -> None:
 
 
 def change(data: str, old: str, *omitted: str) -> Event:
-    return Event(HERE, AT, "a", Operation.UPDATE, "[1]", data, old, 100, omitted=omitted)
+    return Event(*HERE, AT, "a", Operation.UPDATE, "[1]", data, old, 100, omitted=omitted)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,9 @@ def rendered(
 ) -> dict[str, Any] | None:
     """Return the message about a change on a channel without a schema of its own."""
     written = as_json(data) if operation is Operation.PUBLISH else optional(data)
-    event = Event(Cursor(1, 2, 3), AT, channel, operation, "[1]", written, optional(old), 100, type)
+    event = Event(
+        *Cursor(1, 2, 3), AT, channel, operation, "[1]", written, optional(old), 100, type
+    )
     text = FORMAT.render(event)
     return None if text is None else dict(json.loads(text))
 
@@ -93,7 +95,7 @@ def test_a_reset_says_what_cannot_be_sent(channel: str) -> None:
 
 def test_a_message_names_the_columns_that_its_row_lacks() -> None:
     event = Event(
-        Cursor(1, 2, 3),
+        *Cursor(1, 2, 3),
         AT,
         "orders",
         Operation.INSERT,
@@ -130,7 +132,7 @@ HOSTILE = (
 def test_a_row_and_what_is_published_are_sent_as_they_are_written(
     operation: Operation, data: str | None, old: str | None, type: str | None
 ) -> None:
-    event = Event(Cursor(1, 2, 3), AT, "orders", operation, "[1]", data, old, 100, type)
+    event = Event(*Cursor(1, 2, 3), AT, "orders", operation, "[1]", data, old, 100, type)
 
     assert f'"data":{HOSTILE},' in (FORMAT.render(event) or "")
 
@@ -143,7 +145,7 @@ def test_a_row_is_shown_in_a_snapshot_as_it_is_written() -> None:
 
 def test_a_key_is_sent_as_it_is_written() -> None:
     key = '[12345678901234567890.10, "a:b"]'
-    event = Event(Cursor(1, 2, 3), AT, "orders", Operation.UPDATE, key, "{}", "{}", 100)
+    event = Event(*Cursor(1, 2, 3), AT, "orders", Operation.UPDATE, key, "{}", "{}", 100)
 
     assert f'"key":{key}' in (FORMAT.render_leaving(event) or "")
 
@@ -163,7 +165,7 @@ def test_a_key_is_sent_as_it_is_written() -> None:
 )
 def test_a_message_is_what_its_model_prints(type: str, value: Any, at: datetime) -> None:
     data = as_json(value)
-    event = Event(Cursor(1, 2, 3), at, "notes", Operation.PUBLISH, None, data, None, 100, type)
+    event = Event(*Cursor(1, 2, 3), at, "notes", Operation.PUBLISH, None, data, None, 100, type)
 
     text = FORMAT.render(event) or ""
     message = Message(type=type, data=value, timestamp=at)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -67,7 +66,7 @@ async def test_a_client_keeps_its_rights_while_the_access_function_cannot_be_cal
                         assert "cannot be decided at the moment" in str(reply)
                     assert await refusal(url) == 503
 
-                event = replace(published("missions", number=1), cursor=Cursor(1, 5, 1))
+                event = published("missions", number=1).with_values(tick=1, nonce=5, id=1)
                 hub.deliver(Batch((event,), Cursor(1, 5)))
                 assert orjson.loads(await client.recv())["data"] == {"number": 1}
                 async with asyncio.timeout(20):

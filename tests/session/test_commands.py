@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -48,7 +47,7 @@ class RunningApplication:
     def deliver(self, *events: Event) -> None:
         self._tick += 1
         placed = [
-            replace(event, cursor=Cursor(self._tick, 5, number), frames={})
+            event.with_values(tick=self._tick, nonce=5, id=number)
             for number, event in enumerate(events, 1)
         ]
         self.call(self.hub.deliver, Batch(tuple(placed), Cursor(self._tick, 5)))
@@ -79,8 +78,7 @@ def send(websocket: WebSocketTestSession, **message: Any) -> Any:
 
 
 def published(channel: str, **data: Any) -> Event:
-    return replace(
-        a_task("x"),
+    return a_task("x").with_values(
         channel=channel,
         operation=Operation.PUBLISH,
         key=None,
@@ -110,8 +108,8 @@ def test_a_client_may_subscribe_to_one_row_or_to_rows_that_match_a_filter() -> N
         send(client, type="subscribe", channel="tasks", where={"status": "failed"})
         queued = a_task("c")
         row = as_json({"id": "c", "status": "failed", "progress": 0})
-        failed = replace(queued, data=row)
-        again = replace(queued, operation=Operation.UPDATE, old=row)
+        failed = queued.with_values(data=row)
+        again = queued.with_values(operation=Operation.UPDATE, old=row)
         app.deliver(a_task("a"), a_task("b"), failed, again)
 
         received = [client.receive_json() for _ in range(3)]
@@ -148,7 +146,7 @@ def test_the_url_may_name_a_row_or_a_filter() -> None:
         with app.connected('/ws?where={"status":"queued"}') as client:
             client.receive_json()
             app.deliver(
-                replace(a_task("a"), data=as_json({"id": "a", "status": "failed"})), a_task("b")
+                a_task("a").with_values(data=as_json({"id": "a", "status": "failed"})), a_task("b")
             )
             assert client.receive_json()["data"]["id"] == "b"
 
@@ -214,8 +212,8 @@ def test_a_client_that_connects_without_a_token_may_authenticate_later() -> None
         assert send(client, type="auth", token="nonsense")["type"] == "error"
         assert send(client, type="auth", token=token())["type"] == "authenticated"
         assert send(client, type="subscribe", channel="missions")["type"] == "subscribed"
-        app.deliver(replace(published("missions"), recipient="bob"))
-        app.deliver(replace(published("missions", number=1), recipient="ann"))
+        app.deliver(published("missions").with_values(recipient="bob"))
+        app.deliver(published("missions", number=1).with_values(recipient="ann"))
         assert client.receive_json()["data"] == {"number": 1}
 
 

@@ -54,7 +54,7 @@ NO_DATABASE = "postgresql://127.0.0.1:1/none"
 def a_task(id: str, tick: int = 1, number: int = 1, text: str = "") -> Event:
     data = {"id": id, "status": "queued", "progress": 0, "error": text or None}
     return Event(
-        Cursor(tick, 5, number),
+        *Cursor(tick, 5, number),
         datetime.now(UTC),
         "tasks",
         Operation.INSERT,

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -46,7 +45,7 @@ def event(
 ) -> Event:
     """Return an event of a task; `old` has the former values of what was changed or deleted."""
     before = None if old is None else as_json({**(data or {}), **old})
-    return Event(HERE, at, "tasks", operation, '["task-123"]', optional(data), before, 300)
+    return Event(*HERE, at, "tasks", operation, '["task-123"]', optional(data), before, 300)
 
 
 def changed(old: dict[str, Any], **new: Any) -> Event:
@@ -216,7 +215,7 @@ def test_a_deletion_has_the_last_state() -> None:
 
 def test_a_truncate_is_one_message() -> None:
     assert rendered(
-        Event(Cursor(7, 8, 9), AT, "tasks", Operation.TRUNCATE, None, None, None, 0)
+        Event(*Cursor(7, 8, 9), AT, "tasks", Operation.TRUNCATE, None, None, None, 0)
     ) == {
         "type": "run_truncated",
         "data": {"message": "All tasks were removed"},
@@ -234,7 +233,7 @@ def test_a_reset_is_no_message_about_a_task(caplog: pytest.LogCaptureFixture) ->
 
 def test_a_message_names_the_columns_that_its_row_lacks() -> None:
     row = {name: value for name, value in ROW.items() if name != "error"}
-    message = rendered(replace(event(Operation.INSERT, row), omitted=("error",)))
+    message = rendered(event(Operation.INSERT, row).with_values(omitted=("error",)))
 
     assert message is not None
     assert (message["data"]["error"], message["omitted"]) == (None, ["error"])
@@ -242,17 +241,18 @@ def test_a_message_names_the_columns_that_its_row_lacks() -> None:
 
 def test_an_update_of_an_omitted_column_is_an_update() -> None:
     row = {name: value for name, value in ROW.items() if name != "error"}
-    happened = replace(event(Operation.UPDATE, row, {}), omitted=("error",))
+    happened = event(Operation.UPDATE, row, {}).with_values(omitted=("error",))
 
     assert rendered_type(happened) == "run_update"
-    started = replace(event(Operation.UPDATE, row, {"status": "in_progress"}), omitted=("error",))
+    started = event(Operation.UPDATE, row, {"status": "in_progress"})
+    started = started.with_values(omitted=("error",))
     assert rendered_type(started) == "run_update"
 
 
 @pytest.mark.parametrize("progress", ["12345678901234567890.12", "1.10", "1e400", "-0.0"])
 def test_progress_keeps_all_its_digits(progress: str) -> None:
     row = as_json(ROW).replace('"progress" : 5', f'"progress" : {progress}')
-    happened = replace(event(Operation.INSERT, ROW), data=row)
+    happened = event(Operation.INSERT, ROW).with_values(data=row)
 
     assert f'"progress":{progress},' in (FORMAT.render(happened) or "")
     assert f'"progress":{progress},' in (RunSchema().show_row(row) or "")
@@ -410,7 +410,7 @@ def test_an_event_that_clients_do_not_see_supersedes_nothing() -> None:
 
 def test_a_message_supersedes_those_of_the_same_task() -> None:
     first, second = changed({"progress": 4}), changed({"progress": 5})
-    other = replace(second, key='["task-124"]')
+    other = second.with_values(key='["task-124"]')
 
     keys = [RunSchema().superseded_key(one) for one in (first, second, other)]
 

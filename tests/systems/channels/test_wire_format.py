@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -292,7 +291,7 @@ def test_a_reset_says_what_cannot_be_sent(channel: str, caplog: pytest.LogCaptur
     ],
 )
 def test_a_message_names_the_columns_that_its_row_lacks(event: Event) -> None:
-    assert sent(replace(event, omitted=("scan", "notes")))["omitted"] == ["scan", "notes"]
+    assert sent(event.with_values(omitted=("scan", "notes")))["omitted"] == ["scan", "notes"]
     assert "omitted" not in sent(event)
 
 
@@ -315,7 +314,7 @@ def test_values_are_sent_as_they_are_written(value: str) -> None:
         (news, f'"data":{{"a" : {value}}}'),
     ):
         assert event.data is not None
-        exact = replace(event, data=event.data.replace('"?"', value))
+        exact = event.with_values(data=event.data.replace('"?"', value))
         assert text in (FORMAT.render(exact) or "")
 
 
@@ -327,7 +326,7 @@ def test_progress_keeps_all_its_digits(progress: str) -> None:
         updated("agents", {**AGENT, "progress": "?"}, name="x"),
     ):
         assert event.data is not None
-        exact = replace(event, data=event.data.replace('"?"', progress))
+        exact = event.with_values(data=event.data.replace('"?"', progress))
         assert f'"progress":{progress}' in (FORMAT.render(exact) or "")
 
 
@@ -503,7 +502,7 @@ def test_an_agent_that_is_deleted_or_renamed_has_stopped_under_its_id() -> None:
 
 
 def test_a_watch_may_name_the_type_of_its_messages() -> None:
-    named = replace(updated("agents", AGENT, progress=1), type="moved")
+    named = updated("agents", AGENT, progress=1).with_values(type="moved")
 
     assert (sent(named)["type"], sent(named)["data"]) == ("moved", AGENT)
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -289,8 +288,8 @@ def test_an_agent_with_an_unknown_status_cannot_be_shown(status: str | None) -> 
 
 
 def test_a_message_names_the_columns_that_its_row_lacks() -> None:
-    long = replace(inserted("messages", {**MESSAGE, "content": None}), omitted=("content",))
-    busy = replace(inserted("agents", AGENT), omitted=("current_task",))
+    long = inserted("messages", {**MESSAGE, "content": None}).with_values(omitted=("content",))
+    busy = inserted("agents", AGENT).with_values(omitted=("current_task",))
 
     assert (sent(long)["data"]["content"], sent(long)["omitted"]) == ("", ["content"])
     assert sent(busy)["omitted"] == ["current_task"]
@@ -307,7 +306,7 @@ def test_progress_keeps_all_its_digits(progress: str) -> None:
         published("agents", "agent_status", {**document["data"], "progress": "?"}),
     ):
         assert event.data is not None
-        exact = replace(event, data=event.data.replace('"?"', progress))
+        exact = event.with_values(data=event.data.replace('"?"', progress))
         text = FORMAT.render(exact) or ""
         assert f'"progress":{progress}' in text
         assert list(json.loads(text)) == ["type", "data", "timestamp"]
@@ -318,14 +317,14 @@ def test_a_published_number_is_a_text_with_all_its_digits() -> None:
     event = published("messages", "chat_message", {**document["data"], "conversationId": "?"})
     assert event.data is not None
     for digits in ("12345678901.123456789", "12345678901234567890", "1.10", "7"):
-        exact = replace(event, data=event.data.replace('"?"', digits))
+        exact = event.with_values(data=event.data.replace('"?"', digits))
         assert sent(exact)["data"]["conversationId"] == digits
 
 
 @pytest.mark.parametrize("column", ["name", "current_task"])
 def test_a_value_that_was_left_out_before_and_after_may_have_changed(column: str) -> None:
     row = {name: value for name, value in AGENT.items() if name != column}
-    event = replace(updated("agents", row), omitted=(column,))
+    event = updated("agents", row).with_values(omitted=(column,))
 
     assert sent(event)["omitted"] == [column]
 
@@ -333,8 +332,7 @@ def test_a_value_that_was_left_out_before_and_after_may_have_changed(column: str
 def test_other_digits_of_progress_are_a_change() -> None:
     exact = updated("agents", {**AGENT, "progress": "?"}, progress="!")
     assert exact.data is not None and exact.old is not None
-    event = replace(
-        exact,
+    event = exact.with_values(
         data=exact.data.replace('"?"', "12345678901234567890.12"),
         old=exact.old.replace('"!"', "12345678901234567890.13"),
     )

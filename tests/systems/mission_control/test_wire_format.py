@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -164,7 +163,7 @@ def test_a_column_of_another_type_hides_no_activity_of_a_session(value: Any) -> 
 
 def test_a_last_message_that_is_omitted_is_empty_and_named() -> None:
     row = {**SESSION, "last_message": None}
-    message = sent(replace(updated("sessions", row), omitted=("last_message",)))
+    message = sent(updated("sessions", row).with_values(omitted=("last_message",)))
 
     assert message["payload"]["lastMessage"] == ""
     assert message["omitted"] == ["last_message"]
@@ -199,7 +198,7 @@ def test_a_published_message_is_sent_as_it_is_written(value: str) -> None:
     event = published("agents", "agent:status", {"agentId": "a", "extra": "?"})
     assert event.data is not None
 
-    text = FORMAT.render(replace(event, data=event.data.replace('"?"', value))) or ""
+    text = FORMAT.render(event.with_values(data=event.data.replace('"?"', value))) or ""
 
     assert f'"extra":{value}' in text
 
