@@ -145,10 +145,10 @@ def print_results(results: Results, peers: Sequence[Peer]) -> None:
     for clients in dict.fromkeys(cell.clients for cell in results):
         rates = sorted({cell.rate for cell in results if cell.clients == clients})
         title = "one client" if clients == 1 else f"{clients:,} clients"
-        print(f"{title:<24}{''.join(f'{rate:>26,}/s' for rate in rates)}")
+        print(f"{title:<24}{''.join(f'{rate:>27,}/s' for rate in rates)}")
         for peer in peers:
             cells = (shown(results.get(Cell(clients, rate, peer.name), []), rate) for rate in rates)
-            print(f"  {peer.name:<22}{''.join(f'{cell:>28}' for cell in cells)}")
+            print(f"  {peer.name:<22}{''.join(f' {cell:>28}' for cell in cells)}")
         print()
 
 

@@ -12,7 +12,7 @@ from bench.load import Load
 # How long a server may go on delivering after the last write.
 DRAINING_SECONDS = 20.0
 # Without a message for so long, what is missing is lost.
-QUIET_SECONDS = 2.0
+QUIET_SECONDS = 5.0
 
 
 class Received(NamedTuple):

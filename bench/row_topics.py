@@ -8,7 +8,8 @@ subscribed to one of these tasks, so that a change goes to one client; or all ar
 that it goes to all. Both run one after the other in each repetition, on one Brain. The clock starts
 in the statement, and stops in the client (`load.c`) when it has read the message: every message of
 every client counts. The server has one core to itself; clients, pgbench and PostgreSQL share the
-other one.
+other one. "disturbed" is the share of the time in which the server was ready to run, but had to
+wait for its core; "clients" is what the clients used of theirs.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ class Row:
     milliseconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     server_shares: list[float] = field(default_factory=list)
+    disturbed_shares: list[float] = field(default_factory=list)
+    """Of the time, in which the server was ready to run, but had to wait for its core."""
+    client_shares: list[float] = field(default_factory=list)
 
     def dialects(self, clients: int) -> list[Dialect]:
         """Return what each client speaks; client n has the row n, or all have the channel."""
@@ -77,25 +81,29 @@ async def measure(
         await server.write(statement, writers=WRITERS, seconds=1, rate=arguments.rate)
         await asyncio.sleep(SETTLING_SECONDS)
         await load.ages()
-        begun = family_time(process_id).spent
+        begun, clients_begun = family_time(process_id), family_time(load.process_id)
         outcome = await server.write(
             statement, writers=WRITERS, seconds=arguments.seconds, rate=arguments.rate
         )
         each = 1 if row.has_row_topics else arguments.clients
         row.milliseconds.extend(await all_ages(load, outcome.transactions * each))
-        row.server_shares.append((family_time(process_id).spent - begun) / arguments.seconds)
+        ended, clients_ended = family_time(process_id), family_time(load.process_id)
+        row.server_shares.append((ended.spent - begun.spent) / arguments.seconds)
+        row.disturbed_shares.append((ended.waited - begun.waited) / arguments.seconds)
+        row.client_shares.append((clients_ended.spent - clients_begun.spent) / arguments.seconds)
         row.rates.append(outcome.rate)
 
 
 def print_rows(rows: list[Row], clients: int) -> None:
     print(f"{f'{clients:,} clients of brain.v1':<32}{'p50 ms':>10}{'p99 ms':>10}", end="")
-    print(f"{'writes/s':>10}{'Brain':>8}   aim")
+    print(f"{'writes/s':>10}{'Brain':>8}{'disturbed':>11}{'clients':>9}   aim")
     for row in rows:
         fifty, most = (percentile(row.milliseconds, percent) for percent in (50, 99))
         print(
             f"  {row.name:<30}{fifty:>10.2f}{most:>10.2f}"
             f"{statistics.median(row.rates):>10,.0f}{statistics.median(row.server_shares):>8.0%}"
-            f"   {row.aim}".rstrip()
+            f"{statistics.median(row.disturbed_shares):>11.0%}"
+            f"{statistics.median(row.client_shares):>9.0%}   {row.aim}".rstrip()
         )
 
 
