@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -119,7 +118,7 @@ def test_a_spliced_message_is_what_reading_each_column_makes(
         return
     event = changed(data, old, *omitted)
 
-    assert outcome(SCHEMA.render, event) == outcome(run_by_columns, replace(event))
+    assert outcome(SCHEMA.render, event) == outcome(run_by_columns, event.with_values())
     assert outcome(ChannelsFormat().render, event) == outcome(task_event_by_columns, event)
 
 
@@ -145,7 +144,7 @@ def test_a_spliced_message_is_what_the_model_prints(
     values = {"id": id, "agent": agent, "error": error, "status": status, "progress": progress}
     texts = {name: json.dumps(value) for name, value in values.items()}
     texts["started_at"] = dumps(started_at)
-    event = replace(changed(row_text(texts), None), at=at)
+    event = changed(row_text(texts), None).with_values(at=at)
 
     shown = "in_progress" if status == "running" else status
     data = values | {"status": shown, "task_id": id}
