@@ -9,14 +9,13 @@ import asyncpg
 
 from brain.database.log_statements import (
     AFTER,
-    AS_WRITTEN,
     MOST_SECONDS,
     NEWEST,
     RECENT,
     SINCE,
     SPLIT,
     WAYS,
-    Way,
+    Statements,
 )
 from brain.errors import CursorLost
 from brain.message.cursor import END_OF_TICK, Cursor, LogStart
@@ -187,7 +186,7 @@ class Log:
         row = await self._row("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint AS id")
         return int(row["id"])
 
-    async def _read(self, query: str, cursor: Cursor) -> tuple[Batch, asyncpg.Record]:
+    async def _read(self, statements: Statements, cursor: Cursor) -> tuple[Batch, asyncpg.Record]:
         """
         Read a page, whatever is in it; return it with the last row, which holds no event.
 
@@ -197,7 +196,7 @@ class Log:
         care, most = 0, self._page_size.events
         while True:
             try:
-                page = await self._page(query, WAYS[care], cursor, most)
+                page = await self._page(statements[care], cursor, most, is_repaired=care > 0)
             except (TimeoutError, *UNREADABLE) as error:
                 is_late = isinstance(error, TimeoutError)
                 easier = easier_than(care, most) if is_late else more_careful_than(care, most)
@@ -214,10 +213,10 @@ class Log:
                 return page
 
     async def _page(
-        self, query: str, way: Way, cursor: Cursor, most: int
+        self, statement: str, cursor: Cursor, most: int, *, is_repaired: bool
     ) -> tuple[Batch, asyncpg.Record]:
         rows = await self._connection.fetch(
-            query.format(**way._asdict()),
+            statement,
             cursor.tick,
             cursor.nonce,
             cursor.event_id,
@@ -228,12 +227,8 @@ class Log:
         end = rows.pop() if rows else None
         if end is None or end["channel"] is not None:
             raise CursorLost(f"the log does not hold what follows {cursor}")
-        if way is not AS_WRITTEN:
-            for row in rows:
-                if row.get("is_repaired", True):
-                    channel, key = row["channel"], row["key"]
-                    text = f"an event was repaired, or cannot be read: {key or 'without a key'}"
-                    self._problems.report(f"log {channel}", text, channel=channel)
+        if is_repaired:
+            self._report_repaired(rows)
         events = tuple([event_in(row) for row in rows])
         place = Cursor(end["at_tick"], end["at_nonce"], end["id"])
         if cursor.ends_tick and place.ends_tick:
@@ -241,6 +236,13 @@ class Log:
         else:
             find_ends(events, *await self._split(events, cursor, place))
         return Batch(events, place), end
+
+    def _report_repaired(self, rows: Iterable[asyncpg.Record]) -> None:
+        for row in rows:
+            if row.get("is_repaired", True):
+                channel, key = row["channel"], row["key"]
+                text = f"an event was repaired, or cannot be read: {key or 'without a key'}"
+                self._problems.report(f"log {channel}", text, channel=channel)
 
     async def _split(
         self, events: Iterable[Event], start: Cursor, end: Cursor

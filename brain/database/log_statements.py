@@ -60,13 +60,21 @@ AS_RESET = Way(
 WAYS = (AS_WRITTEN, REPAIRED, AS_RESET)
 """Each for what the one before cannot read."""
 
+Statements = tuple[str, ...]
+"""A statement for each way."""
+
+
+def in_each_way(statement: str) -> Statements:
+    return tuple([statement.format(**way._asdict()) for way in WAYS])
+
+
 # A page ends at a tick with a round number, so that clients share pages.
-AFTER = """
+AFTER = in_each_way("""
     SELECT {columns}
       FROM brain.read($1, $2, $3,
                       least((SELECT max(id) FROM brain.ticks), ($1::bigint / 1024 + 1) * 1024),
                       $4, $5) r {joined}
-"""
+""")
 # From the last tick before that time, or from the one after which there are few enough events.
 RECENT = """
     SELECT id, nonce FROM brain.ticks
@@ -92,9 +100,9 @@ SINCE = """
 # A century: PostgreSQL has no time so much earlier as a client may ask for.
 MOST_SECONDS = 100 * 365 * 86400.0
 # Nothing that is read here is sent before this statement, and with it the tick, is committed.
-NEWEST = """
+NEWEST = in_each_way("""
     SELECT {columns}, r.written, r.flushed FROM brain.newest($1, $2, $3, $4, $5) r {joined}
-"""
+""")
 
 # Of the transactions of a page, those that the page does not hold the beginning or the end of.
 SPLIT = """
