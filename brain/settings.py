@@ -238,7 +238,7 @@ class Settings(BaseSettings):
     """From how many changes a second a node polls, and writers need not notify."""
     calm_below_rate: float = Field(default=100.0, gt=0)
     """Below how many changes a second it waits for notifications again."""
-    busy_tick_seconds: float = Field(default=0.003, gt=0)
+    busy_tick_seconds: float = Field(default=0.002, gt=0)
     """How often a busy node polls."""
 
 
