@@ -209,8 +209,8 @@ class BatchSource:
             if newest.cursor != self._cursor:
                 self._cursor = newest.cursor
                 yield newest
-        if self._unflushed.needs_flush and not self._pace.is_busy:
-            # A busy node knows it from its next read.
+        # Under load the commits of writers flush it, and the next read says so.
+        if self._unflushed.needs_flush and not (self._pace.is_busy and newest.events):
             await log.flush()
             self._unflushed.flushed()
 
