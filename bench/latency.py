@@ -24,9 +24,9 @@ The client is this process. Under load it does nothing else, and it extracts fro
 number that it compares. The output also shows the rate that pgbench reached, and how much of a core
 Brain and the client used: far below 100%, neither of them is the bottleneck.
 
-At the end one transaction changes all tasks. The output shows when the last message arrived after
-COMMIT, and the memory of the Brain process before and at its peak from then on, which its ring
-bounds.
+At the end one transaction changes all tasks, three times. The output shows when the last message
+arrived after COMMIT, and the memory of the Brain process before and at its peak from then on. The
+first time may fill the ring.
 """
 
 from __future__ import annotations
@@ -109,6 +109,10 @@ async def measure_loaded(server: Server, node: Node, row: Row, seconds: int) -> 
     )
 
 
+# The first one may fill the ring, which has 64 MiB.
+BULKS = 3
+
+
 async def print_bulk(server: Server, node: Node, tasks: int) -> None:
     node.forget_peak()
     before, client_spent = node.resident_bytes, node.client_cpu_seconds
@@ -127,7 +131,8 @@ async def print_bulk(server: Server, node: Node, tasks: int) -> None:
     peak = node.peak_resident_bytes
     print(
         f"memory of the Brain process: {before / 2**20:.0f} MiB before,"
-        f" {(peak - before) / 2**20:.0f} MiB more at its peak; aim: at most 16 MiB more"
+        f" {(peak - before) / 2**20:.0f} MiB more at its peak; aim: at most 16 MiB more where the"
+        " ring is full"
     )
 
 
@@ -178,7 +183,8 @@ async def measure(server: Server, folder: Path, arguments: argparse.Namespace) -
                 await measure_loaded(server, node, row, arguments.seconds)
         print_rows([*idle, *loaded])
         await server.clear()
-        await print_bulk(server, node, arguments.bulk)
+        for _ in range(BULKS):
+            await print_bulk(server, node, arguments.bulk)
 
 
 async def main() -> None:
