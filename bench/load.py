@@ -5,8 +5,8 @@ This module connects them and hands their sockets to `load.c`, which reads them:
 would take longer for a message than the server. How messages are counted: all frames have the same
 length, so the number of bytes gives the number of frames. Messages of brain.v1 and server-sent
 events have cursors, which differ in length: of these the mark in each message is counted. Or the
-time in each message is read, and its age noted. It is an error if a client receives more than was
-published, or if its connection is closed.
+time in each message is read, and its age noted. It is an error if a client receives more than is
+expected, or if its connection is closed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bench.dialects import Dialect
 from bench.note import MARK
 from bench.usage import end
 
-# How long `load.c` waits for a frame is a minute.
+# `load.c` itself gives up when no client receives anything for a minute.
 PATIENCE_SECONDS = 120.0
 
 # The longest line of `load.c`: what clients have received that are examined.

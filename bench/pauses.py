@@ -6,10 +6,10 @@ Measure the pauses of Python's garbage collector under load, with clients that c
 pgbench updates one task out of as many as there are clients per transaction, and each client of
 brain.v1 is subscribed to one of them: see `bench.passing_clients`. The server notes each collection
 of its garbage collector (`bench.noting_collections`). The output shows how many there were of each
-generation, how long the longest took, how many took more than a millisecond and more than others,
-each one that took more than five, the latency, and the memory of the server over time. Latency is
-measured from the statement to the client. The server has one core to itself; clients, pgbench and
-PostgreSQL share the other one.
+generation, how long the longest took, how many took more than 1, 2, 5 and 10 ms, each one that took
+more than 5 ms, the latency, and the memory of the server over time. Latency is measured from the
+statement to the client. The server has one core to itself; clients, pgbench and PostgreSQL share
+the other one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from bench.usage import chosen_cores, end, family_time, on_core
 from tests.end_to_end.brain import READY, logged, running
 
 WRITERS = 16
-# Until the changes of the first second have arrived.
+# Until the changes of the first two seconds have arrived.
 SETTLING_SECONDS = 2.0
 # On a core: the aim is that none takes more than ten.
 COUNTED_MILLISECONDS = (1, 2, 5, 10)

@@ -22,8 +22,8 @@ all clients count. Peers take turns within a repetition. No process is bound to 
 
 The output shows p50/p99 in milliseconds, each the median of the repetitions. `n/s`: the writers did
 not reach the rate, but only this. `behind`: the peer had not delivered everything 20 s after the
-last write, and delivered so many a second; `lost`: the share that it never delivered. What is
-behind is not tried at higher rates.
+last write, and delivered so many a second; `lost`: the share that it never delivered. A peer that
+is behind is not measured at higher rates.
 """
 
 from __future__ import annotations
