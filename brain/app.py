@@ -175,7 +175,9 @@ def build_app(
         registry.reauthorize()
 
     source = BatchSource(url, settings, before_gap=check_everybody, problems=problems)
-    transactions = AwaitedTransactions(settings.database_timeout_seconds, problems, source.look)
+    transactions = AwaitedTransactions(
+        settings.database_timeout_seconds, problems, source.look, source.comparable
+    )
     authority = authority_for(settings, access_function, revoked, row_rules, authenticator)
     tickets = Tickets(settings.database_timeout_seconds, problems)
     cluster = Cluster(
@@ -188,7 +190,11 @@ def build_app(
     hosts, origins = hosts or hosts_of(settings), Origins(settings.allowed_origins)
     admission = Admission(authority, ConnectionLimiter(quotas(settings)), origins)
     access = TableAccess(
-        settings.snapshot_bytes, settings.table_timeout_seconds, problems, on_tick=source.look
+        settings.snapshot_bytes,
+        settings.table_timeout_seconds,
+        problems,
+        on_tick=source.look,
+        comparable=source.comparable,
     )
     services = Services(
         settings=settings,

@@ -59,7 +59,8 @@ MISSING = """
     SELECT CASE WHEN to_regnamespace('brain') IS NULL THEN 'schema brain' ELSE (
         SELECT kind || ' brain.' || name
           FROM (VALUES ('table', 'events'), ('table', 'ticks'),
-                       ('function', 'newest'), ('function', 'tick'),
+                       ('function', 'newest'), ('function', 'flush'),
+                       ('function', 'skip_ticks'), ('function', 'tick'),
                        ('function', 'read')) needed (kind, name)
          WHERE NOT EXISTS (SELECT FROM pg_class WHERE kind = 'table' AND relname = name
                               AND relnamespace = to_regnamespace('brain'))

@@ -80,17 +80,20 @@ class TableAccess:
         table_seconds: float = 5.0,
         problems: Problems | None = None,
         on_tick: Callable[[], None] | None = None,
+        comparable: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """
         `most_bytes` of memory are for all rows together; a table has `table_seconds`.
 
-        `on_tick` is called after a tick was cut, of which nothing notifies the batch source.
+        `on_tick` is called after a tick was cut, of which nothing notifies the batch source;
+        `comparable` is awaited before a tick is cut that will be compared with what it has read.
         """
         self.memory = Memory(most_bytes)
         self.table_seconds = table_seconds
         self.problems = problems or Problems()
         self.lanes = Lanes(ALL_TABLES * table_seconds, WAIT_TABLES * table_seconds)
         self._on_tick = on_tick
+        self._comparable = comparable
         self._ticking = asyncio.Lock()
         self._trying_locks = asyncio.Lock()
         self._watched: SingleFlight[frozenset[str], Tables] = SingleFlight("watched tables")
@@ -148,6 +151,9 @@ class TableAccess:
         self, pool: asyncpg.Pool, tables: Tables
     ) -> AsyncIterator[tuple[ReaderSession, Cursor]]:
         """Open a transaction at the snapshot of a tick. Raises `Locked`, `QueryFailed`."""
+        if self._comparable is not None:
+            async with asyncio.timeout(self.table_seconds):
+                await self._comparable()
         async with AsyncExitStack() as reading:
             # One that has a connection already never waits for another.
             async with self._ticking, pool.acquire(timeout=self.table_seconds) as ticking:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, NamedTuple
 
 import asyncpg
@@ -45,10 +45,15 @@ class AwaitedTransactions:
         timeout_seconds: float = 5.0,
         problems: Problems | None = None,
         on_tick: Callable[[], None] | None = None,
+        comparable: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`on_tick` is called after a tick was cut, of which nothing notifies the batch source."""
+        """
+        `on_tick` is called after a tick was cut, of which nothing notifies the batch source;
+        `comparable` is awaited before ticks are compared with what it has read.
+        """
         self._timeout_seconds = timeout_seconds
         self._on_tick = on_tick
+        self._comparable = comparable
         self._problems = problems or Problems()
         self._pool: asyncpg.Pool | None = None
         self._waiting: dict[int, list[Callable[[Outcome], None]]] = {}
@@ -79,6 +84,8 @@ class AwaitedTransactions:
             if not self._waiting:
                 self._wake.clear()
                 await self._wake.wait()
+            if self._comparable is not None:
+                await self._comparable()
             await self._look_up()
             await asyncio.sleep(next(self._pauses, PAUSE_SECONDS[-1]))
 

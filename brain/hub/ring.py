@@ -11,7 +11,8 @@ from brain.message.event import Batch, Event
 
 # How many nonces are kept, to recognise cursors in the ring.
 MOST_TICKS = 20_000
-# How many dropped events may wait for their removal, which moves all others, and their memory.
+# Dropped events are removed together, since that moves all others: so many may wait for it,
+# with so much memory.
 MOST_GONE = 500
 MOST_GONE_BYTES = 1024 * 1024
 

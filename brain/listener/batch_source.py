@@ -81,13 +81,22 @@ class BatchSource:
         """Since when something that Brain needs is missing in the database."""
         self._live = asyncio.Event()
         self._notifications: Notifications | None = None
-        self._has_read = False
-        """True once the log was read over the present connections."""
+        self._has_read = asyncio.Event()
+        """Set once the log was read over the present connections."""
         self._connections = 0
 
     async def live(self) -> None:
         """Return once the database is being followed."""
         await self._live.wait()
+
+    async def comparable(self) -> None:
+        """
+        Return once the log was read over the present connections.
+
+        Until then its cursor may have the number of a tick that a crash has taken back, and that
+        another tick has got: it cannot be compared with a new one.
+        """
+        await self._has_read.wait()
 
     def statistics(self) -> BatchSourceStatistics:
         return BatchSourceStatistics(
@@ -128,6 +137,7 @@ class BatchSource:
                     waiting = delays()
             finally:
                 self._live.clear()
+                self._has_read.clear()
             await asyncio.sleep(next(waiting))
 
     async def _follow(self, notifications: Notifications, log: Log) -> AsyncIterator[Batch]:
@@ -136,7 +146,7 @@ class BatchSource:
         await notifications.listen()
         self._settles_at = None
         self._checked_at = time.monotonic()
-        self._was_notified = self._has_read = False
+        self._was_notified = False
         waiting = None
         while True:
             try:
@@ -176,8 +186,8 @@ class BatchSource:
         now = time.monotonic()
         # Notifications without events switch the node to polling, instead of keeping it busy.
         self._pace.note(changes=max(changes, int(self._was_notified)), now=now)
-        if not self._has_read:
-            self._has_read = True
+        if not self._has_read.is_set():
+            self._has_read.set()
             self._connections += 1
             logger.info("following the log from %s", self._cursor)
         self._live.set()
@@ -210,7 +220,8 @@ class BatchSource:
                 self._cursor = newest.cursor
                 yield newest
         # Under load the commits of writers flush it, and the next read says so.
-        if self._unflushed.needs_flush and not (self._pace.is_busy and newest.events):
+        is_under_load = self._pace.is_busy and bool(newest.events)
+        if self._unflushed.is_full or (self._unflushed.needs_flush and not is_under_load):
             await log.flush()
             self._unflushed.flushed()
 

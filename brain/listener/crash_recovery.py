@@ -11,6 +11,10 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch
 
 
+def place_of(cursor: Cursor) -> tuple[int, int]:
+    return cursor.place
+
+
 async def read_again(log: Log, cursor: Cursor, unflushed: Unflushed) -> AsyncIterator[Batch]:
     """
     Yield what follows the last place that is safe from a crash, but not what was delivered.
@@ -28,9 +32,12 @@ async def read_again(log: Log, cursor: Cursor, unflushed: Unflushed) -> AsyncIte
     end = await log.skip_ticks(behind + 1)
 
     def moved(found: Cursor) -> Cursor:
-        if found.tick >= end.tick:
+        if found.place >= end.place:
             return found
-        return Cursor(found.tick + behind, cursor.nonce, found.event_id)
+        there = Cursor(found.tick + behind, cursor.nonce, found.event_id)
+        # The ticks before the end that would be moved behind it are empty; and what comes first may
+        # lie in the middle of the tick that was delivered last.
+        return end if there.tick >= end.tick else max(there, cursor, key=place_of)
 
     while place.tick < end.tick:
         page = await log.after(place)

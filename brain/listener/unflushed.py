@@ -9,6 +9,9 @@ from typing import NamedTuple
 from brain.database.log import NewestBatch
 from brain.message.cursor import Cursor
 
+# How many batches may be delivered of which it is not known that they are on the disk.
+MOST_DELIVERED = 100
+
 
 class Delivered(NamedTuple):
     """What was delivered up to a place in the log."""
@@ -37,6 +40,11 @@ class Unflushed:
     def needs_flush(self) -> bool:
         """True if a tick was committed without waiting for the disk, and may not be there yet."""
         return any(one.written is None for one in self._delivered)
+
+    @property
+    def is_full(self) -> bool:
+        """True if no more should be delivered before a flush."""
+        return len(self._delivered) >= MOST_DELIVERED
 
     def deliver(self, batch: NewestBatch) -> None:
         """Note a batch that is about to be delivered."""

@@ -30,6 +30,8 @@ FIRST_REGISTERED_CODE, LAST_PRIVATE_CODE = 3000, 4999
 
 
 class Opcode(IntEnum):
+    """What a frame is: RFC 6455, section 5.2."""
+
     CONTINUATION = 0
     TEXT = 1
     BINARY = 2

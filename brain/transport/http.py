@@ -99,8 +99,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        self._end_head()
-        self._end_body()
+        self._stop_timers()
         # Under TLS the transport keeps the order, and may still buffer its own handshake.
         is_unread = self.transport.get_write_buffer_size() and not is_encrypted(self.transport)
         if self._is_answering() or is_unread:

@@ -14,6 +14,8 @@ PAYLOAD_BYTES = 4
 
 
 class Pinged(Protocol):
+    """A connection that is pinged."""
+
     def ping(self, payload: bytes) -> None:
         """Send a ping, unless the one before has had no answer: then close the connection."""
         ...
@@ -31,20 +33,25 @@ class Pings:
         self._slot_seconds = interval_seconds / SLOTS
         self._slots: list[set[Pinged]] = [set() for _ in range(SLOTS)]
         self._last = 0
-        """The slot that was pinged last, and will be again after an interval."""
+        """The slot that was pinged last."""
         self._count = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, connection: Pinged) -> int:
-        """Ping a connection after an interval, and so on; return its slot."""
-        self._slots[self._last].add(connection)
+        """
+        Ping a connection within an interval, and then once in each; return its slot.
+
+        Those that come together, as after a restart, are not pinged together.
+        """
+        slot = random.randrange(SLOTS)
+        self._slots[slot].add(connection)
         self._count += 1
         if self._count == 1:
             self._schedule()
-        return self._last
+        return slot
 
     def remove(self, connection: Pinged, slot: int) -> None:
-        """Ping it no more; may be called again."""
+        """Stop pinging a connection; may be called again."""
         members = self._slots[slot]
         if connection in members:
             members.remove(connection)

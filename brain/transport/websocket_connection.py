@@ -28,17 +28,19 @@ from brain.transport.websocket_frames import (
     control_frame,
 )
 
-# How long a client may take to read a close frame that ends a flood.
+# How long a client that breaks a limit may take to read why.
 ABORT_SECONDS = 1.0
 FLOODS = (CloseCode.RATE_LIMITED, CloseCode.MESSAGE_TOO_BIG)
 
 
 class State(Enum):
+    """How far a connection has come to its end."""
+
     OPEN = auto()
     CLOSING = auto()
     """A close frame was sent, and the answer is awaited."""
     ENDED = auto()
-    """Whatever else is received is discarded."""
+    """All further input is discarded."""
 
 
 class WebSocketConnection(Connection):
@@ -108,7 +110,7 @@ class WebSocketConnection(Connection):
             self._ping = payload
             self.transport.write(control_frame(Opcode.PING, payload))
         else:
-            # It is not waited until the client has read everything.
+            # Do not wait until the client has read everything.
             self._end(CloseCode.INTERNAL_ERROR, "keepalive ping timeout", ABORT_SECONDS)
 
     # What the event loop calls.
@@ -129,8 +131,12 @@ class WebSocketConnection(Connection):
                 self._frame_received(frame)
         except WrongFrame as wrong:
             self._end(wrong.code, str(wrong), self._limits.close_seconds)
-        is_done = self._state is State.ENDED or start == len(received)
-        self._partial = None if is_done else bytearray(received[start:])
+        if self._state is State.ENDED or start == len(received):
+            self._partial = None
+        elif received is self._partial:
+            del self._partial[:start]
+        else:
+            self._partial = bytearray(received[start:])
 
     # What uvicorn calls.
 

@@ -13,7 +13,7 @@ import pytest
 from brain.database.log import Log
 from brain.database.migrations import migrate
 from brain.listener.unflushed import Unflushed
-from brain.message.event import Batch
+from brain.message.event import Batch, Event
 from tests.database.log_reading import reading
 from tests.database.servers import binaries_of
 from tests.database.stage import rewrite
@@ -241,6 +241,39 @@ async def test_what_another_node_has_cut_into_a_tick_with_what_was_delivered_is_
     assert again.follows and more.follows
     (event,) = again.events
     assert last.cursor.place < event.cursor.place < more.cursor.place
+
+
+@pytest.mark.usefixtures("nothing_is_safe")
+async def test_places_go_forward_also_where_a_page_ends_among_the_empty_ticks(
+    database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute("SELECT brain.skip_ticks(1021 - max(id)) FROM brain.ticks")
+    async with listening(database) as collected:
+        await parked(connection)
+        batches = [await delivered(collected, connection, id) for id in ("one", "two", "three")]
+        first = batches[0].cursor.tick
+        async with connection.transaction():
+            await connection.execute(TAKE_BACK, first)
+            await connection.execute("SELECT set_config('brain.notify', 'off', true)")
+            await insert(connection, "four")
+        await connection.execute("SELECT brain.tick()")
+        await reconnect(collected, connection)
+        await insert(connection, "five")
+        while keys_of(batches[-1]) != ["five"]:
+            batches.append(await collected.batch())
+
+    assert first == 1022  # pages end at 1024
+    assert [key for batch in batches for key in keys_of(batch)] == (
+        ["one", "two", "three", "four", "five"]
+    )
+    places = [
+        place for batch in batches for place in (*map(place_of, batch.events), batch.cursor.place)
+    ]
+    assert places == sorted(places)
+
+
+def place_of(event: Event) -> tuple[int, int]:
+    return event.place
 
 
 @pytest.mark.usefixtures("nothing_is_safe")

@@ -15,15 +15,10 @@ import msgspec
 from brain.message.event import Event, Operation
 from brain.message.json_text import dumps
 from brain.message.timestamps import shown_moment
+from brain.systems.shared_tables.tasks.rows import SHOWN, STATUSES
 
-SHOWN = {
-    "queued": "queued",
-    "running": "in_progress",
-    "in_progress": "in_progress",
-    "completed": "completed",
-    "failed": "failed",
-}
-"""How clients see a status."""
+SHOWN_STATUSES = {status: SHOWN.get(status, status) for status in (*STATUSES, "running")}
+"""How clients see a status that the table may have."""
 
 
 class Columns(msgspec.Struct, gc=False):
@@ -74,11 +69,11 @@ def plain_task(event: Event) -> PlainTask | None:
             return None
     except (msgspec.DecodeError, RecursionError):
         return None
-    status, progress = SHOWN.get(row.status), str(row.progress, "utf-8")
+    status, progress = SHOWN_STATUSES.get(row.status), str(row.progress, "utf-8")
     if status is None or progress[0] not in "-0123456789":
         return None
     turns = former != row.status
-    if turns and former is not None and SHOWN.get(former) == status:
+    if turns and former is not None and SHOWN_STATUSES.get(former) == status:
         return None  # to clients only a change of other columns is one
     text = quoted if "\\" in data else as_written
     id = text(row.id)
