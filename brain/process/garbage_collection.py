@@ -27,8 +27,8 @@ DUE_SECONDS = 5.0
 # How much of the time between two looks an idle process may work.
 IDLE_SHARE = 0.03
 # A process that is never idle collects it all the same once so many more blocks of memory are in
-# use, some 64 MiB: more than a full ring has.
-MOST_NEW_BLOCKS = 1_000_000
+# use, some 256 MiB: several times as many as a full ring has, so that load alone does not do it.
+MOST_NEW_BLOCKS = 4_000_000
 
 
 class GarbageCollection:
