@@ -136,7 +136,7 @@ async def test_a_batch_source_that_dies_ends_the_process(
     [
         ("DROP SCHEMA brain CASCADE", "schema brain"),
         ("DROP TABLE brain.events CASCADE", "table brain.events"),
-        ("ALTER FUNCTION brain.read RENAME TO elsewhere", "function brain.read"),
+        ("ALTER FUNCTION brain.newest RENAME TO elsewhere", "function brain.newest"),
     ],
 )
 async def test_a_schema_that_is_dropped_ends_the_process_with_one_line(

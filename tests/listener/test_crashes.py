@@ -247,6 +247,7 @@ async def test_what_another_node_has_cut_into_a_tick_with_what_was_delivered_is_
 async def test_places_go_forward_also_where_a_page_ends_among_the_empty_ticks(
     database: str, connection: asyncpg.Connection
 ) -> None:
+    await connection.execute("SELECT brain.tick()")
     await connection.execute("SELECT brain.skip_ticks(1021 - max(id)) FROM brain.ticks")
     async with listening(database) as collected:
         await parked(connection)

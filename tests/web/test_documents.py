@@ -194,7 +194,7 @@ SCENES = {
     "wsToken": Scene(
         "/ws?token=test-1&cursor=",
         ({"type": "ping"}, {"type": "user_presence", "data": "away"}, "nonsense"),
-        {"CloudAgentsError"},
+        {"CloudAgentsError", "CloudAgentsUserPresence"},
         {
             "Connected",
             "TasksRun",
