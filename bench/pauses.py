@@ -23,7 +23,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,10 +112,11 @@ async def running_clients(port: int, clients: int, stay_seconds: float) -> Async
 async def measure(server: Server, folder: Path, arguments: argparse.Namespace) -> Measured:
     measured = Measured()
     statement = " ".join(STAMPING.format(clients=arguments.clients).split())
-    with on_core(chosen_cores().server):
-        brain = running_brain(server.url, folder)
-        port, process_id, noted = await brain.__aenter__()
-    try:
+    async with AsyncExitStack() as stack:
+        with on_core(chosen_cores().server):
+            port, process_id, noted = await stack.enter_async_context(
+                running_brain(server.url, folder)
+            )
         async with running_clients(port, arguments.clients, arguments.stay_seconds) as clients:
             await server.write(statement, writers=WRITERS, seconds=2, rate=arguments.rate)
             await asyncio.sleep(SETTLING_SECONDS)
@@ -137,8 +138,6 @@ async def measure(server: Server, folder: Path, arguments: argparse.Namespace) -
             measured.writes_per_second = (await writing).rate
             passed = measured.ended_at - measured.began_at
             measured.server_share = (family_time(process_id).spent - spent) / passed
-    finally:
-        await brain.__aexit__(None, None, None)
     measured.collections = [
         one
         for one in collections_in(noted)

@@ -11,10 +11,6 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch
 
 
-def place_of(cursor: Cursor) -> tuple[int, int]:
-    return cursor.place
-
-
 async def read_again(log: Log, cursor: Cursor, unflushed: Unflushed) -> AsyncIterator[Batch]:
     """
     Yield what follows the last place that is safe from a crash, but not what was delivered.
@@ -37,7 +33,7 @@ async def read_again(log: Log, cursor: Cursor, unflushed: Unflushed) -> AsyncIte
         there = Cursor(found.tick + behind, cursor.nonce, found.event_id)
         # The ticks before the end that would be moved behind it are empty; and what comes first may
         # lie in the middle of the tick that was delivered last.
-        return end if there.tick >= end.tick else max(there, cursor, key=place_of)
+        return end if there.tick >= end.tick else max(there, cursor, key=lambda one: one.place)
 
     while place.tick < end.tick:
         page = await log.after(place)

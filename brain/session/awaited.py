@@ -72,7 +72,7 @@ class AwaitedByClient:
             self._after_delivery.discard(self.answer)
 
     def cancel(self) -> None:
-        """Wait for nothing any more, and answer nobody."""
+        """Stop waiting for transactions, and send no more answers."""
         for awaited in self._waiting.values():
             awaited.give_up()
         self._waiting.clear()

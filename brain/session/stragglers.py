@@ -87,7 +87,7 @@ class Stragglers:
         connection.on_live = self._join
 
     def stop(self) -> None:
-        """End all of them, and call nobody any more."""
+        """End all of them, and make no more callbacks."""
         self._connection = None
         for subscription in self._subscriptions:
             self.end(subscription)

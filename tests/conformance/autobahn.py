@@ -25,10 +25,6 @@ EVERYTHING = ("*",)
 # Without compression (12, 13), which Brain does not support, and large messages (9).
 SHORT = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*")
 
-# Stock uvicorn fails this case too; RFC 6455 does not require it.
-# Of a text that is no UTF-8, in a frame that comes in pieces, the next two sometimes see the
-# connection closed with 1002 and not with 1007.
-EXCUSED = frozenset({"7.1.5", "6.4.3", "6.4.4"})
 PASSED = frozenset({"OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED"})
 
 UNBOUNDED = 2**40
@@ -91,6 +87,8 @@ async def echo_server() -> AsyncIterator[int]:
         message_bytes=2**26,
         fragments=UNBOUNDED,
         unread_bytes=UNBOUNDED,
+        # The suite answers a ping in the middle of a frame that it has not sent whole.
+        ping_seconds=3600,
     )
     async with served(echo, limits, lifespan="off") as (port, _):
         yield port
@@ -143,12 +141,8 @@ async def run_cases(suite: Suite, cases: Sequence[str], folder: Path) -> dict[st
 
 
 def failures(results: dict[str, str]) -> dict[str, str]:
-    """Return the cases that failed and are not excused."""
-    return {
-        case: result
-        for case, result in results.items()
-        if result not in PASSED and case not in EXCUSED
-    }
+    """Return the cases that failed."""
+    return {case: result for case, result in results.items() if result not in PASSED}
 
 
 def summary(results: dict[str, str]) -> str:

@@ -214,6 +214,15 @@ TAKE_BACK = "DELETE FROM brain.ticks WHERE id >= $1"
 LOSE_EVENT = "DELETE FROM brain.events WHERE key = '[\"two\"]'"
 
 
+async def cut_anew(connection: asyncpg.Connection, first: Batch, id: str) -> None:
+    """Have another node cut what was delivered from `first` on, and a task, into one tick."""
+    async with connection.transaction():
+        await connection.execute(TAKE_BACK, first.cursor.tick)
+        await connection.execute("SELECT set_config('brain.notify', 'off', true)")
+        await insert(connection, id)
+    await connection.execute("SELECT brain.tick()")
+
+
 async def reconnect(collected: Collected, connection: asyncpg.Connection) -> None:
     for session in await sessions_of_brain(connection):
         await connection.execute("SELECT pg_terminate_backend($1)", session)
@@ -228,11 +237,7 @@ async def test_what_another_node_has_cut_into_a_tick_with_what_was_delivered_is_
         await parked(connection)
         first = await delivered(collected, connection, "one")
         last = await delivered(collected, connection, "two")
-        async with connection.transaction():
-            await connection.execute(TAKE_BACK, first.cursor.tick)
-            await connection.execute("SELECT set_config('brain.notify', 'off', true)")
-            await insert(connection, "three")
-        await connection.execute("SELECT brain.tick()")
+        await cut_anew(connection, first, "three")
         await reconnect(collected, connection)
         again = await collected.batch()
         more = await delivered(collected, connection, "four")
@@ -252,18 +257,13 @@ async def test_places_go_forward_also_where_a_page_ends_among_the_empty_ticks(
     async with listening(database) as collected:
         await parked(connection)
         batches = [await delivered(collected, connection, id) for id in ("one", "two", "three")]
-        first = batches[0].cursor.tick
-        async with connection.transaction():
-            await connection.execute(TAKE_BACK, first)
-            await connection.execute("SELECT set_config('brain.notify', 'off', true)")
-            await insert(connection, "four")
-        await connection.execute("SELECT brain.tick()")
+        await cut_anew(connection, batches[0], "four")
         await reconnect(collected, connection)
         await insert(connection, "five")
         while keys_of(batches[-1]) != ["five"]:
             batches.append(await collected.batch())
 
-    assert first == 1022  # pages end at 1024
+    assert batches[0].cursor.tick == 1022  # pages end at 1024
     assert [key for batch in batches for key in keys_of(batch)] == (
         ["one", "two", "three", "four", "five"]
     )
