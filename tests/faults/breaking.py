@@ -30,7 +30,7 @@ TERMINATE = """
 """
 
 # A commit takes as long as on a slow disk.
-SLOW_DISK = {"commit_delay": "50000", "commit_siblings": "0", "wal_writer_delay": "10s"}
+SLOW_DISK = {"commit_delay": "100000", "commit_siblings": "0", "wal_writer_delay": "10s"}
 
 
 async def listener_terminated(stage: Stage, *, times: int, clients: int, rate: float) -> Report:
@@ -69,7 +69,8 @@ async def postgres_killed(
     """
     Kill PostgreSQL with kill -9 in the moment after a delivery, and start it again.
 
-    Without `waits`, writers commit without waiting for the disk.
+    Without `waits`, writers commit without waiting for the disk. With it, at least one crash has to
+    take back a tick that was delivered: a kill that came too late for that is repeated.
     """
     async with (
         own_postgres(stage.binaries, SLOW_DISK) as postgres,
@@ -79,7 +80,7 @@ async def postgres_killed(
         nodes = [await scene.serve(), await scene.serve()]
         taken_back = 0
         async with scene.followed(clients), scene.writing(rate):
-            while scene.faults < times:
+            while scene.faults < times or (waits and not taken_back and scene.faults < 10 * times):
                 await scene.every_client_receives()
                 first = scene.clients[0]
                 await first.receives()
