@@ -40,6 +40,7 @@ from brain.feeds.reader import FeedReader
 from brain.feeds.refresher import FeedRefresher
 from brain.hub.hub import Hub
 from brain.listener.batch_source import BatchSource
+from brain.log_events import TASK_DIED
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.event import Batch
 from brain.presence.cluster import Cluster
@@ -278,6 +279,7 @@ def build_app(
                         partial(PageReader(access).read, pool),
                         partial(publish_for_client, pool, settings.database_timeout_seconds),
                         transactions,
+                        problems,
                     ),
                     "feeds": refresher,
                     "feed_reader": reader,
@@ -291,10 +293,11 @@ def build_app(
     def fail(task: asyncio.Task[None]) -> None:
         failure = None if task.cancelled() else task.exception()
         app.state.failure = failure = failure or asyncio.CancelledError()
+        name = task.get_name()
         if isinstance(failure, BrainError):
-            logger.critical("%s", printable(str(failure)))
+            TASK_DIED.log(logger, "%s", printable(str(failure)), task=name)
         else:
-            logger.critical("the task %r died", task.get_name(), exc_info=failure)
+            TASK_DIED.log(logger, "the task %r died", name, error=failure, task=name)
         on_failure(failure)
 
     app = Starlette(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -106,6 +106,13 @@ HostNames = Annotated[Words, AfterValidator(host_names)]
 """Names of hosts, in small letters, and addresses."""
 
 
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"],
+    BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
+]
+"""A level of the log, in small letters."""
+
+
 def also(plain: str) -> AliasChoices:
     """Read BRAIN_X from the environment, or the X that hosting platforms set."""
     return AliasChoices(f"BRAIN_{plain}", plain)
@@ -145,6 +152,11 @@ class Settings(BaseSettings):
     with another database."""
     workers: int = Field(default=1, ge=1)
     """How many processes serve, all on the same port."""
+
+    log_format: Literal["text", "json"] = "text"
+    """How lines of the log look: for people, or an object of JSON each."""
+    log_level: LogLevel = "info"
+    """The least level of lines that Brain logs: debug, info, warning or error."""
 
     database_password_command: str | None = None
     """A command that prints the password of the database, run for each new connection. Without one,

@@ -24,6 +24,8 @@ from pydantic import SecretStr
 from brain.auth.key_set import fetch_key_set, in_thread
 from brain.database.connection import first_line
 from brain.errors import UsageError
+from brain.log_events import KEYS_UNREACHABLE, KEYS_WITHDRAWN
+from brain.log_limit import LimitedLog
 from brain.settings import Settings
 
 LEAST_SECRET_BYTES = 32
@@ -98,6 +100,7 @@ class JwksKeys:
         self._fetching: asyncio.Task[None] | None = None
         self._threads: list[Thread] = []
         """Each of one fetch: one that never ends must not keep a server from being asked again."""
+        self._log = LimitedLog(logger)
 
     async def candidates(self, token: str) -> Sequence[Any]:
         key_id = jwt.get_unverified_header(token).get("kid")
@@ -123,10 +126,12 @@ class JwksKeys:
         try:
             found = await self._fetched()
         except (OSError, HTTPException, ValueError) as error:
-            logger.warning("cannot fetch the keys at BRAIN_JWKS_URL: %s", first_line(error))
+            text = "cannot fetch the keys at BRAIN_JWKS_URL: %s"
+            self._log.log(KEYS_UNREACHABLE, type(error).__name__, text, first_line(error))
         else:
             if not found:
-                logger.warning("the key set at BRAIN_JWKS_URL has no usable key")
+                text = "the key set at BRAIN_JWKS_URL has no usable key"
+                self._log.log(KEYS_WITHDRAWN, "", text)
             self._keys = found
             self._fetched_at, self._has_failed = self._tried_at, False
         finally:

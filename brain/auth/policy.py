@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,8 +15,11 @@ from brain.auth.revocations import Revocations
 from brain.auth.row_rules import RowRules
 from brain.auth.token_verifier import TokenVerifier
 from brain.errors import TokenRefused, UsageError
+from brain.log_limit import LimitedLog
 from brain.message.matching import INTERNAL, ReadAccess, RowAccess
 from brain.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 class Authority:
@@ -34,6 +38,7 @@ class Authority:
         self._verifier = verifier
         self._settings = settings
         self._access_function = access_function
+        self._log = LimitedLog(logger)
 
     @property
     def is_open(self) -> bool:
@@ -87,7 +92,7 @@ class Authority:
     async def _authenticated(
         self, authenticator: Authenticator, connection: Connection | None, token: str | None
     ) -> Identity:
-        identity = await authenticated(authenticator, connection, token, self._settings)
+        identity = await authenticated(authenticator, connection, token, self._settings, self._log)
         if identity is None or identity.user is None:
             if token is None:
                 return self.anonymous()

@@ -18,9 +18,10 @@ import orjson
 
 from brain.auth.identity import Identity, patterns
 from brain.auth.keys import Keys, UnknownKey
-from brain.auth.refusals import Refusals
 from brain.auth.revocations import Revocations
 from brain.errors import AccessUndecided, TokenRefused
+from brain.log_events import TOKEN_REFUSED
+from brain.log_limit import LimitedLog
 from brain.settings import Settings, host_name, is_loopback_name
 
 MOST_TOKEN_BYTES = 8192
@@ -46,7 +47,7 @@ class TokenVerifier:
         self._keys = keys
         self._settings = settings
         self._revocations = revocations
-        self._refusals = Refusals(logger)
+        self._log = LimitedLog(logger)
         setting = settings.development_tokens
         is_alone = keys is None and is_loopback_name(host_name(settings.host))
         self._accepts_words = is_alone if setting is None else setting
@@ -69,7 +70,8 @@ class TokenVerifier:
         try:
             return await self._identify(token, self._keys)
         except TokenRefused as refusal:
-            self._refusals.warn(refusal.reason, f"Token refused: {refusal.reason}")
+            reason = refusal.reason
+            self._log.log(TOKEN_REFUSED, reason, "Token refused: %s", reason, reason=reason)
             raise
 
     def is_revoked(self, identity: Identity) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging.config
+import logging
 import os
 import shlex
 import socket
@@ -24,7 +24,16 @@ from brain.database.preparation import prepare_database
 from brain.database.tables_of_systems import system_problems
 from brain.database.url import outlined
 from brain.errors import EmbeddedServerError
-from brain.process.log_config import WORKERS_LOGGING
+from brain.log_events import (
+    NO_SAMPLES,
+    READY,
+    SUPERUSER,
+    SYSTEM_FITS,
+    SYSTEM_PROBLEM,
+    UNKNOWN_SETTING,
+)
+from brain.process.log_config import configure_logging
+from brain.process.log_formatters import formatter_for
 from brain.process.server import serve
 from brain.process.signals import end_on_signals, ignore_signals
 from brain.process.sockets import listening_sockets
@@ -33,9 +42,11 @@ from brain.settings import Settings, unknown_variables
 from brain.system import System, installed_systems, schemas_of
 from brain.transport.websocket import require_uvicorn
 
-SUPERUSER = "SELECT quote_ident(rolname) FROM pg_roles WHERE rolname = current_user AND rolsuper"
+logger = logging.getLogger(__name__)
+
+IS_SUPERUSER = "SELECT quote_ident(rolname) FROM pg_roles WHERE rolname = current_user AND rolsuper"
 TOO_MANY_RIGHTS = (
-    "warning: Brain connects as the superuser {}, and needs no such rights: what it needs is in"
+    "warning: Brain connects as the superuser %s, and needs no such rights: what it needs is in"
     " docs/operating.md, under Rights"
 )
 
@@ -71,6 +82,17 @@ TOO_MANY_RIGHTS = (
 )
 @systems_option
 @click.option(
+    "--log-format",
+    metavar="FORMAT",
+    help="How lines of the log look: text, or json.  [BRAIN_LOG_FORMAT; default: text]",
+)
+@click.option(
+    "--log-level",
+    metavar="LEVEL",
+    help="The least level that is logged: debug, info, warning or error.  "
+    "[BRAIN_LOG_LEVEL; default: info]",
+)
+@click.option(
     "--samples",
     is_flag=True,
     help="Insert a few rows to look at, into empty tables that Brain created.",
@@ -78,10 +100,11 @@ TOO_MANY_RIGHTS = (
 def serve_command(samples: bool, **flags: Any) -> None:
     """Serve the changes of a database to WebSocket clients."""
     settings = read_settings(**flags)
+    configure_logging(formatter_for(settings.log_format, is_starting=True), settings.log_level)
     require_uvicorn()
     keys_of(settings)
     for line in unknown_variables(os.environ):
-        click.echo(f"brain: {line}", err=True)
+        UNKNOWN_SETTING.log(logger, "%s", line)
     if settings.database_url is not None:
         require_url(settings.database_url)
     installed = installed_systems()
@@ -129,11 +152,15 @@ def serve_database(
     should_stop: Callable[[], bool],
 ) -> int:
     """Serve in this process, or in several workers; return the exit status."""
-    if settings.workers == 1:
+    several = settings.workers > 1
+    configure_logging(formatter_for(settings.log_format, has_process=several), settings.log_level)
+    if not several:
         app = build_app(url, settings, systems)
         return serve(app, sockets[0], settings, on_ready=on_ready, should_stop=should_stop)
 
     def work(worker: Worker) -> int:
+        formatter = formatter_for(settings.log_format, has_process=True, worker=worker.number)
+        configure_logging(formatter, settings.log_level)
         return serve(
             build_app(url, settings, systems, warns=worker.number == 1),
             worker.sockets,
@@ -143,7 +170,6 @@ def serve_database(
             is_worker=True,
         )
 
-    logging.config.dictConfig(WORKERS_LOGGING)
     return Supervisor(
         sockets,
         work,
@@ -167,19 +193,19 @@ async def prepare(
     async with connected(url) as connection:
         if not settings.migrate:  # otherwise the migration has warned of the same
             for problem in await system_problems(connection, schemas):
-                click.echo(f"brain: {problem}", err=True)
+                SYSTEM_PROBLEM.log(logger, "%s", problem)
         for line in await fits(connection, systems, installed):
-            click.echo(f"brain: {line}", err=True)
+            SYSTEM_FITS.log(logger, "%s", line)
         if samples:
             for system in systems:
                 if reason := await system.insert_samples(connection):
-                    click.echo(f"brain: {reason}", err=True)
+                    NO_SAMPLES.log(logger, "%s", reason, system=system.name)
 
 
 async def warn_of_superuser(url: str) -> None:
     async with connected(url) as connection:
-        if role := await connection.fetchval(SUPERUSER):
-            click.echo(f"brain: {TOO_MANY_RIGHTS.format(role)}", err=True)
+        if role := await connection.fetchval(IS_SUPERUSER):
+            SUPERUSER.log(logger, TOO_MANY_RIGHTS, role, role=role)
 
 
 def examples_of(systems: list[System], has_samples: bool) -> dict[str, str]:
@@ -200,7 +226,20 @@ def announce(
     *,
     has_url_option: bool = False,
 ) -> None:
-    """Print that Brain is ready, and what to type next."""
+    """Log that Brain is ready; for a person, print what to type next."""
+    READY.log(
+        logger,
+        "Brain %s is ready on %s:%d",
+        brain.__version__,
+        settings.host,
+        port,
+        version=brain.__version__,
+        host=settings.host,
+        port=port,
+        workers=settings.workers,
+    )
+    if settings.log_format == "json":
+        return
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
     if name in ("0.0.0.0", "[::]"):
         named = [one for one in settings.allowed_hosts if "*" not in one]

@@ -14,7 +14,6 @@ import uvicorn
 from starlette.applications import Starlette
 
 from brain.process.garbage_collection import GarbageCollection
-from brain.process.log_config import LOGGING, WORKERS_LOGGING
 from brain.settings import Settings
 from brain.transport.event_stream import EventStreamProtocol
 from brain.transport.limits import TransportLimits
@@ -96,7 +95,7 @@ def serve(
 
     `on_ready` is called once it accepts connections. One worker of several ignores signals.
     """
-    config = uvicorn_config(app, settings, is_worker=is_worker)
+    config = uvicorn_config(app, settings)
     Server(
         config,
         on_ready=on_ready,
@@ -107,9 +106,7 @@ def serve(
     return 0 if app.state.failure is None else 1
 
 
-def uvicorn_config(
-    app: Starlette, settings: Settings, *, is_worker: bool = False
-) -> uvicorn.Config:
+def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
     """Return how uvicorn serves `app`: by Brain's protocol classes, within the limits."""
     limits = transport_limits(settings)
     return uvicorn.Config(
@@ -120,7 +117,7 @@ def uvicorn_config(
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=int(settings.shutdown_seconds) + 2,
         lifespan="on",
-        log_config=WORKERS_LOGGING if is_worker else LOGGING,
+        log_config=None,  # the command has configured it
         access_log=False,
         server_header=False,
     )

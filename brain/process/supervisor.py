@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from brain.database.backoff import delays
+from brain.log_events import WORKER_CRASHED, WORKER_ENDED, WORKER_READY, WORKERS_FAILED
 
 POLL_SECONDS = 0.1
 # A worker that has served for so long did not fail at start-up.
@@ -120,7 +121,8 @@ class Supervisor:
                 self._on_ready = None
             has_failed = all(slot.failures >= MOST_FAILURES for slot in self._slots)
         if has_failed:
-            logger.critical("giving up: every worker ended %d times in a row", MOST_FAILURES)
+            text = "giving up: every worker ended %d times in a row"
+            WORKERS_FAILED.log(logger, text, MOST_FAILURES)
         self._end()
         return 1 if has_failed else 0
 
@@ -161,8 +163,9 @@ class Supervisor:
             )
         except SystemExit:
             pass  # uvicorn has logged why the application did not start
-        except BaseException:
-            logger.critical("worker %d died", slot.number, exc_info=True)
+        except BaseException as error:
+            number = slot.number
+            WORKER_CRASHED.log(logger, "worker %d died", number, error=error, worker=number)
         finally:
             # Without cleaning up what the supervisor has open.
             os._exit(status)
@@ -181,7 +184,8 @@ class Supervisor:
             (slot,) = (each for each in self._slots if each.pipe == pipe)
             if os.read(pipe, 1):
                 slot.ready_at = time.monotonic()
-                logger.info("worker %d is process %s", slot.number, slot.process_id)
+                text, ids = "worker %d is process %s", (slot.number, slot.process_id)
+                WORKER_READY.log(logger, text, *ids, worker=ids[0], worker_process=ids[1])
             else:
                 self._reap(slot)
         for slot in self._slots:
@@ -201,7 +205,8 @@ class Supervisor:
         slot.failures += 1
         pause = next(slot.pauses)
         slot.start_at = time.monotonic() + pause
-        logger.warning("worker %d %s; next try in %.1f s", slot.number, reason, pause)
+        number, seconds, text = slot.number, round(pause, 1), "worker %d %s; next try in %.1f s"
+        WORKER_ENDED.log(logger, text, number, reason, pause, worker=number, pause_seconds=seconds)
 
     def _end(self) -> None:
         """Stop all workers: gracefully, at once after another signal, or by force."""
