@@ -48,6 +48,7 @@ class LogEvent:
 READY = LogEvent("ready", INFO, ("version", "host", "port", "workers"))
 COMMAND_FAILED = LogEvent("command_failed", ERROR, ("error_type", "exit_code"))
 CRASHED = LogEvent("crashed", CRITICAL)
+SERVICE_MANAGER_UNREACHABLE = LogEvent("service_manager_unreachable", WARNING)
 TASK_DIED = LogEvent("task_died", CRITICAL, ("task",))
 
 # Settings and the database, at the start.
@@ -62,6 +63,7 @@ NO_SAMPLES = LogEvent("no_samples", WARNING, ("system",))
 # Workers.
 WORKER_READY = LogEvent("worker_ready", INFO, ("worker", "worker_process"))
 WORKER_ENDED = LogEvent("worker_ended", WARNING, ("worker", "pause_seconds"))
+WORKER_HUNG = LogEvent("worker_hung", ERROR, ("worker", "worker_process"))
 WORKER_CRASHED = LogEvent("worker_crashed", CRITICAL, ("worker",))
 WORKERS_FAILED = LogEvent("workers_failed", CRITICAL)
 

@@ -35,9 +35,11 @@ from brain.log_events import (
 from brain.process.log_config import configure_logging
 from brain.process.log_formatters import formatter_for
 from brain.process.server import serve
-from brain.process.signals import end_on_signals, ignore_signals
+from brain.process.service_manager import ServiceManager
+from brain.process.signals import dump_stacks_on_signals, end_on_signals, ignore_signals
 from brain.process.sockets import listening_sockets
-from brain.process.supervisor import Supervisor, Worker
+from brain.process.supervisor import SLACK_SECONDS, Supervisor
+from brain.process.worker import Worker
 from brain.settings import Settings, unknown_variables
 from brain.system import System, installed_systems, schemas_of
 from brain.transport.websocket import require_uvicorn
@@ -115,6 +117,8 @@ def serve_command(samples: bool, **flags: Any) -> None:
     hosts_of(settings)
     port = sockets[0][0].getsockname()[1]
     end_on_signals()
+    dump_stacks_on_signals()
+    service = ServiceManager.from_environment(os.environ)
     with database(settings) as (url, psql, server):
         run(url, prepare(url, settings, systems, installed, samples=samples))
         if settings.database_url is not None:
@@ -124,6 +128,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
             settings,
             systems,
             sockets,
+            service,
             on_ready=partial(
                 announce,
                 settings,
@@ -147,16 +152,32 @@ def serve_database(
     settings: Settings,
     systems: list[System],
     sockets: list[list[socket.socket]],
+    service: ServiceManager,
     *,
     on_ready: Callable[[], None],
     should_stop: Callable[[], bool],
 ) -> int:
     """Serve in this process, or in several workers; return the exit status."""
-    several = settings.workers > 1
-    configure_logging(formatter_for(settings.log_format, has_process=several), settings.log_level)
-    if not several:
-        app = build_app(url, settings, systems)
-        return serve(app, sockets[0], settings, on_ready=on_ready, should_stop=should_stop)
+
+    def report_ready() -> None:
+        on_ready()
+        service.ready()
+
+    formatter = formatter_for(settings.log_format, has_process=settings.workers > 1)
+    configure_logging(formatter, settings.log_level)
+    grace_seconds = leaving_seconds(settings)
+    report_stopping = partial(service.stopping, grace_seconds + SLACK_SECONDS)
+    if settings.workers == 1:
+        return serve(
+            build_app(url, settings, systems),
+            sockets[0],
+            settings,
+            on_ready=report_ready,
+            on_stopping=report_stopping,
+            should_stop=should_stop,
+            should_hurry=should_stop,  # without the database there is nothing to serve
+            heartbeat=service.heartbeat,
+        )
 
     def work(worker: Worker) -> int:
         formatter = formatter_for(settings.log_format, has_process=True, worker=worker.number)
@@ -167,16 +188,26 @@ def serve_database(
             settings,
             on_ready=worker.ready,
             should_stop=worker.should_stop,
+            should_hurry=worker.should_hurry,
             is_worker=True,
+            heartbeat=worker.heartbeat,
         )
 
     return Supervisor(
         sockets,
         work,
-        on_ready=on_ready,
+        on_ready=report_ready,
         should_stop=should_stop,
-        grace_seconds=settings.shutdown_seconds,
+        grace_seconds=grace_seconds,
+        timeout_seconds=settings.worker_timeout_seconds,
+        on_stopping=report_stopping,
+        heartbeat=service.heartbeat,
     ).run()
+
+
+def leaving_seconds(settings: Settings) -> float:
+    """Return how long it may take to stop."""
+    return settings.drain_delay_seconds + settings.drain_seconds + settings.shutdown_seconds
 
 
 async def prepare(
