@@ -248,6 +248,17 @@ class Settings(BaseSettings):
     """Accept any word as a token, for development: `test-123` is that of `user_test-123`. Unless
     set, they are accepted where no token is needed and only this machine can connect."""
 
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where `/metrics` is served, and nothing else; 0 lets the system choose."""
+    metrics_host: str = "localhost"
+    """Where that port is."""
+    metrics_token: SecretStr | None = None
+    """The bearer token with which `/metrics` is served on the port of the clients, too."""
+    metrics_channels: Words = ()
+    """The channels that metrics show by name."""
+    metrics_database_seconds: float = Field(default=30.0, ge=0.1)
+    """How often the figures that only the database has are read."""
+
     database_timeout_seconds: float = Field(default=4.0, gt=0)
     """How long the database may take to answer before the connection is given up."""
     idle_poll_seconds: float = Field(default=5.0, gt=0)

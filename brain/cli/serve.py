@@ -8,6 +8,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,10 @@ from brain.log_events import (
     SYSTEM_PROBLEM,
     UNKNOWN_SETTING,
 )
+from brain.metrics.files import metrics_files
+from brain.metrics.metrics import Metrics, is_shown
+from brain.metrics.server import serving_metrics
+from brain.metrics.workers import supervisor_metrics
 from brain.process.log_config import configure_logging
 from brain.process.log_formatters import formatter_for
 from brain.process.server import serve
@@ -114,6 +119,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
     sockets = listening_sockets(
         settings.host, settings.port, settings.unread_timeout_seconds, settings.workers
     )
+    metrics_sockets = sockets_of_metrics(settings)
     hosts_of(settings)
     port = sockets[0][0].getsockname()[1]
     end_on_signals()
@@ -129,6 +135,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
             systems,
             sockets,
             service,
+            metrics_sockets,
             on_ready=partial(
                 announce,
                 settings,
@@ -136,6 +143,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
                 psql,
                 examples_of(systems, samples),
                 has_url_option=flags["database_url"] is not None,
+                metrics_port=metrics_sockets[0].getsockname()[1] if metrics_sockets else None,
             ),
             should_stop=lambda: server is not None and server.has_ended,
         )
@@ -153,6 +161,7 @@ def serve_database(
     systems: list[System],
     sockets: list[list[socket.socket]],
     service: ServiceManager,
+    metrics_sockets: list[socket.socket],
     *,
     on_ready: Callable[[], None],
     should_stop: Callable[[], bool],
@@ -168,41 +177,65 @@ def serve_database(
     grace_seconds = leaving_seconds(settings)
     report_stopping = partial(service.stopping, grace_seconds + SLACK_SECONDS)
     if settings.workers == 1:
-        return serve(
-            build_app(url, settings, systems),
-            sockets[0],
-            settings,
-            on_ready=report_ready,
-            on_stopping=report_stopping,
-            should_stop=should_stop,
-            should_hurry=should_stop,  # without the database there is nothing to serve
-            heartbeat=service.heartbeat,
-        )
+        metrics = Metrics(settings)
+        with serving_metrics(metrics_sockets, metrics.exposition):
+            return serve(
+                build_app(url, settings, systems, metrics=metrics),
+                sockets[0],
+                settings,
+                on_ready=report_ready,
+                on_stopping=report_stopping,
+                should_stop=should_stop,
+                should_hurry=should_stop,  # without the database there is nothing to serve
+                heartbeat=service.heartbeat,
+            )
 
     def work(worker: Worker) -> int:
         formatter = formatter_for(settings.log_format, has_process=True, worker=worker.number)
         configure_logging(formatter, settings.log_level)
-        return serve(
-            build_app(url, settings, systems, warns=worker.number == 1),
-            worker.sockets,
-            settings,
-            on_ready=worker.ready,
-            should_stop=worker.should_stop,
-            should_hurry=worker.should_hurry,
-            is_worker=True,
-            heartbeat=worker.heartbeat,
-        )
+        metrics = Metrics(settings, files, worker.process_number)
+        with serving_metrics(metrics_sockets, metrics.exposition):
+            return serve(
+                build_app(url, settings, systems, warns=worker.number == 1, metrics=metrics),
+                worker.sockets,
+                settings,
+                on_ready=worker.ready,
+                should_stop=worker.should_stop,
+                should_hurry=worker.should_hurry,
+                is_worker=True,
+                heartbeat=worker.heartbeat,
+            )
 
-    return Supervisor(
-        sockets,
-        work,
-        on_ready=report_ready,
-        should_stop=should_stop,
-        grace_seconds=grace_seconds,
-        timeout_seconds=settings.worker_timeout_seconds,
-        on_stopping=report_stopping,
-        heartbeat=service.heartbeat,
-    ).run()
+    with metrics_files() if is_shown(settings) else nullcontext() as files:
+        return Supervisor(
+            sockets,
+            work,
+            on_ready=report_ready,
+            should_stop=should_stop,
+            grace_seconds=grace_seconds,
+            timeout_seconds=settings.worker_timeout_seconds,
+            on_stopping=report_stopping,
+            on_reap=files.forget if files else ignore,
+            on_change=supervisor_metrics(files).show if files else ignore,
+            heartbeat=service.heartbeat,
+        ).run()
+
+
+def ignore(_: object) -> None:
+    """Show nothing."""
+
+
+def sockets_of_metrics(settings: Settings) -> list[socket.socket]:
+    """Bind the port of the metrics, if there is one: all workers share it."""
+    if settings.metrics_port is None:
+        return []
+    (sockets,) = listening_sockets(
+        settings.metrics_host,
+        settings.metrics_port,
+        settings.unread_timeout_seconds,
+        variables=("BRAIN_METRICS_HOST", "BRAIN_METRICS_PORT"),
+    )
+    return sockets
 
 
 def leaving_seconds(settings: Settings) -> float:
@@ -256,6 +289,7 @@ def announce(
     examples: dict[str, str],
     *,
     has_url_option: bool = False,
+    metrics_port: int | None = None,
 ) -> None:
     """Log that Brain is ready; for a person, print what to type next."""
     READY.log(
@@ -280,6 +314,8 @@ def announce(
         f"  open      http://{name}:{port}/",
         f"  status    curl http://{name}:{port}/api/brain/status/ws",
     ]
+    if metrics_port is not None:
+        lines.append(f"  metrics   curl http://localhost:{metrics_port}/metrics")
     if examples:
         lines.append(f"  listen    wscat -c ws://{name}:{port}/ws      (npm install -g wscat)")
         lines.append("\nand, in another terminal, change a row:\n")
