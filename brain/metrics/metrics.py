@@ -53,7 +53,7 @@ class Metrics:
     ) -> None:
         if files is not None:
             files.adopt(process_number)
-        registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         channels = settings.metrics_channels
         self.clients = ClientMetrics(registry, channels)
         self.delivery = DeliveryMetrics(registry, channels)
