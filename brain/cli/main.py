@@ -17,6 +17,7 @@ from brain.problems import printable, without_passwords
 # The module of each command, in `brain.cli`.
 COMMANDS = {
     "asyncapi": "describe",
+    "doctor": "doctor",
     "listen": "listen",
     "migrate": "migrate",
     "openapi": "describe",
