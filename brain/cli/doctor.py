@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from typing import Any
@@ -114,6 +115,9 @@ def doctor_command(
         where=parsed_filter(conditions),
         metrics_url=metrics_url,
     )
+    # What they say, the findings say too.
+    logging.getLogger("brain").addHandler(logging.NullHandler())
+    logging.getLogger("brain").propagate = False
     results = asyncio.run(run(request, CHECKS))
     click.echo(json_of(results) if is_json else text_of(results))
     cause = first_cause(results)

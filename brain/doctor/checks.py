@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from brain.doctor import database, disk, locks, log, nodes, schema, settings, watches
+from brain.doctor import (
+    address,
+    database,
+    disk,
+    event,
+    http,
+    locks,
+    log,
+    nodes,
+    schema,
+    settings,
+    watches,
+    websocket,
+)
 from brain.doctor.check import Check
 
 CHECKS: Sequence[Check] = (
@@ -27,4 +40,17 @@ CHECKS: Sequence[Check] = (
     watches.problems,
     log.retention,
     nodes.alive,
+    address.address,
+    address.tls,
+    http.http,
+    http.host,
+    http.ready,
+    websocket.websocket,
+    websocket.origin,
+    websocket.sse,
+    websocket.idle,
+    websocket.same_database,
+    event.logged,
+    event.read,
+    event.delivered,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -53,9 +54,13 @@ class Examination:
         self.settings = request.settings
         self.shared: dict[str, Any] = {}
         """What a check has found and later ones need, by a name."""
+        self.resources = AsyncExitStack()
+        """What is open until the examination ends."""
         self._connection: asyncpg.Connection | None = None
         self._database_problem: NotChecked | None = None
         """Why there is no use in asking the database again."""
+        self._url_problem: NotChecked | None = None
+        """Why there is no use in going on to Brain."""
 
     @cached_property
     def database_url(self) -> str:
@@ -69,6 +74,8 @@ class Examination:
         """The address that clients use, without a slash at its end. Raises `NotChecked`."""
         if self.request.url is None:
             raise NO_URL
+        if self._url_problem is not None:
+            raise self._url_problem
         return self.request.url.rstrip("/")
 
     @property
@@ -107,6 +114,10 @@ class Examination:
         """Have all later checks of the database say that they were not made, and why."""
         self._database_problem = NotChecked(text, way_out)
 
+    def give_up_url(self, id: str) -> None:
+        """Have all later checks of the way to Brain say that one failed before."""
+        self._url_problem = NotChecked("Brain is not reached through --url", f"see {id}")
+
     async def migrated(self) -> asyncpg.Connection:
         """Return a connection to a database that has Brain's schema. Raises `NotChecked`."""
         connection = await self.connection()
@@ -121,6 +132,7 @@ class Examination:
             self._connection = None
 
     async def close(self) -> None:
+        await self.resources.aclose()
         if self._connection is not None:
             await close(self._connection)
             self._connection = None

@@ -112,7 +112,7 @@ async def test_the_json_names_each_check_and_the_cause() -> None:
 
 
 async def test_neither_passwords_nor_the_token_are_printed() -> None:
-    url, token = "postgresql://brain:hidden@localhost/shop", "eyJhidden.token"
+    url, token = "postgresql://brain:hidden@localhost/shop", "eyJhidden.token.of.a.client"
     leak = of("test.leak", failure(f"at {url}", f"use {token}", [f"{url} with {token}"]))
     results = await run(request(token=token), [leak])
 
