@@ -7,14 +7,13 @@ import shutil
 import statistics
 import time
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from brain.doctor.check import check
 from brain.doctor.examination import Examination
-from brain.doctor.finding import Finding, NotChecked, failure, ok, warning
+from brain.doctor.finding import Facts, Finding, NotChecked, failure, ok, warning
 from brain.settings import is_loopback_name
 
 COMMITS = 5
@@ -66,7 +65,7 @@ async def disk(examination: Examination) -> Finding:
 def of_commits(milliseconds: list[float], waiting: list[str]) -> Finding:
     """Return what the times of commits mean."""
     median = statistics.median(milliseconds)
-    facts: dict[str, Any] = {
+    facts: Facts = {
         "median_milliseconds": round(median, 2),
         "most_milliseconds": round(max(milliseconds), 2),
     }
@@ -125,7 +124,7 @@ async def disk_space(examination: Examination) -> Finding:
         usage = shutil.disk_usage(Path(folder) / "pg_wal")
     except (asyncpg.InsufficientPrivilegeError, OSError):
         raise NotChecked("the folder of the database cannot be seen from here", way_out) from None
-    facts: dict[str, Any] = {"free_bytes": usage.free, "total_bytes": usage.total}
+    facts: Facts = {"free_bytes": usage.free, "total_bytes": usage.total}
     text = (
         f"{in_gibibytes(usage.free)} of {in_gibibytes(usage.total)} are free on the disk of the WAL"
     )

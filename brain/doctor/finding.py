@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["ok", "warning", "failure", "not checked"]
+Facts = dict[str, Any]
+"""Measurements by name, as JSON can have them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

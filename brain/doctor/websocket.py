@@ -23,12 +23,13 @@ from brain.doctor.check import check
 from brain.doctor.examination import Examination
 from brain.doctor.finding import Finding, NotChecked, failure, ok
 from brain.doctor.http import http_client
+from brain.doctor.subscribing import ANY_CHANNEL
 from brain.message.cursor import Cursor
 
 OPEN_SECONDS = 4.0
 FIRST_EVENT_SECONDS = 3.0
-# Of no table, and of no message: whoever may read everything may read it.
-ANY_CHANNEL = "doctor"
+
+
 UPGRADE = (
     "have the proxy pass on Upgrade and Connection over HTTP/1.1 (nginx: proxy_http_version 1.1;"
     " proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;"
