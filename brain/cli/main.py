@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 # The module of each command, in `brain.cli`.
 COMMANDS = {
     "asyncapi": "describe",
+    "doctor": "doctor",
     "listen": "listen",
     "migrate": "migrate",
     "openapi": "describe",
