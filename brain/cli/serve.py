@@ -8,7 +8,6 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import click
@@ -26,6 +25,7 @@ from brain.database.url import outlined
 from brain.errors import EmbeddedServerError
 from brain.process.log_config import WORKERS_LOGGING
 from brain.process.server import serve
+from brain.process.service_manager import ServiceManager
 from brain.process.signals import end_on_signals, ignore_signals
 from brain.process.sockets import listening_sockets
 from brain.process.supervisor import Supervisor, Worker
@@ -78,6 +78,7 @@ TOO_MANY_RIGHTS = (
 def serve_command(samples: bool, **flags: Any) -> None:
     """Serve the changes of a database to WebSocket clients."""
     settings = read_settings(**flags)
+    manager = ServiceManager.of(os.environ)
     require_uvicorn()
     keys_of(settings)
     for line in unknown_variables(os.environ):
@@ -96,21 +97,30 @@ def serve_command(samples: bool, **flags: Any) -> None:
         run(url, prepare(url, settings, systems, installed, samples=samples))
         if settings.database_url is not None:
             run(url, warn_of_superuser(url))
-        status = serve_database(
-            url,
-            settings,
-            systems,
-            sockets,
-            on_ready=partial(
-                announce,
+
+        def on_ready() -> None:
+            announce(
                 settings,
                 port,
                 psql,
                 examples_of(systems, samples),
                 has_url_option=flags["database_url"] is not None,
-            ),
-            should_stop=lambda: server is not None and server.has_ended,
+            )
+            manager.ready()
+
+        def should_stop() -> bool:
+            manager.alive()
+            return server is not None and server.has_ended
+
+        status = serve_database(
+            url,
+            settings,
+            systems,
+            sockets,
+            on_ready=on_ready,
+            should_stop=should_stop,
         )
+        manager.stopping()
         ignore_signals()
         if server and server.has_ended:
             raise EmbeddedServerError(
