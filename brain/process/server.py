@@ -123,6 +123,7 @@ def uvicorn_config(
         log_config=WORKERS_LOGGING if is_worker else LOGGING,
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=list(settings.trusted_proxies),
     )
 
 
