@@ -167,6 +167,8 @@ class Settings(BaseSettings):
     names, which is read as often."""
     shutdown_seconds: float = Field(default=10.0, gt=0)
     """How long clients may take to close when the server stops, before they are aborted."""
+    worker_timeout_seconds: float = Field(default=30.0, ge=1)
+    """How long one of several workers may give no sign of life before it is killed and replaced."""
     max_message_bytes: int = Field(default=65536, gt=0)
     """The longest message a client may send; a longer one closes its connection with 1009."""
     ping_seconds: float = Field(default=20.0, gt=0)

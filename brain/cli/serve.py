@@ -8,6 +8,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import click
@@ -26,9 +27,10 @@ from brain.errors import EmbeddedServerError
 from brain.process.log_config import WORKERS_LOGGING
 from brain.process.server import serve
 from brain.process.service_manager import ServiceManager
-from brain.process.signals import end_on_signals, ignore_signals
+from brain.process.signals import dump_stacks_on_signals, end_on_signals, ignore_signals
 from brain.process.sockets import listening_sockets
-from brain.process.supervisor import Supervisor, Worker
+from brain.process.supervisor import Supervisor
+from brain.process.worker import Worker
 from brain.settings import Settings, unknown_variables
 from brain.system import System, installed_systems, schemas_of
 from brain.transport.websocket import require_uvicorn
@@ -78,7 +80,6 @@ TOO_MANY_RIGHTS = (
 def serve_command(samples: bool, **flags: Any) -> None:
     """Serve the changes of a database to WebSocket clients."""
     settings = read_settings(**flags)
-    manager = ServiceManager.of(os.environ)
     require_uvicorn()
     keys_of(settings)
     for line in unknown_variables(os.environ):
@@ -93,34 +94,28 @@ def serve_command(samples: bool, **flags: Any) -> None:
     hosts_of(settings)
     port = sockets[0][0].getsockname()[1]
     end_on_signals()
+    dump_stacks_on_signals()
+    service = ServiceManager.from_environment(os.environ)
     with database(settings) as (url, psql, server):
         run(url, prepare(url, settings, systems, installed, samples=samples))
         if settings.database_url is not None:
             run(url, warn_of_superuser(url))
-
-        def on_ready() -> None:
-            announce(
-                settings,
-                port,
-                psql,
-                examples_of(systems, samples),
-                has_url_option=flags["database_url"] is not None,
-            )
-            manager.ready()
-
-        def should_stop() -> bool:
-            manager.alive()
-            return server is not None and server.has_ended
-
         status = serve_database(
             url,
             settings,
             systems,
             sockets,
-            on_ready=on_ready,
-            should_stop=should_stop,
+            service,
+            on_ready=partial(
+                announce,
+                settings,
+                port,
+                psql,
+                examples_of(systems, samples),
+                has_url_option=flags["database_url"] is not None,
+            ),
+            should_stop=lambda: server is not None and server.has_ended,
         )
-        manager.stopping()
         ignore_signals()
         if server and server.has_ended:
             raise EmbeddedServerError(
@@ -134,14 +129,28 @@ def serve_database(
     settings: Settings,
     systems: list[System],
     sockets: list[list[socket.socket]],
+    service: ServiceManager,
     *,
     on_ready: Callable[[], None],
     should_stop: Callable[[], bool],
 ) -> int:
     """Serve in this process, or in several workers; return the exit status."""
+
+    def report_ready() -> None:
+        on_ready()
+        service.ready()
+
+    report_stopping = partial(service.stopping, settings.shutdown_seconds)
     if settings.workers == 1:
-        app = build_app(url, settings, systems)
-        return serve(app, sockets[0], settings, on_ready=on_ready, should_stop=should_stop)
+        return serve(
+            build_app(url, settings, systems),
+            sockets[0],
+            settings,
+            on_ready=report_ready,
+            on_stopping=report_stopping,
+            should_stop=should_stop,
+            heartbeat=service.heartbeat,
+        )
 
     def work(worker: Worker) -> int:
         return serve(
@@ -151,15 +160,19 @@ def serve_database(
             on_ready=worker.ready,
             should_stop=worker.should_stop,
             is_worker=True,
+            heartbeat=worker.heartbeat,
         )
 
     logging.config.dictConfig(WORKERS_LOGGING)
     return Supervisor(
         sockets,
         work,
-        on_ready=on_ready,
+        on_ready=report_ready,
         should_stop=should_stop,
         grace_seconds=settings.shutdown_seconds,
+        timeout_seconds=settings.worker_timeout_seconds,
+        on_stopping=report_stopping,
+        heartbeat=service.heartbeat,
     ).run()
 
 

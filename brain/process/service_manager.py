@@ -1,4 +1,8 @@
-"""What a service manager hears of this process: sd_notify(3) of systemd, without its library."""
+"""
+Reports to the service manager that has started Brain, as `Type=notify` of systemd has it.
+
+The protocol is that of sd_notify(3): a datagram to the socket that the environment names.
+"""
 
 from __future__ import annotations
 
@@ -7,68 +11,84 @@ import os
 import socket
 import time
 from collections.abc import MutableMapping
+from typing import Self
 
+from brain.process.heartbeat import Heartbeat
+
+# How long a message may wait for a service manager that is busy.
+SEND_SECONDS = 1.0
 MICROSECONDS = 1_000_000
 
 logger = logging.getLogger(__name__)
 
 
 class ServiceManager:
-    """
-    Tells a service manager that this process is ready, and that it is alive.
+    """Tells systemd when Brain is ready, reloads, stops, and that it does not hang."""
 
-    Without one, nothing is sent.
-    """
-
-    def __init__(self, address: str, watchdog_seconds: float | None = None) -> None:
+    def __init__(self, address: str | None, watchdog_seconds: float | None = None) -> None:
         """
-        `address` is that of a datagram socket, or empty; `@` begins one in the abstract namespace.
-
-        A process that sends no sign of life for `watchdog_seconds` is killed by the manager.
+        `address` is a path, or begins with `@`, which stands for an abstract socket; None: nobody
+        asks. `watchdog_seconds`: how long it may hear nothing before it ends this process.
         """
-        self._address = address
-        self._interval_seconds = None if watchdog_seconds is None else watchdog_seconds / 3
-        self._next_at = 0.0
+        self._address = None if address is None else address.replace("@", "\0", 1)
+        self._watchdog_seconds = watchdog_seconds
+        self._has_failed = False
 
     @classmethod
-    def of(cls, environment: MutableMapping[str, str]) -> ServiceManager:
+    def from_environment(cls, environment: MutableMapping[str, str]) -> Self:
         """
-        Return the one that the environment names, and remove its variables.
+        Return the service manager that the environment names.
 
-        They are for this process alone: a child, such as a PostgreSQL, would report for it.
+        It takes the variables away: no process that Brain starts may report in its place.
         """
-        address = environment.pop("NOTIFY_SOCKET", "")
+        address = environment.pop("NOTIFY_SOCKET", None) or None
         microseconds = environment.pop("WATCHDOG_USEC", "")
-        process_id = environment.pop("WATCHDOG_PID", "")
-        is_watched = microseconds.isdecimal() and process_id in ("", str(os.getpid()))
-        return cls(address, int(microseconds) / MICROSECONDS if is_watched else None)
+        process_id = environment.pop("WATCHDOG_PID", "") or str(os.getpid())
+        if not microseconds.isdecimal() or process_id != str(os.getpid()):
+            return cls(address)
+        return cls(address, int(microseconds) / MICROSECONDS or None)
+
+    @property
+    def heartbeat(self) -> Heartbeat | None:
+        """What its watchdog waits for; None if it has none."""
+        if self._address is None or self._watchdog_seconds is None:
+            return None
+        return Heartbeat(self._watchdog_seconds / 2, self.beat)
 
     def ready(self) -> None:
-        """Report that clients can connect: what waits for this service may start."""
-        self._send("READY=1")
+        """Report that clients are served, or are served again after a reload."""
+        self._send("READY=1", "STATUS=serving")
 
-    def alive(self) -> None:
-        """
-        Report that this process is alive, if a third of the time for that is over.
+    def reloading(self) -> None:
+        """Report that settings are read again; `ready` ends it."""
+        now = time.monotonic_ns() // 1000
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", "STATUS=reading the settings again")
 
-        To be called many times a second, from the loop whose standstill should end the process.
-        """
-        if self._interval_seconds is not None and time.monotonic() >= self._next_at:
-            self._next_at = time.monotonic() + self._interval_seconds
-            self._send("WATCHDOG=1")
+    def stopping(self, seconds: float) -> None:
+        """Report that Brain stops, and may take so long."""
+        self._send(
+            "STOPPING=1",
+            f"EXTEND_TIMEOUT_USEC={round(seconds * MICROSECONDS)}",
+            "STATUS=draining",
+        )
 
-    def stopping(self) -> None:
-        """Report that this process is about to end; from now on no sign of life is expected."""
-        self._send("STOPPING=1")
+    def beat(self) -> None:
+        """Report that this process does not hang."""
+        self._send("WATCHDOG=1")
 
-    def _send(self, message: str) -> None:
-        if not self._address:
+    def _send(self, *assignments: str) -> None:
+        if self._address is None:
             return
-        address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                sender.setblocking(False)
-                sender.sendto(message.encode(), address)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.settimeout(SEND_SECONDS)
+                sender.sendto("\n".join(assignments).encode(), self._address)
         except OSError as error:
-            # A full queue of the manager's is no reason to end; what it misses, it will say.
-            logger.debug("%s cannot be sent to the service manager: %s", message, error)
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        # The watchdog would have the same line logged again and again.
+        if not self._has_failed:
+            self._has_failed = True
+            reason = error.strerror or str(error)
+            logger.warning("cannot report to the service manager: %s (NOTIFY_SOCKET)", reason)

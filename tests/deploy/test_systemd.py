@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import shutil
-import socket
 import sys
 from configparser import RawConfigParser
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from brain.settings import Settings
-from tests.end_to_end.brain import PATIENCE_SECONDS, ended, running_brain
+from tests.end_to_end.brain import ended
 
 SYSTEMD = Path(__file__).parents[2] / "deploy" / "systemd"
 UNIT = (SYSTEMD / "brain.service").read_text()
@@ -85,29 +83,6 @@ def test_the_limits_of_the_unit_leave_room_for_the_defaults(service: dict[str, s
     assert int(service["WatchdogSec"]) > 2 * settings.database_timeout_seconds
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-async def test_the_manager_hears_when_brain_is_ready_alive_and_at_its_end(
-    workers: str, database: str, tmp_path: Path, service: dict[str, str]
-) -> None:
-    assert service["Type"] == "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.setblocking(False)
-
-        async def received() -> str:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                return (await asyncio.get_running_loop().sock_recv(manager, 100)).decode()
-
-        environment = {
-            "NOTIFY_SOCKET": str(tmp_path / "notify"),
-            "WATCHDOG_USEC": "900000",
-            "BRAIN_WORKERS": workers,
-        }
-        async with running_brain(tmp_path, "--database-url", database, **environment) as brain:
-            first = [await received() for _ in range(4)]
-            assert sorted(set(first)) == ["READY=1", "WATCHDOG=1"]
-            brain.process.terminate()
-            assert await brain.stopped() == 0
-            while (last := await received()) == "WATCHDOG=1":
-                pass
-            assert last == "STOPPING=1"
+def test_brain_reports_to_the_manager_that_the_unit_names(service: dict[str, str]) -> None:
+    # tests/end_to_end/test_service_manager.py has what it reports.
+    assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")

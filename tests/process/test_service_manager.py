@@ -1,85 +1,115 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from brain.process.service_manager import ServiceManager
 
-pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="needs Unix sockets")
+PATIENCE_SECONDS = 30.0
 
 
-@pytest.fixture(params=["path", "abstract"])
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "path":
-        return str(tmp_path / "notify")
-    return f"@brain-{os.getpid()}-{tmp_path.name}"
+@contextmanager
+def listening(address: str) -> Iterator[socket.socket]:
+    """Listen as a service manager does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        manager.settimeout(PATIENCE_SECONDS)
+        yield manager
+
+
+def received(manager: socket.socket) -> list[str]:
+    return manager.recv(4096).decode().split("\n")
 
 
 @pytest.fixture
-def manager_socket(address: str) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind("\0" + address[1:] if address.startswith("@") else address)
-        listener.settimeout(10)
-        yield listener
+def address(tmp_path: Path) -> str:
+    return str(tmp_path / "notify")
 
 
-def test_it_is_told_when_clients_can_connect_and_when_the_process_ends(
-    address: str, manager_socket: socket.socket
+def test_the_service_manager_hears_each_state(address: str) -> None:
+    with listening(address) as manager:
+        service = ServiceManager.from_environment({"NOTIFY_SOCKET": address})
+
+        service.ready()
+        assert received(manager)[0] == "READY=1"
+        service.reloading()
+        reloading, since, _ = received(manager)
+        assert reloading == "RELOADING=1"
+        assert since.removeprefix("MONOTONIC_USEC=").isdecimal()
+        service.stopping(1.5)
+        assert received(manager)[:2] == ["STOPPING=1", "EXTEND_TIMEOUT_USEC=1500000"]
+
+
+def test_the_socket_of_the_service_manager_may_be_abstract() -> None:
+    name = f"brain-{uuid4()}"
+    with listening(f"\0{name}") as manager:
+        ServiceManager.from_environment({"NOTIFY_SOCKET": f"@{name}"}).ready()
+
+        assert received(manager)[0] == "READY=1"
+
+
+async def test_the_watchdog_hears_the_event_loop_twice_per_timeout(address: str) -> None:
+    environment = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "20000"}
+    with listening(address) as manager:
+        heartbeat = ServiceManager.from_environment(environment).heartbeat
+        assert heartbeat is not None
+        assert heartbeat.seconds == 0.01
+
+        beating = asyncio.create_task(heartbeat.run())
+        for _ in range(3):
+            assert await asyncio.to_thread(received, manager) == ["WATCHDOG=1"]
+        beating.cancel()
+        await asyncio.wait([beating])
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"WATCHDOG_USEC": "1000"},
+        {"NOTIFY_SOCKET": "@brain"},
+        {"NOTIFY_SOCKET": "@brain", "WATCHDOG_USEC": "0"},
+        {"NOTIFY_SOCKET": "@brain", "WATCHDOG_USEC": "soon"},
+        {"NOTIFY_SOCKET": "@brain", "WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"},
+    ],
+)
+def test_without_a_watchdog_for_this_process_there_is_no_heartbeat(
+    environment: dict[str, str],
 ) -> None:
-    environment = {"NOTIFY_SOCKET": address, "PATH": "/bin"}
-    manager = ServiceManager.of(environment)
-    manager.ready()
-    manager.alive()
-    manager.stopping()
-    assert [manager_socket.recv(100) for _ in range(2)] == [b"READY=1", b"STOPPING=1"]
-    assert environment == {"PATH": "/bin"}
+    assert ServiceManager.from_environment(environment).heartbeat is None
 
 
-def test_signs_of_life_come_three_times_as_often_as_they_must(
-    address: str, manager_socket: socket.socket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 1000.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+def test_a_watchdog_for_this_process_has_a_heartbeat() -> None:
     environment = {
-        "NOTIFY_SOCKET": address,
-        "WATCHDOG_USEC": "30000000",
+        "NOTIFY_SOCKET": "@brain",
+        "WATCHDOG_USEC": "1000",
         "WATCHDOG_PID": str(os.getpid()),
     }
-    manager = ServiceManager.of(environment)
-    received = []
-    for now in range(1000, 1030):
-        manager.alive()
-        manager_socket.setblocking(False)
-        try:
-            received.append((now, manager_socket.recv(100)))
-        except BlockingIOError:
-            pass
-    assert received == [(1000, b"WATCHDOG=1"), (1010, b"WATCHDOG=1"), (1020, b"WATCHDOG=1")]
+    assert ServiceManager.from_environment(environment).heartbeat is not None
 
 
-@pytest.mark.parametrize("process_id", ["1", "nonsense"])
-def test_a_watchdog_of_another_process_gets_no_sign_of_life(
-    address: str, manager_socket: socket.socket, process_id: str
+def test_a_process_that_brain_starts_does_not_report_in_its_place() -> None:
+    environment = {"NOTIFY_SOCKET": "@brain", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "A": "B"}
+
+    ServiceManager.from_environment(environment)
+
+    assert environment == {"A": "B"}
+
+
+def test_a_service_manager_that_has_gone_is_logged_once(
+    address: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    environment = {
-        "NOTIFY_SOCKET": address,
-        "WATCHDOG_USEC": "30000000",
-        "WATCHDOG_PID": process_id,
-    }
-    manager = ServiceManager.of(environment)
-    manager.alive()
-    manager.stopping()
-    assert manager_socket.recv(100) == b"STOPPING=1"
+    service = ServiceManager.from_environment({"NOTIFY_SOCKET": address})
 
+    service.ready()
+    service.beat()
 
-@pytest.mark.parametrize("address_of_nobody", ["", "/nowhere/notify"])
-def test_without_a_manager_that_listens_nothing_fails(address_of_nobody: str) -> None:
-    manager = ServiceManager.of({"NOTIFY_SOCKET": address_of_nobody, "WATCHDOG_USEC": "1"})
-    manager.ready()
-    manager.alive()
-    manager.stopping()
+    (line,) = caplog.messages
+    assert line.startswith("cannot report to the service manager: No such file or directory")
