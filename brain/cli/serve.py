@@ -29,7 +29,7 @@ from brain.process.server import serve
 from brain.process.service_manager import ServiceManager
 from brain.process.signals import dump_stacks_on_signals, end_on_signals, ignore_signals
 from brain.process.sockets import listening_sockets
-from brain.process.supervisor import Supervisor
+from brain.process.supervisor import SLACK_SECONDS, Supervisor
 from brain.process.worker import Worker
 from brain.settings import Settings, unknown_variables
 from brain.system import System, installed_systems, schemas_of
@@ -140,7 +140,8 @@ def serve_database(
         on_ready()
         service.ready()
 
-    report_stopping = partial(service.stopping, settings.shutdown_seconds)
+    grace_seconds = leaving_seconds(settings)
+    report_stopping = partial(service.stopping, grace_seconds + SLACK_SECONDS)
     if settings.workers == 1:
         return serve(
             build_app(url, settings, systems),
@@ -149,6 +150,7 @@ def serve_database(
             on_ready=report_ready,
             on_stopping=report_stopping,
             should_stop=should_stop,
+            should_hurry=should_stop,  # without the database there is nothing to serve
             heartbeat=service.heartbeat,
         )
 
@@ -159,6 +161,7 @@ def serve_database(
             settings,
             on_ready=worker.ready,
             should_stop=worker.should_stop,
+            should_hurry=worker.should_hurry,
             is_worker=True,
             heartbeat=worker.heartbeat,
         )
@@ -169,11 +172,16 @@ def serve_database(
         work,
         on_ready=report_ready,
         should_stop=should_stop,
-        grace_seconds=settings.shutdown_seconds,
+        grace_seconds=grace_seconds,
         timeout_seconds=settings.worker_timeout_seconds,
         on_stopping=report_stopping,
         heartbeat=service.heartbeat,
     ).run()
+
+
+def leaving_seconds(settings: Settings) -> float:
+    """Return how long it may take to stop."""
+    return settings.drain_delay_seconds + settings.drain_seconds + settings.shutdown_seconds
 
 
 async def prepare(

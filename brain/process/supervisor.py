@@ -93,9 +93,9 @@ class Supervisor:
 
         There is one worker for each list of `sockets`. `on_ready` is called once, when all are
         ready, `on_stopping` when they are to stop, `on_reap` with the process number of a worker
-        that has ended, and `on_change` with other statistics. Clients have `grace_seconds` to close
-        at the end. A worker that gives no heartbeat for `timeout_seconds` is killed. `heartbeat` is
-        this process's own.
+        that has ended, and `on_change` with other statistics. A worker has `grace_seconds` to take
+        leave of its clients. One that gives no heartbeat for `timeout_seconds` is killed.
+        `heartbeat` is this process's own.
         """
         self._slots = [WorkerSlot(number, own) for number, own in enumerate(sockets, start=1)]
         self._work = work
@@ -130,8 +130,8 @@ class Supervisor:
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note_signal)
-        has_failed = False
-        while not (self._signals or has_failed or self._should_stop()):
+        has_failed = is_over = False
+        while not (self._signals or has_failed or is_over):
             for slot in self._slots:
                 if slot.process is None and slot.start_at <= time.monotonic():
                     self._start(slot)
@@ -140,9 +140,10 @@ class Supervisor:
                 self._on_ready()
                 self._on_ready = None
             has_failed = all(slot.failures >= MOST_FAILURES for slot in self._slots)
+            is_over = self._should_stop()
         if has_failed:
             logger.critical("giving up: every worker ended %d times in a row", MOST_FAILURES)
-        self._end()
+        self._end(hurries=is_over)
         return 1 if has_failed else 0
 
     def _note_signal(self, *_: object) -> None:
@@ -188,6 +189,7 @@ class Supervisor:
                     report,
                     self._timeout_seconds,
                     should_stop=lambda: self._signals > 0 or abandoned.is_set(),
+                    should_hurry=abandoned.is_set,
                 )
             )
         except SystemExit:
@@ -262,8 +264,10 @@ class Supervisor:
         slot.start_at = time.monotonic() + pause
         logger.warning("worker %d %s; next try in %.1f s", slot.number, reason, pause)
 
-    def _end(self) -> None:
-        """Stop all workers: gracefully, at once after another signal, or by force."""
+    def _end(self, *, hurries: bool) -> None:
+        """
+        Stop all workers: gracefully, at once after another signal or if it `hurries`, or by force.
+        """
         self._is_ending = True
         self._on_stopping()
         for slot in self._slots:
@@ -271,7 +275,8 @@ class Supervisor:
                 listener.close()
         signals = self._signals
         self._send(signal.SIGTERM)
-        self._wait(self._grace_seconds + SLACK_SECONDS, lambda: self._signals > signals)
+        if not hurries:
+            self._wait(self._grace_seconds + SLACK_SECONDS, lambda: self._signals > signals)
         os.close(self._end_of_lifeline)
         self._wait(2 * HURRY_SECONDS)
         self._send(signal.SIGKILL)

@@ -37,6 +37,8 @@ class Worker:
     """How long the supervisor waits for a heartbeat."""
     should_stop: Callable[[], bool]
     """To be called many times a second."""
+    should_hurry: Callable[[], bool]
+    """True if there is no time to drain; likewise."""
 
     def ready(self) -> None:
         """Report that it accepts connections."""

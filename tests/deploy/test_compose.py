@@ -100,7 +100,7 @@ def test_brain_is_reached_by_the_proxy_alone_and_may_write_nowhere(example: Serv
     assert brain_service["cap_drop"] == ["ALL"]
     assert brain_service["ulimits"]["nofile"] >= Settings().max_connections + 5_000
     grace = int(brain_service["stop_grace_period"].removesuffix("s"))
-    assert grace > 2 * Settings().shutdown_seconds
+    assert grace > Settings().drain_seconds + Settings().shutdown_seconds + 10
 
 
 @pytest.mark.skipif(shutil.which("caddy") is None, reason="there is no caddy")

@@ -49,6 +49,14 @@ def container(pod: Manifest) -> Manifest:
     return found
 
 
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of a pod."""
+    for name, value in {**of_kind("ConfigMap")["data"], **of_kind("Secret")["stringData"]}.items():
+        monkeypatch.setenv(name, value)
+    return Settings()
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
     "manifest",
@@ -87,10 +95,7 @@ def test_every_setting_in_a_manifest_is_one_of_brains(pod: Manifest) -> None:
         assert each["envFrom"] == sources
 
 
-def test_the_settings_of_the_manifests_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {**of_kind("ConfigMap")["data"], **of_kind("Secret")["stringData"]}.items():
-        monkeypatch.setenv(name, value)
-    settings = Settings()
+def test_the_settings_of_the_manifests_are_read(settings: Settings) -> None:
     assert settings.jwt_secret is not None
     assert settings.allowed_hosts == (of_kind("Ingress")["spec"]["rules"][0]["host"],)
 
@@ -111,10 +116,13 @@ def test_names_of_one_manifest_are_those_of_another(container: Manifest) -> None
         assert {port["port"] for port in ingress["ports"]} <= ports.keys()
 
 
-def test_a_pod_has_the_time_to_close_its_clients(pod: Manifest, container: Manifest) -> None:
-    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    needed = pause + Settings().shutdown_seconds
-    assert pod["terminationGracePeriodSeconds"] > needed + 10
+def test_a_pod_has_the_time_to_drain(
+    pod: Manifest, container: Manifest, settings: Settings
+) -> None:
+    probe = container["readinessProbe"]
+    assert settings.drain_delay_seconds > probe["periodSeconds"] * probe["failureThreshold"]
+    steps = (settings.drain_delay_seconds, settings.drain_seconds, settings.shutdown_seconds)
+    assert pod["terminationGracePeriodSeconds"] > sum(steps) + 10
 
 
 def test_a_pod_has_no_right_that_it_does_not_need(pod: Manifest) -> None:
@@ -141,6 +149,7 @@ async def test_brain_runs_with_the_arguments_and_the_settings_of_the_manifests(
         **of_kind("Secret")["stringData"],
         "BRAIN_DATABASE_URL": database,
         "BRAIN_SYSTEMS": "",
+        "BRAIN_DRAIN_DELAY_SECONDS": "0",
         # That of the image.
         "BRAIN_HOST": "0.0.0.0",
     }

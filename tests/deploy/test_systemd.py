@@ -79,7 +79,7 @@ async def test_systemd_makes_the_user_of_the_unit(service: dict[str, str]) -> No
 def test_the_limits_of_the_unit_leave_room_for_the_defaults(service: dict[str, str]) -> None:
     settings = Settings()
     assert int(service["LimitNOFILE"]) >= settings.max_connections + 5_000
-    assert int(service["TimeoutStopSec"]) > 2 * settings.shutdown_seconds
+    assert int(service["TimeoutStopSec"]) > settings.drain_seconds + settings.shutdown_seconds + 10
     assert int(service["WatchdogSec"]) > 2 * settings.database_timeout_seconds
 
 
