@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -111,6 +111,21 @@ LogLevel = Annotated[
     BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
 ]
 """A level of the log, in small letters."""
+
+
+def networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(
+            str(ip_network(value)).removesuffix("/32").removesuffix("/128") for value in values
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{error}: it should be an address or a network, as 192.0.2.1 or 10.0.0.0/8"
+        ) from error
+
+
+Networks = Annotated[Words, AfterValidator(networks)]
+"""Addresses and networks."""
 
 
 def also(plain: str) -> AliasChoices:
@@ -244,6 +259,9 @@ class Settings(BaseSettings):
     """Names and addresses by which Brain may be addressed, as `brain.example.org`,
     `*.example.org` or `192.0.2.1`; `*` is any. Those of loopback are allowed where Brain listens on
     loopback. Required where it listens elsewhere and needs no token."""
+    trusted_proxies: Networks = ("127.0.0.1", "::1")
+    """Addresses and networks of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are
+    believed."""
     development_tokens: bool | None = None
     """Accept any word as a token, for development: `test-123` is that of `user_test-123`. Unless
     set, they are accepted where no token is needed and only this machine can connect."""

@@ -181,6 +181,7 @@ def uvicorn_config(
         log_config=None,  # the command has configured it
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=list(settings.trusted_proxies),
     )
 
 
