@@ -30,6 +30,7 @@ from brain.database.history import HistoryReader
 from brain.database.pages import PageReader
 from brain.database.publish import publish_for_client
 from brain.database.retention import trim_log
+from brain.database.schema_follower import follow_schema
 from brain.database.snapshot import SnapshotReader
 from brain.database.table_access import TableAccess
 from brain.database.transactions import AwaitedTransactions
@@ -51,7 +52,7 @@ from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext, SessionLimits
 from brain.session.sources import Sources
 from brain.settings import Settings
-from brain.system import System
+from brain.system import System, schemas_of
 from brain.transport.handshake import Handshake
 from brain.web import (
     client,
@@ -257,6 +258,7 @@ def build_app(
                 "access function": access_function.follow(pool),
                 "problems": report_to_watches(pool, problems),
                 "retention": trim_log(pool, settings.retention_seconds, problems),
+                "schema": follow_schema(pool, url, schemas_of(systems), problems, warns=warns),
             }
             if warns:
                 work["watches"] = warn_of_problems(pool, problems)

@@ -26,8 +26,10 @@ def migrate_command(status: bool, dry_run: bool, **flags: Any) -> None:
     wanted = schemas_of(systems_of(settings, installed_systems()))
     end_on_signals()
     with database(settings, may_share=True) as (url, *_):
+        found = run(url, migrations.status(url, wanted))
+        for newer in found.newer:
+            click.echo(f"brain: {newer}", err=True)
         if status or dry_run:
-            found = run(url, migrations.status(url, wanted))
             if status:
                 for step in found.applied:
                     click.echo(f"applied  {step}")
