@@ -364,11 +364,11 @@ async def apply_once(connection: asyncpg.Connection, step: Step, schema: Schema)
             await run(connection, step, script)
         milliseconds = round((time.monotonic() - started) * 1000)
         await record_step(connection, schema, step, milliseconds)
-        if step.number == REPLAYED:
+        if step.is_upgrade:
+            await outdate_files(connection, schema)
+        else:
             for contained in schema.upgrades():
                 await record_step(connection, schema, contained, 0)
-        else:
-            await outdate_files(connection, schema)
 
 
 class LockTaken(Exception):
@@ -381,7 +381,7 @@ async def run(connection: asyncpg.Connection, step: Step, script: Script) -> Non
         await connection.execute(script.sql, timeout=None)
     except asyncpg.InsufficientPrivilegeError as error:
         raise RightsMissing(f"schema {step.schema}: {not_an_owner(error)}") from error
-    except asyncpg.LockNotAvailableError as error:
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
         raise LockTaken(f"{where} waited in vain for a lock: {first_line(error)}") from error
     except asyncpg.PostgresError as error:
         raise MigrationFailed(f"{where} failed: {first_line(error)}") from error

@@ -49,6 +49,10 @@ class Step:
         return hashlib.sha256(texts.encode()).hexdigest()
 
     @property
+    def is_upgrade(self) -> bool:
+        return self.number != REPLAYED
+
+    @property
     def locks(self) -> tuple[str, ...] | None:
         """
         The locks on existing tables and views that others may wait for, as the files declare them.
@@ -57,12 +61,12 @@ class Step:
         declares nothing, not even that there are none.
         """
         declared = [line for script in self.scripts for line in LOCKS.findall(script.sql)]
-        if self.number != REPLAYED and not declared:
+        if self.is_upgrade and not declared:
             return None
         return tuple(line for line in declared if line != NO_LOCKS)
 
     def __str__(self) -> str:
-        return self.schema if self.number == REPLAYED else f"{self.schema} {self.name}"
+        return f"{self.schema} {self.name}" if self.is_upgrade else self.schema
 
 
 @dataclass(frozen=True, slots=True)

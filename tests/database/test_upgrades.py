@@ -33,7 +33,7 @@ OLDER = {
         ("WHEN c.oid IS NULL THEN ARRAY", "WHEN w.relation IS NULL THEN ARRAY")
     ],
     "12_presence.sql": [
-        ("CREATE INDEX IF NOT EXISTS node_users", "-- CREATE INDEX node_users"),
+        ("        CREATE INDEX node_users", "        NULL; -- CREATE INDEX node_users"),
         ("'busy', 'offline'))", "'busy'))"),
     ],
     "13_revocations.sql": [

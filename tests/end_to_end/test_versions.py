@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,11 @@ async def test_two_versions_serve_one_database_and_clients_of_both_get_every_cha
     async with running_brain(tmp_path / "old", *url, **systems) as old:
         async with old.client("/ws?channel=orders") as of_old:
             writing = asyncio.create_task(write(orders, stop))
+            planned = await brain("migrate", "--plan", *url, **newer)
+            assert planned.status == 6
+            assert "processes that serve it now: 1\n" in planned.stdout
+            assert "brain.events_3 (ACCESS EXCLUSIVE)" in planned.stdout
+            assert f"Nodes of Brain {VERSION} go on serving" in planned.stdout
             migrated = await brain("migrate", *url, **newer)
             assert (migrated.status, migrated.stderr) == (0, "")
             assert "applied  brain 0001_note\napplied  brain\n" in migrated.stdout
@@ -112,6 +118,8 @@ async def test_two_versions_serve_one_database_and_clients_of_both_get_every_cha
         assert ids == [id for id in [*written, 99] if id in ids]  # in order, none twice
         assert {id for id in written if id > first} <= set(ids)
     assert await value(orders, NEWER_BODY) is True
+    for version in (newer, {}):
+        assert (await brain("migrate", "--plan", *url, **version)).status == 0
     assert "Traceback" not in "".join(file.read_text() for file in tmp_path.glob("*/brain.log"))
 
 
@@ -125,6 +133,11 @@ async def test_a_version_that_the_schema_no_longer_serves_ends_and_is_refused(
         f"serves this Brain {VERSION} (revision 1): install Brain 9.0.0 or newer"
     )
     async with running_brain(tmp_path, *url, **systems) as old:
+        planned = await brain("migrate", "--plan", "--json", *url, **newer)
+        assert planned.status == 7
+        plan = json.loads(planned.stdout)
+        assert (plan["nodes_go_on"], plan["serving_nodes"]) == (False, 1)
+        assert [step["name"] for step in plan["steps"]] == ["brain 0001_note", "brain"]
         started = await brain("serve", "--port", "0", *url, **systems, **newer)
         assert started.status == 1
         assert "1 processes serve" in started.stderr and "stop them first" in started.stderr
