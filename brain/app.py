@@ -30,6 +30,7 @@ from brain.database.history import HistoryReader
 from brain.database.pages import PageReader
 from brain.database.publish import publish_for_client
 from brain.database.retention import trim_log
+from brain.database.schema_follower import follow_schema
 from brain.database.snapshot import SnapshotReader
 from brain.database.table_access import TableAccess
 from brain.database.transactions import AwaitedTransactions
@@ -54,7 +55,7 @@ from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext, SessionLimits
 from brain.session.sources import Sources
 from brain.settings import Settings
-from brain.system import System
+from brain.system import System, schemas_of
 from brain.timing import NoteSeconds, timed
 from brain.transport.handshake import Handshake
 from brain.transport.refusal_counts import RefusalCounts
@@ -298,6 +299,7 @@ def build_app(
                 "retention": trim_log(
                     pool, settings.retention_seconds, problems, metrics.listener.note_trim
                 ),
+                "schema": follow_schema(pool, url, schemas_of(systems), problems, warns=warns),
             }
             if warns:
                 work["watches"] = warn_of_problems(pool, problems)

@@ -18,7 +18,9 @@ BrainError
 │   ├── MigrationsPending
 │   ├── MigrationUnknown
 │   ├── MigrationUnsupported
-│   └── SchemaGone
+│   ├── NodesServing
+│   ├── SchemaGone
+│   └── SchemaTooNew
 ├── FileOutOfDate                   a file differs from what a command would write: exit 1
 ├── CursorLost                      the log does not hold what follows a cursor
 ├── RowNotShown                     a wire format cannot show a row
@@ -114,7 +116,15 @@ class MigrationsPending(MigrationError):
 
 
 class MigrationUnknown(MigrationError):
-    """The database is ahead of this version of Brain."""
+    """The database has an upgrade, or files of a newer Brain, that this installation lacks."""
+
+
+class NodesServing(MigrationError):
+    """A migration would cut off nodes that serve the database."""
+
+
+class SchemaTooNew(MigrationError):
+    """A newer Brain has migrated the database, whose schema no longer serves this one."""
 
 
 class MigrationUnsupported(MigrationError):

@@ -18,6 +18,7 @@ from brain.cli.database import (
 )
 from brain.database import migrations
 from brain.database.connection import connected
+from brain.database.schema_files import core_schema
 from brain.database.tables_of_systems import (
     SystemTable,
     applied_schemas,
@@ -80,7 +81,7 @@ async def report(url: str, on: Sequence[System], installed: Mapping[str, System]
     async with connected(url) as connection:
         if await connection.fetchval("SELECT to_regclass('brain.schema_versions') IS NULL"):
             return []
-        await migrations.require_current(url, [migrations.core_schema()])
+        await migrations.require_current(url, [core_schema()])
         applied = await applied_schemas(connection)
         present = [
             system.name

@@ -10,7 +10,8 @@ import asyncpg
 import pytest
 
 from brain.cli.serve import prepare
-from brain.database.migrations import Schema, core_schema, migrate
+from brain.database.migrations import migrate
+from brain.database.schema_files import Schema, core_schema
 from brain.database.tables_of_systems import SystemTable, declared_tables, fitting_tables
 from brain.errors import MigrationError
 from brain.settings import Settings
