@@ -12,6 +12,12 @@ from datetime import UTC, datetime
 BETWEEN_LINES_SECONDS = 60.0
 # How long a problem that does not happen again is shown.
 KEEP_SECONDS = 600.0
+# The first words of addresses, by which problems are counted.
+KINDS = (
+    *("access", "feed", "feeds", "filters", "hub", "log", "message", "metrics", "presence"),
+    *("requests", "retention", "revocations", "row", "snapshot", "snapshots", "tickets"),
+    *("transactions", "watch", "watched", "watches"),
+)
 # An address may name a key: there is no end of them. What is above counts as `log (others)`.
 MOST_ADDRESSES = 200
 
@@ -54,6 +60,8 @@ class Problems:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.counts = dict.fromkeys((*KINDS, "other"), 0)
+        """How many there have been of each kind."""
         self._records: dict[str, Record] = {}
         """The one that happened last is the last."""
 
@@ -73,6 +81,8 @@ class Problems:
         """
         now = self._clock()
         self._forget(now)
+        kind = address.partition(" ")[0]
+        self.counts[kind if kind in self.counts else "other"] += 1
         address, text = printable(address), printable(text)
         if address not in self._records and len(self._records) >= MOST_ADDRESSES:
             address = f"{address.partition(' ')[0]} (others)"

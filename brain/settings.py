@@ -152,6 +152,8 @@ class Settings(BaseSettings):
     names, which is read as often."""
     shutdown_seconds: float = Field(default=10.0, gt=0)
     """How long clients may take to close when the server stops, before they are aborted."""
+    worker_timeout_seconds: float = Field(default=30.0, ge=1)
+    """How long one of several workers may give no sign of life before it is killed and replaced."""
     max_message_bytes: int = Field(default=65536, gt=0)
     """The longest message a client may send; a longer one closes its connection with 1009."""
     ping_seconds: float = Field(default=20.0, gt=0)
@@ -227,6 +229,17 @@ class Settings(BaseSettings):
     development_tokens: bool | None = None
     """Accept any word as a token, for development: `test-123` is that of `user_test-123`. Unless
     set, they are accepted where no token is needed and only this machine can connect."""
+
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where `/metrics` is served, and nothing else; 0 lets the system choose."""
+    metrics_host: str = "localhost"
+    """Where that port is."""
+    metrics_token: SecretStr | None = None
+    """The bearer token with which `/metrics` is served on the port of the clients, too."""
+    metrics_channels: Words = ()
+    """The channels that metrics show by name."""
+    metrics_database_seconds: float = Field(default=30.0, ge=0.1)
+    """How often the figures that only the database has are read."""
 
     database_timeout_seconds: float = Field(default=4.0, gt=0)
     """How long the database may take to answer before the connection is given up."""

@@ -15,7 +15,7 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import jwt
@@ -54,10 +54,20 @@ FAMILIES = {
 logger = logging.getLogger(__name__)
 
 
+class KeySetStatistics(NamedTuple):
+    """Of the keys at a JWKS URL; zeros where there is none."""
+
+    age_seconds: float = 0.0
+    """How long ago they were fetched; 0 before that."""
+    failed_fetches: int = 0
+
+
 class Keys(Protocol):
     """Finds the keys, of which one must verify a token."""
 
     algorithms: Sequence[str]
+
+    def statistics(self) -> KeySetStatistics: ...
 
     async def candidates(self, token: str) -> Sequence[Any]:
         """Raises `jwt.PyJWTError` if there is none."""
@@ -74,6 +84,9 @@ class StaticKeys:
     def __init__(self, keys: Sequence[str | bytes], algorithms: Sequence[str]) -> None:
         self._keys = keys
         self.algorithms = algorithms
+
+    def statistics(self) -> KeySetStatistics:
+        return KeySetStatistics()
 
     async def candidates(self, token: str) -> Sequence[str | bytes]:
         return self._keys
@@ -98,6 +111,11 @@ class JwksKeys:
         self._fetching: asyncio.Task[None] | None = None
         self._threads: list[Thread] = []
         """Each of one fetch: one that never ends must not keep a server from being asked again."""
+        self._failed_fetches = 0
+
+    def statistics(self) -> KeySetStatistics:
+        age = time.monotonic() - self._fetched_at
+        return KeySetStatistics(age if age < math.inf else 0.0, self._failed_fetches)
 
     async def candidates(self, token: str) -> Sequence[Any]:
         key_id = jwt.get_unverified_header(token).get("kid")
@@ -123,6 +141,7 @@ class JwksKeys:
         try:
             found = await self._fetched()
         except (OSError, HTTPException, ValueError) as error:
+            self._failed_fetches += 1
             logger.warning("cannot fetch the keys at BRAIN_JWKS_URL: %s", first_line(error))
         else:
             if not found:

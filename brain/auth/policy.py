@@ -5,17 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from brain.auth.access_function import AccessFunction
 from brain.auth.authenticator import Authenticator, Connection, authenticated
 from brain.auth.identity import Identity
-from brain.auth.keys import keys_of, needs_tokens
+from brain.auth.keys import KeySetStatistics, keys_of, needs_tokens
 from brain.auth.revocations import Revocations
 from brain.auth.row_rules import RowRules
 from brain.auth.token_verifier import TokenVerifier
 from brain.errors import TokenRefused, UsageError
 from brain.message.matching import INTERNAL, ReadAccess, RowAccess
 from brain.settings import Settings
+
+
+class AuthorityStatistics(NamedTuple):
+    refused: Mapping[str, int]
+    """How many tokens, by why; a live view."""
+    key_set: KeySetStatistics
 
 
 class Authority:
@@ -44,6 +51,9 @@ class Authority:
     def has_authenticator(self) -> bool:
         """True where an application says who a client is, and not Brain's tokens."""
         return self._authenticator is not None
+
+    def statistics(self) -> AuthorityStatistics:
+        return AuthorityStatistics(self._verifier.refused, self._verifier.key_set())
 
     def anonymous(self) -> Identity:
         """Return the identity of a client without a token."""

@@ -39,6 +39,8 @@ class Tickets:
         self._database: Queryable | None = None
         self._key: AESGCM | None = None
         self._refusals = Refusals(logger)
+        self.refused = 0
+        """How many tickets were not issued here."""
 
     def connect(self, database: Queryable) -> None:
         """Read the key from `database`, once it is needed."""
@@ -60,7 +62,8 @@ class Tickets:
         except (ValueError, InvalidTag):
             reason = "it was not issued with the key of this database"
             self._refusals.warn(reason, f"Ticket refused: {reason}")
-            raise TokenRefused(reason) from None
+            self.refused += 1
+            raise TokenRefused(reason, "ticket") from None
 
     async def _known_key(self) -> AESGCM:
         if self._key is None:

@@ -8,6 +8,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -24,11 +25,17 @@ from brain.database.preparation import prepare_database
 from brain.database.tables_of_systems import system_problems
 from brain.database.url import outlined
 from brain.errors import EmbeddedServerError
+from brain.metrics.files import metrics_files
+from brain.metrics.metrics import Metrics, is_shown
+from brain.metrics.server import serving_metrics
+from brain.metrics.workers import supervisor_metrics
 from brain.process.log_config import WORKERS_LOGGING
 from brain.process.server import serve
-from brain.process.signals import end_on_signals, ignore_signals
+from brain.process.service_manager import ServiceManager
+from brain.process.signals import dump_stacks_on_signals, end_on_signals, ignore_signals
 from brain.process.sockets import listening_sockets
-from brain.process.supervisor import Supervisor, Worker
+from brain.process.supervisor import Supervisor
+from brain.process.worker import Worker
 from brain.settings import Settings, unknown_variables
 from brain.system import System, installed_systems, schemas_of
 from brain.transport.websocket import require_uvicorn
@@ -89,9 +96,12 @@ def serve_command(samples: bool, **flags: Any) -> None:
     sockets = listening_sockets(
         settings.host, settings.port, settings.unread_timeout_seconds, settings.workers
     )
+    metrics_sockets = sockets_of_metrics(settings)
     hosts_of(settings)
     port = sockets[0][0].getsockname()[1]
     end_on_signals()
+    dump_stacks_on_signals()
+    service = ServiceManager.from_environment(os.environ)
     with database(settings) as (url, psql, server):
         run(url, prepare(url, settings, systems, installed, samples=samples))
         if settings.database_url is not None:
@@ -101,6 +111,8 @@ def serve_command(samples: bool, **flags: Any) -> None:
             settings,
             systems,
             sockets,
+            service,
+            metrics_sockets,
             on_ready=partial(
                 announce,
                 settings,
@@ -108,6 +120,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
                 psql,
                 examples_of(systems, samples),
                 has_url_option=flags["database_url"] is not None,
+                metrics_port=metrics_sockets[0].getsockname()[1] if metrics_sockets else None,
             ),
             should_stop=lambda: server is not None and server.has_ended,
         )
@@ -124,33 +137,76 @@ def serve_database(
     settings: Settings,
     systems: list[System],
     sockets: list[list[socket.socket]],
+    service: ServiceManager,
+    metrics_sockets: list[socket.socket],
     *,
     on_ready: Callable[[], None],
     should_stop: Callable[[], bool],
 ) -> int:
     """Serve in this process, or in several workers; return the exit status."""
+
+    def report_ready() -> None:
+        on_ready()
+        service.ready()
+
+    report_stopping = partial(service.stopping, settings.shutdown_seconds)
     if settings.workers == 1:
-        app = build_app(url, settings, systems)
-        return serve(app, sockets[0], settings, on_ready=on_ready, should_stop=should_stop)
+        metrics = Metrics(settings)
+        with serving_metrics(metrics_sockets, metrics.exposition):
+            return serve(
+                build_app(url, settings, systems, metrics=metrics),
+                sockets[0],
+                settings,
+                on_ready=report_ready,
+                on_stopping=report_stopping,
+                should_stop=should_stop,
+                heartbeat=service.heartbeat,
+            )
 
     def work(worker: Worker) -> int:
-        return serve(
-            build_app(url, settings, systems, warns=worker.number == 1),
-            worker.sockets,
-            settings,
-            on_ready=worker.ready,
-            should_stop=worker.should_stop,
-            is_worker=True,
-        )
+        metrics = Metrics(settings, files, worker.process_number)
+        with serving_metrics(metrics_sockets, metrics.exposition):
+            return serve(
+                build_app(url, settings, systems, warns=worker.number == 1, metrics=metrics),
+                worker.sockets,
+                settings,
+                on_ready=worker.ready,
+                should_stop=worker.should_stop,
+                is_worker=True,
+                heartbeat=worker.heartbeat,
+            )
 
     logging.config.dictConfig(WORKERS_LOGGING)
-    return Supervisor(
-        sockets,
-        work,
-        on_ready=on_ready,
-        should_stop=should_stop,
-        grace_seconds=settings.shutdown_seconds,
-    ).run()
+    with metrics_files() if is_shown(settings) else nullcontext() as files:
+        return Supervisor(
+            sockets,
+            work,
+            on_ready=report_ready,
+            should_stop=should_stop,
+            grace_seconds=settings.shutdown_seconds,
+            timeout_seconds=settings.worker_timeout_seconds,
+            on_stopping=report_stopping,
+            on_reap=files.forget if files else ignore,
+            on_change=supervisor_metrics(files).show if files else ignore,
+            heartbeat=service.heartbeat,
+        ).run()
+
+
+def ignore(_: object) -> None:
+    """Show nothing."""
+
+
+def sockets_of_metrics(settings: Settings) -> list[socket.socket]:
+    """Bind the port of the metrics, if there is one: all workers share it."""
+    if settings.metrics_port is None:
+        return []
+    (sockets,) = listening_sockets(
+        settings.metrics_host,
+        settings.metrics_port,
+        settings.unread_timeout_seconds,
+        variables=("BRAIN_METRICS_HOST", "BRAIN_METRICS_PORT"),
+    )
+    return sockets
 
 
 async def prepare(
@@ -199,6 +255,7 @@ def announce(
     examples: dict[str, str],
     *,
     has_url_option: bool = False,
+    metrics_port: int | None = None,
 ) -> None:
     """Print that Brain is ready, and what to type next."""
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -210,6 +267,8 @@ def announce(
         f"  open      http://{name}:{port}/",
         f"  status    curl http://{name}:{port}/api/brain/status/ws",
     ]
+    if metrics_port is not None:
+        lines.append(f"  metrics   curl http://localhost:{metrics_port}/metrics")
     if examples:
         lines.append(f"  listen    wscat -c ws://{name}:{port}/ws      (npm install -g wscat)")
         lines.append("\nand, in another terminal, change a row:\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import NamedTuple
 
 from brain.auth.identity import Claims
 from brain.database.backoff import delays
@@ -21,6 +22,12 @@ FeedAddress = tuple[str, str | None]
 """The name of a feed, and its argument if it takes one."""
 
 NO_CLAIMS: Claims = {}
+
+
+class FeedStatistics(NamedTuple):
+    live: int
+    """Feeds that have subscribers here; each argument counts."""
+    subscribers: int
 
 
 class LiveFeed:
@@ -64,6 +71,10 @@ class FeedRefresher:
         self._index: dict[str, dict[str | None, set[LiveFeed]]] = {}
         """Which feeds an event may change: by its channel, and by the row's key or None."""
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def statistics(self) -> FeedStatistics:
+        subscribers = sum(len(live.fanout) for live in self._live.values())
+        return FeedStatistics(len(self._live), subscribers)
 
     def deliver(self, batch: Batch) -> None:
         """Refresh the states that a batch may have changed."""

@@ -22,6 +22,7 @@ from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event
 from brain.problems import Problems
 from brain.settings import Settings
+from brain.timing import NoteSeconds, ignore, timed
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,10 @@ class BatchSourceStatistics(NamedTuple):
     """True while it polls, and writers need not notify."""
     reconnections: int
     cursor: Cursor | None
+    notifications: int
+    """How often a notification has woken it."""
+    read_at: float
+    """When the log was read to its end last, by `time.monotonic()`; when it began, before that."""
 
 
 class BatchSource:
@@ -60,8 +65,18 @@ class BatchSource:
         settings: Settings,
         before_gap: Callable[[], Awaitable[None]] | None = None,
         problems: Problems | None = None,
+        on_read: NoteSeconds = ignore,
+        on_flush: NoteSeconds = ignore,
     ) -> None:
-        """`before_gap` is awaited before the first batch, and before one that does not follow."""
+        """
+        `before_gap` is awaited before the first batch, and before one that does not follow.
+
+        `on_read` is called for each page of the log, `on_flush` for each wait for the disk.
+        """
+        self._on_read = on_read
+        self._on_flush = on_flush
+        self._woken = 0
+        self._read_at = time.monotonic()
         self._problems = problems or Problems()
         self._url = url
         self._settings = settings
@@ -104,6 +119,8 @@ class BatchSource:
             is_busy=self._pace.is_busy,
             reconnections=max(0, self._connections - 1),
             cursor=self._cursor,
+            notifications=self._woken,
+            read_at=self._read_at,
         )
 
     def look(self) -> None:
@@ -183,7 +200,7 @@ class BatchSource:
         async for batch in self._read(log):
             changes += len(batch.events)
             yield batch
-        now = time.monotonic()
+        now = self._read_at = time.monotonic()
         # Notifications without events switch the node to polling, instead of keeping it busy.
         self._pace.note(changes=max(changes, int(self._was_notified)), now=now)
         if not self._has_read.is_set():
@@ -195,6 +212,7 @@ class BatchSource:
             await notifications.check()
             self._checked_at = now
         self._was_notified = await self._rest(notifications, log, looked_at)
+        self._woken += self._was_notified
 
     async def _read(self, log: Log) -> AsyncIterator[Batch]:
         """Yield what was committed since the cursor, and advance it."""
@@ -207,7 +225,7 @@ class BatchSource:
         is_more = True
         while is_more:
             try:
-                newest = await log.newest(self._cursor)
+                newest = await timed(log.newest(self._cursor), self._on_read)
             except CursorLost as error:
                 async for batch in self._read_on(log, error):
                     self._cursor = batch.cursor
@@ -222,7 +240,7 @@ class BatchSource:
         # Under load the commits of writers flush it, and the next read says so.
         is_under_load = self._pace.is_busy and bool(newest.events)
         if self._unflushed.is_full or (self._unflushed.needs_flush and not is_under_load):
-            await log.flush()
+            await timed(log.flush(), self._on_flush)
             self._unflushed.flushed()
 
     async def _read_on(self, log: Log, error: CursorLost) -> AsyncIterator[Batch]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import cast
@@ -14,6 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from brain.process.garbage_collection import GarbageCollection
+from brain.process.heartbeat import Heartbeat
 from brain.process.log_config import LOGGING, WORKERS_LOGGING
 from brain.settings import Settings
 from brain.transport.event_stream import EventStreamProtocol
@@ -32,13 +33,27 @@ class Server(uvicorn.Server):
         should_stop: Callable[[], bool],
         is_worker: bool,
         grace_seconds: float,
+        on_stopping: Callable[[], None] = lambda: None,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self._on_stopping = on_stopping
         self._should_stop = should_stop
         self._is_worker = is_worker
         self._grace_seconds = grace_seconds
+        self._heartbeat = heartbeat
         self._garbage_collection = GarbageCollection()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        beating = None if self._heartbeat is None else asyncio.create_task(self._heartbeat.run())
+        try:
+            await super().serve(sockets)
+        finally:
+            if beating is not None:
+                beating.cancel()
+                with suppress(asyncio.CancelledError):
+                    await beating
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -52,6 +67,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter) or self._should_stop()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stopping()
         # Every client is sent a close frame. One that does not read keeps its connection, and with
         # it the process, open for ever: when the time is up it is aborted.
         timer = asyncio.get_running_loop().call_later(self._grace_seconds, self._abort_connections)
@@ -89,12 +105,15 @@ def serve(
     *,
     on_ready: Callable[[], None],
     should_stop: Callable[[], bool],
+    on_stopping: Callable[[], None] = lambda: None,
     is_worker: bool = False,
+    heartbeat: Heartbeat | None = None,
 ) -> int:
     """
     Serve `app` until a signal, or until `should_stop()`; return the exit status.
 
-    `on_ready` is called once it accepts connections. One worker of several ignores signals.
+    `on_ready` is called once it accepts connections, `on_stopping` when it is to stop. One worker
+    of several ignores signals. The event loop gives the `heartbeat`.
     """
     config = uvicorn_config(app, settings, is_worker=is_worker)
     Server(
@@ -103,6 +122,8 @@ def serve(
         should_stop=should_stop,
         is_worker=is_worker,
         grace_seconds=settings.shutdown_seconds,
+        on_stopping=on_stopping,
+        heartbeat=heartbeat,
     ).run(sockets)
     return 0 if app.state.failure is None else 1
 

@@ -39,6 +39,7 @@ class CatchUp:
     __slots__ = (
         "_close",
         "_encoding",
+        "_has_cursor",
         "_on_gap",
         "_resumed",
         "_sources",
@@ -55,7 +56,10 @@ class CatchUp:
         *,
         on_gap: Callable[[CursorLost], None],
         close: Callable[[CloseCode, str], None],
+        has_cursor: bool = False,
     ) -> None:
+        """`has_cursor`: the client came back with a place in the log."""
+        self._has_cursor = has_cursor
         self._subscriber = subscriber
         self._encoding = subscriber.encoding
         self._sources = sources
@@ -68,7 +72,11 @@ class CatchUp:
     def resume(self) -> None:
         """Go on after the subscriber's cursor: from the ring, or from the log until there."""
         self.cancel()
-        if not self._sources.hub.resume(self._subscriber):
+        is_in_ring = self._sources.hub.resume(self._subscriber)
+        if self._has_cursor:
+            self._has_cursor = False
+            self._sources.hub.traffic.note_resume(is_in_ring=is_in_ring)
+        if not is_in_ring:
             self._start(self._read_log)
 
     def send_rows(self) -> None:
@@ -291,7 +299,9 @@ class CatchUp:
         """Write what leads up to a place, once the client has read what was written before."""
         await self._until_writable()
         if frames:
-            self._transport.write(b"".join(frames))
+            chunk = b"".join(frames)
+            self._sources.hub.traffic.add(len(frames), len(chunk))
+            self._transport.write(chunk)
             await asyncio.sleep(0)  # other clients' turn
         self._subscriber.cursor = after
 

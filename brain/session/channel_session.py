@@ -115,6 +115,10 @@ class ChannelSession(Session):
         self._commands: CommandQueue | None = None
 
     @property
+    def format_name(self) -> str:
+        return self._wire_format.name
+
+    @property
     def client_timeout_seconds(self) -> float | None:
         return self._wire_format.client_timeout_seconds
 
@@ -160,6 +164,7 @@ class ChannelSession(Session):
             self._transport,
             on_gap=self._on_gap,
             close=self.close,
+            has_cursor=cursor is not None,
         )
         if lost is not None:
             self._on_gap(lost)
