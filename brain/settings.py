@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -106,6 +106,13 @@ HostNames = Annotated[Words, AfterValidator(host_names)]
 """Names of hosts, in small letters, and addresses."""
 
 
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"],
+    BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
+]
+"""A level of the log, in small letters."""
+
+
 def networks(values: tuple[str, ...]) -> tuple[str, ...]:
     try:
         return tuple(
@@ -160,6 +167,11 @@ class Settings(BaseSettings):
     with another database."""
     workers: int = Field(default=1, ge=1)
     """How many processes serve, all on the same port."""
+
+    log_format: Literal["text", "json"] = "text"
+    """How lines of the log look: for people, or an object of JSON each."""
+    log_level: LogLevel = "info"
+    """The least level of lines that Brain logs: debug, info, warning or error."""
 
     database_password_command: str | None = None
     """A command that prints the password of the database, run for each new connection. Without one,
@@ -253,6 +265,17 @@ class Settings(BaseSettings):
     development_tokens: bool | None = None
     """Accept any word as a token, for development: `test-123` is that of `user_test-123`. Unless
     set, they are accepted where no token is needed and only this machine can connect."""
+
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where `/metrics` is served, and nothing else; 0 lets the system choose."""
+    metrics_host: str = "localhost"
+    """Where that port is."""
+    metrics_token: SecretStr | None = None
+    """The bearer token with which `/metrics` is served on the port of the clients, too."""
+    metrics_channels: Words = ()
+    """The channels that metrics show by name."""
+    metrics_database_seconds: float = Field(default=30.0, ge=0.1)
+    """How often the figures that only the database has are read."""
 
     database_timeout_seconds: float = Field(default=4.0, gt=0)
     """How long the database may take to answer before the connection is given up."""

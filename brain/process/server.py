@@ -15,7 +15,6 @@ from starlette.applications import Starlette
 
 from brain.process.garbage_collection import GarbageCollection
 from brain.process.heartbeat import Heartbeat
-from brain.process.log_config import LOGGING, WORKERS_LOGGING
 from brain.session.draining import Draining
 from brain.settings import Settings
 from brain.transport.event_stream import EventStreamProtocol
@@ -145,7 +144,7 @@ def serve(
     services: Services = app.state.services
     draining = services.draining
     Server(
-        uvicorn_config(app, settings, is_worker=is_worker, is_draining=lambda: draining.has_begun),
+        uvicorn_config(app, settings, is_draining=lambda: draining.has_begun),
         draining,
         on_ready=on_ready,
         should_stop=should_stop,
@@ -164,7 +163,6 @@ def uvicorn_config(
     app: Starlette,
     settings: Settings,
     *,
-    is_worker: bool = False,
     is_draining: Callable[[], bool] = lambda: False,
 ) -> uvicorn.Config:
     """Return how uvicorn serves `app`: by Brain's protocol classes, within the limits."""
@@ -180,7 +178,7 @@ def uvicorn_config(
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=int(settings.shutdown_seconds) + 2,
         lifespan="on",
-        log_config=WORKERS_LOGGING if is_worker else LOGGING,
+        log_config=None,  # the command has configured it
         access_log=False,
         server_header=False,
         forwarded_allow_ips=list(settings.trusted_proxies),

@@ -23,6 +23,13 @@ from itertools import count
 from typing import Literal, NamedTuple, NoReturn
 
 from brain.database.backoff import delays
+from brain.log_events import (
+    WORKER_CRASHED,
+    WORKER_ENDED,
+    WORKER_HUNG,
+    WORKER_READY,
+    WORKERS_FAILED,
+)
 from brain.process.heartbeat import Heartbeat
 from brain.process.worker import HURRY_SECONDS, Worker, watch_lifeline
 from brain.process.worker_process import WorkerProcess
@@ -142,7 +149,8 @@ class Supervisor:
             has_failed = all(slot.failures >= MOST_FAILURES for slot in self._slots)
             is_over = self._should_stop()
         if has_failed:
-            logger.critical("giving up: every worker ended %d times in a row", MOST_FAILURES)
+            text = "giving up: every worker ended %d times in a row"
+            WORKERS_FAILED.log(logger, text, MOST_FAILURES)
         self._end(hurries=is_over)
         return 1 if has_failed else 0
 
@@ -194,8 +202,9 @@ class Supervisor:
             )
         except SystemExit:
             pass  # uvicorn has logged why the application did not start
-        except BaseException:
-            logger.critical("worker %d died", slot.number, exc_info=True)
+        except BaseException as error:
+            number = slot.number
+            WORKER_CRASHED.log(logger, "worker %d died", number, error=error, worker=number)
         finally:
             # Without cleaning up what the supervisor has open.
             os._exit(status)
@@ -208,7 +217,8 @@ class Supervisor:
             if not process.receive():
                 self._reap(slot, process)
             elif process.ready_at is not None and not was_ready:
-                logger.info("worker %d is process %s", slot.number, process.process_id)
+                text, ids = "worker %d is process %s", (slot.number, process.process_id)
+                WORKER_READY.log(logger, text, *ids, worker=ids[0], worker_process=ids[1])
         self._note_absence()
         for slot, process in self._processes.values():
             self._end_if_hung(slot, process)
@@ -239,13 +249,16 @@ class Supervisor:
             seconds = process.silent_seconds(self._timeout_seconds)
             if seconds is None:
                 return
-            logger.error(
+            WORKER_HUNG.log(
+                logger,
                 "worker %d (process %s) %s for %.0f s, and is killed; its stacks follow"
                 " (BRAIN_WORKER_TIMEOUT_SECONDS)",
                 slot.number,
                 process.process_id,
                 "gave no heartbeat" if process.ready_at is not None else "was not ready",
                 seconds,
+                worker=slot.number,
+                worker_process=process.process_id,
             )
         process.end_hung()
 
@@ -262,7 +275,8 @@ class Supervisor:
         slot.failures += 1
         pause = next(slot.pauses)
         slot.start_at = time.monotonic() + pause
-        logger.warning("worker %d %s; next try in %.1f s", slot.number, reason, pause)
+        number, seconds, text = slot.number, round(pause, 1), "worker %d %s; next try in %.1f s"
+        WORKER_ENDED.log(logger, text, number, reason, pause, worker=number, pause_seconds=seconds)
 
     def _end(self, *, hurries: bool) -> None:
         """

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from brain.close_codes import CloseCode
 from brain.presence.tracker import ClientInfo, PresenceTracker
+from brain.session.session_counts import SessionCounts
 
 
 class Registered(Protocol):
@@ -52,6 +53,7 @@ class SessionRegistry:
 
     def __init__(self, presence: PresenceTracker) -> None:
         self.presence = presence
+        self.counts = SessionCounts()
         self._open: dict[UUID, Registered] = {}
         self.changes = 0
         """How often what clients may read, or what filters mean, has changed, or may have."""

@@ -58,7 +58,7 @@ class Client:
 
     def resume_writing(self) -> None: ...
 
-    def connection_lost(self) -> None:
+    def connection_lost(self, code: int = 1006) -> None:
         self.is_lost = True
 
 

@@ -33,7 +33,7 @@ class Source:
         self._is_live = is_live
 
     def statistics(self) -> BatchSourceStatistics:
-        return BatchSourceStatistics(self._is_live, is_busy=False, reconnections=0, cursor=None)
+        return BatchSourceStatistics(self._is_live, False, 0, None, notifications=0, read_at=0.0)
 
 
 class CountedCluster:
