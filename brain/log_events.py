@@ -88,6 +88,12 @@ AUTHENTICATOR_FAILED = LogEvent("authenticator_failed", ERROR)
 AUTHENTICATOR_TIMED_OUT = LogEvent("authenticator_timed_out", ERROR, ("timeout_seconds",))
 
 # Clients.
+CONNECTION_CLOSED = LogEvent(
+    "connection_closed",
+    INFO,
+    ("code", "seconds", "sent_bytes", "transport", "format", "user", "channels", "address"),
+)
+CONNECTIONS_CLOSED = LogEvent("connections_closed", INFO, ("count", "seconds", "codes"))
 HANDSHAKE_FAILED = LogEvent("handshake_failed", ERROR)
 
 LIBRARY_MESSAGE = "library_message"

@@ -157,6 +157,8 @@ class Settings(BaseSettings):
     """How lines of the log look: for people, or an object of JSON each."""
     log_level: LogLevel = "info"
     """The least level of lines that Brain logs: debug, info, warning or error."""
+    log_addresses: bool = False
+    """Log the address of a client with the end of its connection."""
 
     database_password_command: str | None = None
     """A command that prints the password of the database, run for each new connection. Without one,
