@@ -24,6 +24,7 @@ from brain.database.connection import connected
 from brain.database.preparation import prepare_database
 from brain.database.tables_of_systems import system_problems
 from brain.database.url import outlined
+from brain.environment_file import read_environment_file
 from brain.errors import EmbeddedServerError
 from brain.log_events import (
     NO_SAMPLES,
@@ -89,6 +90,12 @@ TOO_MANY_RIGHTS = (
 )
 @systems_option
 @click.option(
+    "--env-file",
+    metavar="FILE",
+    help="A file with lines BRAIN_X=value, which the environment overrides; SIGHUP has it read "
+    "again.  [BRAIN_ENV_FILE]",
+)
+@click.option(
     "--log-format",
     metavar="FORMAT",
     help="How lines of the log look: text, or json.  [BRAIN_LOG_FORMAT; default: text]",
@@ -110,8 +117,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
     configure_logging(formatter_for(settings.log_format, is_starting=True), settings.log_level)
     require_uvicorn()
     keys_of(settings)
-    for line in unknown_variables(os.environ):
-        UNKNOWN_SETTING.log(logger, "%s", line)
+    warn_of_unknown(settings)
     if settings.database_url is not None:
         require_url(settings.database_url)
     installed = installed_systems()
@@ -153,6 +159,18 @@ def serve_command(samples: bool, **flags: Any) -> None:
                 f"the PostgreSQL that Brain started on {server.folder} has ended, and so does Brain"
             )
     sys.exit(status)
+
+
+def warn_of_unknown(settings: Settings) -> None:
+    """Warn of variables that are no settings, in the environment and in the file of settings."""
+    for line in unknown_variables(os.environ):
+        UNKNOWN_SETTING.log(logger, "%s", line)
+    if settings.env_file is not None:
+        variables = read_environment_file(settings.env_file)
+        for name, variable in variables.items():
+            for line in unknown_variables([name], is_file=True):
+                place = f"{settings.env_file}, line {variable.line}"
+                UNKNOWN_SETTING.log(logger, "%s: %s", place, line)
 
 
 def serve_database(
