@@ -48,6 +48,7 @@ from brain.presence.tracker import PresenceTracker
 from brain.problems import Problems, printable
 from brain.session.admission import Admission
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
+from brain.session.draining import Draining
 from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext, SessionLimits
 from brain.session.sources import Sources
@@ -234,6 +235,7 @@ def build_app(
             problems=problems,
             columns_of=watched_columns.columns_of,
         ),
+        draining=Draining(registry, settings.drain_seconds),
         presence=presence,
         cluster=cluster,
         problems=problems,
