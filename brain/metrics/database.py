@@ -21,7 +21,11 @@ LOG = """
                (SELECT at FROM brain.events_1 ORDER BY transaction_id, id LIMIT 1),
                (SELECT at FROM brain.events_2 ORDER BY transaction_id, id LIMIT 1),
                (SELECT at FROM brain.events_3 ORDER BY transaction_id, id LIMIT 1))), 0)::float8
-               AS oldest_seconds
+               AS oldest_seconds,
+           EXISTS (SELECT FROM brain.events_0)::integer
+           + EXISTS (SELECT FROM brain.events_1)::integer
+           + EXISTS (SELECT FROM brain.events_2)::integer
+           + EXISTS (SELECT FROM brain.events_3)::integer AS slots
       FROM pg_class c
      WHERE c.oid IN ('brain.events'::regclass, 'brain.events_0'::regclass,
                      'brain.events_1'::regclass, 'brain.events_2'::regclass,
@@ -63,6 +67,9 @@ class DatabaseMetrics:
         self._registry = registry
         self._log_rows = self._gauge("brain_log_rows", "Events in the log; an estimate.")
         self._log_bytes = self._gauge("brain_log_bytes", "The size of the log, with its indexes.")
+        self._log_slots = self._gauge(
+            "brain_log_slots_used", "Of the four slots of the log, those that have events."
+        )
         self._oldest = self._gauge("brain_oldest_event_seconds", "The age of the oldest event.")
         self._watches = self._gauge("brain_watches", "Watched tables.")
         self._watch_problems = self._gauge(
@@ -138,6 +145,7 @@ class DatabaseMetrics:
     def _show_log(self, row: asyncpg.Record) -> None:
         self._log_rows.set(row["rows"])
         self._log_bytes.set(row["bytes"])
+        self._log_slots.set(row["slots"])
         self._oldest.set(row["oldest_seconds"])
 
     def _show_watches(self, row: asyncpg.Record) -> None:

@@ -30,11 +30,20 @@ REASONS: Mapping[int, str] = {
 """That of all others, by status."""
 
 
+# Known from the beginning: of a counter that appears with its first number, nothing tells that it
+# has grown.
+EXPECTED = (
+    *((403, "origin"), (403, "host"), (401, "token"), (503, "unavailable")),
+    *((503, QUOTAS["all"]), (429, QUOTAS["address"]), (429, QUOTAS["user"])),
+    *((503, QUOTAS["anonymous"]), (429, QUOTAS["filters"])),
+)
+
+
 class RefusalCounts:
     """Plain numbers of a process, which only grow."""
 
     def __init__(self) -> None:
-        self.handshakes: Counter[tuple[int, str]] = Counter({(403, "origin"): 0, (403, "host"): 0})
+        self.handshakes: Counter[tuple[int, str]] = Counter(dict.fromkeys(EXPECTED, 0))
         """Those refused, by status and reason: WebSockets, streams, and requests of pages."""
         self.responses: Counter[int] = Counter()
         """Answers to HTTP requests, by status."""
