@@ -216,7 +216,7 @@ def build_app(
             problems=problems,
             columns_of=watched_columns.columns_of,
         ),
-        draining=Draining(registry, settings.drain_seconds),
+        draining=Draining(registry, settings.drain_seconds, workers=settings.workers),
         presence=presence,
         cluster=cluster,
         problems=problems,
