@@ -96,8 +96,9 @@ def doctor_command(
     from brain.doctor.report import json_of, text_of
     from brain.doctor.runner import first_cause, run
 
-    if url is not None:
-        require_url(url)
+    for given in (url, metrics_url):
+        if given is not None:
+            require_url(given)
     if token_file is not None:
         token = read_token(token_file)
     elif token:
@@ -125,7 +126,7 @@ def doctor_command(
 
 
 def require_url(url: str) -> None:
-    """Raise `UsageError` unless `url` is one of Brain."""
+    """Raise `UsageError` unless `url` is one that Brain may have."""
     try:
         Address.of(url)
     except InvalidUrl as error:
