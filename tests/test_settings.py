@@ -159,7 +159,7 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest_that_is_one() -
         ("HOME", None),
         ("TEST", None),
         ("DEBUG", None),
-        ("LOG_LEVEL", None),
+        ("TRACE_LEVEL", None),
         ("X", None),
         ("", None),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,13 +11,16 @@ from typing import NamedTuple
 from brain.auth.access_function import AccessFunction
 from brain.auth.authenticator import Authenticator, Connection, authenticated
 from brain.auth.identity import Identity
-from brain.auth.keys import KeySetStatistics, keys_of, needs_tokens
+from brain.auth.keys import Keys, KeySetStatistics, keys_of, needs_tokens
 from brain.auth.revocations import Revocations
 from brain.auth.row_rules import RowRules
 from brain.auth.token_verifier import TokenVerifier
 from brain.errors import TokenRefused, UsageError
+from brain.log_limit import LimitedLog
 from brain.message.matching import INTERNAL, ReadAccess, RowAccess
 from brain.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 class AuthorityStatistics(NamedTuple):
@@ -41,6 +45,7 @@ class Authority:
         self._verifier = verifier
         self._settings = settings
         self._access_function = access_function
+        self._log = LimitedLog(logger)
 
     @property
     def is_open(self) -> bool:
@@ -66,6 +71,19 @@ class Authority:
         if self._authenticator is None:
             return await self._verifier.identify(token)
         return await self._authenticated(self._authenticator, None, token)
+
+    @property
+    def keys(self) -> Keys | None:
+        """What verifies tokens."""
+        return self._verifier.keys
+
+    def replace_keys(self, keys: Keys | None, settings: Settings) -> bool:
+        """Verify tokens by other keys and settings; return True if the keys are other ones."""
+        return self._verifier.replace_keys(keys, settings)
+
+    def is_withdrawn(self, identity: Identity) -> bool:
+        """Return True if the key that its token was signed with is none of the keys any more."""
+        return self._verifier.is_withdrawn(identity)
 
     def is_revoked(self, identity: Identity) -> bool:
         """
@@ -97,7 +115,7 @@ class Authority:
     async def _authenticated(
         self, authenticator: Authenticator, connection: Connection | None, token: str | None
     ) -> Identity:
-        identity = await authenticated(authenticator, connection, token, self._settings)
+        identity = await authenticated(authenticator, connection, token, self._settings, self._log)
         if identity is None or identity.user is None:
             if token is None:
                 return self.anonymous()

@@ -34,6 +34,7 @@ from brain.errors import (
     MigrationUnsupported,
     RightsMissing,
 )
+from brain.log_events import DATABASE_WARNING
 from brain.problems import printable
 
 UPGRADE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
@@ -421,7 +422,7 @@ async def record(connection: asyncpg.Connection, step: Step, milliseconds: int) 
 def warnings_logged(connection: asyncpg.Connection) -> Iterator[None]:
     def log(_: Any, message: asyncpg.PostgresLogMessage) -> None:
         if message.severity_en == "WARNING":
-            logger.warning("%s", printable(message.message or ""))
+            DATABASE_WARNING.log(logger, "%s", printable(message.message or ""))
 
     connection.add_log_listener(log)
     try:

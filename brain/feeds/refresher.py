@@ -14,6 +14,8 @@ from brain.errors import BrainError, ClaimMissing, ConnectionEnded, LogUnavailab
 from brain.feeds.fanout import FeedFanout, FeedSubscriber
 from brain.feeds.reader import CHANNEL, FeedDefinition, FeedReader, is_possible
 from brain.feeds.state import FeedState, update_message
+from brain.log_events import FEEDS_UNREADABLE
+from brain.log_limit import LimitedLog
 from brain.message.event import Batch, Event
 
 logger = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class FeedRefresher:
 
     def __init__(self, reader: FeedReader, interval_seconds: float) -> None:
         self._reader = reader
+        self._log = LimitedLog(logger)
         self._interval_seconds = interval_seconds
         self._definitions: dict[str, FeedDefinition] = {}
         self._definitions_changed = asyncio.Event()
@@ -151,7 +154,9 @@ class FeedRefresher:
                 try:
                     await self._read_definitions()
                 except DATABASE_ERRORS as error:
-                    logger.warning("cannot read the definitions of feeds: %s", first_line(error))
+                    text = "cannot read the definitions of feeds: %s"
+                    reason = first_line(error)
+                    self._log.log(FEEDS_UNREADABLE, type(error).__name__, text, reason)
                     self._definitions_changed.set()
                     await asyncio.sleep(next(pauses))
                 else:

@@ -18,6 +18,8 @@ from brain.listener.crash_recovery import read_again
 from brain.listener.notifications import Notifications
 from brain.listener.pace import Pace
 from brain.listener.unflushed import Unflushed
+from brain.log_events import LOG_FOLLOWED, LOG_STARTED_OVER, LOG_UNREACHABLE
+from brain.log_limit import LimitedLog
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event
 from brain.problems import Problems
@@ -78,6 +80,7 @@ class BatchSource:
         self._woken = 0
         self._read_at = time.monotonic()
         self._problems = problems or Problems()
+        self._log = LimitedLog(logger)
         self._url = url
         self._settings = settings
         self._before_gap = before_gap
@@ -149,7 +152,8 @@ class BatchSource:
                     async for batch in self._follow(notifications, log):
                         yield batch
             except DATABASE_ERRORS as error:
-                logger.warning("cannot follow the log, trying again: %s", explain(error))
+                text = "cannot follow the log, trying again: %s"
+                self._log.log(LOG_UNREACHABLE, type(error).__name__, text, explain(error))
                 if self._live.is_set():
                     waiting = delays()
             finally:
@@ -206,7 +210,8 @@ class BatchSource:
         if not self._has_read.is_set():
             self._has_read.set()
             self._connections += 1
-            logger.info("following the log from %s", self._cursor)
+            place = str(self._cursor)
+            LOG_FOLLOWED.log(logger, "following the log from %s", place, cursor=place)
         self._live.set()
         if now - self._checked_at >= self._settings.idle_poll_seconds:
             await notifications.check()
@@ -251,7 +256,8 @@ class BatchSource:
                 yield batch
         except CursorLost:
             newest = await log.tick()
-            logger.warning("starting over at %s: %s", newest, error)
+            place = str(newest)
+            LOG_STARTED_OVER.log(logger, "starting over at %s: %s", place, error, cursor=place)
             self._unflushed = Unflushed()
             if self._before_gap is not None:
                 await self._before_gap()

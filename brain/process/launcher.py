@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from brain.log_events import WORKER_CRASHED
 from brain.process.worker import SIGNALS, VARIABLE, Assignment, Worker
 from brain.process.worker_process import WorkerProcess
 from brain.process.worker_slot import WorkerSlot
@@ -89,8 +90,9 @@ class Launcher:
             status = self.work(Worker(assignment))
         except SystemExit:
             pass  # uvicorn has logged why the application did not start
-        except BaseException:
-            logger.critical("worker %d died", assignment.number, exc_info=True)
+        except BaseException as error:
+            number = assignment.number
+            WORKER_CRASHED.log(logger, "worker %d died", number, error=error, worker=number)
         finally:
             # Without cleaning up what the supervisor has open.
             os._exit(status)

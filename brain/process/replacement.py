@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from brain.log_events import WORKER_NOT_REPLACED, WORKER_REPLACED, WORKERS_REPLACED
 from brain.process.worker_process import WorkerProcess
 from brain.process.worker_slot import WorkerSlot
 
@@ -71,23 +72,27 @@ class Replacement:
             return
         self._former = former
         former.leave()
-        logger.info(
-            "worker %d (process %s) is replaced, and drains", slot.number, former.process_id
+        text, ids = (
+            "worker %d (process %s) is replaced, and drains",
+            (slot.number, former.process_id),
         )
+        WORKER_REPLACED.log(logger, text, *ids, worker=ids[0], worker_process=ids[1])
 
     def _finish(self) -> None:
         """Note that one worker is replaced."""
         self._slot = self._former = None
         if not self._left:
             self.is_over = True
-            logger.info("all workers are replaced")
+            WORKERS_REPLACED.log(logger, "all workers are replaced")
 
     def _stop(self, reason: str) -> None:
         assert self._slot is not None
-        logger.error(
+        WORKER_NOT_REPLACED.log(
+            logger,
             "worker %d is not replaced: %s; the replacement stops, and the other workers go on as"
             " they are",
             self._slot.number,
             reason,
+            worker=self._slot.number,
         )
         self.is_over = True

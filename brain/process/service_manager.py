@@ -13,6 +13,7 @@ import time
 from collections.abc import MutableMapping
 from typing import Self
 
+from brain.log_events import SERVICE_MANAGER_UNREACHABLE
 from brain.process.heartbeat import Heartbeat
 
 # How long a message may wait for a service manager that is busy.
@@ -91,4 +92,5 @@ class ServiceManager:
         if not self._has_failed:
             self._has_failed = True
             reason = error.strerror or str(error)
-            logger.warning("cannot report to the service manager: %s (NOTIFY_SOCKET)", reason)
+            text = "cannot report to the service manager: %s (NOTIFY_SOCKET)"
+            SERVICE_MANAGER_UNREACHABLE.log(logger, text, reason)

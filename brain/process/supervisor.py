@@ -17,6 +17,14 @@ from collections.abc import Callable, Sequence
 from itertools import chain, count
 from typing import Literal, NamedTuple
 
+from brain.log_events import (
+    WORKER_DRAINED,
+    WORKER_ENDED,
+    WORKER_KILLED,
+    WORKER_READY,
+    WORKERS_FAILED,
+    WORKERS_REPLACING,
+)
 from brain.process.heartbeat import Heartbeat
 from brain.process.launcher import Launcher, Program
 from brain.process.replacement import Replacement
@@ -67,6 +75,7 @@ class Supervisor:
         heartbeat: Heartbeat | None = None,
         program: Program | None = None,
         shared: Sequence[socket.socket] = (),
+        should_forward_hang_up: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         `work` is what a worker does, in a process of its own; it returns the exit status.
@@ -76,7 +85,8 @@ class Supervisor:
         that has ended, and `on_change` with other statistics. A worker has `grace_seconds` to take
         leave of its clients. One that gives no heartbeat for `timeout_seconds` is killed.
         `heartbeat` is this process's own. `program` is what workers run that replace others; unless
-        given, they are forked too. All workers have the `shared` sockets.
+        given, they are forked too. All workers have the `shared` sockets. They get a SIGHUP
+        whenever `should_forward_hang_up()`.
         """
         self._slots = [WorkerSlot(number, own) for number, own in enumerate(sockets, start=1)]
         self._shared = shared
@@ -89,6 +99,7 @@ class Supervisor:
         self._on_reap = on_reap
         self._on_change = on_change
         self._heartbeat = heartbeat
+        self._should_forward_hang_up = should_forward_hang_up
         self._processes: dict[socket.socket, tuple[WorkerSlot, WorkerProcess]] = {}
         """All that live, by their connections."""
         self._replacement: Replacement | None = None
@@ -119,6 +130,8 @@ class Supervisor:
             for slot in self._slots:
                 if slot.is_empty and slot.start_at <= time.monotonic():
                     self._start(slot)
+            if self._should_forward_hang_up():
+                self._send(signal.SIGHUP)
             self._replace()
             self._look()
             if self._on_ready and all(slot.is_ready for slot in self._slots):
@@ -127,7 +140,8 @@ class Supervisor:
             has_failed = all(slot.failures >= MOST_FAILURES for slot in self._slots)
             is_over = self._should_stop()
         if has_failed:
-            logger.critical("giving up: every worker ended %d times in a row", MOST_FAILURES)
+            text = "giving up: every worker ended %d times in a row"
+            WORKERS_FAILED.log(logger, text, MOST_FAILURES)
         self._end(hurries=is_over)
         return 1 if has_failed else 0
 
@@ -159,7 +173,7 @@ class Supervisor:
         """Begin to replace the workers, if that was signalled, or go on with it."""
         if self._should_replace:
             self._should_replace = False
-            logger.info("replacing the workers, one after the other")
+            WORKERS_REPLACING.log(logger, "replacing the workers, one after the other")
             if self._replacement is None or self._replacement.is_over:
                 self._replacement = Replacement(self._slots, self._launch)
             else:
@@ -194,7 +208,8 @@ class Supervisor:
         if not process.receive():
             self._reap(slot, process)
         elif process.is_ready and not was_ready:
-            logger.info("worker %d is process %s", slot.number, process.process_id)
+            text, ids = "worker %d is process %s", (slot.number, process.process_id)
+            WORKER_READY.log(logger, text, *ids, worker=ids[0], worker_process=ids[1])
             if process is slot.process:
                 slot.note_ready()
 
@@ -219,17 +234,24 @@ class Supervisor:
             self._replacement.note_end(process, reason)
 
     def _note_drained(self, slot: WorkerSlot, process: WorkerProcess, reason: str) -> None:
+        number, process_id = slot.number, process.process_id
         if reason == status_text(0):
-            logger.info("worker %d (process %s) has drained", slot.number, process.process_id)
+            text = "worker %d (process %s) has drained"
+            WORKER_DRAINED.log(
+                logger, text, number, process_id, worker=number, worker_process=process_id
+            )
         else:
             text = "worker %d (process %s) %s before it had drained"
-            logger.warning(text, slot.number, process.process_id, reason)
+            WORKER_KILLED.log(
+                logger, text, number, process_id, reason, worker=number, worker_process=process_id
+            )
 
     def _fail(self, slot: WorkerSlot, reason: str) -> None:
         slot.failures += 1
         pause = next(slot.pauses)
         slot.start_at = time.monotonic() + pause
-        logger.warning("worker %d %s; next try in %.1f s", slot.number, reason, pause)
+        number, seconds, text = slot.number, round(pause, 1), "worker %d %s; next try in %.1f s"
+        WORKER_ENDED.log(logger, text, number, reason, pause, worker=number, pause_seconds=seconds)
 
     def _end(self, *, hurries: bool) -> None:
         """

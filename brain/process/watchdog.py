@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Collection
 
+from brain.log_events import WORKER_HUNG
 from brain.process.worker_process import WorkerProcess
 from brain.process.worker_slot import WorkerSlot
 
@@ -41,12 +42,15 @@ class Watchdog:
             seconds = process.silent_seconds(self._timeout_seconds)
             if seconds is None:
                 return
-            logger.error(
+            WORKER_HUNG.log(
+                logger,
                 "worker %d (process %s) %s for %.0f s, and is killed; its stacks follow"
                 " (BRAIN_WORKER_TIMEOUT_SECONDS)",
                 slot.number,
                 process.process_id,
                 "gave no heartbeat" if process.is_ready else "was not ready",
                 seconds,
+                worker=slot.number,
+                worker_process=process.process_id,
             )
         process.end_hung()

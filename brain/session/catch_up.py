@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,8 +24,6 @@ from brain.session.transport_protocol import Transport
 # How long a client waits for the hub to reach a tick, before what lies before it is read from the
 # log for this client.
 REACH_SECONDS = 0.5
-
-logger = logging.getLogger(__name__)
 
 
 class CatchUp:
@@ -115,6 +112,9 @@ class CatchUp:
             self._task.cancel()
             self._task = None
 
+    def _report(self, text: str, error: BaseException) -> None:
+        self._sources.problems.report("catch-up", text, unexpected=error)
+
     def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._task = asyncio.create_task(self._run(work), name="catch-up")
 
@@ -136,12 +136,12 @@ class CatchUp:
         except asyncio.CancelledError as error:
             if is_cancelled():
                 raise
-            logger.warning("a catch-up was cancelled from elsewhere", exc_info=error)
+            self._report("was cancelled from elsewhere", error)
             finish = partial(
                 self._close, CloseCode.LOG_UNAVAILABLE, "the log cannot be read at the moment"
             )
-        except Exception:
-            logger.exception("a catch-up failed")
+        except Exception as error:
+            self._report(f"failed: {type(error).__name__}: {error}", error)
             finish = partial(self._close, CloseCode.INTERNAL_ERROR, "internal error")
         if self._task is asyncio.current_task():
             self._task = None

@@ -219,8 +219,10 @@ class ChannelSession(Session):
     def _commands_done(self) -> None:
         self._commands = None
 
-    def _commands_failed(self) -> None:
+    def _commands_failed(self, error: Exception) -> None:
         self._commands = None
+        text = f"a command of a client failed: {type(error).__name__}: {error}"
+        self._context.problems.report("commands", text, unexpected=error)
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     async def _execute(self, command: Command) -> None:
