@@ -170,9 +170,9 @@ def exit_statuses() -> set[int]:
     for path in (ROOT / "brain").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
-                case ast.Assign(targets=[ast.Name(id="exit_code")], value=ast.Constant(value)):
+                case ast.Assign(targets=[ast.Name(id="exit_code")], value=ast.Constant(int(value))):
                     found.add(value)
-                case ast.AnnAssign(target=ast.Name(id="exit_code"), value=ast.Constant(value)):
+                case ast.AnnAssign(target=ast.Name(id="exit_code"), value=ast.Constant(int(value))):
                     found.add(value)
                 case ast.Call(func=ast.Attribute(attr="exit" | "_exit"), args=[status]):
                     found |= statuses_of(status)

@@ -35,7 +35,7 @@ def test_what_takes_effect_is_applied_and_the_rest_stays() -> None:
 
 @pytest.mark.parametrize("former", [{}, {"jwt_secret": SECRET}])
 def test_whether_tokens_are_needed_does_not_change(former: dict[str, Any]) -> None:
-    new = {"jwt_secret": SECRET} if not former else {}
+    new: dict[str, Any] = {"jwt_secret": SECRET} if not former else {}
     change = change_to(Settings(**new, log_level="error"), Settings(**former))
 
     assert (change.applied, change.pending) == (["log_level"], ["jwt_secret"])
