@@ -12,6 +12,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from pydantic import SecretStr
 
 from brain.app import build_app
 from brain.errors import UsageError
@@ -22,8 +23,10 @@ SECRET = "s" * 32
 
 
 def test_what_takes_effect_is_applied_and_the_rest_stays() -> None:
-    former = Settings(jwt_secret=SECRET, max_connections=1, ring_bytes=1)
-    new = Settings(jwt_secret="t" * 32, max_connections=2, ring_bytes=2, log_level="debug")
+    former = Settings(jwt_secret=SecretStr(SECRET), max_connections=1, ring_bytes=1)
+    new = Settings(
+        jwt_secret=SecretStr("t" * 32), max_connections=2, ring_bytes=2, log_level="debug"
+    )
     change = change_to(new, former)
 
     assert sorted(change.applied) == ["jwt_secret", "log_level", "max_connections"]
