@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from brain.doctor.check import check
 from brain.doctor.examination import Examination
-from brain.doctor.finding import Facts, Finding, failure, ok, warning
+from brain.doctor.finding import Facts, Finding, counted, failure, ok, warning
 from brain.doctor.processes import process_of, silent_workers
 
 # Those that expired long ago are left over by a crash of every node.
@@ -50,12 +50,14 @@ async def alive(examination: Examination) -> Finding:
     if silent:
         names = ", ".join(repr(row["name"]) for row in silent)
         return warning(
-            f"{len(living)} nodes serve this database; without a report for 5 s and more: {names}",
+            f"serving this database: {counted(len(living), 'node')}; without a report for 5 s and"
+            f" more: {names}",
             "is that process hung, or cut off from the database? If it was killed, it is forgotten"
             " within seconds",
             **facts,
         )
-    return ok(f"{len(living)} nodes serve this database, with {facts['clients']} clients", **facts)
+    nodes, clients = counted(len(living), "node"), counted(facts["clients"], "client")
+    return ok(f"serving this database: {nodes}, with {clients}", **facts)
 
 
 def of_hung(processes: list[int], facts: Facts) -> Finding:
