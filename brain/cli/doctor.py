@@ -20,6 +20,7 @@ from brain.database.url import UrlWithCommand
 from brain.embedded.binaries import find_binaries
 from brain.embedded.server import default_folder, running_url
 from brain.errors import EmbeddedServerError, UsageError
+from brain.process.signals import end_on_signals
 from brain.settings import Settings, normal_origin
 
 EPILOG = """\
@@ -119,6 +120,7 @@ def doctor_command(
     # What they say, the findings say too.
     logging.getLogger("brain").addHandler(logging.NullHandler())
     logging.getLogger("brain").propagate = False
+    end_on_signals()
     results = asyncio.run(run(request, CHECKS))
     click.echo(json_of(results) if is_json else text_of(results))
     cause = first_cause(results)

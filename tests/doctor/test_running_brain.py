@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -21,6 +22,7 @@ from brain.doctor import (
     http,
     metrics,
     nodes,
+    processes,
     running_clients,
     running_processes,
 )
@@ -28,6 +30,7 @@ from brain.doctor.check import Check
 from brain.doctor.finding import Finding
 from tests.doctor.examining import found
 from tests.end_to_end.brain import PATIENCE_SECONDS, RunningBrain
+from tests.end_to_end.test_workers import running_workers, started
 from tests.metrics.exposed import metrics_port
 
 FLOOD = "SELECT brain.publish('flood', 'drop', $1::text::jsonb) FROM generate_series(1, 20)"
@@ -145,6 +148,32 @@ async def test_a_process_that_is_stopped_hangs_for_the_database_and_its_clients(
     assert by_url.verdict == "failure"
     assert "does not answer" in by_url.text
     assert after.verdict == "ok"
+
+
+async def test_one_of_several_workers_that_hangs_is_named_without_metrics_and_by_them(
+    tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "YOUNG_SECONDS", 0.0)
+    options = ("--database-url", database)
+    async with running_workers(tmp_path, *options, BRAIN_METRICS_PORT="0") as brain:
+        _, stopped = started(brain)
+        await becomes(
+            lambda: found(nodes.alive, database_url=database),
+            lambda finding: finding.verdict == "ok" and len(finding.facts["nodes"]) == 2,
+        )
+        os.kill(stopped, signal.SIGSTOP)
+        by_database = await becomes(
+            lambda: found(nodes.alive, database_url=database),
+            lambda finding: finding.verdict == "failure" and len(finding.facts["nodes"]) == 1,
+        )
+        of_workers = await becomes(
+            lambda: by_metrics(brain, running_processes.workers),
+            lambda finding: finding.verdict != "ok",
+        )
+        os.kill(stopped, signal.SIGKILL)
+
+    assert by_database.facts["hung"] == [stopped]
+    assert "hangs" in of_workers.text or "1 that hung" in of_workers.text
 
 
 @asynccontextmanager
