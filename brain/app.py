@@ -50,6 +50,7 @@ from brain.presence.tracker import PresenceTracker
 from brain.problems import Problems, printable
 from brain.session.admission import Admission
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
+from brain.session.connection_log import ConnectionLog
 from brain.session.draining import Draining
 from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext, SessionLimits
@@ -171,6 +172,7 @@ def build_app(
     metrics = metrics or Metrics(settings)
     refusals = RefusalCounts()
     problems = Problems()
+    connection_log = ConnectionLog(has_addresses=settings.log_addresses)
     channel_schemas = [schema for system in systems for schema in system.channel_schemas]
     schemas = ChannelSchemas(channel_schemas, problems)
     hub = Hub(settings.ring_bytes, settings.ring_seconds, schemas)
@@ -236,6 +238,7 @@ def build_app(
             bind_filter=filters.bind,
             problems=problems,
             columns_of=watched_columns.columns_of,
+            connection_log=connection_log,
         ),
         draining=Draining(registry, settings.drain_seconds),
         presence=presence,
@@ -334,6 +337,7 @@ def build_app(
                     task.remove_done_callback(fail)
                     task.cancel()
                 await asyncio.wait(tasks)
+                connection_log.summarize()
 
     def fail(task: asyncio.Task[None]) -> None:
         failure = None if task.cancelled() else task.exception()

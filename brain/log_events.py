@@ -65,6 +65,13 @@ WORKER_READY = LogEvent("worker_ready", INFO, ("worker", "worker_process"))
 WORKER_ENDED = LogEvent("worker_ended", WARNING, ("worker", "pause_seconds"))
 WORKER_HUNG = LogEvent("worker_hung", ERROR, ("worker", "worker_process"))
 WORKER_CRASHED = LogEvent("worker_crashed", CRITICAL, ("worker",))
+WORKERS_REPLACING = LogEvent("workers_replacing", INFO)
+WORKER_REPLACED = LogEvent("worker_replaced", INFO, ("worker", "worker_process"))
+WORKER_DRAINED = LogEvent("worker_drained", INFO, ("worker", "worker_process"))
+WORKER_KILLED = LogEvent("worker_killed", WARNING, ("worker", "worker_process"))
+WORKER_NOT_REPLACED = LogEvent("worker_not_replaced", ERROR, ("worker",))
+WORKERS_REPLACED = LogEvent("workers_replaced", INFO)
+NOT_REPLACEABLE = LogEvent("not_replaceable", WARNING)
 WORKERS_FAILED = LogEvent("workers_failed", CRITICAL)
 
 # The log in the database.
@@ -88,6 +95,12 @@ AUTHENTICATOR_FAILED = LogEvent("authenticator_failed", ERROR)
 AUTHENTICATOR_TIMED_OUT = LogEvent("authenticator_timed_out", ERROR, ("timeout_seconds",))
 
 # Clients.
+CONNECTION_CLOSED = LogEvent(
+    "connection_closed",
+    INFO,
+    ("code", "seconds", "sent_bytes", "transport", "format", "user", "channels", "address"),
+)
+CONNECTIONS_CLOSED = LogEvent("connections_closed", INFO, ("count", "seconds", "codes"))
 HANDSHAKE_FAILED = LogEvent("handshake_failed", ERROR)
 
 LIBRARY_MESSAGE = "library_message"

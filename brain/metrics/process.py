@@ -8,20 +8,17 @@ import os
 import platform
 import resource
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 import brain
-from brain.metrics.followed import Followed
+from brain.metrics.followed import Followed, FollowedHistogram
 
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 PAUSE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 LOOP_SECONDS = 0.1
-# Of those between two samples.
-MOST_COLLECTIONS = 10_000
 STATM = Path("/proc/self/statm")
 OPEN_FILES = Path("/proc/self/fd")
 # Counting them one by one takes a while if there are many.
@@ -56,19 +53,18 @@ class ProcessMetrics:
                 registry=registry,
             )
         )
-        self._lag = Histogram(
+        self._lag = FollowedHistogram(
+            registry,
             "brain_event_loop_lag_seconds",
             "How late the event loop was, ten times a second.",
-            buckets=LAG_BUCKETS,
-            registry=registry,
+            LAG_BUCKETS,
         )
-        self._pauses = Histogram(
+        self._pauses = FollowedHistogram(
+            registry,
             "brain_gc_pause_seconds",
             "How long a garbage collection has stopped the process.",
-            buckets=PAUSE_BUCKETS,
-            registry=registry,
+            PAUSE_BUCKETS,
         )
-        self._collections: deque[float] = deque(maxlen=MOST_COLLECTIONS)
         self._collecting_since = 0.0
         self._counted_at = float("-inf")
         build = Gauge(
@@ -90,8 +86,8 @@ class ProcessMetrics:
         if time.monotonic() - self._counted_at >= BETWEEN_COUNTS_SECONDS or is_counted_by_system():
             self._counted_at = time.monotonic()
             self._open_files.labels(self._number).set(open_files())
-        while self._collections:
-            self._pauses.observe(self._collections.popleft())
+        self._lag.follow()
+        self._pauses.follow()
 
     async def measure_loop(self) -> None:
         """For ever, note how late the event loop is, and how long collections take."""
@@ -100,16 +96,16 @@ class ProcessMetrics:
             while True:
                 due_at = time.perf_counter() + LOOP_SECONDS
                 await asyncio.sleep(LOOP_SECONDS)
-                self._lag.observe(max(0.0, time.perf_counter() - due_at))
+                self._lag.note(max(0.0, time.perf_counter() - due_at))
         finally:
             gc.callbacks.remove(self._note_collection)
 
     def _note_collection(self, phase: str, _: dict[str, Any]) -> None:
-        # A collection may interrupt a metric that holds its lock: it is only noted here.
+        # A collection may interrupt a metric that holds its lock: it must not wait for one.
         if phase == "start":
             self._collecting_since = time.perf_counter()
         else:
-            self._collections.append(time.perf_counter() - self._collecting_since)
+            self._pauses.note(time.perf_counter() - self._collecting_since)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ["process"], registry=self._registry, multiprocess_mode="livemax")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +15,7 @@ from typing import cast
 import uvicorn
 from starlette.applications import Starlette
 
+from brain.log_events import NOT_REPLACEABLE
 from brain.process.garbage_collection import GarbageCollection
 from brain.process.heartbeat import Heartbeat
 from brain.session.draining import Draining
@@ -21,6 +24,13 @@ from brain.transport.event_stream import EventStreamProtocol
 from brain.transport.limits import TransportLimits
 from brain.transport.websocket import websocket_protocol
 from brain.web.services import Services
+
+NO_WORKERS = (
+    "SIGUSR2 replaces workers, and this Brain has none: serve with --workers 2 or more, or start"
+    " another Brain on this database and then stop this one"
+)
+
+logger = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
@@ -34,6 +44,7 @@ class Server(uvicorn.Server):
         on_ready: Callable[[], None],
         should_stop: Callable[[], bool],
         should_hurry: Callable[[], bool] = lambda: False,
+        is_replaced: Callable[[], bool] = lambda: False,
         is_worker: bool,
         delay_seconds: float = 0.0,
         grace_seconds: float,
@@ -46,6 +57,7 @@ class Server(uvicorn.Server):
         self._on_stopping = on_stopping
         self._should_stop = should_stop
         self._should_hurry = should_hurry
+        self._is_replaced = is_replaced
         self._is_worker = is_worker
         self._delay_seconds = delay_seconds
         self._grace_seconds = grace_seconds
@@ -84,8 +96,10 @@ class Server(uvicorn.Server):
     async def _leave(self) -> None:
         """Take leave of all clients, while those that are left are served as before."""
         self._on_stopping()
-        self._draining.begin()
-        await self._draining.wait(self._delay_seconds)
+        is_replaced = self._is_replaced()
+        self._draining.begin(is_replaced=is_replaced)
+        if not is_replaced:  # otherwise new clients are accepted on the same sockets
+            await self._draining.wait(self._delay_seconds)
         for server in self.servers:
             server.close()
         await self._draining.close_sessions()
@@ -110,8 +124,15 @@ class Server(uvicorn.Server):
         if self._is_worker:
             yield
         else:
+            former = signal.signal(signal.SIGUSR2, self._refuse_replacement)
             with super().capture_signals():
                 yield
+            signal.signal(signal.SIGUSR2, former)
+
+    def _refuse_replacement(self, *_: object) -> None:
+        # Not in the handler: it may have interrupted the writing of another line.
+        loop = asyncio.get_running_loop()
+        loop.call_soon_threadsafe(lambda: NOT_REPLACEABLE.log(logger, NO_WORKERS))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn would raise the signal again after a clean stop and exit as if it had been killed,
@@ -130,6 +151,7 @@ def serve(
     on_ready: Callable[[], None],
     should_stop: Callable[[], bool],
     should_hurry: Callable[[], bool],
+    is_replaced: Callable[[], bool] = lambda: False,
     on_stopping: Callable[[], None] = lambda: None,
     is_worker: bool = False,
     heartbeat: Heartbeat | None = None,
@@ -150,6 +172,7 @@ def serve(
         should_stop=should_stop,
         # Without the task that has failed there is nothing to serve.
         should_hurry=lambda: app.state.failure is not None or should_hurry(),
+        is_replaced=is_replaced,
         is_worker=is_worker,
         delay_seconds=settings.drain_delay_seconds,
         grace_seconds=settings.shutdown_seconds,

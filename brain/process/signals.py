@@ -12,7 +12,8 @@ def end_on_signals() -> None:
     """
     Exit on a signal by leaving all contexts, as long as no server handles signals.
 
-    A second signal does not interrupt that.
+    A second signal does not interrupt that. SIGUSR2, which asks for other workers, is ignored until
+    there are any.
     """
 
     def exit_with(number: int, _: object) -> NoReturn:
@@ -25,6 +26,7 @@ def end_on_signals() -> None:
 
     signal.signal(signal.SIGINT, exit_with)
     signal.signal(signal.SIGTERM, exit_with)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
         signal.signal(signal.SIGHUP, hang_up)
 

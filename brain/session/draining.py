@@ -27,10 +27,13 @@ class Draining:
         self._per_second = per_second
         self._hurry = asyncio.Event()
         self.has_begun = False
-        """From then on this process is not ready for new clients, though it may still have some."""
+        """From then on clients should go elsewhere with their next request."""
+        self.is_ready = True
+        """False if new ones should not come: no other process takes the place of this one."""
 
-    def begin(self) -> None:
+    def begin(self, *, is_replaced: bool = False) -> None:
         self.has_begun = True
+        self.is_ready = is_replaced
 
     def hurry(self) -> None:
         """Wait for nothing any more, and close all sessions at once."""

@@ -20,6 +20,7 @@ from brain.message.matching import ReadAccess, Topic
 from brain.presence.tracker import ClientInfo
 from brain.problems import Problems
 from brain.session.admission import Admitted
+from brain.session.connection_log import ClosedConnection, ConnectionLog
 from brain.session.json_depth import is_deeper
 from brain.session.rate_limiter import RESTED_SECONDS, RateLimiter
 from brain.session.registry import SessionRegistry
@@ -78,6 +79,7 @@ class SessionContext:
     """What gets the events that cannot be rendered."""
     columns_of: Callable[[str], Sequence[str] | None] = no_columns
     """Returns the watched columns of the table on a channel; None: no table is known."""
+    connection_log: ConnectionLog = field(default_factory=ConnectionLog)
 
 
 class Session(ABC):
@@ -91,11 +93,13 @@ class Session(ABC):
 
     __slots__ = (
         "_changes",
+        "_client_address",
         "_context",
         "_counted",
         "_expiry",
         "_identity",
         "_is_open",
+        "_opened_at",
         "_rate_limiter",
         "_transport",
         "client",
@@ -124,7 +128,8 @@ class Session(ABC):
         self._rate_limiter: RateLimiter | None = None
         self._is_open = False
         self.client = ClientInfo(uuid4(), admitted.identity.user, is_listed, frozenset())
-        self.received_at = time.monotonic()
+        self.received_at = self._opened_at = time.monotonic()
+        self._client_address = admitted.address if context.connection_log.has_addresses else None
 
     @property
     @abstractmethod
@@ -202,11 +207,25 @@ class Session(ABC):
             self._is_open = False
             framing = self._transport.framing.name
             self._context.registry.counts.end(self.format_name, framing, code)
+            if self._context.connection_log.note(code):
+                self._context.connection_log.write(self._closed(code))
             self._stop()
         if self._expiry is not None:
             self._expiry.cancel()
         self._context.registry.remove(self)
         self._counted.release()
+
+    def _closed(self, code: int) -> ClosedConnection:
+        return ClosedConnection(
+            code=code,
+            seconds=time.monotonic() - self._opened_at,
+            sent_bytes=self._transport.sent_bytes(),
+            transport=self._transport.framing.transport,
+            wire_format=self.format_name,
+            user=self._identity.user,
+            channels=len(self.client.channels),
+            address=self._client_address,
+        )
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close the connection."""

@@ -326,6 +326,32 @@ def is_gone(process_id: int) -> bool:
     return not Path(f"/proc/{process_id}").exists()
 
 
+async def test_workers_that_replace_others_go_on_with_their_counters(
+    several: RunningBrain, shared_connection: asyncpg.Connection
+) -> None:
+    port = metrics_port(several.output)
+    async with several.client() as client:
+        await insert(shared_connection, "a")
+        assert (await message(client))["data"]["id"] == "a"
+    before = await fresh(port)
+    assert before.value("brain_deliveries_total") == 1
+    several.process.send_signal(signal.SIGUSR2)
+    after = await shows(
+        port,
+        lambda now: (
+            now.value("brain_worker_restarts_total", reason="replaced") == 2
+            and now.value("brain_workers", state="up") == 2
+        ),
+    )
+    assert never_went_back(before, after)
+    assert len(after.families["brain_heartbeat_timestamp_seconds"].samples) == 2
+    # What the new ones count is added.
+    async with several.client() as client:
+        await insert(shared_connection, "b")
+        assert (await message(client))["data"]["id"] == "b"
+    assert (await fresh(port)).value("brain_deliveries_total") == 2
+
+
 async def test_the_files_of_workers_are_removed_at_the_end_and_after_a_kill_at_the_next_start(
     tmp_path: Path, module_database: ResettableDatabase
 ) -> None:
