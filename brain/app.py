@@ -240,7 +240,7 @@ def build_app(
             columns_of=watched_columns.columns_of,
             connection_log=connection_log,
         ),
-        draining=Draining(registry, settings.drain_seconds),
+        draining=Draining(registry, settings.drain_seconds, workers=settings.workers),
         presence=presence,
         cluster=cluster,
         problems=problems,

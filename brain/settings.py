@@ -224,8 +224,8 @@ class Settings(BaseSettings):
     shutdown_seconds: float = Field(default=10.0, gt=0)
     """How long clients may take to close when the server stops, before they are aborted."""
     drain_seconds: float = Field(default=20.0, ge=0, le=3600)
-    """Over how long clients are closed at most when the server stops, so that not all of them come
-    back at once; 500 a second take less. 0: all at once."""
+    """Over how long 10,000 clients and more are closed when the server stops, so that not all of
+    them come back at once; fewer take their share of it. 0: all at once."""
     drain_delay_seconds: float = Field(default=0.0, ge=0, le=3600)
     """How long a server that stops still accepts connections, while `/readyz` says that it stops
     already: until a load balancer has asked."""

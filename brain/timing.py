@@ -42,5 +42,8 @@ class Durations:
         self.total_seconds = 0.0
 
     def note(self, seconds: float) -> None:
+        """Count a duration; one by two clocks may seem to be negative, and counts as 0."""
+        if seconds < 0.0:
+            seconds = 0.0
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total_seconds += seconds

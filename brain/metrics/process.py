@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import platform
@@ -80,12 +81,11 @@ class ProcessMetrics:
     def sample(self) -> None:
         self._heartbeat.labels(self._number).set(time.time())
         self._processor.follow(time.process_time(), self._number)
-        self._memory.labels(self._number).set(resident_bytes())
+        if (memory := resident_bytes()) is not None:
+            self._memory.labels(self._number).set(memory)
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._open_files_limit.labels(self._number).set(limit)
-        if time.monotonic() - self._counted_at >= BETWEEN_COUNTS_SECONDS or is_counted_by_system():
-            self._counted_at = time.monotonic()
-            self._open_files.labels(self._number).set(open_files())
+        self._count_files(limit)
         self._lag.follow()
         self._pauses.follow()
 
@@ -100,6 +100,14 @@ class ProcessMetrics:
         finally:
             gc.callbacks.remove(self._note_collection)
 
+    def _count_files(self, limit: int) -> None:
+        count = files_by_system()
+        if count is None and time.monotonic() - self._counted_at >= BETWEEN_COUNTS_SECONDS:
+            self._counted_at = time.monotonic()
+            count = listed_files(limit)
+        if count is not None:
+            self._open_files.labels(self._number).set(count)
+
     def _note_collection(self, phase: str, _: dict[str, Any]) -> None:
         # A collection may interrupt a metric that holds its lock: it must not wait for one.
         if phase == "start":
@@ -111,26 +119,26 @@ class ProcessMetrics:
         return Gauge(name, text, ["process"], registry=self._registry, multiprocess_mode="livemax")
 
 
-def resident_bytes() -> int:
-    """Return the memory that this process has; 0 where the system does not say."""
+def resident_bytes() -> int | None:
+    """Return the memory that this process has, if the system says it."""
     try:
         pages = int(STATM.read_text().split()[1])
-    except OSError:
-        return 0
+    except OSError:  # or no file can be opened any more
+        return None
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def is_counted_by_system() -> bool:
-    """Return True where Linux, from 6.2 on, counts open files by itself."""
+def files_by_system() -> int | None:
+    """Return how many files are open, where the system counts them: Linux from 6.2 on."""
     try:
-        return OPEN_FILES.stat().st_size > 0
+        return OPEN_FILES.stat().st_size or None
     except OSError:
-        return False
+        return None
 
 
-def open_files() -> int:
-    """Return how many files are open; 0 where the system does not say."""
+def listed_files(limit: int) -> int | None:
+    """Return how many files are open, one by one; `limit` if no more can be opened for that."""
     try:
-        return OPEN_FILES.stat().st_size or len(os.listdir(OPEN_FILES))
-    except OSError:
-        return 0
+        return len(os.listdir(OPEN_FILES))
+    except OSError as error:
+        return limit if error.errno == errno.EMFILE else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -53,6 +55,24 @@ def test_a_connection_is_closed_after_its_answer(port: int) -> None:
         while piece := client.recv(65536):
             answer += piece
     assert answer.startswith(b"HTTP/1.0 200 OK\r\nServer: brain\r\n")
+
+
+def test_it_answers_when_no_more_files_can_be_opened(port: int) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        client.settimeout(30)
+        highest = os.dup(0)
+        os.close(highest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, most))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                os.dup(0)
+            client.connect(("127.0.0.1", port))
+            client.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.0 200"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_clients_that_send_nothing_keep_no_more_than_a_few_threads(port: int) -> None:
