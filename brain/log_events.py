@@ -53,6 +53,9 @@ TASK_DIED = LogEvent("task_died", CRITICAL, ("task",))
 
 # Settings and the database, at the start.
 UNKNOWN_SETTING = LogEvent("unknown_setting", WARNING)
+SETTINGS_RELOADED = LogEvent("settings_reloaded", INFO, ("changed",))
+RESTART_NEEDED = LogEvent("restart_needed", WARNING, ("changed",))
+RELOAD_FAILED = LogEvent("reload_failed", ERROR)
 SUPERUSER = LogEvent("superuser", WARNING, ("role",))
 DATABASE_WARNING = LogEvent("database_warning", WARNING)
 SYSTEM_NOT_LOADED = LogEvent("system_not_loaded", WARNING, ("system",))

@@ -19,6 +19,7 @@ from brain.app import build_app
 from brain.auth.hosts import hosts_of
 from brain.auth.keys import keys_of
 from brain.cli.database import database, database_option, read_settings, require_url, run
+from brain.cli.reloading import AppReload, SettingsReload
 from brain.cli.systems import fits, systems_of, systems_option
 from brain.cli.worker import inherited_worker, same_program, serve_as_worker, work
 from brain.database.connection import connected
@@ -43,9 +44,15 @@ from brain.process.log_config import configure_logging
 from brain.process.log_formatters import formatter_for
 from brain.process.server import serve
 from brain.process.service_manager import ServiceManager
-from brain.process.signals import dump_stacks_on_signals, end_on_signals, ignore_signals
+from brain.process.signals import (
+    HangUps,
+    dump_stacks_on_signals,
+    end_on_signals,
+    ignore_signals,
+)
 from brain.process.sockets import listening_sockets
 from brain.process.supervisor import SLACK_SECONDS, Supervisor
+from brain.process.worker import Worker
 from brain.settings import Settings, unknown_variables
 from brain.system import System, installed_systems, schemas_of
 from brain.transport.websocket import require_uvicorn
@@ -114,7 +121,8 @@ TOO_MANY_RIGHTS = (
 def serve_command(samples: bool, **flags: Any) -> None:
     """Serve the changes of a database to WebSocket clients."""
     worker = inherited_worker()
-    settings = read_settings(**flags)
+    read = partial(read_settings, **flags)
+    settings = read()
     configure_logging(formatter_for(settings.log_format, is_starting=True), settings.log_level)
     require_uvicorn()
     keys_of(settings)
@@ -124,7 +132,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
     installed = installed_systems()
     systems = systems_of(settings, installed)
     if worker is not None:
-        sys.exit(serve_as_worker(worker, settings, systems))
+        sys.exit(serve_as_worker(worker, settings, systems, read))
     sockets = listening_sockets(
         settings.host, settings.port, settings.unread_timeout_seconds, settings.workers
     )
@@ -132,6 +140,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
     hosts_of(settings)
     port = sockets[0][0].getsockname()[1]
     end_on_signals()
+    hang_ups = HangUps()
     dump_stacks_on_signals()
     service = ServiceManager.from_environment(os.environ)
     with database(settings) as (url, psql, server):
@@ -145,6 +154,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
             sockets,
             service,
             metrics_sockets,
+            SettingsReload(settings, read, hang_ups.take, service),
             on_ready=partial(
                 announce,
                 settings,
@@ -183,6 +193,7 @@ def serve_database(
     sockets: list[list[socket.socket]],
     service: ServiceManager,
     metrics_sockets: list[socket.socket],
+    reload: SettingsReload,
     *,
     on_ready: Callable[[], None],
     should_stop: Callable[[], bool],
@@ -199,9 +210,10 @@ def serve_database(
     report_stopping = partial(service.stopping, grace_seconds + SLACK_SECONDS)
     if settings.workers == 1:
         metrics = Metrics(settings)
+        app = build_app(url, settings, systems, metrics=metrics)
         with serving_metrics(metrics_sockets, metrics.exposition):
             return serve(
-                build_app(url, settings, systems, metrics=metrics),
+                app,
                 sockets[0],
                 settings,
                 on_ready=report_ready,
@@ -209,12 +221,17 @@ def serve_database(
                 should_stop=should_stop,
                 should_hurry=should_stop,  # without the database there is nothing to serve
                 heartbeat=service.heartbeat,
+                reload=AppReload(reload, app),
             )
 
     with metrics_files() if is_shown(settings) else nullcontext() as files:
+
+        def begin(worker: Worker) -> int:
+            return work(worker, url, reload.settings, systems, files, reload.read)
+
         return Supervisor(
             sockets,
-            partial(work, url=url, settings=settings, systems=systems, files=files),
+            begin,
             on_ready=report_ready,
             should_stop=should_stop,
             grace_seconds=grace_seconds,
@@ -225,6 +242,7 @@ def serve_database(
             heartbeat=service.heartbeat,
             program=same_program(url, settings, files),
             shared=metrics_sockets,
+            should_forward_hang_up=reload.forward,
         ).run()
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 from brain.app import build_app
 from brain.cli.database import Database, database, run
+from brain.cli.reloading import AppReload, SettingsReload
 from brain.database.preparation import prepare_database
 from brain.metrics.files import MetricsFiles
 from brain.metrics.metrics import Metrics
@@ -35,14 +36,16 @@ def work(
     settings: Settings,
     systems: Sequence[System],
     files: MetricsFiles | None,
+    read: Callable[[], Settings],
 ) -> int:
     """Serve as one of several workers, which show metrics in files; return the exit status."""
     formatter = formatter_for(settings.log_format, has_process=True, worker=worker.number)
     configure_logging(formatter, settings.log_level)
     metrics = Metrics(settings, files, worker.process_number)
+    app = build_app(url, settings, systems, warns=worker.number == 1, metrics=metrics)
     with serving_metrics(worker.shared, metrics.exposition):
         return serve(
-            build_app(url, settings, systems, warns=worker.number == 1, metrics=metrics),
+            app,
             worker.sockets,
             settings,
             on_ready=worker.ready,
@@ -51,6 +54,7 @@ def work(
             is_replaced=worker.is_replaced,
             is_worker=True,
             heartbeat=worker.heartbeat,
+            reload=AppReload(SettingsReload(settings, read, worker.take_hang_up), app),
         )
 
 
@@ -71,7 +75,9 @@ def inherited_worker() -> Worker | None:
     return Worker.from_environment(os.environ)
 
 
-def serve_as_worker(worker: Worker, settings: Settings, systems: Sequence[System]) -> int:
+def serve_as_worker(
+    worker: Worker, settings: Settings, systems: Sequence[System], read: Callable[[], Settings]
+) -> int:
     """Prepare the database as a first start does, and serve; return the exit status."""
     embedded = os.environ.pop(EMBEDDED_URL, None)
     folder = os.environ.pop(METRICS_FOLDER, None)
@@ -79,4 +85,4 @@ def serve_as_worker(worker: Worker, settings: Settings, systems: Sequence[System
     found = database(settings) if embedded is None else nullcontext(Database(embedded, ""))
     with found as (url, _, _):
         run(url, prepare_database(url, settings, schemas_of(systems)))
-        return work(worker, url, settings, systems, files)
+        return work(worker, url, settings, systems, files, read)

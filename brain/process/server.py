@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
-from typing import cast
+from typing import Protocol, cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -33,6 +33,18 @@ NO_WORKERS = (
 logger = logging.getLogger(__name__)
 
 
+class Reload(Protocol):
+    """What reads the settings again."""
+
+    def is_due(self) -> bool:
+        """Return True once for each time that it is to be done; called ten times a second."""
+        ...
+
+    async def run(self) -> Settings | None:
+        """Do it; return other settings, or None if there are none."""
+        ...
+
+
 class Server(uvicorn.Server):
     """uvicorn that reports readiness, drains, shuts down in bounded time, and exits with 0."""
 
@@ -50,6 +62,8 @@ class Server(uvicorn.Server):
         grace_seconds: float,
         on_stopping: Callable[[], None] = lambda: None,
         heartbeat: Heartbeat | None = None,
+        limits: TransportLimits | None = None,
+        reload: Reload | None = None,
     ) -> None:
         super().__init__(config)
         self._draining = draining
@@ -63,6 +77,9 @@ class Server(uvicorn.Server):
         self._grace_seconds = grace_seconds
         self._leaving: asyncio.Task[None] | None = None
         self._heartbeat = heartbeat
+        self._limits = limits
+        self._reload = reload
+        self._reloading: asyncio.Task[None] | None = None
         self._garbage_collection = GarbageCollection()
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
@@ -86,12 +103,21 @@ class Server(uvicorn.Server):
         self._garbage_collection.look()
         if self._should_hurry():
             self._draining.hurry()
+        is_reloading = self._reloading is not None and not self._reloading.done()
+        if self._reload is not None and not is_reloading and self._reload.is_due():
+            self._reloading = asyncio.create_task(self._read_settings(), name="reloading")
         if (await super().on_tick(counter) or self._should_stop()) and self._leaving is None:
             self._leaving = asyncio.create_task(self._leave(), name="leaving")
         if self._leaving is None or not self._leaving.done():
             return False
         self._leaving.result()
         return True
+
+    async def _read_settings(self) -> None:
+        """Go on with what the settings are by now."""
+        settings = None if self._reload is None else await self._reload.run()
+        if settings is not None and self._limits is not None:
+            self._limits.become(transport_limits(settings))
 
     async def _leave(self) -> None:
         """Take leave of all clients, while those that are left are served as before."""
@@ -108,6 +134,8 @@ class Server(uvicorn.Server):
         # Every client was sent a close frame. One that does not read keeps its connection, and with
         # it the process, open for ever: when the time is up it is aborted.
         timer = asyncio.get_running_loop().call_later(self._grace_seconds, self._abort_connections)
+        if self._reloading is not None:
+            self._reloading.cancel()
         try:
             await super().shutdown(sockets)
         finally:
@@ -155,18 +183,19 @@ def serve(
     on_stopping: Callable[[], None] = lambda: None,
     is_worker: bool = False,
     heartbeat: Heartbeat | None = None,
+    reload: Reload | None = None,
 ) -> int:
     """
     Serve `app` until a signal, or until `should_stop()`; return the exit status.
 
     Then clients are closed a few at a time, and with `should_hurry()` all at once. `on_ready` is
     called once it accepts connections, `on_stopping` when it is to stop. One worker of several
-    ignores signals. The event loop gives the `heartbeat`.
+    ignores signals. The event loop gives the `heartbeat`, and does a `reload` when that is due.
     """
     services: Services = app.state.services
-    draining = services.draining
+    draining, limits = services.draining, transport_limits(settings)
     Server(
-        uvicorn_config(app, settings, is_draining=lambda: draining.has_begun),
+        uvicorn_config(app, settings, limits, is_draining=lambda: draining.has_begun),
         draining,
         on_ready=on_ready,
         should_stop=should_stop,
@@ -178,6 +207,8 @@ def serve(
         grace_seconds=settings.shutdown_seconds,
         on_stopping=on_stopping,
         heartbeat=heartbeat,
+        limits=limits,
+        reload=reload,
     ).run(sockets)
     return 0 if app.state.failure is None else 1
 
@@ -185,11 +216,12 @@ def serve(
 def uvicorn_config(
     app: Starlette,
     settings: Settings,
+    limits: TransportLimits | None = None,
     *,
     is_draining: Callable[[], bool] = lambda: False,
 ) -> uvicorn.Config:
     """Return how uvicorn serves `app`: by Brain's protocol classes, within the limits."""
-    limits = transport_limits(settings)
+    limits = limits or transport_limits(settings)
     return uvicorn.Config(
         app,
         ws=websocket_protocol(limits),

@@ -75,6 +75,7 @@ class Supervisor:
         heartbeat: Heartbeat | None = None,
         program: Program | None = None,
         shared: Sequence[socket.socket] = (),
+        should_forward_hang_up: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         `work` is what a worker does, in a process of its own; it returns the exit status.
@@ -84,7 +85,8 @@ class Supervisor:
         that has ended, and `on_change` with other statistics. A worker has `grace_seconds` to take
         leave of its clients. One that gives no heartbeat for `timeout_seconds` is killed.
         `heartbeat` is this process's own. `program` is what workers run that replace others; unless
-        given, they are forked too. All workers have the `shared` sockets.
+        given, they are forked too. All workers have the `shared` sockets. They get a SIGHUP
+        whenever `should_forward_hang_up()`.
         """
         self._slots = [WorkerSlot(number, own) for number, own in enumerate(sockets, start=1)]
         self._shared = shared
@@ -97,6 +99,7 @@ class Supervisor:
         self._on_reap = on_reap
         self._on_change = on_change
         self._heartbeat = heartbeat
+        self._should_forward_hang_up = should_forward_hang_up
         self._processes: dict[socket.socket, tuple[WorkerSlot, WorkerProcess]] = {}
         """All that live, by their connections."""
         self._replacement: Replacement | None = None
@@ -127,6 +130,8 @@ class Supervisor:
             for slot in self._slots:
                 if slot.is_empty and slot.start_at <= time.monotonic():
                     self._start(slot)
+            if self._should_forward_hang_up():
+                self._send(signal.SIGHUP)
             self._replace()
             self._look()
             if self._on_ready and all(slot.is_ready for slot in self._slots):

@@ -90,6 +90,7 @@ class Worker:
         self.shared = list(assignment.shared)
         self._supervisor = assignment.supervisor
         self._signals = 0
+        self._hang_ups = 0
         self._is_abandoned = threading.Event()
         self._is_replaced = threading.Event()
         seconds = assignment.timeout_seconds / HEARTBEATS_PER_TIMEOUT
@@ -99,6 +100,7 @@ class Worker:
         """What the supervisor waits for."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note_signal)
+        signal.signal(signal.SIGHUP, self._note_hang_up)
         # A service manager signals all processes at once: this one is for the supervisor.
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -118,6 +120,11 @@ class Worker:
         """Return True if it is to take leave of its clients; to be called many times a second."""
         return self._signals > 0 or self.is_replaced() or self._is_abandoned.is_set()
 
+    def take_hang_up(self) -> bool:
+        """Return True if the supervisor has forwarded a SIGHUP; likewise."""
+        taken, self._hang_ups = self._hang_ups, 0
+        return taken > 0
+
     def should_hurry(self) -> bool:
         """Return True if there is no time for that; likewise."""
         return self._is_abandoned.is_set()
@@ -128,6 +135,9 @@ class Worker:
 
     def _note_signal(self, *_: object) -> None:
         self._signals += 1
+
+    def _note_hang_up(self, *_: object) -> None:
+        self._hang_ups += 1
 
     def _report(self, what: bytes) -> None:
         # The supervisor has died, which `_listen` notices; or is suspended, and reads later.

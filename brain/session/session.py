@@ -7,7 +7,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from uuid import uuid4
 
 from brain.auth.identity import Identity
@@ -27,9 +27,9 @@ from brain.session.registry import SessionRegistry
 from brain.session.session_counts import ABNORMAL
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SessionLimits:
-    """What one client may do, whatever its transport."""
+    """What one client may do, whatever its transport; all sessions share them."""
 
     max_message_bytes: int
     max_message_depth: int
@@ -37,6 +37,13 @@ class SessionLimits:
     messages_per_second: float
     bytes_per_second: float
 
+    def become(self, other: SessionLimits) -> None:
+        """Go on with other limits."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))
+
+
+KEY_WITHDRAWN = "the key of the token has been withdrawn"
 
 # When it is tried to find out what a client may read, each after the one before.
 RETRY_SECONDS = (0.0, 0.5, 1.0, 2.0)
@@ -146,7 +153,11 @@ class Session(ABC):
 
     def open(self) -> None:
         """Begin; closes the connection if that is impossible."""
-        if self._context.authority.is_revoked(self._identity):  # while it was being admitted
+        # Both may have happened while it was being admitted.
+        if self._context.authority.is_withdrawn(self._identity):
+            self.close(CloseCode.TOKEN_EXPIRED, KEY_WITHDRAWN)
+            return
+        if self._context.authority.is_revoked(self._identity):
             self.close(CloseCode.TOKENS_REVOKED, "the tokens of this user have been revoked")
             return
         self._is_open = True
@@ -187,6 +198,12 @@ class Session(ABC):
             if limiter.is_warning_due:
                 self._warn_of_rate()
             self._text_received(message)
+
+    def settings_changed(self) -> None:
+        """Go by other limits; close if the key of the token was withdrawn."""
+        self._rate_limiter = None
+        if self._context.authority.is_withdrawn(self._identity):
+            self.close(CloseCode.TOKEN_EXPIRED, KEY_WITHDRAWN)
 
     def rest(self, now: float) -> None:
         """Give up what only a client needs that has just sent something; see `received_at`."""

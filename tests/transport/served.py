@@ -15,7 +15,6 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from brain.app import limits, quotas
 from brain.auth.access_function import AccessFunction
 from brain.auth.origin import Origins
 from brain.auth.policy import authority_for
@@ -31,6 +30,7 @@ from brain.message.event import Batch, Event, Operation
 from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
 from brain.process.server import transport_limits
+from brain.reload import limits, quotas
 from brain.session.admission import Admission
 from brain.session.connection_limiter import ConnectionLimiter
 from brain.session.connection_log import ConnectionLog
