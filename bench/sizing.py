@@ -89,6 +89,16 @@ class Figures(NamedTuple):
     messages: int
 
 
+def used_between(before: Usage, after: Usage) -> Usage:
+    return Usage(
+        after.brain_seconds - before.brain_seconds,
+        after.session_seconds - before.session_seconds,
+        after.writer_seconds - before.writer_seconds,
+        after.log_bytes - before.log_bytes,
+        after.wal_bytes - before.wal_bytes,
+    )
+
+
 async def usage(server: Server, brain: RunningBrain) -> Usage:
     sessions = await server.admin.fetch(SESSIONS)
     writers = sum(cpu_seconds(session["pid"]) for session in sessions if session["writes"])
@@ -133,7 +143,7 @@ async def measure(
             private_bytes(brain.process.pid),
             connections,
             outcome.rate if outcome else 0,
-            Usage(*(last - first for first, last in zip(before, after, strict=True))),
+            used_between(before, after),
             seconds,
             messages,
         )
