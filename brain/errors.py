@@ -168,18 +168,21 @@ class MessageTooLarge(MessageRefused):
 class TooManyConnections(BrainError):
     """A quota of connections is used up: in all, of an address, or of a user."""
 
-    def __init__(self, text: str, http_status: int) -> None:
+    def __init__(self, text: str, http_status: int, quota: str) -> None:
+        """`quota` is one word for what is used up."""
         super().__init__(text)
         self.http_status = http_status
+        self.quota = quota
 
 
 class TokenRefused(BrainError):
     """A token is invalid, expired or revoked. The client does not learn which."""
 
-    def __init__(self, reason: str = "a claim has a wrong form") -> None:
-        """`reason` is for the log."""
+    def __init__(self, reason: str = "a claim has a wrong form", kind: str = "malformed") -> None:
+        """`reason` is for the log, and `kind` one word for it: there are few."""
         super().__init__()
         self.reason = reason
+        self.kind = kind
 
 
 class ClaimMissing(BrainError):

@@ -1,14 +1,14 @@
-"""Every setting; nothing else reads the environment."""
+"""Every setting; nothing else reads the environment, or the file that stands for it."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +18,15 @@ from pydantic import (
     SecretStr,
     field_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from brain.environment_file import read_environment_file
 
 # The oldest major version of PostgreSQL that Brain works with.
 OLDEST_POSTGRESQL = 14
@@ -106,13 +114,52 @@ HostNames = Annotated[Words, AfterValidator(host_names)]
 """Names of hosts, in small letters, and addresses."""
 
 
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"],
+    BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
+]
+"""A level of the log, in small letters."""
+
+
+def networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(
+            str(ip_network(value)).removesuffix("/32").removesuffix("/128") for value in values
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{error}: it should be an address or a network, as 192.0.2.1 or 10.0.0.0/8"
+        ) from error
+
+
+Networks = Annotated[Words, AfterValidator(networks)]
+"""Addresses and networks."""
+
+
 def also(plain: str) -> AliasChoices:
     """Read BRAIN_X from the environment, or the X that hosting platforms set."""
     return AliasChoices(f"BRAIN_{plain}", plain)
 
 
+class FileSource(EnvSettingsSource):
+    """Takes the variables of a file for those of the environment."""
+
+    def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
+        self._path = path
+        super().__init__(settings_cls)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        variables = read_environment_file(self._path)
+        return {name.lower(): each.value for name, each in variables.items() if each.value}
+
+
 class Settings(BaseSettings):
-    """Every setting; `BRAIN_` and the name in capitals is its environment variable."""
+    """
+    Every setting; `BRAIN_` and the name in capitals is its environment variable.
+
+    What the environment does not have is taken from the file that `env_file` names. Raises
+    `UsageError` if that cannot be read.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="BRAIN_",
@@ -121,6 +168,20 @@ class Settings(BaseSettings):
         populate_by_name=True,
         extra="ignore",
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        given = {**env_settings(), **init_settings()}
+        if given.get("env_file") is None:
+            return init_settings, env_settings
+        return init_settings, env_settings, FileSource(settings_cls, Path(given["env_file"]))
 
     @field_validator("*")
     @classmethod
@@ -146,12 +207,30 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1)
     """How many processes serve, all on the same port."""
 
+    env_file: Path | None = None
+    """A file with lines `BRAIN_X=value`, as systemd's EnvironmentFile= has them. The environment
+    overrides it. SIGHUP has it read again."""
+    log_format: Literal["text", "json"] = "text"
+    """How lines of the log look: for people, or an object of JSON each."""
+    log_level: LogLevel = "info"
+    """The least level of lines that Brain logs: debug, info, warning or error."""
+    log_addresses: bool = False
+    """Log the address of a client with the end of its connection."""
+
     database_password_command: str | None = None
     """A command that prints the password of the database, run for each new connection. Without one,
     the password is that of the URL, or of the file that its parameter `passfile` or PGPASSFILE
     names, which is read as often."""
     shutdown_seconds: float = Field(default=10.0, gt=0)
     """How long clients may take to close when the server stops, before they are aborted."""
+    drain_seconds: float = Field(default=20.0, ge=0, le=3600)
+    """Over how long 10,000 clients and more are closed when the server stops, so that not all of
+    them come back at once; fewer take their share of it. 0: all at once."""
+    drain_delay_seconds: float = Field(default=0.0, ge=0, le=3600)
+    """How long a server that stops still accepts connections, while `/readyz` says that it stops
+    already: until a load balancer has asked."""
+    worker_timeout_seconds: float = Field(default=30.0, ge=1)
+    """How long one of several workers may give no sign of life before it is killed and replaced."""
     max_message_bytes: int = Field(default=65536, gt=0)
     """The longest message a client may send; a longer one closes its connection with 1009."""
     ping_seconds: float = Field(default=20.0, gt=0)
@@ -224,9 +303,23 @@ class Settings(BaseSettings):
     """Names and addresses by which Brain may be addressed, as `brain.example.org`,
     `*.example.org` or `192.0.2.1`; `*` is any. Those of loopback are allowed where Brain listens on
     loopback. Required where it listens elsewhere and needs no token."""
+    trusted_proxies: Networks = ("127.0.0.1", "::1")
+    """Addresses and networks of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are
+    believed."""
     development_tokens: bool | None = None
     """Accept any word as a token, for development: `test-123` is that of `user_test-123`. Unless
     set, they are accepted where no token is needed and only this machine can connect."""
+
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where `/metrics` is served, and nothing else; 0 lets the system choose."""
+    metrics_host: str = "localhost"
+    """Where that port is."""
+    metrics_token: SecretStr | None = None
+    """The bearer token with which `/metrics` is served on the port of the clients, too."""
+    metrics_channels: Words = ()
+    """The channels that metrics show by name."""
+    metrics_database_seconds: float = Field(default=30.0, ge=0.1)
+    """How often the figures that only the database has are read."""
 
     database_timeout_seconds: float = Field(default=4.0, gt=0)
     """How long the database may take to answer before the connection is given up."""
@@ -248,11 +341,20 @@ NEAR = 0.75
 OF_CLIENTS = ("BRAIN_URL", "BRAIN_TOKEN")
 
 
-def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return a line for each variable `BRAIN_…` that is no setting, with one that is near."""
+def unknown_variables(variables: Iterable[str], *, is_file: bool = False) -> list[str]:
+    """
+    Return a line for each variable that is no setting, with one that is near.
+
+    An environment has others as well, which do not begin with `BRAIN_`; a file of settings has not.
+    """
     known = [name.upper() for name in Settings.model_fields]
+    plain = [name.upper() for name, one in Settings.model_fields.items() if one.validation_alias]
     lines = []
-    for variable in sorted(environment):
+    for variable in sorted(variables):
+        if is_file and not variable.upper().startswith("BRAIN_"):
+            if variable.upper() not in plain:
+                lines.append(f"{variable} is no setting")
+            continue
         prefix, _, name = variable.upper().partition("_")
         if prefix == "BRAIN" and name not in known and variable not in OF_CLIENTS:
             near = get_close_matches(name, known, 1, NEAR)

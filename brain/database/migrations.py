@@ -29,6 +29,7 @@ from brain.errors import (
     NodesServing,
     RightsMissing,
 )
+from brain.log_events import DATABASE_WARNING
 from brain.problems import printable
 
 # How long a step tries to get its locks: 2 s at a time, between which writers go on.
@@ -266,7 +267,7 @@ async def run(connection: asyncpg.Connection, step: Step, script: Script) -> Non
 def warnings_logged(connection: asyncpg.Connection) -> Iterator[None]:
     def log(_: Any, message: asyncpg.PostgresLogMessage) -> None:
         if message.severity_en == "WARNING":
-            logger.warning("%s", printable(message.message or ""))
+            DATABASE_WARNING.log(logger, "%s", printable(message.message or ""))
 
     connection.add_log_listener(log)
     try:

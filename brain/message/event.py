@@ -25,6 +25,9 @@ NOTHING_CACHED = dict.fromkeys(("_frames", "_key_text", "_row", "_former"))
 class Operation(Enum):
     """What happened; the values are those of `brain.events.operation`."""
 
+    # That of Enum is a function in Python, called for each event that is counted.
+    __hash__ = object.__hash__
+
     INSERT = "I"
     UPDATE = "U"
     DELETE = "D"
@@ -193,3 +196,5 @@ class Batch:
     """True if it comes right after the batch before; otherwise what lay between is lost."""
     ticks: tuple[Cursor, ...] = ()
     """Where the first batch of all begins, and the ends of the ticks that it spans."""
+    tick_at: datetime | None = None
+    """When its tick was cut, by the clock of the database, where that is known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 from typing import NoReturn
@@ -11,7 +12,8 @@ def end_on_signals() -> None:
     """
     Exit on a signal by leaving all contexts, as long as no server handles signals.
 
-    A second signal does not interrupt that.
+    A second signal does not interrupt that. SIGUSR2, which asks for other workers, is ignored until
+    there are any.
     """
 
     def exit_with(number: int, _: object) -> NoReturn:
@@ -24,6 +26,7 @@ def end_on_signals() -> None:
 
     signal.signal(signal.SIGINT, exit_with)
     signal.signal(signal.SIGTERM, exit_with)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as `nohup` has it
         signal.signal(signal.SIGHUP, hang_up)
 
@@ -32,3 +35,14 @@ def ignore_signals() -> None:
     """Finish the shutdown, which takes a bounded time, whatever signals come."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
+
+def dump_stacks_on_signals() -> None:
+    """
+    Print the stacks of all threads at a crash, at SIGABRT, and at SIGUSR1, which ends nothing.
+
+    A supervisor and systemd end a process that hangs by SIGABRT.
+    """
+    stderr = 2
+    faulthandler.enable(stderr)
+    faulthandler.register(signal.SIGUSR1, stderr)

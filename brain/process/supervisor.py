@@ -1,79 +1,64 @@
 """
-Several worker processes on one port, and the supervisor that restarts them.
+Several worker processes on one port, and the supervisor that restarts and replaces them.
 
 uvicorn's own supervisor is not enough: when it is killed its workers live on and hold the port, a
 worker that dies is restarted at once and for ever, SIGHUP restarts all, its exit status is always
-0, and it does not report when all workers are ready. Workers are forked: they share the memory of
-what has been imported, and the next one listens a moment after the last one has died.
+0, and it does not report when all workers are ready.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import select
 import signal
 import socket
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from itertools import chain, count
+from typing import Literal, NamedTuple
 
-from brain.database.backoff import delays
+from brain.log_events import (
+    WORKER_DRAINED,
+    WORKER_ENDED,
+    WORKER_KILLED,
+    WORKER_READY,
+    WORKERS_FAILED,
+    WORKERS_REPLACING,
+)
+from brain.process.heartbeat import Heartbeat
+from brain.process.launcher import Launcher, Program
+from brain.process.replacement import Replacement
+from brain.process.watchdog import Watchdog
+from brain.process.worker import HURRY_SECONDS, Worker
+from brain.process.worker_process import WorkerProcess, status_text
+from brain.process.worker_slot import WorkerSlot
 
 POLL_SECONDS = 0.1
-# A worker that has served for so long did not fail at start-up.
-STEADY_SECONDS = 5.0
 # How often in a row every worker may fail before the supervisor gives up.
 MOST_FAILURES = 4
 # How long a worker may take to end, in addition to the time that its clients have.
 SLACK_SECONDS = 5.0
-# How long it may take when the supervisor is gone, or was signalled twice.
-HURRY_SECONDS = 1.0
+
+RestartReason = Literal["died", "hung", "replaced"]
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Worker:
-    """One worker process, as it sees itself."""
+class WorkerStatistics(NamedTuple):
+    """What a supervisor knows of its workers."""
 
-    number: int
-    """From 1 on; a worker that replaces another has its number."""
-    sockets: list[socket.socket]
-    """Where it listens."""
-    ready: Callable[[], None]
-    """To be called once it accepts connections."""
-    should_stop: Callable[[], bool]
-    """To be called many times a second."""
-
-
-@dataclass
-class WorkerSlot:
-    """One worker after the other, as the supervisor sees it."""
-
-    number: int
-    sockets: list[socket.socket]
-    """They outlive a worker: a client that connects meanwhile is served by the next one."""
-    process_id: int | None = None
-    pipe: int = -1
-    """Yields a byte when the worker is ready, and the end of file when it has ended."""
-    ready_at: float | None = None
-    failures: int = 0
-    """How many workers have ended in a row, none of them steady."""
-    start_at: float = 0.0
-    pauses: Iterator[float] = field(default_factory=delays)
-
-    @property
-    def is_steady(self) -> bool:
-        return self.ready_at is not None and time.monotonic() - self.ready_at >= STEADY_SECONDS
+    wanted: int
+    up: int
+    """How many are ready, those that are being replaced included."""
+    died: int
+    """How many have ended by themselves, and were restarted."""
+    hung: int
+    """How many were killed because they gave no heartbeat, and were restarted."""
+    replaced: int
 
 
 class Supervisor:
-    """Starts workers, restarts them when they end, and stops them all."""
+    """Starts workers, restarts those that end or hang, replaces them, and stops them all."""
 
     def __init__(
         self,
@@ -83,23 +68,50 @@ class Supervisor:
         on_ready: Callable[[], None],
         should_stop: Callable[[], bool],
         grace_seconds: float,
+        timeout_seconds: float = 30.0,
+        on_stopping: Callable[[], None] = lambda: None,
+        on_reap: Callable[[int], object] = lambda process_number: None,
+        on_change: Callable[[WorkerStatistics], object] = lambda statistics: None,
+        heartbeat: Heartbeat | None = None,
+        program: Program | None = None,
+        shared: Sequence[socket.socket] = (),
     ) -> None:
         """
         `work` is what a worker does, in a process of its own; it returns the exit status.
 
         There is one worker for each list of `sockets`. `on_ready` is called once, when all are
-        ready. Clients have `grace_seconds` to close at the end.
+        ready, `on_stopping` when they are to stop, `on_reap` with the process number of a worker
+        that has ended, and `on_change` with other statistics. A worker has `grace_seconds` to take
+        leave of its clients. One that gives no heartbeat for `timeout_seconds` is killed.
+        `heartbeat` is this process's own. `program` is what workers run that replace others; unless
+        given, they are forked too. All workers have the `shared` sockets.
         """
         self._slots = [WorkerSlot(number, own) for number, own in enumerate(sockets, start=1)]
-        self._work = work
+        self._shared = shared
+        self._launcher = Launcher(work, program, timeout_seconds, shared)
         self._on_ready: Callable[[], None] | None = on_ready
         self._should_stop = should_stop
-        self._grace_seconds = grace_seconds
+        self._end_seconds = grace_seconds + SLACK_SECONDS
+        self._watchdog = Watchdog(timeout_seconds, self._end_seconds)
+        self._on_stopping = on_stopping
+        self._on_reap = on_reap
+        self._on_change = on_change
+        self._heartbeat = heartbeat
+        self._processes: dict[socket.socket, tuple[WorkerSlot, WorkerProcess]] = {}
+        """All that live, by their connections."""
+        self._replacement: Replacement | None = None
+        self._restarts: dict[RestartReason, int] = {"died": 0, "hung": 0, "replaced": 0}
+        self._statistics: WorkerStatistics | None = None
         self._signals = 0
         """How often this process was signalled to stop."""
+        self._should_replace = False
+        """This process was signalled to replace the workers."""
         self._is_ending = False
-        self._lifeline, self._end_of_lifeline = os.pipe()
-        """Workers read the one end; the other is this process's alone, and is never written to."""
+        self._beaten_at = time.monotonic()
+
+    def statistics(self) -> WorkerStatistics:
+        up = sum(process.is_ready for _, process in self._processes.values())
+        return WorkerStatistics(len(self._slots), up, **self._restarts)
 
     def run(self) -> int:
         """
@@ -109,133 +121,158 @@ class Supervisor:
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note_signal)
-        has_failed = False
-        while not (self._signals or has_failed or self._should_stop()):
+        signal.signal(signal.SIGUSR2, self._note_replacement)
+        has_failed = is_over = False
+        while not (self._signals or has_failed or is_over):
             for slot in self._slots:
-                if slot.process_id is None and slot.start_at <= time.monotonic():
+                if slot.is_empty and slot.start_at <= time.monotonic():
                     self._start(slot)
+            self._replace()
             self._look()
-            if self._on_ready and all(slot.ready_at is not None for slot in self._slots):
+            if self._on_ready and all(slot.is_ready for slot in self._slots):
                 self._on_ready()
                 self._on_ready = None
             has_failed = all(slot.failures >= MOST_FAILURES for slot in self._slots)
+            is_over = self._should_stop()
         if has_failed:
-            logger.critical("giving up: every worker ended %d times in a row", MOST_FAILURES)
-        self._end()
+            text = "giving up: every worker ended %d times in a row"
+            WORKERS_FAILED.log(logger, text, MOST_FAILURES)
+        self._end(hurries=is_over)
         return 1 if has_failed else 0
 
     def _note_signal(self, *_: object) -> None:
         self._signals += 1
 
+    def _note_replacement(self, *_: object) -> None:
+        self._should_replace = True
+
     def _start(self, slot: WorkerSlot) -> None:
-        sys.stdout.flush()  # what is buffered would be printed by both
-        pipe, ready = os.pipe()
         try:
-            process_id = os.fork()
+            slot.process = self._launch(slot, is_fresh=slot.is_fresh)
         except OSError as error:
-            os.close(pipe)
             self._fail(slot, f"cannot be started: {error.strerror}")
-        else:
-            if process_id == 0:
-                self._become_worker(slot, ready)
-            slot.process_id, slot.pipe = process_id, pipe
-        os.close(ready)
 
-    def _become_worker(self, slot: WorkerSlot, ready: int) -> NoReturn:
-        status = 1
-        try:
-            os.close(self._end_of_lifeline)
-            for other in self._slots:
-                for listener in other.sockets:
-                    if listener not in slot.sockets:
-                        listener.close()
-            abandoned = threading.Event()
-            threading.Thread(target=self._watch_lifeline, args=[abandoned], daemon=True).start()
-            status = self._work(
-                Worker(
-                    slot.number,
-                    slot.sockets,
-                    ready=lambda: signal_ready(ready),
-                    should_stop=lambda: self._signals > 0 or abandoned.is_set(),
-                )
-            )
-        except SystemExit:
-            pass  # uvicorn has logged why the application did not start
-        except BaseException:
-            logger.critical("worker %d died", slot.number, exc_info=True)
-        finally:
-            # Without cleaning up what the supervisor has open.
-            os._exit(status)
+    def _launch(self, slot: WorkerSlot, *, is_fresh: bool = True) -> WorkerProcess:
+        """Start a process for a slot. Raises `OSError`."""
+        taken = {process.number for _, process in self._processes.values()}
+        number = next(number for number in count(1) if number not in taken)
+        others = chain.from_iterable(one.sockets for one in self._slots)
+        unneeded = [one for one in others if one not in slot.sockets]
+        process = self._launcher.launch(
+            slot, number, [*self._processes, *unneeded], is_fresh=is_fresh
+        )
+        self._processes[process.connection] = slot, process
+        return process
 
-    def _watch_lifeline(self, abandoned: threading.Event) -> None:
-        """In a worker: end soon after the supervisor has died, whatever else is going on."""
-        os.read(self._lifeline, 1)
-        abandoned.set()
-        time.sleep(HURRY_SECONDS)
-        os._exit(1)
+    def _replace(self) -> None:
+        """Begin to replace the workers, if that was signalled, or go on with it."""
+        if self._should_replace:
+            self._should_replace = False
+            WORKERS_REPLACING.log(logger, "replacing the workers, one after the other")
+            if self._replacement is None or self._replacement.is_over:
+                self._replacement = Replacement(self._slots, self._launch)
+            else:
+                self._replacement.begin_again()
+        if self._replacement is not None:
+            if self._replacement.is_over:
+                self._replacement = None
+            else:
+                self._replacement.step()
 
     def _look(self) -> None:
-        """Wait a moment for workers to become ready or to end."""
-        pipes = [slot.pipe for slot in self._slots if slot.process_id is not None]
-        for pipe in select.select(pipes, [], [], POLL_SECONDS)[0]:
-            (slot,) = (each for each in self._slots if each.pipe == pipe)
-            if os.read(pipe, 1):
-                slot.ready_at = time.monotonic()
-                logger.info("worker %d is process %s", slot.number, slot.process_id)
-            else:
-                self._reap(slot)
+        """Wait a moment for workers to report or to end, and see to those that hang."""
+        for connection in select.select(list(self._processes), [], [], POLL_SECONDS)[0]:
+            self._receive(*self._processes[connection])
+        self._watchdog.look(self._processes.values())
         for slot in self._slots:
-            if slot.failures and slot.is_steady:
-                slot.failures, slot.pauses = 0, delays()
+            if slot.failures and slot.process is not None and slot.process.is_steady:
+                slot.note_steady()
+        if (statistics := self.statistics()) != self._statistics:
+            self._statistics = statistics
+            self._on_change(statistics)
+        self._beat()
 
-    def _reap(self, slot: WorkerSlot) -> None:
-        assert slot.process_id is not None
-        process_id, status = os.waitpid(slot.process_id, 0)
-        os.close(slot.pipe)
-        slot.process_id, slot.pipe, slot.ready_at = None, -1, None
-        if not (self._signals or self._is_ending):
-            reason = status_text(os.waitstatus_to_exitcode(status))
-            self._fail(slot, f"(process {process_id}) {reason}")
+    def _beat(self) -> None:
+        now = time.monotonic()
+        if self._heartbeat is not None and now - self._beaten_at >= self._heartbeat.seconds:
+            self._beaten_at = now
+            self._heartbeat.give()
+
+    def _receive(self, slot: WorkerSlot, process: WorkerProcess) -> None:
+        was_ready = process.is_ready
+        if not process.receive():
+            self._reap(slot, process)
+        elif process.is_ready and not was_ready:
+            text, ids = "worker %d is process %s", (slot.number, process.process_id)
+            WORKER_READY.log(logger, text, *ids, worker=ids[0], worker_process=ids[1])
+            if process is slot.process:
+                slot.note_ready()
+
+    def _reap(self, slot: WorkerSlot, process: WorkerProcess) -> None:
+        reason = process.reap()
+        del self._processes[process.connection]
+        self._on_reap(process.number)
+        if self._signals or self._is_ending:
+            return
+        if process is slot.process:
+            slot.process = None
+            self._restarts["died" if process.hung_at is None else "hung"] += 1
+            self._fail(slot, f"(process {process.process_id}) {reason}")
+            if slot.successor is not None:
+                slot.promote()
+        elif process is slot.successor:
+            slot.successor = None
+        else:
+            self._restarts["replaced"] += 1
+            self._note_drained(slot, process, reason)
+        if self._replacement is not None:
+            self._replacement.note_end(process, reason)
+
+    def _note_drained(self, slot: WorkerSlot, process: WorkerProcess, reason: str) -> None:
+        number, process_id = slot.number, process.process_id
+        if reason == status_text(0):
+            text = "worker %d (process %s) has drained"
+            WORKER_DRAINED.log(
+                logger, text, number, process_id, worker=number, worker_process=process_id
+            )
+        else:
+            text = "worker %d (process %s) %s before it had drained"
+            WORKER_KILLED.log(
+                logger, text, number, process_id, reason, worker=number, worker_process=process_id
+            )
 
     def _fail(self, slot: WorkerSlot, reason: str) -> None:
         slot.failures += 1
         pause = next(slot.pauses)
         slot.start_at = time.monotonic() + pause
-        logger.warning("worker %d %s; next try in %.1f s", slot.number, reason, pause)
+        number, seconds, text = slot.number, round(pause, 1), "worker %d %s; next try in %.1f s"
+        WORKER_ENDED.log(logger, text, number, reason, pause, worker=number, pause_seconds=seconds)
 
-    def _end(self) -> None:
-        """Stop all workers: gracefully, at once after another signal, or by force."""
+    def _end(self, *, hurries: bool) -> None:
+        """
+        Stop all workers: gracefully, at once after another signal or if it `hurries`, or by force.
+        """
         self._is_ending = True
-        for slot in self._slots:
-            for listener in slot.sockets:
-                listener.close()
+        self._on_stopping()
+        for listener in (*chain.from_iterable(slot.sockets for slot in self._slots), *self._shared):
+            listener.close()
         signals = self._signals
         self._send(signal.SIGTERM)
-        self._wait(self._grace_seconds + SLACK_SECONDS, lambda: self._signals > signals)
-        os.close(self._end_of_lifeline)
+        if not hurries:
+            self._wait(self._end_seconds, lambda: self._signals > signals)
+        for _, process in self._processes.values():
+            process.hurry()
         self._wait(2 * HURRY_SECONDS)
         self._send(signal.SIGKILL)
         self._wait(SLACK_SECONDS)
 
     def _send(self, number: signal.Signals) -> None:
-        for slot in self._slots:
-            if slot.process_id is not None:
-                os.kill(slot.process_id, number)
+        for _, process in self._processes.values():
+            process.send(number)
 
     def _wait(self, seconds: float, is_done: Callable[[], bool] = lambda: False) -> None:
         deadline = time.monotonic() + seconds
-        while any(slot.process_id is not None for slot in self._slots):
+        while self._processes:
             if is_done() or time.monotonic() > deadline:
                 return
             self._look()
-
-
-def signal_ready(pipe: int) -> None:
-    with suppress(BrokenPipeError):  # the supervisor has died, which the lifeline reports
-        os.write(pipe, b".")
-
-
-def status_text(status: int) -> str:
-    if status < 0:
-        return f"was killed by signal {-status}"
-    return f"ended with status {status}"

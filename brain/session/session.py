@@ -20,9 +20,11 @@ from brain.message.matching import ReadAccess, Topic
 from brain.presence.tracker import ClientInfo
 from brain.problems import Problems
 from brain.session.admission import Admitted
+from brain.session.connection_log import ClosedConnection, ConnectionLog
 from brain.session.json_depth import is_deeper
 from brain.session.rate_limiter import RESTED_SECONDS, RateLimiter
 from brain.session.registry import SessionRegistry
+from brain.session.session_counts import ABNORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class SessionContext:
     """What gets the events that cannot be rendered."""
     columns_of: Callable[[str], Sequence[str] | None] = no_columns
     """Returns the watched columns of the table on a channel; None: no table is known."""
+    connection_log: ConnectionLog = field(default_factory=ConnectionLog)
 
 
 class Session(ABC):
@@ -90,11 +93,13 @@ class Session(ABC):
 
     __slots__ = (
         "_changes",
+        "_client_address",
         "_context",
         "_counted",
         "_expiry",
         "_identity",
         "_is_open",
+        "_opened_at",
         "_rate_limiter",
         "_transport",
         "client",
@@ -123,7 +128,13 @@ class Session(ABC):
         self._rate_limiter: RateLimiter | None = None
         self._is_open = False
         self.client = ClientInfo(uuid4(), admitted.identity.user, is_listed, frozenset())
-        self.received_at = time.monotonic()
+        self.received_at = self._opened_at = time.monotonic()
+        self._client_address = admitted.address if context.connection_log.has_addresses else None
+
+    @property
+    @abstractmethod
+    def format_name(self) -> str:
+        """The name of the wire format that the client is spoken to in."""
 
     @property
     def client_timeout_seconds(self) -> float | None:
@@ -139,13 +150,14 @@ class Session(ABC):
             self.close(CloseCode.TOKENS_REVOKED, "the tokens of this user have been revoked")
             return
         self._is_open = True
+        self._context.registry.counts.begin(self.format_name, self._transport.framing.name)
         self._schedule_expiry()
         try:
             self._start()
         except ConnectionEnded as reason:
             self.end(reason)
         except BaseException:
-            self.connection_lost()
+            self.connection_lost(CloseCode.INTERNAL_ERROR)
             raise
         if self._is_open and self._changes != self._context.registry.changes:
             self.reauthorize()
@@ -189,19 +201,35 @@ class Session(ABC):
     def resume_writing(self) -> None:
         """Go on writing."""
 
-    def connection_lost(self) -> None:
-        """Clean up; may be called again."""
+    def connection_lost(self, code: int = ABNORMAL) -> None:
+        """Clean up; may be called again. `code` is the close code."""
         if self._is_open:
             self._is_open = False
+            framing = self._transport.framing.name
+            self._context.registry.counts.end(self.format_name, framing, code)
+            if self._context.connection_log.note(code):
+                self._context.connection_log.write(self._closed(code))
             self._stop()
         if self._expiry is not None:
             self._expiry.cancel()
         self._context.registry.remove(self)
         self._counted.release()
 
+    def _closed(self, code: int) -> ClosedConnection:
+        return ClosedConnection(
+            code=code,
+            seconds=time.monotonic() - self._opened_at,
+            sent_bytes=self._transport.sent_bytes(),
+            transport=self._transport.framing.transport,
+            wire_format=self.format_name,
+            user=self._identity.user,
+            channels=len(self.client.channels),
+            address=self._client_address,
+        )
+
     def close(self, code: CloseCode, reason: str) -> None:
         """Close the connection."""
-        self.connection_lost()
+        self.connection_lost(code)
         self._transport.close(code, reason)
 
     def end(self, reason: ConnectionEnded) -> None:

@@ -33,6 +33,8 @@ from brain.presence.tracker import PresenceTracker
 from brain.process.server import transport_limits
 from brain.session.admission import Admission
 from brain.session.connection_limiter import ConnectionLimiter
+from brain.session.connection_log import ConnectionLog
+from brain.session.draining import Draining
 from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext
 from brain.session.sources import Sources
@@ -104,7 +106,14 @@ def application(
         authority=authority,
         tickets=Tickets(chosen.database_timeout_seconds),
         handshake=Handshake(admission, chosen.unread_timeout_seconds),
-        sessions=SessionContext(authority, registry, limits(chosen), chosen.jwt_leeway_seconds),
+        sessions=SessionContext(
+            authority,
+            registry,
+            limits(chosen),
+            chosen.jwt_leeway_seconds,
+            connection_log=ConnectionLog(has_addresses=chosen.log_addresses),
+        ),
+        draining=Draining(registry, chosen.drain_seconds),
         presence=presence,
         cluster=Cluster(NO_DATABASE, presence, chosen.database_timeout_seconds),
         snapshots=snapshots or SnapshotReader(TableAccess(10_000)),
