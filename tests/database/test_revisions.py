@@ -111,6 +111,30 @@ async def test_a_schema_that_no_longer_serves_a_release_refuses_it(
     assert await migrate(empty, [release(2)]) == []
 
 
+async def test_of_two_builds_with_one_revision_the_older_applies_nothing_over_the_newer(
+    empty: str, release: ReleaseMaker, caplog: pytest.LogCaptureFixture
+) -> None:
+    older, newer = release(1), release(1, serves=0)  # other files
+    newer_file = newer.folder / "schema.sql"
+    newer_file.write_text(newer_file.read_text().replace("SELECT 1", "SELECT 10"))
+    await migrate(empty, [older])
+    assert [str(step) for step in await migrate(empty, [newer])] == ["toy"]
+
+    for _ in range(2):  # they start in turn
+        assert await migrate(empty, [older]) == []
+        await require_current(empty, [older])
+        assert await migrate(empty, [newer]) == []
+        assert await answer(empty) == 10
+    assert "`brain migrate --replay`" in caplog.text
+
+    assert [str(step) for step in await migrate(empty, [older], replays=True)] == ["toy"]
+    assert await answer(empty) == 1
+    assert await migrate(empty, [newer]) == []
+    newer_file.write_text(newer_file.read_text().replace("SELECT 10", "SELECT 11"))
+    assert [str(step) for step in await migrate(empty, [newer])] == ["toy"]
+    assert await answer(empty) == 11
+
+
 async def test_an_older_release_accepts_upgrades_that_it_does_not_have(
     empty: str, release: ReleaseMaker
 ) -> None:
@@ -275,7 +299,8 @@ async def test_a_record_of_an_unreleased_brain_gets_the_columns_that_it_lacks(
 ) -> None:
     connection = await asyncpg.connect(core_database)
     await connection.execute(
-        "ALTER TABLE brain.schema_versions DROP revision, DROP serves, DROP serves_since"
+        "ALTER TABLE brain.schema_versions DROP revision, DROP serves, DROP serves_since,"
+        " DROP replaced"
     )
 
     await require_current(core_database, [core_schema()])
