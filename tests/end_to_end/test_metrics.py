@@ -134,6 +134,30 @@ async def test_how_a_connection_ends_is_counted_by_its_code(shared_brain: Runnin
         await counted("1009")
 
 
+async def test_streams_of_events_are_counted_with_the_other_connections(
+    shared_brain: RunningBrain,
+) -> None:
+    port = metrics_port(shared_brain.output)
+    before = await fresh(port)
+    closed = "brain_connections_closed_total"
+    then = before.value(closed, code="1006") or 0
+    async with AsyncClient(trust_env=False, timeout=PATIENCE_SECONDS) as client:
+        async with client.stream("GET", f"{shared_brain.http}/sse?channel=tasks") as response:
+            assert response.status_code == 200
+            await shows(
+                port,
+                lambda now: now.value("brain_connections", format="brain.v1", transport="sse") == 1,
+            )
+    # A stream has no close frame with which a client says goodbye.
+    await shows(
+        port,
+        lambda now: (
+            now.value("brain_connections", transport="sse") == 0
+            and now.value(closed, code="1006") == then + 1
+        ),
+    )
+
+
 async def test_clients_that_are_refused_are_counted_by_the_reason(
     shared_brain: RunningBrain,
 ) -> None:
