@@ -25,11 +25,18 @@ EMBEDDED_URL = "_BRAIN_EMBEDDED_URL"
 
 def work(worker: Worker, url: str, settings: Settings, systems: Sequence[System]) -> int:
     """Serve as one of several workers; return the exit status."""
+    app = build_app(url, settings, systems, warns=worker.number == 1)
+
+    def report_leaving() -> None:
+        if app.state.failure is None:  # otherwise it ends at once, and not in order
+            worker.leaving()
+
     return serve(
-        build_app(url, settings, systems, warns=worker.number == 1),
+        app,
         worker.sockets,
         settings,
         on_ready=worker.ready,
+        on_stopping=report_leaving,
         should_stop=worker.should_stop,
         should_hurry=worker.should_hurry,
         is_replaced=worker.is_replaced,
