@@ -112,6 +112,10 @@ class Supervisor:
         self._is_ending = False
         self._beaten_at = time.monotonic()
 
+    @property
+    def _is_stopping(self) -> bool:
+        return self._signals > 0 or self._is_ending
+
     def statistics(self) -> WorkerStatistics:
         up = sum(process.is_ready for _, process in self._processes.values())
         return WorkerStatistics(len(self._slots), up, **self._restarts)
@@ -212,12 +216,21 @@ class Supervisor:
             WORKER_READY.log(logger, text, *ids, worker=ids[0], worker_process=ids[1])
             if process is slot.process:
                 slot.note_ready()
+        elif process is slot.process and process.left_at is not None and not self._is_stopping:
+            self._supersede(slot, process)
+
+    def _supersede(self, slot: WorkerSlot, process: WorkerProcess) -> None:
+        """Have another worker accept connections: this one was signalled to stop, and drains."""
+        logger.info("worker %d (process %s) was stopped", slot.number, process.process_id)
+        slot.process, slot.start_at = None, 0.0
+        if slot.successor is not None:
+            slot.promote()
 
     def _reap(self, slot: WorkerSlot, process: WorkerProcess) -> None:
         reason = process.reap()
         del self._processes[process.connection]
         self._on_reap(process.number)
-        if self._signals or self._is_ending:
+        if self._is_stopping:
             return
         if process is slot.process:
             slot.process = None
