@@ -18,8 +18,7 @@ KEEP_SECONDS = 600.0
 KINDS = (
     *(
         "access",
-        "catch-up",
-        "commands",
+        "clients",
         "feed",
         "feeds",
         "filters",
