@@ -49,6 +49,8 @@ READY = LogEvent("ready", INFO, ("version", "host", "port", "workers"))
 COMMAND_FAILED = LogEvent("command_failed", ERROR, ("error_type", "exit_code"))
 CRASHED = LogEvent("crashed", CRITICAL)
 SERVICE_MANAGER_UNREACHABLE = LogEvent("service_manager_unreachable", WARNING)
+THREAD_DIED = LogEvent("thread_died", ERROR, ("thread_name",))
+EXCEPTION_IGNORED = LogEvent("exception_ignored", ERROR)
 TASK_DIED = LogEvent("task_died", CRITICAL, ("task",))
 
 # Settings and the database, at the start.
