@@ -430,3 +430,23 @@ async def test_a_database_that_is_not_migrated_is_refused_if_brain_may_not_migra
         live = create_app(empty, settings=Settings(migrate=False))
         with pytest.raises(MigrationsPending):
             await live.__aenter__()
+
+
+async def test_an_application_may_drain_before_its_server_stops(url: str, server: Server) -> None:
+    live = create_app(url, settings=Settings(allowed_hosts=("*",)))
+    async with server(mounted(live)) as port:
+        async with (
+            connect(f"ws://127.0.0.1:{port}/live/ws?channel=orders", proxy=None) as client,
+            web(port) as http,
+        ):
+            await received(client)
+            assert (await http.get("/live/readyz")).status_code == 200
+
+            await live.drain()
+
+            with pytest.raises(ConnectionClosed) as closed:
+                await received(client)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+            answer = await http.get("/live/readyz")
+            assert (answer.status_code, answer.json()) == (503, {"status": "draining"})

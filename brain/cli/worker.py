@@ -43,12 +43,18 @@ def work(
     configure_logging(formatter, settings.log_level)
     metrics = Metrics(settings, files, worker.process_number)
     app = build_app(url, settings, systems, warns=worker.number == 1, metrics=metrics)
+
+    def report_leaving() -> None:
+        if app.state.failure is None:  # otherwise it ends at once, and not in order
+            worker.leaving()
+
     with serving_metrics(worker.shared, metrics.exposition):
         return serve(
             app,
             worker.sockets,
             settings,
             on_ready=worker.ready,
+            on_stopping=report_leaving,
             should_stop=worker.should_stop,
             should_hurry=worker.should_hurry,
             is_replaced=worker.is_replaced,

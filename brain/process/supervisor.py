@@ -22,6 +22,7 @@ from brain.log_events import (
     WORKER_ENDED,
     WORKER_KILLED,
     WORKER_READY,
+    WORKER_STOPPED,
     WORKERS_FAILED,
     WORKERS_REPLACING,
 )
@@ -111,6 +112,10 @@ class Supervisor:
         """This process was signalled to replace the workers."""
         self._is_ending = False
         self._beaten_at = time.monotonic()
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self._signals > 0 or self._is_ending
 
     def statistics(self) -> WorkerStatistics:
         up = sum(process.is_ready for _, process in self._processes.values())
@@ -212,12 +217,22 @@ class Supervisor:
             WORKER_READY.log(logger, text, *ids, worker=ids[0], worker_process=ids[1])
             if process is slot.process:
                 slot.note_ready()
+        elif process is slot.process and process.left_at is not None and not self._is_stopping:
+            self._supersede(slot, process)
+
+    def _supersede(self, slot: WorkerSlot, process: WorkerProcess) -> None:
+        """Have another worker accept connections: this one was signalled to stop, and drains."""
+        text, ids = "worker %d (process %s) was stopped", (slot.number, process.process_id)
+        WORKER_STOPPED.log(logger, text, *ids, worker=ids[0], worker_process=ids[1])
+        slot.process, slot.start_at = None, 0.0
+        if slot.successor is not None:
+            slot.promote()
 
     def _reap(self, slot: WorkerSlot, process: WorkerProcess) -> None:
         reason = process.reap()
         del self._processes[process.connection]
         self._on_reap(process.number)
-        if self._signals or self._is_ending:
+        if self._is_stopping:
             return
         if process is slot.process:
             slot.process = None

@@ -15,7 +15,7 @@ from typing import Self
 
 from brain.process.heartbeat import Heartbeat
 
-READY, ALIVE = b"r", b"."
+READY, ALIVE, LEAVING = b"r", b".", b"x"
 """What a worker writes to its supervisor."""
 REPLACED = b"l"
 """What a supervisor writes to a worker that has a successor; in a hurry it hangs up."""
@@ -115,6 +115,10 @@ class Worker:
     def ready(self) -> None:
         """Report that it accepts connections."""
         self._report(READY)
+
+    def leaving(self) -> None:
+        """Report that it accepts no connections any more, and has clients to take leave of."""
+        self._report(LEAVING)
 
     def should_stop(self) -> bool:
         """Return True if it is to take leave of its clients; to be called many times a second."""

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from brain.process.worker import READY, REPLACED
+from brain.process.worker import LEAVING, READY, REPLACED
 
 # How long a worker may take to become ready.
 STARTUP_SECONDS = 60.0
@@ -38,7 +38,7 @@ class WorkerProcess:
     hung_at: float | None = None
     """When it was found to hang; from then on it is being ended."""
     left_at: float | None = None
-    """When it had to take leave of its clients, because another one takes its place."""
+    """When it began to take leave of its clients."""
     _is_killed: bool = False
 
     @property
@@ -57,6 +57,8 @@ class WorkerProcess:
         self.heard_at = time.monotonic()
         if READY in received:
             self.ready_at = self.heard_at
+        if LEAVING in received and self.left_at is None:
+            self.left_at = self.heard_at
         return received
 
     def silent_seconds(self, timeout_seconds: float) -> float | None:

@@ -499,3 +499,15 @@ async def test_sigusr1_prints_the_stacks_of_each_process_and_ends_none(
     await counted(several, 0)
     assert several.process.returncode is None
     assert len(started(several)) == WORKERS
+
+
+async def test_a_worker_that_hangs_is_killed_and_restarted(tmp_path: Path, database: str) -> None:
+    impatient = {"BRAIN_WORKER_TIMEOUT_SECONDS": "8"}
+    async with running_workers(tmp_path, "--database-url", database, **impatient) as brain:
+        hanging, *_ = started(brain)
+        os.kill(hanging, signal.SIGSTOP)
+
+        await becomes(lambda: len(started(brain)) > WORKERS)
+        assert not is_alive(hanging)
+        assert f"(process {hanging}) gave no heartbeat for" in brain.output.read_text()
+        await counted(brain, 0)

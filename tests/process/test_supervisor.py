@@ -14,6 +14,7 @@ import faulthandler, logging, os, signal, sys, time
 from brain.process.supervisor import Supervisor
 
 WORKERS = {workers}
+LEAVE_SECONDS = {leave_seconds}
 done = {done!r}
 
 def say(*words):
@@ -32,6 +33,8 @@ def live(worker):
     while not worker.should_stop():
         worker.heartbeat.give()
         time.sleep(0.01)
+    worker.leaving()
+    time.sleep(LEAVE_SECONDS)
     return 0
 
 def nth():  # how many workers have begun, this one included
@@ -45,6 +48,9 @@ def work(worker):
 
 def replace():
     os.kill(os.getpid(), signal.SIGUSR2)
+
+def stop_one():
+    next(iter(supervisor._processes.values()))[1].send(signal.SIGTERM)
 
 asked = []
 def once(action):
@@ -77,6 +83,10 @@ sys.exit(supervisor.run())
 """
 
 
+# Long enough for a busy machine.
+HANGS_SECONDS = 5.0
+
+
 async def supervised(
     work: str,
     should_stop: str,
@@ -84,10 +94,12 @@ async def supervised(
     at_each_look: str = "pass",
     workers: int = 2,
     timeout_seconds: float = 20,
+    leave_seconds: float = 0,
     done: Path | None = None,
 ) -> Ended:
     program = PROGRAM.format(
         workers=workers,
+        leave_seconds=leave_seconds,
         work=work,
         at_each_look=at_each_look,
         should_stop=should_stop,
@@ -104,7 +116,7 @@ async def test_a_worker_that_hangs_writes_its_stacks_and_is_restarted(
         "worker.ready(); worker.number == 2 and not os.path.exists(done)"
         " and (open(done, 'w'), hang())",
         "statistics[1:4] == (2, 0, 1)",
-        timeout_seconds=1,
+        timeout_seconds=HANGS_SECONDS,
         done=tmp_path / "done",
     )
 
@@ -123,7 +135,7 @@ async def test_a_worker_that_is_suspended_is_killed_though_it_writes_no_stacks(
         "worker.ready(); worker.number == 1 and not os.path.exists(done)"
         " and (open(done, 'w'), os.kill(os.getpid(), signal.SIGSTOP))",
         "statistics[1:4] == (2, 0, 1)",
-        timeout_seconds=1,
+        timeout_seconds=HANGS_SECONDS,
         done=tmp_path / "done",
     )
 
@@ -259,3 +271,19 @@ async def test_a_worker_that_does_not_drain_in_time_is_killed(tmp_path: Path) ->
     assert status == 0, stderr
     assert re.search(r"worker 1 \(process \d+\) was killed by signal 9 before it had", stderr)
     assert "all workers are replaced" in stderr
+
+
+async def test_a_worker_that_is_signalled_alone_drains_beside_the_next_one(tmp_path: Path) -> None:
+    """So that connections to its sockets do not wait until it has taken leave of its clients."""
+    status, stdout, stderr = await supervised(
+        "nth(); worker.ready()",
+        "statistics == (2, 2, 0, 0, 1)",
+        at_each_look="statistics.up == 2 and once(stop_one)",
+        leave_seconds=1,
+        done=tmp_path / "done",
+    )
+
+    assert status == 0, stderr
+    assert set(ups(stdout)) == {2, 3}
+    assert re.search(r"worker 1 \(process \d+\) was stopped", stderr)
+    assert "next try" not in stderr
