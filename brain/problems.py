@@ -18,8 +18,7 @@ KEEP_SECONDS = 600.0
 KINDS = (
     *(
         "access",
-        "catch-up",
-        "commands",
+        "clients",
         "feed",
         "feeds",
         "filters",
@@ -158,7 +157,8 @@ PARAMETERS = (
 
 def printable(text: str) -> str:
     """Return a text as one line of a log: no control characters, and no passwords of URLs."""
-    text = EXAMPLE_URL.join(map(without_passwords, text.split(EXAMPLE_URL)))
+    if "@" in text or "=" in text:  # a password stands before the one, or behind the other
+        text = EXAMPLE_URL.join(map(without_passwords, text.split(EXAMPLE_URL)))
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

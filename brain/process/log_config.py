@@ -6,10 +6,11 @@ import logging
 import logging.config
 import re
 import sys
+import threading
 import traceback
 from types import TracebackType
 
-from brain.log_events import CRASHED
+from brain.log_events import CRASHED, EXCEPTION_IGNORED, THREAD_DIED
 from brain.log_limit import LogLimit
 
 ADDRESS = re.compile("0x[0-9a-f]+")
@@ -70,6 +71,8 @@ def configure_logging(formatter: logging.Formatter, log_level: str) -> None:
     set_level(log_level)
     logging.captureWarnings(True)
     sys.excepthook = log_crash
+    sys.unraisablehook = log_ignored
+    threading.excepthook = log_dead_thread
 
 
 def set_level(log_level: str) -> None:
@@ -87,3 +90,15 @@ def log_crash(kind: type[BaseException], error: BaseException, found: TracebackT
     if issubclass(kind, KeyboardInterrupt):
         return
     CRASHED.log(logger, "Brain has crashed: %s", kind.__name__, error=error)
+
+
+def log_dead_thread(died: threading.ExceptHookArgs) -> None:
+    """Log an exception that nothing has caught in a thread."""
+    if not issubclass(died.exc_type, SystemExit):
+        name = "" if died.thread is None else died.thread.name
+        THREAD_DIED.log(logger, "the thread %r died", name, error=died.exc_value, thread_name=name)
+
+
+def log_ignored(ignored: sys.UnraisableHookArgs) -> None:
+    """Log an exception that could not be raised."""
+    EXCEPTION_IGNORED.log(logger, "an exception was ignored", error=ignored.exc_value)

@@ -22,6 +22,7 @@ from brain.log_events import (
     WORKER_ENDED,
     WORKER_KILLED,
     WORKER_READY,
+    WORKER_STOPPED,
     WORKERS_FAILED,
     WORKERS_REPLACING,
 )
@@ -221,7 +222,8 @@ class Supervisor:
 
     def _supersede(self, slot: WorkerSlot, process: WorkerProcess) -> None:
         """Have another worker accept connections: this one was signalled to stop, and drains."""
-        logger.info("worker %d (process %s) was stopped", slot.number, process.process_id)
+        text, ids = "worker %d (process %s) was stopped", (slot.number, process.process_id)
+        WORKER_STOPPED.log(logger, text, *ids, worker=ids[0], worker_process=ids[1])
         slot.process, slot.start_at = None, 0.0
         if slot.successor is not None:
             slot.promote()

@@ -112,8 +112,8 @@ class CatchUp:
             self._task.cancel()
             self._task = None
 
-    def _report(self, text: str, error: BaseException) -> None:
-        self._sources.problems.report("catch-up", text, unexpected=error)
+    def _note(self, text: str, error: BaseException) -> None:
+        self._sources.problems.report("clients", text, unexpected=error)
 
     def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._task = asyncio.create_task(self._run(work), name="catch-up")
@@ -136,12 +136,12 @@ class CatchUp:
         except asyncio.CancelledError as error:
             if is_cancelled():
                 raise
-            self._report("was cancelled from elsewhere", error)
+            self._note("a catch-up was cancelled from elsewhere", error)
             finish = partial(
                 self._close, CloseCode.LOG_UNAVAILABLE, "the log cannot be read at the moment"
             )
         except Exception as error:
-            self._report(f"failed: {type(error).__name__}: {error}", error)
+            self._note(f"a catch-up failed: {type(error).__name__}: {error}", error)
             finish = partial(self._close, CloseCode.INTERNAL_ERROR, "internal error")
         if self._task is asyncio.current_task():
             self._task = None

@@ -222,7 +222,7 @@ class ChannelSession(Session):
     def _commands_failed(self, error: Exception) -> None:
         self._commands = None
         text = f"a command of a client failed: {type(error).__name__}: {error}"
-        self._context.problems.report("commands", text, unexpected=error)
+        self._context.problems.report("clients", text, unexpected=error)
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     async def _execute(self, command: Command) -> None:

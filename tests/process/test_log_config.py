@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from brain.log_limit import MOST_KINDS
 from brain.process.log_config import LibraryLimit, configure_logging
-from brain.process.log_formatters import LineFormatter
+from brain.process.log_formatters import LineFormatter, formatter_for
 
 LOGGERS = ("", "brain", "uvicorn")
 
@@ -19,10 +21,11 @@ LOGGERS = ("", "brain", "uvicorn")
 @pytest.fixture
 def own_logging() -> Iterator[None]:
     """Put back afterwards what a configuration changes in this process."""
-    root, hook = logging.getLogger(), sys.excepthook
+    root, hooks = logging.getLogger(), (sys.excepthook, sys.unraisablehook, threading.excepthook)
     handlers, levels = root.handlers[:], [logging.getLogger(name).level for name in LOGGERS]
     yield
-    root.handlers[:], sys.excepthook = handlers, hook
+    root.handlers[:] = handlers
+    sys.excepthook, sys.unraisablehook, threading.excepthook = hooks
     for name, level in zip(LOGGERS, levels, strict=True):
         logging.getLogger(name).setLevel(level)
     logging.captureWarnings(False)
@@ -51,6 +54,34 @@ def test_the_level_is_that_of_brain_and_no_library_says_more_than_warnings(
     assert logging.getLogger("brain.hub").getEffectiveLevel() == of_brain
     for library in ("uvicorn.error", "asyncio", "websockets"):
         assert logging.getLogger(library).getEffectiveLevel() == of_libraries
+
+
+@pytest.mark.usefixtures("own_logging")
+def test_an_error_that_nothing_has_caught_is_a_line_of_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure_logging(formatter_for("json"), "info")
+
+    def fail() -> None:
+        raise ValueError("postgresql://me:s3cr3t@h/d")
+
+    class Failing:
+        def __del__(self) -> None:
+            fail()
+
+    thread = threading.Thread(target=fail, name="failing")
+    thread.start()
+    thread.join()
+    Failing()
+    try:
+        fail()
+    except ValueError as error:
+        sys.excepthook(ValueError, error, error.__traceback__)
+
+    text = capsys.readouterr().err
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["event"] for line in lines] == ["thread_died", "exception_ignored", "crashed"]
+    assert all("ValueError: postgresql://me:***@h/d" in line["traceback"] for line in lines)
 
 
 def test_no_client_can_fill_the_log_with_lines_of_a_library() -> None:
