@@ -14,6 +14,7 @@ from brain.cli.main import commands
 from brain.close_codes import CloseCode
 from brain.message.base_format import Connected, Echo, Reset, SnapshotPart
 from brain.message.cursor_format import Heartbeat
+from brain.reload import RELOADED
 from brain.settings import Settings
 from brain.systems.shared_tables.tasks.run_messages import RunTruncated, RunType
 
@@ -159,3 +160,12 @@ def test_everything_that_has_a_test_in_the_seeds_has_one_on_a_running_brain() ->
     for row in SEEDS.splitlines():
         if row.startswith("| ") and (paths := re.findall(r"([\w./]+)::", row)):
             assert [path for path in paths if re.match("tests/(seeds|end_to_end)/", path)], row
+
+
+def test_the_operating_page_lists_every_setting_that_is_read_again_and_no_other() -> None:
+    section = OPERATING.partition("### Reading settings again")[2].partition("\n\n")[2]
+    table = section.partition("| for whom | settings |")[2].partition("\n\n")[0]
+    listed = [row.split("|")[2] for row in table.splitlines()[2:]]
+    names = re.findall(r"`BRAIN_(\w+)`", " ".join(listed))
+
+    assert sorted(names) == sorted(name.upper() for name in RELOADED)

@@ -13,8 +13,8 @@ class Followed:
     """
     Adds to a counter what a number has grown by.
 
-    The number is of this process, and begins at 0. The counter may go on from that of an earlier
-    process.
+    The number begins at 0, also anew: if it is less than before, all of it is new. The counter may
+    go on from that of an earlier process.
     """
 
     def __init__(self, counter: Counter) -> None:
@@ -28,9 +28,9 @@ class Followed:
         if child is None:
             child = self._counter.labels(*labels) if labels else self._counter
             self._children[labels] = child
-        grown = total - self._seen.get(labels, 0.0)
-        if grown > 0:
-            child.inc(grown)
+        seen = self._seen.get(labels, 0.0)
+        if total != seen:
+            child.inc(total - seen if total > seen else total)
             self._seen[labels] = total
 
     def follow_all(self, totals: Mapping[str, float]) -> None:

@@ -3,10 +3,13 @@ Many clients in a process of their own that come back by themselves when they ar
 
     python -m tests.faults.returners CLIENTS PORT [PORT...] [--path PATH]
 
-A client that is closed connects again, to any of the ports; one that refuses is followed by the
-next. With a path that ends in `cursor=` clients resume. The program prints `{"clients": n}` once
-all are connected. At the command `report NUMBER` it waits until all have received the message with
-this number, or too long, and prints a line of JSON: a `Report`.
+A client that is closed connects again, to any of the ports; where it is refused, it tries again.
+With a path that ends in `cursor=` clients resume. The program prints `{"clients": n}` once all are
+connected. Then it reads commands, one per line, and answers each with a line of JSON:
+
+    use PORT [PORT...]   connect to these ports from now on, as a load balancer would have it
+    report NUMBER        wait until all have received the message with this number, or too long;
+                         the answer is a `Report`
 """
 
 from __future__ import annotations
@@ -101,14 +104,14 @@ class Returners:
     """All clients of the process."""
 
     def __init__(self, clients: int, ports: list[int], path: str) -> None:
-        self._ports = ports
+        self.ports = ports
         self._resumes = path.endswith("cursor=")
         self._chance = Random(clients)
         self._clients = [Returner(defaultdict(Counter), path) for _ in range(clients)]
         self._epoll = select.epoll()
         self._connected: dict[int, Returner] = {}
         self._due: list[tuple[float, int, int]] = []
-        """A heap: when which client tries which port."""
+        """A heap: when which client tries to connect, and to which port."""
         self._greeted_at: deque[float] = deque()
         """When clients were greeted in the last second."""
         self._greeted = 0
@@ -186,7 +189,7 @@ class Returners:
             self._greeted -= 1
             code = str(client.code or "none")
             self.report.codes[code] = self.report.codes.get(code, 0) + 1
-        self._schedule(self._clients.index(client), self._chance.choice(self._ports))
+        self._schedule(self._clients.index(client), self._chance.choice(self.ports))
 
 
 def has_input() -> bool:
@@ -208,10 +211,15 @@ def main() -> None:
     while True:
         while not has_input():
             returners.run()
-        words = os.read(sys.stdin.fileno(), 1000).decode().split()
-        if not words:
-            return
-        print(json.dumps(asdict(returners.finish(int(words[-1])))), flush=True)
+        verb, *numbers = os.read(sys.stdin.fileno(), 1000).decode().split() or ["end"]
+        match verb:
+            case "use":
+                returners.ports = [int(number) for number in numbers]
+                print("{}", flush=True)
+            case "report":
+                print(json.dumps(asdict(returners.finish(int(numbers[0])))), flush=True)
+            case _:
+                return
 
 
 if __name__ == "__main__":

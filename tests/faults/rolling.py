@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -66,7 +66,7 @@ async def rolling(
                 load.flowing(notes_rate),
             ):
                 for _ in range(rounds):
-                    await replace_everything(scene, nodes)
+                    await replace_everything(scene, nodes, (resuming, forgetful))
             await load.publish()
             figures = figures_of(
                 await resuming.report(load.last),
@@ -77,8 +77,13 @@ async def rolling(
         return (await scene.report())._replace(figures=figures)
 
 
-async def replace_everything(scene: Scene, nodes: list[Node]) -> None:
-    """Replace the workers of each node, and then each node."""
+async def replace_everything(scene: Scene, nodes: list[Node], crowds: Sequence[Returning]) -> None:
+    """
+    Replace the workers of each node, and then each node.
+
+    One that has stopped gets no clients until it is ready again: that is what a load balancer asks
+    `/readyz` for. Until it has stopped it may refuse them.
+    """
     for node in nodes:
         await node.replace_workers()
         scene.faults += WORKERS
@@ -87,7 +92,11 @@ async def replace_everything(scene: Scene, nodes: list[Node]) -> None:
         status = await node.end(signal.SIGTERM)
         if status != 0:
             raise ScenarioFailed(f"Brain exited with {status} after SIGTERM")
+        for crowd in crowds:
+            await crowd.use([other.port for other in nodes if other is not node])
         await node.start()
+        for crowd in crowds:
+            await crowd.use([other.port for other in nodes])
         scene.faults += 1
         await scene.every_client_receives()
 
@@ -99,6 +108,7 @@ def figures_of(
     most = SHARE_AT_ONCE * goodbyes_per_second
     otherwise = Counter(resuming.codes) + Counter(forgetful.codes)
     del otherwise["1012"]
+    named = f" ({', '.join(sorted(otherwise))})" if otherwise else ""
     return (
         Figure("with cursors: lost", resuming.lost, most=0),
         Figure("doubled", resuming.doubled, most=0),
@@ -109,7 +119,7 @@ def figures_of(
         Figure("without: came back", forgetful.returns, least=1),
         Figure("longest wait", forgetful.longest_wait, "s", most=wait_seconds),
         Figure("most in a second", forgetful.most_in_a_second, most=most),
-        Figure("closed otherwise than with 1012", otherwise.total(), most=0),
+        Figure(f"closed otherwise than with 1012{named}", otherwise.total(), most=0),
     )
 
 
@@ -121,9 +131,11 @@ class Returning:
 
     async def report(self, number: int) -> Returned:
         """Wait until all have received the message with this number; return the totals."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"report {number}\n".encode())
-        return Returned(**await self.answer())
+        return Returned(**await self._ask(f"report {number}"))
+
+    async def use(self, ports: Sequence[int]) -> None:
+        """Let clients come back to these ports."""
+        await self._ask(f"use {' '.join(map(str, ports))}")
 
     async def answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -133,6 +145,11 @@ class Returning:
             raise ScenarioFailed("the returners' process has ended; its error is printed above")
         answer: dict[str, Any] = orjson.loads(line)
         return answer
+
+    async def _ask(self, command: str) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command}\n".encode())
+        return await self.answer()
 
 
 @asynccontextmanager
