@@ -62,7 +62,7 @@ def ends_with(errors: set[int]) -> dict[str, set[int]]:
         "cli/main.py: 128 + signal.SIGINT": {128 + signal.SIGINT},
         "cli/migrate.py: exit_status": {0, 1, *PLAN},
         "cli/serve.py: status": {0, 1},
-        "cli/serve.py: serve_as_worker(worker, settings, systems)": {0, 1},
+        "cli/serve.py: serve_as_worker(worker, settings, systems, read)": {0, 1},
         "process/signals.py: 128 + number": SIGNALS,
     }
 

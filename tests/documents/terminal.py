@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from tests.documents.blocks import Block, Command, block_text
@@ -21,6 +22,8 @@ from tests.end_to_end.brain import PATIENCE_SECONDS, clean_environment, ended
 ENDLESS = re.compile(r"wscat |curl -\w*N|(?:\.venv/bin/)?brain listen (?!.*--(?:count|until-live))")
 # Those that a machine may lack.
 PROGRAM = re.compile(r"(?:^|[|&(] *)(curl|jq|node|npm|openssl|psql|wscat)\b", re.MULTILINE)
+# How long a client may take to print what is shown: node takes long to start on a busy machine.
+LISTENING_SECONDS = 2 * PATIENCE_SECONDS
 # Between what the commands of a block print.
 SEPARATOR = "\x1e"
 # Before what a reader types into wscat.
@@ -46,10 +49,11 @@ class Listening:
 
     async def has_printed(self, shown: list[Any]) -> None:
         """Return once it has printed a message of each of these forms."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while missing := [form for form in shown if form not in self.forms()]:
-                assert self.process.returncode is None, (missing, self.printed.read_text())
-                await asyncio.sleep(0.05)
+        deadline = monotonic() + LISTENING_SECONDS
+        while missing := [form for form in shown if form not in self.forms()]:
+            printed = (self.command.text, missing, self.printed.read_text())
+            assert self.process.returncode is None and monotonic() < deadline, printed
+            await asyncio.sleep(0.05)
         assert self.process.returncode is None, (self.command, self.printed.read_text())
 
     def forms(self) -> list[Any]:

@@ -96,6 +96,7 @@ def tools(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("document", RUN_HERE, ids=name_of)
 async def test_the_commands_of_a_document_do_what_it_shows(
     document: Path, shared_brain: RunningBrain, shared_database: str, tools: Path, tmp_path: Path
