@@ -8,6 +8,7 @@ different files, the older one is that whose files were applied before.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import brain
 from brain.database.schema_files import REPLAYED, Schema, Step
 from brain.database.schema_record import Record, Recorded, read_record
 from brain.errors import MigrationChanged, MigrationUnknown, SchemaTooNew
+from brain.log_events import SCHEMA_NEWER
 
 VERSION = re.compile(r"\d+(\.\d+)*")
 
@@ -28,6 +30,16 @@ class Newer:
 
     schema: Schema
     recorded: Recorded
+
+    def log(self, logger: logging.Logger) -> None:
+        SCHEMA_NEWER.log(
+            logger,
+            "%s",
+            self,
+            schema=self.schema.name,
+            revision=self.recorded.revision,
+            migrated_by=self.recorded.brain_version,
+        )
 
     @property
     def has_same_revision(self) -> bool:

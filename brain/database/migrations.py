@@ -29,7 +29,7 @@ from brain.errors import (
     NodesServing,
     RightsMissing,
 )
-from brain.log_events import DATABASE_WARNING
+from brain.log_events import DATABASE_WARNING, MIGRATION_WAITS
 from brain.problems import printable
 
 # How long a step tries to get its locks: 2 s at a time, between which writers go on.
@@ -132,7 +132,7 @@ async def migrate(
             await apply_pending(connection, url, schemas, found)
     for newer in found.newer:
         if newer.has_same_revision:
-            logger.warning("%s", newer)
+            newer.log(logger)
     return list(found.pending)
 
 
@@ -229,7 +229,7 @@ async def apply(connection: asyncpg.Connection, step: Step, schema: Schema) -> N
         except LockTaken as error:
             if time.monotonic() - started > LOCK_PATIENCE_SECONDS:
                 raise MigrationFailed(f"{error}; end what holds it, and try again") from error
-            logger.warning("%s; trying again in %.1f s", error, pause)
+            MIGRATION_WAITS.log(logger, "%s; trying again in %.1f s", error, pause, step=str(step))
         await asyncio.sleep(pause)
 
 

@@ -46,7 +46,7 @@ async def follow_schema(
             newer = newer_schemas(schemas, record)
             for one in newer if warns else ():
                 if one not in known:
-                    logger.warning("%s", one)
+                    one.log(logger)
             known = newer
             report_older(schemas, record, problems)
         await asyncio.sleep(CHECK_SECONDS)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import asyncpg
+
 from brain.database import migrations
+from brain.database.migration_status import Status
 from brain.database.tables_of_systems import declared_tables, fitting_tables, system_problems
 from brain.doctor.check import check
 from brain.doctor.examination import Examination
@@ -52,7 +55,11 @@ async def applied_migrations(examination: Examination) -> Finding:
         return failure(str(error), "install an unchanged release of Brain")
     except MigrationError as error:
         return failure(str(error), "install the version of Brain that the line names")
-    connection = await examination.connection()
+    return await compared(await examination.connection(), found)
+
+
+async def compared(connection: asyncpg.Connection, found: Status) -> Finding:
+    """Return what the comparison of the database with this version's files says."""
     if found.pending:
         lacks = f"the database lacks {', '.join(map(str, found.pending))}"
         if await connection.fetchval("SELECT to_regclass('brain.schema_versions') IS NULL"):
@@ -63,6 +70,11 @@ async def applied_migrations(examination: Examination) -> Finding:
             f"{missing} is missing: it was dropped after the migration",
             "restore it from a backup; or start afresh: DROP SCHEMA brain CASCADE, then brain"
             " migrate, and watch the tables again",
+        )
+    if found.newer:
+        return warning(
+            "; ".join(map(str, found.newer)),
+            "install the newer version here too: docs/upgrading.md",
         )
     return ok(f"{len(found.applied)} schemas are up to date")
 

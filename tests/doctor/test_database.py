@@ -245,6 +245,20 @@ async def test_a_schema_that_is_not_this_versions_is_named(
     assert way_out in str(after.way_out)
 
 
+async def test_a_newer_schema_is_a_warning_if_it_serves_this_version(
+    core_connection: asyncpg.Connection, core_database: str
+) -> None:
+    newer = "UPDATE brain.schema_versions SET revision = 99, serves = {}"
+    await core_connection.execute(newer.format(1))
+    serving = await migrations_of(core_database)
+    await core_connection.execute(newer.format(99))
+    refusing = await migrations_of(core_database)
+
+    assert (serving.verdict, refusing.verdict) == ("warning", "failure")
+    assert "docs/upgrading.md" in str(serving.way_out)
+    assert "install Brain 0.1.0 or newer" in refusing.text
+
+
 async def test_a_table_that_does_not_fit_a_system_is_named(empty: str) -> None:
     connection = await asyncpg.connect(empty)
     await connection.execute("CREATE TABLE tasks (id int PRIMARY KEY, title text)")
