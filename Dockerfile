@@ -1,17 +1,24 @@
-FROM python:3.13-slim
+FROM python:3.13-slim AS builder
 
-RUN useradd --uid 10001 --create-home brain
-WORKDIR /srv/brain
+WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
 COPY brain brain
 COPY migrations migrations
-# The database is another container's: no embedded server in here.
-RUN pip install --no-cache-dir -c constraints.txt .
+RUN pip wheel --no-cache-dir --no-deps -c constraints.txt --wheel-dir /wheels .
+# The database is another container's: no embedded server in here. And no pip: nothing is installed later.
+RUN python -m venv --without-pip /opt/brain \
+    && pip --python /opt/brain/bin/python install --no-cache-dir -c constraints.txt /wheels/*.whl
 
+FROM python:3.13-slim
+
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin brain
+COPY --from=builder /opt/brain /opt/brain
+
+# A number: Kubernetes checks that it is not root.
 USER 10001
-ENV BRAIN_HOST=0.0.0.0
+ENV PATH=/opt/brain/bin:$PATH BRAIN_HOST=0.0.0.0
 EXPOSE 5221
-HEALTHCHECK --interval=5s --timeout=3s --start-period=10s CMD ["python", "-c", \
-    "import urllib.request as r; r.urlopen('http://127.0.0.1:5221/readyz', timeout=2)"]
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python", "-c", \
+    "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('BRAIN_PORT', '5221')}/readyz\", timeout=2)"]
 # Exec form: Brain gets the signal that stops it.
 CMD ["brain", "serve"]

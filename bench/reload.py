@@ -34,7 +34,8 @@ import asyncpg
 
 from bench.brain import brain_for_many
 from bench.processes import family_cpu_seconds
-from brain.database.migrations import core_schema, migrate
+from brain.database.migrations import migrate
+from brain.database.schema_files import core_schema
 from brain.embedded.server import EmbeddedServer, serve_embedded
 from tests.end_to_end.brain import RunningBrain
 from tests.raw_websocket import TEXT, RawClient, upgraded

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Protocol, TypedDict
+from typing import Any, ParamSpec, Protocol, TypedDict, TypeVar
 
 import asyncpg
 from starlette.applications import Starlette
@@ -30,6 +30,7 @@ from brain.database.history import HistoryReader
 from brain.database.pages import PageReader
 from brain.database.publish import publish_for_client
 from brain.database.retention import trim_log
+from brain.database.schema_follower import follow_schema
 from brain.database.snapshot import SnapshotReader
 from brain.database.table_access import TableAccess
 from brain.database.transactions import AwaitedTransactions
@@ -40,19 +41,24 @@ from brain.feeds.reader import FeedReader
 from brain.feeds.refresher import FeedRefresher
 from brain.hub.hub import Hub
 from brain.listener.batch_source import BatchSource
+from brain.log_events import TASK_DIED
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.event import Batch
+from brain.metrics.metrics import Metrics, Sampled
 from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
 from brain.problems import Problems, printable
 from brain.session.admission import Admission
 from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
+from brain.session.draining import Draining
 from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext, SessionLimits
 from brain.session.sources import Sources
 from brain.settings import Settings
-from brain.system import System
+from brain.system import System, schemas_of
+from brain.timing import NoteSeconds, timed
 from brain.transport.handshake import Handshake
+from brain.transport.refusal_counts import RefusalCounts
 from brain.web import (
     client,
     documents,
@@ -66,8 +72,10 @@ from brain.web import (
     v1_endpoint,
     websocket_endpoint,
 )
+from brain.web import metrics as metrics_endpoint
 from brain.web import tickets as tickets_endpoint
 from brain.web.body_budget import BodyBudgetMiddleware
+from brain.web.counting import CountingMiddleware
 from brain.web.cross_origin import CrossOriginMiddleware
 from brain.web.error_responses import exception_handlers
 from brain.web.host_check import HostMiddleware
@@ -83,6 +91,9 @@ MAX_BODY_BYTES = 1024 * 1024
 MOST_BODIES_BYTES = 32 * MAX_BODY_BYTES
 
 logger = logging.getLogger(__name__)
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class Sink(Protocol):
@@ -146,15 +157,19 @@ def build_app(
     hosts: Hosts | None = None,
     authenticator: Authenticator | None = None,
     on_failure: Callable[[BaseException], None] = end_process,
+    metrics: Metrics | None = None,
 ) -> Starlette:
     """
     Return the application that serves the changes of a database to the clients of `systems`.
 
     `on_failure` is called with what one of its tasks died of, which is `app.state.failure` from
     then on; `app.state.services` is what its routes are built with. With `warns`, problems of
-    watched tables are logged: of several workers one is enough. `hosts` are those by which it may
-    be addressed, unless the settings say it; `authenticator` takes the place of tokens.
+    watched tables are logged, and figures of the database read for the metrics: of several workers
+    one is enough. `hosts` are those by which it may be addressed, unless the settings say it;
+    `authenticator` takes the place of tokens; `metrics` are those that show this process.
     """
+    metrics = metrics or Metrics(settings)
+    refusals = RefusalCounts()
     problems = Problems()
     channel_schemas = [schema for system in systems for schema in system.channel_schemas]
     schemas = ChannelSchemas(channel_schemas, problems)
@@ -174,7 +189,14 @@ def build_app(
         await revoked.load_again()
         registry.reauthorize()
 
-    source = BatchSource(url, settings, before_gap=check_everybody, problems=problems)
+    source = BatchSource(
+        url,
+        settings,
+        before_gap=check_everybody,
+        problems=problems,
+        on_read=metrics.listener.note_read,
+        on_flush=metrics.listener.note_flush,
+    )
     transactions = AwaitedTransactions(
         settings.database_timeout_seconds, problems, source.look, source.comparable
     )
@@ -215,17 +237,34 @@ def build_app(
             problems=problems,
             columns_of=watched_columns.columns_of,
         ),
+        draining=Draining(registry, settings.drain_seconds),
         presence=presence,
         cluster=cluster,
         problems=problems,
         snapshots=SnapshotReader(access),
     )
 
+    sampled = Sampled(
+        hub=hub,
+        source=source,
+        sessions=registry,
+        refusals=refusals,
+        authority=authority,
+        tickets=tickets,
+        presence=presence,
+        cluster=cluster,
+        problems=problems,
+    )
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[State]:
         async with opened_pool(url) as pool:
             reader = FeedReader(
-                pool, settings.snapshot_bytes, settings.database_timeout_seconds, problems
+                pool,
+                settings.snapshot_bytes,
+                settings.database_timeout_seconds,
+                problems,
+                metrics.listener.note_feed,
             )
             refresher = FeedRefresher(reader, settings.feed_interval_seconds)
             revoked.connect(pool)
@@ -240,6 +279,7 @@ def build_app(
                     {
                         "revocations": revoked,
                         "hub": hub,
+                        "metrics": metrics.delivery,
                         "feeds": refresher,
                         "watched columns": watched_columns,
                         "filters": filters,
@@ -256,10 +296,14 @@ def build_app(
                 "cluster": cluster.run(),
                 "access function": access_function.follow(pool),
                 "problems": report_to_watches(pool, problems),
-                "retention": trim_log(pool, settings.retention_seconds, problems),
+                "retention": trim_log(
+                    pool, settings.retention_seconds, problems, metrics.listener.note_trim
+                ),
+                "schema": follow_schema(pool, url, schemas_of(systems), problems, warns=warns),
             }
             if warns:
                 work["watches"] = warn_of_problems(pool, problems)
+            work |= metrics.work(sampled, refresher.statistics, pool, reads_database=warns)
             tasks = [asyncio.create_task(one, name=name) for name, one in work.items()]
             for task in tasks:
                 task.add_done_callback(fail)
@@ -274,10 +318,13 @@ def build_app(
                     "sources": Sources(
                         hub,
                         history,
-                        partial(services.snapshots.read, pool),
-                        partial(PageReader(access).read, pool),
+                        noting(
+                            metrics.delivery.note_snapshot, partial(services.snapshots.read, pool)
+                        ),
+                        noting(metrics.delivery.note_page, partial(PageReader(access).read, pool)),
                         partial(publish_for_client, pool, settings.database_timeout_seconds),
                         transactions,
+                        problems,
                     ),
                     "feeds": refresher,
                     "feed_reader": reader,
@@ -291,15 +338,20 @@ def build_app(
     def fail(task: asyncio.Task[None]) -> None:
         failure = None if task.cancelled() else task.exception()
         app.state.failure = failure = failure or asyncio.CancelledError()
+        name = task.get_name()
         if isinstance(failure, BrainError):
-            logger.critical("%s", printable(str(failure)))
+            TASK_DIED.log(logger, "%s", printable(str(failure)), task=name)
         else:
-            logger.critical("the task %r died", task.get_name(), exc_info=failure)
+            TASK_DIED.log(logger, "the task %r died", name, error=failure, task=name)
         on_failure(failure)
 
     app = Starlette(
-        routes=routes_of(services, systems),
+        routes=[
+            *metrics_endpoint.routes(settings.metrics_token, metrics.exposition),
+            *routes_of(services, systems),
+        ],
         middleware=[
+            Middleware(CountingMiddleware, refusals),
             Middleware(SafeHeadersMiddleware),
             Middleware(HostMiddleware, hosts),
             Middleware(CrossOriginMiddleware, origins),
@@ -337,6 +389,17 @@ def routes_of(services: Services, systems: Sequence[System]) -> list[BaseRoute]:
     ]
     # Feeds come last: their addresses have names of their own choice.
     return [*own_routes, *unmatched.upgrade_routes(own_routes), *feeds.routes(services)]
+
+
+def noting(
+    note: NoteSeconds, read: Callable[Arguments, Awaitable[Result]]
+) -> Callable[Arguments, Awaitable[Result]]:
+    """Return what does the same as `read`, and notes the seconds of each call."""
+
+    def noted(*arguments: Arguments.args, **options: Arguments.kwargs) -> Awaitable[Result]:
+        return timed(read(*arguments, **options), note)
+
+    return noted
 
 
 def quotas(settings: Settings) -> ConnectionQuotas:

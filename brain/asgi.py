@@ -15,7 +15,6 @@ from brain.app import build_app, end_process
 from brain.auth.authenticator import Authenticated, Authenticator, Connection
 from brain.auth.hosts import hosts_of_embedded
 from brain.auth.keys import needs_tokens
-from brain.close_codes import CloseCode
 from brain.database.connection import translating_errors
 from brain.database.preparation import prepare_database
 from brain.database.url import UrlWithCommand, check_url
@@ -112,8 +111,8 @@ class BrainApp:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        await self.drain()
         running, self._running = self._running, None
-        self._close_sessions("this server stops or restarts")
         if running is not None:
             await running.__aexit__(kind, error, traceback)
 
@@ -133,6 +132,17 @@ class BrainApp:
             await refuse(WebSocket(scope, receive, send), 503, STOPPED)
         else:
             await error_response(STOPPED, 503)(scope, receive, send)
+
+    async def drain(self) -> None:
+        """
+        Close all clients, within `drain_seconds`, so that not all of them come back at once.
+
+        `/readyz` is 503 from now on. Events are delivered to those that are not closed yet. The end
+        of the context does the same; many servers have closed all connections by then.
+        """
+        draining = self._services.draining
+        draining.begin()
+        await draining.close_sessions()
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -158,9 +168,11 @@ class BrainApp:
         )
 
     def _fail(self, failure: BaseException) -> None:
-        self._close_sessions(STOPPED)
+        registry = self._services.sessions.registry
+        registry.close_oldest(registry.count, STOPPED)
         self._on_failure(failure)
 
-    def _close_sessions(self, reason: str) -> None:
+    @property
+    def _services(self) -> Services:
         services: Services = self._app.state.services
-        services.sessions.registry.close_all(CloseCode.SERVICE_RESTART, reason)
+        return services

@@ -18,7 +18,9 @@ BrainError
 │   ├── MigrationsPending
 │   ├── MigrationUnknown
 │   ├── MigrationUnsupported
-│   └── SchemaGone
+│   ├── NodesServing
+│   ├── SchemaGone
+│   └── SchemaTooNew
 ├── FileOutOfDate                   a file differs from what a command would write: exit 1
 ├── CursorLost                      the log does not hold what follows a cursor
 ├── RowNotShown                     a wire format cannot show a row
@@ -114,7 +116,15 @@ class MigrationsPending(MigrationError):
 
 
 class MigrationUnknown(MigrationError):
-    """The database is ahead of this version of Brain."""
+    """The database has an upgrade, or files of a newer Brain, that this installation lacks."""
+
+
+class NodesServing(MigrationError):
+    """A migration would cut off nodes that serve the database."""
+
+
+class SchemaTooNew(MigrationError):
+    """A newer Brain has migrated the database, whose schema no longer serves this one."""
 
 
 class MigrationUnsupported(MigrationError):
@@ -158,18 +168,21 @@ class MessageTooLarge(MessageRefused):
 class TooManyConnections(BrainError):
     """A quota of connections is used up: in all, of an address, or of a user."""
 
-    def __init__(self, text: str, http_status: int) -> None:
+    def __init__(self, text: str, http_status: int, quota: str) -> None:
+        """`quota` is one word for what is used up."""
         super().__init__(text)
         self.http_status = http_status
+        self.quota = quota
 
 
 class TokenRefused(BrainError):
     """A token is invalid, expired or revoked. The client does not learn which."""
 
-    def __init__(self, reason: str = "a claim has a wrong form") -> None:
-        """`reason` is for the log."""
+    def __init__(self, reason: str = "a claim has a wrong form", kind: str = "malformed") -> None:
+        """`reason` is for the log, and `kind` one word for it: there are few."""
         super().__init__()
         self.reason = reason
+        self.kind = kind
 
 
 class ClaimMissing(BrainError):

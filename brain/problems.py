@@ -9,9 +9,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-BETWEEN_LINES_SECONDS = 60.0
+from brain.log_events import PROBLEM
+from brain.log_limit import LimitedLog
+
 # How long a problem that does not happen again is shown.
 KEEP_SECONDS = 600.0
+# The first words of addresses, by which problems are counted.
+KINDS = (
+    *(
+        "access",
+        "catch-up",
+        "commands",
+        "feed",
+        "feeds",
+        "filters",
+        "hub",
+        "log",
+        "message",
+        "metrics",
+        "presence",
+    ),
+    *("requests", "retention", "revocations", "row", "snapshot", "snapshots", "tickets"),
+    *("transactions", "watch", "watched", "watches"),
+)
 # An address may name a key: there is no end of them. What is above counts as `log (others)`.
 MOST_ADDRESSES = 200
 
@@ -40,8 +60,6 @@ class Record:
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     happened_at: float = 0.0
     """By the clock of the registry."""
-    logged_at: float = float("-inf")
-    left_out: int = 0
 
 
 class Problems:
@@ -54,6 +72,9 @@ class Problems:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._log = LimitedLog(logger, clock, 2 * MOST_ADDRESSES)
+        self.counts = dict.fromkeys((*KINDS, "other"), 0)
+        """How many there have been of each kind."""
         self._records: dict[str, Record] = {}
         """The one that happened last is the last."""
 
@@ -73,6 +94,8 @@ class Problems:
         """
         now = self._clock()
         self._forget(now)
+        kind = address.partition(" ")[0]
+        self.counts[kind if kind in self.counts else "other"] += 1
         address, text = printable(address), printable(text)
         if address not in self._records and len(self._records) >= MOST_ADDRESSES:
             address = f"{address.partition(' ')[0]} (others)"
@@ -81,15 +104,18 @@ class Problems:
         record.text, record.at, record.happened_at = text, datetime.now(UTC), now
         record.channel = channel
         record.count += 1
-        if is_known:
-            return
-        if now - record.logged_at < BETWEEN_LINES_SECONDS:
-            record.left_out += 1
-            return
-        more = f" ({record.left_out} more since the last line)" if record.left_out else ""
-        is_first = record.count == 1
-        record.logged_at, record.left_out = now, 0
-        logger.warning("%s: %s%s", address, text, more, exc_info=unexpected if is_first else None)
+        if not is_known:
+            error = unexpected if record.count == 1 else None
+            self._log.log(
+                PROBLEM,
+                address,
+                "%s: %s",
+                address,
+                text,
+                error=error,
+                address=address,
+                channel=channel,
+            )
 
     def recent(self) -> list[Problem]:
         """Return what went wrong in the last minutes, the latest first."""

@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -106,6 +106,28 @@ HostNames = Annotated[Words, AfterValidator(host_names)]
 """Names of hosts, in small letters, and addresses."""
 
 
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"],
+    BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value),
+]
+"""A level of the log, in small letters."""
+
+
+def networks(values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(
+            str(ip_network(value)).removesuffix("/32").removesuffix("/128") for value in values
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{error}: it should be an address or a network, as 192.0.2.1 or 10.0.0.0/8"
+        ) from error
+
+
+Networks = Annotated[Words, AfterValidator(networks)]
+"""Addresses and networks."""
+
+
 def also(plain: str) -> AliasChoices:
     """Read BRAIN_X from the environment, or the X that hosting platforms set."""
     return AliasChoices(f"BRAIN_{plain}", plain)
@@ -146,12 +168,25 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1)
     """How many processes serve, all on the same port."""
 
+    log_format: Literal["text", "json"] = "text"
+    """How lines of the log look: for people, or an object of JSON each."""
+    log_level: LogLevel = "info"
+    """The least level of lines that Brain logs: debug, info, warning or error."""
+
     database_password_command: str | None = None
     """A command that prints the password of the database, run for each new connection. Without one,
     the password is that of the URL, or of the file that its parameter `passfile` or PGPASSFILE
     names, which is read as often."""
     shutdown_seconds: float = Field(default=10.0, gt=0)
     """How long clients may take to close when the server stops, before they are aborted."""
+    drain_seconds: float = Field(default=20.0, ge=0, le=3600)
+    """Over how long clients are closed at most when the server stops, so that not all of them come
+    back at once; 500 a second take less. 0: all at once."""
+    drain_delay_seconds: float = Field(default=0.0, ge=0, le=3600)
+    """How long a server that stops still accepts connections, while `/readyz` says that it stops
+    already: until a load balancer has asked."""
+    worker_timeout_seconds: float = Field(default=30.0, ge=1)
+    """How long one of several workers may give no sign of life before it is killed and replaced."""
     max_message_bytes: int = Field(default=65536, gt=0)
     """The longest message a client may send; a longer one closes its connection with 1009."""
     ping_seconds: float = Field(default=20.0, gt=0)
@@ -224,9 +259,23 @@ class Settings(BaseSettings):
     """Names and addresses by which Brain may be addressed, as `brain.example.org`,
     `*.example.org` or `192.0.2.1`; `*` is any. Those of loopback are allowed where Brain listens on
     loopback. Required where it listens elsewhere and needs no token."""
+    trusted_proxies: Networks = ("127.0.0.1", "::1")
+    """Addresses and networks of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are
+    believed."""
     development_tokens: bool | None = None
     """Accept any word as a token, for development: `test-123` is that of `user_test-123`. Unless
     set, they are accepted where no token is needed and only this machine can connect."""
+
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Where `/metrics` is served, and nothing else; 0 lets the system choose."""
+    metrics_host: str = "localhost"
+    """Where that port is."""
+    metrics_token: SecretStr | None = None
+    """The bearer token with which `/metrics` is served on the port of the clients, too."""
+    metrics_channels: Words = ()
+    """The channels that metrics show by name."""
+    metrics_database_seconds: float = Field(default=30.0, ge=0.1)
+    """How often the figures that only the database has are read."""
 
     database_timeout_seconds: float = Field(default=4.0, gt=0)
     """How long the database may take to answer before the connection is given up."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import asyncpg
 from starlette.routing import BaseRoute
 
-from brain.database.migrations import Schema, core_schema
+from brain.database.schema_files import Schema, core_schema
 from brain.errors import UsageError
 from brain.message.channel_schema import ChannelSchema, ChannelSchemas
 from brain.web.services import Services

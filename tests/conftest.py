@@ -9,7 +9,8 @@ import asyncpg
 import pytest
 from hypothesis import HealthCheck, settings
 
-from brain.database.migrations import core_schema, migrate
+from brain.database.migrations import migrate
+from brain.database.schema_files import core_schema
 from tests.end_to_end.brain import RunningBrain, has_sent_everything, running_brain
 from tests.postgres import ResettableDatabase, new_database, server_for_tests
 from tests.schemas import every_schema

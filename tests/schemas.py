@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from brain.database.migrations import Schema
+from brain.database.schema_files import Schema
 from brain.system import installed_systems, schemas_of
 
 

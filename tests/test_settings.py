@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -159,7 +160,7 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest_that_is_one() -
         ("HOME", None),
         ("TEST", None),
         ("DEBUG", None),
-        ("LOG_LEVEL", None),
+        ("TRACE_LEVEL", None),
         ("X", None),
         ("", None),
     ],
@@ -200,3 +201,19 @@ def test_keys_that_others_could_replace_are_refused(url: str, reason: str) -> No
     with pytest.raises(UsageError, match=reason) as refused:
         keys_of(Settings(jwks_url=url))
     assert "secret" not in str(refused.value)
+
+
+def test_trusted_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAIN_TRUSTED_PROXIES", "10.42.0.0/16, 192.0.2.1 fd00::/8 2001:DB8::1")
+
+    assert Settings().trusted_proxies == ("10.42.0.0/16", "192.0.2.1", "fd00::/8", "2001:db8::1")
+
+
+@pytest.mark.parametrize("value", ["*", "proxy", "10.42.0.1/16", "10.0.0.0/33", "192.0.2.1:80"])
+def test_a_trusted_proxy_that_is_no_network_is_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("BRAIN_TRUSTED_PROXIES", value)
+
+    with pytest.raises(UsageError, match=f"BRAIN_TRUSTED_PROXIES.*{re.escape(value)}"):
+        read_settings()

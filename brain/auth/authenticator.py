@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -16,12 +15,12 @@ from starlette.requests import HTTPConnection
 from brain.auth.identity import Identity, patterns
 from brain.auth.token_verifier import seconds, storable, user_in
 from brain.errors import AccessUndecided, TokenRefused
+from brain.log_events import AUTHENTICATOR_FAILED, AUTHENTICATOR_TIMED_OUT
+from brain.log_limit import LimitedLog
 from brain.settings import Settings
 
 Connection = HTTPConnection
 """A request or a WebSocket handshake."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +67,7 @@ async def authenticated(
     connection: Connection | None,
     token: str | None,
     settings: Settings,
+    log: LimitedLog,
 ) -> Identity | None:
     """Return who an authenticator says a client is. Raises `AccessUndecided`."""
     try:
@@ -77,9 +77,11 @@ async def authenticated(
     except Exception as error:
         if isinstance(error, TimeoutError):
             seconds = settings.handshake_timeout_seconds
-            logger.error("the authenticator has not answered within %g s", seconds)
+            text = "the authenticator has not answered within %g s"
+            log.log(AUTHENTICATOR_TIMED_OUT, "", text, seconds, timeout_seconds=seconds)
         else:
-            logger.exception("the authenticator failed")
+            kind, text = type(error).__name__, "the authenticator failed"
+            log.log(AUTHENTICATOR_FAILED, kind, text, error=error)
         raise AccessUndecided("it cannot be decided who you are, try again later") from error
 
 

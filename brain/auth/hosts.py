@@ -11,8 +11,10 @@ import logging
 from collections.abc import Sequence
 
 from brain.auth.keys import needs_tokens
-from brain.auth.refusals import LONGEST_SHOWN, Refusals
+from brain.auth.refusals import beginning, shown
 from brain.errors import UsageError
+from brain.log_events import HOST_REFUSED
+from brain.log_limit import LimitedLog
 from brain.settings import Settings, host_name, is_loopback_name
 
 REFUSED = "this host is not allowed: see BRAIN_ALLOWED_HOSTS"
@@ -27,18 +29,15 @@ class Hosts:
         """`allowed` has names, `*.` and a name, or `*`; `has_loopback` adds those of loopback."""
         self._names = frozenset(allowed)
         self._has_loopback = has_loopback
-        self._refusals = Refusals(logger)
+        self._log = LimitedLog(logger)
 
     def allows(self, hosts: Sequence[str]) -> bool:
         """Return True if a request with these headers `Host` is for Brain; log it otherwise."""
         if self.has(hosts):
             return True
-        host = ", ".join(hosts) if hosts else None
-        self._refusals.warn(
-            str(host)[:LONGEST_SHOWN],
-            "Host refused: set BRAIN_ALLOWED_HOSTS to be addressed by %s",
-            host,
-        )
+        host = beginning(", ".join(hosts)) if hosts else None
+        text = "Host refused: set BRAIN_ALLOWED_HOSTS to be addressed by %s"
+        self._log.log(HOST_REFUSED, str(host), text, shown(host), host=host)
         return False
 
     def has(self, hosts: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from threading import Thread
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import jwt
@@ -24,6 +24,8 @@ from pydantic import SecretStr
 from brain.auth.key_set import fetch_key_set, in_thread
 from brain.database.connection import first_line
 from brain.errors import UsageError
+from brain.log_events import KEYS_UNREACHABLE, KEYS_WITHDRAWN
+from brain.log_limit import LimitedLog
 from brain.settings import Settings
 
 LEAST_SECRET_BYTES = 32
@@ -54,10 +56,20 @@ FAMILIES = {
 logger = logging.getLogger(__name__)
 
 
+class KeySetStatistics(NamedTuple):
+    """Of the keys at a JWKS URL; zeros where there is none."""
+
+    age_seconds: float = 0.0
+    """How long ago they were fetched; 0 before that."""
+    failed_fetches: int = 0
+
+
 class Keys(Protocol):
     """Finds the keys, of which one must verify a token."""
 
     algorithms: Sequence[str]
+
+    def statistics(self) -> KeySetStatistics: ...
 
     async def candidates(self, token: str) -> Sequence[Any]:
         """Raises `jwt.PyJWTError` if there is none."""
@@ -74,6 +86,9 @@ class StaticKeys:
     def __init__(self, keys: Sequence[str | bytes], algorithms: Sequence[str]) -> None:
         self._keys = keys
         self.algorithms = algorithms
+
+    def statistics(self) -> KeySetStatistics:
+        return KeySetStatistics()
 
     async def candidates(self, token: str) -> Sequence[str | bytes]:
         return self._keys
@@ -98,6 +113,12 @@ class JwksKeys:
         self._fetching: asyncio.Task[None] | None = None
         self._threads: list[Thread] = []
         """Each of one fetch: one that never ends must not keep a server from being asked again."""
+        self._log = LimitedLog(logger)
+        self._failed_fetches = 0
+
+    def statistics(self) -> KeySetStatistics:
+        age = time.monotonic() - self._fetched_at
+        return KeySetStatistics(age if age < math.inf else 0.0, self._failed_fetches)
 
     async def candidates(self, token: str) -> Sequence[Any]:
         key_id = jwt.get_unverified_header(token).get("kid")
@@ -123,10 +144,13 @@ class JwksKeys:
         try:
             found = await self._fetched()
         except (OSError, HTTPException, ValueError) as error:
-            logger.warning("cannot fetch the keys at BRAIN_JWKS_URL: %s", first_line(error))
+            self._failed_fetches += 1
+            text = "cannot fetch the keys at BRAIN_JWKS_URL: %s"
+            self._log.log(KEYS_UNREACHABLE, type(error).__name__, text, first_line(error))
         else:
             if not found:
-                logger.warning("the key set at BRAIN_JWKS_URL has no usable key")
+                text = "the key set at BRAIN_JWKS_URL has no usable key"
+                self._log.log(KEYS_WITHDRAWN, "", text)
             self._keys = found
             self._fetched_at, self._has_failed = self._tried_at, False
         finally:

@@ -6,7 +6,9 @@ import logging
 import re
 from collections.abc import Collection, Sequence
 
-from brain.auth.refusals import LONGEST_SHOWN, Refusals
+from brain.auth.refusals import beginning, shown
+from brain.log_events import ORIGIN_REFUSED
+from brain.log_limit import LimitedLog
 from brain.settings import normal_origin
 
 ANY_PORT = ":*"
@@ -22,18 +24,17 @@ class Origins:
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
         self.allowed = allowed
-        self._refusals = Refusals(logger)
+        self._log = LimitedLog(logger)
 
     def allows(self, origin: str | None, host: str | None) -> bool:
         """Return True if a page from `origin` may connect; log it otherwise."""
         if is_allowed_origin(origin, host, self.allowed):
             return True
-        self._refusals.warn(
-            str(origin)[:LONGEST_SHOWN],
-            "Origin refused: set BRAIN_ALLOWED_ORIGINS to admit pages of %s;"
-            f" the request has {'no Host' if host is None else 'the Host %s'}",
-            *((origin,) if host is None else (origin, host)),
-        )
+        origin, host = beginning(origin), beginning(host)
+        text = "Origin refused: set BRAIN_ALLOWED_ORIGINS to admit pages of %s; the request has %s"
+        named = "no Host" if host is None else f"the Host {shown(host)}"
+        kind = str(origin)
+        self._log.log(ORIGIN_REFUSED, kind, text, shown(origin), named, origin=origin, host=host)
         return False
 
 

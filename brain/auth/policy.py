@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from brain.auth.access_function import AccessFunction
 from brain.auth.authenticator import Authenticator, Connection, authenticated
 from brain.auth.identity import Identity
-from brain.auth.keys import keys_of, needs_tokens
+from brain.auth.keys import KeySetStatistics, keys_of, needs_tokens
 from brain.auth.revocations import Revocations
 from brain.auth.row_rules import RowRules
 from brain.auth.token_verifier import TokenVerifier
 from brain.errors import TokenRefused, UsageError
+from brain.log_limit import LimitedLog
 from brain.message.matching import INTERNAL, ReadAccess, RowAccess
 from brain.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class AuthorityStatistics(NamedTuple):
+    refused: Mapping[str, int]
+    """How many tokens, by why; a live view."""
+    key_set: KeySetStatistics
 
 
 class Authority:
@@ -34,6 +45,7 @@ class Authority:
         self._verifier = verifier
         self._settings = settings
         self._access_function = access_function
+        self._log = LimitedLog(logger)
 
     @property
     def is_open(self) -> bool:
@@ -44,6 +56,9 @@ class Authority:
     def has_authenticator(self) -> bool:
         """True where an application says who a client is, and not Brain's tokens."""
         return self._authenticator is not None
+
+    def statistics(self) -> AuthorityStatistics:
+        return AuthorityStatistics(self._verifier.refused, self._verifier.key_set())
 
     def anonymous(self) -> Identity:
         """Return the identity of a client without a token."""
@@ -87,7 +102,7 @@ class Authority:
     async def _authenticated(
         self, authenticator: Authenticator, connection: Connection | None, token: str | None
     ) -> Identity:
-        identity = await authenticated(authenticator, connection, token, self._settings)
+        identity = await authenticated(authenticator, connection, token, self._settings, self._log)
         if identity is None or identity.user is None:
             if token is None:
                 return self.anonymous()

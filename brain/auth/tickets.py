@@ -16,9 +16,10 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from brain.auth.refusals import Refusals
 from brain.database.connection import DATABASE_ERRORS, Queryable, explain
 from brain.errors import AccessUndecided, TokenRefused
+from brain.log_events import TICKET_REFUSED
+from brain.log_limit import LimitedLog
 from brain.problems import Problems
 
 NONCE_BYTES = 12
@@ -38,7 +39,9 @@ class Tickets:
         self._problems = problems or Problems()
         self._database: Queryable | None = None
         self._key: AESGCM | None = None
-        self._refusals = Refusals(logger)
+        self._log = LimitedLog(logger)
+        self.refused = 0
+        """How many tickets were not issued here."""
 
     def connect(self, database: Queryable) -> None:
         """Read the key from `database`, once it is needed."""
@@ -59,8 +62,9 @@ class Tickets:
             return key.decrypt(data[:NONCE_BYTES], data[NONCE_BYTES:], PURPOSE).decode()
         except (ValueError, InvalidTag):
             reason = "it was not issued with the key of this database"
-            self._refusals.warn(reason, f"Ticket refused: {reason}")
-            raise TokenRefused(reason) from None
+            self._log.log(TICKET_REFUSED, reason, "Ticket refused: %s", reason, reason=reason)
+            self.refused += 1
+            raise TokenRefused(reason, "ticket") from None
 
     async def _known_key(self) -> AESGCM:
         if self._key is None:

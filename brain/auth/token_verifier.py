@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,10 +18,11 @@ import jwt
 import orjson
 
 from brain.auth.identity import Identity, patterns
-from brain.auth.keys import Keys, UnknownKey
-from brain.auth.refusals import Refusals
+from brain.auth.keys import Keys, KeySetStatistics, UnknownKey
 from brain.auth.revocations import Revocations
 from brain.errors import AccessUndecided, TokenRefused
+from brain.log_events import TOKEN_REFUSED
+from brain.log_limit import LimitedLog
 from brain.settings import Settings, host_name, is_loopback_name
 
 MOST_TOKEN_BYTES = 8192
@@ -46,7 +48,9 @@ class TokenVerifier:
         self._keys = keys
         self._settings = settings
         self._revocations = revocations
-        self._refusals = Refusals(logger)
+        self._log = LimitedLog(logger)
+        self.refused = Counter(dict.fromkeys(KINDS, 0))
+        """How many tokens, by what is in `KINDS`."""
         setting = settings.development_tokens
         is_alone = keys is None and is_loopback_name(host_name(settings.host))
         self._accepts_words = is_alone if setting is None else setting
@@ -55,6 +59,10 @@ class TokenVerifier:
     def has_keys(self) -> bool:
         """False where no token is needed."""
         return self._keys is not None
+
+    def key_set(self) -> KeySetStatistics:
+        """Return how old the keys of BRAIN_JWKS_URL are."""
+        return KeySetStatistics() if self._keys is None else self._keys.statistics()
 
     async def identify(self, token: str) -> Identity:
         """
@@ -69,7 +77,9 @@ class TokenVerifier:
         try:
             return await self._identify(token, self._keys)
         except TokenRefused as refusal:
-            self._refusals.warn(refusal.reason, f"Token refused: {refusal.reason}")
+            self.refused[refusal.kind] += 1
+            reason = refusal.reason
+            self._log.log(TOKEN_REFUSED, reason, "Token refused: %s", reason, reason=reason)
             raise
 
     def is_revoked(self, identity: Identity) -> bool:
@@ -80,11 +90,11 @@ class TokenVerifier:
 
     async def _identify(self, token: str, keys: Keys) -> Identity:
         if len(token) > MOST_TOKEN_BYTES:
-            raise TokenRefused(f"it has more than {MOST_TOKEN_BYTES} bytes")
+            raise TokenRefused(f"it has more than {MOST_TOKEN_BYTES} bytes", "too_long")
         try:
             return self._identity(await self._claims(token, keys))
         except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
-            raise TokenRefused(reason_of(error)) from error
+            raise refusal_of(error) from error
 
     async def _claims(self, token: str, keys: Keys) -> dict[str, Any]:
         header = jwt.get_unverified_header(token)
@@ -135,7 +145,7 @@ class TokenVerifier:
         if not self._revocations.are_known:
             raise AccessUndecided("it is not known yet which tokens are revoked, try again later")
         if self._revocations.is_revoked(user, issued_at):
-            raise TokenRefused("it was revoked")
+            raise TokenRefused("it was revoked", "revoked")
 
     def _development_identity(self, token: str) -> Identity:
         user = f"user_{token}"
@@ -143,25 +153,33 @@ class TokenVerifier:
         return Identity(user, math.inf, readable=("*",), publishable=("*",), claims={"sub": user})
 
 
-REASONS: Sequence[tuple[type[Exception], str]] = (
-    (jwt.ExpiredSignatureError, "it has expired"),
-    (jwt.ImmatureSignatureError, "it is not valid yet: compare the clocks"),
-    (jwt.InvalidAudienceError, "its audience (aud) is not BRAIN_JWT_AUDIENCE"),
-    (jwt.InvalidIssuerError, "its issuer (iss) is not BRAIN_JWT_ISSUER"),
-    (jwt.InvalidAlgorithmError, "its algorithm is not one of BRAIN_JWT_ALGORITHMS"),
+REASONS: Sequence[tuple[type[Exception], str, str]] = (
+    (jwt.ExpiredSignatureError, "expired", "it has expired"),
+    (jwt.ImmatureSignatureError, "not_yet_valid", "it is not valid yet: compare the clocks"),
+    (jwt.InvalidAudienceError, "audience", "its audience (aud) is not BRAIN_JWT_AUDIENCE"),
+    (jwt.InvalidIssuerError, "issuer", "its issuer (iss) is not BRAIN_JWT_ISSUER"),
+    (jwt.InvalidAlgorithmError, "algorithm", "its algorithm is not one of BRAIN_JWT_ALGORITHMS"),
     (
         jwt.InvalidSignatureError,
+        "signature",
         "it is signed with another key than that of BRAIN_JWT_SECRET, BRAIN_JWT_KEY_FILE or"
         " BRAIN_JWKS_URL",
     ),
-    (UnknownKey, "BRAIN_JWKS_URL has no key with its key id (kid)"),
-    (jwt.MissingRequiredClaimError, "it has no claim exp, or lacks aud or iss"),
+    (UnknownKey, "unknown_key", "BRAIN_JWKS_URL has no key with its key id (kid)"),
+    (jwt.MissingRequiredClaimError, "claim_missing", "it has no claim exp, or lacks aud or iss"),
 )
-"""Why a token is refused: nothing of the token itself may reach the log."""
+"""
+Why a token is refused, in a word and in a sentence: nothing of the token itself may reach the log.
+"""
+KINDS = (*(kind for _, kind, _ in REASONS), "malformed", "revoked", "too_long", "user")
+"""All words for it."""
 
 
-def reason_of(error: Exception) -> str:
-    return next((text for kind, text in REASONS if isinstance(error, kind)), "it is malformed")
+def refusal_of(error: Exception) -> TokenRefused:
+    for of, kind, text in REASONS:
+        if isinstance(error, of):
+            return TokenRefused(text, kind)
+    return TokenRefused("it is malformed")
 
 
 def seconds(claim: Any) -> float:
@@ -182,7 +200,7 @@ def user_in(claims: Mapping[str, Any], names: Sequence[str]) -> str:
     if name != "sub" and isinstance(claim, int) and not isinstance(claim, bool):
         claim = str(claim)
     if not isinstance(claim, str) or not 0 < len(claim) <= LONGEST_SUBJECT or "\0" in claim:
-        raise TokenRefused("none of the claims in BRAIN_JWT_USER_CLAIM has a user")
+        raise TokenRefused("none of the claims in BRAIN_JWT_USER_CLAIM has a user", "user")
     claim.encode()
     return claim
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from brain.database import migrations
 from brain.database.connection import connected, translating_errors
+from brain.database.schema_files import core_schema
 from brain.database.url import UrlWithCommand, check_url, shown
 from brain.embedded.binaries import find_binaries
 from brain.embedded.server import EmbeddedServer, default_folder, running_url, serve_embedded
@@ -159,7 +160,7 @@ def on_database(
 
     async def over_a_connection(url: str) -> Result:
         if checks_schema:
-            await migrations.require_current(url, [migrations.core_schema()])
+            await migrations.require_current(url, [core_schema()])
         async with connected(url) as connection:
             return await work(connection, url)
 

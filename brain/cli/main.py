@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import click
 
 import brain
+from brain.cli.log_format import log_format_of
 from brain.errors import BrainError
+from brain.log_events import COMMAND_FAILED
 from brain.problems import printable, without_passwords
+from brain.process.log_config import configure_logging
+from brain.process.log_formatters import formatter_for
+
+logger = logging.getLogger(__name__)
 
 # The module of each command, in `brain.cli`.
 COMMANDS = {
     "asyncapi": "describe",
+    "doctor": "doctor",
     "listen": "listen",
     "migrate": "migrate",
     "openapi": "describe",
@@ -34,20 +44,30 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command line; an error is one line and an exit status."""
+    log_format = log_format_of(sys.argv[1:], os.environ)
+    configure_logging(formatter_for(log_format, is_starting=True), "info")
     try:
         sys.exit(commands(standalone_mode=False))
-    except BrainError as error:
-        line, status = f"brain: {printable(str(error))}", error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
-        line, status = error.format_message(), error.exit_code
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
+    except BrainError as error:
+        fail(log_format, error, str(error), error.exit_code)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "brain"
         text = without_arguments(error.format_message(), sys.argv[1:])
-        line = printable(f"brain: {text} Try '{command} --help'.")
-        status = error.exit_code
+        fail(log_format, error, f"{text} Try '{command} --help'.", error.exit_code)
     except click.Abort:
         sys.exit(128 + signal.SIGINT)
-    click.echo(line, err=True)
+
+
+def fail(log_format: str, error: Exception, text: str, status: int) -> NoReturn:
+    """Print why a command has failed, as a line of the log where that is JSON, and exit."""
+    if log_format == "json":
+        kind = type(error).__name__
+        COMMAND_FAILED.log(logger, "%s", text, error_type=kind, exit_code=status)
+    else:
+        click.echo(f"brain: {printable(text)}", err=True)
     sys.exit(status)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging.config
+import logging
 import os
 import shlex
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -24,18 +25,35 @@ from brain.database.preparation import prepare_database
 from brain.database.tables_of_systems import system_problems
 from brain.database.url import outlined
 from brain.errors import EmbeddedServerError
-from brain.process.log_config import WORKERS_LOGGING
+from brain.log_events import (
+    NO_SAMPLES,
+    READY,
+    SUPERUSER,
+    SYSTEM_FITS,
+    SYSTEM_PROBLEM,
+    UNKNOWN_SETTING,
+)
+from brain.metrics.files import metrics_files
+from brain.metrics.metrics import Metrics, is_shown
+from brain.metrics.server import serving_metrics
+from brain.metrics.workers import supervisor_metrics
+from brain.process.log_config import configure_logging
+from brain.process.log_formatters import formatter_for
 from brain.process.server import serve
-from brain.process.signals import end_on_signals, ignore_signals
+from brain.process.service_manager import ServiceManager
+from brain.process.signals import dump_stacks_on_signals, end_on_signals, ignore_signals
 from brain.process.sockets import listening_sockets
-from brain.process.supervisor import Supervisor, Worker
+from brain.process.supervisor import SLACK_SECONDS, Supervisor
+from brain.process.worker import Worker
 from brain.settings import Settings, unknown_variables
 from brain.system import System, installed_systems, schemas_of
 from brain.transport.websocket import require_uvicorn
 
-SUPERUSER = "SELECT quote_ident(rolname) FROM pg_roles WHERE rolname = current_user AND rolsuper"
+logger = logging.getLogger(__name__)
+
+IS_SUPERUSER = "SELECT quote_ident(rolname) FROM pg_roles WHERE rolname = current_user AND rolsuper"
 TOO_MANY_RIGHTS = (
-    "warning: Brain connects as the superuser {}, and needs no such rights: what it needs is in"
+    "warning: Brain connects as the superuser %s, and needs no such rights: what it needs is in"
     " docs/operating.md, under Rights"
 )
 
@@ -71,6 +89,17 @@ TOO_MANY_RIGHTS = (
 )
 @systems_option
 @click.option(
+    "--log-format",
+    metavar="FORMAT",
+    help="How lines of the log look: text, or json.  [BRAIN_LOG_FORMAT; default: text]",
+)
+@click.option(
+    "--log-level",
+    metavar="LEVEL",
+    help="The least level that is logged: debug, info, warning or error.  "
+    "[BRAIN_LOG_LEVEL; default: info]",
+)
+@click.option(
     "--samples",
     is_flag=True,
     help="Insert a few rows to look at, into empty tables that Brain created.",
@@ -78,10 +107,11 @@ TOO_MANY_RIGHTS = (
 def serve_command(samples: bool, **flags: Any) -> None:
     """Serve the changes of a database to WebSocket clients."""
     settings = read_settings(**flags)
+    configure_logging(formatter_for(settings.log_format, is_starting=True), settings.log_level)
     require_uvicorn()
     keys_of(settings)
     for line in unknown_variables(os.environ):
-        click.echo(f"brain: {line}", err=True)
+        UNKNOWN_SETTING.log(logger, "%s", line)
     if settings.database_url is not None:
         require_url(settings.database_url)
     installed = installed_systems()
@@ -89,9 +119,12 @@ def serve_command(samples: bool, **flags: Any) -> None:
     sockets = listening_sockets(
         settings.host, settings.port, settings.unread_timeout_seconds, settings.workers
     )
+    metrics_sockets = sockets_of_metrics(settings)
     hosts_of(settings)
     port = sockets[0][0].getsockname()[1]
     end_on_signals()
+    dump_stacks_on_signals()
+    service = ServiceManager.from_environment(os.environ)
     with database(settings) as (url, psql, server):
         run(url, prepare(url, settings, systems, installed, samples=samples))
         if settings.database_url is not None:
@@ -101,6 +134,8 @@ def serve_command(samples: bool, **flags: Any) -> None:
             settings,
             systems,
             sockets,
+            service,
+            metrics_sockets,
             on_ready=partial(
                 announce,
                 settings,
@@ -108,6 +143,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
                 psql,
                 examples_of(systems, samples),
                 has_url_option=flags["database_url"] is not None,
+                metrics_port=metrics_sockets[0].getsockname()[1] if metrics_sockets else None,
             ),
             should_stop=lambda: server is not None and server.has_ended,
         )
@@ -124,33 +160,87 @@ def serve_database(
     settings: Settings,
     systems: list[System],
     sockets: list[list[socket.socket]],
+    service: ServiceManager,
+    metrics_sockets: list[socket.socket],
     *,
     on_ready: Callable[[], None],
     should_stop: Callable[[], bool],
 ) -> int:
     """Serve in this process, or in several workers; return the exit status."""
+
+    def report_ready() -> None:
+        on_ready()
+        service.ready()
+
+    formatter = formatter_for(settings.log_format, has_process=settings.workers > 1)
+    configure_logging(formatter, settings.log_level)
+    grace_seconds = leaving_seconds(settings)
+    report_stopping = partial(service.stopping, grace_seconds + SLACK_SECONDS)
     if settings.workers == 1:
-        app = build_app(url, settings, systems)
-        return serve(app, sockets[0], settings, on_ready=on_ready, should_stop=should_stop)
+        metrics = Metrics(settings)
+        with serving_metrics(metrics_sockets, metrics.exposition):
+            return serve(
+                build_app(url, settings, systems, metrics=metrics),
+                sockets[0],
+                settings,
+                on_ready=report_ready,
+                on_stopping=report_stopping,
+                should_stop=should_stop,
+                should_hurry=should_stop,  # without the database there is nothing to serve
+                heartbeat=service.heartbeat,
+            )
 
     def work(worker: Worker) -> int:
-        return serve(
-            build_app(url, settings, systems, warns=worker.number == 1),
-            worker.sockets,
-            settings,
-            on_ready=worker.ready,
-            should_stop=worker.should_stop,
-            is_worker=True,
-        )
+        formatter = formatter_for(settings.log_format, has_process=True, worker=worker.number)
+        configure_logging(formatter, settings.log_level)
+        metrics = Metrics(settings, files, worker.process_number)
+        with serving_metrics(metrics_sockets, metrics.exposition):
+            return serve(
+                build_app(url, settings, systems, warns=worker.number == 1, metrics=metrics),
+                worker.sockets,
+                settings,
+                on_ready=worker.ready,
+                should_stop=worker.should_stop,
+                should_hurry=worker.should_hurry,
+                is_worker=True,
+                heartbeat=worker.heartbeat,
+            )
 
-    logging.config.dictConfig(WORKERS_LOGGING)
-    return Supervisor(
-        sockets,
-        work,
-        on_ready=on_ready,
-        should_stop=should_stop,
-        grace_seconds=settings.shutdown_seconds,
-    ).run()
+    with metrics_files() if is_shown(settings) else nullcontext() as files:
+        return Supervisor(
+            sockets,
+            work,
+            on_ready=report_ready,
+            should_stop=should_stop,
+            grace_seconds=grace_seconds,
+            timeout_seconds=settings.worker_timeout_seconds,
+            on_stopping=report_stopping,
+            on_reap=files.forget if files else ignore,
+            on_change=supervisor_metrics(files).show if files else ignore,
+            heartbeat=service.heartbeat,
+        ).run()
+
+
+def ignore(_: object) -> None:
+    """Show nothing."""
+
+
+def sockets_of_metrics(settings: Settings) -> list[socket.socket]:
+    """Bind the port of the metrics, if there is one: all workers share it."""
+    if settings.metrics_port is None:
+        return []
+    (sockets,) = listening_sockets(
+        settings.metrics_host,
+        settings.metrics_port,
+        settings.unread_timeout_seconds,
+        variables=("BRAIN_METRICS_HOST", "BRAIN_METRICS_PORT"),
+    )
+    return sockets
+
+
+def leaving_seconds(settings: Settings) -> float:
+    """Return how long it may take to stop."""
+    return settings.drain_delay_seconds + settings.drain_seconds + settings.shutdown_seconds
 
 
 async def prepare(
@@ -167,19 +257,19 @@ async def prepare(
     async with connected(url) as connection:
         if not settings.migrate:  # otherwise the migration has warned of the same
             for problem in await system_problems(connection, schemas):
-                click.echo(f"brain: {problem}", err=True)
+                SYSTEM_PROBLEM.log(logger, "%s", problem)
         for line in await fits(connection, systems, installed):
-            click.echo(f"brain: {line}", err=True)
+            SYSTEM_FITS.log(logger, "%s", line)
         if samples:
             for system in systems:
                 if reason := await system.insert_samples(connection):
-                    click.echo(f"brain: {reason}", err=True)
+                    NO_SAMPLES.log(logger, "%s", reason, system=system.name)
 
 
 async def warn_of_superuser(url: str) -> None:
     async with connected(url) as connection:
-        if role := await connection.fetchval(SUPERUSER):
-            click.echo(f"brain: {TOO_MANY_RIGHTS.format(role)}", err=True)
+        if role := await connection.fetchval(IS_SUPERUSER):
+            SUPERUSER.log(logger, TOO_MANY_RIGHTS, role, role=role)
 
 
 def examples_of(systems: list[System], has_samples: bool) -> dict[str, str]:
@@ -199,8 +289,22 @@ def announce(
     examples: dict[str, str],
     *,
     has_url_option: bool = False,
+    metrics_port: int | None = None,
 ) -> None:
-    """Print that Brain is ready, and what to type next."""
+    """Log that Brain is ready; for a person, print what to type next."""
+    READY.log(
+        logger,
+        "Brain %s is ready on %s:%d",
+        brain.__version__,
+        settings.host,
+        port,
+        version=brain.__version__,
+        host=settings.host,
+        port=port,
+        workers=settings.workers,
+    )
+    if settings.log_format == "json":
+        return
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
     if name in ("0.0.0.0", "[::]"):
         named = [one for one in settings.allowed_hosts if "*" not in one]
@@ -210,6 +314,8 @@ def announce(
         f"  open      http://{name}:{port}/",
         f"  status    curl http://{name}:{port}/api/brain/status/ws",
     ]
+    if metrics_port is not None:
+        lines.append(f"  metrics   curl http://localhost:{metrics_port}/metrics")
     if examples:
         lines.append(f"  listen    wscat -c ws://{name}:{port}/ws      (npm install -g wscat)")
         lines.append("\nand, in another terminal, change a row:\n")

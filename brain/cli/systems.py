@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from brain.cli.database import (
 )
 from brain.database import migrations
 from brain.database.connection import connected
+from brain.database.schema_files import core_schema
 from brain.database.tables_of_systems import (
     SystemTable,
     applied_schemas,
@@ -24,9 +26,12 @@ from brain.database.tables_of_systems import (
     fitting_tables,
     system_problems,
 )
+from brain.log_events import SYSTEM_NOT_LOADED
 from brain.process.signals import end_on_signals
 from brain.settings import Settings
 from brain.system import BrokenSystem, System, installed_systems, select_systems
+
+logger = logging.getLogger(__name__)
 
 
 def systems_option(command: Callable[..., None]) -> Callable[..., None]:
@@ -45,7 +50,8 @@ def systems_of(settings: Settings, installed: Mapping[str, System]) -> list[Syst
     if "all" in names:
         for system in installed.values():
             if isinstance(system, BrokenSystem):
-                click.echo(f"brain: the system {system.name} {system.summary}", err=True)
+                text = "the system %s %s"
+                SYSTEM_NOT_LOADED.log(logger, text, system.name, system.summary, system=system.name)
     return selected
 
 
@@ -75,7 +81,7 @@ async def report(url: str, on: Sequence[System], installed: Mapping[str, System]
     async with connected(url) as connection:
         if await connection.fetchval("SELECT to_regclass('brain.schema_versions') IS NULL"):
             return []
-        await migrations.require_current(url, [migrations.core_schema()])
+        await migrations.require_current(url, [core_schema()])
         applied = await applied_schemas(connection)
         present = [
             system.name

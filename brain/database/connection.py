@@ -33,6 +33,7 @@ from brain.errors import (
     RightsMissing,
     WrongDatabaseUrl,
 )
+from brain.log_events import SESSION_NOT_ENDED
 from brain.problems import printable
 from brain.settings import OLDEST_POSTGRESQL
 
@@ -161,7 +162,8 @@ async def end_backend(url: str, backend: Backend) -> bool:
             await connection.execute("SET ROLE NONE")
             return await connection.fetchval(END_BACKEND, *backend) is not False
     except DATABASE_ERRORS as error:
-        logger.debug("cannot end the session %s: %s", backend.pid, first_line(error))
+        text = "cannot end the session %s: %s"
+        SESSION_NOT_ENDED.log(logger, text, backend.pid, first_line(error), backend=backend.pid)
         return False
 
 

@@ -124,7 +124,11 @@ class Log:
             await self.tick()
         batch, end = await self._read(NEWEST, cursor)
         return NewestBatch(
-            batch.events, batch.cursor, written=end["written"], flushed=end["flushed"]
+            batch.events,
+            batch.cursor,
+            tick_at=end["at"],
+            written=end["written"],
+            flushed=end["flushed"],
         )
 
     async def flush(self) -> None:

@@ -1,60 +1,53 @@
 """
 Applies schemas to a database: that of the core, and those of the systems that are on.
 
-A schema is a folder. Its files in `schema/` (or `schema.sql`) create everything as it is today, may
-be applied again at any time, and hold each function once. `upgrades/NNNN_name.sql` hold what cannot
-be applied again: each is applied once and leads from one release to the next.
+What a newer Brain has applied stays: an older one that the schema still serves applies none of its
+own files over it, and one that it does not serve is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import re
-import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 
 import brain
+from brain.database.backoff import delays
 from brain.database.connection import connected, first_line
+from brain.database.schema_files import CORE, REPLAYED, Schema, Script, Step
+from brain.database.schema_record import (
+    Record,
+    Recorded,
+    create_record,
+    not_an_owner,
+    outdate_files,
+    read_record,
+    record_step,
+)
 from brain.database.url import shown
 from brain.errors import (
     MigrationChanged,
-    MigrationError,
     MigrationFailed,
     MigrationsPending,
     MigrationUnknown,
-    MigrationUnsupported,
+    NodesServing,
     RightsMissing,
+    SchemaTooNew,
 )
+from brain.log_events import DATABASE_WARNING
 from brain.problems import printable
 
-UPGRADE = re.compile(r"(?P<number>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
 VERSION = re.compile(r"\d+(\.\d+)*")
-CORE = "brain"
-"""The name of the core's schema."""
-REPLAYED = 0
-"""The number under which the files that may be applied again are recorded."""
+# How long a step tries to get its locks: 2 s at a time, between which writers go on.
+LOCK_PATIENCE_SECONDS = 60.0
 
-RECORDED = """
-    SELECT schema, number, name, sha256, brain_version FROM brain.schema_versions
-     WHERE schema = ANY ($1) ORDER BY schema, number
-"""
-RECORD = """
-    INSERT INTO brain.schema_versions (schema, number, name, sha256, brain_version, milliseconds)
-    VALUES ($1, $2, $3, $4, $5, $6)
-    ON CONFLICT (schema, number) DO UPDATE
-       SET sha256 = excluded.sha256, brain_version = excluded.brain_version, applied_at = now(),
-           milliseconds = excluded.milliseconds
-     WHERE schema_versions.number = 0
-"""
 MISSING = """
     SELECT CASE WHEN to_regnamespace('brain') IS NULL THEN 'schema brain' ELSE (
         SELECT kind || ' brain.' || name
@@ -105,67 +98,24 @@ MISSING_RIGHTS = """
               FROM pg_roles WHERE rolname = current_user) one
 """
 UNFINISHED = "SELECT DISTINCT schema FROM brain.system_problems"
-# Until the files have been applied again, they are pending.
-OUTDATE = "UPDATE brain.schema_versions SET sha256 = '' WHERE schema = $1 AND number = 0"
+SERVING = "SELECT count(*) FROM brain.nodes WHERE brain.is_recent(seen_at)"
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
-    """A file of SQL."""
+class Newer:
+    """A schema that a newer Brain has migrated, and that serves this one."""
 
-    name: str
-    sql: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What is applied in one transaction: an upgrade, or all files that may be applied again."""
-
-    schema: str
-    number: int
-    name: str
-    scripts: tuple[Script, ...] = field(repr=False)
-
-    @property
-    def sha256(self) -> str:
-        texts = "".join(f"{script.name}\n{script.sql}\n" for script in self.scripts)
-        return hashlib.sha256(texts.encode()).hexdigest()
+    schema: Schema
+    recorded: Recorded
 
     def __str__(self) -> str:
-        return self.schema if self.number == REPLAYED else f"{self.schema} {self.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Schema:
-    """The SQL of the core, or of a system, or of tables that several systems share."""
-
-    name: str
-    folder: Path
-
-    def current(self) -> Step:
-        """Return the files that create everything as it is today."""
-        files = sorted((self.folder / "schema").glob("*.sql"))
-        files = files or list(self.folder.glob("schema.sql"))
-        if not files:
-            raise MigrationError(f"{self.folder} has neither schema/*.sql nor schema.sql")
-        return Step(self.name, REPLAYED, "schema", tuple(map(read_script, files)))
-
-    def upgrades(self) -> list[Step]:
-        """Return the upgrades, in order; their numbers run from 1 without a gap."""
-        steps = []
-        for file in sorted((self.folder / "upgrades").glob("*.sql")):
-            match = UPGRADE.fullmatch(file.name)
-            if match is None:
-                raise MigrationError(f"{file} is not named NNNN_name.sql")
-            steps.append(Step(self.name, int(match["number"]), file.stem, (read_script(file),)))
-        numbers = [step.number for step in steps]
-        if numbers != list(range(1, len(numbers) + 1)):
-            raise MigrationError(
-                f"the files in {self.folder / 'upgrades'} do not count from 0001 upwards: {numbers}"
-            )
-        return steps
+        return (
+            f"schema {self.schema.name} was migrated by Brain {self.recorded.brain_version} to "
+            f"revision {self.recorded.revision}, and serves this Brain {brain.__version__} "
+            f"(revision {self.schema.revision.number}) too: nothing is applied to it"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,26 +124,9 @@ class Status:
 
     applied: tuple[Step, ...]
     pending: tuple[Step, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A row of brain.schema_versions."""
-
-    name: str
-    sha256: str
-    brain_version: str
-
-
-def core_schema() -> Schema:
-    """Return the core's schema: within the package in a wheel, beside it in the repository."""
-    package = Path(brain.__file__).parent
-    in_the_wheel, in_the_repository = package / "migrations", package.parent / "migrations"
-    return Schema(CORE, in_the_wheel if in_the_wheel.is_dir() else in_the_repository)
-
-
-def read_script(file: Path) -> Script:
-    return Script(file.name, file.read_text(encoding="utf-8"))
+    newer: tuple[Newer, ...] = ()
+    cut_off: tuple[Schema, ...] = ()
+    """Those that would no longer serve the Brain that has migrated them."""
 
 
 async def status(url: str, schemas: Sequence[Schema]) -> Status:
@@ -217,48 +150,88 @@ async def missing_object(connection: asyncpg.Connection) -> str | None:
     return missing
 
 
-async def migrate(url: str, schemas: Sequence[Schema]) -> list[Step]:
+async def migrate(url: str, schemas: Sequence[Schema], *, spares_nodes: bool = False) -> list[Step]:
     """
     Apply what is pending, each step in its transaction; return what was pending.
 
     Schemas with a table that could not be watched, or a feed that could not be defined, are applied
-    again. What is still missing then is logged as a warning, each once.
+    again. What is still missing then is logged as a warning, each once. With `spares_nodes`,
+    `NodesServing` is raised if that would cut off nodes that serve the database.
     """
     async with connected(url) as connection:
-        is_current = not (await compare(connection, url, schemas)).pending
-        if is_current and not await unfinished(connection, schemas):
-            return []
-        await lock(connection)
-        creates_tables = any(schema.name != CORE for schema in schemas)
-        pending = (await compare(connection, url, schemas)).pending
-        if any(step.schema == CORE for step in pending):
-            await require_rights(connection, url, creates_tables=creates_tables)
-        await prepare(connection)
-        upgrades = {schema.name: schema.upgrades() for schema in schemas}
-        with warnings_logged(connection):
-            for step in pending:
-                await apply(connection, step, upgrades[step.schema])
-            for step in await unfinished(connection, schemas):
-                if step not in pending:
-                    await apply(connection, step, upgrades[step.schema])
-        return list(pending)
+        found = await compare(connection, url, schemas)
+        if found.pending or await unfinished(connection, schemas, found):
+            await lock(connection)
+            found = await compare(connection, url, schemas)
+            if spares_nodes:
+                await refuse_to_cut_off(connection, url, found)
+            await apply_pending(connection, url, schemas, found)
+    return list(found.pending)
 
 
-async def unfinished(connection: asyncpg.Connection, schemas: Sequence[Schema]) -> list[Step]:
+async def apply_pending(
+    connection: asyncpg.Connection, url: str, schemas: Sequence[Schema], found: Status
+) -> None:
+    creates_tables = any(schema.name != CORE for schema in schemas)
+    if any(step.schema == CORE for step in found.pending):
+        await require_rights(connection, url, creates_tables=creates_tables)
+    await create_record(connection)
+    by_name = {schema.name: schema for schema in schemas}
+    with warnings_logged(connection):
+        for step in found.pending:
+            await apply(connection, step, by_name[step.schema])
+        for step in await unfinished(connection, schemas, found):
+            if step not in found.pending:
+                await apply(connection, step, by_name[step.schema])
+
+
+async def refuse_to_cut_off(connection: asyncpg.Connection, url: str, found: Status) -> None:
+    """Raise `NodesServing` if what is pending would stop nodes that serve the database."""
+    if found.cut_off and (nodes := await serving_nodes(connection)):
+        names = ", ".join(schema.name for schema in found.cut_off)
+        raise NodesServing(
+            f"{nodes} processes serve {shown(url)}, and the new schema ({names}) would not serve "
+            f"them: stop them first, or run `brain migrate` with Brain {brain.__version__}, which "
+            "ends them; `brain migrate --plan` says more"
+        )
+
+
+async def serving_nodes(connection: asyncpg.Connection) -> int:
+    """Return how many processes of Brain serve the database."""
+    if not await connection.fetchval("SELECT to_regclass('brain.nodes') IS NOT NULL"):
+        return 0
+    nodes: int = await connection.fetchval(SERVING)
+    return nodes
+
+
+async def unfinished(
+    connection: asyncpg.Connection, schemas: Sequence[Schema], found: Status
+) -> list[Step]:
     """Return the files of applied schemas that have a table or a feed with a problem."""
     if not await connection.fetchval("SELECT to_regclass('brain.system_problems') IS NOT NULL"):
         return []
     names = {row["schema"] for row in await connection.fetch(UNFINISHED)}
+    # The files of an older Brain must not replace those of a newer one.
+    names -= {newer.schema.name for newer in found.newer}
     return [schema.current() for schema in schemas if schema.name in names]
 
 
 async def compare(connection: asyncpg.Connection, url: str, schemas: Sequence[Schema]) -> Status:
-    recorded = await read_record(connection, url, [schema.name for schema in schemas])
+    record = await read_record(connection, url, [schema.name for schema in schemas])
+    refuse_too_new(schemas, record)
     applied: list[Step] = []
     pending: list[Step] = []
+    newer = newer_schemas(schemas, record)
+    cut_off = []
     for schema in schemas:
-        rows = recorded.get(schema.name, {})
-        current, upgrades = schema.current(), schema.upgrades()
+        rows = record.get(schema.name, {})
+        if rows and newest(rows).revision < schema.revision.serves:
+            cut_off.append(schema)
+        upgrades = schema.upgrades()
+        refuse_changed(upgrades, rows)
+        if any(schema == one.schema for one in newer):
+            continue
+        current = schema.current()
         refuse_unknown(current, upgrades, rows)
         missing = [step for step in upgrades if step.number not in rows]
         applied += [step for step in upgrades if step.number in rows]
@@ -268,38 +241,53 @@ async def compare(connection: asyncpg.Connection, url: str, schemas: Sequence[Sc
             pending += [*missing, current]
         else:
             applied.append(current)
-    return Status(tuple(applied), tuple(pending))
+    return Status(tuple(applied), tuple(pending), tuple(newer), tuple(cut_off))
 
 
-async def read_record(
-    connection: asyncpg.Connection, url: str, names: list[str]
-) -> dict[str, dict[int, Recorded]]:
-    """Return what was applied of the schemas with these names, by name and number."""
-    try:
-        if not await connection.fetchval("SELECT to_regclass('brain.schema_versions') IS NOT NULL"):
-            if await connection.fetchval("SELECT to_regclass('brain.migrations') IS NOT NULL"):
-                raise MigrationUnsupported(
-                    f"{shown(url)} holds Brain's schema from before its first release, which "
-                    "cannot be upgraded; to start afresh, which keeps tables in other schemas: "
-                    f"psql {shlex.quote(shown(url))} -c 'DROP SCHEMA brain CASCADE'"
-                )
-            return {}
-        rows = await connection.fetch(RECORDED, names)
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise RightsMissing(
-            f"the role at {shown(url)} lacks rights: {not_an_owner(error)}"
-        ) from error
-    recorded: dict[str, dict[int, Recorded]] = {}
-    for row in rows:
-        recorded.setdefault(row["schema"], {})[row["number"]] = Recorded(
-            row["name"], row["sha256"], row["brain_version"]
-        )
-    return recorded
+def newest(rows: Mapping[int, Recorded]) -> Recorded:
+    """
+    Return the row of the latest revision.
+
+    After an upgrade whose files have not been applied yet, that is the upgrade's.
+    """
+    return max(rows.values(), key=lambda row: row.revision)
 
 
-def refuse_unknown(current: Step, upgrades: list[Step], rows: dict[int, Recorded]) -> None:
-    """Raise an error if a newer Brain recorded a row, or an applied upgrade was edited."""
-    known = {step.number: step for step in upgrades}
+def newer_schemas(schemas: Sequence[Schema], record: Record) -> list[Newer]:
+    """Return the schemas of which the database has a later revision."""
+    return [
+        Newer(schema, newest(rows))
+        for schema in schemas
+        if (rows := record.get(schema.name)) and newest(rows).revision > schema.revision.number
+    ]
+
+
+def refuse_too_new(schemas: Sequence[Schema], record: Record) -> None:
+    """Raise `SchemaTooNew` if a newer Brain has migrated a schema that does not serve this one."""
+    for newer in newer_schemas(schemas, record):
+        schema, recorded = newer.schema, newer.recorded
+        if recorded.serves > schema.revision.number:
+            raise SchemaTooNew(
+                f"the database was migrated by Brain {recorded.brain_version}, and its schema "
+                f"{schema.name} (revision {recorded.revision}) no longer serves this Brain "
+                f"{brain.__version__} (revision {schema.revision.number}): install "
+                f"{recorded.serves_since} or newer"
+            )
+
+
+def refuse_changed(upgrades: Sequence[Step], rows: Mapping[int, Recorded]) -> None:
+    """Raise `MigrationChanged` if an applied upgrade was edited."""
+    for step in upgrades:
+        if step.number in rows and rows[step.number].sha256 != step.sha256:
+            raise MigrationChanged(
+                f"{step} was changed after it had been applied: "
+                "restore the file and put the change into a new one"
+            )
+
+
+def refuse_unknown(current: Step, upgrades: Sequence[Step], rows: Mapping[int, Recorded]) -> None:
+    """Raise `MigrationUnknown` if the database has an upgrade, or newer files, that these lack."""
+    known = {step.number for step in upgrades}
     for number, row in rows.items():
         is_known = row.sha256 == current.sha256 if number == REPLAYED else number in known
         if not is_known and version(row.brain_version) > version(brain.__version__):
@@ -307,17 +295,10 @@ def refuse_unknown(current: Step, upgrades: list[Step], rows: dict[int, Recorded
                 f"the database was migrated by Brain {row.brain_version}, which is newer than this "
                 f"one ({brain.__version__}): install Brain {row.brain_version}"
             )
-        if number == REPLAYED:
-            continue
-        if not is_known:
+        if not is_known and number != REPLAYED:
             raise MigrationUnknown(
                 f"the database has {current.schema} {row.name}, which this installation lacks: "
                 "install what applied it"
-            )
-        if known[number].sha256 != row.sha256:
-            raise MigrationChanged(
-                f"{known[number]} was changed after it had been applied: "
-                "restore the file and put the change into a new one"
             )
 
 
@@ -359,79 +340,62 @@ async def require_rights(connection: asyncpg.Connection, url: str, *, creates_ta
         )
 
 
-async def prepare(connection: asyncpg.Connection) -> None:
-    """Create the schema `brain` and the record of what is applied, unless they exist."""
-    if await connection.fetchval("SELECT to_regclass('brain.schema_versions') IS NOT NULL"):
-        return
-    try:
-        # IF NOT EXISTS needs the right to create a schema even where the schema exists.
-        if await connection.fetchval("SELECT to_regnamespace('brain') IS NULL"):
-            await connection.execute("CREATE SCHEMA brain")
-        await connection.execute(
-            """
-            CREATE TABLE brain.schema_versions (
-                schema        text        NOT NULL,
-                number        integer     NOT NULL,  -- 0: the files that may be applied again
-                name          text        NOT NULL,
-                sha256        text        NOT NULL,
-                brain_version text        NOT NULL,
-                applied_at    timestamptz NOT NULL DEFAULT now(),
-                milliseconds  integer     NOT NULL,
-                PRIMARY KEY (schema, number)
-            )
-            """
-        )
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise RightsMissing(f"the role may not set up Brain: {first_line(error)}") from error
+async def apply(connection: asyncpg.Connection, step: Step, schema: Schema) -> None:
+    """
+    Apply a step; the files as they are today contain all upgrades.
+
+    A lock that somebody else holds is tried again and again: while a session waits for a lock of a
+    table, all others that come after it wait, too.
+    """
+    started = time.monotonic()
+    for pause in delays():
+        try:
+            return await apply_once(connection, step, schema)
+        except LockTaken as error:
+            if time.monotonic() - started > LOCK_PATIENCE_SECONDS:
+                raise MigrationFailed(f"{error}; end what holds it, and try again") from error
+            logger.warning("%s; trying again in %.1f s", error, pause)
+        await asyncio.sleep(pause)
 
 
-async def apply(connection: asyncpg.Connection, step: Step, upgrades: list[Step]) -> None:
-    """Apply a step; the files as they are today contain all `upgrades`."""
+async def apply_once(connection: asyncpg.Connection, step: Step, schema: Schema) -> None:
     started = time.monotonic()
     async with connection.transaction():
         for script in step.scripts:
             await run(connection, step, script)
         milliseconds = round((time.monotonic() - started) * 1000)
-        await record(connection, step, milliseconds)
-        if step.number == REPLAYED:
-            for contained in upgrades:
-                await record(connection, contained, 0)
+        await record_step(connection, schema, step, milliseconds)
+        if step.is_upgrade:
+            await outdate_files(connection, schema)
         else:
-            await connection.execute(OUTDATE, step.schema)
+            for contained in schema.upgrades():
+                await record_step(connection, schema, contained, 0)
+
+
+class LockTaken(Exception):
+    """A step did not get a lock in time; nothing of it was kept."""
 
 
 async def run(connection: asyncpg.Connection, step: Step, script: Script) -> None:
+    where = f"schema {step.schema}, {script.name}"
     try:
         await connection.execute(script.sql, timeout=None)
     except asyncpg.InsufficientPrivilegeError as error:
         raise RightsMissing(f"schema {step.schema}: {not_an_owner(error)}") from error
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+        raise LockTaken(f"{where} waited in vain for a lock: {first_line(error)}") from error
     except asyncpg.PostgresError as error:
-        raise MigrationFailed(
-            f"schema {step.schema}, {script.name} failed: {first_line(error)}"
-        ) from error
-
-
-async def record(connection: asyncpg.Connection, step: Step, milliseconds: int) -> None:
-    await connection.execute(
-        RECORD, step.schema, step.number, step.name, step.sha256, brain.__version__, milliseconds
-    )
+        raise MigrationFailed(f"{where} failed: {first_line(error)}") from error
 
 
 @contextmanager
 def warnings_logged(connection: asyncpg.Connection) -> Iterator[None]:
     def log(_: Any, message: asyncpg.PostgresLogMessage) -> None:
         if message.severity_en == "WARNING":
-            logger.warning("%s", printable(message.message or ""))
+            DATABASE_WARNING.log(logger, "%s", printable(message.message or ""))
 
     connection.add_log_listener(log)
     try:
         yield
     finally:
         connection.remove_log_listener(log)
-
-
-def not_an_owner(error: asyncpg.InsufficientPrivilegeError) -> str:
-    return (
-        f"{first_line(error)}; an administrator can allow it with "
-        "GRANT brain_owner, brain_reader TO the role that Brain connects as"
-    )

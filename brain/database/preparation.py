@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from brain.database import migrations
 from brain.database.connection import connected, require_own_session
 from brain.database.log import Log
-from brain.database.migrations import Schema
+from brain.database.schema_files import Schema
 from brain.settings import Settings
 
 
@@ -19,7 +19,7 @@ async def prepare_database(url: str, settings: Settings, schemas: Sequence[Schem
     """
     await require_own_session(url)
     if settings.migrate:
-        await migrations.migrate(url, schemas)
+        await migrations.migrate(url, schemas, spares_nodes=True)
     else:
         await migrations.require_current(url, schemas)
     async with connected(url) as connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import asyncpg
 
@@ -13,17 +14,26 @@ PAUSE_SECONDS = 60.0
 
 
 async def trim_log(
-    pool: asyncpg.Pool, retention_seconds: float, problems: Problems | None = None
+    pool: asyncpg.Pool,
+    retention_seconds: float,
+    problems: Problems | None = None,
+    on_trim: Callable[[str], None] = lambda result: None,
 ) -> None:
-    """Once a minute, for ever, remove events that are older than `retention_seconds`."""
+    """
+    Once a minute, for ever, remove events that are older than `retention_seconds`.
+
+    `on_trim` is called each time, with "done" or "failed".
+    """
     problems = problems or Problems()
     while True:
         await asyncio.sleep(PAUSE_SECONDS)
         try:
             warnings = await trim(pool, retention_seconds)
         except DATABASE_ERRORS as error:
+            on_trim("failed")
             problems.report("retention", f"could not trim the log, trying again: {explain(error)}")
         else:
+            on_trim("failed" if warnings else "done")
             if warnings:
                 problems.report("retention", "; ".join(warnings))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from brain.database.connection import Queryable
-from brain.database.migrations import Schema
+from brain.database.schema_files import Schema
 from brain.errors import MigrationError
 
 ADOPT_TABLE = re.compile(

@@ -39,6 +39,10 @@ class FeedFanout:
         """None as long as there is no state."""
         self._subscribers: set[FeedSubscriber] = set()
 
+    def __len__(self) -> int:
+        """Return how many subscribers there are."""
+        return len(self._subscribers)
+
     @property
     def has_subscribers(self) -> bool:
         return bool(self._subscribers)

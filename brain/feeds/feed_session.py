@@ -35,6 +35,10 @@ class FeedSession(Session):
         self._live: LiveFeed | None = None
         self._reauthorizing: asyncio.Task[None] | None = None
 
+    @property
+    def format_name(self) -> str:
+        return "feed"
+
     def reauthorize(self) -> None:
         if self._reauthorizing is not None:
             self._reauthorizing.cancel()

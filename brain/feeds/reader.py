@@ -24,6 +24,7 @@ from brain.database.single_flight import SingleFlight
 from brain.errors import LogUnavailable, SnapshotTooLarge
 from brain.feeds.state import FeedState
 from brain.problems import Problems
+from brain.timing import NoteSeconds, ignore, timed
 
 # Changes of the definitions are published on it.
 CHANNEL = "brain.feeds"
@@ -88,8 +89,10 @@ class FeedReader:
         most_bytes: int,
         timeout_seconds: float,
         problems: Problems | None = None,
+        on_query: NoteSeconds = ignore,
     ) -> None:
-        """`timeout_seconds` are those of a query."""
+        """`timeout_seconds` are those of a query, and `on_query` is called for each."""
+        self._on_query = on_query
         self._pool = pool
         self._most_bytes = most_bytes
         self.timeout_seconds = timeout_seconds
@@ -166,6 +169,7 @@ class FeedReader:
                     as_reader(connection) as session,
                     session.limited(seconds, TRY_LOCK_SECONDS),
                 ):
-                    return await connection.fetchrow(
+                    fetching = connection.fetchrow(
                         STATE, name, argument, self._most_bytes, timeout=seconds + GRACE_SECONDS
                     )
+                    return await timed(fetching, self._on_query)

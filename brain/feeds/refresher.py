@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import NamedTuple
 
 from brain.auth.identity import Claims
 from brain.database.backoff import delays
@@ -13,6 +14,8 @@ from brain.errors import BrainError, ClaimMissing, ConnectionEnded, LogUnavailab
 from brain.feeds.fanout import FeedFanout, FeedSubscriber
 from brain.feeds.reader import CHANNEL, FeedDefinition, FeedReader, is_possible
 from brain.feeds.state import FeedState, update_message
+from brain.log_events import FEEDS_UNREADABLE
+from brain.log_limit import LimitedLog
 from brain.message.event import Batch, Event
 
 logger = logging.getLogger(__name__)
@@ -21,6 +24,12 @@ FeedAddress = tuple[str, str | None]
 """The name of a feed, and its argument if it takes one."""
 
 NO_CLAIMS: Claims = {}
+
+
+class FeedStatistics(NamedTuple):
+    live: int
+    """Feeds that have subscribers here; each argument counts."""
+    subscribers: int
 
 
 class LiveFeed:
@@ -55,6 +64,7 @@ class FeedRefresher:
 
     def __init__(self, reader: FeedReader, interval_seconds: float) -> None:
         self._reader = reader
+        self._log = LimitedLog(logger)
         self._interval_seconds = interval_seconds
         self._definitions: dict[str, FeedDefinition] = {}
         self._definitions_changed = asyncio.Event()
@@ -64,6 +74,10 @@ class FeedRefresher:
         self._index: dict[str, dict[str | None, set[LiveFeed]]] = {}
         """Which feeds an event may change: by its channel, and by the row's key or None."""
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def statistics(self) -> FeedStatistics:
+        subscribers = sum(len(live.fanout) for live in self._live.values())
+        return FeedStatistics(len(self._live), subscribers)
 
     def deliver(self, batch: Batch) -> None:
         """Refresh the states that a batch may have changed."""
@@ -140,7 +154,9 @@ class FeedRefresher:
                 try:
                     await self._read_definitions()
                 except DATABASE_ERRORS as error:
-                    logger.warning("cannot read the definitions of feeds: %s", first_line(error))
+                    text = "cannot read the definitions of feeds: %s"
+                    reason = first_line(error)
+                    self._log.log(FEEDS_UNREADABLE, type(error).__name__, text, reason)
                     self._definitions_changed.set()
                     await asyncio.sleep(next(pauses))
                 else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from brain.hub.subscriber import Subscriber
+from brain.hub.traffic import Traffic
 from brain.message.event import Event
 from brain.message.matching import Match
 from brain.message.rendering import Encoding
@@ -19,10 +20,17 @@ Addressed = tuple[Event, TopicHandle, Match, bool]
 class Cohort:
     """The subscribers with one encoding and one subscription set that keep up."""
 
-    def __init__(self, encoding: Encoding, subscriptions: SubscriptionSet, sent_at: float) -> None:
+    def __init__(
+        self,
+        encoding: Encoding,
+        subscriptions: SubscriptionSet,
+        sent_at: float,
+        traffic: Traffic | None = None,
+    ) -> None:
         self.encoding = encoding
         self.subscriptions = subscriptions
         self.sent_at = sent_at
+        self._traffic = traffic or Traffic()
         """When something was sent last, in seconds of the hub's clock."""
         self.members: dict[Subscriber, Callable[[bytes], int]] = {}
         """Each with its `send_now`."""
@@ -30,14 +38,22 @@ class Cohort:
     def deliver(self, matched: Iterable[tuple[Event, Match]], now: float) -> None:
         """Send to every member the messages for events that concern them in these ways."""
         encode = self.encoding.encode
-        self.write(b"".join([encode(event, match) or b"" for event, match in matched]), now)
+        frames = [encode(event, match) or b"" for event, match in matched]
+        self.write(b"".join(frames), now, len(frames) - frames.count(b""))
 
-    def write(self, frames: bytes, now: float) -> None:
-        """Send the same to every member; one that does not take all of it leaves the cohort."""
+    def write(self, frames: bytes, now: float, messages: int = 0) -> None:
+        """
+        Send the same to every member; one that does not take all of it leaves the cohort.
+
+        `messages` is how many of the log are in it.
+        """
         if not frames:
             return
         self.sent_at = now
         size = len(frames)
+        traffic, members = self._traffic, len(self.members)
+        traffic.messages += messages * members
+        traffic.bytes += size * members
         # This inlines `send`, to save a call per delivery. Two lists instead of pairs: many new
         # tuples would trigger the garbage collector.
         for subscriber, send_now in zip([*self.members], [*self.members.values()], strict=True):
@@ -53,9 +69,13 @@ class SubscriptionCohort(Cohort):
     """Subscribers that are sent messages which name the subscription that they are for."""
 
     def __init__(
-        self, encoding: SubscriptionEncoding, subscriptions: SubscriptionSet, sent_at: float
+        self,
+        encoding: SubscriptionEncoding,
+        subscriptions: SubscriptionSet,
+        sent_at: float,
+        traffic: Traffic | None = None,
     ) -> None:
-        super().__init__(encoding, subscriptions, sent_at)
+        super().__init__(encoding, subscriptions, sent_at, traffic)
         self._encode = encoding.encode_for
         self._encode_commit = encoding.encode_commit
 
@@ -70,4 +90,4 @@ class SubscriptionCohort(Cohort):
             encode(handle, event, match, is_last=is_last) or b""
             for event, handle, match, is_last in addressed
         ]
-        self.write(b"".join(frames), now)
+        self.write(b"".join(frames), now, len(frames) - frames.count(b""))

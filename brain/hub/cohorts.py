@@ -8,6 +8,7 @@ from brain.hub.cohort import Cohort, SubscriptionCohort
 from brain.hub.subscriber import Subscriber
 from brain.hub.subscription_index import SubscriptionIndex
 from brain.hub.topic_index import TopicIndex
+from brain.hub.traffic import Traffic
 from brain.message.subscription_encoding import SubscriptionEncoding
 from brain.message.subscription_set import SubscriptionSet
 
@@ -15,8 +16,9 @@ from brain.message.subscription_set import SubscriptionSet
 class Cohorts:
     """The subscribers that keep up, by what they get."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], traffic: Traffic) -> None:
         self._clock = clock
+        self._traffic = traffic
         self._cohorts: dict[tuple[str, SubscriptionSet], Cohort] = {}
         self.index = SubscriptionIndex()
         """Finds cohorts that get the same message, however they subscribed to its event."""
@@ -75,9 +77,9 @@ class Cohorts:
     def _new(self, subscriber: Subscriber) -> Cohort:
         encoding, subscriptions = subscriber.encoding, subscriber.subscriptions
         if isinstance(encoding, SubscriptionEncoding):
-            addressed = SubscriptionCohort(encoding, subscriptions, self._clock())
+            addressed = SubscriptionCohort(encoding, subscriptions, self._clock(), self._traffic)
             self.topics.add(addressed)
             return addressed
-        cohort = Cohort(encoding, subscriptions, self._clock())
+        cohort = Cohort(encoding, subscriptions, self._clock(), self._traffic)
         self.index.add(cohort)
         return cohort

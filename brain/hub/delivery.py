@@ -58,14 +58,14 @@ class Delivery:
         """Return what cohorts get of a piece; its events have no recipient."""
         return {} if self._matched is None else self._topics.address(piece, self._matched)
 
-    def private_frames(self, piece: Sequence[Event], subscriber: Subscriber) -> bytes:
+    def private_frames(self, piece: Sequence[Event], subscriber: Subscriber) -> list[bytes]:
         """Return the frames of a piece that is for a subscriber's user alone."""
         user = subscriber.user
         events = piece
         if self._run is not None:
             events = [event for event in self._events if event.recipient == user]
         encode = subscriber.encoding.encoder(events, subscriber.subscriptions, user, self._run)
-        return b"".join(frame for event in piece for frame in encode(event))
+        return [frame for event in piece for frame in encode(event)]
 
 
 def deliveries(events: Sequence[Event], topics: TopicIndex, least_bytes: int) -> Iterator[Delivery]:

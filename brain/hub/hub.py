@@ -17,6 +17,7 @@ from brain.hub.outgoing import Outgoing
 from brain.hub.ring import Ring
 from brain.hub.slow_consumers import SlowConsumers, in_next_turn
 from brain.hub.subscriber import CATCHING_UP, Subscriber
+from brain.hub.traffic import Traffic
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
@@ -45,6 +46,8 @@ class HubStatistics(NamedTuple):
     cohorts: int
     filters: FilterIndexStatistics
     """Of the clients that keep up."""
+    ring_seconds: float
+    """How long ago the oldest event in the ring has arrived."""
 
 
 class Hub:
@@ -76,7 +79,8 @@ class Hub:
         self._clock = clock
         self._subscribers: set[Subscriber] = set()
         self._of_user: dict[str, set[Subscriber]] = {}
-        self._cohorts = Cohorts(clock)
+        self.traffic = Traffic()
+        self._cohorts = Cohorts(clock, self.traffic)
         self._sent_resets: dict[Subscriber, list[Event]] = {}
         """Those that may want the rows again, with what they were sent as a reset."""
         self._heartbeats = Heartbeats()
@@ -175,6 +179,7 @@ class Hub:
         """Make a subscriber catch up from here, whatever lies before."""
         self._detach(subscriber)
         subscriber.cursor = self.cursor
+        self.traffic.restarts += 1
 
     def deliver(self, batch: Batch) -> None:
         """Add a batch to the ring, and send it to every subscriber that it concerns."""
@@ -239,6 +244,7 @@ class Hub:
             len(self._slow.lagging),
             len(self._cohorts),
             self._cohorts.topics.handles.statistics(),
+            self._ring.age_seconds(self._clock()),
         )
 
     def _deliver_in_pieces(self, events: Sequence[Event]) -> None:
@@ -323,7 +329,9 @@ class Hub:
                 self._note_resets([subscriber], filter(subscriber.subscriptions.match, resets))
                 frames = delivery.private_frames(piece, subscriber)
                 if frames:
-                    subscriber.send(frames)
+                    joined = b"".join(frames)
+                    self.traffic.add(len(frames), len(joined))
+                    subscriber.send(joined)
 
     def _feed(self, subscriber: Subscriber) -> None:
         """Write a chunk from the ring if the subscriber takes it; see where it stands then."""
@@ -332,9 +340,11 @@ class Hub:
             if subscriber.position < self._ring.first:
                 self._slow.drop(subscriber)
                 return
-            frames = b"".join(self._next_frames(subscriber))
+            frames = [*self._next_frames(subscriber)]
             if frames:
-                subscriber.write(frames)
+                chunk = b"".join(frames)
+                self.traffic.add(len(frames), len(chunk))
+                subscriber.write(chunk)
         if self._reloads(subscriber):
             return
         if subscriber.is_paused:

@@ -75,6 +75,10 @@ class Ring:
                 self._drop_oldest()
         self._compact()
 
+    def age_seconds(self, now: float) -> float:
+        """Return how long ago, at `now` in seconds, the oldest event has arrived; 0 without one."""
+        return now - self._arrivals[0][1] if self._arrivals else 0.0
+
     def since(self, number: int, most: int) -> Sequence[Event]:
         """Return up to `most` events from `number` on, which must not lie before `first`."""
         start = self._gone + number - self.first

@@ -18,10 +18,13 @@ from brain.listener.crash_recovery import read_again
 from brain.listener.notifications import Notifications
 from brain.listener.pace import Pace
 from brain.listener.unflushed import Unflushed
+from brain.log_events import LOG_FOLLOWED, LOG_STARTED_OVER, LOG_UNREACHABLE
+from brain.log_limit import LimitedLog
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event
 from brain.problems import Problems
 from brain.settings import Settings
+from brain.timing import NoteSeconds, ignore, timed
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,10 @@ class BatchSourceStatistics(NamedTuple):
     """True while it polls, and writers need not notify."""
     reconnections: int
     cursor: Cursor | None
+    notifications: int
+    """How often a notification has woken it."""
+    read_at: float
+    """When the log was read to its end last, by `time.monotonic()`; when it began, before that."""
 
 
 class BatchSource:
@@ -60,9 +67,20 @@ class BatchSource:
         settings: Settings,
         before_gap: Callable[[], Awaitable[None]] | None = None,
         problems: Problems | None = None,
+        on_read: NoteSeconds = ignore,
+        on_flush: NoteSeconds = ignore,
     ) -> None:
-        """`before_gap` is awaited before the first batch, and before one that does not follow."""
+        """
+        `before_gap` is awaited before the first batch, and before one that does not follow.
+
+        `on_read` is called for each page of the log, `on_flush` for each wait for the disk.
+        """
+        self._on_read = on_read
+        self._on_flush = on_flush
+        self._woken = 0
+        self._read_at = time.monotonic()
         self._problems = problems or Problems()
+        self._log = LimitedLog(logger)
         self._url = url
         self._settings = settings
         self._before_gap = before_gap
@@ -104,6 +122,8 @@ class BatchSource:
             is_busy=self._pace.is_busy,
             reconnections=max(0, self._connections - 1),
             cursor=self._cursor,
+            notifications=self._woken,
+            read_at=self._read_at,
         )
 
     def look(self) -> None:
@@ -132,7 +152,8 @@ class BatchSource:
                     async for batch in self._follow(notifications, log):
                         yield batch
             except DATABASE_ERRORS as error:
-                logger.warning("cannot follow the log, trying again: %s", explain(error))
+                text = "cannot follow the log, trying again: %s"
+                self._log.log(LOG_UNREACHABLE, type(error).__name__, text, explain(error))
                 if self._live.is_set():
                     waiting = delays()
             finally:
@@ -183,18 +204,20 @@ class BatchSource:
         async for batch in self._read(log):
             changes += len(batch.events)
             yield batch
-        now = time.monotonic()
+        now = self._read_at = time.monotonic()
         # Notifications without events switch the node to polling, instead of keeping it busy.
         self._pace.note(changes=max(changes, int(self._was_notified)), now=now)
         if not self._has_read.is_set():
             self._has_read.set()
             self._connections += 1
-            logger.info("following the log from %s", self._cursor)
+            place = str(self._cursor)
+            LOG_FOLLOWED.log(logger, "following the log from %s", place, cursor=place)
         self._live.set()
         if now - self._checked_at >= self._settings.idle_poll_seconds:
             await notifications.check()
             self._checked_at = now
         self._was_notified = await self._rest(notifications, log, looked_at)
+        self._woken += self._was_notified
 
     async def _read(self, log: Log) -> AsyncIterator[Batch]:
         """Yield what was committed since the cursor, and advance it."""
@@ -207,7 +230,7 @@ class BatchSource:
         is_more = True
         while is_more:
             try:
-                newest = await log.newest(self._cursor)
+                newest = await timed(log.newest(self._cursor), self._on_read)
             except CursorLost as error:
                 async for batch in self._read_on(log, error):
                     self._cursor = batch.cursor
@@ -222,7 +245,7 @@ class BatchSource:
         # Under load the commits of writers flush it, and the next read says so.
         is_under_load = self._pace.is_busy and bool(newest.events)
         if self._unflushed.is_full or (self._unflushed.needs_flush and not is_under_load):
-            await log.flush()
+            await timed(log.flush(), self._on_flush)
             self._unflushed.flushed()
 
     async def _read_on(self, log: Log, error: CursorLost) -> AsyncIterator[Batch]:
@@ -233,7 +256,8 @@ class BatchSource:
                 yield batch
         except CursorLost:
             newest = await log.tick()
-            logger.warning("starting over at %s: %s", newest, error)
+            place = str(newest)
+            LOG_STARTED_OVER.log(logger, "starting over at %s: %s", place, error, cursor=place)
             self._unflushed = Unflushed()
             if self._before_gap is not None:
                 await self._before_gap()

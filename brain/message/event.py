@@ -193,3 +193,5 @@ class Batch:
     """True if it comes right after the batch before; otherwise what lay between is lost."""
     ticks: tuple[Cursor, ...] = ()
     """Where the first batch of all begins, and the ends of the ticks that it spans."""
+    tick_at: datetime | None = None
+    """When its tick was cut, by the clock of the database, where that is known."""

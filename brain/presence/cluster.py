@@ -125,6 +125,11 @@ class Cluster:
         """The results that callers wait for."""
         tracker.on_urgent = self._wanted.set
 
+    @property
+    def is_cut_off(self) -> bool:
+        """True while this process cannot report to the others, nor hear of them."""
+        return self._is_cut_off
+
     async def clients_elsewhere(self) -> int:
         """Return how many clients all others have; 0 if the database does not answer promptly."""
         result = await self._run_query((CLIENTS_ELSEWHERE, self._id))

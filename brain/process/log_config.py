@@ -1,33 +1,20 @@
-"""Where log lines go, and how they look."""
+"""Where log lines go, and which of them."""
 
 from __future__ import annotations
 
 import logging
+import logging.config
 import re
+import sys
 import traceback
-from typing import Any
+from types import TracebackType
 
+from brain.log_events import CRASHED
 from brain.log_limit import LogLimit
-from brain.problems import printable
 
 ADDRESS = re.compile("0x[0-9a-f]+")
 
-
-class LineFormatter(logging.Formatter):
-    """
-    Writes a record as one line, and a traceback as indented lines after it.
-
-    Whatever a client or the database put into them, no line looks like another record, and none
-    controls a terminal.
-    """
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = printable(record.message)
-        return super().formatMessage(record)
-
-    def format(self, record: logging.LogRecord) -> str:
-        line, _, rest = super().format(record).partition("\n")
-        return "\n".join((line, *(f"  {printable(each)}" for each in rest.splitlines())))
+logger = logging.getLogger(__name__)
 
 
 class LibraryLimit(logging.Filter):
@@ -47,7 +34,12 @@ class LibraryLimit(logging.Filter):
             return True
         # asyncio writes the address of an object into the message: another for each connection.
         kind = ADDRESS.sub("", str(record.msg))
-        return self._limit.allows(f"{record.name} {kind} {origin(record)}")
+        left_out = self._limit.take(f"{record.name} {kind} {origin(record)}")
+        if left_out:
+            record.msg = f"{record.getMessage()} ({left_out} more since the last line)"
+            record.args = None
+            record.left_out = left_out
+        return left_out is not None
 
 
 def origin(record: logging.LogRecord) -> str:
@@ -57,32 +49,41 @@ def origin(record: logging.LogRecord) -> str:
     return f"{type(error).__name__} {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
-def line_formatter(start: str) -> dict[str, Any]:
-    """Return the configuration of a formatter whose lines begin with `start`."""
-    return {"()": LineFormatter, "fmt": f"{start} %(levelname)s %(name)s: %(message)s"}
-
-
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": line_formatter("%(asctime)s")},
-    "filters": {"libraries": {"()": LibraryLimit}},
-    "handlers": {
-        "stderr": {
-            "class": "logging.StreamHandler",
-            "formatter": "line",
-            "filters": ["libraries"],
+def configure_logging(formatter: logging.Formatter, log_level: str) -> None:
+    """Have every line of this process from now on go to standard error."""
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"line": {"()": lambda: formatter}},
+            "filters": {"libraries": {"()": LibraryLimit}},
+            "handlers": {
+                "stderr": {
+                    "class": "logging.StreamHandler",
+                    "formatter": "line",
+                    "filters": ["libraries"],
+                }
+            },
+            "root": {"handlers": ["stderr"]},
         }
-    },
-    "loggers": {
-        "brain": {"level": "INFO"},
-        # At INFO it logs the address of every WebSocket, and with it what stands in the query.
-        "uvicorn": {"level": "WARNING"},
-    },
-    "root": {"level": "WARNING", "handlers": ["stderr"]},
-}
-# All workers write to the same stream.
-WORKERS_LOGGING: dict[str, Any] = {
-    **LOGGING,
-    "formatters": {"line": line_formatter("%(asctime)s [%(process)d]")},
-}
+    )
+    set_level(log_level)
+    logging.captureWarnings(True)
+    sys.excepthook = log_crash
+
+
+def set_level(log_level: str) -> None:
+    """Log lines of Brain from this level on: of libraries, warnings and errors at most."""
+    level = logging.getLevelNamesMapping()[log_level.upper()]
+    logging.getLogger("brain").setLevel(level)
+    # At INFO uvicorn logs the address of every WebSocket, and with it what stands in the query; at
+    # DEBUG all that is sent and received.
+    for name in ("", "uvicorn"):
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def log_crash(kind: type[BaseException], error: BaseException, found: TracebackType | None) -> None:
+    """Log an exception that nothing has caught, and that ends the process."""
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    CRASHED.log(logger, "Brain has crashed: %s", kind.__name__, error=error)

@@ -1,11 +1,11 @@
-"""Serves an ASGI application until it should stop."""
+"""Serves an ASGI application until it should stop, and then until its clients are gone."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import cast
@@ -14,31 +14,54 @@ import uvicorn
 from starlette.applications import Starlette
 
 from brain.process.garbage_collection import GarbageCollection
-from brain.process.log_config import LOGGING, WORKERS_LOGGING
+from brain.process.heartbeat import Heartbeat
+from brain.session.draining import Draining
 from brain.settings import Settings
 from brain.transport.event_stream import EventStreamProtocol
 from brain.transport.limits import TransportLimits
 from brain.transport.websocket import websocket_protocol
+from brain.web.services import Services
 
 
 class Server(uvicorn.Server):
-    """uvicorn that reports readiness, shuts down in bounded time, and exits with 0."""
+    """uvicorn that reports readiness, drains, shuts down in bounded time, and exits with 0."""
 
     def __init__(
         self,
         config: uvicorn.Config,
+        draining: Draining,
         *,
         on_ready: Callable[[], None],
         should_stop: Callable[[], bool],
+        should_hurry: Callable[[], bool] = lambda: False,
         is_worker: bool,
+        delay_seconds: float = 0.0,
         grace_seconds: float,
+        on_stopping: Callable[[], None] = lambda: None,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         super().__init__(config)
+        self._draining = draining
         self._on_ready = on_ready
+        self._on_stopping = on_stopping
         self._should_stop = should_stop
+        self._should_hurry = should_hurry
         self._is_worker = is_worker
+        self._delay_seconds = delay_seconds
         self._grace_seconds = grace_seconds
+        self._leaving: asyncio.Task[None] | None = None
+        self._heartbeat = heartbeat
         self._garbage_collection = GarbageCollection()
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        beating = None if self._heartbeat is None else asyncio.create_task(self._heartbeat.run())
+        try:
+            await super().serve(sockets)
+        finally:
+            if beating is not None:
+                beating.cancel()
+                with suppress(asyncio.CancelledError):
+                    await beating
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -49,10 +72,26 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         # uvicorn asks ten times a second whether it is to stop.
         self._garbage_collection.look()
-        return await super().on_tick(counter) or self._should_stop()
+        if self._should_hurry():
+            self._draining.hurry()
+        if (await super().on_tick(counter) or self._should_stop()) and self._leaving is None:
+            self._leaving = asyncio.create_task(self._leave(), name="leaving")
+        if self._leaving is None or not self._leaving.done():
+            return False
+        self._leaving.result()
+        return True
+
+    async def _leave(self) -> None:
+        """Take leave of all clients, while those that are left are served as before."""
+        self._on_stopping()
+        self._draining.begin()
+        await self._draining.wait(self._delay_seconds)
+        for server in self.servers:
+            server.close()
+        await self._draining.close_sessions()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Every client is sent a close frame. One that does not read keeps its connection, and with
+        # Every client was sent a close frame. One that does not read keeps its connection, and with
         # it the process, open for ever: when the time is up it is aborted.
         timer = asyncio.get_running_loop().call_later(self._grace_seconds, self._abort_connections)
         try:
@@ -78,6 +117,7 @@ class Server(uvicorn.Server):
         # uvicorn would raise the signal again after a clean stop and exit as if it had been killed,
         # and at a second one not shut down the application. Here that one aborts the clients.
         if self.should_exit:
+            self._draining.hurry()
             asyncio.get_running_loop().call_soon_threadsafe(self._abort_connections)
         self.should_exit = True
 
@@ -89,40 +129,59 @@ def serve(
     *,
     on_ready: Callable[[], None],
     should_stop: Callable[[], bool],
+    should_hurry: Callable[[], bool],
+    on_stopping: Callable[[], None] = lambda: None,
     is_worker: bool = False,
+    heartbeat: Heartbeat | None = None,
 ) -> int:
     """
     Serve `app` until a signal, or until `should_stop()`; return the exit status.
 
-    `on_ready` is called once it accepts connections. One worker of several ignores signals.
+    Then clients are closed a few at a time, and with `should_hurry()` all at once. `on_ready` is
+    called once it accepts connections, `on_stopping` when it is to stop. One worker of several
+    ignores signals. The event loop gives the `heartbeat`.
     """
-    config = uvicorn_config(app, settings, is_worker=is_worker)
+    services: Services = app.state.services
+    draining = services.draining
     Server(
-        config,
+        uvicorn_config(app, settings, is_draining=lambda: draining.has_begun),
+        draining,
         on_ready=on_ready,
         should_stop=should_stop,
+        # Without the task that has failed there is nothing to serve.
+        should_hurry=lambda: app.state.failure is not None or should_hurry(),
         is_worker=is_worker,
+        delay_seconds=settings.drain_delay_seconds,
         grace_seconds=settings.shutdown_seconds,
+        on_stopping=on_stopping,
+        heartbeat=heartbeat,
     ).run(sockets)
     return 0 if app.state.failure is None else 1
 
 
 def uvicorn_config(
-    app: Starlette, settings: Settings, *, is_worker: bool = False
+    app: Starlette,
+    settings: Settings,
+    *,
+    is_draining: Callable[[], bool] = lambda: False,
 ) -> uvicorn.Config:
     """Return how uvicorn serves `app`: by Brain's protocol classes, within the limits."""
     limits = transport_limits(settings)
     return uvicorn.Config(
         app,
         ws=websocket_protocol(limits),
-        http=cast(type[asyncio.Protocol], partial(EventStreamProtocol, limits=limits)),
+        http=cast(
+            type[asyncio.Protocol],
+            partial(EventStreamProtocol, limits=limits, is_draining=is_draining),
+        ),
         # It would take 34 KiB per connection, and compress the same message for everyone.
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=int(settings.shutdown_seconds) + 2,
         lifespan="on",
-        log_config=WORKERS_LOGGING if is_worker else LOGGING,
+        log_config=None,  # the command has configured it
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=list(settings.trusted_proxies),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import signal
 import sys
 from typing import NoReturn
@@ -32,3 +33,14 @@ def ignore_signals() -> None:
     """Finish the shutdown, which takes a bounded time, whatever signals come."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
+
+def dump_stacks_on_signals() -> None:
+    """
+    Print the stacks of all threads at a crash, at SIGABRT, and at SIGUSR1, which ends nothing.
+
+    A supervisor and systemd end a process that hangs by SIGABRT.
+    """
+    stderr = 2
+    faulthandler.enable(stderr)
+    faulthandler.register(signal.SIGUSR1, stderr)

@@ -20,13 +20,18 @@ Found = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]
 
 
 def listening_sockets(
-    host: str, port: int, unread_timeout_seconds: float, workers: int = 1
+    host: str,
+    port: int,
+    unread_timeout_seconds: float,
+    workers: int = 1,
+    variables: tuple[str, str] = ("BRAIN_HOST", "BRAIN_PORT"),
 ) -> list[list[socket.socket]]:
     """
     Bind every address of `host`: `localhost` works however a client resolves it.
 
-    Return the sockets of each worker. Raises `PortTaken`, and `UsageError` for a host that cannot
-    be bound.
+    Return the sockets of each worker; `variables` are where host and port come from.
+
+    Raises `PortTaken`, and `UsageError` for a host that cannot be bound.
     """
     # None is both loopback addresses, also where /etc/hosts has one address for localhost.
     name = None if host == "localhost" else host
@@ -34,8 +39,9 @@ def listening_sockets(
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise UsageError(f"cannot listen on {host!r}: {reason} (BRAIN_HOST)") from error
+        raise UsageError(f"cannot listen on {host!r}: {reason} ({variables[0]})") from error
     choices = 1 if port else CHOICES
+    option = "--port" if variables[1] == "BRAIN_PORT" else variables[1]
     while True:
         choices -= 1
         try:
@@ -43,11 +49,11 @@ def listening_sockets(
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise UsageError(
-                    f"cannot listen on {host}:{port}: {error.strerror} (BRAIN_HOST, BRAIN_PORT)"
+                    f"cannot listen on {host}:{port}: {error.strerror} ({', '.join(variables)})"
                 ) from error
             if choices == 0:
                 raise PortTaken(
-                    f"port {port} is taken: stop what listens there, or choose another --port"
+                    f"port {port} is taken: stop what listens there, or choose another {option}"
                 ) from error
 
 

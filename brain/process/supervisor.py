@@ -18,62 +18,68 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NoReturn
+from itertools import count
+from typing import Literal, NamedTuple, NoReturn
 
 from brain.database.backoff import delays
+from brain.log_events import (
+    WORKER_CRASHED,
+    WORKER_ENDED,
+    WORKER_HUNG,
+    WORKER_READY,
+    WORKERS_FAILED,
+)
+from brain.process.heartbeat import Heartbeat
+from brain.process.worker import HURRY_SECONDS, Worker, watch_lifeline
+from brain.process.worker_process import WorkerProcess
 
 POLL_SECONDS = 0.1
-# A worker that has served for so long did not fail at start-up.
-STEADY_SECONDS = 5.0
 # How often in a row every worker may fail before the supervisor gives up.
 MOST_FAILURES = 4
 # How long a worker may take to end, in addition to the time that its clients have.
 SLACK_SECONDS = 5.0
-# How long it may take when the supervisor is gone, or was signalled twice.
-HURRY_SECONDS = 1.0
+# A supervisor that has not looked for so long did not run.
+ABSENCE_SECONDS = 1.0
+
+RestartReason = Literal["died", "hung", "replaced"]
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Worker:
-    """One worker process, as it sees itself."""
+class WorkerStatistics(NamedTuple):
+    """What a supervisor knows of its workers."""
 
-    number: int
-    """From 1 on; a worker that replaces another has its number."""
-    sockets: list[socket.socket]
-    """Where it listens."""
-    ready: Callable[[], None]
-    """To be called once it accepts connections."""
-    should_stop: Callable[[], bool]
-    """To be called many times a second."""
+    wanted: int
+    up: int
+    """How many are ready, those that are being replaced included."""
+    died: int
+    """How many have ended by themselves, and were restarted."""
+    hung: int
+    """How many were killed because they gave no heartbeat, and were restarted."""
+    replaced: int
 
 
 @dataclass
 class WorkerSlot:
-    """One worker after the other, as the supervisor sees it."""
+    """One worker after the other."""
 
     number: int
     sockets: list[socket.socket]
     """They outlive a worker: a client that connects meanwhile is served by the next one."""
-    process_id: int | None = None
-    pipe: int = -1
-    """Yields a byte when the worker is ready, and the end of file when it has ended."""
-    ready_at: float | None = None
+    process: WorkerProcess | None = None
     failures: int = 0
     """How many workers have ended in a row, none of them steady."""
     start_at: float = 0.0
     pauses: Iterator[float] = field(default_factory=delays)
 
     @property
-    def is_steady(self) -> bool:
-        return self.ready_at is not None and time.monotonic() - self.ready_at >= STEADY_SECONDS
+    def is_ready(self) -> bool:
+        return self.process is not None and self.process.ready_at is not None
 
 
 class Supervisor:
-    """Starts workers, restarts them when they end, and stops them all."""
+    """Starts workers, restarts them when they end or hang, and stops them all."""
 
     def __init__(
         self,
@@ -83,23 +89,45 @@ class Supervisor:
         on_ready: Callable[[], None],
         should_stop: Callable[[], bool],
         grace_seconds: float,
+        timeout_seconds: float = 30.0,
+        on_stopping: Callable[[], None] = lambda: None,
+        on_reap: Callable[[int], object] = lambda process_number: None,
+        on_change: Callable[[WorkerStatistics], object] = lambda statistics: None,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         """
         `work` is what a worker does, in a process of its own; it returns the exit status.
 
         There is one worker for each list of `sockets`. `on_ready` is called once, when all are
-        ready. Clients have `grace_seconds` to close at the end.
+        ready, `on_stopping` when they are to stop, `on_reap` with the process number of a worker
+        that has ended, and `on_change` with other statistics. A worker has `grace_seconds` to take
+        leave of its clients. One that gives no heartbeat for `timeout_seconds` is killed.
+        `heartbeat` is this process's own.
         """
         self._slots = [WorkerSlot(number, own) for number, own in enumerate(sockets, start=1)]
         self._work = work
         self._on_ready: Callable[[], None] | None = on_ready
         self._should_stop = should_stop
         self._grace_seconds = grace_seconds
+        self._timeout_seconds = timeout_seconds
+        self._on_stopping = on_stopping
+        self._on_reap = on_reap
+        self._on_change = on_change
+        self._heartbeat = heartbeat
+        self._processes: dict[int, tuple[WorkerSlot, WorkerProcess]] = {}
+        """All that live, by their pipes."""
+        self._restarts: dict[RestartReason, int] = {"died": 0, "hung": 0, "replaced": 0}
+        self._statistics: WorkerStatistics | None = None
         self._signals = 0
         """How often this process was signalled to stop."""
         self._is_ending = False
+        self._looked_at = self._beaten_at = time.monotonic()
         self._lifeline, self._end_of_lifeline = os.pipe()
         """Workers read the one end; the other is this process's alone, and is never written to."""
+
+    def statistics(self) -> WorkerStatistics:
+        up = sum(process.ready_at is not None for _, process in self._processes.values())
+        return WorkerStatistics(len(self._slots), up, **self._restarts)
 
     def run(self) -> int:
         """
@@ -109,19 +137,21 @@ class Supervisor:
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note_signal)
-        has_failed = False
-        while not (self._signals or has_failed or self._should_stop()):
+        has_failed = is_over = False
+        while not (self._signals or has_failed or is_over):
             for slot in self._slots:
-                if slot.process_id is None and slot.start_at <= time.monotonic():
+                if slot.process is None and slot.start_at <= time.monotonic():
                     self._start(slot)
             self._look()
-            if self._on_ready and all(slot.ready_at is not None for slot in self._slots):
+            if self._on_ready and all(slot.is_ready for slot in self._slots):
                 self._on_ready()
                 self._on_ready = None
             has_failed = all(slot.failures >= MOST_FAILURES for slot in self._slots)
+            is_over = self._should_stop()
         if has_failed:
-            logger.critical("giving up: every worker ended %d times in a row", MOST_FAILURES)
-        self._end()
+            text = "giving up: every worker ended %d times in a row"
+            WORKERS_FAILED.log(logger, text, MOST_FAILURES)
+        self._end(hurries=is_over)
         return 1 if has_failed else 0
 
     def _note_signal(self, *_: object) -> None:
@@ -129,7 +159,9 @@ class Supervisor:
 
     def _start(self, slot: WorkerSlot) -> None:
         sys.stdout.flush()  # what is buffered would be printed by both
-        pipe, ready = os.pipe()
+        taken = {process.number for _, process in self._processes.values()}
+        process_number = next(number for number in count(1) if number not in taken)
+        pipe, report = os.pipe()
         try:
             process_id = os.fork()
         except OSError as error:
@@ -137,105 +169,140 @@ class Supervisor:
             self._fail(slot, f"cannot be started: {error.strerror}")
         else:
             if process_id == 0:
-                self._become_worker(slot, ready)
-            slot.process_id, slot.pipe = process_id, pipe
-        os.close(ready)
+                self._become_worker(slot, process_number, report)
+            slot.process = WorkerProcess(process_number, process_id, pipe)
+            self._processes[pipe] = slot, slot.process
+        os.close(report)
 
-    def _become_worker(self, slot: WorkerSlot, ready: int) -> NoReturn:
+    def _become_worker(self, slot: WorkerSlot, process_number: int, report: int) -> NoReturn:
         status = 1
         try:
             os.close(self._end_of_lifeline)
+            for pipe in self._processes:
+                os.close(pipe)
             for other in self._slots:
                 for listener in other.sockets:
                     if listener not in slot.sockets:
                         listener.close()
+            os.set_blocking(report, False)
             abandoned = threading.Event()
-            threading.Thread(target=self._watch_lifeline, args=[abandoned], daemon=True).start()
+            threading.Thread(
+                target=watch_lifeline, args=[self._lifeline, abandoned], daemon=True
+            ).start()
             status = self._work(
                 Worker(
                     slot.number,
+                    process_number,
                     slot.sockets,
-                    ready=lambda: signal_ready(ready),
+                    report,
+                    self._timeout_seconds,
                     should_stop=lambda: self._signals > 0 or abandoned.is_set(),
+                    should_hurry=abandoned.is_set,
                 )
             )
         except SystemExit:
             pass  # uvicorn has logged why the application did not start
-        except BaseException:
-            logger.critical("worker %d died", slot.number, exc_info=True)
+        except BaseException as error:
+            number = slot.number
+            WORKER_CRASHED.log(logger, "worker %d died", number, error=error, worker=number)
         finally:
             # Without cleaning up what the supervisor has open.
             os._exit(status)
 
-    def _watch_lifeline(self, abandoned: threading.Event) -> None:
-        """In a worker: end soon after the supervisor has died, whatever else is going on."""
-        os.read(self._lifeline, 1)
-        abandoned.set()
-        time.sleep(HURRY_SECONDS)
-        os._exit(1)
-
     def _look(self) -> None:
-        """Wait a moment for workers to become ready or to end."""
-        pipes = [slot.pipe for slot in self._slots if slot.process_id is not None]
-        for pipe in select.select(pipes, [], [], POLL_SECONDS)[0]:
-            (slot,) = (each for each in self._slots if each.pipe == pipe)
-            if os.read(pipe, 1):
-                slot.ready_at = time.monotonic()
-                logger.info("worker %d is process %s", slot.number, slot.process_id)
-            else:
-                self._reap(slot)
+        """Wait a moment for workers to report or to end, and see to those that hang."""
+        for pipe in select.select(list(self._processes), [], [], POLL_SECONDS)[0]:
+            slot, process = self._processes[pipe]
+            was_ready = process.ready_at is not None
+            if not process.receive():
+                self._reap(slot, process)
+            elif process.ready_at is not None and not was_ready:
+                text, ids = "worker %d is process %s", (slot.number, process.process_id)
+                WORKER_READY.log(logger, text, *ids, worker=ids[0], worker_process=ids[1])
+        self._note_absence()
+        for slot, process in self._processes.values():
+            self._end_if_hung(slot, process)
         for slot in self._slots:
-            if slot.failures and slot.is_steady:
+            if slot.failures and slot.process is not None and slot.process.is_steady:
                 slot.failures, slot.pauses = 0, delays()
+        if (statistics := self.statistics()) != self._statistics:
+            self._statistics = statistics
+            self._on_change(statistics)
+        self._beat()
 
-    def _reap(self, slot: WorkerSlot) -> None:
-        assert slot.process_id is not None
-        process_id, status = os.waitpid(slot.process_id, 0)
-        os.close(slot.pipe)
-        slot.process_id, slot.pipe, slot.ready_at = None, -1, None
+    def _note_absence(self) -> None:
+        """Excuse workers for a time in which this process was suspended, and so may they."""
+        now = time.monotonic()
+        seconds, self._looked_at = now - self._looked_at, now
+        if seconds > ABSENCE_SECONDS:
+            for _, process in self._processes.values():
+                process.excuse(seconds)
+
+    def _beat(self) -> None:
+        heartbeat = self._heartbeat
+        if heartbeat is not None and self._looked_at - self._beaten_at >= heartbeat.seconds:
+            self._beaten_at = self._looked_at
+            heartbeat.give()
+
+    def _end_if_hung(self, slot: WorkerSlot, process: WorkerProcess) -> None:
+        if process.hung_at is None:
+            seconds = process.silent_seconds(self._timeout_seconds)
+            if seconds is None:
+                return
+            WORKER_HUNG.log(
+                logger,
+                "worker %d (process %s) %s for %.0f s, and is killed; its stacks follow"
+                " (BRAIN_WORKER_TIMEOUT_SECONDS)",
+                slot.number,
+                process.process_id,
+                "gave no heartbeat" if process.ready_at is not None else "was not ready",
+                seconds,
+                worker=slot.number,
+                worker_process=process.process_id,
+            )
+        process.end_hung()
+
+    def _reap(self, slot: WorkerSlot, process: WorkerProcess) -> None:
+        reason = process.reap()
+        del self._processes[process.pipe]
+        slot.process = None
+        self._on_reap(process.number)
         if not (self._signals or self._is_ending):
-            reason = status_text(os.waitstatus_to_exitcode(status))
-            self._fail(slot, f"(process {process_id}) {reason}")
+            self._restarts["died" if process.hung_at is None else "hung"] += 1
+            self._fail(slot, f"(process {process.process_id}) {reason}")
 
     def _fail(self, slot: WorkerSlot, reason: str) -> None:
         slot.failures += 1
         pause = next(slot.pauses)
         slot.start_at = time.monotonic() + pause
-        logger.warning("worker %d %s; next try in %.1f s", slot.number, reason, pause)
+        number, seconds, text = slot.number, round(pause, 1), "worker %d %s; next try in %.1f s"
+        WORKER_ENDED.log(logger, text, number, reason, pause, worker=number, pause_seconds=seconds)
 
-    def _end(self) -> None:
-        """Stop all workers: gracefully, at once after another signal, or by force."""
+    def _end(self, *, hurries: bool) -> None:
+        """
+        Stop all workers: gracefully, at once after another signal or if it `hurries`, or by force.
+        """
         self._is_ending = True
+        self._on_stopping()
         for slot in self._slots:
             for listener in slot.sockets:
                 listener.close()
         signals = self._signals
         self._send(signal.SIGTERM)
-        self._wait(self._grace_seconds + SLACK_SECONDS, lambda: self._signals > signals)
+        if not hurries:
+            self._wait(self._grace_seconds + SLACK_SECONDS, lambda: self._signals > signals)
         os.close(self._end_of_lifeline)
         self._wait(2 * HURRY_SECONDS)
         self._send(signal.SIGKILL)
         self._wait(SLACK_SECONDS)
 
     def _send(self, number: signal.Signals) -> None:
-        for slot in self._slots:
-            if slot.process_id is not None:
-                os.kill(slot.process_id, number)
+        for _, process in self._processes.values():
+            process.send(number)
 
     def _wait(self, seconds: float, is_done: Callable[[], bool] = lambda: False) -> None:
         deadline = time.monotonic() + seconds
-        while any(slot.process_id is not None for slot in self._slots):
+        while self._processes:
             if is_done() or time.monotonic() > deadline:
                 return
             self._look()
-
-
-def signal_ready(pipe: int) -> None:
-    with suppress(BrokenPipeError):  # the supervisor has died, which the lifeline reports
-        os.write(pipe, b".")
-
-
-def status_text(status: int) -> str:
-    if status < 0:
-        return f"was killed by signal {-status}"
-    return f"ended with status {status}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -26,8 +25,6 @@ from brain.session.transport_protocol import Transport
 # log for this client.
 REACH_SECONDS = 0.5
 
-logger = logging.getLogger(__name__)
-
 
 class CatchUp:
     """
@@ -39,6 +36,7 @@ class CatchUp:
     __slots__ = (
         "_close",
         "_encoding",
+        "_has_cursor",
         "_on_gap",
         "_resumed",
         "_sources",
@@ -55,7 +53,10 @@ class CatchUp:
         *,
         on_gap: Callable[[CursorLost], None],
         close: Callable[[CloseCode, str], None],
+        has_cursor: bool = False,
     ) -> None:
+        """`has_cursor`: the client came back with a place in the log."""
+        self._has_cursor = has_cursor
         self._subscriber = subscriber
         self._encoding = subscriber.encoding
         self._sources = sources
@@ -68,7 +69,11 @@ class CatchUp:
     def resume(self) -> None:
         """Go on after the subscriber's cursor: from the ring, or from the log until there."""
         self.cancel()
-        if not self._sources.hub.resume(self._subscriber):
+        is_in_ring = self._sources.hub.resume(self._subscriber)
+        if self._has_cursor:
+            self._has_cursor = False
+            self._sources.hub.traffic.note_resume(is_in_ring=is_in_ring)
+        if not is_in_ring:
             self._start(self._read_log)
 
     def send_rows(self) -> None:
@@ -107,6 +112,9 @@ class CatchUp:
             self._task.cancel()
             self._task = None
 
+    def _report(self, text: str, error: BaseException) -> None:
+        self._sources.problems.report("catch-up", text, unexpected=error)
+
     def _start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._task = asyncio.create_task(self._run(work), name="catch-up")
 
@@ -128,12 +136,12 @@ class CatchUp:
         except asyncio.CancelledError as error:
             if is_cancelled():
                 raise
-            logger.warning("a catch-up was cancelled from elsewhere", exc_info=error)
+            self._report("was cancelled from elsewhere", error)
             finish = partial(
                 self._close, CloseCode.LOG_UNAVAILABLE, "the log cannot be read at the moment"
             )
-        except Exception:
-            logger.exception("a catch-up failed")
+        except Exception as error:
+            self._report(f"failed: {type(error).__name__}: {error}", error)
             finish = partial(self._close, CloseCode.INTERNAL_ERROR, "internal error")
         if self._task is asyncio.current_task():
             self._task = None
@@ -291,7 +299,9 @@ class CatchUp:
         """Write what leads up to a place, once the client has read what was written before."""
         await self._until_writable()
         if frames:
-            self._transport.write(b"".join(frames))
+            chunk = b"".join(frames)
+            self._sources.hub.traffic.add(len(frames), len(chunk))
+            self._transport.write(chunk)
             await asyncio.sleep(0)  # other clients' turn
         self._subscriber.cursor = after
 

@@ -115,6 +115,10 @@ class ChannelSession(Session):
         self._commands: CommandQueue | None = None
 
     @property
+    def format_name(self) -> str:
+        return self._wire_format.name
+
+    @property
     def client_timeout_seconds(self) -> float | None:
         return self._wire_format.client_timeout_seconds
 
@@ -160,6 +164,7 @@ class ChannelSession(Session):
             self._transport,
             on_gap=self._on_gap,
             close=self.close,
+            has_cursor=cursor is not None,
         )
         if lost is not None:
             self._on_gap(lost)
@@ -214,8 +219,10 @@ class ChannelSession(Session):
     def _commands_done(self) -> None:
         self._commands = None
 
-    def _commands_failed(self) -> None:
+    def _commands_failed(self, error: Exception) -> None:
         self._commands = None
+        text = f"a command of a client failed: {type(error).__name__}: {error}"
+        self._context.problems.report("commands", text, unexpected=error)
         self.close(CloseCode.INTERNAL_ERROR, "internal error")
 
     async def _execute(self, command: Command) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 
 from brain.message.commands import Command
 
 MOST_WAITING = 100
-
-logger = logging.getLogger(__name__)
 
 
 class CommandQueue:
@@ -22,7 +19,7 @@ class CommandQueue:
         execute: Callable[[Command], Awaitable[None]],
         *,
         on_empty: Callable[[], None],
-        on_failure: Callable[[], None],
+        on_failure: Callable[[Exception], None],
     ) -> None:
         self._execute = execute
         self._on_empty = on_empty
@@ -44,8 +41,7 @@ class CommandQueue:
         try:
             while self._waiting:
                 await self._execute(self._waiting.popleft())
-        except Exception:
-            logger.exception("a command of a client failed")
-            self._on_failure()
+        except Exception as error:
+            self._on_failure(error)
         finally:
             self._on_empty()

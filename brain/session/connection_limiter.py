@@ -41,6 +41,10 @@ class Limit(NamedTuple):
     http_status: int
     reason: str
 
+    @property
+    def kind(self) -> str:
+        return self.key[0]
+
 
 class ConnectionLimiter:
     """Counts connections, and refuses those above a quota."""
@@ -77,7 +81,7 @@ class ConnectionLimiter:
     def _add(self, limits: Sequence[Limit]) -> None:
         for limit in limits:
             if self._open[limit.key] >= limit.most:
-                raise TooManyConnections(limit.reason, limit.http_status)
+                raise TooManyConnections(limit.reason, limit.http_status, limit.kind)
         self._open.update(limit.key for limit in limits)
 
     def _remove(self, keys: Sequence[tuple[str, str]]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import Protocol
 from uuid import UUID
 
 from brain.close_codes import CloseCode
 from brain.presence.tracker import ClientInfo, PresenceTracker
+from brain.session.session_counts import SessionCounts
 
 
 class Registered(Protocol):
@@ -15,6 +17,11 @@ class Registered(Protocol):
 
     @property
     def client(self) -> ClientInfo: ...
+
+    @property
+    def going_away_code(self) -> CloseCode:
+        """The close code for when the server stops."""
+        ...
 
     @property
     def client_timeout_seconds(self) -> float | None:
@@ -46,6 +53,7 @@ class SessionRegistry:
 
     def __init__(self, presence: PresenceTracker) -> None:
         self.presence = presence
+        self.counts = SessionCounts()
         self._open: dict[UUID, Registered] = {}
         self.changes = 0
         """How often what clients may read, or what filters mean, has changed, or may have."""
@@ -64,10 +72,15 @@ class SessionRegistry:
         for session in [one for one in self._open.values() if one.client.user == user]:
             session.close(CloseCode.TOKENS_REVOKED, "the tokens of this user have been revoked")
 
-    def close_all(self, code: CloseCode, reason: str) -> None:
-        """Close every session."""
-        for session in list(self._open.values()):
-            session.close(code, reason)
+    @property
+    def count(self) -> int:
+        """How many sessions are open."""
+        return len(self._open)
+
+    def close_oldest(self, count: int, reason: str) -> None:
+        """Close the sessions that began first, because the server stops."""
+        for session in list(islice(self._open.values(), count)):
+            session.close(session.going_away_code, reason)
 
     def reauthorize(self, channels: frozenset[str] | None = None) -> None:
         """Have sessions find out again what they may read: those on `channels`, or all."""

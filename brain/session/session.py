@@ -23,6 +23,7 @@ from brain.session.admission import Admitted
 from brain.session.json_depth import is_deeper
 from brain.session.rate_limiter import RESTED_SECONDS, RateLimiter
 from brain.session.registry import SessionRegistry
+from brain.session.session_counts import ABNORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,11 @@ class Session(ABC):
         self.received_at = time.monotonic()
 
     @property
+    @abstractmethod
+    def format_name(self) -> str:
+        """The name of the wire format that the client is spoken to in."""
+
+    @property
     def client_timeout_seconds(self) -> float | None:
         return None
 
@@ -139,13 +145,14 @@ class Session(ABC):
             self.close(CloseCode.TOKENS_REVOKED, "the tokens of this user have been revoked")
             return
         self._is_open = True
+        self._context.registry.counts.begin(self.format_name, self._transport.framing.name)
         self._schedule_expiry()
         try:
             self._start()
         except ConnectionEnded as reason:
             self.end(reason)
         except BaseException:
-            self.connection_lost()
+            self.connection_lost(CloseCode.INTERNAL_ERROR)
             raise
         if self._is_open and self._changes != self._context.registry.changes:
             self.reauthorize()
@@ -189,10 +196,12 @@ class Session(ABC):
     def resume_writing(self) -> None:
         """Go on writing."""
 
-    def connection_lost(self) -> None:
-        """Clean up; may be called again."""
+    def connection_lost(self, code: int = ABNORMAL) -> None:
+        """Clean up; may be called again. `code` is the close code."""
         if self._is_open:
             self._is_open = False
+            framing = self._transport.framing.name
+            self._context.registry.counts.end(self.format_name, framing, code)
             self._stop()
         if self._expiry is not None:
             self._expiry.cancel()
@@ -201,7 +210,7 @@ class Session(ABC):
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close the connection."""
-        self.connection_lost()
+        self.connection_lost(code)
         self._transport.close(code, reason)
 
     def end(self, reason: ConnectionEnded) -> None:

@@ -12,6 +12,7 @@ from brain.hub.hub import Hub
 from brain.message.matching import RowAccess
 from brain.message.page import Page, PageRequest
 from brain.message.snapshot import Snapshot
+from brain.problems import Problems
 
 
 async def publish_nothing(channel: str, type: str, data: str, recipient: str | None) -> int:
@@ -50,3 +51,5 @@ class Sources:
     Raises `MessageRefused` and `LogUnavailable`.
     """
     transactions: AwaitedTransactions = field(default_factory=AwaitedTransactions)
+    problems: Problems = field(default_factory=Problems)
+    """What gets the failures of a catch-up that nobody has foreseen."""

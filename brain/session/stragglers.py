@@ -115,6 +115,7 @@ class Stragglers:
             self._transport,
             on_gap=on_gap,
             close=partial(self._fail, subscription),
+            has_cursor=after is not None,
         )
         if subscription.command.wants_snapshot:
             subscriber.reload = partial(self._on_resets, subscription)

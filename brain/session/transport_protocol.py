@@ -7,6 +7,7 @@ from typing import Protocol
 from brain.close_codes import CloseCode
 from brain.hub.outgoing import Outgoing
 from brain.message.rendering import Framing
+from brain.session.session_counts import ABNORMAL
 
 
 class Transport(Outgoing, Protocol):
@@ -46,8 +47,12 @@ class Receiver(Protocol):
         """Go on writing: the buffer is empty."""
         ...
 
-    def connection_lost(self) -> None:
-        """Clean up: the connection has ended, from either side. May be called again."""
+    def connection_lost(self, code: int = ABNORMAL) -> None:
+        """
+        Clean up: the connection has ended, from either side. May be called again.
+
+        `code` is the close code, of whichever side closed it.
+        """
         ...
 
 

@@ -11,6 +11,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 
 from brain.close_codes import CloseCode
 from brain.message.rendering import Framing
+from brain.session.session_counts import ABNORMAL, NO_CODE
 from brain.session.transport_protocol import Receiver
 from brain.transport.event_stream_frames import EVENT_STREAM, EventStreamFraming
 from brain.transport.websocket_frames import WEBSOCKET_FRAMING, close_reason, texts_of
@@ -34,6 +35,7 @@ class AsgiTransport(ABC):
         self._closing: tuple[CloseCode, str] | None = None
         self._wake = asyncio.Event()
         self._receiver: Receiver | None = None
+        self._end_code = ABNORMAL
 
     def write(self, frames: bytes) -> None:
         if self._closing is not None:
@@ -68,7 +70,7 @@ class AsgiTransport(ABC):
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._receiver = None
-            receiver.connection_lost()
+            receiver.connection_lost(self._end_code)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -93,7 +95,11 @@ class AsgiTransport(ABC):
             await self._wake.wait()
             while self._unsent:
                 frames = self._unsent.popleft()
-                await self._send_frames(frames)
+                try:
+                    await self._send_frames(frames)
+                except TimeoutError:
+                    self._end_code = CloseCode.SLOW_CONSUMER
+                    raise
                 self._unsent_bytes -= len(frames)
             if self._closing is not None:
                 async with self._time_to_read():
@@ -121,6 +127,7 @@ class AsgiWebSocket(AsgiTransport):
         while True:
             received = await self._websocket.receive()
             if received["type"] == "websocket.disconnect":
+                self._end_code = received.get("code", NO_CODE)
                 return
             text = received.get("text")
             receiver.message_received(received["bytes"] if text is None else text)

@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, MutableSet
 from typing import Any
 
+from brain.close_codes import CloseCode
+from brain.session.session_counts import ABNORMAL
 from brain.session.transport_protocol import Receiver
 from brain.transport.direct import DirectSending
 from brain.transport.limits import TransportLimits, stop
@@ -89,12 +91,12 @@ class Connection(asyncio.Protocol, ABC):
         # A running timer would keep all this in memory.
         stop(self._unread_timer)
         stop(self._end_timer)
-        self._detach_receiver()
+        self._detach_receiver(ABNORMAL)
 
     def pause_writing(self) -> None:
         stop(self._unread_timer)
         self._unread_timer = asyncio.get_running_loop().call_later(
-            self._limits.unread_timeout_seconds, self.abort
+            self._limits.unread_timeout_seconds, self._abort_unread
         )
         if self._receiver is not None:
             self._receiver.pause_writing()
@@ -105,10 +107,15 @@ class Connection(asyncio.Protocol, ABC):
         if self._receiver is not None:
             self._receiver.resume_writing()
 
-    def _detach_receiver(self) -> None:
+    def _abort_unread(self) -> None:
+        # No close frame would be read either: the code is for the counts alone.
+        self._detach_receiver(CloseCode.SLOW_CONSUMER)
+        self.abort()
+
+    def _detach_receiver(self, code: int) -> None:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
-            receiver.connection_lost()
+            receiver.connection_lost(code)
 
     def _abort_in(self, seconds: float) -> None:
         """Abort the connection unless it has ended by then."""

@@ -40,7 +40,7 @@ class EventStreamConnection(Connection):
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Send the event that says why, and the end of the answer; abort if it is not read."""
-        self._detach_receiver()
+        self._detach_receiver(code)
         if not self.transport.is_closing():
             self.transport.write(self.framing.end(code, reason))
             self.transport.close()

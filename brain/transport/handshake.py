@@ -18,6 +18,7 @@ from brain.session.admission import Admission, Admitted
 from brain.session.connection_limiter import TOO_MANY_TOGETHER
 from brain.session.transport_protocol import NewSession, Transport
 from brain.transport.asgi import AsgiWebSocket
+from brain.transport.refusal_counts import note_refusal, quota_reason
 from brain.transport.stream_response import EventStreamResponse
 from brain.transport.websocket import EXTENSION, WebSocketProtocol
 
@@ -52,13 +53,13 @@ class Handshake:
         """
         origin, host = websocket.headers.get("origin"), websocket.headers.get("host")
         if not self.admission.allows_origin(origin, host):
-            await refuse(websocket, 403, REFUSED)
+            await refuse(websocket, 403, REFUSED, "origin")
             return
         address = websocket.client.host if websocket.client else ""
         try:
             counted = self.admission.admit(address, identity)
         except TooManyConnections as refusal:
-            await refuse(websocket, refusal.http_status, str(refusal))
+            await refuse(websocket, refusal.http_status, str(refusal), quota_reason(refusal))
             return
         is_taken_over = False
         try:
@@ -100,8 +101,9 @@ class Handshake:
             counted = self.admission.admit(address, identity)
             if not counted.may_evaluate(evaluated):
                 counted.release()
-                raise TooManyConnections(TOO_MANY_TOGETHER, 429)
+                raise TooManyConnections(TOO_MANY_TOGETHER, 429, "filters")
         except TooManyConnections as refusal:
+            note_refusal(request.scope, refusal.http_status, quota_reason(refusal))
             headers = {"retry-after": str(RETRY_AFTER_SECONDS)}
             raise HTTPException(refusal.http_status, str(refusal), headers) from None
 
@@ -111,8 +113,11 @@ class Handshake:
         return EventStreamResponse(session_on, counted, self.unread_timeout_seconds)
 
 
-async def refuse(websocket: WebSocket, status_code: int, reason: str) -> None:
-    """Answer the handshake with an HTTP error."""
+async def refuse(
+    websocket: WebSocket, status_code: int, reason: str, kind: str | None = None
+) -> None:
+    """Answer the handshake with an HTTP error, and count it: as one of a kind, or of its status."""
+    note_refusal(websocket.scope, status_code, kind)
     headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if status_code in (429, 503) else {}
     if status_code == 401:
         headers["www-authenticate"] = "Bearer"

@@ -10,6 +10,7 @@ have a limit; and a client that vanishes while several requests wait is logged a
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,9 +28,16 @@ MOST_WAITING_REQUESTS = 100
 class HttpProtocol(HttpToolsProtocol):
     """Speaks HTTP, and limits the time of a request and of reading what is answered."""
 
-    def __init__(self, *arguments: Any, limits: TransportLimits, **settings: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        limits: TransportLimits,
+        is_draining: Callable[[], bool] = lambda: False,
+        **settings: Any,
+    ) -> None:
         super().__init__(*arguments, **settings)
         self._limits = limits
+        self._is_draining = is_draining
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
@@ -130,6 +138,9 @@ class HttpProtocol(HttpToolsProtocol):
                 self._end_unfinished()
 
         self._running_cycle = cycle
+        if self._is_draining():
+            # A client or a proxy that reuses connections finds another process with the next.
+            cycle.keep_alive = False
         super()._start_asgi_task(cycle, cast(ASGI3Application, run))
 
     def _end_unfinished(self) -> None:

@@ -15,6 +15,7 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from brain.errors import WrongUvicorn
+from brain.log_events import HANDSHAKE_FAILED
 from brain.session.transport_protocol import Receiver
 from brain.transport.limits import TransportLimits, stop
 from brain.transport.pings import Pings
@@ -132,8 +133,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             await self.app(self.scope, self.receive, self.send)
         except ClientDisconnected:
             pass
-        except BaseException:
-            self.logger.exception("the application failed")
+        except BaseException as error:
+            HANDSHAKE_FAILED.log(self.logger, "the application failed", error=error)
             self.send_500_response()
             self._is_taken_over = False
         if not self._is_taken_over:

@@ -9,6 +9,7 @@ from typing import Any
 
 from brain.close_codes import CloseCode
 from brain.message.rendering import Framing
+from brain.session.session_counts import NO_CODE
 from brain.session.token_bucket import TokenBucket
 from brain.session.transport_protocol import Receiver
 from brain.transport.client_frames import (
@@ -91,7 +92,7 @@ class WebSocketConnection(Connection):
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Send a close frame, and abort the connection if there is no answer."""
-        self._detach_receiver()
+        self._detach_receiver(code)
         if self._state is not State.OPEN or self.transport.is_closing():
             return
         self._state = State.CLOSING
@@ -144,7 +145,7 @@ class WebSocketConnection(Connection):
         """Close, with the code that the session has for it, and do not wait for an answer."""
         receiver = self._receiver
         code = CloseCode.SERVICE_RESTART if receiver is None else receiver.going_away_code
-        self._detach_receiver()
+        self._detach_receiver(code)
         if self._state is State.OPEN:
             self.transport.write(close_frame(code))
         self._state = State.ENDED
@@ -189,7 +190,8 @@ class WebSocketConnection(Connection):
 
     def _close_received(self, payload: bytes) -> None:
         check_close(payload)
-        self._detach_receiver()  # after a close frame nothing may be sent
+        # After a close frame nothing may be sent.
+        self._detach_receiver(int.from_bytes(payload[:2]) if payload else NO_CODE)
         if self._state is State.OPEN:
             self.transport.write(control_frame(Opcode.CLOSE, payload))
         self._state = State.ENDED
@@ -228,7 +230,7 @@ class WebSocketConnection(Connection):
 
     def _abort_if_unread(self) -> None:
         if self.transport.get_write_buffer_size() > self._limits.unread_bytes:
-            self.abort()
+            self._abort_unread()
 
     def _is_within_rate(self) -> bool:
         """Count a frame that no session sees; close the connection if there are too many."""
@@ -245,15 +247,15 @@ class WebSocketConnection(Connection):
 
     def _end(self, code: CloseCode, reason: str, seconds: float) -> None:
         """Send a close frame, unless one was sent, and do not wait for an answer."""
-        self._detach_receiver()
+        self._detach_receiver(code)
         if self._state is State.OPEN:
             self.transport.write(close_frame(code, close_reason(reason)))
         self._state = State.ENDED
         self.transport.close()
         self._abort_in(seconds)
 
-    def _detach_receiver(self) -> None:
+    def _detach_receiver(self, code: int) -> None:
         if self._slot is not None:
             self._pings.remove(self, self._slot)
             self._slot = None
-        super()._detach_receiver()
+        super()._detach_receiver(code)

@@ -7,6 +7,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from brain.auth.origin import REFUSED, Origins, is_listed
+from brain.transport.refusal_counts import note_refusal
 from brain.web.host_check import is_exempt
 from brain.web.responses import error_response
 
@@ -42,6 +43,7 @@ class CrossOriginMiddleware(CORSMiddleware):
             if not self._origins.allows(headers.get("origin"), headers.get("host")):
                 is_preflight = "access-control-request-method" in headers
                 status = 400 if scope["method"] == "OPTIONS" and is_preflight else 403
+                note_refusal(scope, status, "origin")
                 response = error_response(REFUSED, status)
                 response.headers["vary"] = "Origin"
                 await response(scope, receive, send)

@@ -8,10 +8,11 @@ from starlette.websockets import WebSocket
 
 from brain.auth.hosts import REFUSED, Hosts
 from brain.transport.handshake import refuse
+from brain.transport.refusal_counts import note_refusal
 from brain.web.responses import error_response
 
-EXEMPT = ("/healthz", "/readyz")
-"""What load balancers ask, by whatever name."""
+EXEMPT = ("/healthz", "/readyz", "/metrics")
+"""What load balancers ask, and those that scrape metrics with a token, by whatever name."""
 
 FOREIGN = "brain.foreign_host"
 """In the scope of such a request: whether it is addressed to another host."""
@@ -40,6 +41,7 @@ class HostMiddleware:
         elif self._hosts.allows(hosts):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await refuse(WebSocket(scope, receive, send), 403, REFUSED)
+            await refuse(WebSocket(scope, receive, send), 403, REFUSED, "host")
         else:
+            note_refusal(scope, 403, "host")
             await error_response(REFUSED, 403)(scope, receive, send)

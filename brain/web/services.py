@@ -12,6 +12,7 @@ from brain.message.channel_schema import ChannelSchemas
 from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
 from brain.problems import Problems
+from brain.session.draining import Draining
 from brain.session.session import SessionContext
 from brain.settings import Settings
 from brain.transport.handshake import Handshake
@@ -34,6 +35,8 @@ class Services:
     tickets: Tickets
     handshake: Handshake
     sessions: SessionContext
+    draining: Draining
+    """Whether this process stops."""
     presence: PresenceTracker
     """Who is connected to this process."""
     cluster: Cluster

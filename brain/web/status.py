@@ -51,9 +51,9 @@ class Kind(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether Brain follows the database."""
+    """Whether this process follows the database, and is not about to stop."""
 
-    status: Literal["ready", "not following the database"]
+    status: Literal["ready", "not following the database", "draining"]
     problems: list[Problem] | list[Kind] = Field(default_factory=list)
     """What went wrong in the last ten minutes, if anything; the kinds alone where clients need
     tokens."""
@@ -68,7 +68,7 @@ STATUS = Operation(
 ALIVE = Operation(id="getLiveness", summary="Whether the process answers", responses={200: Alive})
 READY = Operation(
     id="getReadiness",
-    summary="Whether the database is followed, and what went wrong of late",
+    summary="Whether new clients can be served, and what went wrong of late",
     responses={200: Readiness, 503: Readiness},
 )
 
@@ -102,13 +102,15 @@ def routes(services: Services) -> list[DescribedRoute]:
     async def ready(request: Request) -> Response:
         is_live = services.source.statistics().is_live
         found = Readiness(status="ready" if is_live else "not following the database")
+        if services.draining.has_begun:
+            found.status = "draining"
         # They concern a part: the rest works, so that they do not make this process unready.
         if problems := services.problems.recent():
             # Addresses and texts name channels, keys and values: they are for those who may read
             # everything, which is everybody where no token is needed and the host is Brain's.
             is_open = services.authority.is_open and not request.scope.get(FOREIGN)
             found.problems = problems if is_open else kinds_of(problems)
-        return json_response(found, 200 if is_live else 503)
+        return json_response(found, 200 if found.status == "ready" else 503)
 
     return [
         DescribedRoute("/api/brain/status/ws", websocket_status, STATUS),

@@ -3,6 +3,8 @@
 --
 -- And the reader, as which tables are read: what others define on a table (policies, functions of indexes, casts)
 -- runs as the role that reads it. 09_read_tables.sql says what it may do.
+--
+-- Locks: brain.schema_versions ACCESS EXCLUSIVE
 
 DO $$
 DECLARE

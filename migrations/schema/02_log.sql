@@ -2,6 +2,8 @@
 -- makes the change. Ids are drawn in one order and committed in another, so readers do not read by id
 -- but in batches: a tick stores an MVCC snapshot under a dense number, and batch t is what is visible
 -- in snapshot t and not in snapshot t-1, in id order. docs/design.md weighs the alternatives.
+--
+-- Locks: brain.events SHARE UPDATE EXCLUSIVE
 
 SET LOCAL ROLE brain_owner;
 

@@ -90,7 +90,7 @@ REVOKE ALL ON FUNCTION brain.repaired FROM PUBLIC;
 
 -- Returns what follows the place (tick, after) in the history that `nonce` names, in order, up to the end
 -- of the tick `last`: at most `most` events, and no further one once they have so many bytes; then one row
--- without a channel, with the place up to which that is everything. Without such a row, the log does not
+-- without a channel, with the place up to which that is everything, and the time of its tick. Without such a row, the log does not
 -- hold what follows the place.
 --
 -- A batch is what began after the former snapshot and is visible in this one, and what was open in
@@ -184,7 +184,7 @@ BEGIN
     -- Looked up after the read, by a statement of its own: TRUNCATE empties a slot under the eyes of
     -- older snapshots, and takes the ticks with it. Ticks leave from the old end, so if this one is
     -- there, all that were read are.
-    SELECT reached.nonce INTO at_nonce
+    SELECT reached.nonce, reached.at INTO at_nonce, at
       FROM brain.ticks t JOIN brain.ticks reached ON reached.id = at_tick
      WHERE t.id = tick AND t.nonce = read.nonce
        AND (after = at_end OR EXISTS (SELECT FROM brain.ticks former WHERE former.id = tick - 1));
@@ -224,7 +224,8 @@ DECLARE
         LOOP
             EXIT WHEN id IS NULL;
             IF at_tick > last.id AND NOT is_cut THEN
-                INSERT INTO brain.ticks AS new (id, snapshot) VALUES (at_tick, seen) RETURNING new.nonce INTO at_nonce;
+                INSERT INTO brain.ticks AS new (id, snapshot) VALUES (at_tick, seen)
+                RETURNING new.nonce, new.at INTO at_nonce, cut_at;
                 is_cut := true;
             END IF;
             place := id;
@@ -254,6 +255,7 @@ DECLARE
     seen pg_snapshot;
     wal pg_lsn;
     is_cut boolean := false;
+    cut_at timestamptz;
 BEGIN
     LOCK TABLE brain.tick_lock IN SHARE UPDATE EXCLUSIVE MODE;
     FOR last IN SELECT t.id, t.nonce, t.snapshot, t.at FROM brain.ticks t
@@ -291,7 +293,7 @@ BEGIN
         IF NOT is_cut AND last.at < clock_timestamp() - interval '5 seconds'
            AND pg_snapshot_xmax(seen)::text::bigint > pg_snapshot_xmax(last.snapshot)::text::bigint + 1 THEN
             INSERT INTO brain.ticks AS new (id, snapshot) VALUES (last.id + 1, seen)
-            RETURNING new.id, new.nonce INTO at_tick, at_nonce;
+            RETURNING new.id, new.nonce, new.at INTO at_tick, at_nonce, cut_at;
             is_cut := true;
         END IF;
     END IF;
@@ -308,6 +310,7 @@ BEGIN
         written := 0;
     END IF;
     id := place;
+    at := CASE WHEN is_cut THEN cut_at ELSE last.at END;
     transaction_id := NULL;
     channel := NULL;
     key := NULL;

@@ -1,5 +1,7 @@
 -- The trigger function of a watched table. It is generated for just the watched columns: a generic one
 -- pays for looking its columns up in every row, and only the listed columns may ever reach the log.
+--
+-- Locks: brain.watched SHARE ROW EXCLUSIVE
 
 SET LOCAL ROLE brain_owner;
 

@@ -1,4 +1,6 @@
 -- What is wrong with watches, for brain.watches: each problem with the way out.
+--
+-- Locks: brain.watches ACCESS EXCLUSIVE
 
 SET LOCAL ROLE brain_owner;
 

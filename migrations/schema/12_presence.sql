@@ -6,6 +6,8 @@
 -- Locks are taken in one order: the row of the node that reports, then brain.crash_recovery, then the
 -- rows of expired nodes that no other session has locked, then brain.presence_lock. So there is no
 -- deadlock, and each is held for one statement.
+--
+-- Locks: brain.nodes SHARE UPDATE EXCLUSIVE
 
 SET LOCAL ROLE brain_owner;
 
@@ -29,7 +31,6 @@ CREATE UNLOGGED TABLE IF NOT EXISTS brain.node_users (
     user_id text NOT NULL,  -- has at least one connection to it
     PRIMARY KEY (node, user_id)
 );
-CREATE INDEX IF NOT EXISTS node_users_user_id_idx ON brain.node_users (user_id);
 CREATE UNLOGGED TABLE IF NOT EXISTS brain.connections (
     node     uuid   NOT NULL,
     id       uuid   NOT NULL,
@@ -45,8 +46,18 @@ CREATE TABLE IF NOT EXISTS brain.presence (
     status     text NOT NULL CHECK (status IN ('online', 'away', 'busy', 'offline')),
     offline_at timestamptz  -- when the grace ends that began with the end of the last connection
 );
-CREATE INDEX IF NOT EXISTS presence_offline_at_idx ON brain.presence (offline_at) WHERE offline_at IS NOT NULL;
 CREATE TABLE IF NOT EXISTS brain.presence_lock ();
+
+-- CREATE INDEX IF NOT EXISTS would wait for nodes that report, which might wait for it, even where the index exists.
+DO $$
+BEGIN
+    IF to_regclass('brain.node_users_user_id_idx') IS NULL THEN
+        CREATE INDEX node_users_user_id_idx ON brain.node_users (user_id);
+    END IF;
+    IF to_regclass('brain.presence_offline_at_idx') IS NULL THEN
+        CREATE INDEX presence_offline_at_idx ON brain.presence (offline_at) WHERE offline_at IS NOT NULL;
+    END IF;
+END $$;
 
 -- Empty after a crash of the server. Then every node reports its users again, and after 15 seconds users
 -- with a presence and without a node are published as offline.

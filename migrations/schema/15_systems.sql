@@ -2,6 +2,9 @@
 -- brain.adopt_table and brain.adopt_feed, which are called again whenever the schema is applied. They
 -- never alter a table or a feed that is not their own, and never fail because of one: what they leave
 -- out is a warning, which brain.system_problems shows later, and is tried again at each migration.
+--
+-- Locks: brain.system_problems ACCESS EXCLUSIVE
+-- Locks: brain.system_table_status ACCESS EXCLUSIVE
 
 SET LOCAL ROLE brain_owner;
 

@@ -67,7 +67,7 @@ class Echo:
     def resume_writing(self) -> None:
         pass
 
-    def connection_lost(self) -> None:
+    def connection_lost(self, code: int = 1006) -> None:
         pass
 
 

@@ -22,8 +22,9 @@ import uvloop
 
 from brain.database.budget import PINNED, undone
 from brain.database.log import Log
-from brain.database.migrations import core_schema, migrate
+from brain.database.migrations import migrate
 from brain.database.row_conditions import bind_condition, condition_in_sql
+from brain.database.schema_files import core_schema
 from brain.message.condition import Condition
 from brain.message.event import Event, Operation
 from brain.message.filter_index import FilterIndex

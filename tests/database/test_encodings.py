@@ -15,8 +15,9 @@ import pytest
 
 import brain
 from brain.database.connection import connected, is_lost_link, opened_pool
-from brain.database.migrations import core_schema, migrate
+from brain.database.migrations import migrate
 from brain.database.pages import PageReader
+from brain.database.schema_files import core_schema
 from brain.database.snapshot import SnapshotReader
 from brain.database.table_access import TableAccess
 from brain.errors import MessageRefused

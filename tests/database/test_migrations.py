@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 
 import brain
-from brain.database.migrations import Schema, core_schema, migrate, require_current, status
+from brain.database.migrations import migrate, require_current, status
+from brain.database.schema_files import Schema, core_schema
 from brain.errors import (
     MigrationChanged,
     MigrationError,

@@ -14,7 +14,8 @@ import asyncpg
 import pytest
 
 from brain.database.connection import opened_pool
-from brain.database.migrations import core_schema, migrate
+from brain.database.migrations import migrate
+from brain.database.schema_files import core_schema
 from brain.database.snapshot import SnapshotReader
 from brain.database.table_access import TableAccess
 from brain.errors import LogUnavailable

@@ -11,7 +11,8 @@ import pytest
 
 from brain.database.connection import connected
 from brain.database.log import PAGE_BYTES, PAGE_EVENTS, SHRINK, Log
-from brain.database.migrations import core_schema, migrate
+from brain.database.migrations import migrate
+from brain.database.schema_files import core_schema
 from brain.message.cursor import Cursor
 from brain.message.event import Batch, Event, Operation
 from brain.problems import Problems

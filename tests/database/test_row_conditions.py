@@ -9,8 +9,9 @@ import asyncpg
 import pytest
 
 from brain.database.budget import PINNED, undone
-from brain.database.migrations import core_schema, migrate
+from brain.database.migrations import migrate
 from brain.database.row_conditions import bind_condition, condition_in_sql
+from brain.database.schema_files import core_schema
 from brain.errors import FilterRefused
 from brain.message.condition import Condition
 from brain.message.condition_binding import comparisons

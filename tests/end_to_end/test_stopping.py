@@ -6,10 +6,12 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from httpx2 import AsyncClient, Response
 from websockets.exceptions import ConnectionClosed
 
-from tests.end_to_end.brain import get, message, running_brain
+from tests.end_to_end.brain import PATIENCE_SECONDS, get, message, running_brain
 from tests.raw_websocket import SMALL_BUFFER_BYTES, upgraded
+from tests.tasks import insert
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
@@ -27,6 +29,43 @@ async def test_every_client_is_closed_with_1012_and_the_process_exits_with_0(
                 assert closed.value.rcvd.code == 1012
             assert await brain.stopped() == 0
     assert "Traceback" not in brain.output.read_text()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_brain_that_stops_serves_until_load_balancers_have_noticed(
+    tmp_path: Path, database: str, connection: asyncpg.Connection, workers: int
+) -> None:
+    patient = {"BRAIN_DRAIN_DELAY_SECONDS": "600", "BRAIN_WORKERS": str(workers)}
+    async with (
+        running_brain(tmp_path, "--database-url", database, **patient) as brain,
+        AsyncClient(trust_env=False) as balancer,
+    ):
+        async with brain.client() as client:
+            assert (await balancer.get(brain.http + "/readyz")).status_code == 200
+
+            brain.process.send_signal(signal.SIGTERM)
+
+            # The first answer ends a connection that was kept open, and the next one is new.
+            for _ in range(2):
+                answer = await answered(balancer, brain.http + "/readyz", 503)
+                assert answer.json() == {"status": "draining"}
+                assert answer.headers["connection"] == "close"
+            async with brain.client() as late:
+                await insert(connection, "late")
+                for each in (client, late):
+                    assert (await message(each))["data"]["id"] == "late"
+
+                brain.process.send_signal(signal.SIGINT)
+                assert await brain.stopped() == 0
+    assert "Traceback" not in brain.output.read_text()
+
+
+async def answered(client: AsyncClient, url: str, status: int) -> Response:
+    """Return the first answer with this status, whatever process gives it."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (answer := await client.get(url)).status_code != status:
+            await asyncio.sleep(0.02)
+    return answer
 
 
 async def test_a_client_that_reads_nothing_does_not_delay_the_shutdown(

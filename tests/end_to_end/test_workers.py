@@ -308,7 +308,7 @@ async def test_a_worker_that_hangs_does_not_outlive_its_supervisor_either(
 
 
 async def test_a_worker_that_hangs_is_ended_by_force(tmp_path: Path, database: str) -> None:
-    hurried = {"BRAIN_SHUTDOWN_SECONDS": "0.1"}
+    hurried = {"BRAIN_SHUTDOWN_SECONDS": "0.1", "BRAIN_DRAIN_SECONDS": "0"}
     async with running_workers(tmp_path, "--database-url", database, **hurried) as brain:
         os.kill(started(brain)[0], signal.SIGSTOP)
 

@@ -1,77 +1,94 @@
-"""What a line of the log cannot be made to look like."""
+"""Which lines are logged, and at which level."""
 
 from __future__ import annotations
 
-import io
 import logging
-import logging.config
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from brain.process.log_config import (
-    LOGGING,
-    WORKERS_LOGGING,
-    LibraryLimit,
-    LineFormatter,
+from brain.log_limit import MOST_KINDS
+from brain.process.log_config import LibraryLimit, configure_logging
+from brain.process.log_formatters import LineFormatter
+
+LOGGERS = ("", "brain", "uvicorn")
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Put back afterwards what a configuration changes in this process."""
+    root, hook = logging.getLogger(), sys.excepthook
+    handlers, levels = root.handlers[:], [logging.getLogger(name).level for name in LOGGERS]
+    yield
+    root.handlers[:], sys.excepthook = handlers, hook
+    for name, level in zip(LOGGERS, levels, strict=True):
+        logging.getLogger(name).setLevel(level)
+    logging.captureWarnings(False)
+
+
+def record(name: str, text: str, *values: object, **more: Any) -> logging.LogRecord:
+    more = {"exc_info": None, **more}
+    return logging.getLogger(name).makeRecord(name, 30, "", 0, text, values, **more)
+
+
+@pytest.mark.usefixtures("own_logging")
+@pytest.mark.parametrize(
+    ("level", "of_brain", "of_libraries"),
+    [
+        ("debug", logging.DEBUG, logging.WARNING),
+        ("info", logging.INFO, logging.WARNING),
+        ("warning", logging.WARNING, logging.WARNING),
+        ("error", logging.ERROR, logging.ERROR),
+    ],
 )
+def test_the_level_is_that_of_brain_and_no_library_says_more_than_warnings(
+    level: str, of_brain: int, of_libraries: int
+) -> None:
+    configure_logging(LineFormatter(), level)
 
-FORGED = "a\r\n2026-01-01 00:00:00 ERROR brain: forged \x1b[2J\x9b\u2028\u202e\x00"
-
-
-@pytest.mark.parametrize("config", [LOGGING, WORKERS_LOGGING])
-def test_a_record_is_one_line_and_its_traceback_is_indented(config: dict[str, object]) -> None:
-    formatters = config["formatters"]
-    assert isinstance(formatters, dict)
-    formatter = LineFormatter(formatters["line"]["fmt"])
-    output = io.StringIO()
-    handler = logging.StreamHandler(output)
-    handler.setFormatter(formatter)
-    logger = logging.getLogger("a logger of this test")
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        try:
-            raise ValueError(FORGED)
-        except ValueError:
-            logger.exception("failed: %s at postgresql://me:s3cr3t@host/d", FORGED)
-    finally:
-        logger.removeHandler(handler)
-    first, *rest = output.getvalue().rstrip("\n").split("\n")
-    assert "forged" in first and "s3cr3t" not in first
-    assert first.isprintable()
-    assert rest and all(line.startswith("  ") and line.isprintable() for line in rest)
+    assert logging.getLogger("brain.hub").getEffectiveLevel() == of_brain
+    for library in ("uvicorn.error", "asyncio", "websockets"):
+        assert logging.getLogger(library).getEffectiveLevel() == of_libraries
 
 
-@pytest.mark.parametrize("config", [LOGGING, WORKERS_LOGGING])
-def test_no_client_can_fill_the_log_with_lines_of_a_library(config: dict[str, Any]) -> None:
-    made = logging.config.DictConfigurator(dict(config))
-    (limit,) = [
-        made.configure_filter(dict(made.config["filters"][name]))
-        for name in made.config["handlers"]["stderr"]["filters"]
-    ]
+def test_no_client_can_fill_the_log_with_lines_of_a_library() -> None:
+    limit = LibraryLimit()
 
-    def logged(name: str, text: str, *values: object, **more: Any) -> bool:
-        record = logging.getLogger(name).makeRecord(name, 30, "", 0, text, values, **more)
-        return bool(limit.filter(record))
+    def logged(name: str, text: str, *values: object) -> bool:
+        return limit.filter(record(name, text, *values))
 
-    assert logged("uvicorn.error", "Invalid HTTP request received.", exc_info=None)
+    assert logged("uvicorn.error", "Invalid HTTP request received.")
     for _ in range(100):
-        assert not logged("uvicorn.error", "Invalid HTTP request received.", exc_info=None)
-    assert logged("uvicorn.error", "Unsupported upgrade request.", exc_info=None)
-    for number in range(1000):
-        logged("asyncio", f"Exception in callback of {number}", exc_info=None)
-    assert not logged("asyncio", "one more", exc_info=None)
-    assert logged("brain.problems", "log: failed", exc_info=None)
-    assert logged("brain.problems", "log: failed", exc_info=None)
+        assert not logged("uvicorn.error", "Invalid HTTP request received.")
+    assert logged("uvicorn.error", "Unsupported upgrade request.")
+    lines = [logged("asyncio", f"Exception in callback of {number}") for number in range(1000)]
+    assert lines.count(True) < MOST_KINDS
+    assert not logged("asyncio", "one more")
+    assert logged("brain.problems", "log: failed")
+    assert logged("brain.problems", "log: failed")
+
+
+def test_the_next_line_of_a_library_has_the_number_of_those_that_were_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limit = LibraryLimit()
+    assert limit.filter(record("uvicorn.error", "refused %s", "a"))
+    assert not limit.filter(record("uvicorn.error", "refused %s", "b"))
+    monkeypatch.setattr("brain.log_limit.BETWEEN_LINES_SECONDS", 0.0)
+
+    last = record("uvicorn.error", "refused %s", "100 %")
+    assert limit.filter(last)
+    assert last.getMessage() == "refused 100 % (1 more since the last line)"
+    assert last.left_out == 1  # type: ignore[attr-defined]
 
 
 def test_the_addresses_of_objects_do_not_make_lines_differ() -> None:
     limit = LibraryLimit()
 
     def logged(text: str) -> bool:
-        return limit.filter(logging.LogRecord("asyncio", logging.ERROR, "", 0, text, (), None))
+        return limit.filter(record("asyncio", text))
 
     lines = [f"Fatal error\nprotocol: <HttpProtocol object at {n:#x}>" for n in range(3)]
     assert [logged(line) for line in lines] == [True, False, False]
@@ -86,10 +103,9 @@ def test_the_same_line_about_another_mistake_is_logged() -> None:
             mistake()
         except Exception as error:
             found = (type(error), error, error.__traceback__)
-        record = logging.LogRecord(
-            "uvicorn.error", logging.ERROR, "", 0, "Exception in ASGI application", (), found
+        return limit.filter(
+            record("uvicorn.error", "Exception in ASGI application", exc_info=found)
         )
-        return limit.filter(record)
 
     def first() -> object:
         return int("a")
@@ -98,11 +114,3 @@ def test_the_same_line_about_another_mistake_is_logged() -> None:
         return int("b")
 
     assert [logged(first), logged(first), logged(second)] == [True, False, True]
-
-
-def test_both_configurations_are_valid() -> None:
-    for config in (LOGGING, WORKERS_LOGGING):
-        made = logging.config.DictConfigurator(dict(config))
-        formatters = config["formatters"]
-        assert isinstance(formatters, dict)
-        assert isinstance(made.configure_formatter(dict(formatters["line"])), LineFormatter)

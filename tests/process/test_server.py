@@ -8,7 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 from starlette.applications import Starlette
 
+from brain.presence.tracker import PresenceTracker
 from brain.process.server import Server, uvicorn_config
+from brain.session.draining import Draining
+from brain.session.registry import SessionRegistry
 from brain.settings import Settings
 
 PATIENCE_SECONDS = 20.0
@@ -21,6 +24,7 @@ async def running() -> AsyncIterator[None]:
     ready, is_stopping = asyncio.Event(), False
     server = Server(
         uvicorn_config(Starlette(), Settings()),
+        Draining(SessionRegistry(PresenceTracker()), seconds=0),
         on_ready=ready.set,
         should_stop=lambda: is_stopping,
         is_worker=True,

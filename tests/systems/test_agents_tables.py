@@ -9,7 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from brain.database.migrations import core_schema, migrate
+from brain.database.migrations import migrate
+from brain.database.schema_files import core_schema
 from brain.message.channel_schema import ChannelSchemas
 from brain.message.event import Event
 from brain.message.wire_format import WireFormat

@@ -33,6 +33,7 @@ from brain.presence.tracker import PresenceTracker
 from brain.process.server import transport_limits
 from brain.session.admission import Admission
 from brain.session.connection_limiter import ConnectionLimiter
+from brain.session.draining import Draining
 from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext
 from brain.session.sources import Sources
@@ -105,6 +106,7 @@ def application(
         tickets=Tickets(chosen.database_timeout_seconds),
         handshake=Handshake(admission, chosen.unread_timeout_seconds),
         sessions=SessionContext(authority, registry, limits(chosen), chosen.jwt_leeway_seconds),
+        draining=Draining(registry, chosen.drain_seconds),
         presence=presence,
         cluster=Cluster(NO_DATABASE, presence, chosen.database_timeout_seconds),
         snapshots=snapshots or SnapshotReader(TableAccess(10_000)),

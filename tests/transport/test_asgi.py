@@ -58,7 +58,7 @@ class Client:
 
     def resume_writing(self) -> None: ...
 
-    def connection_lost(self) -> None:
+    def connection_lost(self, code: int = 1006) -> None:
         self.is_lost = True
 
 
@@ -81,8 +81,8 @@ async def test_a_connection_whose_session_fails_ends_with_that_error_and_without
     assert client.is_lost
 
 
-def follow(port: int, max_queue: int | None = None, **options: Any) -> connect:
-    url = f"ws://127.0.0.1:{port}/ws"
+def follow(port: int, max_queue: int | None = None, path: str = "/ws", **options: Any) -> connect:
+    url = f"ws://127.0.0.1:{port}{path}"
     return connect(url, proxy=None, compression=None, max_queue=max_queue, **options)
 
 

@@ -33,7 +33,7 @@ class Source:
         self._is_live = is_live
 
     def statistics(self) -> BatchSourceStatistics:
-        return BatchSourceStatistics(self._is_live, is_busy=False, reconnections=0, cursor=None)
+        return BatchSourceStatistics(self._is_live, False, 0, None, notifications=0, read_at=0.0)
 
 
 class CountedCluster:
@@ -129,6 +129,17 @@ def test_readiness_fails_while_the_database_is_not_followed(web: Web) -> None:
     assert web(is_live=True).get("/readyz").status_code == 200
     assert web(is_live=False).get("/readyz").status_code == 503
     assert web(is_live=False).get("/healthz").status_code == 200
+
+
+def test_a_process_that_stops_is_not_ready_and_is_alive() -> None:
+    services = services_of("postgresql://localhost/brain", is_live=True)
+    client = TestClient(Starlette(routes=status.routes(services)))
+
+    services.draining.begin()
+
+    response = client.get("/readyz")
+    assert (response.status_code, response.json()) == (503, {"status": "draining"})
+    assert client.get("/healthz").status_code == 200
 
 
 def test_responses_are_not_cached(web: Web) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket
 
-from brain.database.migrations import Schema
+from brain.database.schema_files import Schema
 from brain.description.routes import Conversation, DescribedWebSocketRoute, path_parameter
 from brain.message.matching import Topic
 from brain.session.channel_session import SessionRequest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from brain.database.migrations import Schema
+from brain.database.schema_files import Schema
 from brain.message.channel_schema import ChannelSchemas
 from brain.system import System
 from brain.systems.cloud_agents.wire_format import CloudAgentsFormat

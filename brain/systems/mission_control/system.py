@@ -8,7 +8,7 @@ from pathlib import Path
 from starlette.routing import BaseRoute
 from starlette.websockets import WebSocket
 
-from brain.database.migrations import Schema
+from brain.database.schema_files import Schema
 from brain.description.routes import Conversation, DescribedWebSocketRoute, Right
 from brain.errors import AccessUndecided
 from brain.session.channel_session import SessionRequest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from brain.database.migrations import Schema
+from brain.database.schema_files import Schema
 
 TASKS = Schema("tasks", Path(__file__).parent / "tasks")
 AGENTS = Schema("agents", Path(__file__).parent / "agents")

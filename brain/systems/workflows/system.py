@@ -7,7 +7,7 @@ from pathlib import Path
 
 from starlette.routing import BaseRoute
 
-from brain.database.migrations import Schema
+from brain.database.schema_files import Schema
 from brain.feeds import routes as feeds
 from brain.system import System
 from brain.web.services import Services

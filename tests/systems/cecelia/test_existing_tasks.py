@@ -12,7 +12,8 @@ import pytest
 
 from brain.cli.serve import prepare
 from brain.database.connection import opened_pool
-from brain.database.migrations import core_schema, migrate
+from brain.database.migrations import migrate
+from brain.database.schema_files import core_schema
 from brain.message.row import Row
 from brain.settings import Settings
 from brain.system import installed_systems, select_systems

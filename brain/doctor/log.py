@@ -1,0 +1,76 @@
+"""The log: how large it is, and whether what is old leaves it."""
+
+from __future__ import annotations
+
+from brain.doctor.check import check
+from brain.doctor.examination import Examination
+from brain.doctor.finding import Finding, failure, ok, warning
+
+# Retention keeps one and a half times its period at most; nodes look once a minute.
+KEPT_PERIODS = 1.5
+FAILED_PERIODS = 2.0
+SLACK_SECONDS = 180.0
+LARGE_BYTES = 8 * 1024**3
+
+SIZE = """
+    SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint AS bytes,
+           coalesce(sum(greatest(c.reltuples, s.n_live_tup, 0)), 0)::bigint AS rows
+      FROM pg_class c LEFT JOIN pg_stat_all_tables s ON s.relid = c.oid
+     WHERE c.relnamespace = to_regnamespace('brain') AND c.relkind = 'r'
+       AND c.relname IN ('events', 'events_0', 'events_1', 'events_2', 'events_3')
+"""
+OLDEST = """
+    SELECT (SELECT extract(epoch FROM clock_timestamp() - e.at)::float8 FROM brain.events e
+             ORDER BY e.transaction_id, e.id LIMIT 1) AS event_seconds,
+           (SELECT extract(epoch FROM clock_timestamp() - t.at)::float8 FROM brain.ticks t
+             ORDER BY t.id DESC LIMIT 1) AS tick_seconds
+"""
+# Sessions that keep a slot of the log from being emptied.
+KEEPERS = """
+    SELECT DISTINCT l.pid FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+     WHERE c.relnamespace = to_regnamespace('brain') AND c.relname ~ '^events_[0-3]$'
+       AND l.mode = 'RowExclusiveLock' AND l.pid IS NOT NULL ORDER BY 1
+"""
+
+
+@check("log.retention")
+async def retention(examination: Examination) -> Finding:
+    """The oldest event is not much older than the retention."""
+    connection = await examination.migrated()
+    size = await connection.fetchrow(SIZE)
+    oldest = await connection.fetchrow(OLDEST)
+    assert size is not None and oldest is not None
+    age = oldest["event_seconds"] or 0.0
+    keep = examination.settings.retention_seconds
+    facts = {
+        "bytes": size["bytes"],
+        "rows": size["rows"],
+        "oldest_event_seconds": round(age, 1),
+        "retention_seconds": keep,
+    }
+    text = (
+        f"the log has some {size['rows']:,} events in {in_mebibytes(size['bytes'])}, the oldest is"
+        f" {age:,.0f} s old; BRAIN_RETENTION_SECONDS is {keep:g}"
+    )
+    if age > KEPT_PERIODS * keep + SLACK_SECONDS:
+        keepers = [row["pid"] for row in await connection.fetch(KEEPERS)]
+        details = [f"sessions that have written to the log: pid {keepers}"] if keepers else []
+        way_out = (
+            "brain serve removes old events once a minute: is one running (nodes.alive), what does"
+            " its log say of retention, and is a transaction open (database.transactions)? By hand:"
+            f" SELECT brain.trim(make_interval(secs => {keep:g}))"
+        )
+        grows = f"old events are not removed, so the log grows: {text}"
+        is_failed = age > FAILED_PERIODS * keep + SLACK_SECONDS
+        return (failure if is_failed else warning)(grows, way_out, details, **facts)
+    if size["bytes"] > LARGE_BYTES:
+        return warning(
+            f"the log is large: {text}",
+            "set a shorter BRAIN_RETENTION_SECONDS, or watch fewer columns (brain watch --columns)",
+            **facts,
+        )
+    return ok(text, **facts)
+
+
+def in_mebibytes(count: int) -> str:
+    return f"{count / 1024**2:,.1f} MiB"

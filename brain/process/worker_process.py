@@ -1,0 +1,89 @@
+"""One worker process, as its supervisor sees it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from brain.process.worker import READY
+
+# How long a worker may take to become ready.
+STARTUP_SECONDS = 60.0
+# How long one that hangs may take to write its stacks.
+DUMP_SECONDS = 2.0
+# A worker that has served for so long did not fail at start-up.
+STEADY_SECONDS = 5.0
+READ_BYTES = 4096
+
+
+@dataclass(eq=False)
+class WorkerProcess:
+    """One process of a slot: what it has reported, and whether it hangs."""
+
+    number: int
+    """See `Worker.process_number`."""
+    process_id: int
+    pipe: int
+    """Yields what it reports, and the end of file when it has ended."""
+    started_at: float = field(default_factory=time.monotonic)
+    ready_at: float | None = None
+    heard_at: float = 0.0
+    """When it has given a heartbeat last."""
+    hung_at: float | None = None
+    """When it was found to hang; from then on it is being ended."""
+    _is_killed: bool = False
+
+    @property
+    def is_steady(self) -> bool:
+        return self.ready_at is not None and time.monotonic() - self.ready_at >= STEADY_SECONDS
+
+    def receive(self) -> bytes:
+        """Take what it has reported, which is nothing if it has ended."""
+        received = os.read(self.pipe, READ_BYTES)
+        self.heard_at = time.monotonic()
+        if READY in received:
+            self.ready_at = self.heard_at
+        return received
+
+    def silent_seconds(self, timeout_seconds: float) -> float | None:
+        """Return for how long it has given no heartbeat, if that is too long."""
+        since, most = self.heard_at, timeout_seconds
+        if self.ready_at is None:
+            since, most = self.started_at, max(timeout_seconds, STARTUP_SECONDS)
+        seconds = time.monotonic() - since
+        return seconds if seconds > most else None
+
+    def excuse(self, seconds: float) -> None:
+        """Leave out a time in which the supervisor did not run: nor may this process have."""
+        self.started_at += seconds
+        self.heard_at += seconds
+
+    def end_hung(self) -> None:
+        """Have it write where it hangs, and kill it; to be called until it has ended."""
+        if self.hung_at is None:
+            self.hung_at = time.monotonic()
+            self.send(signal.SIGABRT)
+        elif not self._is_killed and time.monotonic() - self.hung_at > DUMP_SECONDS:
+            self._is_killed = True
+            self.send(signal.SIGKILL)
+
+    def send(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.process_id, number)
+
+    def reap(self) -> str:
+        """Wait for its end; return how it has ended."""
+        _, status = os.waitpid(self.process_id, 0)
+        os.close(self.pipe)
+        if self.hung_at is not None:
+            return "hung, and was killed"
+        return status_text(os.waitstatus_to_exitcode(status))
+
+
+def status_text(status: int) -> str:
+    if status < 0:
+        return f"was killed by signal {-status}"
+    return f"ended with status {status}"

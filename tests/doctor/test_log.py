@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import asyncpg
+import pytest
+
+from brain.doctor import log
+from brain.settings import Settings
+from tests.doctor.examining import found
+
+AGED = """
+    UPDATE brain.events SET at = at - make_interval(hours => $1)
+"""
+
+
+async def test_a_log_within_its_retention_is_measured(
+    core_connection: asyncpg.Connection, core_database: str
+) -> None:
+    await core_connection.execute("SELECT brain.publish('news', 'greeting')")
+    finding = await found(log.retention, database_url=core_database)
+
+    assert finding.verdict == "ok"
+    assert finding.facts["bytes"] > 0
+    assert finding.facts["oldest_event_seconds"] < 3600
+
+
+@pytest.mark.parametrize(("hours", "verdict"), [(20, "ok"), (40, "warning"), (60, "failure")])
+async def test_a_log_that_nothing_leaves_is_named(
+    core_connection: asyncpg.Connection, core_database: str, hours: int, verdict: str
+) -> None:
+    await core_connection.execute("SELECT brain.publish('news', 'greeting')")
+    await core_connection.execute(AGED, hours)
+    finding = await found(log.retention, database_url=core_database)
+
+    assert finding.verdict == verdict
+    if verdict != "ok":
+        assert "the log grows" in finding.text
+        assert "brain.trim" in str(finding.way_out)
+
+
+async def test_a_large_log_is_a_warning(
+    core_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "LARGE_BYTES", 1)
+    settings = Settings(retention_seconds=3600)
+    finding = await found(log.retention, settings=settings, database_url=core_database)
+
+    assert finding.verdict == "warning"
+    assert "BRAIN_RETENTION_SECONDS" in str(finding.way_out)
