@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import asyncpg
 import jwt
 from httpx2 import AsyncClient
 
+from tests.end_to_end.brain import ended
 from tests.faults.servers import OwnPostgres
 from tests.operating.scene import SECRET, Scene
 from tests.raw_websocket import (
@@ -26,8 +29,7 @@ from tests.raw_websocket import (
 )
 
 PAUSE_SECONDS = 0.1
-# As long as the fsync of a disk takes that is much too slow.
-SLOW_FLUSH = "100ms"
+COMPILER = shutil.which("cc") or shutil.which("gcc")
 FOREIGN_ORIGIN = "https://elsewhere.example"
 # So few files are left open to a process.
 FILES_LEFT = 40
@@ -102,16 +104,31 @@ def database_down(postgres: OwnPostgres) -> Callable[[Scene], AbstractAsyncConte
     return make
 
 
-@asynccontextmanager
-async def slow_disk(scene: Scene) -> AsyncIterator[None]:
-    """Have every flush of the WAL wait: PostgreSQL cannot tell that from a slow disk."""
-    connection = await asyncpg.connect(scene.database)
-    await connection.execute("ALTER SYSTEM SET commit_delay = 100000")
-    await connection.execute("ALTER SYSTEM SET commit_siblings = 0")
-    await connection.execute("SELECT pg_reload_conf()")
-    async with writing(scene):
-        yield
-    await connection.close()
+def slow_disk(folder: Path) -> Callable[[Scene], AbstractAsyncContextManager[None]]:
+    """Have each flush of a PostgreSQL with `preloaded` take long."""
+
+    @asynccontextmanager
+    async def make(scene: Scene) -> AsyncIterator[None]:
+        slow = folder / "slow"
+        async with writing(scene):
+            slow.touch()
+            try:
+                yield
+            finally:
+                slow.unlink()
+
+    return make
+
+
+async def preloaded(folder: Path) -> dict[str, str]:
+    """Compile what makes flushes slow, and return the environment that loads it."""
+    library = folder / "slow_flush.so"
+    source = Path(__file__).with_name("slow_flush.c")
+    compiled = await ended(
+        (str(COMPILER), "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl")
+    )
+    assert compiled.status == 0, compiled.stderr
+    return {"LD_PRELOAD": str(library), "SLOW_FLUSH_WHILE": str(folder / "slow")}
 
 
 @asynccontextmanager
@@ -166,10 +183,13 @@ def refused_token(value: str) -> Callable[[Scene], AbstractAsyncContextManager[N
 
 @asynccontextmanager
 async def full_log(scene: Scene) -> AsyncIterator[None]:
-    """A transaction that stays open keeps old events in the log."""
-    slots = [f"LOCK TABLE brain.events_{n} IN ACCESS SHARE MODE" for n in range(4)]
+    """A transaction that stays open keeps old events in the log, until it has them everywhere."""
+    slots = [f"LOCK TABLE brain.events_{number} IN ACCESS SHARE MODE" for number in range(4)]
+    connection = await asyncpg.connect(scene.database)
     async with writing(scene), open_transaction(scene.database, *slots):
-        yield
+        async with repeated(lambda: connection.execute("SELECT brain.trim('0 s')")):
+            yield
+    await connection.close()
 
 
 @asynccontextmanager

@@ -12,6 +12,8 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from httpx2 import HTTPError
+
 from tests.end_to_end.brain import PATIENCE_SECONDS, get, running
 
 PROMETHEUS = shutil.which("prometheus")
@@ -47,6 +49,13 @@ class Prometheus:
                     await asyncio.sleep(0.2)
         except TimeoutError:
             raise AssertionError(f"expected {alert} to fire, got {sorted(firing)}") from None
+
+    async def is_ready(self) -> bool:
+        try:
+            status, _ = await get(f"http://{self.address}/-/ready")
+        except HTTPError:
+            return False
+        return status == 200
 
     async def has_scraped(self) -> None:
         """Return once Brain has been scraped."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import asyncpg
 
+from brain.database.migrations import migrate
+from brain.database.schema_files import core_schema
 from tests.end_to_end.brain import RunningBrain, brain, running_brain
 from tests.operating.prometheus import Prometheus, running_prometheus, unused_port
 
@@ -53,10 +55,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def watched_brain(
-    database: str, folder: Path, **settings: str
-) -> AsyncIterator[Scene]:
+async def watched_brain(database: str, folder: Path, **settings: str) -> AsyncIterator[Scene]:
     """Watch a table, and run Brain and Prometheus until the context ends."""
+    await migrate(database, [core_schema()])
     connection = await asyncpg.connect(database)
     await connection.execute(ORDERS)
     await connection.close()
@@ -73,5 +74,3 @@ async def watched_brain(
     ):
         await prometheus.has_scraped()
         yield Scene(database, running, prometheus, settings)
-
-
