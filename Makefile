@@ -11,7 +11,7 @@ PARALLEL := -n logical --maxprocesses 8 --dist worksteal
 # Python keeps what it has compiled: hundreds of Brains are started in the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test faults seeds check client bench clean
+.PHONY: help run test faults seeds check client bench dist matrix clean
 
 help:  ## Say what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -49,8 +49,14 @@ bench: $(VENV)/.installed-dev  ## Measure what writers pay, how soon clients get
 	@$(BIN) -m bench.pauses --seconds 60
 	@$(BIN) -m bench.storm
 
+dist: $(VENV)/.installed-dev clients/typescript/node_modules  ## Build what is released of the last commit, reproducibly
+	@$(BIN) -m release.dist $(ARGS)
+
+matrix: $(VENV)/.installed-dev  ## Try the wheel on every Python and PostgreSQL at hand; ARGS="--npm" gets more of them
+	@$(BIN) -m tests.matrix $(ARGS)
+
 clean:  ## Remove what was installed; the database in your home folder stays
-	rm -rf clients/typescript/node_modules clients/typescript/dist clients/typescript/.cache
+	rm -rf dist clients/typescript/node_modules clients/typescript/dist clients/typescript/.cache
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/.created:

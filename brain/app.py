@@ -48,11 +48,13 @@ from brain.metrics.metrics import Metrics, Sampled
 from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
 from brain.problems import Problems, printable
+from brain.reload import LiveSettings, limits, quotas
 from brain.session.admission import Admission
-from brain.session.connection_limiter import ConnectionLimiter, ConnectionQuotas
+from brain.session.connection_limiter import ConnectionLimiter
+from brain.session.connection_log import ConnectionLog
 from brain.session.draining import Draining
 from brain.session.registry import SessionRegistry
-from brain.session.session import SessionContext, SessionLimits
+from brain.session.session import SessionContext
 from brain.session.sources import Sources
 from brain.settings import Settings
 from brain.system import System, schemas_of
@@ -171,6 +173,7 @@ def build_app(
     metrics = metrics or Metrics(settings)
     refusals = RefusalCounts()
     problems = Problems()
+    connection_log = ConnectionLog(has_addresses=settings.log_addresses)
     channel_schemas = [schema for system in systems for schema in system.channel_schemas]
     schemas = ChannelSchemas(channel_schemas, problems)
     hub = Hub(settings.ring_bytes, settings.ring_seconds, schemas)
@@ -210,7 +213,8 @@ def build_app(
         settings.presence_grace_seconds,
     )
     hosts, origins = hosts or hosts_of(settings), Origins(settings.allowed_origins)
-    admission = Admission(authority, ConnectionLimiter(quotas(settings)), origins)
+    limiter = ConnectionLimiter(quotas(settings))
+    admission = Admission(authority, limiter, origins)
     access = TableAccess(
         settings.snapshot_bytes,
         settings.table_timeout_seconds,
@@ -236,8 +240,9 @@ def build_app(
             bind_filter=filters.bind,
             problems=problems,
             columns_of=watched_columns.columns_of,
+            connection_log=connection_log,
         ),
-        draining=Draining(registry, settings.drain_seconds),
+        draining=Draining(registry, settings.drain_seconds, workers=settings.workers),
         presence=presence,
         cluster=cluster,
         problems=problems,
@@ -334,6 +339,7 @@ def build_app(
                     task.remove_done_callback(fail)
                     task.cancel()
                 await asyncio.wait(tasks)
+                connection_log.summarize()
 
     def fail(task: asyncio.Task[None]) -> None:
         failure = None if task.cancelled() else task.exception()
@@ -365,6 +371,7 @@ def build_app(
     app.router.redirect_slashes = False
     app.state.failure = None
     app.state.services = services
+    app.state.live_settings = LiveSettings(settings, authority, limiter, services.sessions)
     return app
 
 
@@ -400,22 +407,3 @@ def noting(
         return timed(read(*arguments, **options), note)
 
     return noted
-
-
-def quotas(settings: Settings) -> ConnectionQuotas:
-    return ConnectionQuotas(
-        in_all=settings.max_connections,
-        per_address=settings.max_connections_per_address,
-        per_user=settings.max_connections_per_user,
-        anonymous=settings.max_anonymous_connections,
-    )
-
-
-def limits(settings: Settings) -> SessionLimits:
-    return SessionLimits(
-        max_message_bytes=settings.max_message_bytes,
-        max_message_depth=settings.max_message_depth,
-        max_subscriptions=settings.max_subscriptions,
-        messages_per_second=settings.messages_per_second,
-        bytes_per_second=settings.bytes_per_second,
-    )

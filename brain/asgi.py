@@ -54,6 +54,11 @@ def create_app(
     if url is None:
         raise UsageError("create_app needs a database_url, or BRAIN_DATABASE_URL or DATABASE_URL")
     check_url(url)
+    if chosen.metrics_port is not None:
+        raise UsageError(
+            "BRAIN_METRICS_PORT is for `brain serve`: an application shows Brain's metrics at"
+            " /metrics below its address if BRAIN_METRICS_TOKEN is set"
+        )
     if chosen.database_password_command is not None:
         url = UrlWithCommand(url, chosen.database_password_command)
     # By default any word is a token if only this machine can connect: that is not known here.

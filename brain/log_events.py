@@ -53,6 +53,9 @@ TASK_DIED = LogEvent("task_died", CRITICAL, ("task",))
 
 # Settings and the database, at the start.
 UNKNOWN_SETTING = LogEvent("unknown_setting", WARNING)
+SETTINGS_RELOADED = LogEvent("settings_reloaded", INFO, ("changed",))
+RESTART_NEEDED = LogEvent("restart_needed", WARNING, ("changed",))
+RELOAD_FAILED = LogEvent("reload_failed", ERROR)
 SUPERUSER = LogEvent("superuser", WARNING, ("role",))
 DATABASE_WARNING = LogEvent("database_warning", WARNING)
 SYSTEM_NOT_LOADED = LogEvent("system_not_loaded", WARNING, ("system",))
@@ -65,6 +68,13 @@ WORKER_READY = LogEvent("worker_ready", INFO, ("worker", "worker_process"))
 WORKER_ENDED = LogEvent("worker_ended", WARNING, ("worker", "pause_seconds"))
 WORKER_HUNG = LogEvent("worker_hung", ERROR, ("worker", "worker_process"))
 WORKER_CRASHED = LogEvent("worker_crashed", CRITICAL, ("worker",))
+WORKERS_REPLACING = LogEvent("workers_replacing", INFO)
+WORKER_REPLACED = LogEvent("worker_replaced", INFO, ("worker", "worker_process"))
+WORKER_DRAINED = LogEvent("worker_drained", INFO, ("worker", "worker_process"))
+WORKER_KILLED = LogEvent("worker_killed", WARNING, ("worker", "worker_process"))
+WORKER_NOT_REPLACED = LogEvent("worker_not_replaced", ERROR, ("worker",))
+WORKERS_REPLACED = LogEvent("workers_replaced", INFO)
+NOT_REPLACEABLE = LogEvent("not_replaceable", WARNING)
 WORKERS_FAILED = LogEvent("workers_failed", CRITICAL)
 
 # The log in the database.
@@ -88,6 +98,12 @@ AUTHENTICATOR_FAILED = LogEvent("authenticator_failed", ERROR)
 AUTHENTICATOR_TIMED_OUT = LogEvent("authenticator_timed_out", ERROR, ("timeout_seconds",))
 
 # Clients.
+CONNECTION_CLOSED = LogEvent(
+    "connection_closed",
+    INFO,
+    ("code", "seconds", "sent_bytes", "transport", "format", "user", "channels", "address"),
+)
+CONNECTIONS_CLOSED = LogEvent("connections_closed", INFO, ("count", "seconds", "codes"))
 HANDSHAKE_FAILED = LogEvent("handshake_failed", ERROR)
 
 LIBRARY_MESSAGE = "library_message"

@@ -1,10 +1,10 @@
-"""Every setting; nothing else reads the environment."""
+"""Every setting; nothing else reads the environment, or the file that stands for it."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -18,7 +18,15 @@ from pydantic import (
     SecretStr,
     field_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from brain.environment_file import read_environment_file
 
 # The oldest major version of PostgreSQL that Brain works with.
 OLDEST_POSTGRESQL = 14
@@ -133,8 +141,25 @@ def also(plain: str) -> AliasChoices:
     return AliasChoices(f"BRAIN_{plain}", plain)
 
 
+class FileSource(EnvSettingsSource):
+    """Takes the variables of a file for those of the environment."""
+
+    def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
+        self._path = path
+        super().__init__(settings_cls)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        variables = read_environment_file(self._path)
+        return {name.lower(): each.value for name, each in variables.items() if each.value}
+
+
 class Settings(BaseSettings):
-    """Every setting; `BRAIN_` and the name in capitals is its environment variable."""
+    """
+    Every setting; `BRAIN_` and the name in capitals is its environment variable.
+
+    What the environment does not have is taken from the file that `env_file` names. Raises
+    `UsageError` if that cannot be read.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="BRAIN_",
@@ -143,6 +168,20 @@ class Settings(BaseSettings):
         populate_by_name=True,
         extra="ignore",
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        given = {**env_settings(), **init_settings()}
+        if given.get("env_file") is None:
+            return init_settings, env_settings
+        return init_settings, env_settings, FileSource(settings_cls, Path(given["env_file"]))
 
     @field_validator("*")
     @classmethod
@@ -168,10 +207,15 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1)
     """How many processes serve, all on the same port."""
 
+    env_file: Path | None = None
+    """A file with lines `BRAIN_X=value`, as systemd's EnvironmentFile= has them. The environment
+    overrides it. SIGHUP has it read again."""
     log_format: Literal["text", "json"] = "text"
     """How lines of the log look: for people, or an object of JSON each."""
     log_level: LogLevel = "info"
     """The least level of lines that Brain logs: debug, info, warning or error."""
+    log_addresses: bool = False
+    """Log the address of a client with the end of its connection."""
 
     database_password_command: str | None = None
     """A command that prints the password of the database, run for each new connection. Without one,
@@ -180,8 +224,8 @@ class Settings(BaseSettings):
     shutdown_seconds: float = Field(default=10.0, gt=0)
     """How long clients may take to close when the server stops, before they are aborted."""
     drain_seconds: float = Field(default=20.0, ge=0, le=3600)
-    """Over how long clients are closed at most when the server stops, so that not all of them come
-    back at once; 500 a second take less. 0: all at once."""
+    """Over how long 10,000 clients and more are closed when the server stops, so that not all of
+    them come back at once; fewer take their share of it. 0: all at once."""
     drain_delay_seconds: float = Field(default=0.0, ge=0, le=3600)
     """How long a server that stops still accepts connections, while `/readyz` says that it stops
     already: until a load balancer has asked."""
@@ -297,11 +341,20 @@ NEAR = 0.75
 OF_CLIENTS = ("BRAIN_URL", "BRAIN_TOKEN")
 
 
-def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return a line for each variable `BRAIN_…` that is no setting, with one that is near."""
+def unknown_variables(variables: Iterable[str], *, is_file: bool = False) -> list[str]:
+    """
+    Return a line for each variable that is no setting, with one that is near.
+
+    An environment has others as well, which do not begin with `BRAIN_`; a file of settings has not.
+    """
     known = [name.upper() for name in Settings.model_fields]
+    plain = [name.upper() for name, one in Settings.model_fields.items() if one.validation_alias]
     lines = []
-    for variable in sorted(environment):
+    for variable in sorted(variables):
+        if is_file and not variable.upper().startswith("BRAIN_"):
+            if variable.upper() not in plain:
+                lines.append(f"{variable} is no setting")
+            continue
         prefix, _, name = variable.upper().partition("_")
         if prefix == "BRAIN" and name not in known and variable not in OF_CLIENTS:
             near = get_close_matches(name, known, 1, NEAR)

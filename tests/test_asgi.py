@@ -414,6 +414,8 @@ async def test_settings_that_are_wrong_together_are_refused(
 ) -> None:
     with pytest.raises(UsageError, match="takes the place of Brain's tokens"):
         create_app(url, settings=Settings(jwt_secret=SecretStr("s" * 40)), authenticator=by_cookie)
+    with pytest.raises(UsageError, match="BRAIN_METRICS_PORT is for `brain serve`"):
+        create_app(url, settings=Settings(metrics_port=9521))
     with pytest.raises(UsageError, match="unknown system nothing"):
         create_app(url, systems=["nothing"])
     monkeypatch.delenv("DATABASE_URL", raising=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import signal
 from pathlib import Path
 from typing import get_args
 
@@ -14,6 +16,7 @@ from brain.cli.main import commands
 from brain.close_codes import CloseCode
 from brain.message.base_format import Connected, Echo, Reset, SnapshotPart
 from brain.message.cursor_format import Heartbeat
+from brain.reload import RELOADED
 from brain.settings import Settings
 from brain.systems.shared_tables.tasks.run_messages import RunTruncated, RunType
 
@@ -159,3 +162,56 @@ def test_everything_that_has_a_test_in_the_seeds_has_one_on_a_running_brain() ->
     for row in SEEDS.splitlines():
         if row.startswith("| ") and (paths := re.findall(r"([\w./]+)::", row)):
             assert [path for path in paths if re.match("tests/(seeds|end_to_end)/", path)], row
+
+
+def exit_statuses() -> set[int]:
+    """Return those with which the code exits: as constants, of errors, or for signals."""
+    found = {0, 2}  # done; click's own for wrong usage
+    for path in (ROOT / "brain").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Assign(targets=[ast.Name(id="exit_code")], value=ast.Constant(int(value))):
+                    found.add(value)
+                case ast.AnnAssign(target=ast.Name(id="exit_code"), value=ast.Constant(int(value))):
+                    found.add(value)
+                case ast.Call(func=ast.Attribute(attr="exit" | "_exit"), args=[status]):
+                    found |= statuses_of(status)
+    return found
+
+
+def statuses_of(node: ast.expr) -> set[int]:
+    """Return what the argument of an `exit` may be, as far as it says so itself."""
+    match node:
+        case ast.Constant(int(value)):
+            return {value}
+        case ast.IfExp():
+            return statuses_of(node.body) | statuses_of(node.orelse)
+        case ast.BinOp(ast.Constant(128), ast.Add(), ast.Attribute(ast.Name("signal"), name)):
+            return {128 + signal.Signals[name]}
+        case ast.BinOp(ast.Constant(128), ast.Add(), _):
+            return {128 + signal.SIGINT, 128 + signal.SIGTERM}  # those that are handled
+    return set()
+
+
+def documented_statuses(document: str) -> set[int]:
+    """Return the statuses in the table of exit statuses of a document."""
+    table = document.partition("| exit status | meaning |\n")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines()[1:]]
+    return {int(number) for cell in cells for number in re.findall(r"\d+", cell)}
+
+
+def test_the_operating_page_lists_every_exit_status_and_no_other() -> None:
+    assert documented_statuses(OPERATING) == exit_statuses()
+
+
+def test_the_exit_statuses_of_a_listener_are_those_of_its_page() -> None:
+    assert documented_statuses((ROOT / "docs" / "listen.md").read_text()) <= exit_statuses()
+
+
+def test_the_operating_page_lists_every_setting_that_is_read_again_and_no_other() -> None:
+    section = OPERATING.partition("### Reading settings again")[2].partition("\n\n")[2]
+    table = section.partition("| for whom | settings |")[2].partition("\n\n")[0]
+    listed = [row.split("|")[2] for row in table.splitlines()[2:]]
+    names = re.findall(r"`BRAIN_(\w+)`", " ".join(listed))
+
+    assert sorted(names) == sorted(name.upper() for name in RELOADED)

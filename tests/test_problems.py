@@ -1,8 +1,20 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from brain.problems import EXAMPLE_URL, KEEP_SECONDS, MOST_ADDRESSES, Problems, printable
+from brain.problems import (
+    EXAMPLE_URL,
+    KEEP_SECONDS,
+    KINDS,
+    MOST_ADDRESSES,
+    Problems,
+    printable,
+)
+
+ROOT = Path(__file__).parents[1]
 
 
 class Clock:
@@ -132,3 +144,21 @@ def test_a_problem_is_one_line_of_the_log(
 )
 def test_a_password_in_a_url_is_not_printed(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_problems_of_each_kind_are_counted(problems: Problems) -> None:
+    for address in ("log", "log orders", "snapshot orders", "invented 7"):
+        problems.report(address, "a text")
+    counted = {kind: count for kind, count in problems.counts.items() if count}
+    assert counted == {"log": 2, "snapshot": 1, "other": 1}
+
+
+def test_every_address_in_the_code_is_of_a_known_kind() -> None:
+    reported = re.compile(r"""report\(\s*f?"(\w+)|super\(\).__init__\(\s*"(\w+)",""")
+    found = {
+        first or second
+        for path in (ROOT / "brain").rglob("*.py")
+        if "client" not in path.parts and "cli" not in path.parts
+        for first, second in reported.findall(path.read_text())
+    }
+    assert {"log", "snapshot", "watches", "filters"} <= found <= set(KINDS)

@@ -28,6 +28,8 @@ class Identity:
     claims: Claims = field(default_factory=dict, repr=False)
     is_unlimited: bool = False
     """True for every client where no token is needed."""
+    key: bytes | None = field(default=None, repr=False)
+    """The fingerprint of the key that its token was signed with; None without such a token."""
 
     def may_read(self, channel: str) -> bool:
         return not channel.startswith(INTERNAL) and matches(channel, self.readable)

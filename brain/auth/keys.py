@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from functools import partial
+from hashlib import sha256
 from http.client import HTTPException
 from pathlib import Path
 from threading import Thread
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import jwt
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pydantic import SecretStr
 
 from brain.auth.key_set import fetch_key_set, in_thread
@@ -75,6 +77,21 @@ class Keys(Protocol):
         """Raises `jwt.PyJWTError` if there is none."""
         ...
 
+    def fingerprints(self) -> frozenset[bytes]:
+        """Return what tells these keys from others: see `fingerprint_of`."""
+        ...
+
+
+def fingerprint_of(key: Any) -> bytes:
+    """Return what tells a candidate from other keys, and does not say what it is."""
+    if isinstance(key, jwt.PyJWK):
+        key = key.key
+    if isinstance(key, str):
+        key = key.encode()
+    if not isinstance(key, bytes):
+        key = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return sha256(key).digest()
+
 
 class UnknownKey(jwt.InvalidTokenError):
     """The key set has no key with the id of a token."""
@@ -85,7 +102,11 @@ class StaticKeys:
 
     def __init__(self, keys: Sequence[str | bytes], algorithms: Sequence[str]) -> None:
         self._keys = keys
+        self._fingerprints = frozenset(map(fingerprint_of, keys))
         self.algorithms = algorithms
+
+    def fingerprints(self) -> frozenset[bytes]:
+        return self._fingerprints
 
     def statistics(self) -> KeySetStatistics:
         return KeySetStatistics()
@@ -107,6 +128,7 @@ class JwksKeys:
         self._url = url
         self.algorithms = algorithms
         self._keys: dict[str, jwt.PyJWK] = {}
+        self._fingerprints: frozenset[bytes] = frozenset()
         self._fetched_at = -math.inf
         self._tried_at = -math.inf
         self._has_failed = False
@@ -139,6 +161,14 @@ class JwksKeys:
             raise UnknownKey
         return (self._keys[key_id],)
 
+    def fingerprints(self) -> frozenset[bytes]:
+        return self._fingerprints
+
+    async def fetch(self) -> bool:
+        """Fetch the keys now; return False if that is not possible, which is logged."""
+        await self._fetch()
+        return not self._has_failed
+
     async def _fetch(self) -> None:
         self._tried_at, self._has_failed = time.monotonic(), True
         try:
@@ -152,6 +182,7 @@ class JwksKeys:
                 text = "the key set at BRAIN_JWKS_URL has no usable key"
                 self._log.log(KEYS_WITHDRAWN, "", text)
             self._keys = found
+            self._fingerprints = frozenset(map(fingerprint_of, found.values()))
             self._fetched_at, self._has_failed = self._tried_at, False
         finally:
             self._fetching = None

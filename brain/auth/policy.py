@@ -11,7 +11,7 @@ from typing import NamedTuple
 from brain.auth.access_function import AccessFunction
 from brain.auth.authenticator import Authenticator, Connection, authenticated
 from brain.auth.identity import Identity
-from brain.auth.keys import KeySetStatistics, keys_of, needs_tokens
+from brain.auth.keys import Keys, KeySetStatistics, keys_of, needs_tokens
 from brain.auth.revocations import Revocations
 from brain.auth.row_rules import RowRules
 from brain.auth.token_verifier import TokenVerifier
@@ -71,6 +71,19 @@ class Authority:
         if self._authenticator is None:
             return await self._verifier.identify(token)
         return await self._authenticated(self._authenticator, None, token)
+
+    @property
+    def keys(self) -> Keys | None:
+        """What verifies tokens."""
+        return self._verifier.keys
+
+    def replace_keys(self, keys: Keys | None, settings: Settings) -> bool:
+        """Verify tokens by other keys and settings; return True if the keys are other ones."""
+        return self._verifier.replace_keys(keys, settings)
+
+    def is_withdrawn(self, identity: Identity) -> bool:
+        """Return True if the key that its token was signed with is none of the keys any more."""
+        return self._verifier.is_withdrawn(identity)
 
     def is_revoked(self, identity: Identity) -> bool:
         """

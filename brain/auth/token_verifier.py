@@ -18,7 +18,7 @@ import jwt
 import orjson
 
 from brain.auth.identity import Identity, patterns
-from brain.auth.keys import Keys, KeySetStatistics, UnknownKey
+from brain.auth.keys import Keys, KeySetStatistics, UnknownKey, fingerprint_of
 from brain.auth.revocations import Revocations
 from brain.errors import AccessUndecided, TokenRefused
 from brain.log_events import TOKEN_REFUSED
@@ -82,8 +82,27 @@ class TokenVerifier:
             self._log.log(TOKEN_REFUSED, reason, "Token refused: %s", reason, reason=reason)
             raise
 
+    @property
+    def keys(self) -> Keys | None:
+        return self._keys
+
+    def replace_keys(self, keys: Keys | None, settings: Settings) -> bool:
+        """Verify tokens by other keys and settings; return True if the keys are other ones."""
+        former, self._keys, self._settings = self._keys, keys, settings
+        return (
+            keys is not None and former is not None and former.fingerprints() != keys.fingerprints()
+        )
+
+    def is_withdrawn(self, identity: Identity) -> bool:
+        """Return True if the key that its token was signed with is none of the keys any more."""
+        if identity.key is None:
+            return False
+        return self._keys is None or identity.key not in self._keys.fingerprints()
+
     def is_revoked(self, identity: Identity) -> bool:
         """Return True if the token of an identity has been revoked since it was accepted."""
+        if self.is_withdrawn(identity):
+            return True
         if identity.user is None or self._revocations is None:
             return False
         return self._revocations.is_revoked(identity.user, identity.claims.get("iat"))
@@ -92,19 +111,21 @@ class TokenVerifier:
         if len(token) > MOST_TOKEN_BYTES:
             raise TokenRefused(f"it has more than {MOST_TOKEN_BYTES} bytes", "too_long")
         try:
-            return self._identity(await self._claims(token, keys))
+            claims, key = await self._claims(token, keys)
+            return self._identity(claims, fingerprint_of(key))
         except (jwt.PyJWTError, ValueError, OverflowError, RecursionError) as error:
             raise refusal_of(error) from error
 
-    async def _claims(self, token: str, keys: Keys) -> dict[str, Any]:
+    async def _claims(self, token: str, keys: Keys) -> tuple[dict[str, Any], Any]:
+        """Return the claims of a token, and the key that it is signed with."""
         header = jwt.get_unverified_header(token)
         if header.get("typ", "JWT") not in ("JWT", "at+jwt") or "crit" in header:
             raise jwt.InvalidTokenError("an unknown kind of token")
         candidates = await keys.candidates(token)
         for key in candidates[:-1]:
             with suppress(jwt.InvalidSignatureError):
-                return self._decoded(token, key, keys.algorithms)
-        return self._decoded(token, candidates[-1], keys.algorithms)
+                return self._decoded(token, key, keys.algorithms), key
+        return self._decoded(token, candidates[-1], keys.algorithms), candidates[-1]
 
     def _decoded(self, token: str, key: Any, algorithms: Sequence[str]) -> dict[str, Any]:
         settings = self._settings
@@ -125,7 +146,7 @@ class TokenVerifier:
             )
         )
 
-    def _identity(self, claims: dict[str, Any]) -> Identity:
+    def _identity(self, claims: dict[str, Any], key: bytes) -> Identity:
         times = {name: seconds(claims[name]) for name in ("exp", "iat", "nbf") if name in claims}
         user = user_in(claims, self._settings.jwt_user_claim)
         self.refuse_revoked(user, times.get("iat"))
@@ -136,6 +157,7 @@ class TokenVerifier:
             publishable=patterns(claims.get("publish"), ()),
             # An access function finds the user in one place, whatever the token calls it.
             claims=storable({**claims, "sub": user}),
+            key=key,
         )
 
     def refuse_revoked(self, user: str, issued_at: float | None) -> None:

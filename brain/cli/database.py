@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -20,6 +21,7 @@ from brain.database.schema_files import core_schema
 from brain.database.url import UrlWithCommand, check_url, shown
 from brain.embedded.binaries import find_binaries
 from brain.embedded.server import EmbeddedServer, default_folder, running_url, serve_embedded
+from brain.environment_file import read_environment_file
 from brain.errors import (
     EmbeddedServerError,
     MigrationUnsupported,
@@ -43,11 +45,29 @@ def database_option(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def read_settings(**flags: Any) -> Settings:
-    """Return the settings from the environment, overridden by options."""
+    """
+    Return the settings: of the options, else of the environment, else of the file of settings.
+
+    Raises `UsageError`, with the setting that is wrong.
+    """
     try:
         return Settings(**{name: value for name, value in flags.items() if value is not None})
     except ValidationError as error:
-        raise UsageError(explanation(error, flags)) from error
+        raise UsageError(explanation(error, flags) + place_of(error, flags)) from error
+
+
+def place_of(error: ValidationError, flags: Mapping[str, Any]) -> str:
+    """Return where in the file of settings the wrong one is, if it is there."""
+    path = flags.get("env_file") or os.environ.get("BRAIN_ENV_FILE")
+    name = str(error.errors()[0]["loc"][0]).upper().removeprefix("BRAIN_")
+    names = (f"BRAIN_{name}", name)
+    environment = {variable.upper() for variable, value in os.environ.items() if value}
+    is_elsewhere = flags.get(name.lower()) is not None or not environment.isdisjoint(names)
+    if not path or is_elsewhere:
+        return ""
+    found = {n.upper(): variable for n, variable in read_environment_file(Path(path)).items()}
+    lines = [found[one].line for one in names if one in found]
+    return f" ({path}, line {lines[0]})" if lines else ""
 
 
 def explanation(error: ValidationError, flags: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from brain.database.url import UrlWithCommand
 from brain.embedded.binaries import find_binaries
 from brain.embedded.server import default_folder, running_url
 from brain.errors import EmbeddedServerError, UsageError
+from brain.process.signals import end_on_signals
 from brain.settings import Settings, normal_origin
 
 EPILOG = """\
@@ -96,8 +97,9 @@ def doctor_command(
     from brain.doctor.report import json_of, text_of
     from brain.doctor.runner import first_cause, run
 
-    if url is not None:
-        require_url(url)
+    for given in (url, metrics_url):
+        if given is not None:
+            require_url(given)
     if token_file is not None:
         token = read_token(token_file)
     elif token:
@@ -118,6 +120,7 @@ def doctor_command(
     # What they say, the findings say too.
     logging.getLogger("brain").addHandler(logging.NullHandler())
     logging.getLogger("brain").propagate = False
+    end_on_signals()
     results = asyncio.run(run(request, CHECKS))
     click.echo(json_of(results) if is_json else text_of(results))
     cause = first_cause(results)
@@ -125,7 +128,7 @@ def doctor_command(
 
 
 def require_url(url: str) -> None:
-    """Raise `UsageError` unless `url` is one of Brain."""
+    """Raise `UsageError` unless `url` is one that Brain may have."""
     try:
         Address.of(url)
     except InvalidUrl as error:

@@ -34,8 +34,15 @@ from brain.system import installed_systems, schemas_of
     "meanwhile, and the order of a rolling upgrade.  Exits with 0 if there is nothing to apply, 6 "
     "if nodes go on, 7 if they do not.",
 )
+@click.option(
+    "--replay",
+    is_flag=True,
+    help="Apply the files of this Brain also if others of the same revision have replaced them.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def migrate_command(status: bool, dry_run: bool, plan: bool, as_json: bool, **flags: Any) -> None:
+def migrate_command(
+    status: bool, dry_run: bool, plan: bool, replay: bool, as_json: bool, **flags: Any
+) -> None:
     """Migrate a database."""
     if as_json and not plan:
         raise UsageError("--json is for --plan")
@@ -48,7 +55,7 @@ def migrate_command(status: bool, dry_run: bool, plan: bool, as_json: bool, **fl
         elif status or dry_run:
             exit_status = print_status(url, wanted, with_applied=status)
         else:
-            exit_status = apply(url, wanted)
+            exit_status = apply(url, wanted, replay)
     sys.exit(exit_status)
 
 
@@ -74,11 +81,12 @@ def print_status(url: str, schemas: Sequence[Schema], *, with_applied: bool) -> 
     return 0
 
 
-def apply(url: str, schemas: Sequence[Schema]) -> int:
+def apply(url: str, schemas: Sequence[Schema], replays: bool) -> int:
     run(url, require_own_session(url))
-    for step in run(url, migrations.migrate(url, schemas)):
+    for step in run(url, migrations.migrate(url, schemas, replays=replays)):
         click.echo(f"applied  {step}")
     for newer in run(url, migrations.status(url, schemas)).newer:
-        click.echo(f"brain: {newer}", err=True)
+        if not newer.has_same_revision:  # of the others the migration has warned
+            click.echo(f"brain: {newer}", err=True)
     click.echo(f"{shown(url)} is up to date")
     return 0

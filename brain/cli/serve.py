@@ -19,11 +19,14 @@ from brain.app import build_app
 from brain.auth.hosts import hosts_of
 from brain.auth.keys import keys_of
 from brain.cli.database import database, database_option, read_settings, require_url, run
+from brain.cli.reloading import AppReload, SettingsReload
 from brain.cli.systems import fits, systems_of, systems_option
+from brain.cli.worker import inherited_worker, same_program, serve_as_worker, work
 from brain.database.connection import connected
 from brain.database.preparation import prepare_database
 from brain.database.tables_of_systems import system_problems
 from brain.database.url import outlined
+from brain.environment_file import read_environment_file
 from brain.errors import EmbeddedServerError
 from brain.log_events import (
     NO_SAMPLES,
@@ -41,7 +44,12 @@ from brain.process.log_config import configure_logging
 from brain.process.log_formatters import formatter_for
 from brain.process.server import serve
 from brain.process.service_manager import ServiceManager
-from brain.process.signals import dump_stacks_on_signals, end_on_signals, ignore_signals
+from brain.process.signals import (
+    HangUps,
+    dump_stacks_on_signals,
+    end_on_signals,
+    ignore_signals,
+)
 from brain.process.sockets import listening_sockets
 from brain.process.supervisor import SLACK_SECONDS, Supervisor
 from brain.process.worker import Worker
@@ -89,6 +97,12 @@ TOO_MANY_RIGHTS = (
 )
 @systems_option
 @click.option(
+    "--env-file",
+    metavar="FILE",
+    help="A file with lines BRAIN_X=value, which the environment overrides; SIGHUP has it read "
+    "again.  [BRAIN_ENV_FILE]",
+)
+@click.option(
     "--log-format",
     metavar="FORMAT",
     help="How lines of the log look: text, or json.  [BRAIN_LOG_FORMAT; default: text]",
@@ -106,16 +120,19 @@ TOO_MANY_RIGHTS = (
 )
 def serve_command(samples: bool, **flags: Any) -> None:
     """Serve the changes of a database to WebSocket clients."""
-    settings = read_settings(**flags)
+    worker = inherited_worker()
+    read = partial(read_settings, **flags)
+    settings = read()
     configure_logging(formatter_for(settings.log_format, is_starting=True), settings.log_level)
     require_uvicorn()
     keys_of(settings)
-    for line in unknown_variables(os.environ):
-        UNKNOWN_SETTING.log(logger, "%s", line)
+    warn_of_unknown(settings)
     if settings.database_url is not None:
         require_url(settings.database_url)
     installed = installed_systems()
     systems = systems_of(settings, installed)
+    if worker is not None:
+        sys.exit(serve_as_worker(worker, settings, systems, read))
     sockets = listening_sockets(
         settings.host, settings.port, settings.unread_timeout_seconds, settings.workers
     )
@@ -123,6 +140,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
     hosts_of(settings)
     port = sockets[0][0].getsockname()[1]
     end_on_signals()
+    hang_ups = HangUps()
     dump_stacks_on_signals()
     service = ServiceManager.from_environment(os.environ)
     with database(settings) as (url, psql, server):
@@ -136,6 +154,7 @@ def serve_command(samples: bool, **flags: Any) -> None:
             sockets,
             service,
             metrics_sockets,
+            SettingsReload(settings, read, hang_ups.take, service),
             on_ready=partial(
                 announce,
                 settings,
@@ -155,6 +174,18 @@ def serve_command(samples: bool, **flags: Any) -> None:
     sys.exit(status)
 
 
+def warn_of_unknown(settings: Settings) -> None:
+    """Warn of variables that are no settings, in the environment and in the file of settings."""
+    for line in unknown_variables(os.environ):
+        UNKNOWN_SETTING.log(logger, "%s", line)
+    if settings.env_file is not None:
+        variables = read_environment_file(settings.env_file)
+        for name, variable in variables.items():
+            for line in unknown_variables([name], is_file=True):
+                place = f"{settings.env_file}, line {variable.line}"
+                UNKNOWN_SETTING.log(logger, "%s: %s", place, line)
+
+
 def serve_database(
     url: str,
     settings: Settings,
@@ -162,6 +193,7 @@ def serve_database(
     sockets: list[list[socket.socket]],
     service: ServiceManager,
     metrics_sockets: list[socket.socket],
+    reload: SettingsReload,
     *,
     on_ready: Callable[[], None],
     should_stop: Callable[[], bool],
@@ -178,9 +210,10 @@ def serve_database(
     report_stopping = partial(service.stopping, grace_seconds + SLACK_SECONDS)
     if settings.workers == 1:
         metrics = Metrics(settings)
+        app = build_app(url, settings, systems, metrics=metrics)
         with serving_metrics(metrics_sockets, metrics.exposition):
             return serve(
-                build_app(url, settings, systems, metrics=metrics),
+                app,
                 sockets[0],
                 settings,
                 on_ready=report_ready,
@@ -188,28 +221,17 @@ def serve_database(
                 should_stop=should_stop,
                 should_hurry=should_stop,  # without the database there is nothing to serve
                 heartbeat=service.heartbeat,
-            )
-
-    def work(worker: Worker) -> int:
-        formatter = formatter_for(settings.log_format, has_process=True, worker=worker.number)
-        configure_logging(formatter, settings.log_level)
-        metrics = Metrics(settings, files, worker.process_number)
-        with serving_metrics(metrics_sockets, metrics.exposition):
-            return serve(
-                build_app(url, settings, systems, warns=worker.number == 1, metrics=metrics),
-                worker.sockets,
-                settings,
-                on_ready=worker.ready,
-                should_stop=worker.should_stop,
-                should_hurry=worker.should_hurry,
-                is_worker=True,
-                heartbeat=worker.heartbeat,
+                reload=AppReload(reload, app),
             )
 
     with metrics_files() if is_shown(settings) else nullcontext() as files:
+
+        def begin(worker: Worker) -> int:
+            return work(worker, url, reload.settings, systems, files, reload.read)
+
         return Supervisor(
             sockets,
-            work,
+            begin,
             on_ready=report_ready,
             should_stop=should_stop,
             grace_seconds=grace_seconds,
@@ -218,6 +240,9 @@ def serve_database(
             on_reap=files.forget if files else ignore,
             on_change=supervisor_metrics(files).show if files else ignore,
             heartbeat=service.heartbeat,
+            program=same_program(url, settings, files),
+            shared=metrics_sockets,
+            should_forward_hang_up=reload.forward,
         ).run()
 
 

@@ -10,14 +10,8 @@ import asyncpg
 
 import brain
 from brain.database.connection import connected
-from brain.database.migrations import (
-    Status,
-    compare,
-    newest,
-    require_rights,
-    serving_nodes,
-    unfinished,
-)
+from brain.database.migration_status import Status, compare, newest
+from brain.database.migrations import require_rights, serving_nodes, unfinished
 from brain.database.schema_files import CORE, Schema, Step
 from brain.database.schema_record import read_record
 from brain.database.tables_of_systems import declared_tables

@@ -1,19 +1,12 @@
-"""
-Applies schemas to a database: that of the core, and those of the systems that are on.
-
-What a newer Brain has applied stays: an older one that the schema still serves applies none of its
-own files over it, and one that it does not serve is refused.
-"""
+"""Applies schemas to a database: that of the core, and those of the systems that are on."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -21,30 +14,24 @@ import asyncpg
 import brain
 from brain.database.backoff import delays
 from brain.database.connection import connected, first_line
-from brain.database.schema_files import CORE, REPLAYED, Schema, Script, Step
+from brain.database.migration_status import Status, compare
+from brain.database.schema_files import CORE, Schema, Script, Step
 from brain.database.schema_record import (
-    Record,
-    Recorded,
     create_record,
     not_an_owner,
     outdate_files,
-    read_record,
     record_step,
 )
 from brain.database.url import shown
 from brain.errors import (
-    MigrationChanged,
     MigrationFailed,
     MigrationsPending,
-    MigrationUnknown,
     NodesServing,
     RightsMissing,
-    SchemaTooNew,
 )
 from brain.log_events import DATABASE_WARNING
 from brain.problems import printable
 
-VERSION = re.compile(r"\d+(\.\d+)*")
 # How long a step tries to get its locks: 2 s at a time, between which writers go on.
 LOCK_PATIENCE_SECONDS = 60.0
 
@@ -103,32 +90,6 @@ SERVING = "SELECT count(*) FROM brain.nodes WHERE brain.is_recent(seen_at)"
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Newer:
-    """A schema that a newer Brain has migrated, and that serves this one."""
-
-    schema: Schema
-    recorded: Recorded
-
-    def __str__(self) -> str:
-        return (
-            f"schema {self.schema.name} was migrated by Brain {self.recorded.brain_version} to "
-            f"revision {self.recorded.revision}, and serves this Brain {brain.__version__} "
-            f"(revision {self.schema.revision.number}) too: nothing is applied to it"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What a database has of some schemas, and what it lacks, each in the order of application."""
-
-    applied: tuple[Step, ...]
-    pending: tuple[Step, ...]
-    newer: tuple[Newer, ...] = ()
-    cut_off: tuple[Schema, ...] = ()
-    """Those that would no longer serve the Brain that has migrated them."""
-
-
 async def status(url: str, schemas: Sequence[Schema]) -> Status:
     """Compare the database with `schemas`, changing nothing."""
     async with connected(url) as connection:
@@ -150,22 +111,28 @@ async def missing_object(connection: asyncpg.Connection) -> str | None:
     return missing
 
 
-async def migrate(url: str, schemas: Sequence[Schema], *, spares_nodes: bool = False) -> list[Step]:
+async def migrate(
+    url: str, schemas: Sequence[Schema], *, spares_nodes: bool = False, replays: bool = False
+) -> list[Step]:
     """
     Apply what is pending, each step in its transaction; return what was pending.
 
     Schemas with a table that could not be watched, or a feed that could not be defined, are applied
     again. What is still missing then is logged as a warning, each once. With `spares_nodes`,
-    `NodesServing` is raised if that would cut off nodes that serve the database.
+    `NodesServing` is raised if that would cut off nodes that serve the database. With `replays`,
+    files are applied also if others of the same revision have replaced them.
     """
     async with connected(url) as connection:
-        found = await compare(connection, url, schemas)
+        found = await compare(connection, url, schemas, replays=replays)
         if found.pending or await unfinished(connection, schemas, found):
             await lock(connection)
-            found = await compare(connection, url, schemas)
+            found = await compare(connection, url, schemas, replays=replays)
             if spares_nodes:
                 await refuse_to_cut_off(connection, url, found)
             await apply_pending(connection, url, schemas, found)
+    for newer in found.newer:
+        if newer.has_same_revision:
+            logger.warning("%s", newer)
     return list(found.pending)
 
 
@@ -214,98 +181,6 @@ async def unfinished(
     # The files of an older Brain must not replace those of a newer one.
     names -= {newer.schema.name for newer in found.newer}
     return [schema.current() for schema in schemas if schema.name in names]
-
-
-async def compare(connection: asyncpg.Connection, url: str, schemas: Sequence[Schema]) -> Status:
-    record = await read_record(connection, url, [schema.name for schema in schemas])
-    refuse_too_new(schemas, record)
-    applied: list[Step] = []
-    pending: list[Step] = []
-    newer = newer_schemas(schemas, record)
-    cut_off = []
-    for schema in schemas:
-        rows = record.get(schema.name, {})
-        if rows and newest(rows).revision < schema.revision.serves:
-            cut_off.append(schema)
-        upgrades = schema.upgrades()
-        refuse_changed(upgrades, rows)
-        if any(schema == one.schema for one in newer):
-            continue
-        current = schema.current()
-        refuse_unknown(current, upgrades, rows)
-        missing = [step for step in upgrades if step.number not in rows]
-        applied += [step for step in upgrades if step.number in rows]
-        if REPLAYED not in rows:
-            pending.append(current)
-        elif missing or rows[REPLAYED].sha256 != current.sha256:
-            pending += [*missing, current]
-        else:
-            applied.append(current)
-    return Status(tuple(applied), tuple(pending), tuple(newer), tuple(cut_off))
-
-
-def newest(rows: Mapping[int, Recorded]) -> Recorded:
-    """
-    Return the row of the latest revision.
-
-    After an upgrade whose files have not been applied yet, that is the upgrade's.
-    """
-    return max(rows.values(), key=lambda row: row.revision)
-
-
-def newer_schemas(schemas: Sequence[Schema], record: Record) -> list[Newer]:
-    """Return the schemas of which the database has a later revision."""
-    return [
-        Newer(schema, newest(rows))
-        for schema in schemas
-        if (rows := record.get(schema.name)) and newest(rows).revision > schema.revision.number
-    ]
-
-
-def refuse_too_new(schemas: Sequence[Schema], record: Record) -> None:
-    """Raise `SchemaTooNew` if a newer Brain has migrated a schema that does not serve this one."""
-    for newer in newer_schemas(schemas, record):
-        schema, recorded = newer.schema, newer.recorded
-        if recorded.serves > schema.revision.number:
-            raise SchemaTooNew(
-                f"the database was migrated by Brain {recorded.brain_version}, and its schema "
-                f"{schema.name} (revision {recorded.revision}) no longer serves this Brain "
-                f"{brain.__version__} (revision {schema.revision.number}): install "
-                f"{recorded.serves_since} or newer"
-            )
-
-
-def refuse_changed(upgrades: Sequence[Step], rows: Mapping[int, Recorded]) -> None:
-    """Raise `MigrationChanged` if an applied upgrade was edited."""
-    for step in upgrades:
-        if step.number in rows and rows[step.number].sha256 != step.sha256:
-            raise MigrationChanged(
-                f"{step} was changed after it had been applied: "
-                "restore the file and put the change into a new one"
-            )
-
-
-def refuse_unknown(current: Step, upgrades: Sequence[Step], rows: Mapping[int, Recorded]) -> None:
-    """Raise `MigrationUnknown` if the database has an upgrade, or newer files, that these lack."""
-    known = {step.number for step in upgrades}
-    for number, row in rows.items():
-        is_known = row.sha256 == current.sha256 if number == REPLAYED else number in known
-        if not is_known and version(row.brain_version) > version(brain.__version__):
-            raise MigrationUnknown(
-                f"the database was migrated by Brain {row.brain_version}, which is newer than this "
-                f"one ({brain.__version__}): install Brain {row.brain_version}"
-            )
-        if not is_known and number != REPLAYED:
-            raise MigrationUnknown(
-                f"the database has {current.schema} {row.name}, which this installation lacks: "
-                "install what applied it"
-            )
-
-
-def version(text: str) -> tuple[int, ...]:
-    """Return the release that a version belongs to: (1, 2) for 1.2rc1."""
-    match = VERSION.match(text)
-    return tuple(map(int, match[0].split("."))) if match else ()
 
 
 LOCKED = """

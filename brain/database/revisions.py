@@ -26,5 +26,5 @@ class Revision:
     """Of all files, once they are released: from then on a change needs another revision."""
 
 
-REVISIONS = (Revision(1, since="Brain 0.1.0", serves=1),)
+REVISIONS: tuple[Revision, ...] = (Revision(1, since="Brain 0.1.0", serves=1),)
 """Those of Brain, the oldest first; the last is that of this release."""

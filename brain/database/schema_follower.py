@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import asyncpg
 
 from brain.database.connection import DATABASE_ERRORS
-from brain.database.migrations import Newer, newer_schemas, newest, refuse_too_new
+from brain.database.migration_status import Newer, newer_schemas, newest, refuse_too_new
 from brain.database.schema_files import Schema
 from brain.database.schema_record import Record, read_record
 from brain.problems import Problems

@@ -17,10 +17,11 @@ from brain.errors import MigrationUnsupported, RightsMissing
 # A database of an unreleased Brain may lack the newer columns until it is migrated.
 RECORDED = """
     SELECT v.schema, v.number, v.name, v.sha256, v.brain_version, r.revision, r.serves,
-           r.serves_since
+           r.serves_since, r.replaced
       FROM brain.schema_versions v,
-           jsonb_to_record('{"revision": 1, "serves": 1, "serves_since": "Brain 0.1.0"}'
-                           || to_jsonb(v)) r (revision int, serves int, serves_since text)
+           jsonb_to_record('{"revision": 1, "serves": 1, "serves_since": "Brain 0.1.0",
+                             "replaced": []}' || to_jsonb(v))
+               r (revision int, serves int, serves_since text, replaced text[])
      WHERE v.schema = ANY ($1) ORDER BY v.schema, number
 """
 RECORD = """
@@ -31,11 +32,16 @@ RECORD = """
     ON CONFLICT (schema, number) DO UPDATE
        SET sha256 = excluded.sha256, brain_version = excluded.brain_version, applied_at = now(),
            milliseconds = excluded.milliseconds, revision = excluded.revision,
-           serves = excluded.serves, serves_since = excluded.serves_since
+           serves = excluded.serves, serves_since = excluded.serves_since,
+           replaced = array_remove(schema_versions.replaced || schema_versions.sha256,
+                                   excluded.sha256)
      WHERE schema_versions.number = 0
 """
 # Until the files have been applied again, they are pending.
-OUTDATE = "UPDATE brain.schema_versions SET sha256 = '' WHERE schema = $1 AND number = 0"
+OUTDATE = """
+    UPDATE brain.schema_versions SET sha256 = '', replaced = replaced || sha256
+     WHERE schema = $1 AND number = 0
+"""
 CREATE = """
     CREATE TABLE IF NOT EXISTS brain.schema_versions (
         schema        text        NOT NULL,
@@ -50,11 +56,12 @@ CREATE = """
     ALTER TABLE brain.schema_versions
         ADD COLUMN IF NOT EXISTS revision     integer NOT NULL DEFAULT 1,
         ADD COLUMN IF NOT EXISTS serves       integer NOT NULL DEFAULT 1,  -- the oldest revision
-        ADD COLUMN IF NOT EXISTS serves_since text    NOT NULL DEFAULT 'Brain 0.1.0';
+        ADD COLUMN IF NOT EXISTS serves_since text    NOT NULL DEFAULT 'Brain 0.1.0',
+        ADD COLUMN IF NOT EXISTS replaced     text[]  NOT NULL DEFAULT '{}';  -- former checksums
 """
 IS_COMPLETE = """
     SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('brain.schema_versions')
-                      AND attname = 'serves_since')
+                      AND attname = 'replaced')
 """
 
 
@@ -68,6 +75,8 @@ class Recorded:
     revision: int
     serves: int
     serves_since: str
+    replaced: Sequence[str]
+    """The checksums of files that were applied before, and that these have replaced."""
 
 
 Record = Mapping[str, Mapping[int, Recorded]]

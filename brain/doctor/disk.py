@@ -13,7 +13,7 @@ import asyncpg
 
 from brain.doctor.check import check
 from brain.doctor.examination import Examination
-from brain.doctor.finding import Facts, Finding, NotChecked, failure, ok, warning
+from brain.doctor.finding import Facts, Finding, NotChecked, counted, failure, ok, warning
 from brain.settings import is_loopback_name
 
 COMMITS = 5
@@ -96,7 +96,7 @@ async def of_endless_commit(examination: Examination) -> Finding:
 async def waiting(connection: asyncpg.Connection) -> list[str]:
     """Return how many sessions wait for the disk, or for a standby."""
     return [
-        f"{row['sessions']} sessions wait for {row['wait_event']}"
+        f"waiting for {row['wait_event']}: {counted(row['sessions'], 'session')}"
         for row in await connection.fetch(WAITING)
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from brain.errors import BrainError
 from brain.settings import Settings
 
 CONNECT_SECONDS = 5.0
+CLOSE_SECONDS = 3.0
 STATEMENT_SECONDS = 4
 NO_DATABASE = NotChecked(
     "no database is known", "pass --database-url, or set BRAIN_DATABASE_URL as brain serve has it"
@@ -132,7 +133,10 @@ class Examination:
             self._connection = None
 
     async def close(self) -> None:
-        await self.resources.aclose()
+        """Close what is open, within a moment."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.resources.aclose()
         if self._connection is not None:
             await close(self._connection)
             self._connection = None

@@ -45,3 +45,8 @@ def warning(text: str, way_out: str, details: Sequence[str] = (), **facts: Any) 
 
 def failure(text: str, way_out: str, details: Sequence[str] = (), **facts: Any) -> Finding:
     return Finding(verdict="failure", text=text, way_out=way_out, details=details, facts=facts)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun: 1 node, 2 nodes."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -10,9 +10,8 @@ from pathlib import Path
 from brain.doctor.check import check
 from brain.doctor.examination import Examination
 from brain.doctor.finding import Facts, Finding, NotChecked, failure, ok, warning
-from brain.doctor.nodes import process_of
+from brain.doctor.processes import PROC, process_of
 
-PROC = Path("/proc")
 CGROUPS = Path("/sys/fs/cgroup")
 # Connections to the database, listening sockets, what is open for a moment.
 RESERVE = 50

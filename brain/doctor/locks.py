@@ -9,7 +9,7 @@ import asyncpg
 
 from brain.doctor.check import check
 from brain.doctor.examination import Examination
-from brain.doctor.finding import Finding, failure, ok, warning
+from brain.doctor.finding import Finding, counted, failure, ok, warning
 
 # What is held for a moment, as by the trimming of the log, is not looked at twice.
 AGAIN_SECONDS = 0.4
@@ -152,8 +152,8 @@ async def transactions(examination: Examination) -> Finding:
     if first["has_events"]:
         effect = "what it has changed is sent only when it commits"
     return warning(
-        f"{len(rows)} transactions are open for longer than {LONG_SECONDS:g} s: {holder(first)}:"
-        f" {effect}",
+        f"open for longer than {LONG_SECONDS:g} s: {counted(len(rows), 'transaction')}:"
+        f" {holder(first)}: {effect}",
         way_out(first),
         [holder(row) for row in rows[1:6]],
         transactions=[

@@ -25,11 +25,13 @@ OLDEST = """
            (SELECT extract(epoch FROM clock_timestamp() - t.at)::float8 FROM brain.ticks t
              ORDER BY t.id DESC LIMIT 1) AS tick_seconds
 """
-# Sessions that keep a slot of the log from being emptied.
+# Sessions that keep a slot of the log from being emptied: any lock on it does.
 KEEPERS = """
     SELECT DISTINCT l.pid FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+      JOIN pg_stat_activity a ON a.pid = l.pid
      WHERE c.relnamespace = to_regnamespace('brain') AND c.relname ~ '^events_[0-3]$'
-       AND l.mode = 'RowExclusiveLock' AND l.pid IS NOT NULL ORDER BY 1
+       AND l.granted AND a.pid <> pg_backend_pid()
+       AND a.xact_start < clock_timestamp() - interval '5 seconds' ORDER BY 1
 """
 
 
@@ -54,7 +56,7 @@ async def retention(examination: Examination) -> Finding:
     )
     if age > KEPT_PERIODS * keep + SLACK_SECONDS:
         keepers = [row["pid"] for row in await connection.fetch(KEEPERS)]
-        details = [f"sessions that have written to the log: pid {keepers}"] if keepers else []
+        details = [f"pid {pid} keeps the log: its transaction has locks on it" for pid in keepers]
         way_out = (
             "brain serve removes old events once a minute: is one running (nodes.alive), what does"
             " its log say of retention, and is a transaction open (database.transactions)? By hand:"

@@ -13,6 +13,7 @@ from brain.doctor.exposition import Exposition
 from brain.doctor.finding import Finding, NotChecked, failure, ok
 from brain.doctor.http import http_client
 
+ANYWHERE = ("0.0.0.0", "::")
 NO_METRICS = NotChecked(
     "no metrics of the running Brain are known",
     "pass --metrics-url; brain serve shows them where BRAIN_METRICS_PORT is set",
@@ -22,12 +23,16 @@ NO_METRICS = NotChecked(
 def metrics_url(examination: Examination) -> tuple[str, str | None]:
     """Return where the metrics are, and the token for them. Raises `NotChecked`."""
     settings = examination.settings
-    token = getattr(settings, "metrics_token", None)
+    token = settings.metrics_token
     secret = None if token is None else token.get_secret_value()
     if (url := examination.request.metrics_url) is not None:
         return url, secret
-    if port := getattr(settings, "metrics_port", None):
-        return f"http://localhost:{port}/metrics", None
+    if settings.metrics_port:
+        host = "localhost" if settings.metrics_host in ANYWHERE else settings.metrics_host
+        return (
+            f"http://{f'[{host}]' if ':' in host else host}:{settings.metrics_port}/metrics",
+            None,
+        )
     if secret is not None and examination.request.url is not None:
         return f"{Place.of(examination.request.url).http}/metrics", secret
     raise NO_METRICS

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-from pathlib import Path
-
 from brain.doctor.check import check
 from brain.doctor.examination import Examination
-from brain.doctor.finding import Finding, failure, ok, warning
+from brain.doctor.finding import Facts, Finding, counted, failure, ok, warning
+from brain.doctor.processes import process_of, silent_workers
 
 # Those that expired long ago are left over by a crash of every node.
 RECENT_SECONDS = 3600.0
@@ -34,16 +32,14 @@ async def alive(examination: Examination) -> Finding:
     ]
     examination.shared["nodes"] = [row["name"] for row in living]
     examination.shared["silent nodes"] = [row["name"] for row in silent]
-    facts = {"nodes": [row["name"] for row in living], "clients": sum(r["clients"] for r in living)}
-    hung = [row["name"] for row in silent if process_of(row["name"]) is not None]
+    facts: Facts = {
+        "nodes": [row["name"] for row in living],
+        "clients": sum(row["clients"] for row in living),
+    }
+    hung = [pid for row in silent if (pid := process_of(row["name"])) is not None]
+    hung += silent_workers(facts["nodes"])
     if hung:
-        return failure(
-            f"the process of node {hung[0]!r} runs and does not report: it hangs",
-            f"kill -9 {hung[0].rpartition(' ')[2]}: its supervisor starts another one; with"
-            " --workers a hung worker is replaced after BRAIN_WORKER_TIMEOUT_SECONDS",
-            [f"node {name!r} as well" for name in hung[1:]],
-            **facts,
-        )
+        return of_hung(list(dict.fromkeys(hung)), facts)
     if not living:
         last = (
             f"; the last one reported {silent[0]['seconds']:.0f} s ago"
@@ -54,21 +50,23 @@ async def alive(examination: Examination) -> Finding:
     if silent:
         names = ", ".join(repr(row["name"]) for row in silent)
         return warning(
-            f"{len(living)} nodes serve this database; without a report for 5 s and more: {names}",
+            f"serving this database: {counted(len(living), 'node')}; without a report for 5 s and"
+            f" more: {names}",
             "is that process hung, or cut off from the database? If it was killed, it is forgotten"
             " within seconds",
             **facts,
         )
-    return ok(f"{len(living)} nodes serve this database, with {facts['clients']} clients", **facts)
+    nodes, clients = counted(len(living), "node"), counted(facts["clients"], "client")
+    return ok(f"serving this database: {nodes}, with {clients}", **facts)
 
 
-def process_of(node: str) -> int | None:
-    """Return the process of a node, if it runs on this machine."""
-    host, _, number = node.rpartition(" ")
-    if host != socket.gethostname() or not number.isdigit():
-        return None
-    try:
-        command = (Path("/proc") / number / "cmdline").read_bytes()
-    except OSError:
-        return None
-    return int(number) if b"brain" in command else None
+def of_hung(processes: list[int], facts: Facts) -> Finding:
+    """Return which processes of this machine run without reporting."""
+    numbers = " ".join(map(str, processes))
+    return failure(
+        f"the process {numbers} runs on this machine and does not report to the database: it hangs",
+        f"kill -9 {numbers}: its supervisor starts another one; with --workers a hung worker is"
+        " replaced after BRAIN_WORKER_TIMEOUT_SECONDS",
+        hung=processes,
+        **facts,
+    )

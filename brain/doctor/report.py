@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 import brain
-from brain.doctor.finding import Finding
+from brain.doctor.finding import Finding, counted
 from brain.doctor.runner import Result, first_cause
 from brain.problems import printable
 
@@ -55,13 +55,12 @@ def verdict_lines(results: Sequence[Result]) -> Iterable[str]:
     """Yield the summary, which names the first cause."""
     cause = first_cause(results)
     if cause is None:
-        yield (
-            f"Verdict: ok. {count_of(results, 'ok')} checks found nothing wrong; not checked: "
-            + (f"{count_of(results, 'not checked')}.")
-        )
+        checks = counted(count_of(results, "ok"), "check")
+        rest = count_of(results, "not checked")
+        yield f"Verdict: ok. {checks} found nothing wrong; not checked: {rest}."
         return
     finding = cause.finding
-    counts = f"{count_of(results, 'failure')} failures, {count_of(results, 'warning')} warnings"
+    counts = ", ".join(counted(count_of(results, each), each) for each in ("failure", "warning"))
     yield from wrapped(f"{finding.verdict}: {finding.text} ({cause.id})", "Verdict: ", " " * 9)
     yield from wrapped(finding.way_out or "", "Way out: ", " " * 9)
     yield f"In all:  {counts}, {count_of(results, 'ok')} ok, not checked" + (

@@ -11,6 +11,7 @@ from brain.doctor.examination import Examination
 from brain.doctor.finding import Finding, failure, ok, warning
 from brain.errors import (
     MigrationChanged,
+    MigrationError,
     MigrationUnknown,
     MigrationUnsupported,
     UsageError,
@@ -49,6 +50,8 @@ async def applied_migrations(examination: Examination) -> Finding:
         )
     except MigrationChanged as error:
         return failure(str(error), "install an unchanged release of Brain")
+    except MigrationError as error:
+        return failure(str(error), "install the version of Brain that the line names")
     connection = await examination.connection()
     if found.pending:
         lacks = f"the database lacks {', '.join(map(str, found.pending))}"

@@ -6,7 +6,7 @@ import asyncpg
 
 from brain.doctor.check import check
 from brain.doctor.examination import Examination
-from brain.doctor.finding import Finding, failure, ok, warning
+from brain.doctor.finding import Finding, counted, failure, ok, warning
 
 PROBLEMS = """
     SELECT w.channel, w.table_name AS table, brain.name_problem(w) AS name_problem,
@@ -60,7 +60,7 @@ async def present(examination: Examination) -> Finding:
             channels=[],
         )
     shown = ", ".join(channels[:10]) + (" …" if len(channels) > 10 else "")
-    return ok(f"{len(channels)} tables are watched, on the channels {shown}", channels=channels)
+    return ok(f"watched: {counted(len(channels), 'table')}, as {shown}", channels=channels)
 
 
 @check("watches.triggers")

@@ -25,6 +25,9 @@ NOTHING_CACHED = dict.fromkeys(("_frames", "_key_text", "_row", "_former"))
 class Operation(Enum):
     """What happened; the values are those of `brain.events.operation`."""
 
+    # That of Enum is a function in Python, called for each event that is counted.
+    __hash__ = object.__hash__
+
     INSERT = "I"
     UPDATE = "U"
     DELETE = "D"

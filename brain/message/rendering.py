@@ -31,6 +31,11 @@ class Framing(Protocol):
         ...
 
     @property
+    def transport(self) -> str:
+        """The kind of transport, for the log."""
+        ...
+
+    @property
     def keep_alive(self) -> bytes:
         """What no client sees, for proxies that end idle connections; empty if not needed."""
         ...

@@ -116,31 +116,37 @@ class DatabaseMetrics:
         timeout_seconds: float,
         problems: Problems,
     ) -> None:
-        """
-        For ever, read the figures, one query after the other, over one connection of the pool.
+        """For ever, read the figures; what fails is a problem, and tried again next time."""
+        while True:
+            await self.read(pool, timeout_seconds, problems)
+            await asyncio.sleep(interval_seconds)
 
-        A query that takes longer than `timeout_seconds` is given up, and tried again next time.
+    async def read(self, pool: asyncpg.Pool, timeout_seconds: float, problems: Problems) -> None:
+        """
+        Read the figures, one query after the other, over a connection that the pool lends.
+
+        A query that takes longer than `timeout_seconds` is given up.
         """
         self._retention.set(self._retention_seconds)
-        while True:
-            has_failed = False
-            for show, query in (
-                (self._show_log, LOG),
-                (self._show_watches, WATCHES),
-                (self._show_locks, LOCKS),
-                (self._show_server, SERVER),
-            ):
-                try:
-                    async with pool.acquire(timeout=timeout_seconds) as connection:
-                        (row,) = await connection.fetch(query, timeout=timeout_seconds)
-                    show(row)
-                except DATABASE_ERRORS as error:
-                    has_failed = True
-                    text = f"figures of the database cannot be read: {explain(error)}"
-                    problems.report("metrics", text)
-            if not has_failed:
-                self._read_at.set(time.time())
-            await asyncio.sleep(interval_seconds)
+        queries = {
+            LOG: self._show_log,
+            WATCHES: self._show_watches,
+            LOCKS: self._show_locks,
+            SERVER: self._show_server,
+        }
+        has_failed = False
+        for query, show in queries.items():
+            try:
+                async with pool.acquire(timeout=timeout_seconds) as connection:
+                    (row,) = await connection.fetch(query, timeout=timeout_seconds)
+                show(row)
+            except DATABASE_ERRORS as error:
+                has_failed = True
+                problems.report(
+                    "metrics", f"figures of the database cannot be read: {explain(error)}"
+                )
+        if not has_failed:
+            self._read_at.set(time.time())
 
     def _show_log(self, row: asyncpg.Record) -> None:
         self._log_rows.set(row["rows"])

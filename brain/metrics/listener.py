@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from brain.listener.batch_source import BatchSourceStatistics
 from brain.metrics.delivery import READ_BUCKETS
-from brain.metrics.followed import Followed
+from brain.metrics.followed import Followed, FollowedHistogram
 
 TICK_BUCKETS = (
     *(0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5),
@@ -53,17 +53,17 @@ class ListenerMetrics:
                 registry=registry,
             )
         )
-        self._tick_read = Histogram(
+        self._tick_read = FollowedHistogram(
+            registry,
             "brain_tick_read_seconds",
             "How long cutting a tick and reading a page of the log has taken.",
-            buckets=TICK_BUCKETS,
-            registry=registry,
+            TICK_BUCKETS,
         )
-        self._flush = Histogram(
+        self._flush = FollowedHistogram(
+            registry,
             "brain_log_flush_seconds",
             "How long waiting until the disk has the log has taken.",
-            buckets=TICK_BUCKETS,
-            registry=registry,
+            TICK_BUCKETS,
         )
         self._problems = Followed(
             Counter(
@@ -93,15 +93,12 @@ class ListenerMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self._feed_seconds = Histogram(
-            "brain_feed_seconds",
-            "How long the query of a feed has taken.",
-            buckets=READ_BUCKETS,
-            registry=registry,
+        self._feed_seconds = FollowedHistogram(
+            registry, "brain_feed_seconds", "How long the query of a feed has taken.", READ_BUCKETS
         )
-        self.note_read = self._tick_read.observe
-        self.note_flush = self._flush.observe
-        self.note_feed = self._feed_seconds.observe
+        self.note_read = self._tick_read.note
+        self.note_flush = self._flush.note
+        self.note_feed = self._feed_seconds.note
 
     def note_trim(self, result: str) -> None:
         self._trims.labels(result).inc()
@@ -112,6 +109,8 @@ class ListenerMetrics:
         self._tick_lag.set(time.monotonic() - statistics.read_at)
         self._reconnections.follow(statistics.reconnections)
         self._notifications.follow(statistics.notifications)
+        for histogram in (self._tick_read, self._flush, self._feed_seconds):
+            histogram.follow()
 
     def sample_problems(self, counts: Mapping[str, int]) -> None:
         self._problems.follow_all(counts)

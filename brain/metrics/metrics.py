@@ -81,7 +81,7 @@ class Metrics:
         settings, problems = self._settings, rooms.problems
         if not is_shown(settings):
             return {}
-        samples = [*self._samples(rooms), lambda: self.listener.sample_feeds(*feeds())]
+        samples = [lambda: self.listener.sample_feeds(*feeds()), *self._samples(rooms)]
         work = {
             "metrics": sample_for_ever(samples, problems),
             "event loop": self.process.measure_loop(),
@@ -94,7 +94,6 @@ class Metrics:
     def _samples(self, rooms: Sampled) -> list[Callable[[], object]]:
         """Return what brings the metrics to the counts of the rooms."""
         return [
-            self.process.sample,
             lambda: self.clients.sample_sessions(rooms.sessions.counts),
             lambda: self.clients.sample_refusals(rooms.refusals),
             lambda: self.clients.sample_authority(rooms.authority.statistics()),
@@ -105,6 +104,8 @@ class Metrics:
             lambda: self.delivery.sample(rooms.hub.statistics(), rooms.hub.traffic),
             lambda: self.listener.sample_source(rooms.source.statistics()),
             lambda: self.listener.sample_problems(rooms.problems.counts),
+            # The last one: its time says that all others are as new.
+            self.process.sample,
         ]
 
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import platform
 import resource
 import time
-from collections import deque
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 import brain
-from brain.metrics.followed import Followed
+from brain.metrics.followed import Followed, FollowedHistogram
 
 LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 PAUSE_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 LOOP_SECONDS = 0.1
-# Of those between two samples.
-MOST_COLLECTIONS = 10_000
 STATM = Path("/proc/self/statm")
 OPEN_FILES = Path("/proc/self/fd")
 # Counting them one by one takes a while if there are many.
@@ -56,19 +54,18 @@ class ProcessMetrics:
                 registry=registry,
             )
         )
-        self._lag = Histogram(
+        self._lag = FollowedHistogram(
+            registry,
             "brain_event_loop_lag_seconds",
             "How late the event loop was, ten times a second.",
-            buckets=LAG_BUCKETS,
-            registry=registry,
+            LAG_BUCKETS,
         )
-        self._pauses = Histogram(
+        self._pauses = FollowedHistogram(
+            registry,
             "brain_gc_pause_seconds",
             "How long a garbage collection has stopped the process.",
-            buckets=PAUSE_BUCKETS,
-            registry=registry,
+            PAUSE_BUCKETS,
         )
-        self._collections: deque[float] = deque(maxlen=MOST_COLLECTIONS)
         self._collecting_since = 0.0
         self._counted_at = float("-inf")
         build = Gauge(
@@ -84,14 +81,13 @@ class ProcessMetrics:
     def sample(self) -> None:
         self._heartbeat.labels(self._number).set(time.time())
         self._processor.follow(time.process_time(), self._number)
-        self._memory.labels(self._number).set(resident_bytes())
+        if (memory := resident_bytes()) is not None:
+            self._memory.labels(self._number).set(memory)
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._open_files_limit.labels(self._number).set(limit)
-        if time.monotonic() - self._counted_at >= BETWEEN_COUNTS_SECONDS or is_counted_by_system():
-            self._counted_at = time.monotonic()
-            self._open_files.labels(self._number).set(open_files())
-        while self._collections:
-            self._pauses.observe(self._collections.popleft())
+        self._count_files(limit)
+        self._lag.follow()
+        self._pauses.follow()
 
     async def measure_loop(self) -> None:
         """For ever, note how late the event loop is, and how long collections take."""
@@ -100,41 +96,49 @@ class ProcessMetrics:
             while True:
                 due_at = time.perf_counter() + LOOP_SECONDS
                 await asyncio.sleep(LOOP_SECONDS)
-                self._lag.observe(max(0.0, time.perf_counter() - due_at))
+                self._lag.note(max(0.0, time.perf_counter() - due_at))
         finally:
             gc.callbacks.remove(self._note_collection)
 
+    def _count_files(self, limit: int) -> None:
+        count = files_by_system()
+        if count is None and time.monotonic() - self._counted_at >= BETWEEN_COUNTS_SECONDS:
+            self._counted_at = time.monotonic()
+            count = listed_files(limit)
+        if count is not None:
+            self._open_files.labels(self._number).set(count)
+
     def _note_collection(self, phase: str, _: dict[str, Any]) -> None:
-        # A collection may interrupt a metric that holds its lock: it is only noted here.
+        # A collection may interrupt a metric that holds its lock: it must not wait for one.
         if phase == "start":
             self._collecting_since = time.perf_counter()
         else:
-            self._collections.append(time.perf_counter() - self._collecting_since)
+            self._pauses.note(time.perf_counter() - self._collecting_since)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, ["process"], registry=self._registry, multiprocess_mode="livemax")
 
 
-def resident_bytes() -> int:
-    """Return the memory that this process has; 0 where the system does not say."""
+def resident_bytes() -> int | None:
+    """Return the memory that this process has, if the system says it."""
     try:
         pages = int(STATM.read_text().split()[1])
-    except OSError:
-        return 0
+    except OSError:  # or no file can be opened any more
+        return None
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def is_counted_by_system() -> bool:
-    """Return True where Linux, from 6.2 on, counts open files by itself."""
+def files_by_system() -> int | None:
+    """Return how many files are open, where the system counts them: Linux from 6.2 on."""
     try:
-        return OPEN_FILES.stat().st_size > 0
+        return OPEN_FILES.stat().st_size or None
     except OSError:
-        return False
+        return None
 
 
-def open_files() -> int:
-    """Return how many files are open; 0 where the system does not say."""
+def listed_files(limit: int) -> int | None:
+    """Return how many files are open, one by one; `limit` if no more can be opened for that."""
     try:
-        return OPEN_FILES.stat().st_size or len(os.listdir(OPEN_FILES))
-    except OSError:
-        return 0
+        return len(os.listdir(OPEN_FILES))
+    except OSError as error:
+        return limit if error.errno == errno.EMFILE else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import socketserver
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -16,7 +18,31 @@ PATH = "/metrics"
 # How long a client may be silent, and how many there may be at a time.
 SILENCE_SECONDS = 5.0
 MOST_REQUESTS = 8
+# For a connection, and what is read for its answer.
+RESERVED_FILES = 3
 POLL_SECONDS = 0.2
+
+
+class ReservedFiles:
+    """
+    Open files that are given up when no more may be opened, so that the metrics can say so.
+
+    To be used by one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[int] = []
+        self.hold()
+
+    def hold(self) -> None:
+        """Open those that were given up, as far as that is possible again."""
+        with suppress(OSError):
+            while len(self._held) < RESERVED_FILES:
+                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def give_up(self) -> None:
+        while self._held:
+            os.close(self._held.pop())
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -67,6 +93,21 @@ class MetricsServer(socketserver.ThreadingMixIn, HTTPServer):
         self.socket = listener
         self.exposition = exposition
         self._free = threading.BoundedSemaphore(MOST_REQUESTS)
+        self._reserved = ReservedFiles()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        self._reserved.hold()
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self._reserved.give_up()
+            return super().get_request()
+
+    def server_close(self) -> None:
+        super().server_close()
+        self._reserved.give_up()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._free.acquire(blocking=False):

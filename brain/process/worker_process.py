@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from brain.process.worker import READY
+from brain.process.worker import READY, REPLACED
 
 # How long a worker may take to become ready.
 STARTUP_SECONDS = 60.0
@@ -24,17 +25,25 @@ class WorkerProcess:
     """One process of a slot: what it has reported, and whether it hangs."""
 
     number: int
-    """See `Worker.process_number`."""
+    """See `Assignment.process_number`."""
     process_id: int
-    pipe: int
+    connection: socket.socket
     """Yields what it reports, and the end of file when it has ended."""
+    is_fresh: bool
+    """True if it runs what was installed when it began, and not what the supervisor runs."""
     started_at: float = field(default_factory=time.monotonic)
     ready_at: float | None = None
     heard_at: float = 0.0
     """When it has given a heartbeat last."""
     hung_at: float | None = None
     """When it was found to hang; from then on it is being ended."""
+    left_at: float | None = None
+    """When it had to take leave of its clients, because another one takes its place."""
     _is_killed: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        return self.ready_at is not None
 
     @property
     def is_steady(self) -> bool:
@@ -42,7 +51,9 @@ class WorkerProcess:
 
     def receive(self) -> bytes:
         """Take what it has reported, which is nothing if it has ended."""
-        received = os.read(self.pipe, READ_BYTES)
+        received = b""
+        with suppress(ConnectionResetError):  # it has not read the last that it was sent
+            received = self.connection.recv(READ_BYTES)
         self.heard_at = time.monotonic()
         if READY in received:
             self.ready_at = self.heard_at
@@ -61,6 +72,17 @@ class WorkerProcess:
         self.started_at += seconds
         self.heard_at += seconds
 
+    def leave(self) -> None:
+        """Have it take leave of its clients: a successor accepts connections on its sockets."""
+        self.left_at = time.monotonic()
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended
+            self.connection.send(REPLACED)
+
+    def hurry(self) -> None:
+        """Have it end within a second."""
+        with suppress(OSError):  # it has ended
+            self.connection.shutdown(socket.SHUT_WR)
+
     def end_hung(self) -> None:
         """Have it write where it hangs, and kill it; to be called until it has ended."""
         if self.hung_at is None:
@@ -77,7 +99,7 @@ class WorkerProcess:
     def reap(self) -> str:
         """Wait for its end; return how it has ended."""
         _, status = os.waitpid(self.process_id, 0)
-        os.close(self.pipe)
+        self.connection.close()
         if self.hung_at is not None:
             return "hung, and was killed"
         return status_text(os.waitstatus_to_exitcode(status))

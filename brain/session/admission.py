@@ -21,6 +21,8 @@ class Admitted:
     identity: Identity
     counted: CountedConnection
     """To be released when the connection has ended."""
+    address: str = ""
+    """Where it comes from."""
 
 
 @dataclass(frozen=True, slots=True)

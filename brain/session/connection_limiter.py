@@ -50,14 +50,15 @@ class ConnectionLimiter:
     """Counts connections, and refuses those above a quota."""
 
     def __init__(self, quotas: ConnectionQuotas) -> None:
-        self._quotas = quotas
+        self.quotas = quotas
+        """May be replaced: open connections stay."""
         self._open: Counter[tuple[str, str]] = Counter()
         self._evaluated: Counter[tuple[str, str]] = Counter()
         """How many values filters compare, per user and, of clients without one, per address."""
 
     def admit(self, address: str, user: str | None = None) -> CountedConnection:
         """Count a connection, until it is released. Raises `TooManyConnections`."""
-        quotas = self._quotas
+        quotas = self.quotas
         limits = [Limit(("all", ""), quotas.in_all, 503, "the connection limit is reached")]
         if not is_loopback(address):
             reason = "too many connections from this address"
@@ -76,7 +77,7 @@ class ConnectionLimiter:
 
     def _of_user(self, user: str) -> Limit:
         reason = "too many connections of this user"
-        return Limit(("user", user), self._quotas.per_user, 429, reason)
+        return Limit(("user", user), self.quotas.per_user, 429, reason)
 
     def _add(self, limits: Sequence[Limit]) -> None:
         for limit in limits:

@@ -35,6 +35,10 @@ class Registered(Protocol):
 
     def close(self, code: CloseCode, reason: str) -> None: ...
 
+    def settings_changed(self) -> None:
+        """Go by other limits; close if the key of the token was withdrawn."""
+        ...
+
     def rest(self, now: float) -> None:
         """Give up what only a client needs that has just sent something."""
         ...
@@ -81,6 +85,11 @@ class SessionRegistry:
         """Close the sessions that began first, because the server stops."""
         for session in list(islice(self._open.values(), count)):
             session.close(session.going_away_code, reason)
+
+    def settings_changed(self) -> None:
+        """Have all sessions go by other limits and keys."""
+        for session in list(self._open.values()):
+            session.settings_changed()
 
     def reauthorize(self, channels: frozenset[str] | None = None) -> None:
         """Have sessions find out again what they may read: those on `channels`, or all."""

@@ -7,7 +7,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from uuid import uuid4
 
 from brain.auth.identity import Identity
@@ -20,15 +20,16 @@ from brain.message.matching import ReadAccess, Topic
 from brain.presence.tracker import ClientInfo
 from brain.problems import Problems
 from brain.session.admission import Admitted
+from brain.session.connection_log import ClosedConnection, ConnectionLog
 from brain.session.json_depth import is_deeper
 from brain.session.rate_limiter import RESTED_SECONDS, RateLimiter
 from brain.session.registry import SessionRegistry
 from brain.session.session_counts import ABNORMAL
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SessionLimits:
-    """What one client may do, whatever its transport."""
+    """What one client may do, whatever its transport; all sessions share them."""
 
     max_message_bytes: int
     max_message_depth: int
@@ -36,6 +37,13 @@ class SessionLimits:
     messages_per_second: float
     bytes_per_second: float
 
+    def become(self, other: SessionLimits) -> None:
+        """Go on with other limits."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))
+
+
+KEY_WITHDRAWN = "the key of the token has been withdrawn"
 
 # When it is tried to find out what a client may read, each after the one before.
 RETRY_SECONDS = (0.0, 0.5, 1.0, 2.0)
@@ -78,6 +86,7 @@ class SessionContext:
     """What gets the events that cannot be rendered."""
     columns_of: Callable[[str], Sequence[str] | None] = no_columns
     """Returns the watched columns of the table on a channel; None: no table is known."""
+    connection_log: ConnectionLog = field(default_factory=ConnectionLog)
 
 
 class Session(ABC):
@@ -91,11 +100,13 @@ class Session(ABC):
 
     __slots__ = (
         "_changes",
+        "_client_address",
         "_context",
         "_counted",
         "_expiry",
         "_identity",
         "_is_open",
+        "_opened_at",
         "_rate_limiter",
         "_transport",
         "client",
@@ -124,7 +135,8 @@ class Session(ABC):
         self._rate_limiter: RateLimiter | None = None
         self._is_open = False
         self.client = ClientInfo(uuid4(), admitted.identity.user, is_listed, frozenset())
-        self.received_at = time.monotonic()
+        self.received_at = self._opened_at = time.monotonic()
+        self._client_address = admitted.address if context.connection_log.has_addresses else None
 
     @property
     @abstractmethod
@@ -141,7 +153,11 @@ class Session(ABC):
 
     def open(self) -> None:
         """Begin; closes the connection if that is impossible."""
-        if self._context.authority.is_revoked(self._identity):  # while it was being admitted
+        # Both may have happened while it was being admitted.
+        if self._context.authority.is_withdrawn(self._identity):
+            self.close(CloseCode.TOKEN_EXPIRED, KEY_WITHDRAWN)
+            return
+        if self._context.authority.is_revoked(self._identity):
             self.close(CloseCode.TOKENS_REVOKED, "the tokens of this user have been revoked")
             return
         self._is_open = True
@@ -183,6 +199,12 @@ class Session(ABC):
                 self._warn_of_rate()
             self._text_received(message)
 
+    def settings_changed(self) -> None:
+        """Go by other limits; close if the key of the token was withdrawn."""
+        self._rate_limiter = None
+        if self._context.authority.is_withdrawn(self._identity):
+            self.close(CloseCode.TOKEN_EXPIRED, KEY_WITHDRAWN)
+
     def rest(self, now: float) -> None:
         """Give up what only a client needs that has just sent something; see `received_at`."""
         if self._rate_limiter is not None and self.received_at <= now - RESTED_SECONDS:
@@ -202,11 +224,25 @@ class Session(ABC):
             self._is_open = False
             framing = self._transport.framing.name
             self._context.registry.counts.end(self.format_name, framing, code)
+            if self._context.connection_log.note(code):
+                self._context.connection_log.write(self._closed(code))
             self._stop()
         if self._expiry is not None:
             self._expiry.cancel()
         self._context.registry.remove(self)
         self._counted.release()
+
+    def _closed(self, code: int) -> ClosedConnection:
+        return ClosedConnection(
+            code=code,
+            seconds=time.monotonic() - self._opened_at,
+            sent_bytes=self._transport.sent_bytes(),
+            transport=self._transport.framing.transport,
+            wire_format=self.format_name,
+            user=self._identity.user,
+            channels=len(self.client.channels),
+            address=self._client_address,
+        )
 
     def close(self, code: CloseCode, reason: str) -> None:
         """Close the connection."""

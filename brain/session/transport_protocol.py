@@ -22,6 +22,10 @@ class Transport(Outgoing, Protocol):
         """How it delimits texts; the same object for all connections of its kind."""
         ...
 
+    def sent_bytes(self) -> int | None:
+        """Return how much was sent to the client so far; None if that is not known."""
+        ...
+
     def close(self, code: CloseCode, reason: str) -> None:
         """Close the connection; abort it if the client does not."""
         ...

@@ -31,6 +31,7 @@ class AsgiTransport(ABC):
         self._unread_timeout_seconds = unread_timeout_seconds
         self._unsent: deque[bytes] = deque()
         self._unsent_bytes = 0
+        self._sent_bytes = 0
         self._is_paused = False
         self._closing: tuple[CloseCode, str] | None = None
         self._wake = asyncio.Event()
@@ -51,6 +52,9 @@ class AsgiTransport(ABC):
     def send_now(self, frames: bytes) -> int:
         self.write(frames)
         return len(frames)
+
+    def sent_bytes(self) -> int:
+        return self._sent_bytes
 
     def close(self, code: CloseCode, reason: str) -> None:
         if self._closing is None:
@@ -101,6 +105,7 @@ class AsgiTransport(ABC):
                     self._end_code = CloseCode.SLOW_CONSUMER
                     raise
                 self._unsent_bytes -= len(frames)
+                self._sent_bytes += len(frames)
             if self._closing is not None:
                 async with self._time_to_read():
                     await self._send_end(*self._closing)

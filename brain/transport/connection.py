@@ -75,6 +75,9 @@ class Connection(asyncio.Protocol, ABC):
             self.pause_writing()
         return True
 
+    def sent_bytes(self) -> int | None:
+        return self._sending.sent_bytes()
+
     def abort(self) -> None:
         """End the connection at once, whatever is unsent."""
         self.transport.abort()
@@ -87,11 +90,11 @@ class Connection(asyncio.Protocol, ABC):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
-        self._sending.end()
         # A running timer would keep all this in memory.
         stop(self._unread_timer)
         stop(self._end_timer)
         self._detach_receiver(ABNORMAL)
+        self._sending.end()
 
     def pause_writing(self) -> None:
         stop(self._unread_timer)

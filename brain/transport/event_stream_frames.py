@@ -28,6 +28,8 @@ LEAST_FINAL_CODE = 4500
 class EventStreamFraming:
     """Delimits texts as events without a type, which `onmessage` gets; a cursor is their id."""
 
+    transport = "sse"
+
     def __init__(self, *, is_chunked: bool) -> None:
         """`is_chunked`: each event is a chunk of HTTP/1.1."""
         self.name = "event stream in chunks" if is_chunked else "event stream"

@@ -69,12 +69,12 @@ class Handshake:
             )
             if protocol is None:
                 transport = AsgiWebSocket(websocket, self.unread_timeout_seconds)
-                session = session_for(Admitted(transport, identity, counted))
+                session = session_for(Admitted(transport, identity, counted, address))
                 session.open()
                 await transport.run(session)
             else:
                 connection = protocol.connection()
-                session = session_for(Admitted(connection, identity, counted))
+                session = session_for(Admitted(connection, identity, counted, address))
                 session.open()
                 protocol.take_over(connection, session)
                 is_taken_over = True
@@ -108,7 +108,7 @@ class Handshake:
             raise HTTPException(refusal.http_status, str(refusal), headers) from None
 
         def session_on(transport: Transport) -> NewSession:
-            return session_for(Admitted(transport, identity, counted))
+            return session_for(Admitted(transport, identity, counted, address))
 
         return EventStreamResponse(session_on, counted, self.unread_timeout_seconds)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
-@dataclass(frozen=True)
+@dataclass
 class TransportLimits:
-    """What one client may do to its connection, whatever the session."""
+    """What one client may do to its connection, whatever the session; all of them share these."""
 
     handshake_timeout_seconds: float
     """How long it may take to send the head of a request, and then the body."""
@@ -26,6 +26,11 @@ class TransportLimits:
     """How much may be unread when the client makes the server answer."""
     fragments: int = 128
     """Of one message."""
+
+    def become(self, other: TransportLimits) -> None:
+        """Go on with other limits."""
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))
 
 
 def stop(timer: asyncio.TimerHandle | None) -> None:

@@ -22,7 +22,7 @@ CLOSE = 8
 class WebSocketFraming:
     """Delimits texts as WebSocket frames."""
 
-    name = "websocket"
+    name = transport = "websocket"
     keep_alive = b""  # the protocol has pings of its own
 
     def frame(self, text: str, cursor: Cursor | None = None) -> bytes:

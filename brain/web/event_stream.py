@@ -138,7 +138,7 @@ class Endpoint:
     def _command(self, request: Request) -> OpenSubscription:
         """Return what a URL asks for. Raises `HTTPException`."""
         text = frame_in(request.query_params, request.headers.get("last-event-id"))
-        if is_deeper(text, self.services.settings.max_message_depth):
+        if is_deeper(text, self.services.sessions.limits.max_message_depth):
             raise HTTPException(400, "nested too deeply")
         frame = parse_frame(text)
         command = command_in(frame, text) if isinstance(frame, SubscribeFrame) else frame

@@ -102,7 +102,7 @@ def routes(services: Services) -> list[DescribedRoute]:
     async def ready(request: Request) -> Response:
         is_live = services.source.statistics().is_live
         found = Readiness(status="ready" if is_live else "not following the database")
-        if services.draining.has_begun:
+        if not services.draining.is_ready:
             found.status = "draining"
         # They concern a part: the rest works, so that they do not make this process unready.
         if problems := services.problems.recent():

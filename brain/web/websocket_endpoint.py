@@ -115,7 +115,7 @@ class Endpoint:
         wants_snapshot = "snapshot" in query
         has_cursors = "cursor" in query or wants_snapshot or wants_cursors
         named = query.getlist("channel")
-        most = self._services.settings.max_subscriptions
+        most = self._services.sessions.limits.max_subscriptions
         if len(set(named)) > most:
             raise ValueError(f"more than {most} subscriptions")
         names = named or profile.channels

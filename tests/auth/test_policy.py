@@ -535,6 +535,33 @@ def fetched_at_every_chance(monkeypatch: pytest.MonkeyPatch) -> None:
 FIRST = {"kid": "first"}
 
 
+async def test_refused_tokens_are_counted_by_why() -> None:
+    authority = authority_for(settings())
+    refused = authority.statistics().refused
+    assert set(refused.values()) == {0}
+    for wrong in ("no token", token(exp=1), "x" * 10_000):
+        with pytest.raises(TokenRefused):
+            await authority.identify(wrong)
+    assert {kind: count for kind, count in refused.items() if count} == {
+        "malformed": 1,
+        "expired": 1,
+        "too_long": 1,
+    }
+
+
+@pytest.mark.usefixtures("fetched_at_every_chance")
+async def test_how_old_fetched_keys_are_is_known_and_how_often_fetching_them_failed() -> None:
+    with served_keys() as (_, url):
+        authority = authority_for(settings(jwt_secret=None, jwks_url=url))
+        assert authority.statistics().key_set == (0.0, 0)
+        await authority.identify(token(RSA_KEY, "RS256", FIRST))
+        age, failed = authority.statistics().key_set
+        assert age > 0 and failed == 0
+    with pytest.raises(TokenRefused):
+        await authority.identify(token(RSA_KEY, "RS256", {"kid": "unknown"}))
+    assert authority.statistics().key_set.failed_fetches == 1
+
+
 @pytest.mark.usefixtures("fetched_at_every_chance")
 async def test_a_token_with_a_known_key_waits_for_no_fetch(
     monkeypatch: pytest.MonkeyPatch,

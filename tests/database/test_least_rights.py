@@ -9,6 +9,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from prometheus_client import CollectorRegistry
 
 from brain.database.connection import opened_pool
 from brain.database.migrations import migrate
@@ -17,6 +18,8 @@ from brain.database.table_access import TableAccess
 from brain.errors import RightsMissing
 from brain.feeds.reader import FeedReader
 from brain.message.matching import RowAccess
+from brain.metrics.database import DatabaseMetrics
+from brain.problems import Problems
 from tests.database.log_reading import events_after, parsed, reading
 from tests.database.servers import Server, binaries_of, new_server
 from tests.schemas import every_schema
@@ -89,6 +92,9 @@ async def serves(server: Server, role: str) -> None:
             assert len(snapshot.tables["tasks"]) == 1
             state = await FeedReader(pool, 10_000, 10).state("open-orders", None)
             assert state is not None and state.text == "[1, 2]"
+            problems = Problems()
+            await DatabaseMetrics(CollectorRegistry(), 60).read(pool, 10, problems)
+            assert problems.recent() == []
         assert not await operator.fetchval(
             "SELECT bool_or(has_any_column_privilege('brain_reader', oid, 'INSERT, UPDATE'))"
             "  FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"

@@ -42,6 +42,26 @@ async def test_a_tick_is_only_cut_when_something_is_new(
         assert await log.tick() == first
 
 
+@pytest.mark.parametrize("reader_is_behind", [False, True])
+async def test_the_newest_events_come_with_the_time_of_their_tick(
+    database: str, connection: asyncpg.Connection, reader_is_behind: bool
+) -> None:
+    async with reading(database) as log:
+        cursor = await log.tick()
+        for id in "abcd" if reader_is_behind else "a":
+            await insert(connection, id)
+            if reader_is_behind:
+                await log.tick()  # another node has cut it
+        newest = await log.newest(cursor)
+        while newest.cursor != (last := await log.newest(newest.cursor)).cursor:
+            newest = last
+
+        at = await connection.fetchval(
+            "SELECT at FROM brain.ticks WHERE id = $1", newest.cursor.tick
+        )
+        assert newest.tick_at == at
+
+
 async def test_a_rolled_back_transaction_leaves_nothing(
     database: str, connection: asyncpg.Connection
 ) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from brain.settings import Settings, unknown_variables
 from tests.end_to_end.brain import brain, get, running_brain
+from tests.metrics.exposed import PORT
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
@@ -100,14 +101,19 @@ def test_the_settings_of_the_manifests_are_read(settings: Settings) -> None:
     assert settings.allowed_hosts == (of_kind("Ingress")["spec"]["rules"][0]["host"],)
 
 
-def test_names_of_one_manifest_are_those_of_another(container: Manifest) -> None:
+def test_names_of_one_manifest_are_those_of_another(
+    container: Manifest, settings: Settings
+) -> None:
     labels = of_kind("Deployment")["spec"]["template"]["metadata"]["labels"]
     assert of_kind("Deployment")["spec"]["selector"]["matchLabels"] == labels
     assert of_kind("Service")["spec"]["selector"] == labels
     assert of_kind("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
     assert of_kind("NetworkPolicy")["spec"]["podSelector"]["matchLabels"] == labels
+    assert of_kind("PodMonitor")["spec"]["selector"]["matchLabels"] == labels
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert ports["http"] == Settings().port
+    assert ports == {"http": Settings().port, "metrics": settings.metrics_port}
+    (endpoint,) = of_kind("PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in ports
     (service_port,) = of_kind("Service")["spec"]["ports"]
     assert service_port["targetPort"] in ports
     rule = of_kind("Ingress")["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
@@ -149,6 +155,7 @@ async def test_brain_runs_with_the_arguments_and_the_settings_of_the_manifests(
         **of_kind("Secret")["stringData"],
         "BRAIN_DATABASE_URL": database,
         "BRAIN_SYSTEMS": "",
+        "BRAIN_METRICS_PORT": "0",
         "BRAIN_DRAIN_DELAY_SECONDS": "0",
         # That of the image.
         "BRAIN_HOST": "0.0.0.0",
@@ -158,9 +165,15 @@ async def test_brain_runs_with_the_arguments_and_the_settings_of_the_manifests(
     assert migrated.status == 0, migrated.stderr
     _, serve, *options = container["args"]
     assert (program, serve) == ("brain", "serve")
+    # Logs in JSON leave standard output, and what to type next, to people.
+    environment["BRAIN_LOG_FORMAT"] = "text"
     async with running_brain(tmp_path, *options, **environment) as running:
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             request = container[probe]["httpGet"]
             # The kubelet asks by the address of the pod.
             status, body = await get(f"http://127.0.0.1:{running.port}{request['path']}")
             assert status == 200, body
+        metrics = PORT.search(running.output.read_text())
+        assert metrics is not None
+        status, body = await get(f"http://127.0.0.1:{metrics[1]}/metrics")
+        assert (status, "brain_build_info{" in body) == (200, True)

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jwt
 import pytest
 
 from brain.auth.hosts import REFUSED
-from brain.doctor import http, websocket
+from brain.doctor import http, token, websocket
 from brain.doctor.finding import Finding
 from tests.doctor.answering import ALIVE, SILENCE, answering, response
 from tests.doctor.certificates import server_context
@@ -215,3 +216,13 @@ async def test_a_limit_for_idle_connections_is_not_checked_and_says_why(
 
     assert finding.verdict == "not checked"
     assert "BRAIN_PING_SECONDS" in str(finding.way_out)
+
+
+async def test_a_token_that_a_brain_without_keys_ignores_is_a_warning(
+    shared_brain: RunningBrain,
+) -> None:
+    given = jwt.encode({"sub": "ann", "exp": 2e9}, "0123456789abcdef0123456789abcdef")
+    finding = await found(token.accepted, websocket.websocket, url=shared_brain.http, token=given)
+
+    assert finding.verdict == "warning"
+    assert "needs no token" in finding.text

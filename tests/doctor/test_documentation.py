@@ -8,7 +8,8 @@ from click import Option
 from brain.cli.doctor import doctor_command
 from brain.doctor.checks import CHECKS
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "doctor.md").read_text()
 ROWS = [
     row.strip("| ").split(" | ")
     for row in DOCUMENT.partition("## Checks")[2].splitlines()
@@ -47,3 +48,19 @@ def test_the_page_lists_every_option_and_no_other() -> None:
     }
 
     assert listed == real
+
+
+def test_every_check_that_the_page_names_for_a_fault_exists() -> None:
+    faults = DOCUMENT.partition("## What it says of common faults")[2].partition("## JSON")[0]
+    named = set(re.findall(r"`([a-z]+\.[a-z_]+)`", faults)) - {"brain.trim"}
+
+    assert len(named) > 15
+    assert named <= {check.id for check in CHECKS}
+
+
+def test_what_ways_out_refer_to_exists() -> None:
+    code = "".join(file.read_text() for file in (ROOT / "brain" / "doctor").glob("*.py"))
+    named = set(re.findall(r"\bsee ([a-z]+\.[a-z_]+)", code))
+
+    assert len(named) > 10
+    assert named <= {check.id for check in CHECKS}

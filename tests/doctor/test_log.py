@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
 from brain.doctor import log
 from brain.settings import Settings
 from tests.doctor.examining import found
+from tests.end_to_end.brain import PATIENCE_SECONDS
 
 AGED = """
     UPDATE brain.events SET at = at - make_interval(hours => $1)
@@ -35,6 +38,24 @@ async def test_a_log_that_nothing_leaves_is_named(
     if verdict != "ok":
         assert "the log grows" in finding.text
         assert "brain.trim" in str(finding.way_out)
+
+
+async def test_the_session_that_keeps_the_log_is_named(
+    core_connection: asyncpg.Connection, core_database: str
+) -> None:
+    await core_connection.execute("SELECT brain.publish('news', 'greeting')")
+    await core_connection.execute(AGED, 60)
+    pid = core_connection.get_server_pid()
+    async with core_connection.transaction():
+        await core_connection.execute("LOCK TABLE brain.events_0 IN ACCESS SHARE MODE")
+
+        async def names_it() -> bool:
+            finding = await found(log.retention, database_url=core_database)
+            return any(f"pid {pid} keeps the log" in line for line in finding.details)
+
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await names_it():
+                await asyncio.sleep(0.2)
 
 
 async def test_a_large_log_is_a_warning(

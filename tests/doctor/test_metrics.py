@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from pydantic import SecretStr
 
 from brain.doctor import metrics, running_clients, running_processes
+from brain.doctor.examination import Examination
 from brain.doctor.exposition import Exposition
 from brain.doctor.finding import NotChecked
 from brain.settings import Settings
 from tests.doctor.answering import answering, response
-from tests.doctor.examining import found
+from tests.doctor.examining import found, request
 
 NOW = 1000.0
 SOUND = """
@@ -211,3 +215,30 @@ async def test_without_metrics_it_says_what_to_pass() -> None:
 
     assert finding.verdict == "not checked"
     assert "BRAIN_METRICS_PORT" in str(finding.way_out)
+
+
+PLACES: list[tuple[dict[str, Any], dict[str, Any], str, str | None]] = [
+    ({"metrics_port": 9521}, {}, "http://localhost:9521/metrics", None),
+    (
+        {"metrics_port": 9521, "metrics_host": "0.0.0.0"},
+        {"url": "https://brain.example.org"},
+        "http://localhost:9521/metrics",
+        None,
+    ),
+    (
+        {"metrics_token": SecretStr("t")},
+        {"url": "wss://brain.example.org/brain"},
+        "https://brain.example.org/brain/metrics",
+        "t",
+    ),
+    ({"metrics_port": 9521}, {"metrics_url": "http://one/metrics"}, "http://one/metrics", None),
+]
+
+
+@pytest.mark.parametrize(("settings", "members", "url", "token"), PLACES)
+def test_the_settings_say_where_the_metrics_are(
+    settings: dict[str, Any], members: dict[str, Any], url: str, token: str | None
+) -> None:
+    examination = Examination(request(settings=Settings(**settings), **members))
+
+    assert metrics.metrics_url(examination) == (url, token)

@@ -80,13 +80,13 @@ async def test_the_text_ends_with_the_verdict_and_the_way_out() -> None:
     text = text_of(await found(FINE, DUBIOUS, BROKEN, lacking))
 
     assert "Verdict: failure: it is broken (test.broken)\nWay out: mend it\n" in text
-    assert "1 failures, 1 warnings, 1 ok, not checked 1." in text
+    assert "1 failure, 1 warning, 1 ok, not checked 1." in text
     assert "there is no token: pass --token-file\n    test.lacking" in text
     assert "- twice" in text
 
 
 async def test_the_text_of_a_sound_brain_says_that_nothing_is_wrong() -> None:
-    assert "Verdict: ok. 1 checks found nothing wrong" in text_of(await found(FINE))
+    assert "Verdict: ok. 1 check found nothing wrong" in text_of(await found(FINE))
 
 
 async def test_lines_of_text_have_at_most_the_columns_of_a_terminal() -> None:

@@ -22,12 +22,12 @@ from textwrap import dedent
 SHELLS = {"sh", "bash", "shell", "console"}
 # What a block without a language, and without prompts, begins a line with if it has commands.
 PROGRAMS = (
-    r"(?:\.venv/bin/|\./)\S+|[A-Z_]+=\S* \w.*"
+    r"(?:\.venv/bin/|\./)\S+"
     r"|(?:brain|caddy|centrifugo|createdb|curl|docker|export|git|haproxy|journalctl|kubectl|kustomize)\b"
     r"|(?:make|nginx|node|npm|npx|openssl|pg_\w+|pgbench|pip|promtool|psql|python[\d.]*|sudo|systemctl)\b"
     r"|(?:uvicorn|wscat)\b"
 )
-STARTS = re.compile(rf"(?:{PROGRAMS})(?: |$)")
+STARTS = re.compile(rf"(?:[A-Z_]+=\S* )*(?:{PROGRAMS})(?: |$)")
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?<=\n\n)(?: {4}\S.*\n)+")
 MARK = re.compile(r"<!-- (not run:|run by) (.+?) -->\s*\Z")

@@ -37,11 +37,15 @@ class Listening:
     process: asyncio.subprocess.Process
     printed: Path
 
-    async def has_printed_what_is_shown(self) -> None:
-        """Return once it has printed a message of each form that the document shows."""
+    @property
+    def shown(self) -> list[Any]:
+        """The forms of the messages that the document shows."""
         lines = self.command.output.splitlines()
         received = "\n".join(line for line in lines if not line.startswith(TYPED))
-        shown = [shape(message) for message in messages(received)]
+        return [shape(message) for message in messages(received)]
+
+    async def has_printed(self, shown: list[Any]) -> None:
+        """Return once it has printed a message of each of these forms."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while missing := [form for form in shown if form not in self.forms()]:
                 assert self.process.returncode is None, (missing, self.printed.read_text())
@@ -90,7 +94,12 @@ class Terminal:
     async def _run(self, block: Block, commands: list[Command]) -> None:
         lines = [f"{self.adapted(command.text)}\nprintf '\\036'" for command in commands]
         script = "\n".join(["set -euo pipefail", *lines])
-        typed = await ended(["bash", "-c", script], self._environment, cwd=self.folder)
+        typed = await ended(
+            ["bash", "-c", script],
+            self._environment,
+            cwd=self.folder,
+            patience_seconds=PATIENCE_SECONDS * (1 + len(commands)),
+        )
         printed = typed.stdout.split(SEPARATOR)
         assert typed.status == 0, f"{block}: {typed.stdout}{typed.stderr}"
         for command, output in zip(commands, printed, strict=False):
@@ -118,6 +127,8 @@ class Terminal:
         for line in command.output.splitlines():
             if line.startswith(TYPED):
                 process.stdin.write(f"{line.removeprefix(TYPED)}\n".encode())
+        # The last one may be what happens when the next command is typed.
+        await listening.has_printed(listening.shown[:-1])
 
     async def _has_begun(self, listening: Listening) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -128,7 +139,7 @@ class Terminal:
     async def expect_what_is_shown(self) -> None:
         """Return once what does not end by itself has printed what the document shows."""
         for listening in self._listening:
-            await listening.has_printed_what_is_shown()
+            await listening.has_printed(listening.shown)
 
     async def close(self) -> None:
         """End what does not end by itself."""

@@ -43,6 +43,7 @@ def test_a_block_without_prompts_that_begins_with_a_program_has_commands(body: s
     [
         "```python\nbrain = 1\n```\n",
         "```\n{'brain': 1}\n```\n",
+        '```\nBRAIN_JWT_USER_CLAIM="sub userId"\n```\n',
         "- an item\n    brain watch is in a list, and no block\n",
     ],
 )

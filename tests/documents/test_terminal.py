@@ -39,7 +39,7 @@ async def test_a_client_that_prints_something_else_than_is_shown_fails_the_test(
 ) -> None:
     terminal = Terminal(tmp_path, {}, "", {"wscat": "echo"})
     block = Block(Path("page.md"), 7, (Command("wscat '{}'", '< {"type": "hello"}'),))
-    await terminal.type(block)
     with pytest.raises(AssertionError, match="type"):
+        await terminal.type(block)
         await terminal.expect_what_is_shown()
     await terminal.close()

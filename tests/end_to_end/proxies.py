@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import socket
 import ssl
@@ -18,6 +19,10 @@ from httpx2 import AsyncClient, ConnectError
 from tests.end_to_end.brain import PATIENCE_SECONDS, ended, running
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
+
+
+# The line for a second Brain is a comment.
+SECOND = re.compile(r"# (?=(?:server(?: two)?|to) 192\.0\.2\.2:5221)")
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Place(NamedTuple):
     port: int
     brain_port: int
     idle_seconds: int
+    second_port: int | None = None
+    """Of another Brain."""
 
     @property
     def certificate(self) -> Path:
@@ -63,6 +70,10 @@ class Place(NamedTuple):
             "/etc/ssl/brain/": f"{self.folder}/",
             **changes,
         }
+        if self.second_port is not None:
+            text, count = SECOND.subn("", text)
+            assert count == 1, f"{file} has no line for a second Brain"
+            changes["192.0.2.2:5221"] = f"127.0.0.1:{self.second_port}"
         for old, new in changes.items():
             assert old in text, f"{file} has no {old}"
             text = text.replace(old, new)
@@ -122,14 +133,19 @@ PROXIES: Mapping[str, Callable[[str, Place], tuple[str, ...]]] = {
 
 @asynccontextmanager
 async def running_proxy(
-    name: str, folder: Path, brain_port: int, idle_seconds: int = 60
+    name: str,
+    folder: Path,
+    brain_port: int,
+    idle_seconds: int = 60,
+    *,
+    second_port: int | None = None,
 ) -> AsyncIterator[RunningProxy]:
     """Run a proxy in front of a Brain until the context ends, or skip the test without it."""
     # Debian has them where only root's PATH leads.
     program = shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if program is None:
         pytest.skip(f"there is no {name}")
-    place = Place(folder, free_port(), brain_port, idle_seconds)
+    place = Place(folder, free_port(), brain_port, idle_seconds, second_port)
     await make_certificate(place)
     command = PROXIES[name](program, place)
     certificates = ssl.create_default_context(cafile=place.certificate)

@@ -260,12 +260,7 @@ async def test_clients_resume_after_a_restart_of_brain(
     options = ("--database-url", database)
     async with AsyncExitStack() as stack:
         async with running_brain(tmp_path, *options) as brain:
-            proxies = []
-            for name in PROXIES:
-                (folder := tmp_path / name).mkdir()
-                proxies.append(
-                    await stack.enter_async_context(running_proxy(name, folder, brain.port))
-                )
+            proxies = await running_proxies(stack, tmp_path, brain.port)
             clients = [await stack.enter_async_context(v1_behind(proxy)) for proxy in proxies]
             cursors = [(await client.subscribe("orders"))["cursor"] for client in clients]
             streams = [await stack.enter_async_context(stream(proxy)) for proxy in proxies]
@@ -285,6 +280,8 @@ async def test_clients_resume_after_a_restart_of_brain(
                 await websocket(proxy, "/ws/v1")
             assert refused.value.response.status_code in (502, 503)
         async with running_brain(tmp_path, *options, "--port", str(brain.port)):
+            for proxy in proxies:
+                await is_healthy(proxy)
             for proxy, cursor in zip(proxies, cursors, strict=True):
                 async with v1_behind(proxy) as client:
                     await client.subscribe("orders", after=cursor)
@@ -292,3 +289,99 @@ async def test_clients_resume_after_a_restart_of_brain(
             for proxy, former in zip(proxies, streams, strict=True):
                 async with stream(proxy, last_id=former.last_id) as events:
                     assert (await events.until("insert"))["row"]["id"] == 1
+
+
+async def is_healthy(proxy: RunningProxy) -> None:
+    """Return once a proxy has noticed that there is a Brain again."""
+    async with (
+        AsyncClient(trust_env=False, verify=proxy.certificates) as client,
+        asyncio.timeout(PATIENCE_SECONDS),
+    ):
+        while (await client.get(f"{proxy.https}/healthz")).status_code != 200:
+            await asyncio.sleep(0.1)
+
+
+class Resuming:
+    """A client that comes back with its cursor, and the ids of the orders that it got."""
+
+    def __init__(self, proxy: RunningProxy) -> None:
+        self.proxy = proxy
+        self.ids: list[int] = []
+        self.close_codes: list[int | None] = []
+
+    async def until(self, last: int, on_live: asyncio.Barrier) -> None:
+        """Read until the order `last` has come."""
+        cursor = None
+        while last not in self.ids:
+            async with v1_behind(self.proxy) as client:
+                options: dict[str, str] = {"after": cursor} if cursor else {}
+                cursor = (await client.subscribe("orders", **options)).get("cursor", cursor)
+                if not self.close_codes:
+                    await on_live.wait()
+                try:
+                    while last not in self.ids:
+                        frame = await client.receive()
+                        cursor = frame.get("cursor", cursor)
+                        if frame.get("op") == "insert":
+                            self.ids.append(frame["row"]["id"])
+                except ConnectionClosed as closed:
+                    self.close_codes.append(closed.rcvd.code if closed.rcvd else None)
+
+
+async def test_while_one_of_two_brains_is_replaced_no_client_is_refused_or_loses_anything(
+    tmp_path: Path, database: str, connection: asyncpg.Connection
+) -> None:
+    await connection.execute(ORDERS)
+    # Longer than twice the interval of HAProxy and Caddy.
+    settings = {"BRAIN_DRAIN_DELAY_SECONDS": "5"}
+    options = ("--database-url", database)
+    async with AsyncExitStack() as stack:
+        brains = []
+        for folder in (tmp_path / "one", tmp_path / "two"):
+            folder.mkdir()
+            brain = running_brain(folder, *options, **settings)
+            brains.append(await stack.enter_async_context(brain))
+        ports = [brain.port for brain in brains]
+        proxies = await running_proxies(stack, tmp_path, *ports)
+        clients = [Resuming(proxy) for proxy in proxies for _ in range(4)]
+        last, live = 1000, asyncio.Barrier(len(clients) + 1)
+        async with asyncio.TaskGroup() as group:
+            for client in clients:
+                group.create_task(client.until(last, live))
+            await live.wait()
+            brains[0].process.terminate()
+            written = await write_while_it_runs(brains[0], connection, proxies)
+            await connection.execute("INSERT INTO orders VALUES ($1, 'new')", last)
+        assert await brains[0].stopped() == 0
+    assert [client.ids for client in clients] == [[*written, last]] * len(clients)
+    # Each proxy has sent some of them to each Brain.
+    for proxy in proxies:
+        codes = {tuple(client.close_codes) for client in clients if client.proxy is proxy}
+        assert codes == {(), (1012,)}
+
+
+async def write_while_it_runs(
+    brain: RunningBrain, connection: asyncpg.Connection, proxies: list[RunningProxy]
+) -> list[int]:
+    """Insert orders, and connect through each proxy, until a Brain has ended."""
+    written: list[int] = []
+    while brain.process.returncode is None:
+        written.append(len(written) + 1)
+        await connection.execute("INSERT INTO orders VALUES ($1, 'new')", written[-1])
+        for proxy in proxies:
+            async with v1_behind(proxy) as newcomer:
+                assert newcomer.hello["type"] == "hello"
+        await asyncio.sleep(0.1)
+    return written
+
+
+async def running_proxies(
+    stack: AsyncExitStack, folder: Path, port: int, second_port: int | None = None
+) -> list[RunningProxy]:
+    """Run each of the proxies until the stack is closed."""
+    proxies = []
+    for name in PROXIES:
+        (own := folder / name).mkdir()
+        proxy = running_proxy(name, own, port, second_port=second_port)
+        proxies.append(await stack.enter_async_context(proxy))
+    return proxies

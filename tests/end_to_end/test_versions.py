@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import brain as package
 from tests.clients.orders import ORDERS
 from tests.end_to_end.brain import (
     PATIENCE_SECONDS,
+    RunningBrain,
     brain,
     logged,
     message,
@@ -27,6 +30,7 @@ pytestmark = [pytest.mark.postgres_versions, pytest.mark.timeout(300)]
 
 VERSION = package.__version__
 ROWS = 40
+LAST = 99
 
 
 @pytest.fixture
@@ -66,10 +70,22 @@ async def write(url: str, stop: asyncio.Event) -> list[int]:
     return written
 
 
-async def received(client: ClientConnection, last: int) -> list[int]:
-    """Return the ids of the rows that a client gets, up to one."""
+@asynccontextmanager
+async def reading(node: RunningBrain) -> AsyncIterator[asyncio.Task[list[int]]]:
+    """Connect a client, and read the ids of the rows that it gets up to the last one."""
+    async with node.client("/ws?channel=orders") as client:
+        # At once: a client that does not read does not answer pings either.
+        task = asyncio.create_task(received(client))
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def received(client: ClientConnection) -> list[int]:
     ids: list[int] = []
-    while last not in ids:
+    while LAST not in ids:
         frame: dict[str, Any] = await message(client)
         ids += [frame["data"]["id"]] if "data" in frame and "id" in frame["data"] else []
     return ids
@@ -84,7 +100,7 @@ async def test_two_versions_serve_one_database_and_clients_of_both_get_every_cha
         (tmp_path / name).mkdir()
     stop = asyncio.Event()
     async with running_brain(tmp_path / "old", *url, **systems) as old:
-        async with old.client("/ws?channel=orders") as of_old:
+        async with reading(old) as of_old:
             writing = asyncio.create_task(write(orders, stop))
             planned = await brain("migrate", "--plan", *url, **newer)
             assert planned.status == 6
@@ -98,24 +114,24 @@ async def test_two_versions_serve_one_database_and_clients_of_both_get_every_cha
                 running_brain(tmp_path / "new", *url, **systems, **newer) as new,
                 # An old node that is restarted in the middle.
                 running_brain(tmp_path / "again", *url, **systems) as again,
-                new.client("/ws?channel=orders") as of_new,
-                again.client("/ws?channel=orders") as of_again,
+                reading(new) as of_new,
+                reading(again) as of_again,
             ):
                 first = await value(orders, "SELECT max(id) FROM orders")
                 assert isinstance(first, int)
                 stop.set()
                 written = await writing
-                await execute(orders, "INSERT INTO orders VALUES (99, 'open')")
-                lists = [await received(client, 99) for client in (of_old, of_new, of_again)]
+                await execute(orders, f"INSERT INTO orders VALUES ({LAST}, 'open')")
+                lists = [await ids for ids in (of_old, of_new, of_again)]
                 assert f"Brain {VERSION} is ready" in again.output.read_text()
                 await logged(
                     again.output,
                     re.compile(rf"migrated by Brain 9\.0\.0 to revision 2, .* Brain {VERSION} "),
                 )
                 assert "Brain 9.0.0 is ready" in new.output.read_text()
-    assert lists[0] == [*written, 99]
+    assert lists[0] == [*written, LAST]
     for ids in lists[1:]:
-        assert ids == [id for id in [*written, 99] if id in ids]  # in order, none twice
+        assert ids == [id for id in [*written, LAST] if id in ids]  # in order, none twice
         assert {id for id in written if id > first} <= set(ids)
     assert await value(orders, NEWER_BODY) is True
     for version in (newer, {}):

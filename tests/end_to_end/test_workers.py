@@ -29,6 +29,7 @@ from tests.end_to_end.brain import (
     brain,
     ended,
     get,
+    logged,
     message,
     running_brain,
 )
@@ -391,3 +392,110 @@ async def test_a_worker_that_fails_at_the_start_is_tried_again_beside_one_that_s
 
     assert (status, stdout) == (0, "ready\n")
     assert stderr.count("worker 2") == tries.stat().st_size - 1
+
+
+PROGRAM_STARTS = "import os\nos.write(2, b'{} begins\\n')\n"
+FAILS = "import os\nos._exit(3)\n"
+REPLACED = "all workers are replaced"
+
+
+@asynccontextmanager
+async def installed(folder: Path, database: str) -> AsyncIterator[tuple[RunningBrain, Path]]:
+    """Run a Brain of several processes, and yield a file that is a part of what is installed."""
+    program = folder / "program" / "sitecustomize.py"
+    program.parent.mkdir()
+    program.write_text(PROGRAM_STARTS.format("the first"))
+    path = os.pathsep.join((str(program.parent), *filter(None, [os.environ.get("PYTHONPATH")])))
+    async with running_workers(folder, "--database-url", database, PYTHONPATH=path) as brain:
+        yield brain, program
+
+
+async def test_sigusr2_replaces_the_workers_by_what_is_installed_now_and_nothing_is_lost(
+    tmp_path: Path, database: str, connection: asyncpg.Connection
+) -> None:
+    async with installed(tmp_path, database) as (brain, program):
+        followers = [ResumingClient(brain.port) for _ in range(CLIENTS)]
+        async with asyncio.TaskGroup() as tasks:
+            for follower in followers:
+                tasks.create_task(follower.follow("last"))
+            await counted(brain, CLIENTS)
+            former = started(brain)
+            program.write_text(PROGRAM_STARTS.format("the second"))
+            brain.process.send_signal(signal.SIGUSR2)
+            written = 0
+            while REPLACED not in brain.output.read_text():
+                await insert(connection, str(written))
+                written += 1
+            await insert(connection, "last")
+
+        for follower in followers:
+            assert follower.received == [*map(str, range(written)), "last"]
+        # One that comes back to a worker whose turn is still to come is closed again.
+        assert sum(follower.returns for follower in followers) >= 2 * CLIENTS
+        assert not any(map(is_alive, former))
+        assert len(started(brain)) == 2 * WORKERS
+        assert all(map(is_alive, started(brain)[WORKERS:]))
+        log = brain.output.read_text()
+        assert log.count("the first begins") == 1
+        assert log.count("the second begins") == WORKERS
+
+        # One that dies is restarted as it was.
+        os.kill(started(brain)[-1], signal.SIGKILL)
+        await becomes(lambda: len(started(brain)) == 2 * WORKERS + 1)
+        assert brain.output.read_text().count("the second begins") == WORKERS + 1
+        brain.process.send_signal(signal.SIGTERM)
+        assert await brain.stopped() == 0
+    assert not any(map(is_alive, started(brain)))
+
+
+async def test_what_does_not_start_replaces_no_worker(tmp_path: Path, database: str) -> None:
+    async with installed(tmp_path, database) as (brain, program):
+        async with many_clients(brain, CLIENTS) as clients:
+            program.write_text(FAILS)
+            brain.process.send_signal(signal.SIGUSR2)
+            line = re.compile(
+                "ERROR .*worker 1 is not replaced: its successor .* ended with status 3;"
+            )
+            await logged(brain.output, line)
+
+            assert [each for each in started(brain) if is_alive(each)] == started(brain)
+            for client in clients:
+                await client.ping()
+        await counted(brain, 0)
+    assert len(started(brain)) == WORKERS
+
+
+async def test_brains_own_server_outlives_the_workers_that_are_replaced(tmp_path: Path) -> None:
+    home = {"XDG_DATA_HOME": str(tmp_path / "share")}
+    async with running_workers(tmp_path, **home) as brain:
+        brain.process.send_signal(signal.SIGUSR2)
+
+        await logged(brain.output, re.compile(REPLACED))
+        await counted(brain, 0)
+    assert len(started(brain)) == 2 * WORKERS
+
+
+async def test_sigusr2_to_a_single_process_says_what_to_do_instead(
+    tmp_path: Path, database: str, connection: asyncpg.Connection
+) -> None:
+    async with running_brain(tmp_path, "--database-url", database) as alone:
+        async with alone.client() as client:
+            alone.process.send_signal(signal.SIGUSR2)
+
+            await logged(
+                alone.output, re.compile("SIGUSR2 replaces workers, and this Brain has none")
+            )
+            await insert(connection, "1")
+            assert (await message(client))["data"]["id"] == "1"
+
+
+async def test_sigusr1_prints_the_stacks_of_each_process_and_ends_none(
+    several: RunningBrain,
+) -> None:
+    for process_id in (several.process.pid, *started(several)):
+        os.kill(process_id, signal.SIGUSR1)
+    await becomes(lambda: several.output.read_text().count("most recent call first") >= WORKERS + 1)
+
+    await counted(several, 0)
+    assert several.process.returncode is None
+    assert len(started(several)) == WORKERS

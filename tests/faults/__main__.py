@@ -102,22 +102,18 @@ async def play_all(options: argparse.Namespace) -> int:
                 outcomes.append(await play(name, stage, is_short=options.short))
     print(total(outcomes))
     print(f"seed {options.seed}, PostgreSQL {version}, {monotonic() - begun:.0f} s")
-    if all(outcome is not None and is_clean(outcome) for outcome in outcomes):
+    if all(outcome is not None and outcome.is_clean for outcome in outcomes):
         rmtree(folder)
         return 0
     print(f"the logs of the Brains are in {folder}")
     return 1
 
 
-def is_clean(outcome: Report | Findings) -> bool:
-    return outcome.is_clean if isinstance(outcome, Findings) else outcome.verdict.is_clean
-
-
 def total(outcomes: Sequence[Report | Findings | None]) -> str:
     played = [outcome for outcome in outcomes if isinstance(outcome, Report)]
     verdict = sum((report.verdict for report in played), start=Verdict())
     counts = ", ".join(f"{count} {what}" for what, count in verdict._asdict().items())
-    failed = sum(outcome is None or not is_clean(outcome) for outcome in outcomes)
+    failed = sum(outcome is None or not outcome.is_clean for outcome in outcomes)
     return (
         f"total: {counts}; {failed} of {len(outcomes)} scenarios failed; "
         f"{sum(report.writes for report in played)} writes, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from math import inf
 from textwrap import fill
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from tests.faults.figures import Findings
 from tests.faults.floods import floods
 from tests.faults.fuzz import nonsense
 from tests.faults.hostile_rows import hostile_rows
+from tests.faults.rolling import LONGEST_WAIT_SECONDS, rolling
 from tests.faults.row_rules import row_rules
 from tests.faults.scene import Report, Stage
 from tests.faults.silence import half_open, stopped_processes
@@ -69,6 +71,32 @@ SCENARIOS = {
         partial(server_killed, times=20, clients=200, rate=50),
         partial(server_killed, times=1, clients=10, rate=100),
         "ends of Brain",
+    ),
+    "rolling": Scenario(
+        partial(
+            rolling,
+            rounds=2,
+            clients=5,
+            with_cursors=1000,
+            without_cursors=200,
+            rate=495,
+            notes_rate=5,
+            drain_seconds=20,
+            longest_wait_seconds=LONGEST_WAIT_SECONDS,
+        ),
+        partial(
+            rolling,
+            rounds=1,
+            clients=4,
+            with_cursors=60,
+            without_cursors=20,
+            rate=100,
+            notes_rate=10,
+            drain_seconds=400,
+            # Of a machine that does other work besides: the full form has the bound.
+            longest_wait_seconds=inf,
+        ),
+        "replacements",
     ),
     "two-nodes": Scenario(
         partial(two_nodes, hops=300, clients=11, rate=200),
@@ -208,11 +236,21 @@ def report_line(name: str, outcome: Report | Findings, seconds: float) -> str:
     counts = "".join(
         f"{count:>{width}}" for count, width in zip(outcome.verdict, (6, 8, 8, 7, 7), strict=True)
     )
-    return (
+    line = (
         f"{name:<20}{counts}{outcome.writes:>8}{outcome.writes_per_second:>5.0f}"
         f"{outcome.deliveries:>9}{outcome.resets:>7}{seconds:>8.1f}"
         f"  {outcome.faults} {SCENARIOS[name].deed}"
     )
+    if not outcome.figures:
+        return line
+    indent = " " * 20
+    figures = fill(
+        str(Findings(outcome.figures)),
+        LINE_WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+    )
+    return f"{line}\n{figures}"
 
 
 def misdeed_line(name: str, findings: Findings, seconds: float) -> str:

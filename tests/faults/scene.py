@@ -11,7 +11,7 @@ The parts of every scenario: a database, Brains, writers, clients, and a verdict
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ import asyncpg
 
 from brain.database.migrations import migrate
 from tests.faults.clients import Client, Lifetime, stay
+from tests.faults.figures import Figure, Findings
 from tests.faults.ledger import END, Fact, Notes, Order, Truth, prepare, read_truth
 from tests.faults.replica import Replica, Verdict
 from tests.faults.servers import Node
@@ -64,6 +65,12 @@ class Report(NamedTuple):
     deliveries: int
     faults: int
     resets: int
+    figures: Sequence[Figure] = ()
+    """What was measured besides."""
+
+    @property
+    def is_clean(self) -> bool:
+        return self.verdict.is_clean and Findings(self.figures).is_clean
 
 
 @dataclass

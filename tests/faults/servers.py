@@ -24,6 +24,8 @@ from tests.end_to_end.brain import clean_environment
 
 START_SECONDS = 60.0
 END_SECONDS = 30.0
+REPLACEMENT_SECONDS = 120.0
+REPLACED, NOT_REPLACED = "all workers are replaced", " is not replaced: "
 # Below the ephemeral ports, and above those of Brain's embedded server.
 PORTS = range(15000, 31000)
 
@@ -172,6 +174,18 @@ class Node:
             process.send_signal(how)
         async with asyncio.timeout(END_SECONDS):
             return await process.wait()
+
+    async def replace_workers(self) -> None:
+        """Replace its workers, and return once that is done."""
+        process = self._process
+        assert process is not None
+        done = self._log.read_text().count(REPLACED)
+        process.send_signal(signal.SIGUSR2)
+        async with asyncio.timeout(REPLACEMENT_SECONDS):
+            while (log := self._log.read_text()).count(REPLACED) == done:
+                if NOT_REPLACED in log:
+                    raise DidNotStart(log)
+                await asyncio.sleep(0.05)
 
     async def close(self) -> None:
         if self._process is not None:

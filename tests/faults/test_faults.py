@@ -41,6 +41,7 @@ async def test_nothing_is_lost_doubled_reordered_or_leaked(
     report = await SCENARIOS[name].short(Stage(postgres, tmp_path, Random(f"{SEED} {name}")))
 
     assert report.verdict == Verdict(), report
+    assert report.is_clean, str(Findings(report.figures))
     assert report.writes and report.deliveries and report.faults, report
 
 

@@ -9,6 +9,7 @@ class PlainFraming:
     """Leaves texts unchanged, and counts the frames."""
 
     keep_alive = b""
+    transport = "test"
 
     def __init__(self, name: str = "plain") -> None:
         self.name = name

@@ -28,6 +28,7 @@ class LineFraming:
 
     name = "lines"
     keep_alive = b""
+    transport = "test"
 
     def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
         return f"{text}\n".encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +67,18 @@ async def shows(port: int, condition: Callable[[Exposed], object]) -> Exposed:
                 if condition(exposed):
                     return exposed
             await asyncio.sleep(0.1)
+
+
+async def fresh(port: int) -> Exposed:
+    """Return a scrape in which is everything that has happened before."""
+    # A sample that had begun by then has ended when this has passed.
+    since = time.time() + 0.5
+
+    def is_fresh(exposed: Exposed) -> bool:
+        beats = exposed.families["brain_heartbeat_timestamp_seconds"].samples
+        return all(beat.value > since for beat in beats)
+
+    return await shows(port, is_fresh)
 
 
 def documented() -> dict[str, tuple[str, frozenset[str]]]:

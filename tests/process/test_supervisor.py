@@ -23,20 +23,41 @@ def hang():
     while True:
         time.sleep(1)
 
+def stay(worker):
+    while True:
+        worker.heartbeat.give()
+        time.sleep(0.01)
+
 def live(worker):
     while not worker.should_stop():
         worker.heartbeat.give()
         time.sleep(0.01)
     return 0
 
+def nth():  # how many workers have begun, this one included
+    with open(done, "ab") as file:
+        file.write(b".")
+        return file.tell()
+
 def work(worker):
     {work}
     return live(worker)
+
+def replace():
+    os.kill(os.getpid(), signal.SIGUSR2)
+
+asked = []
+def once(action):
+    if not asked:
+        asked.append(True)
+        action()
 
 def changed(statistics):
     say(*statistics)
 
 def should_stop():
+    statistics = supervisor.statistics()
+    {at_each_look}
     return {should_stop}
 
 faulthandler.enable()
@@ -60,6 +81,7 @@ async def supervised(
     work: str,
     should_stop: str,
     *,
+    at_each_look: str = "pass",
     workers: int = 2,
     timeout_seconds: float = 20,
     done: Path | None = None,
@@ -67,6 +89,7 @@ async def supervised(
     program = PROGRAM.format(
         workers=workers,
         work=work,
+        at_each_look=at_each_look,
         should_stop=should_stop,
         timeout_seconds=timeout_seconds,
         done=str(done),
@@ -80,7 +103,7 @@ async def test_a_worker_that_hangs_writes_its_stacks_and_is_restarted(
     status, stdout, stderr = await supervised(
         "worker.ready(); worker.number == 2 and not os.path.exists(done)"
         " and (open(done, 'w'), hang())",
-        "supervisor.statistics()[1:4] == (2, 0, 1)",
+        "statistics[1:4] == (2, 0, 1)",
         timeout_seconds=1,
         done=tmp_path / "done",
     )
@@ -99,7 +122,7 @@ async def test_a_worker_that_is_suspended_is_killed_though_it_writes_no_stacks(
     status, _, stderr = await supervised(
         "worker.ready(); worker.number == 1 and not os.path.exists(done)"
         " and (open(done, 'w'), os.kill(os.getpid(), signal.SIGSTOP))",
-        "supervisor.statistics()[1:4] == (2, 0, 1)",
+        "statistics[1:4] == (2, 0, 1)",
         timeout_seconds=1,
         done=tmp_path / "done",
     )
@@ -113,7 +136,7 @@ async def test_a_worker_has_the_lowest_number_that_no_living_one_has(tmp_path: P
     status, stdout, stderr = await supervised(
         "worker.ready(); say('started', worker.number, worker.process_number);"
         " worker.number == 2 and not os.path.exists(done) and (open(done, 'w'), sys.exit(1))",
-        "supervisor.statistics()[1:3] == (3, 1)",
+        "statistics[1:3] == (3, 1)",
         workers=3,
         done=tmp_path / "done",
     )
@@ -124,3 +147,115 @@ async def test_a_worker_has_the_lowest_number_that_no_living_one_has(tmp_path: P
     reaped = [line for line in stdout.splitlines() if line.startswith("reaped")]
     assert reaped[0] == "reaped 2"
     assert sorted(reaped[1:]) == ["reaped 1", "reaped 2", "reaped 3"]
+
+
+def ups(stdout: str) -> list[int]:
+    """Return how many workers were ready, at each change from the time when all were."""
+    lines = stdout.partition("ready\n")[2].partition("stopping\n")[0].splitlines()
+    return [int(line.split()[1]) for line in lines if not line.startswith("reaped")]
+
+
+async def test_workers_are_replaced_one_after_the_other_and_none_is_missing_meanwhile(
+    tmp_path: Path,
+) -> None:
+    status, stdout, stderr = await supervised(
+        "worker.ready()",
+        "statistics == (3, 3, 0, 0, 3)",
+        at_each_look="statistics.up == 3 and once(replace)",
+        workers=3,
+        done=tmp_path / "done",
+    )
+
+    assert status == 0, stderr
+    assert set(ups(stdout)) == {3, 4}
+    assert re.findall(r"worker (\d) \(process \d+\) has drained", stderr) == ["1", "2", "3"]
+    assert "all workers are replaced" in stderr
+    # The successor of the first has the lowest free number, that of the second the first's, ...
+    before, _, _ = stdout.partition("stopping")
+    assert re.findall(r"reaped (\d)", before) == ["1", "2", "3"]
+
+
+async def test_a_successor_that_fails_ends_the_replacement_and_the_workers_go_on(
+    tmp_path: Path,
+) -> None:
+    status, stdout, stderr = await supervised(
+        "nth() == 4 and sys.exit(7); worker.ready()",
+        "'fourth' in asked and statistics.up == 2",
+        at_each_look="statistics.up == 2 and once(replace);"
+        " statistics.replaced == 1 and supervisor._replacement is None and asked.append('fourth')",
+        done=tmp_path / "done",
+    )
+
+    assert status == 0, stderr
+    assert re.search(
+        r"ERROR.*worker 2 is not replaced: its successor \(process \d+\) ended with status 1; the"
+        " replacement stops, and the other workers go on as they are",
+        stderr,
+    )
+    assert "next try" not in stderr
+    assert set(ups(stdout)) == {2, 3}
+    assert (tmp_path / "done").stat().st_size == 4
+
+
+async def test_workers_that_are_to_be_replaced_again_meanwhile_are_replaced_again(
+    tmp_path: Path,
+) -> None:
+    """So that all have begun after the last signal."""
+    status, stdout, stderr = await supervised(
+        "nth(); worker.ready()",
+        "statistics == (2, 2, 0, 0, 3)",
+        at_each_look="statistics.up == 2 and once(replace);"
+        " statistics.up == 3 and len(asked) == 1 and (asked.append(2), replace(), replace())",
+        done=tmp_path / "done",
+    )
+
+    assert status == 0, stderr
+    assert set(ups(stdout)) == {2, 3}
+    assert re.findall(r"worker (\d) \(process \d+\) has drained", stderr) == ["1", "1", "2"]
+
+
+async def test_a_worker_that_dies_while_its_successor_begins_is_replaced_by_it(
+    tmp_path: Path,
+) -> None:
+    status, _, stderr = await supervised(
+        "begun = nth(); begun == 3 and (os.kill(int(open(done + '1').read()), 9), time.sleep(1));"
+        " worker.number == 1 and begun < 3 and open(done + '1', 'w').write(str(os.getpid()));"
+        " worker.ready()",
+        "statistics == (2, 2, 1, 0, 1)",
+        at_each_look="statistics.up == 2 and once(replace)",
+        done=tmp_path / "done",
+    )
+
+    assert status == 0, stderr
+    assert re.search(r"worker 1 \(process \d+\) was killed by signal 9", stderr)
+    assert "all workers are replaced" in stderr
+    assert (tmp_path / "done").stat().st_size == 4
+
+
+async def test_a_signal_to_stop_ends_a_replacement_with_everything_else(tmp_path: Path) -> None:
+    status, stdout, stderr = await supervised(
+        "nth() < 3 and worker.ready()",
+        "False",
+        at_each_look="statistics.up == 2 and once(replace);"
+        " os.path.exists(done) and os.path.getsize(done) == 3 and os.kill(os.getpid(), 15)",
+        done=tmp_path / "done",
+    )
+
+    assert status == 0, stderr
+    assert sorted(re.findall(r"reaped (\d)", stdout)) == ["1", "2", "3"]
+    assert "next try" not in stderr
+    assert "not replaced" not in stderr
+
+
+async def test_a_worker_that_does_not_drain_in_time_is_killed(tmp_path: Path) -> None:
+    status, _, stderr = await supervised(
+        "nth() == 1 and (worker.ready(), stay(worker)); worker.ready()",
+        "statistics == (1, 1, 0, 0, 1)",
+        at_each_look="statistics.up == 1 and once(replace)",
+        workers=1,
+        done=tmp_path / "done",
+    )
+
+    assert status == 0, stderr
+    assert re.search(r"worker 1 \(process \d+\) was killed by signal 9 before it had", stderr)
+    assert "all workers are replaced" in stderr

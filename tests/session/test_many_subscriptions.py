@@ -57,6 +57,9 @@ class Transport:
         self.frames += map(json.loads, texts_of(frames))
         return len(frames)
 
+    def sent_bytes(self) -> None:
+        return None
+
     def write(self, frames: bytes) -> None:
         self.frames += map(json.loads, texts_of(frames))
         if not self.is_reading and not self.is_paused:

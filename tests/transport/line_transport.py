@@ -17,6 +17,7 @@ class LineFraming:
 
     name = "line"
     keep_alive = b""
+    transport = "test"
 
     def frame(self, text: str, cursor: Cursor | None = None) -> bytes:
         return text.encode() + b"\n"
@@ -39,6 +40,9 @@ class LineTransport(asyncio.Protocol):
     def send_now(self, frames: bytes) -> int:
         self.write(frames)
         return len(frames)
+
+    def sent_bytes(self) -> None:
+        return None
 
     def close(self, code: CloseCode, reason: str) -> None:
         self.write(self.framing.frame(f"closed {code.value} {reason}"))

@@ -15,7 +15,6 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from brain.app import limits, quotas
 from brain.auth.access_function import AccessFunction
 from brain.auth.origin import Origins
 from brain.auth.policy import authority_for
@@ -31,8 +30,10 @@ from brain.message.event import Batch, Event, Operation
 from brain.presence.cluster import Cluster
 from brain.presence.tracker import PresenceTracker
 from brain.process.server import transport_limits
+from brain.reload import limits, quotas
 from brain.session.admission import Admission
 from brain.session.connection_limiter import ConnectionLimiter
+from brain.session.connection_log import ConnectionLog
 from brain.session.draining import Draining
 from brain.session.registry import SessionRegistry
 from brain.session.session import SessionContext
@@ -105,7 +106,13 @@ def application(
         authority=authority,
         tickets=Tickets(chosen.database_timeout_seconds),
         handshake=Handshake(admission, chosen.unread_timeout_seconds),
-        sessions=SessionContext(authority, registry, limits(chosen), chosen.jwt_leeway_seconds),
+        sessions=SessionContext(
+            authority,
+            registry,
+            limits(chosen),
+            chosen.jwt_leeway_seconds,
+            connection_log=ConnectionLog(has_addresses=chosen.log_addresses),
+        ),
         draining=Draining(registry, chosen.drain_seconds),
         presence=presence,
         cluster=Cluster(NO_DATABASE, presence, chosen.database_timeout_seconds),

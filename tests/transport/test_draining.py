@@ -24,8 +24,9 @@ from tests.transport.test_websocket import becomes
 
 EACH = 8
 """Of WebSockets and of streams."""
-SLOWLY = 20.0
-"""In sessions per second: one at each step."""
+SECONDS = 600.0
+SLOWLY = round(20 * SECONDS)
+"""For so many sessions: one is closed at each step."""
 
 
 @asynccontextmanager
@@ -86,7 +87,7 @@ async def test_events_go_on_to_the_clients_that_are_not_closed_yet(server: Serve
         await becomes(lambda: registry.count == 2 * EACH)
         received = asyncio.gather(*map(socket_received, sockets), *map(stream_received, streams))
 
-        draining = asyncio.create_task(Draining(registry, 600, SLOWLY).close_sessions())
+        draining = asyncio.create_task(Draining(registry, SECONDS, many=SLOWLY).close_sessions())
         await becomes(lambda: registry.count < 2 * EACH)
         hub.deliver(Batch((a_task("late", 1),), Cursor(1, 5)))
         left = registry.count
@@ -105,7 +106,9 @@ async def test_a_client_that_connects_meanwhile_is_served_and_closed_too(server:
     registry: SessionRegistry = app.state.registry
     async with server(app) as port, follow(port) as first, follow(port) as second:
         await becomes(lambda: registry.count == 2)
-        draining = asyncio.create_task(Draining(registry, 600, per_second=5).close_sessions())
+        draining = asyncio.create_task(
+            Draining(registry, SECONDS, many=SLOWLY // 4).close_sessions()
+        )
         async with follow(port) as late:
             await becomes(lambda: registry.count)
             assert orjson.loads(await late.recv())["type"] == "connected"
@@ -114,7 +117,7 @@ async def test_a_client_that_connects_meanwhile_is_served_and_closed_too(server:
         await draining
 
 
-@pytest.mark.parametrize("seconds", [0.0, 600.0])
+@pytest.mark.parametrize("seconds", [0.0, SECONDS])
 async def test_all_are_closed_at_once_without_time_or_in_a_hurry(seconds: float) -> None:
     hub = new_hub()
     app = application(hub)
@@ -122,7 +125,7 @@ async def test_all_are_closed_at_once_without_time_or_in_a_hurry(seconds: float)
     async with own(app) as port, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(follow(port)) for _ in range(EACH)]
         await becomes(lambda: registry.count == EACH)
-        draining = Draining(registry, seconds, per_second=0.001)
+        draining = Draining(registry, seconds, many=1)
         if seconds:
             draining.hurry()
 
@@ -141,3 +144,24 @@ async def test_each_client_is_closed_with_the_code_of_its_wire_format() -> None:
         await Draining(registry, seconds=0).close_sessions()
 
         assert [(await socket_received(client)).code for client in (one, other)] == [1012, 1001]
+
+
+async def test_workers_that_stop_together_close_no_more_than_one_process_would() -> None:
+    """At the first step: what is due at once."""
+    left = {}
+    for workers, is_replaced in ((1, False), (4, False), (4, True)):
+        hub = new_hub()
+        app = application(hub)
+        registry: SessionRegistry = app.state.registry
+        async with own(app) as port, AsyncExitStack() as stack:
+            for _ in range(EACH):
+                await stack.enter_async_context(follow(port))
+            await becomes(lambda registry=registry: registry.count == EACH)
+            draining = Draining(registry, SECONDS, workers=workers, many=SLOWLY * 4)
+            draining.begin(is_replaced=is_replaced)
+            closing = asyncio.create_task(draining.close_sessions())
+            await asyncio.sleep(0)
+            left[workers, is_replaced] = registry.count
+            draining.hurry()
+            await closing
+    assert left == {(1, False): EACH - 4, (4, False): EACH - 1, (4, True): EACH - 4}

@@ -142,6 +142,15 @@ def test_a_process_that_stops_is_not_ready_and_is_alive() -> None:
     assert client.get("/healthz").status_code == 200
 
 
+def test_a_worker_that_another_one_replaces_does_not_make_brain_unready() -> None:
+    services = services_of("postgresql://localhost/brain", is_live=True)
+    client = TestClient(Starlette(routes=status.routes(services)))
+
+    services.draining.begin(is_replaced=True)
+
+    assert client.get("/readyz").status_code == 200
+
+
 def test_responses_are_not_cached(web: Web) -> None:
     for path in ("/api/brain/status/ws", "/readyz", "/"):
         assert web().get(path).headers["cache-control"] == "no-store"
