@@ -6,7 +6,7 @@ import jwt
 import pytest
 
 from brain.auth.hosts import REFUSED
-from brain.doctor import http, token, websocket
+from brain.doctor import http, stream, token, websocket
 from brain.doctor.finding import Finding
 from tests.doctor.answering import ALIVE, SILENCE, answering, response
 from tests.doctor.certificates import server_context
@@ -15,7 +15,7 @@ from tests.end_to_end.brain import RunningBrain
 from tests.end_to_end.proxies import running_proxy
 from tests.proxy import proxy_to
 
-WAY = (http.http, http.host, http.ready, websocket.websocket, websocket.origin, websocket.sse)
+WAY = (http.http, http.host, http.ready, websocket.websocket, websocket.origin, stream.sse)
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +186,9 @@ async def test_a_proxy_that_changes_the_host_has_brains_own_pages_refused(
 async def test_a_stream_that_a_proxy_buffers_is_named(
     shared_brain: RunningBrain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket, "FIRST_EVENT_SECONDS", 1.0)
+    monkeypatch.setattr(stream, "FIRST_EVENT_SECONDS", 1.0)
     async with proxy_to(shared_brain.http, head_only) as (url, _):
-        finding = await found(websocket.sse, url=url)
+        finding = await found(stream.sse, url=url)
 
     assert finding.verdict == "failure"
     assert "proxy_buffering off" in str(finding.way_out)
@@ -203,7 +203,7 @@ STREAMS = [
 @pytest.mark.parametrize(("answer", "text"), STREAMS)
 async def test_a_stream_that_does_not_come_as_it_is_sent_is_named(answer: bytes, text: str) -> None:
     async with answering(answer) as port:
-        finding = await found(websocket.sse, url=f"http://127.0.0.1:{port}")
+        finding = await found(stream.sse, url=f"http://127.0.0.1:{port}")
 
     assert finding.verdict == "failure"
     assert text in finding.text
