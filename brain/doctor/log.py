@@ -22,8 +22,9 @@ SIZE = """
 OLDEST = """
     SELECT (SELECT extract(epoch FROM clock_timestamp() - e.at)::float8 FROM brain.events e
              ORDER BY e.transaction_id, e.id LIMIT 1) AS event_seconds,
-           (SELECT extract(epoch FROM clock_timestamp() - t.at)::float8 FROM brain.ticks t
-             ORDER BY t.id DESC LIMIT 1) AS tick_seconds
+           EXISTS (SELECT FROM brain.events_0) AND EXISTS (SELECT FROM brain.events_1)
+               AND EXISTS (SELECT FROM brain.events_2) AND EXISTS (SELECT FROM brain.events_3)
+               AS has_no_free_slot
 """
 # Sessions that keep a slot of the log from being emptied: any lock on it does.
 KEEPERS = """
@@ -54,7 +55,7 @@ async def retention(examination: Examination) -> Finding:
         f"the log has some {size['rows']:,} events in {in_mebibytes(size['bytes'])}, the oldest is"
         f" {age:,.0f} s old; BRAIN_RETENTION_SECONDS is {keep:g}"
     )
-    if age > KEPT_PERIODS * keep + SLACK_SECONDS:
+    if oldest["has_no_free_slot"] or age > KEPT_PERIODS * keep + SLACK_SECONDS:
         keepers = [row["pid"] for row in await connection.fetch(KEEPERS)]
         details = [f"pid {pid} keeps the log: its transaction has locks on it" for pid in keepers]
         way_out = (

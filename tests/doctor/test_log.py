@@ -40,6 +40,17 @@ async def test_a_log_that_nothing_leaves_is_named(
         assert "brain.trim" in str(finding.way_out)
 
 
+async def test_a_log_without_a_free_slot_is_named(
+    core_connection: asyncpg.Connection, core_database: str
+) -> None:
+    for number in range(4):
+        await core_connection.execute("SELECT setval('brain.event_id', $1)", (4 + number) << 36)
+        await core_connection.execute("SELECT brain.publish('news', 'greeting')")
+        finding = await found(log.retention, database_url=core_database)
+        assert finding.verdict == ("ok" if number < 3 else "warning")
+    assert "brain.trim" in str(finding.way_out)
+
+
 async def test_the_session_that_keeps_the_log_is_named(
     core_connection: asyncpg.Connection, core_database: str
 ) -> None:
