@@ -17,7 +17,7 @@ from httpx2 import AsyncClient
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from brain.metrics.files import MEMORY, PREFIX
+from brain.metrics.files import PREFIX
 from tests.end_to_end.brain import (
     PATIENCE_SECONDS,
     RunningBrain,
@@ -272,8 +272,12 @@ async def several(
         yield brain
 
 
-def folders() -> set[Path]:
-    return set(MEMORY.glob(f"{PREFIX}*"))
+def folder_of(brain: RunningBrain) -> Path:
+    """Return where a Brain of several workers keeps their metrics: it has files open there."""
+    opened = Path(f"/proc/{brain.process.pid}/fd").iterdir()
+    links = map(os.readlink, opened)
+    (folder,) = {Path(link).parent for link in links if f"/{PREFIX}" in link}
+    return folder
 
 
 def never_went_back(before: Exposed, after: Exposed) -> bool:
@@ -380,23 +384,21 @@ async def test_the_files_of_workers_are_removed_at_the_end_and_after_a_kill_at_t
     tmp_path: Path, module_database: ResettableDatabase
 ) -> None:
     options = ("--database-url", module_database.url)
-    before = folders()
     async with running_workers(tmp_path, *options, BRAIN_METRICS_PORT="0") as brain:
-        (killed,) = folders() - before
+        killed = folder_of(brain)
         async with brain.client():
             await shows(metrics_port(brain.output), lambda now: now.value("brain_connections") == 1)
         workers = started(brain)
         brain.process.kill()
         await brain.stopped()
         await becomes(lambda: all(map(is_gone, workers)))
-        assert killed.exists()
     async with running_workers(tmp_path, *options, BRAIN_METRICS_PORT="0") as brain:
         assert not killed.exists()
-        (folder,) = folders() - before
+        folder = folder_of(brain)
         assert len(list(folder.glob("*.db"))) < 20
         exposed = await scrape(metrics_port(brain.output))
         assert exposed.value("brain_connections_opened_total") == 0
-    assert folders() - before == set()
+    assert not folder.exists()
 
 
 async def test_the_metrics_are_shown_while_the_database_is_down(
