@@ -77,6 +77,7 @@ async def postgres_killed(
         set_up(stage, postgres.url) as scene,
     ):
         await scene.configure(synchronous_commit="on" if waits else "off")
+        scene.notes.waits_for_disk = waits
         nodes = [await scene.serve(), await scene.serve()]
         taken_back = 0
         async with scene.followed(clients), scene.writing(rate):

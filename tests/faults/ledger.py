@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence, Set
 from itertools import accumulate
+from time import monotonic
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -49,14 +50,29 @@ class Notes:
     """The writers' own record of their transactions."""
 
     def __init__(self) -> None:
+        self.waits_for_disk = True
+        """False: a crash of the database may take back what was committed."""
         self.sent: dict[str, float] = {}
         """When each COMMIT was sent, by the monotonic clock."""
         self.committed: set[str] = set()
         self.rolled_back: set[str] = set()
         self.unknown: set[str] = set()
-        """The connection broke before COMMIT returned: only the ledger has the outcome."""
+        """
+        The connection broke before COMMIT returned, or that did not wait for the disk: only the
+        ledger has the outcome.
+        """
         self.changes = 0
         """Made so far, committed or not."""
+
+    def note_sent(self, transaction: str) -> None:
+        self.sent[transaction] = monotonic()
+        self.unknown.add(transaction)
+
+    def note_returned(self, transaction: str) -> None:
+        """Note that COMMIT has returned."""
+        if self.waits_for_disk:
+            self.unknown.remove(transaction)
+            self.committed.add(transaction)
 
 
 class Truth:

@@ -166,11 +166,9 @@ class Writer:
             self._live_on(plan, stages=0)
             await connection.execute("ROLLBACK")
             return
-        self.notes.sent[name] = monotonic()
-        self.notes.unknown.add(name)
+        self.notes.note_sent(name)
         await connection.execute("COMMIT")
-        self.notes.unknown.remove(name)
-        self.notes.committed.add(name)
+        self.notes.note_returned(name)
         self._live_on(plan, stages=1)
 
     def _live_on(self, plan: Plan, stages: int) -> None:
