@@ -503,9 +503,7 @@ async def test_an_ephemeral_database_leaves_nothing(tmp_path: Path, home: dict[s
 
 @linux_only
 @own_data_only
-@pytest.mark.parametrize(
-    ("sign", "status"), [("SIGKILL", -9), ("SIGTERM", 0), ("SIGINT", 0), ("SIGHUP", 0)]
-)
+@pytest.mark.parametrize(("sign", "status"), [("SIGKILL", -9), ("SIGTERM", 0), ("SIGINT", 0)])
 async def test_the_end_of_brain_is_the_end_of_its_server(
     tmp_path: Path, kept_home: dict[str, str], kept: Path, sign: str, status: int
 ) -> None:

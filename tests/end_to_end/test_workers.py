@@ -209,7 +209,7 @@ async def test_the_clients_of_a_killed_worker_reconnect_and_lose_nothing(
     await counted(several, 0)
 
 
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 async def test_every_client_is_closed_with_1012_and_all_processes_end(
     several: RunningBrain, sign: signal.Signals
 ) -> None:
