@@ -24,6 +24,13 @@ VERSIONS = ["1.30", kubernetes_validate.latest_version()]
 # Of the custom resources there are none in the schemas.
 CUSTOM = {"Kustomization", "PodMonitor"}
 
+# What selects by the name of a job of Prometheus.
+DASHBOARDS = [
+    ROOT / "deploy" / "prometheus" / "alerts.yml",
+    ROOT / "deploy" / "grafana" / "brain.json",
+]
+JOB = re.compile(r'job=\\?"([^"\\]*)')
+
 Manifest = dict[str, Any]
 
 
@@ -96,6 +103,12 @@ def test_every_setting_in_a_manifest_is_one_of_brains(pod: Manifest) -> None:
         assert each["envFrom"] == sources
 
 
+def test_no_service_sets_a_setting_of_brains(pod: Manifest) -> None:
+    # A cluster sets BRAIN_PORT=tcp://... for a Service `brain`, unless the pod refuses.
+    assert of_kind("Service")["metadata"]["name"] == "brain"
+    assert pod["enableServiceLinks"] is False
+
+
 def test_the_settings_of_the_manifests_are_read(settings: Settings) -> None:
     assert settings.jwt_secret is not None
     assert settings.allowed_hosts == (of_kind("Ingress")["spec"]["rules"][0]["host"],)
@@ -114,6 +127,9 @@ def test_names_of_one_manifest_are_those_of_another(
     assert ports == {"http": Settings().port, "metrics": settings.metrics_port}
     (endpoint,) = of_kind("PodMonitor")["spec"]["podMetricsEndpoints"]
     assert endpoint["port"] in ports
+    job = labels[of_kind("PodMonitor")["spec"]["jobLabel"]]
+    jobs = {name for file in DASHBOARDS for name in JOB.findall(file.read_text())}
+    assert jobs == {job}
     (service_port,) = of_kind("Service")["spec"]["ports"]
     assert service_port["targetPort"] in ports
     rule = of_kind("Ingress")["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
