@@ -88,7 +88,7 @@ async def compare(
         if rows and newest(rows).revision < schema.revision.serves:
             cut_off.append(schema)
         current = schema.current()
-        refuse_unknown(current, upgrades, rows)
+        refuse_unknown(schema, current, upgrades, rows)
         missing = [step for step in upgrades if step.number not in rows]
         applied += [step for step in upgrades if step.number in rows]
         if REPLAYED not in rows or missing:
@@ -150,11 +150,20 @@ def refuse_changed(upgrades: Sequence[Step], rows: Mapping[int, Recorded]) -> No
             )
 
 
-def refuse_unknown(current: Step, upgrades: Sequence[Step], rows: Mapping[int, Recorded]) -> None:
-    """Raise `MigrationUnknown` if the database has an upgrade, or newer files, that these lack."""
+def refuse_unknown(
+    schema: Schema, current: Step, upgrades: Sequence[Step], rows: Mapping[int, Recorded]
+) -> None:
+    """
+    Raise `MigrationUnknown` if the database has an upgrade, or newer files, that these lack.
+
+    Files that have replaced these are known: nodes that started before that serve with them, too.
+    """
     known = {step.number for step in upgrades}
     for number, row in rows.items():
-        is_known = row.sha256 == current.sha256 if number == REPLAYED else number in known
+        if number == REPLAYED:
+            is_known = row.sha256 == current.sha256 or is_replaced(current, schema, row)
+        else:
+            is_known = number in known
         if not is_known and version(row.brain_version) > version(brain.__version__):
             raise MigrationUnknown(
                 f"the database was migrated by Brain {row.brain_version}, which is newer than this "

@@ -33,13 +33,13 @@ RECORD = """
        SET sha256 = excluded.sha256, brain_version = excluded.brain_version, applied_at = now(),
            milliseconds = excluded.milliseconds, revision = excluded.revision,
            serves = excluded.serves, serves_since = excluded.serves_since,
-           replaced = array_remove(schema_versions.replaced || schema_versions.sha256,
-                                   excluded.sha256)
+           replaced = array_remove(array_remove(schema_versions.replaced || schema_versions.sha256,
+                                                excluded.sha256), '')
      WHERE schema_versions.number = 0
 """
 # Until the files have been applied again, they are pending.
 OUTDATE = """
-    UPDATE brain.schema_versions SET sha256 = '', replaced = replaced || sha256
+    UPDATE brain.schema_versions SET sha256 = '', replaced = array_remove(replaced || sha256, '')
      WHERE schema = $1 AND number = 0
 """
 CREATE = """

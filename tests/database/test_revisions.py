@@ -17,7 +17,13 @@ from brain.database.preparation import prepare_database
 from brain.database.revisions import REVISIONS, Revision
 from brain.database.schema_files import Schema, core_schema
 from brain.database.schema_follower import follow_schema
-from brain.errors import MigrationFailed, MigrationsPending, NodesServing, SchemaTooNew
+from brain.errors import (
+    MigrationFailed,
+    MigrationsPending,
+    MigrationUnknown,
+    NodesServing,
+    SchemaTooNew,
+)
 from brain.problems import Problems
 from brain.settings import Settings
 from release.schema import schema_sha256
@@ -133,6 +139,50 @@ async def test_of_two_builds_with_one_revision_the_older_applies_nothing_over_th
     newer_file.write_text(newer_file.read_text().replace("SELECT 10", "SELECT 11"))
     assert [str(step) for step in await migrate(empty, [newer])] == ["toy"]
     assert await answer(empty) == 11
+
+
+async def test_files_that_a_newer_brain_has_replaced_are_no_reason_to_refuse_an_older_one(
+    core_database: str, release: ReleaseMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package without revisions of its own changes its files, and comes with a newer Brain."""
+    older, newer = release(1), release(1, serves=0)  # other files
+    file = newer.folder / "schema.sql"
+    file.write_text(file.read_text().replace("SELECT 1", "SELECT 10"))
+    await migrate(core_database, [older])
+    now = brain.__version__
+    monkeypatch.setattr(brain, "__version__", "99.0.0")
+    await migrate(core_database, [newer])
+
+    monkeypatch.setattr(brain, "__version__", now)
+    await prepared(core_database, older)
+    await require_current(core_database, [older])
+    assert await answer(core_database) == 10
+
+    assert [str(step) for step in await migrate(core_database, [older], replays=True)] == ["toy"]
+    assert await answer(core_database) == 1
+
+    file.write_text(file.read_text().replace("SELECT 10", "SELECT 11"))
+    monkeypatch.setattr(brain, "__version__", "99.0.0")
+    await migrate(core_database, [newer])
+    monkeypatch.setattr(brain, "__version__", now)
+    (older.folder / "schema.sql").write_text("SELECT 'never applied'")
+    with pytest.raises(MigrationUnknown, match=r"by Brain 99\.0\.0, which is newer"):
+        await prepared(core_database, older)
+
+
+async def test_the_record_has_the_checksums_of_former_files_and_no_others(
+    empty: str, release: ReleaseMaker
+) -> None:
+    first, second = release(1), release(2, upgrades=2)
+    await migrate(empty, [first])
+    await migrate(empty, [second])
+
+    connection = await asyncpg.connect(empty)
+    replaced = await connection.fetchval(
+        "SELECT replaced FROM brain.schema_versions WHERE schema = 'toy' AND number = 0"
+    )
+    await connection.close()
+    assert replaced == [first.current().sha256]
 
 
 async def test_an_older_release_accepts_upgrades_that_it_does_not_have(
