@@ -39,9 +39,20 @@ from brain.system import installed_systems, schemas_of
     is_flag=True,
     help="Apply the files of this Brain also if others of the same revision have replaced them.",
 )
+@click.option(
+    "--spare-nodes",
+    is_flag=True,
+    help="Refuse, as `brain serve` does, what would cut off nodes that serve the database.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
 def migrate_command(
-    status: bool, dry_run: bool, plan: bool, replay: bool, as_json: bool, **flags: Any
+    status: bool,
+    dry_run: bool,
+    plan: bool,
+    replay: bool,
+    spare_nodes: bool,
+    as_json: bool,
+    **flags: Any,
 ) -> None:
     """Migrate a database."""
     if as_json and not plan:
@@ -55,7 +66,7 @@ def migrate_command(
         elif status or dry_run:
             exit_status = print_status(url, wanted, with_applied=status)
         else:
-            exit_status = apply(url, wanted, replay)
+            exit_status = apply(url, wanted, replays=replay, spares_nodes=spare_nodes)
     sys.exit(exit_status)
 
 
@@ -81,9 +92,10 @@ def print_status(url: str, schemas: Sequence[Schema], *, with_applied: bool) -> 
     return 0
 
 
-def apply(url: str, schemas: Sequence[Schema], replays: bool) -> int:
+def apply(url: str, schemas: Sequence[Schema], *, replays: bool, spares_nodes: bool) -> int:
     run(url, require_own_session(url))
-    for step in run(url, migrations.migrate(url, schemas, replays=replays)):
+    migrating = migrations.migrate(url, schemas, replays=replays, spares_nodes=spares_nodes)
+    for step in run(url, migrating):
         click.echo(f"applied  {step}")
     for newer in run(url, migrations.status(url, schemas)).newer:
         if not newer.has_same_revision:  # of the others the migration has warned

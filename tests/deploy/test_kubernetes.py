@@ -177,6 +177,8 @@ async def test_brain_runs_with_the_arguments_and_the_settings_of_the_manifests(
         "BRAIN_HOST": "0.0.0.0",
     }
     program, *migrate = pod["initContainers"][0]["args"]
+    # What that refuses: tests/end_to_end/test_versions.py.
+    assert migrate == ["migrate", "--spare-nodes"]
     migrated = await brain(*migrate, **environment)
     assert migrated.status == 0, migrated.stderr
     _, serve, *options = container["args"]

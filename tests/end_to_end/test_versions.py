@@ -20,6 +20,7 @@ from tests.end_to_end.brain import (
     PATIENCE_SECONDS,
     RunningBrain,
     brain,
+    get,
     logged,
     message,
     running_brain,
@@ -154,9 +155,11 @@ async def test_a_version_that_the_schema_no_longer_serves_ends_and_is_refused(
         plan = json.loads(planned.stdout)
         assert (plan["nodes_go_on"], plan["serving_nodes"]) == (False, 1)
         assert [step["name"] for step in plan["steps"]] == ["brain 0001_note", "brain"]
-        started = await brain("serve", "--port", "0", *url, **systems, **newer)
-        assert started.status == 1
-        assert "1 processes serve" in started.stderr and "stop them first" in started.stderr
+        for command in (("serve", "--port", "0"), ("migrate", "--spare-nodes")):
+            spared = await brain(*command, *url, **systems, **newer)
+            assert spared.status == 1
+            assert "1 processes serve" in spared.stderr and "stop them first" in spared.stderr
+        assert (await get(f"{old.http}/readyz"))[0] == 200
 
         async with old.client("/ws?channel=orders") as client:
             assert (await brain("migrate", *url, **newer)).status == 0
