@@ -3,8 +3,8 @@ What can go wrong; a system may add errors of its own.
 
 BrainError
 ├── UsageError                      a wrong option, argument or setting: exit 2
-│   ├── WrongDatabaseUrl
-│   └── PortTaken
+│   └── WrongDatabaseUrl
+├── PortTaken                       another process listens there, maybe for a moment: exit 1
 ├── DatabaseError                   the database cannot serve Brain: exit 1
 │   ├── DatabaseUnreachable
 │   ├── DatabaseTooOld
@@ -65,8 +65,8 @@ class WrongDatabaseUrl(UsageError):
     """The database URL is malformed."""
 
 
-class PortTaken(UsageError):
-    """Another process listens on the address."""
+class PortTaken(BrainError):
+    """Another process listens on the address; no wrong usage, since it may end."""
 
 
 class DatabaseError(BrainError):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from brain.errors import DatabaseUnreachable, PortTaken, UsageError
 from brain.settings import Settings
 from tests.end_to_end.brain import ended
 
@@ -81,6 +82,17 @@ def test_the_limits_of_the_unit_leave_room_for_the_defaults(service: dict[str, s
     assert int(service["LimitNOFILE"]) >= settings.max_connections + 5_000
     assert int(service["TimeoutStopSec"]) > settings.drain_seconds + settings.shutdown_seconds + 10
     assert int(service["WatchdogSec"]) > 2 * settings.database_timeout_seconds
+
+
+def test_wrong_usage_is_not_tried_again_and_a_port_that_is_taken_is(
+    service: dict[str, str],
+) -> None:
+    assert service["Restart"] == "always"
+    given_up = {int(status) for status in service["RestartPreventExitStatus"].split()}
+    assert UsageError.exit_code in given_up
+    # What listened there may end: a Brain that was started by hand, or one that drains.
+    assert PortTaken.exit_code not in given_up
+    assert DatabaseUnreachable.exit_code not in given_up
 
 
 def test_brain_reports_to_the_manager_that_the_unit_names(service: dict[str, str]) -> None:

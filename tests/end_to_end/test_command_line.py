@@ -222,8 +222,8 @@ async def test_with_a_port_that_is_taken_nothing_is_started(
 ) -> None:
     expected = f"port {taken} is taken: stop what listens there, or choose another --port"
 
-    assert await refused("serve", f"--port={taken}", status=2, **home) == expected
-    assert await refused("serve", f"--port={taken}", "--ephemeral", status=2, **home) == expected
+    assert await refused("serve", f"--port={taken}", status=1, **home) == expected
+    assert await refused("serve", f"--port={taken}", "--ephemeral", status=1, **home) == expected
 
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "tmp"]
 

@@ -255,7 +255,7 @@ async def test_a_port_that_is_taken_is_named_with_its_setting(shared_brain: Runn
     taken = str(metrics_port(shared_brain.output))
     command = (sys.executable, "-m", "brain", "serve", "--port", "0")
     result = await ended(command, {"BRAIN_METRICS_PORT": taken})
-    assert result.status == 2
+    assert result.status == 1
     assert f"port {taken} is taken" in result.stderr
     assert "BRAIN_METRICS_PORT" in result.stderr
 

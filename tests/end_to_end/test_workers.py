@@ -327,7 +327,7 @@ async def test_a_port_on_which_workers_listen_is_taken(
             "serve", f"--port={several.port}", "--workers", workers, DATABASE_URL=database
         )
 
-        assert second.status == 2
+        assert second.status == 1
         assert second.stderr.startswith(f"brain: port {several.port} is taken")
 
 
