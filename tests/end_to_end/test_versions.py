@@ -155,8 +155,8 @@ async def test_a_version_that_the_schema_no_longer_serves_ends_and_is_refused(
         plan = json.loads(planned.stdout)
         assert (plan["nodes_go_on"], plan["serving_nodes"]) == (False, 1)
         assert [step["name"] for step in plan["steps"]] == ["brain 0001_note", "brain"]
-        for command in (("serve", "--port", "0"), ("migrate", "--spare-nodes")):
-            spared = await brain(*command, *url, **systems, **newer)
+        for attempt in (("serve", "--port", "0"), ("migrate", "--spare-nodes")):
+            spared = await brain(*attempt, *url, **systems, **newer)
             assert spared.status == 1
             assert "1 processes serve" in spared.stderr and "stop them first" in spared.stderr
         assert (await get(f"{old.http}/readyz"))[0] == 200
