@@ -4,7 +4,9 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
 COPY brain brain
 COPY migrations migrations
-RUN pip wheel --no-cache-dir --no-deps -c constraints.txt --wheel-dir /wheels .
+# In the environment, where what builds the wheel is constrained too: pip before 25.3 reads the first, and later ones both.
+RUN PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+    pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 # The database is another container's: no embedded server in here. And no pip: nothing is installed later.
 RUN python -m venv --without-pip /opt/brain \
     && pip --python /opt/brain/bin/python install --no-cache-dir -c constraints.txt /wheels/*.whl
@@ -19,6 +21,6 @@ USER 10001
 ENV PATH=/opt/brain/bin:$PATH BRAIN_HOST=0.0.0.0
 EXPOSE 5221
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["python", "-c", \
-    "import os, urllib.request as r; r.urlopen(f\"http://127.0.0.1:{os.environ.get('BRAIN_PORT', '5221')}/readyz\", timeout=2)"]
+    "import os, urllib.request as r; e = os.environ.get; port = e('BRAIN_PORT') or e('PORT') or 5221; r.urlopen(f'http://127.0.0.1:{port}/readyz', timeout=2)"]
 # Exec form: Brain gets the signal that stops it.
 CMD ["brain", "serve"]

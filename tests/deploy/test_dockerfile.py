@@ -91,8 +91,8 @@ def python_for_all() -> str:
     pytest.skip("there is no Python that another user can run")
 
 
-def build(builder: Stage, root: Path) -> None:
-    """Do what the builder does, in `root`."""
+def copy_sources(builder: Stage, root: Path) -> Path:
+    """Copy what the builder copies; return the folder, which is below `root`."""
     sources = root / builder.last("WORKDIR").strip("/")
     sources.mkdir()
     for copy in builder.all("COPY"):
@@ -109,24 +109,50 @@ def build(builder: Stage, root: Path) -> None:
     for name, command in {"python": python_for_all(), "pip": pip}.items():
         (shims / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (shims / name).chmod(0o755)
+    return sources
+
+
+def carry_out(run: str, root: Path, sources: Path) -> subprocess.CompletedProcess[str]:
+    """Do what a RUN of the builder does, in `root`."""
     # Where pip finds its index on this machine.
     kept = {name: value for name, value in os.environ.items() if "PIP_" in name or "proxy" in name}
-    path = {"PATH": f"{shims}:/usr/bin:/bin", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    path = {"PATH": f"{root}/shims:/usr/bin:/bin", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    # Of this machine's cache the image has nothing, and so the Dockerfile has no use for one.
+    command = run.replace(" --no-cache-dir", "")
+    command = re.sub(r"(?<![\w.])/(opt|wheels)\b", rf"{root}/\1", command)
+    done = subprocess.run(
+        ["sh", "-c", f"umask 022; {command}"],
+        cwd=sources,
+        env={**kept, **path},
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_SECONDS,
+    )
+    if done.returncode and UNREACHABLE.search(done.stderr):
+        pytest.skip("the package index cannot be reached")
+    return done
+
+
+def build(builder: Stage, root: Path) -> None:
+    """Do what the builder does, in `root`."""
+    sources = copy_sources(builder, root)
     for run in builder.all("RUN"):
-        # Of this machine's cache the image has nothing, and so the Dockerfile has no use for one.
-        command = run.replace(" --no-cache-dir", "")
-        command = re.sub(r"(?<![\w.])/(opt|wheels)\b", rf"{root}/\1", command)
-        done = subprocess.run(
-            ["sh", "-c", f"umask 022; {command}"],
-            cwd=sources,
-            env={**kept, **path},
-            capture_output=True,
-            text=True,
-            timeout=INSTALL_SECONDS,
-        )
-        if done.returncode and UNREACHABLE.search(done.stderr):
-            pytest.skip("the package index cannot be reached")
+        done = carry_out(run, root, sources)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.timeout(2 * INSTALL_SECONDS)
+def test_what_builds_the_wheel_is_constrained_too(builder: Stage, root: Path) -> None:
+    sources = copy_sources(builder, root)
+    constraints = sources / "constraints.txt"
+    other = re.sub(r"^hatchling==.*", "hatchling==1.27.0", constraints.read_text(), flags=re.M)
+    constraints.write_text(other)
+
+    done = carry_out(builder.all("RUN")[0], root, sources)
+
+    # pyproject.toml asks for the version that the constraints of the repository have.
+    assert done.returncode != 0
+    assert "The user requested (constraint) hatchling==1.27.0" in done.stderr + done.stdout
 
 
 @pytest.mark.timeout(2 * INSTALL_SECONDS)
@@ -159,6 +185,9 @@ async def test_what_the_builder_makes_serves_as_the_user_of_the_image(
         healthy = [str(root / "opt/brain/bin" / python), *check]
         assert (await ended(healthy, {**environment, "BRAIN_PORT": str(port)})).status == 0
         assert (await ended(healthy, {**environment, "BRAIN_PORT": "1"})).status == 1
+        plain = {**environment, "BRAIN_PORT": "", "PORT": str(port)}
+        assert (await ended(healthy, plain)).status == 0
+        assert (await ended(healthy, {**plain, "BRAIN_PORT": "1"})).status == 1
         process.terminate()
         assert await process.wait() == 0
     assert list(folder.iterdir()) == []
