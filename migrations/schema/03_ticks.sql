@@ -90,8 +90,8 @@ REVOKE ALL ON FUNCTION brain.repaired FROM PUBLIC;
 
 -- Returns what follows the place (tick, after) in the history that `nonce` names, in order, up to the end
 -- of the tick `last`: at most `most` events, and no further one once they have so many bytes; then one row
--- without a channel, with the place up to which that is everything, and the time of its tick. Without such a row, the log does not
--- hold what follows the place.
+-- without a channel, with the place up to which that is everything, and the time of its tick. Without such
+-- a row, the log does not hold what follows the place.
 --
 -- A batch is what began after the former snapshot and is visible in this one, and what was open in
 -- the former and is visible in this one.
