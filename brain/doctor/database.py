@@ -38,9 +38,11 @@ ROLE = """
                     AND NOT pg_has_role(to_regrole(wanted), 'USAGE')) AS lacks
       FROM pg_roles WHERE rolname = current_user
 """
+# Of a session of another role an ordinary role sees its database and its role, and no type.
 CONNECTIONS = """
     SELECT (SELECT count(*) FROM pg_stat_activity
-             WHERE backend_type = 'client backend')::int AS used,
+             WHERE datid IS NOT NULL AND usesysid IS NOT NULL
+               AND coalesce(backend_type, 'client backend') = 'client backend')::int AS used,
            current_setting('max_connections')::int
            - current_setting('superuser_reserved_connections')::int
            - coalesce(current_setting('reserved_connections', true), '0')::int AS most

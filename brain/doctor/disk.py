@@ -7,13 +7,14 @@ import shutil
 import statistics
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
 from brain.doctor.check import check
 from brain.doctor.examination import Examination
 from brain.doctor.finding import Facts, Finding, NotChecked, counted, failure, ok, warning
+from brain.doctor.sessions import grant_of_statistics
 from brain.settings import is_loopback_name
 
 COMMITS = 5
@@ -26,6 +27,9 @@ LEAST_FREE_SHARE = 0.05
 
 # A record of the WAL that belongs to no table: the commit flushes it, and nothing else is changed.
 WRITE = "SELECT pg_logical_emit_message(true, 'brain.doctor', 'a commit is measured')"
+UNSEEN = """
+    SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usesysid IS NOT NULL AND backend_type IS NULL)
+"""
 WAITING = """
     SELECT wait_event, count(*)::int AS sessions FROM pg_stat_activity
      WHERE wait_event IN ('WALSync', 'WalSync', 'WALWrite', 'WalWrite', 'SyncRep', 'DataFileSync',
@@ -47,10 +51,9 @@ async def disk(examination: Examination) -> Finding:
     try:
         async with asyncio.timeout(COMMIT_SECONDS):
             for _ in range(COMMITS):
-                await connection.execute("BEGIN")
-                await connection.execute(WRITE)
-                started = time.monotonic()
-                await connection.execute("COMMIT")
+                async with connection.transaction():
+                    await connection.execute(WRITE)
+                    started = time.monotonic()
                 milliseconds.append((time.monotonic() - started) * 1000)
                 if milliseconds[0] > 1000:
                     break
@@ -69,7 +72,8 @@ def of_commits(milliseconds: list[float], waiting: list[str]) -> Finding:
         "median_milliseconds": round(median, 2),
         "most_milliseconds": round(max(milliseconds), 2),
     }
-    text = f"a commit takes {median:.3g} ms, the longest of {COMMITS} {max(milliseconds):.3g} ms"
+    longest = f"the longest of {len(milliseconds)} {max(milliseconds):.3g} ms"
+    text = f"a commit takes {median:.3g} ms, {longest}"
     if median >= VERY_SLOW_MILLISECONDS:
         return failure(f"the disk of the database is slow: {text}", BUSY, waiting, **facts)
     if median >= SLOW_MILLISECONDS:
@@ -95,10 +99,14 @@ async def of_endless_commit(examination: Examination) -> Finding:
 
 async def waiting(connection: asyncpg.Connection) -> list[str]:
     """Return how many sessions wait for the disk, or for a standby."""
-    return [
+    lines = [
         f"waiting for {row['wait_event']}: {counted(row['sessions'], 'session')}"
         for row in await connection.fetch(WAITING)
     ]
+    if await connection.fetchval(UNSEEN):
+        grant = await grant_of_statistics(connection)
+        lines.append(f"what sessions of other roles wait for is not seen from here: {grant}")
+    return lines
 
 
 def disk_full() -> Finding:
@@ -112,13 +120,12 @@ def disk_full() -> Finding:
 @check("database.disk_space")
 async def disk_space(examination: Examination) -> Finding:
     """The disk has space, as far as that can be seen from here."""
-    connection = await examination.connection()
     way_out = (
         "run df -h on the server; or run brain doctor there, as a role in pg_read_all_settings"
     )
-    host = urlsplit(examination.database_url.partition(",")[0]).hostname
-    if host and not is_loopback_name(host) and not host.startswith("/"):
+    if not all(map(is_here, hosts_of(examination.database_url))):
         raise NotChecked("the disk of another machine cannot be seen from here", way_out)
+    connection = await examination.connection()
     try:
         folder = await connection.fetchval("SHOW data_directory")
         usage = shutil.disk_usage(Path(folder) / "pg_wal")
@@ -133,6 +140,20 @@ async def disk_space(examination: Examination) -> Finding:
     if usage.free < LEAST_FREE_BYTES or usage.free < LEAST_FREE_SHARE * usage.total:
         return warning(text, "free space on the disk of the server, or enlarge it", **facts)
     return ok(text, **facts)
+
+
+def hosts_of(url: str) -> list[str]:
+    """Return the hosts of the URL of a database, as asyncpg takes them; none for a socket."""
+    parts = urlsplit(url)
+    places = parts.netloc.rpartition("@")[2].split(",")
+    named = [host for place in places if (host := urlsplit(f"//{place}").hostname)]
+    asked = ",".join(parse_qs(parts.query).get("host", [])).split(",")
+    return [unquote(host) for host in named or asked if host]
+
+
+def is_here(host: str) -> bool:
+    """Return True for a name of this machine, or the folder of a socket on it."""
+    return host.startswith("/") or is_loopback_name(host)
 
 
 def in_gibibytes(count: int) -> str:

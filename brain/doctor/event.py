@@ -138,13 +138,12 @@ async def logged(examination: Examination) -> Finding:
     data = json.dumps({"from": "brain doctor"})
     try:
         async with asyncio.timeout(COMMIT_SECONDS):
-            await connection.execute("BEGIN")
-            await connection.execute(
-                "SELECT brain.publish($1, $2, $3::text::jsonb)", channel, TYPE, data
-            )
-            transaction = await connection.fetchval("SELECT pg_current_xact_id()::text")
-            sent_at = time.monotonic()
-            await connection.execute("COMMIT")
+            async with connection.transaction():
+                await connection.execute(
+                    "SELECT brain.publish($1, $2, $3::text::jsonb)", channel, TYPE, data
+                )
+                transaction = await connection.fetchval("SELECT pg_current_xact_id()::text")
+                sent_at = time.monotonic()
     except TimeoutError:
         examination.drop_connection()
         return failure(
@@ -171,8 +170,8 @@ async def opened_receiver(
         return None, None
     except TimeoutError as error:
         return None, f"none was granted within {OPEN_SECONDS:g} s: {error}"
-    except (BrainClientError, LinkLost, HandshakeRefused) as error:
-        return None, str(error)
+    except (BrainClientError, LinkLost, HandshakeRefused, OSError, ValueError) as error:
+        return None, str(error) or type(error).__name__
     return receiver, None
 
 
@@ -216,7 +215,7 @@ async def delivered(examination: Examination) -> Finding:
             "is it the same database (connection.database), does a node read it (event.read), does"
             " a proxy hold it back (connection.sse)?",
         )
-    except (BrainClientError, LinkLost) as error:
+    except (BrainClientError, LinkLost, OSError, ValueError) as error:
         return failure(f"the connection of a client broke: {error}", "see the log of the proxy")
     milliseconds = round((arrived_at - event.sent_at) * 1000, 1)
     text = f"the test event arrived at a client {milliseconds:g} ms after its commit"

@@ -16,7 +16,7 @@ class Exposition:
 
     samples: Mapping[str, list[tuple[Labels, float]]] = field(default_factory=dict)
     at: float = 0.0
-    """By time.time()."""
+    """By the clock of the Brain that was scraped; 0 if that is not known."""
 
     @classmethod
     def parse(cls, text: str, at: float = 0.0) -> Exposition:
@@ -47,6 +47,14 @@ class Exposition:
             key = labels.get(label, "")
             sums[key] = sums.get(key, 0.0) + value
         return sums
+
+    def grown(self, name: str, label: str, since: Exposition | None) -> dict[str, float]:
+        """Return by how much a counter has grown since an earlier scrape, by one of its labels."""
+        earlier = self if since is None else since
+        before = earlier.by(name, label)
+        return {
+            key: max(0.0, sum - before.get(key, 0.0)) for key, sum in self.by(name, label).items()
+        }
 
     def quantile(self, name: str, share: float, since: Exposition | None = None) -> float | None:
         """

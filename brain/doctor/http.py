@@ -122,12 +122,28 @@ async def is_brain_at_root(place: Place) -> bool:
     return False
 
 
+async def answer_of(place: Place, path: str) -> Response:
+    """Return what a path of Brain answers. Raises `HTTPError`."""
+    async with http_client(place) as client:
+        return await client.get(f"{place.http}{path}")
+
+
+def of_no_answer(place: Place, path: str, error: HTTPError) -> Finding:
+    """Return what it means that one path is not answered, where /healthz is."""
+    return failure(
+        f"{place.authority} does not answer {path} ({str(error) or type(error).__name__})",
+        "the process hangs or ends, or the proxy routes this path elsewhere: see their logs",
+    )
+
+
 @check("connection.host")
 async def host(examination: Examination) -> Finding:
     """Brain goes by the name in the URL."""
     place = Place.of(examination.url)
-    async with http_client(place) as client:
-        response = await client.get(f"{place.http}/api/brain/status/ws")
+    try:
+        response = await answer_of(place, "/api/brain/status/ws")
+    except HTTPError as error:
+        return of_no_answer(place, "/api/brain/status/ws", error)
     if response.status_code == 403 and HOST_REFUSED in response.text:
         return failure(
             f"Brain does not go by the name {place.host}, or the proxy passes on another Host",
@@ -146,8 +162,10 @@ async def host(examination: Examination) -> Finding:
 async def ready(examination: Examination) -> Finding:
     """The node that answers follows the database, and has no problems."""
     place = Place.of(examination.url)
-    async with http_client(place) as client:
-        response = await client.get(f"{place.http}/readyz")
+    try:
+        response = await answer_of(place, "/readyz")
+    except HTTPError as error:
+        return of_no_answer(place, "/readyz", error)
     try:
         found = response.json()
         status = str(found["status"])

@@ -10,9 +10,8 @@ import asyncpg
 from brain.doctor.check import check
 from brain.doctor.examination import Examination
 from brain.doctor.finding import Finding, counted, failure, ok, warning
+from brain.doctor.sessions import AGAIN_SECONDS, require_seen_transactions
 
-# What is held for a moment, as by the trimming of the log, is not looked at twice.
-AGAIN_SECONDS = 0.4
 LONG_SECONDS = 60.0
 
 # Strong locks on tables of Brain, and on those that its triggers are on, found without locking any.
@@ -28,7 +27,13 @@ LOCKS = """
                AND w.database = l.database AND NOT w.granted)::int AS waiting,
            (SELECT p.gid FROM pg_prepared_xacts p JOIN pg_locks t
                 ON t.locktype = 'transactionid' AND t.transactionid = p.transaction
-             WHERE l.pid IS NULL AND t.virtualtransaction = l.virtualtransaction LIMIT 1) AS gid
+             WHERE l.pid IS NULL AND t.virtualtransaction = l.virtualtransaction LIMIT 1) AS gid,
+           -- Which prepared transaction it is that blocks, pg_blocking_pids does not say.
+           (SELECT p.gid FROM pg_prepared_xacts p
+              JOIN pg_locks t ON t.locktype = 'transactionid' AND t.transactionid = p.transaction
+              JOIN pg_locks r ON r.virtualtransaction = t.virtualtransaction AND r.pid IS NULL
+             WHERE NOT l.granted AND r.relation = l.relation AND r.database = l.database
+             ORDER BY p.prepared LIMIT 1) AS blocking_gid
       FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
       JOIN pg_namespace n ON n.oid = c.relnamespace
       LEFT JOIN pg_stat_activity a ON a.pid = l.pid
@@ -88,7 +93,7 @@ def of_locks(held: list[asyncpg.Record]) -> Finding:
     if first["mode"] != "AccessExclusiveLock":
         effect = "nobody can write to it"
     if not first["granted"]:
-        effect = f"it waits for pid {first['blockers']}, and all others wait behind it"
+        effect = f"it waits for {blocker(first)}, and all others wait behind it"
     return failure(
         f"table {first['table']} is locked ({first['mode']}) by {holder(first)}: {effect}",
         way_out(first),
@@ -112,7 +117,7 @@ def of_locks(held: list[asyncpg.Record]) -> Finding:
 def holder(row: asyncpg.Record) -> str:
     """Return who it is, without the text of a query."""
     if row["pid"] is None:
-        return f"the prepared transaction {row['gid']!r}"
+        return f"the prepared transaction {quoted(row['gid'])}"
     words = [f"pid {row['pid']}", f"role {row['role']}"]
     if row["application"]:
         words.append(f"application {row['application']!r}")
@@ -127,12 +132,25 @@ def holder(row: asyncpg.Record) -> str:
 
 
 def way_out(row: asyncpg.Record) -> str:
-    """Return the statement that ends a transaction."""
-    if row["pid"] is None:
-        return f"end it: COMMIT PREPARED '{row['gid']}' or ROLLBACK PREPARED '{row['gid']}'"
-    blockers = row.get("blockers") or [row["pid"]]
-    pid = blockers[0] or row["pid"]
-    return f"have it commit, or end it: SELECT pg_terminate_backend({pid})"
+    """Return the statement that ends a transaction, or the one that it waits for."""
+    blockers = [pid for pid in row.get("blockers") or [row["pid"]] if pid]
+    if blockers:
+        return f"have it commit, or end it: SELECT pg_terminate_backend({blockers[0]})"
+    gid = quoted(row["gid"] or row.get("blocking_gid"))
+    return f"end it: COMMIT PREPARED {gid} or ROLLBACK PREPARED {gid}"
+
+
+def blocker(row: asyncpg.Record) -> str:
+    """Return who it is that another session waits for."""
+    pids = [str(pid) for pid in dict.fromkeys(row["blockers"]) if pid]
+    if pids:
+        return f"pid {', '.join(pids)}"
+    return f"the prepared transaction {quoted(row['blocking_gid'])}"
+
+
+def quoted(gid: str | None) -> str:
+    """Return the name of a prepared transaction as SQL has it."""
+    return "'" + (gid or "…").replace("'", "''") + "'"
 
 
 def rounded(seconds: float | None) -> float | None:
@@ -145,6 +163,7 @@ async def transactions(examination: Examination) -> Finding:
     connection = await examination.connection()
     rows = await connection.fetch(TRANSACTIONS, LONG_SECONDS)
     if not rows:
+        await require_seen_transactions(connection)
         return ok(f"no transaction is open for longer than {LONG_SECONDS:g} s")
     rows.sort(key=lambda row: not row["has_events"])
     first = rows[0]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import asyncpg
+
 from brain.doctor.check import check
 from brain.doctor.examination import Examination
 from brain.doctor.finding import Finding, failure, ok, warning
+from brain.doctor.sessions import AGAIN_SECONDS
 
 # Retention keeps one and a half times its period at most; nodes look once a minute.
 KEPT_PERIODS = 1.5
@@ -28,11 +33,14 @@ OLDEST = """
 """
 # Sessions that keep a slot of the log from being emptied: any lock on it does.
 KEEPERS = """
-    SELECT DISTINCT l.pid FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
-      JOIN pg_stat_activity a ON a.pid = l.pid
+    SELECT DISTINCT l.pid, l.virtualtransaction
+      FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+      LEFT JOIN pg_stat_activity a ON a.pid = l.pid
      WHERE c.relnamespace = to_regnamespace('brain') AND c.relname ~ '^events_[0-3]$'
-       AND l.granted AND a.pid <> pg_backend_pid()
-       AND a.xact_start < clock_timestamp() - interval '5 seconds' ORDER BY 1
+       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+       -- An ordinary role does not see since when another one's transaction is open.
+       AND coalesce(a.xact_start < clock_timestamp() - interval '5 seconds', true) ORDER BY 1
 """
 
 
@@ -56,8 +64,10 @@ async def retention(examination: Examination) -> Finding:
         f" {age:,.0f} s old; BRAIN_RETENTION_SECONDS is {keep:g}"
     )
     if oldest["has_no_free_slot"] or age > KEPT_PERIODS * keep + SLACK_SECONDS:
-        keepers = [row["pid"] for row in await connection.fetch(KEEPERS)]
-        details = [f"pid {pid} keeps the log: its transaction has locks on it" for pid in keepers]
+        details = [
+            f"{keeper} keeps the log: its transaction has locks on it"
+            for keeper in await keepers(connection)
+        ]
         way_out = (
             "brain serve removes old events once a minute: is one running (nodes.alive), what does"
             " its log say of retention, and is a transaction open (database.transactions)? By hand:"
@@ -73,6 +83,19 @@ async def retention(examination: Examination) -> Finding:
             **facts,
         )
     return ok(text, **facts)
+
+
+async def keepers(connection: asyncpg.Connection) -> list[str]:
+    """Return who has locks on the log, and not for a moment alone."""
+    before = {row["virtualtransaction"] for row in await connection.fetch(KEEPERS)}
+    if not before:
+        return []
+    await asyncio.sleep(AGAIN_SECONDS)
+    return [
+        "a prepared transaction" if row["pid"] is None else f"pid {row['pid']}"
+        for row in await connection.fetch(KEEPERS)
+        if row["virtualtransaction"] in before
+    ]
 
 
 def in_mebibytes(count: int) -> str:

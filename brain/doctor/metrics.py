@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
+from email.utils import parsedate_to_datetime
 
-from httpx2 import HTTPError
+from httpx2 import HTTPError, Response
 
 from brain.doctor.address import Place
 from brain.doctor.check import check
@@ -12,6 +14,7 @@ from brain.doctor.examination import Examination
 from brain.doctor.exposition import Exposition
 from brain.doctor.finding import Finding, NotChecked, failure, ok
 from brain.doctor.http import http_client
+from brain.settings import is_loopback_name
 
 ANYWHERE = ("0.0.0.0", "::")
 NO_METRICS = NotChecked(
@@ -45,7 +48,20 @@ async def scrape(examination: Examination) -> Exposition:
     async with http_client(Place.of(url)) as client:
         response = await client.get(url, headers=headers)
     response.raise_for_status()
-    return Exposition.parse(response.text, time.time())
+    return Exposition.parse(response.text, time_of(response, Place.of(url).host))
+
+
+def time_of(response: Response, host: str) -> float:
+    """Return the time of the machine that has answered; 0 if that is not known."""
+    with suppress(ValueError):
+        return parsedate_to_datetime(response.headers.get("date", "")).timestamp()
+    return time.time() if is_loopback_name(host) else 0.0
+
+
+def scraped_again(examination: Examination) -> Exposition:
+    """Return the metrics of the last scrape, which may be the first. Raises `NotChecked`."""
+    found: Exposition | None = examination.shared.get("metrics again")
+    return scraped(examination) if found is None else found
 
 
 def scraped(examination: Examination) -> Exposition:

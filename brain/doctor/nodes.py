@@ -25,10 +25,14 @@ async def alive(examination: Examination) -> Finding:
     connection = await examination.migrated()
     rows = await connection.fetch(NODES)
     living = [row for row in rows if row["is_alive"]]
+    names_of_living = {row["name"] for row in living}
     silent = [
         row
         for row in rows
-        if not row["is_alive"] and (row["seconds"] is None or row["seconds"] < RECENT_SECONDS)
+        if not row["is_alive"]
+        # What has started again under the same name, as a container does, is not silent.
+        and row["name"] not in names_of_living
+        and (row["seconds"] is None or row["seconds"] < RECENT_SECONDS)
     ]
     examination.shared["nodes"] = [row["name"] for row in living]
     examination.shared["silent nodes"] = [row["name"] for row in silent]

@@ -86,6 +86,11 @@ def of_error(error: Exception) -> Finding:
             return failure(f"the role lacks a right: {first_line(error)}", "see database.rights")
         case BrainError():
             return failure(first_line(error), "see the failures before this one")
+        case OSError():  # The driver has errors of its own for the connection to the database.
+            return failure(
+                f"a connection broke: {type(error).__name__}: {first_line(error)}",
+                "see the failures before this one; if there is none, run brain doctor again",
+            )
         case _ if isinstance(error, DATABASE_ERRORS):
             return failure(f"the database reports: {first_line(error)}", "see database.reachable")
         case _:

@@ -8,10 +8,12 @@ from brain.doctor.check import check
 from brain.doctor.examination import Examination
 from brain.doctor.exposition import Exposition
 from brain.doctor.finding import Facts, Finding, failure, ok, warning
-from brain.doctor.metrics import scraped
+from brain.doctor.metrics import scraped, scraped_again
 
 NEARLY_ALL = 0.9
 OLD_KEYS_SECONDS = 900.0
+# What happened to so many clients since the start is told, even if it does not happen now.
+COMMON_SHARE = 0.01
 # What ends refusals, by their reason.
 REFUSALS: Mapping[str, str] = {
     "origin": "set BRAIN_ALLOWED_ORIGINS to the origins of your pages",
@@ -55,38 +57,47 @@ def of_connections(metrics: Exposition, most: int) -> Finding:
 @check("metrics.refusals")
 async def refusals(examination: Examination) -> Finding:
     """No handshake and no token was refused for a reason that a setting ends."""
-    return of_refusals(scraped(examination))
+    return of_refusals(scraped_again(examination), scraped(examination))
 
 
-def of_refusals(metrics: Exposition) -> Finding:
-    """Return for which reasons clients were refused, the most frequent first."""
-    counts = {
-        **metrics.by("brain_handshakes_refused_total", "reason"),
-        **metrics.by("brain_tokens_refused_total", "reason"),
-    }
+def of_refusals(metrics: Exposition, before: Exposition | None = None) -> Finding:
+    """Return for which reasons clients are refused now, or were often, the most frequent first."""
+    counts: dict[str, float] = {}
+    now: dict[str, float] = {}
+    for name in ("brain_handshakes_refused_total", "brain_tokens_refused_total"):
+        counts |= metrics.by(name, "reason")
+        now |= metrics.grown(name, "reason", before)
     told = sorted(
-        ((count, reason) for reason, count in counts.items() if count and reason in REFUSALS),
+        ((now[reason], count, reason) for reason, count in counts.items() if reason in REFUSALS),
         reverse=True,
     )
+    lines = [
+        f"{count:,.0f} clients were refused since its start: {reason}"
+        + (f"; {new:,.0f} of them just now" if new else "")
+        for new, count, reason in told
+        if count
+    ]
     facts: Facts = {"refused": {reason: count for reason, count in counts.items() if count}}
-    if not told:
-        return ok("no client was refused for a reason that a setting ends", **facts)
-    _, first = told[0]
-    lines = [f"{count:,.0f} clients were refused since its start: {name}" for count, name in told]
-    return warning(lines[0], REFUSALS[first], lines[1:], **facts)
+    admitted = metrics.total("brain_connections_opened_total") or 0.0
+    most = max((count for _, count, _ in told), default=0.0)
+    if lines and (told[0][0] or most >= COMMON_SHARE * (admitted + most)):
+        return warning(lines[0], REFUSALS[told[0][2]], lines[1:], **facts)
+    return ok("no client is refused for a reason that a setting ends", lines, **facts)
 
 
 @check("metrics.slow_clients")
 async def slow_clients(examination: Examination) -> Finding:
     """No client reads too slowly."""
-    return of_slow_clients(scraped(examination))
+    return of_slow_clients(scraped_again(examination), scraped(examination))
 
 
-def of_slow_clients(metrics: Exposition) -> Finding:
-    """Return how many clients lag, and were cut for it."""
+def of_slow_clients(metrics: Exposition, before: Exposition | None = None) -> Finding:
+    """Return how many clients lag, and are cut for it now, or were often."""
     lagging = metrics.total("brain_subscribers_lagging") or 0.0
     cut = metrics.total("brain_connections_closed_total", code="4008") or 0.0
-    if lagging or cut:
+    now = metrics.grown("brain_connections_closed_total", "code", before).get("4008", 0.0)
+    closed = metrics.total("brain_connections_closed_total") or 0.0
+    if lagging or now or (cut and cut >= COMMON_SHARE * closed):
         return warning(
             f"clients read too slowly: {lagging:,.0f} lag now, {cut:,.0f} were cut (4008) since its"
             " start; they resume with their cursors",
@@ -96,23 +107,34 @@ def of_slow_clients(metrics: Exposition) -> Finding:
             lagging=lagging,
             cut=cut,
         )
-    return ok("no client reads too slowly", lagging=lagging, cut=cut)
+    details = [f"{cut:,.0f} were cut (4008) since its start"] if cut else []
+    return ok("no client reads too slowly", details, lagging=lagging, cut=cut)
 
 
 @check("metrics.keys")
 async def keys(examination: Examination) -> Finding:
     """The keys at BRAIN_JWKS_URL are fetched."""
-    return of_keys(scraped(examination))
+    return of_keys(scraped_again(examination), scraped(examination))
 
 
-def of_keys(metrics: Exposition) -> Finding:
+def of_keys(metrics: Exposition, before: Exposition | None = None) -> Finding:
     """Return how old the keys are that verify tokens."""
     age = metrics.total("brain_jwks_age_seconds") or 0.0
     failed = metrics.total("brain_jwks_fetches_failed_total") or 0.0
-    if failed and (age > OLD_KEYS_SECONDS or age == 0):
+    fails_now = sum(metrics.grown("brain_jwks_fetches_failed_total", "", before).values()) > 0
+    way_out = "correct BRAIN_JWKS_URL, or what it leads to; the log has the reason"
+    if failed and (age == 0 or fails_now):
         return failure(
             f"the keys at BRAIN_JWKS_URL cannot be fetched: {failed:g} attempts failed",
-            "correct BRAIN_JWKS_URL, or what it leads to; the log has the reason",
+            way_out,
+            age_seconds=age,
+        )
+    # They are fetched as tokens come: a quiet Brain has old ones, too.
+    if failed and age > OLD_KEYS_SECONDS:
+        return warning(
+            f"the keys at BRAIN_JWKS_URL were fetched {age:,.0f} s ago, and since its start"
+            f" {failed:g} attempts failed",
+            f"if tokens have come since: {way_out}",
             age_seconds=age,
         )
     return ok("no key set is missing", age_seconds=age)

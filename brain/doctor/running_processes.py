@@ -136,9 +136,11 @@ async def event_loop(examination: Examination) -> Finding:
     before = scraped(examination)
     await asyncio.sleep(BETWEEN_SCRAPES_SECONDS)
     try:
-        return of_event_loop(await scrape(examination), before)
+        after = await scrape(examination)
     except (HTTPError, ValueError):
         raise NotChecked("the metrics cannot be read again", "see metrics.reachable") from None
+    examination.shared["metrics again"] = after
+    return of_event_loop(after, before)
 
 
 def of_event_loop(metrics: Exposition, before: Exposition | None = None) -> Finding:

@@ -49,7 +49,11 @@ async def sse(examination: Examination) -> Finding:
                 asyncio.timeout(FIRST_EVENT_SECONDS),
                 aclosing(response.aiter_raw()) as parts,
             ):
-                await anext(parts)
+                if await anext(parts, None) is None:
+                    return failure(
+                        "a stream of events ends before its first event",
+                        "have the proxy pass on the body of /sse as it comes; see its log",
+                    )
     except (TimeoutError, ReadTimeout):
         return buffered()
     except HTTPError as error:

@@ -29,6 +29,6 @@ async def subscribed(place: Place, token: str | None, frame: Mapping[str, Any]) 
                     pass
             finally:
                 await link.close()
-    except (LinkLost, HandshakeRefused, OSError, TimeoutError):
+    except (LinkLost, HandshakeRefused, OSError, ValueError):
         raise NotChecked("no WebSocket is accepted", "see connection.websocket") from None
     return answer

@@ -33,15 +33,18 @@ REPLICA_ROLE = """
                 THEN format('ALTER ROLE %s RESET session_replication_role', s.setrole::regrole)
                 WHEN s.setdatabase <> 0
                 THEN format('ALTER DATABASE %I RESET session_replication_role', current_database())
-                ELSE 'ALTER ROLE ALL RESET session_replication_role' END AS command
+                ELSE 'ALTER ROLE ALL RESET session_replication_role' END AS command,
+           CASE WHEN s.setrole <> 0 THEN s.setrole::regrole::text END AS role
       FROM pg_db_role_setting s
      WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
        AND 'session_replication_role=replica' = ANY (s.setconfig)
     UNION ALL
-    SELECT 'ALTER SYSTEM RESET session_replication_role; SELECT pg_reload_conf()' FROM pg_settings
+    SELECT 'ALTER SYSTEM RESET session_replication_role; SELECT pg_reload_conf()', NULL
+      FROM pg_settings
      WHERE name = 'session_replication_role' AND setting = 'replica'
        AND source IN ('configuration file', 'command line', 'environment variable')
 """
+ORDINARY_WATCH = "SELECT EXISTS (SELECT FROM brain.watched WHERE NOT is_replicated)"
 HOW = {"D": "disabled", "R": "for replicas only (ENABLE REPLICA)", "O": "not for replicas"}
 
 
@@ -76,15 +79,31 @@ async def triggers(examination: Examination) -> Finding:
             commands.append(command)
     if lines:
         return failure(lines[0], "; ".join(dict.fromkeys(commands)), lines[1:])
-    replicas = [row["command"] for row in await connection.fetch(REPLICA_ROLE)]
-    watches = await connection.fetch("SELECT channel FROM brain.watched WHERE NOT is_replicated")
-    if replicas and watches:
+    replicas = await connection.fetch(REPLICA_ROLE)
+    if replicas and await connection.fetchval(ORDINARY_WATCH):
+        return of_replicas(replicas)
+    return ok("the capture triggers of all watched tables are there and enabled")
+
+
+def of_replicas(settings: list[asyncpg.Record]) -> Finding:
+    """Return what it means that session_replication_role is replica: of all, or of some roles."""
+    of_all = [row for row in settings if row["role"] is None]
+    of_roles = [row for row in settings if row["role"] is not None]
+    commands = [row["command"] for row in (*of_all, *of_roles)]
+    way_out = f"{commands[0]}; or watch the table with brain watch … --replicated"
+    if of_all:
         return failure(
             "session_replication_role is set to replica: in such sessions no capture trigger fires",
-            f"{replicas[0]}; or watch the table with brain watch … --replicated",
-            replicas[1:],
+            way_out,
+            commands[1:],
         )
-    return ok("the capture triggers of all watched tables are there and enabled")
+    roles = ", ".join(dict.fromkeys(row["role"] for row in of_roles))
+    return warning(
+        f"session_replication_role is set to replica for {roles}: no capture trigger fires for"
+        " what that writes, as is right for a subscription or a restore",
+        way_out,
+        commands[1:],
+    )
 
 
 async def of_watch(connection: asyncpg.Connection, watch: asyncpg.Record) -> tuple[list[str], str]:

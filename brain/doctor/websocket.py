@@ -19,6 +19,7 @@ from brain.doctor.address import Place
 from brain.doctor.check import check
 from brain.doctor.examination import Examination
 from brain.doctor.finding import Finding, NotChecked, failure, ok
+from brain.errors import CursorLost
 from brain.message.cursor import Cursor
 
 OPEN_SECONDS = 4.0
@@ -37,7 +38,7 @@ async def hello_of(
     """
     Return the first frame of a WebSocket; None if the server accepts, and sends nothing.
 
-    Raises OSError, TimeoutError and `WebSocketException`.
+    Raises OSError, TimeoutError, `WebSocketException`, and ValueError for a frame that is no hello.
     """
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     if origin is not None:
@@ -52,9 +53,20 @@ async def hello_of(
     ) as connection:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
-                frame: Mapping[str, Any] = json.loads(await connection.recv())
+                return hello_in(await connection.recv())
         except TimeoutError:
             return None
+
+
+def hello_in(text: str | bytes) -> Mapping[str, Any]:
+    """Return the first frame of Brain. Raises ValueError."""
+    frame = json.loads(text)
+    if not isinstance(frame, dict) or not isinstance(frame.get("cursor"), str):
+        raise ValueError("it has no cursor")
+    try:
+        Cursor.parse(frame["cursor"])
+    except CursorLost as error:
+        raise ValueError(str(error)) from None
     return frame
 
 
@@ -71,6 +83,16 @@ async def websocket(examination: Examination) -> Finding:
         return failure(f"a WebSocket is not accepted within {OPEN_SECONDS:g} s", UPGRADE)
     except InvalidHandshake as error:
         return failure(f"the answer to a WebSocket handshake is none: {error}", UPGRADE)
+    except (WebSocketException, OSError) as error:
+        return failure(
+            f"a WebSocket breaks before its first frame: {error}",
+            "does the proxy accept it without a Brain behind it? See its log, and that of the node",
+        )
+    except ValueError:
+        return failure(
+            "a WebSocket is accepted, and its first frame is not Brain's",
+            "correct host, port and path of --url, or the route of the proxy for /ws/v1",
+        )
     if hello is None:
         return failure(
             f"a WebSocket is accepted, and nothing comes within {OPEN_SECONDS:g} s",
@@ -134,7 +156,7 @@ async def origin(examination: Examination) -> Finding:
         if refused.response.status_code == 403 and ORIGIN_REFUSED in text_in(refused):
             return of_refused_origin(page, given is None or given == place.origin)
         raise NotChecked("no WebSocket is accepted", "see connection.websocket") from None
-    except (WebSocketException, OSError, TimeoutError):
+    except (WebSocketException, OSError, ValueError):
         raise NotChecked("no WebSocket is accepted", "see connection.websocket") from None
     if given is None:
         return ok(

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import jwt
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from brain.auth.hosts import REFUSED
 from brain.doctor import http, stream, token, websocket
+from brain.doctor.check import Check
 from brain.doctor.finding import Finding
 from tests.doctor.answering import ALIVE, SILENCE, answering, response
 from tests.doctor.certificates import server_context
@@ -158,6 +161,39 @@ def head_only(data: bytes) -> bytes:
     return head + end if data.startswith(b"HTTP/") else b""
 
 
+CLOSING: list[Callable[[ServerConnection], Awaitable[None]]] = [
+    lambda connection: connection.close(),
+    lambda connection: connection.send("<html>"),
+    lambda connection: connection.send("[]"),
+    lambda connection: connection.send('{"type":"hello"}'),
+    lambda connection: connection.send('{"type":"hello","cursor":"x"}'),
+]
+
+
+@pytest.mark.parametrize("handler", CLOSING)
+async def test_a_websocket_without_the_first_frame_of_brain_is_named(
+    handler: Callable[[ServerConnection], Awaitable[None]],
+) -> None:
+    async with serve(handler, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finding = await found(websocket.websocket, url=url)
+        origin = await found(websocket.origin, url=url)
+        accepted = await found(token.accepted, websocket.websocket, url=url, token="t")
+
+    assert finding.verdict == "failure"
+    assert "first frame" in finding.text
+    assert (origin.verdict, accepted.verdict) == ("not checked", "not checked")
+
+
+@pytest.mark.parametrize("check", [http.host, http.ready])
+async def test_a_path_that_is_not_answered_is_named(check: Check) -> None:
+    async with answering(b"no HTTP\r\n\r\n") as port:
+        finding = await found(check, url=f"http://127.0.0.1:{port}")
+
+    assert finding.verdict == "failure"
+    assert "does not answer /" in finding.text
+
+
 async def test_an_origin_that_is_not_allowed_is_named_with_the_setting(
     shared_brain: RunningBrain,
 ) -> None:
@@ -196,6 +232,7 @@ async def test_a_stream_that_a_proxy_buffers_is_named(
 
 STREAMS = [
     (response(200, content_type="text/event-stream", content_encoding="gzip"), "compresses"),
+    (response(200, content_type="text/event-stream"), "ends before its first event"),
     (response(404, content_type="text/html"), "is answered with 404 text/html"),
 ]
 

@@ -134,6 +134,22 @@ async def test_the_connections_of_the_server_are_counted(core_database: str) -> 
     assert 0 < finding.facts["used"] < finding.facts["most"]
 
 
+async def test_an_ordinary_role_counts_the_connections_of_all_roles(
+    postgres: str, core_database: str
+) -> None:
+    async with ordinary_role(postgres) as (role, admin):
+        others = [await asyncpg.connect(core_database) for _ in range(3)]
+        finding = await found(database.connections, database_url=as_role(core_database, role))
+        seen = await admin.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        )
+        for other in others:
+            await other.close()
+
+    # Those of the administrator and of the three are of another role.
+    assert 4 < finding.facts["used"] <= seen + 1
+
+
 async def test_a_commit_is_measured_without_a_trace_in_a_table(
     core_connection: asyncpg.Connection, core_database: str
 ) -> None:
@@ -160,6 +176,33 @@ def test_a_slow_disk_is_named(milliseconds: list[float], verdict: str) -> None:
         assert "disk" in finding.text
         assert "iostat" in str(finding.way_out)
         assert finding.details == ["3 sessions wait for WALSync"]
+
+
+async def test_what_slows_a_commit_down_is_said_to_be_unseen_by_an_ordinary_role(
+    postgres: str, core_database: str
+) -> None:
+    async with ordinary_role(postgres) as (role, admin):
+        connection = await asyncpg.connect(as_role(core_database, role))
+        lines = await disk.waiting(connection)
+        await admin.execute(f"GRANT pg_read_all_stats TO {role}")
+        granted = await disk.waiting(connection)
+        await connection.close()
+
+    assert f"GRANT pg_read_all_stats TO {role}" in lines[-1]
+    assert not any("GRANT" in line for line in granted)
+
+
+def test_the_commits_that_were_measured_are_counted() -> None:
+    assert "the longest of 1 2e+03 ms" in disk.of_commits([2000.0], []).text
+
+
+async def test_a_commit_that_fails_leaves_the_connection_to_the_other_checks(
+    core_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "WRITE", "SELECT 1 / 0")
+    after = await found(database.connections, disk.disk, database_url=core_database)
+
+    assert after.verdict in ("ok", "warning")
 
 
 @asynccontextmanager
@@ -200,6 +243,32 @@ async def test_the_space_of_a_disk_here_is_seen_and_elsewhere_is_not(core_databa
 
     assert here.verdict in ("ok", "warning")
     assert here.facts["total_bytes"] > 0
+
+
+HOSTS = [
+    ("postgresql:///shop", []),
+    ("postgresql://u:p@localhost:5432/shop", ["localhost"]),
+    ("postgresql://one.example.org,[::1]:5433/shop", ["one.example.org", "::1"]),
+    ("postgresql:///shop?host=db.example.org", ["db.example.org"]),
+    ("postgresql://%2Frun%2Fpostgresql/shop", ["/run/postgresql"]),
+    ("postgresql://localhost/shop?host=db.example.org", ["localhost"]),
+    ("postgresql:///shop?host=/run/postgresql", ["/run/postgresql"]),
+]
+
+
+@pytest.mark.parametrize(("url", "hosts"), HOSTS)
+def test_the_hosts_of_a_url_are_those_before_its_path_and_in_its_query(
+    url: str, hosts: list[str]
+) -> None:
+    assert disk.hosts_of(url) == hosts
+
+
+async def test_the_disk_of_a_host_in_the_query_is_that_of_another_machine() -> None:
+    url = "postgresql:///shop?host=localhost,db.example.org"
+    finding = await found(disk.disk_space, database_url=url)
+
+    assert finding.verdict == "not checked"
+    assert "another machine" in finding.text
 
 
 async def migrations_of(url: str) -> Finding:

@@ -11,6 +11,7 @@ from brain.doctor import event, nodes, websocket
 from brain.doctor.check import Check
 from brain.doctor.finding import Finding
 from brain.doctor.runner import run
+from tests.doctor.answering import ALIVE, answering
 from tests.doctor.examining import found, request
 from tests.end_to_end.brain import RunningBrain, message
 
@@ -99,6 +100,24 @@ async def test_a_client_that_cannot_subscribe_is_named(core_database: str) -> No
     assert by_id["event.delivered"].verdict == "failure"
     assert "no client can subscribe" in by_id["event.delivered"].text
     assert "refused" in by_id["event.delivered"].text
+
+
+async def test_an_event_that_fails_leaves_the_connection_to_the_other_checks(
+    core_connection: asyncpg.Connection, core_database: str
+) -> None:
+    await core_connection.execute("ALTER TABLE brain.events ADD CHECK (false) NOT VALID")
+    results = await run(request(database_url=core_database), [event.logged, nodes.alive])
+
+    assert results[0].finding.verdict == "failure"
+    assert "no node serves" in results[1].finding.text
+
+
+async def test_a_client_whose_tls_fails_is_not_taken_for_the_database(core_database: str) -> None:
+    async with answering(ALIVE) as port:
+        by_id = await findings(url=f"https://127.0.0.1:{port}", database_url=core_database)
+
+    assert by_id["event.logged"].verdict == "ok"
+    assert "no client can subscribe" in by_id["event.delivered"].text
 
 
 async def test_an_event_that_waits_for_a_lock_is_named(

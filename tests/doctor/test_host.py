@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -99,3 +100,20 @@ async def test_memory_that_is_nearly_used_up_is_a_warning(
 
     assert finding.verdict == "warning"
     assert "BRAIN_RING_BYTES" in str(finding.way_out)
+
+
+def test_what_caches_files_counts_as_available_in_a_control_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = tmp_path / "brain.service"
+    group.mkdir()
+    (group / "memory.max").write_text("1000\n")
+    (group / "memory.current").write_text("990\n")
+    (group / "memory.stat").write_text("anon 300\ninactive_anon 5\ninactive_file 600\n")
+    process = tmp_path / "17"
+    process.mkdir()
+    (process / "cgroup").write_text("0::/brain.service\n")
+    monkeypatch.setattr(host, "CGROUPS", tmp_path)
+    monkeypatch.setattr(host, "PROC", tmp_path)
+
+    assert host.memory_of_control_group(17) == (1000, 610)

@@ -6,9 +6,13 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
+from brain.database.migrations import migrate
+from brain.database.schema_files import core_schema
 from brain.doctor import locks
+from tests.database.servers import binaries_of, new_server
 from tests.doctor.examining import found
 from tests.end_to_end.brain import PATIENCE_SECONDS
+from tests.postgres import as_role, new_database, ordinary_role
 
 
 @pytest.fixture
@@ -90,3 +94,61 @@ async def test_a_transaction_that_stays_open_is_named(
     assert "sent only when it commits" in finding.text
     assert f"pg_terminate_backend({orders.get_server_pid()})" in str(finding.way_out)
     assert "hidden" not in f"{finding}"
+
+
+async def test_an_ordinary_role_does_not_take_a_transaction_that_it_does_not_see_for_none(
+    postgres: str, orders: asyncpg.Connection, core_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "LONG_SECONDS", 0.0)
+    async with ordinary_role(postgres) as (role, admin):
+        url = as_role(core_database, role)
+        idle = await found(locks.transactions, database_url=url)
+        async with orders.transaction():
+            await orders.execute("INSERT INTO orders VALUES (1, 'open')")
+            unseen = await found(locks.transactions, database_url=url)
+            await admin.execute(f"GRANT pg_read_all_stats TO {role}")
+            seen = await found(locks.transactions, database_url=url)
+
+    assert idle.verdict == "ok"
+    assert unseen.verdict == "not checked"
+    assert f"pid {orders.get_server_pid()}" in unseen.text
+    assert f"GRANT pg_read_all_stats TO {role}" in str(unseen.way_out)
+    assert seen.verdict == "warning"
+
+
+async def test_an_ordinary_role_names_its_own_transaction(
+    postgres: str, core_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "LONG_SECONDS", 0.0)
+    async with ordinary_role(postgres) as (role, _):
+        url = as_role(core_database, role)
+        own = await asyncpg.connect(url)
+        async with own.transaction():
+            await own.execute("SELECT pg_current_xact_id()")
+            finding = await found(locks.transactions, database_url=url)
+        await own.close()
+
+    assert finding.verdict == "warning"
+
+
+async def test_a_prepared_transaction_that_holds_up_a_lock_is_what_is_to_be_ended(
+    postgres: str,
+) -> None:
+    with new_server(await binaries_of(postgres), {"max_prepared_transactions": "1"}) as server:
+        async with new_database(server.url) as url:
+            await migrate(url, [core_schema()])
+            holder, other = await asyncpg.connect(url), await asyncpg.connect(url)
+            await holder.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+            await holder.execute("SELECT brain.watch('orders', 'orders', '{id}')")
+            await holder.execute("BEGIN; SELECT FROM orders; PREPARE TRANSACTION 'it''s held'")
+            altering = asyncio.create_task(other.execute("ALTER TABLE orders ADD COLUMN more int"))
+            await becomes_waiting(holder, other.get_server_pid())
+            finding = await found(locks.locks, database_url=url)
+            await holder.execute(str(finding.way_out).rpartition(" or ")[2])
+            await altering
+            await holder.close()
+            await other.close()
+
+    assert finding.verdict == "failure"
+    assert "it waits for the prepared transaction 'it''s held'" in finding.text
+    assert "COMMIT PREPARED 'it''s held'" in str(finding.way_out)

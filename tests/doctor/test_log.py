@@ -9,6 +9,7 @@ from brain.doctor import log
 from brain.settings import Settings
 from tests.doctor.examining import found
 from tests.end_to_end.brain import PATIENCE_SECONDS
+from tests.postgres import as_role, ordinary_role
 
 AGED = """
     UPDATE brain.events SET at = at - make_interval(hours => $1)
@@ -67,6 +68,21 @@ async def test_the_session_that_keeps_the_log_is_named(
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not await names_it():
                 await asyncio.sleep(0.2)
+
+
+async def test_an_ordinary_role_names_the_session_that_keeps_the_log(
+    postgres: str, core_connection: asyncpg.Connection, core_database: str
+) -> None:
+    await core_connection.execute("SELECT brain.publish('news', 'greeting')")
+    await core_connection.execute(AGED, 60)
+    async with ordinary_role(postgres) as (role, admin), core_connection.transaction():
+        await admin.execute(f"GRANT brain_owner, brain_reader TO {role}")
+        await core_connection.execute("LOCK TABLE brain.events_0 IN ACCESS SHARE MODE")
+        finding = await found(log.retention, database_url=as_role(core_database, role))
+
+    assert finding.verdict == "failure"
+    pid = core_connection.get_server_pid()
+    assert [line.partition(" keeps")[0] for line in finding.details] == [f"pid {pid}"]
 
 
 async def test_a_large_log_is_a_warning(

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from httpx2 import Response
 from pydantic import SecretStr
 
 from brain.doctor import metrics, running_clients, running_processes
@@ -178,11 +179,63 @@ def test_a_late_event_loop_is_a_warning_by_what_was_measured_between_two_scrapes
 
 
 def test_a_key_set_that_cannot_be_fetched_is_a_failure() -> None:
-    lines = "brain_jwks_age_seconds 4000\nbrain_jwks_fetches_failed_total 12\n"
+    lines = "brain_jwks_age_seconds 0\nbrain_jwks_fetches_failed_total 12\n"
     finding = running_clients.of_keys(Exposition.parse(SOUND + lines, NOW))
 
     assert finding.verdict == "failure"
     assert "BRAIN_JWKS_URL" in str(finding.way_out)
+
+
+def test_old_keys_of_a_quiet_brain_are_a_warning_unless_fetching_them_fails_now() -> None:
+    def keys(age: int, failed: int) -> Exposition:
+        lines = f"brain_jwks_age_seconds {age}\nbrain_jwks_fetches_failed_total {failed}\n"
+        return Exposition.parse(SOUND + lines, NOW)
+
+    assert running_clients.of_keys(keys(4000, 1), keys(3999, 1)).verdict == "warning"
+    assert running_clients.of_keys(keys(4000, 2), keys(3999, 1)).verdict == "failure"
+    assert running_clients.of_keys(keys(0, 1), keys(0, 1)).verdict == "failure"
+    assert running_clients.of_keys(keys(100, 1), keys(99, 1)).verdict == "ok"
+
+
+def test_what_was_rare_and_does_not_happen_now_is_no_warning() -> None:
+    def counted(count: int) -> Exposition:
+        lines = (
+            "brain_connections_opened_total 9000\n"
+            'brain_tokens_refused_total{reason="issuer"} 50\n'
+            f'brain_tokens_refused_total{{reason="expired"}} {count}\n'
+            f'brain_connections_closed_total{{code="4008"}} {count}\n'
+            'brain_connections_closed_total{code="1001"} 8000\n'
+        )
+        return Exposition.parse(SOUND + lines, NOW)
+
+    refused = running_clients.of_refusals(counted(9), counted(9))
+    refused_now = running_clients.of_refusals(counted(9), counted(8))
+    cut = running_clients.of_slow_clients(counted(9), counted(9))
+    cut_now = running_clients.of_slow_clients(counted(9), counted(8))
+
+    assert (refused.verdict, cut.verdict) == ("ok", "ok")
+    assert (refused_now.verdict, cut_now.verdict) == ("warning", "warning")
+    assert "9 clients were refused since its start: expired" in refused.details
+    assert refused_now.text.endswith("expired; 1 of them just now")
+    assert "new token" in str(refused_now.way_out)
+    assert cut.details == ["9 were cut (4008) since its start"]
+
+
+async def test_heartbeats_are_judged_by_the_clock_of_the_machine_that_answers() -> None:
+    async def hangs(date: str) -> bool:
+        async with answering(response(200, SOUND, date=date)) as port:
+            url = f"http://127.0.0.1:{port}/metrics"
+            finding = await found(running_processes.workers, metrics.reachable, metrics_url=url)
+        return finding.verdict == "failure"
+
+    assert not await hangs("Thu, 01 Jan 1970 00:16:41 GMT")
+    assert await hangs("Thu, 01 Jan 1970 00:17:41 GMT")
+
+
+def test_without_its_clock_the_heartbeats_of_another_machine_are_not_judged() -> None:
+    assert metrics.time_of(Response(200), "brain.example.org") == 0.0
+    assert metrics.time_of(Response(200), "localhost") > 0.0
+    assert running_processes.of_workers(Exposition.parse(SOUND)).verdict == "ok"
 
 
 def test_memory_of_nearly_the_whole_machine_is_a_warning() -> None:

@@ -47,6 +47,16 @@ async def test_a_node_that_does_not_report_is_named(
     assert "no node serves this database; the last one reported" in alone.text
 
 
+async def test_a_node_that_has_started_again_under_its_name_is_not_silent(
+    core_connection: asyncpg.Connection, core_database: str
+) -> None:
+    await core_connection.execute(NODE, f"{socket.gethostname()} 1", 20.0)
+    await core_connection.execute(NODE, f"{socket.gethostname()} 1", -4.0)
+    finding = await found(nodes.alive, database_url=core_database)
+
+    assert finding.verdict == "ok"
+
+
 async def test_a_process_that_runs_here_and_does_not_report_hangs(
     core_connection: asyncpg.Connection, core_database: str
 ) -> None:

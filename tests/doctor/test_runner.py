@@ -26,6 +26,11 @@ async def crash(_: Examination) -> Finding:
     raise ZeroDivisionError("nothing is divided by zero")
 
 
+@check("test.broken_link")
+async def broken_link(_: Examination) -> Finding:
+    raise ConnectionResetError("reset by peer")
+
+
 @check("test.endless", most_seconds=0.05)
 async def endless(_: Examination) -> Finding:
     await asyncio.Event().wait()
@@ -52,6 +57,14 @@ async def test_a_check_that_crashes_is_a_failure_of_its_own_and_not_the_end() ->
     assert crashed.finding.verdict == "failure"
     assert "ZeroDivisionError: nothing is divided by zero" in crashed.finding.text
     assert fine.finding.verdict == "ok"
+
+
+async def test_a_socket_that_breaks_is_not_taken_for_the_databases() -> None:
+    (result,) = await found(broken_link)
+
+    assert result.finding.verdict == "failure"
+    assert "a connection broke" in result.finding.text
+    assert "database" not in result.finding.text
 
 
 async def test_a_check_that_does_not_end_is_a_failure_and_not_the_end() -> None:

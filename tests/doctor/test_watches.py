@@ -7,6 +7,7 @@ import pytest
 
 from brain.doctor import watches
 from tests.doctor.examining import found
+from tests.postgres import ordinary_role
 
 TABLE = "CREATE TABLE orders (id int PRIMARY KEY, status text, total numeric)"
 WATCH = "SELECT brain.watch('orders', 'orders', '{id,status}')"
@@ -117,3 +118,16 @@ async def test_watches_of_a_database_without_brain_are_not_checked(empty: str) -
 
     assert finding.verdict == "not checked"
     assert finding.way_out == "see database.migrations"
+
+
+async def test_a_session_replication_role_of_one_role_is_a_warning(
+    postgres: str, orders: asyncpg.Connection, core_database: str
+) -> None:
+    async with ordinary_role(postgres) as (role, admin):
+        await admin.execute(f"ALTER ROLE {role} SET session_replication_role = replica")
+        finding = await found(watches.triggers, database_url=core_database)
+        await admin.execute(str(finding.way_out).partition(";")[0])
+        after = await found(watches.triggers, database_url=core_database)
+
+    assert (finding.verdict, after.verdict) == ("warning", "ok")
+    assert role in finding.text

@@ -11,6 +11,7 @@ from brain.doctor import address, event, examination, http
 from brain.doctor.checks import CHECKS
 from brain.doctor.finding import Finding
 from brain.doctor.runner import first_cause, run
+from brain.settings import Settings
 from tests.doctor.answering import SILENCE, answering
 from tests.doctor.examining import request
 from tests.proxy import proxy_to
@@ -45,6 +46,18 @@ async def test_a_network_that_swallows_everything_is_named_by_the_first_that_not
     assert by_id["metrics.reachable"].verdict == "failure"
     assert by_id["watches.triggers"].verdict == "not checked"
     assert by_id["connection.websocket"].verdict == "not checked"
+
+
+async def test_a_brain_that_was_down_for_days_is_the_cause_of_its_old_events(
+    core_connection: asyncpg.Connection, core_database: str
+) -> None:
+    await core_connection.execute("SELECT brain.publish('news', 'greeting')")
+    await core_connection.execute("UPDATE brain.events SET at = at - interval '60 hours'")
+    settings = Settings(database_url=core_database)
+    by_id, cause = await findings(database_url=core_database, settings=settings)
+
+    assert by_id["log.retention"].verdict == "failure"
+    assert cause == "nodes.alive"
 
 
 async def test_a_lock_on_a_table_of_brain_is_named_and_leaves_the_other_checks_their_say(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,29 @@ pytestmark = [
     pytest.mark.skipif(PROMETHEUS is None, reason="there is no prometheus on this machine"),
     pytest.mark.timeout(180),
 ]
+
+# What is late on a busy machine, too: the fault's own is judged, others say nothing here.
+ALERTS_OF_LATENESS = frozenset(
+    {
+        "BrainHangs",
+        "BrainFollowsLate",
+        "BrainReadsSlowly",
+        "BrainDiskIsSlow",
+        "BrainDeliversLate",
+        "BrainEventLoopLags",
+        "BrainCollectionsAreLong",
+    }
+)
+CHECKS_OF_LATENESS = frozenset(
+    {
+        "database.disk",
+        "metrics.event_loop",
+        "connection.ready",
+        "clocks.database",
+        "event.read",
+        "event.delivered",
+    }
+)
 
 FAULTS = {
     "locked table": Fault(locked_table, "BrainTableLocked", "database.locks", "pg_terminate"),
@@ -120,15 +144,24 @@ async def test_an_alert_fires_without_the_database_and_the_doctor_names_it(tmp_p
 
 async def play(fault: Fault, scene: Scene) -> None:
     """Make a fault of a Brain that is well, and judge what shows it."""
-    assert not await scene.prometheus.firing()
-    before = await scene.examined()
-    assert before["verdict"] != "failure", before
+    assert not await scene.prometheus.firing() - ALERTS_OF_LATENESS
+    before = judged(await scene.examined(), fault)
+    assert not with_verdict("failure", before), before
     async with fault.make(scene):
         await scene.prometheus.fires(fault.alert)
-        found = await scene.examined(*fault.options)
-    known = [one["id"] for one in before["checks"] if one["verdict"] == "warning"]
-    failures = [one for one in found["checks"] if one["verdict"] == "failure"]
-    warnings = [one for one in found["checks"] if one["verdict"] == "warning"]
-    named = [*failures, *(one for one in warnings if one["id"] not in known)]
+        found = judged(await scene.examined(*fault.options), fault)
+    known = [one["id"] for one in with_verdict("warning", before)]
+    warnings = [one for one in with_verdict("warning", found) if one["id"] not in known]
+    named = [*with_verdict("failure", found), *warnings]
     assert [one["id"] for one in named][:1] == [fault.check], named
     assert fault.way_out in named[0]["way_out"], named
+
+
+def judged(document: dict[str, Any], fault: Fault) -> list[dict[str, Any]]:
+    """Return the checks of `brain doctor` that a fault is judged by, however busy the machine."""
+    left_out = CHECKS_OF_LATENESS - {fault.check}
+    return [one for one in document["checks"] if one["id"] not in left_out]
+
+
+def with_verdict(verdict: str, checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [one for one in checks if one["verdict"] == verdict]
