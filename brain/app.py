@@ -77,7 +77,7 @@ from brain.web import (
 from brain.web import metrics as metrics_endpoint
 from brain.web import tickets as tickets_endpoint
 from brain.web.body_budget import BodyBudgetMiddleware
-from brain.web.counting import CountingMiddleware
+from brain.web.counting import CountingApplication
 from brain.web.cross_origin import CrossOriginMiddleware
 from brain.web.error_responses import exception_handlers
 from brain.web.host_check import HostMiddleware
@@ -284,7 +284,7 @@ def build_app(
                     {
                         "revocations": revoked,
                         "hub": hub,
-                        "metrics": metrics.delivery,
+                        **metrics.sinks(),
                         "feeds": refresher,
                         "watched columns": watched_columns,
                         "filters": filters,
@@ -351,13 +351,13 @@ def build_app(
             TASK_DIED.log(logger, "the task %r died", name, error=failure, task=name)
         on_failure(failure)
 
-    app = Starlette(
+    app = CountingApplication(
+        refusals,
         routes=[
             *metrics_endpoint.routes(settings.metrics_token, metrics.exposition),
             *routes_of(services, systems),
         ],
         middleware=[
-            Middleware(CountingMiddleware, refusals),
             Middleware(SafeHeadersMiddleware),
             Middleware(HostMiddleware, hosts),
             Middleware(CrossOriginMiddleware, origins),

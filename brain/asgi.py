@@ -116,10 +116,12 @@ class BrainApp:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.drain()
-        running, self._running = self._running, None
-        if running is not None:
-            await running.__aexit__(kind, error, traceback)
+        try:
+            await self.drain()
+        finally:  # also where the server does not wait for that
+            running, self._running = self._running, None
+            if running is not None:
+                await running.__aexit__(kind, error, traceback)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

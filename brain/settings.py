@@ -314,7 +314,7 @@ class Settings(BaseSettings):
     """Where `/metrics` is served, and nothing else; 0 lets the system choose."""
     metrics_host: str = "localhost"
     """Where that port is."""
-    metrics_token: SecretStr | None = None
+    metrics_token: SecretStr | None = Field(default=None, min_length=1)
     """The bearer token with which `/metrics` is served on the port of the clients, too."""
     metrics_channels: Words = ()
     """The channels that metrics show by name."""

@@ -141,6 +141,27 @@ async def test_a_mounted_brain_sends_rows_and_changes_under_any_server(
         assert change["row"] == {"id": 2, "owner": "bob", "status": "paid"}
 
 
+async def test_an_end_that_is_cancelled_while_clients_are_closed_leaves_no_task_behind(
+    url: str,
+) -> None:
+    live = create_app(url, authenticator=by_cookie)
+    async with plain_uvicorn(Starlette(routes=[Mount("/live", live)])) as port:
+        before = asyncio.all_tasks()
+        await live.__aenter__()
+        running = {task.get_name() for task in asyncio.all_tasks() - before}
+        assert {"batch source", "hub", "retention"} <= running
+        address = f"ws://127.0.0.1:{port}/live/ws/v1"
+        async with connect(address, additional_headers=cookie("ann"), proxy=None) as websocket:
+            await received(websocket)
+            ending = asyncio.create_task(live.__aexit__(None, None, None))
+            await asyncio.sleep(0)  # now it waits for the client
+            assert not ending.done()
+            ending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await ending
+            assert not running & {task.get_name() for task in asyncio.all_tasks() - before}
+
+
 async def test_a_mounted_brain_streams_events_under_any_server(url: str, server: Server) -> None:
     live = create_app(url, authenticator=by_cookie)
     async with server(mounted(live)) as port, web(port, headers=cookie("ann")) as client:

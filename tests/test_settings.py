@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from brain.auth.keys import keys_of
 from brain.cli.database import read_settings, require_url
@@ -67,6 +67,15 @@ def test_an_error_names_the_whole_variable_the_value_and_what_is_right(
     assert variable.split(" or ")[0] == f"BRAIN_{name.upper()}"
     assert f"'{value}'" in reason
     assert any(word in reason for word in ("integer", "number", "boolean", "than", "finite"))
+
+
+def test_a_token_of_the_metrics_that_is_empty_is_refused_and_an_empty_variable_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(ValidationError, match="metrics_token"):
+        Settings(metrics_token=SecretStr(""))
+    monkeypatch.setenv("BRAIN_METRICS_TOKEN", "")
+    assert Settings().metrics_token is None
 
 
 @pytest.mark.parametrize("name", [*NUMBERS, *BOOLEANS])

@@ -72,6 +72,15 @@ def same_program(url: str, settings: Settings, files: MetricsFiles | None) -> Pr
     return Program([sys.executable, *sys.orig_argv[1:]], environment)
 
 
+def without_metrics(settings: Settings) -> Settings:
+    """
+    Return the settings of a worker whose supervisor was started without metrics.
+
+    Each would show itself alone, whichever answers.
+    """
+    return settings.model_copy(update={"metrics_port": None, "metrics_token": None})
+
+
 def inherited_worker() -> Worker | None:
     """Return the worker that this process is, if a supervisor has started it as one."""
     if VARIABLE not in os.environ:
@@ -88,6 +97,8 @@ def serve_as_worker(
     embedded = os.environ.pop(EMBEDDED_URL, None)
     folder = os.environ.pop(METRICS_FOLDER, None)
     files = None if folder is None else MetricsFiles(Path(folder))
+    if files is None:
+        settings = without_metrics(settings)
     found = database(settings) if embedded is None else nullcontext(Database(embedded, ""))
     with found as (url, _, _):
         run(url, prepare_database(url, settings, schemas_of(systems)))

@@ -30,8 +30,8 @@ class Cohort:
         self.encoding = encoding
         self.subscriptions = subscriptions
         self.sent_at = sent_at
-        self._traffic = traffic or Traffic()
         """When something was sent last, in seconds of the hub's clock."""
+        self._traffic = traffic or Traffic()
         self.members: dict[Subscriber, Callable[[bytes], int]] = {}
         """Each with its `send_now`."""
 

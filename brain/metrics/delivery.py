@@ -136,6 +136,8 @@ class DeliveryMetrics:
 
     def deliver(self, batch: Batch) -> None:
         """Note a batch that was sent; it is looked into with others, which is cheaper."""
+        if not batch.events:  # such come all the time, and would be kept for nothing
+            return
         self._sent_at.append(time.time())
         self._batches.append(batch)
         self._waiting += len(batch.events)
@@ -148,7 +150,7 @@ class DeliveryMetrics:
         operations, channels = self._operations, self._by_channel
         for now, batch in zip(sent_at, batches, strict=True):
             events = batch.events
-            if not events or not batch.follows or batch.ticks:
+            if not batch.follows or batch.ticks:
                 continue  # what was written before this process began says nothing of its speed
             self._write_to_send.note(now - events[0].at.timestamp())
             if batch.tick_at is not None:

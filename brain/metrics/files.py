@@ -6,13 +6,15 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from prometheus_client import values
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
 PREFIX = "brain-metrics-"
 LOCK = "lock"
@@ -35,6 +37,8 @@ class MetricsFiles:
 
     def adopt(self, process_number: int) -> None:
         """Write what this process shows into the files of a number, from now on."""
+        # At the end of a session logind may have removed what its user had in memory (RemoveIPC).
+        self.folder.mkdir(0o700, exist_ok=True)
         os.environ[VARIABLE] = str(self.folder)
         # The library takes its class of values from there whenever a metric is made.
         values.ValueClass = values.MultiProcessValue(lambda: process_number)  # type: ignore[no-untyped-call]
@@ -43,9 +47,23 @@ class MetricsFiles:
         """Remove what a process was that has ended; what it has counted stays."""
         mark_process_dead(process_number, str(self.folder))  # type: ignore[no-untyped-call]
 
-    def collector(self) -> MultiProcessCollector:
+    def collector(self) -> FilesCollector:
         """Return what reads the files of all processes."""
-        return MultiProcessCollector(None, str(self.folder))  # type: ignore[no-untyped-call]
+        return FilesCollector(self.folder)
+
+
+class FilesCollector(Collector):
+    """Reads the metrics in the files of a folder. Raises `OSError`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        # To the library's own search a folder that cannot be listed is an empty one.
+        names = [name for name in os.listdir(self._folder) if name.endswith(".db")]
+        paths = [str(self._folder / name) for name in names]
+        merged: Iterable[Metric] = MultiProcessCollector.merge(paths)  # type: ignore[no-untyped-call]
+        return merged
 
 
 @contextmanager

@@ -65,6 +65,10 @@ class Metrics:
         self.exposition = Exposition(registry if files is None else files.collector())
         self._settings = settings
 
+    def sinks(self) -> dict[str, DeliveryMetrics]:
+        """Return what gets the batches behind the hub, if some address shows the metrics."""
+        return {"metrics": self.delivery} if is_shown(self._settings) else {}
+
     def work(
         self,
         rooms: Sampled,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -10,19 +10,17 @@ from brain.metrics.files import MetricsFiles
 from brain.metrics.followed import Followed
 
 
-class WorkerCounts(Protocol):
+class WorkerStatistics(NamedTuple):
     """What a supervisor knows of its workers."""
 
-    @property
-    def wanted(self) -> int: ...
-    @property
-    def up(self) -> int: ...
-    @property
-    def died(self) -> int: ...
-    @property
-    def hung(self) -> int: ...
-    @property
-    def replaced(self) -> int: ...
+    wanted: int
+    up: int
+    """How many are ready, those that are being replaced included."""
+    died: int
+    """How many have ended by themselves, and were restarted."""
+    hung: int
+    """How many were killed because they gave no heartbeat, and were restarted."""
+    replaced: int
 
 
 class WorkerMetrics:
@@ -52,12 +50,12 @@ class WorkerMetrics:
         for reason in ("died", "hung", "replaced"):
             self._restarts.follow(0, reason)
 
-    def show(self, counts: WorkerCounts) -> None:
-        self._workers.labels("wanted").set(counts.wanted)
-        self._workers.labels("up").set(counts.up)
-        self._restarts.follow(counts.died, "died")
-        self._restarts.follow(counts.hung, "hung")
-        self._restarts.follow(counts.replaced, "replaced")
+    def show(self, statistics: WorkerStatistics) -> None:
+        self._workers.labels("wanted").set(statistics.wanted)
+        self._workers.labels("up").set(statistics.up)
+        self._restarts.follow(statistics.died, "died")
+        self._restarts.follow(statistics.hung, "hung")
+        self._restarts.follow(statistics.replaced, "replaced")
 
 
 def supervisor_metrics(files: MetricsFiles) -> WorkerMetrics:

@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from itertools import chain, count
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from brain.log_events import (
     WORKER_DRAINED,
@@ -26,6 +26,7 @@ from brain.log_events import (
     WORKERS_FAILED,
     WORKERS_REPLACING,
 )
+from brain.metrics.workers import WorkerStatistics
 from brain.process.heartbeat import Heartbeat
 from brain.process.launcher import Launcher, Program
 from brain.process.replacement import Replacement
@@ -43,19 +44,6 @@ SLACK_SECONDS = 5.0
 RestartReason = Literal["died", "hung", "replaced"]
 
 logger = logging.getLogger(__name__)
-
-
-class WorkerStatistics(NamedTuple):
-    """What a supervisor knows of its workers."""
-
-    wanted: int
-    up: int
-    """How many are ready, those that are being replaced included."""
-    died: int
-    """How many have ended by themselves, and were restarted."""
-    hung: int
-    """How many were killed because they gave no heartbeat, and were restarted."""
-    replaced: int
 
 
 class Supervisor:

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from brain.transport.refusal_counts import IN_SCOPE, RefusalCounts
+
+
+class CountingApplication(Starlette):
+    """An application that counts all of its answers, also those outside of its middleware."""
+
+    def __init__(self, counts: RefusalCounts, **options: Any) -> None:
+        super().__init__(**options)
+        self.counts = counts
+
+    def build_middleware_stack(self) -> ASGIApp:
+        # Starlette itself answers 413 and 500, outside of all that an application may add.
+        return CountingMiddleware(super().build_middleware_stack(), self.counts)
 
 
 class CountingMiddleware:

@@ -18,7 +18,7 @@ METRICS = Operation(
     summary="Metrics of this Brain, for Prometheus",
     description="It needs the token of `BRAIN_METRICS_TOKEN`; without that setting it is missing.",
     responses={200: Content(media_type="text/plain")},
-    errors=(401,),
+    errors=(401, 503),
     right=Right.TOKEN,
     schemes=("bearer",),
 )
@@ -38,7 +38,10 @@ def routes(token: SecretStr | None, exposition: Exposition) -> list[DescribedRou
             raise HTTPException(401, reason, {"www-authenticate": "Bearer"})
         accept = request.headers.get("accept", "")
         # Not here: with many series it takes some milliseconds.
-        page = await asyncio.to_thread(exposition.page, accept)
+        try:
+            page = await asyncio.to_thread(exposition.page, accept)
+        except OSError as error:
+            raise HTTPException(503, f"the metrics cannot be read: {error.strerror}") from error
         return Response(page.content, headers={"content-type": page.media_type})
 
     return [DescribedRoute("/metrics", metrics, METRICS)]

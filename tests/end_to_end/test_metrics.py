@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from tests.end_to_end.brain import (
     becomes,
     ended,
     get,
+    logged,
     message,
     running_brain,
 )
@@ -378,6 +380,38 @@ async def test_workers_that_replace_others_go_on_with_their_counters(
         await insert(shared_connection, "b")
         assert (await message(client))["data"]["id"] == "b"
     assert (await fresh(port)).value("brain_deliveries_total") == 2
+
+    # As logind does when the user has left.
+    folder = folder_of(several)
+    shutil.rmtree(folder)
+    before_kill = len(started(several))
+    os.kill(started(several)[-1], signal.SIGKILL)
+    await becomes(lambda: any(folder.glob("gauge_*.db")))
+    replaced = await shows(
+        port,
+        lambda now: (
+            now.value("brain_database_up") == 1 and now.value("brain_heartbeat_timestamp_seconds")
+        ),
+    )
+    assert len(replaced.families["brain_heartbeat_timestamp_seconds"].samples) == 1
+    assert len(started(several)) == before_kill + 1
+
+
+async def test_workers_show_no_metrics_where_brain_was_started_without_them(
+    tmp_path: Path, module_database: ResettableDatabase
+) -> None:
+    file = tmp_path / "brain.env"
+    file.touch()
+    options = ("--database-url", module_database.url, "--env-file", str(file))
+    async with running_workers(tmp_path, *options) as brain:
+        file.write_text(f"BRAIN_METRICS_TOKEN={TOKEN}\nBRAIN_METRICS_CHANNELS=tasks\n")
+        brain.process.send_signal(signal.SIGUSR2)
+        await logged(brain.output, re.compile("all workers are replaced"))
+        async with AsyncClient(trust_env=False) as client:
+            answer = await client.get(
+                f"{brain.http}/metrics", headers={"authorization": f"Bearer {TOKEN}"}
+            )
+        assert answer.status_code == 404
 
 
 async def test_the_files_of_workers_are_removed_at_the_end_and_after_a_kill_at_the_next_start(

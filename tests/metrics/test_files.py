@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +82,29 @@ def test_the_folder_of_a_process_that_was_killed_is_removed_and_that_of_a_living
         finally:
             unfinished.rmdir()
     assert not living.folder.exists()
+
+
+def test_a_folder_that_was_removed_is_there_again_for_the_next_process() -> None:
+    with metrics_files() as files:
+        Process(files, 1).events.follow(3)
+        shutil.rmtree(files.folder)
+        with pytest.raises(FileNotFoundError):
+            shown(files)
+        Process(files, 1).events.follow(2)
+        assert shown(files)["events_total"] == 2
+        assert Path(files.folder).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_and_not_an_empty_page() -> None:
+    with metrics_files() as files:
+        Process(files, 1).events.follow(3)
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                shown(files)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_only_the_user_may_look_into_the_folder() -> None:
