@@ -20,7 +20,12 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import jwt
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
 from pydantic import SecretStr
 
 from brain.auth.key_set import fetch_key_set, in_thread
@@ -273,6 +278,7 @@ def allowed_algorithms(settings: Settings, family: str) -> tuple[str, ...]:
 
 
 def public_key(path: Path) -> bytes:
+    """Return the public key in a file, in PEM: the same text for the same key."""
     try:
         key = path.read_bytes()
     except OSError as error:
@@ -283,4 +289,12 @@ def public_key(path: Path) -> bytes:
         raise UsageError(
             f"{path} holds a private key: Brain needs the public one (BRAIN_JWT_KEY_FILE)"
         )
-    return key
+    try:
+        return load_pem_public_key(key).public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        )
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UsageError(
+            f"{path} holds no public key in PEM, or not all of it: openssl pkey -pubout writes one"
+            " (BRAIN_JWT_KEY_FILE)"
+        ) from error
