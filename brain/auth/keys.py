@@ -83,12 +83,12 @@ class Keys(Protocol):
         ...
 
     def fingerprints(self) -> frozenset[bytes]:
-        """Return what tells these keys from others: see `fingerprint_of`."""
+        """Return what differs between these keys and others: see `fingerprint_of`."""
         ...
 
 
 def fingerprint_of(key: Any) -> bytes:
-    """Return what tells a candidate from other keys, and does not say what it is."""
+    """Return a hash of a candidate: equal for equal keys, and nothing that gives the key away."""
     if isinstance(key, jwt.PyJWK):
         key = key.key
     if isinstance(key, str):
