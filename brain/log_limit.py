@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 
 from brain.log_events import LogEvent
 
@@ -26,7 +28,11 @@ class Kind:
 
 
 class LogLimit:
-    """Allows a line of each kind once a minute, and lines of a limited number of kinds."""
+    """
+    Allows a line of each kind once a minute, and lines of a limited number of kinds.
+
+    Any thread may ask.
+    """
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, most_kinds: int = MOST_KINDS
@@ -34,7 +40,9 @@ class LogLimit:
         self._clock = clock
         self._most_kinds = most_kinds
         self._kinds: dict[str, Kind] = {}
-        """The one that was logged last is the last."""
+        """In the order in which they were logged."""
+        # Held again where the end of an object is logged, which may come at any moment.
+        self._lock = threading.RLock()
 
     def take(self, kind: str) -> int | None:
         """
@@ -42,7 +50,10 @@ class LogLimit:
 
         Otherwise return how many lines of its kind were left out since the last one.
         """
-        now = self._clock()
+        with self._lock:
+            return self._take(kind, self._clock())
+
+    def _take(self, kind: str, now: float) -> int | None:
         self._forget(now)
         if kind not in self._kinds and len(self._kinds) >= self._most_kinds - 1:
             kind = OTHERS
@@ -56,14 +67,13 @@ class LogLimit:
 
     def _forget(self, now: float) -> None:
         """Forget kinds that may be logged again: first those of which nothing was left out."""
-        over = {
-            kind: counted.left_out
-            for kind, counted in self._kinds.items()
-            if now - counted.logged_at >= BETWEEN_LINES_SECONDS
-        }
-        for kind, left_out in over.items():
+        over = takewhile(
+            lambda kind: now - self._kinds[kind].logged_at >= BETWEEN_LINES_SECONDS,
+            tuple(self._kinds),
+        )
+        for kind in over:
             is_full = len(self._kinds) >= self._most_kinds - 1
-            if not left_out or (is_full and kind != OTHERS):
+            if not self._kinds[kind].left_out or (is_full and kind != OTHERS):
                 del self._kinds[kind]
 
 

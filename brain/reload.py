@@ -30,6 +30,7 @@ LIMITS = (
 LOG = ("log_level", "log_addresses")
 RELOADED = (*KEYS, *QUOTAS, *LIMITS, *LOG)
 """What SIGHUP changes in a running Brain; all else needs a restart."""
+UNREACHABLE = "the keys at BRAIN_JWKS_URL cannot be fetched"
 
 
 class Change(NamedTuple):
@@ -56,6 +57,18 @@ def change_to(new: Settings, former: Settings) -> Change:
     pending = [name for name in changed if name not in reloaded]
     settings = former.model_copy(update={name: getattr(new, name) for name in applied})
     return Change(settings, applied, pending)
+
+
+async def require_keys(settings: Settings, former: Settings) -> None:
+    """
+    Check that a process can go on with the keys of other settings.
+
+    Raises `UsageError` if they are wrong, or those at another JWKS URL cannot be fetched.
+    """
+    keys = keys_of(settings)
+    if isinstance(keys, JwksKeys) and settings.jwks_url != former.jwks_url:
+        if not await keys.fetch():
+            raise UsageError(UNREACHABLE)
 
 
 def variables(names: list[str]) -> list[str]:
@@ -100,7 +113,7 @@ class LiveSettings:
             return keys
         former = self.authority.keys
         if settings.jwks_url != self.settings.jwks_url or not isinstance(former, JwksKeys):
-            raise UsageError("the keys at BRAIN_JWKS_URL cannot be fetched")
+            raise UsageError(UNREACHABLE)
         former.algorithms = keys.algorithms
         return former
 

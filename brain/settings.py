@@ -123,8 +123,9 @@ LogLevel = Annotated[
 
 def networks(values: tuple[str, ...]) -> tuple[str, ...]:
     try:
+        found = [ip_network(value) for value in values]
         return tuple(
-            str(ip_network(value)).removesuffix("/32").removesuffix("/128") for value in values
+            str(each.network_address if each.num_addresses == 1 else each) for each in found
         )
     except ValueError as error:
         raise ValueError(

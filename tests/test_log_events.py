@@ -46,6 +46,8 @@ def logged() -> Iterator[tuple[str, LogEvent, set[str]]]:
                 if isinstance(node, ast.Name) and node.id in EVENTS:
                     named = {word.arg or "**" for word in call.keywords}
                     yield place, EVENTS[node.id], named - {"error", "left_out"}
+        elif ast.unparse(call.func) == "log_process":  # of `brain.process.worker_slot`
+            yield place, EVENTS[ast.unparse(call.args[1])], {"worker", "worker_process"}
 
 
 def documented() -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
@@ -56,6 +57,21 @@ def test_the_number_left_out_is_kept_for_as_long_as_there_is_room() -> None:
     assert limit.take("a") is None
     clock.now = 6 * 3600.0
     assert {limit.take(f"c{number}") for number in range(MOST_KINDS)} == {0}
+
+
+def test_threads_are_allowed_one_line_together() -> None:
+    limit = LogLimit(Clock())
+    taken: list[int | None] = []
+
+    def take() -> None:
+        taken.extend(limit.take(str(number % 50)) for number in range(2000))
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (taken.count(0), taken.count(None)) == (50, 4 * 2000 - 50)
 
 
 def test_a_line_says_how_many_were_left_out(caplog: pytest.LogCaptureFixture) -> None:

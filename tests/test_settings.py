@@ -213,9 +213,15 @@ def test_keys_that_others_could_replace_are_refused(url: str, reason: str) -> No
 
 
 def test_trusted_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BRAIN_TRUSTED_PROXIES", "10.42.0.0/16, 192.0.2.1 fd00::/8 2001:DB8::1")
+    given = (
+        "10.42.0.0/16, 192.0.2.1 192.0.2.2/32 fd00::/8 2001:db8::/32 2001:DB8::1 2001:db8::2/128"
+    )
+    monkeypatch.setenv("BRAIN_TRUSTED_PROXIES", given)
 
-    assert Settings().trusted_proxies == ("10.42.0.0/16", "192.0.2.1", "fd00::/8", "2001:db8::1")
+    assert Settings().trusted_proxies == (
+        *("10.42.0.0/16", "192.0.2.1", "192.0.2.2"),
+        *("fd00::/8", "2001:db8::/32", "2001:db8::1", "2001:db8::2"),
+    )
 
 
 @pytest.mark.parametrize("value", ["*", "proxy", "10.42.0.1/16", "10.0.0.0/33", "192.0.2.1:80"])

@@ -20,7 +20,12 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import jwt
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_public_key,
+)
 from pydantic import SecretStr
 
 from brain.auth.key_set import fetch_key_set, in_thread
@@ -78,12 +83,12 @@ class Keys(Protocol):
         ...
 
     def fingerprints(self) -> frozenset[bytes]:
-        """Return what tells these keys from others: see `fingerprint_of`."""
+        """Return what differs between these keys and others: see `fingerprint_of`."""
         ...
 
 
 def fingerprint_of(key: Any) -> bytes:
-    """Return what tells a candidate from other keys, and does not say what it is."""
+    """Return a hash of a candidate: equal for equal keys, and nothing that gives the key away."""
     if isinstance(key, jwt.PyJWK):
         key = key.key
     if isinstance(key, str):
@@ -273,6 +278,7 @@ def allowed_algorithms(settings: Settings, family: str) -> tuple[str, ...]:
 
 
 def public_key(path: Path) -> bytes:
+    """Return the public key in a file, in PEM: the same text for the same key."""
     try:
         key = path.read_bytes()
     except OSError as error:
@@ -283,4 +289,12 @@ def public_key(path: Path) -> bytes:
         raise UsageError(
             f"{path} holds a private key: Brain needs the public one (BRAIN_JWT_KEY_FILE)"
         )
-    return key
+    try:
+        return load_pem_public_key(key).public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        )
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise UsageError(
+            f"{path} holds no public key in PEM, or not all of it: openssl pkey -pubout writes one"
+            " (BRAIN_JWT_KEY_FILE)"
+        ) from error

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
 from starlette.applications import Starlette
 
-from brain.auth.keys import keys_of
 from brain.errors import BrainError
 from brain.log_events import RELOAD_FAILED, RESTART_NEEDED, SETTINGS_RELOADED
 from brain.process.log_config import set_level
 from brain.process.service_manager import ServiceManager
-from brain.reload import Change, LiveSettings, change_to, variables
+from brain.reload import Change, LiveSettings, change_to, require_keys, variables
 from brain.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ class SettingsReload:
         try:
             new = self.read()
             change = change_to(new, self.settings)
-            keys_of(change.settings)
+            # A worker that is started later has no former keys to go on with.
+            asyncio.run(require_keys(change.settings, self.settings))
         except BrainError as error:
             self._fail(error)
             return False

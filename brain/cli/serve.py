@@ -21,7 +21,13 @@ from brain.auth.keys import keys_of
 from brain.cli.database import database, database_option, read_settings, require_url, run
 from brain.cli.reloading import AppReload, SettingsReload
 from brain.cli.systems import fits, systems_of, systems_option
-from brain.cli.worker import inherited_worker, same_program, serve_as_worker, work
+from brain.cli.worker import (
+    inherited_worker,
+    leaving_seconds,
+    same_program,
+    serve_as_worker,
+    work,
+)
 from brain.database.connection import connected
 from brain.database.preparation import prepare_database
 from brain.database.tables_of_systems import system_problems
@@ -207,7 +213,6 @@ def serve_database(
     formatter = formatter_for(settings.log_format, has_process=settings.workers > 1)
     configure_logging(formatter, settings.log_level)
     grace_seconds = leaving_seconds(settings)
-    report_stopping = partial(service.stopping, grace_seconds + SLACK_SECONDS)
     if settings.workers == 1:
         metrics = Metrics(settings)
         app = build_app(url, settings, systems, metrics=metrics)
@@ -217,7 +222,7 @@ def serve_database(
                 sockets[0],
                 settings,
                 on_ready=report_ready,
-                on_stopping=report_stopping,
+                on_stopping=partial(service.stopping, grace_seconds + SLACK_SECONDS),
                 should_stop=should_stop,
                 should_hurry=should_stop,  # without the database there is nothing to serve
                 heartbeat=service.heartbeat,
@@ -236,7 +241,7 @@ def serve_database(
             should_stop=should_stop,
             grace_seconds=grace_seconds,
             timeout_seconds=settings.worker_timeout_seconds,
-            on_stopping=report_stopping,
+            on_stopping=service.stopping,
             on_reap=files.forget if files else ignore,
             on_change=supervisor_metrics(files).show if files else ignore,
             heartbeat=service.heartbeat,
@@ -261,11 +266,6 @@ def sockets_of_metrics(settings: Settings) -> list[socket.socket]:
         variables=("BRAIN_METRICS_HOST", "BRAIN_METRICS_PORT"),
     )
     return sockets
-
-
-def leaving_seconds(settings: Settings) -> float:
-    """Return how long it may take to stop."""
-    return settings.drain_delay_seconds + settings.drain_seconds + settings.shutdown_seconds
 
 
 async def prepare(

@@ -53,7 +53,7 @@ def work(
             app,
             worker.sockets,
             settings,
-            on_ready=worker.ready,
+            on_ready=lambda: worker.ready(leaving_seconds(settings)),
             on_stopping=report_leaving,
             should_stop=worker.should_stop,
             should_hurry=worker.should_hurry,
@@ -62,6 +62,11 @@ def work(
             heartbeat=worker.heartbeat,
             reload=AppReload(SettingsReload(settings, read, worker.take_hang_up), app),
         )
+
+
+def leaving_seconds(settings: Settings) -> float:
+    """Return how long it may take to stop."""
+    return settings.drain_delay_seconds + settings.drain_seconds + settings.shutdown_seconds
 
 
 def same_program(url: str, settings: Settings, files: MetricsFiles | None) -> Program:

@@ -11,7 +11,7 @@ import traceback
 from types import TracebackType
 
 from brain.log_events import CRASHED, EXCEPTION_IGNORED, THREAD_DIED
-from brain.log_limit import LogLimit
+from brain.log_limit import LimitedLog, LogLimit
 
 ADDRESS = re.compile("0x[0-9a-f]+")
 
@@ -35,7 +35,8 @@ class LibraryLimit(logging.Filter):
             return True
         # asyncio writes the address of an object into the message: another for each connection.
         kind = ADDRESS.sub("", str(record.msg))
-        left_out = self._limit.take(f"{record.name} {kind} {origin(record)}")
+        error = record.exc_info[1] if record.exc_info else None
+        left_out = self._limit.take(f"{record.name} {kind} {origin(error)}")
         if left_out:
             record.msg = f"{record.getMessage()} ({left_out} more since the last line)"
             record.args = None
@@ -43,9 +44,8 @@ class LibraryLimit(logging.Filter):
         return left_out is not None
 
 
-def origin(record: logging.LogRecord) -> str:
-    """Return where the exception of a record was raised; different ones may have the same text."""
-    error = record.exc_info[1] if record.exc_info else None
+def origin(error: BaseException | None) -> str:
+    """Return where an exception was raised; different ones may have the same text."""
     frames = traceback.extract_tb(error.__traceback__) if error else []
     return f"{type(error).__name__} {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
@@ -71,8 +71,9 @@ def configure_logging(formatter: logging.Formatter, log_level: str) -> None:
     set_level(log_level)
     logging.captureWarnings(True)
     sys.excepthook = log_crash
-    sys.unraisablehook = log_ignored
-    threading.excepthook = log_dead_thread
+    uncaught = UncaughtErrors()
+    sys.unraisablehook = uncaught.log_ignored
+    threading.excepthook = uncaught.log_dead_thread
 
 
 def set_level(log_level: str) -> None:
@@ -92,13 +93,22 @@ def log_crash(kind: type[BaseException], error: BaseException, found: TracebackT
     CRASHED.log(logger, "Brain has crashed: %s", kind.__name__, error=error)
 
 
-def log_dead_thread(died: threading.ExceptHookArgs) -> None:
-    """Log an exception that nothing has caught in a thread."""
-    if not issubclass(died.exc_type, SystemExit):
-        name = "" if died.thread is None else died.thread.name
-        THREAD_DIED.log(logger, "the thread %r died", name, error=died.exc_value, thread_name=name)
+class UncaughtErrors:
+    """Logs exceptions that nothing has caught, and that end no process: within a limit."""
 
+    def __init__(self) -> None:
+        self._log = LimitedLog(logger)
 
-def log_ignored(ignored: sys.UnraisableHookArgs) -> None:
-    """Log an exception that could not be raised."""
-    EXCEPTION_IGNORED.log(logger, "an exception was ignored", error=ignored.exc_value)
+    def log_dead_thread(self, died: threading.ExceptHookArgs) -> None:
+        """Log an exception that ends a thread."""
+        error = died.exc_value
+        if not issubclass(died.exc_type, SystemExit):
+            name = "" if died.thread is None else died.thread.name
+            kind, text = f"thread {origin(error)}", "the thread %r died"
+            self._log.log(THREAD_DIED, kind, text, name, error=error, thread_name=name)
+
+    def log_ignored(self, ignored: sys.UnraisableHookArgs) -> None:
+        """Log an exception that could not be raised."""
+        error = ignored.exc_value
+        kind = f"ignored {origin(error)}"
+        self._log.log(EXCEPTION_IGNORED, kind, "an exception was ignored", error=error)

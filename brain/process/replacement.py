@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from brain.log_events import WORKER_NOT_REPLACED, WORKER_REPLACED, WORKERS_REPLACED
 from brain.process.worker_process import WorkerProcess
-from brain.process.worker_slot import WorkerSlot
+from brain.process.worker_slot import WorkerSlot, log_process
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +18,8 @@ class Replacement:
     Replaces the workers: each gets a successor on its sockets, and drains once that is ready.
 
     The next one waits until it has ended, so that no more clients come back at a time than one
-    worker closes. If a successor ends before it is ready, the replacement stops there.
+    worker closes, and until its successor is steady. If a successor ends before that, the
+    replacement stops there.
     """
 
     def __init__(
@@ -46,15 +47,17 @@ class Replacement:
         elif self._slot.successor is not None:
             if self._slot.successor.is_ready:
                 self._change_over(self._slot)
-        elif self._former is None and self._slot.is_ready:
-            # The one that was to be replaced has ended before, and the successor had its place.
-            self._finish()
+        # The successor has its place: of one that has ended before, too.
+        elif self._slot.process is not self._successor:
+            self._stop("its successor was stopped")
+        elif self._former is None and self._slot.is_steady:
+            self._finish(self._slot)
 
     def note_end(self, process: WorkerProcess, reason: str) -> None:
         """Note that a worker process has ended, whatever one."""
         if process is self._former:
-            self._finish()
-        elif process is self._successor and self._slot is not None and self._former is None:
+            self._former = None
+        elif process is self._successor and not self.is_over:
             self._stop(f"its successor (process {process.process_id}) {reason}")
 
     def _begin_next(self) -> None:
@@ -65,28 +68,23 @@ class Replacement:
             self._stop(f"its successor cannot be started: {error.strerror}")
 
     def _change_over(self, slot: WorkerSlot) -> None:
-        former = slot.promote()
-        slot.note_ready()
-        if former is None:
-            self._finish()
-            return
-        self._former = former
-        former.leave()
-        text, ids = (
-            "worker %d (process %s) is replaced, and drains",
-            (slot.number, former.process_id),
-        )
-        WORKER_REPLACED.log(logger, text, *ids, worker=ids[0], worker_process=ids[1])
+        self._former = slot.promote()
+        if self._former is not None:
+            self._former.leave()
+            text = "worker %d (process %s) is replaced, and drains"
+            log_process(logger, WORKER_REPLACED, text, slot, self._former)
 
-    def _finish(self) -> None:
+    def _finish(self, slot: WorkerSlot) -> None:
         """Note that one worker is replaced."""
-        self._slot = self._former = None
+        slot.note_replaced()
+        self._slot = self._successor = None
         if not self._left:
             self.is_over = True
             WORKERS_REPLACED.log(logger, "all workers are replaced")
 
     def _stop(self, reason: str) -> None:
         assert self._slot is not None
+        self.is_over = True
         WORKER_NOT_REPLACED.log(
             logger,
             "worker %d is not replaced: %s; the replacement stops, and the other workers go on as"
@@ -95,4 +93,3 @@ class Replacement:
             reason,
             worker=self._slot.number,
         )
-        self.is_over = True

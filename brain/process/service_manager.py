@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 
 
 class ServiceManager:
-    """Tells systemd when Brain is ready, reloads, stops, and that it does not hang."""
+    """Reports to systemd when Brain is ready, reloads, stops, and that it does not hang."""
 
     def __init__(self, address: str | None, watchdog_seconds: float | None = None) -> None:
         """
         `address` is a path, or begins with `@`, which stands for an abstract socket; None: nobody
-        asks. `watchdog_seconds`: how long it may hear nothing before it ends this process.
+        asks. `watchdog_seconds`: after how long without a report it ends this process.
         """
         self._address = None if address is None else address.replace("@", "\0", 1)
         self._watchdog_seconds = watchdog_seconds

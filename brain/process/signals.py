@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import os
 import signal
@@ -11,6 +12,8 @@ from typing import NoReturn
 
 # How long after SIGHUP a terminal may still be there that is about to be closed.
 EXIT_SECONDS = 0.5
+# Why /dev/tty cannot be opened where there is none: the last two where there are no devices.
+NO_TERMINAL = (errno.ENXIO, errno.EIO, errno.ENOTTY, errno.ENOENT, errno.ENODEV)
 
 
 def end_on_signals() -> None:
@@ -77,11 +80,15 @@ class HangUps:
 
 
 def has_terminal() -> bool:
-    """Return True if this process has a controlling terminal, which was not closed."""
+    """
+    Return True if this process has a controlling terminal, which was not closed.
+
+    It may be impossible to find out, as with too many open files: then one counts as not closed.
+    """
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in NO_TERMINAL
     return True
 
 

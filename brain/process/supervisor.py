@@ -33,7 +33,7 @@ from brain.process.replacement import Replacement
 from brain.process.watchdog import Watchdog
 from brain.process.worker import HURRY_SECONDS, Worker
 from brain.process.worker_process import WorkerProcess, status_text
-from brain.process.worker_slot import WorkerSlot
+from brain.process.worker_slot import WorkerSlot, log_process
 
 POLL_SECONDS = 0.1
 # How often in a row every worker may fail before the supervisor gives up.
@@ -58,7 +58,7 @@ class Supervisor:
         should_stop: Callable[[], bool],
         grace_seconds: float,
         timeout_seconds: float = 30.0,
-        on_stopping: Callable[[], None] = lambda: None,
+        on_stopping: Callable[[float], None] = lambda seconds: None,
         on_reap: Callable[[int], object] = lambda process_number: None,
         on_change: Callable[[WorkerStatistics], object] = lambda statistics: None,
         heartbeat: Heartbeat | None = None,
@@ -70,9 +70,10 @@ class Supervisor:
         `work` is what a worker does, in a process of its own; it returns the exit status.
 
         There is one worker for each list of `sockets`. `on_ready` is called once, when all are
-        ready, `on_stopping` when they are to stop, `on_reap` with the process number of a worker
-        that has ended, and `on_change` with other statistics. A worker has `grace_seconds` to take
-        leave of its clients. One that gives no heartbeat for `timeout_seconds` is killed.
+        ready, `on_stopping` when they are to stop, with the seconds that this may take, `on_reap`
+        with the process number of a worker that has ended, and `on_change` with other statistics. A
+        worker has `grace_seconds` to take leave of its clients, unless it reports that it has
+        others. One that gives no heartbeat for `timeout_seconds` is killed.
         `heartbeat` is this process's own. `program` is what workers run that replace others; unless
         given, they are forked too. All workers have the `shared` sockets. They get a SIGHUP
         whenever `should_forward_hang_up()`.
@@ -82,7 +83,7 @@ class Supervisor:
         self._launcher = Launcher(work, program, timeout_seconds, shared)
         self._on_ready: Callable[[], None] | None = on_ready
         self._should_stop = should_stop
-        self._end_seconds = grace_seconds + SLACK_SECONDS
+        self._grace_seconds = grace_seconds
         self._watchdog = Watchdog(timeout_seconds, self._end_seconds)
         self._on_stopping = on_stopping
         self._on_reap = on_reap
@@ -183,8 +184,10 @@ class Supervisor:
             self._receive(*self._processes[connection])
         self._watchdog.look(self._processes.values())
         for slot in self._slots:
-            if slot.failures and slot.process is not None and slot.process.is_steady:
+            if slot.failures and slot.is_steady:
                 slot.note_steady()
+            if slot.process and slot.process.left_at is not None and not self._is_stopping:
+                self._supersede(slot, slot.process)
         if (statistics := self.statistics()) != self._statistics:
             self._statistics = statistics
             self._on_change(statistics)
@@ -201,17 +204,11 @@ class Supervisor:
         if not process.receive():
             self._reap(slot, process)
         elif process.is_ready and not was_ready:
-            text, ids = "worker %d is process %s", (slot.number, process.process_id)
-            WORKER_READY.log(logger, text, *ids, worker=ids[0], worker_process=ids[1])
-            if process is slot.process:
-                slot.note_ready()
-        elif process is slot.process and process.left_at is not None and not self._is_stopping:
-            self._supersede(slot, process)
+            log_process(logger, WORKER_READY, "worker %d is process %s", slot, process)
 
     def _supersede(self, slot: WorkerSlot, process: WorkerProcess) -> None:
         """Have another worker accept connections: this one was signalled to stop, and drains."""
-        text, ids = "worker %d (process %s) was stopped", (slot.number, process.process_id)
-        WORKER_STOPPED.log(logger, text, *ids, worker=ids[0], worker_process=ids[1])
+        log_process(logger, WORKER_STOPPED, "worker %d (process %s) was stopped", slot, process)
         slot.process, slot.start_at = None, 0.0
         if slot.successor is not None:
             slot.promote()
@@ -237,17 +234,12 @@ class Supervisor:
             self._replacement.note_end(process, reason)
 
     def _note_drained(self, slot: WorkerSlot, process: WorkerProcess, reason: str) -> None:
-        number, process_id = slot.number, process.process_id
         if reason == status_text(0):
             text = "worker %d (process %s) has drained"
-            WORKER_DRAINED.log(
-                logger, text, number, process_id, worker=number, worker_process=process_id
-            )
+            log_process(logger, WORKER_DRAINED, text, slot, process)
         else:
             text = "worker %d (process %s) %s before it had drained"
-            WORKER_KILLED.log(
-                logger, text, number, process_id, reason, worker=number, worker_process=process_id
-            )
+            log_process(logger, WORKER_KILLED, text, slot, process, reason)
 
     def _fail(self, slot: WorkerSlot, reason: str) -> None:
         slot.failures += 1
@@ -261,18 +253,25 @@ class Supervisor:
         Stop all workers: gracefully, at once after another signal or if it `hurries`, or by force.
         """
         self._is_ending = True
-        self._on_stopping()
+        living = [process for _, process in self._processes.values()]
+        end_seconds = max(map(self._end_seconds, living), default=SLACK_SECONDS)
+        self._on_stopping(end_seconds)
         for listener in (*chain.from_iterable(slot.sockets for slot in self._slots), *self._shared):
             listener.close()
         signals = self._signals
         self._send(signal.SIGTERM)
         if not hurries:
-            self._wait(self._end_seconds, lambda: self._signals > signals)
+            self._wait(end_seconds, lambda: self._signals > signals)
         for _, process in self._processes.values():
             process.hurry()
         self._wait(2 * HURRY_SECONDS)
         self._send(signal.SIGKILL)
         self._wait(SLACK_SECONDS)
+
+    def _end_seconds(self, process: WorkerProcess) -> float:
+        """Return how long a process may take to end that takes leave of its clients."""
+        reported = process.leaving_seconds
+        return (self._grace_seconds if reported is None else reported) + SLACK_SECONDS
 
     def _send(self, number: signal.Signals) -> None:
         for _, process in self._processes.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from brain.log_events import WORKER_HUNG
 from brain.process.worker_process import WorkerProcess
@@ -20,13 +20,16 @@ logger = logging.getLogger(__name__)
 class Watchdog:
     """Knows how long a worker process may give no heartbeat, and how long it may drain."""
 
-    def __init__(self, timeout_seconds: float, drain_seconds: float) -> None:
+    def __init__(
+        self, timeout_seconds: float, end_seconds: Callable[[WorkerProcess], float]
+    ) -> None:
+        """`end_seconds` returns how long a process may take to end that drains."""
         self._timeout_seconds = timeout_seconds
-        self._drain_seconds = drain_seconds
+        self._end_seconds = end_seconds
         self._looked_at = time.monotonic()
 
     def look(self, processes: Collection[tuple[WorkerSlot, WorkerProcess]]) -> None:
-        """End those for which it is time; to be called all the time, once they were heard."""
+        """End those for which it is time; to be called all the time, after their reports."""
         now = time.monotonic()
         absent_seconds, self._looked_at = now - self._looked_at, now
         for slot, process in processes:
@@ -34,7 +37,7 @@ class Watchdog:
                 # This process was suspended, and so may the workers have been.
                 process.excuse(absent_seconds)
             self._end_if_hung(slot, process)
-            if process.left_at is not None and process.left_at < now - self._drain_seconds:
+            if process.left_at is not None and now - process.left_at > self._end_seconds(process):
                 process.send(signal.SIGKILL)
 
     def _end_if_hung(self, slot: WorkerSlot, process: WorkerProcess) -> None:

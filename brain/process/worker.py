@@ -16,7 +16,7 @@ from typing import Self
 from brain.process.heartbeat import Heartbeat
 
 READY, ALIVE, LEAVING = b"r", b".", b"x"
-"""What a worker writes to its supervisor."""
+"""What a worker writes to its supervisor. After `READY` come seconds and a semicolon."""
 REPLACED = b"l"
 """What a supervisor writes to a worker that has a successor; in a hurry it hangs up."""
 # How long a worker may take to end when the supervisor is gone, or was signalled twice.
@@ -80,7 +80,7 @@ def inherited_socket(number: int) -> socket.socket:
 
 
 class Worker:
-    """This process, as one worker of several: what it tells its supervisor, and hears from it."""
+    """This process, as one worker of several, and its connection to the supervisor."""
 
     def __init__(self, assignment: Assignment) -> None:
         """From now on signals to stop are only counted, and others of the supervisor's ignored."""
@@ -112,9 +112,14 @@ class Worker:
         text = environment.pop(VARIABLE, None)
         return None if text is None else cls(Assignment.loads(text))
 
-    def ready(self) -> None:
-        """Report that it accepts connections."""
-        self._report(READY)
+    def ready(self, leaving_seconds: float | None = None) -> None:
+        """
+        Report that it accepts connections, and how long it may take leave of its clients.
+
+        It may have begun with other settings than the supervisor, which expects its own unless a
+        worker reports another time.
+        """
+        self._report(READY if leaving_seconds is None else READY + b"%.1f;" % leaving_seconds)
 
     def leaving(self) -> None:
         """Report that it accepts no connections any more, and has clients to take leave of."""
@@ -149,7 +154,7 @@ class Worker:
             self._supervisor.send(what, socket.MSG_DONTWAIT)
 
     def _listen(self) -> None:
-        """Hear from the supervisor, and end soon after it has died, whatever else is going on."""
+        """Read from the supervisor, and end soon after it has died, whatever else is going on."""
         with suppress(ConnectionResetError):
             while self._supervisor.recv(1) == REPLACED:
                 self._is_replaced.set()

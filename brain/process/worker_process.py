@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import time
@@ -18,6 +19,9 @@ DUMP_SECONDS = 2.0
 # A worker that has served for so long did not fail at start-up.
 STEADY_SECONDS = 5.0
 READ_BYTES = 4096
+# What a worker writes that is ready: see `Worker.ready`.
+LEAVING_SECONDS = re.compile(re.escape(READY) + rb"([0-9]+\.[0-9]);")
+MOST_REPORT_BYTES = 32
 
 
 @dataclass(eq=False)
@@ -33,12 +37,16 @@ class WorkerProcess:
     """True if it runs what was installed when it began, and not what the supervisor runs."""
     started_at: float = field(default_factory=time.monotonic)
     ready_at: float | None = None
-    heard_at: float = 0.0
-    """When it has given a heartbeat last."""
+    reported_at: float = 0.0
+    """When it has reported something last, as a heartbeat."""
     hung_at: float | None = None
     """When it was found to hang; from then on it is being ended."""
     left_at: float | None = None
     """When it began to take leave of its clients."""
+    leaving_seconds: float | None = None
+    """How long it may do so, if it has reported that."""
+    _unparsed: bytes = b""
+    """The end of what it has reported, as long as it has not reported that."""
     _is_killed: bool = False
 
     @property
@@ -54,16 +62,20 @@ class WorkerProcess:
         received = b""
         with suppress(ConnectionResetError):  # it has not read the last that it was sent
             received = self.connection.recv(READ_BYTES)
-        self.heard_at = time.monotonic()
+        self.reported_at = time.monotonic()
         if READY in received:
-            self.ready_at = self.heard_at
+            self.ready_at = self.reported_at
         if LEAVING in received and self.left_at is None:
-            self.left_at = self.heard_at
+            self.left_at = self.reported_at
+        if self.leaving_seconds is None:
+            self._unparsed = (self._unparsed + received)[-READ_BYTES - MOST_REPORT_BYTES :]
+            if found := LEAVING_SECONDS.search(self._unparsed):
+                self.leaving_seconds, self._unparsed = float(found[1]), b""
         return received
 
     def silent_seconds(self, timeout_seconds: float) -> float | None:
         """Return for how long it has given no heartbeat, if that is too long."""
-        since, most = self.heard_at, timeout_seconds
+        since, most = self.reported_at, timeout_seconds
         if self.ready_at is None:
             since, most = self.started_at, max(timeout_seconds, STARTUP_SECONDS)
         seconds = time.monotonic() - since
@@ -72,7 +84,7 @@ class WorkerProcess:
     def excuse(self, seconds: float) -> None:
         """Leave out a time in which the supervisor did not run: nor may this process have."""
         self.started_at += seconds
-        self.heard_at += seconds
+        self.reported_at += seconds
 
     def leave(self) -> None:
         """Have it take leave of its clients: a successor accepts connections on its sockets."""

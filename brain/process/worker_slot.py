@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from brain.database.backoff import delays
+from brain.log_events import LogEvent
 from brain.process.worker_process import WorkerProcess
 
 
@@ -33,6 +35,10 @@ class WorkerSlot:
         return self.process is not None and self.process.is_ready
 
     @property
+    def is_steady(self) -> bool:
+        return self.process is not None and self.process.is_steady
+
+    @property
     def is_empty(self) -> bool:
         return self.process is None and self.successor is None
 
@@ -42,10 +48,23 @@ class WorkerSlot:
         former, self.process, self.successor = self.process, self.successor, None
         return former
 
-    def note_ready(self) -> None:
+    def note_replaced(self) -> None:
         """Start workers as this one from now on."""
         assert self.process is not None
         self.is_fresh = self.process.is_fresh
 
     def note_steady(self) -> None:
         self.failures, self.pauses = 0, delays()
+
+
+def log_process(
+    logger: logging.Logger,
+    event: LogEvent,
+    text: str,
+    slot: WorkerSlot,
+    process: WorkerProcess,
+    *values: object,
+) -> None:
+    """Log what has become of one process of a slot: the text begins with the ids of both."""
+    ids = (slot.number, process.process_id)
+    event.log(logger, text, *ids, *values, worker=ids[0], worker_process=ids[1])

@@ -9,8 +9,12 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from brain.errors import TooManyConnections
+from brain.settings import host_name
 
 ANONYMOUS = ("anonymous", "")
+
+# Longer ones, which are no addresses, count as one if they begin alike.
+MOST_ADDRESS_CHARACTERS = 64
 
 MOST_EVALUATED_TOGETHER = 2000
 """Values that the filters of all connections of a user, or from an address, compare per event."""
@@ -60,9 +64,10 @@ class ConnectionLimiter:
         """Count a connection, until it is released. Raises `TooManyConnections`."""
         quotas = self.quotas
         limits = [Limit(("all", ""), quotas.in_all, 503, "the connection limit is reached")]
-        if not is_loopback(address):
+        counted = counted_address(address)
+        if counted is not None:
             reason = "too many connections from this address"
-            limits.append(Limit(("address", address), quotas.per_address, 429, reason))
+            limits.append(Limit(("address", counted), quotas.per_address, 429, reason))
         if user is None:
             reason = "the limit of connections without a user is reached"
             limits.append(Limit(ANONYMOUS, quotas.anonymous, 503, reason))
@@ -140,9 +145,17 @@ class CountedConnection:
         self._keys = []
 
 
-def is_loopback(address: str) -> bool:
-    """Return True for this machine; a name or nothing (a Unix socket) counts as such."""
+def counted_address(address: str) -> str | None:
+    """
+    Return as what an address is counted; None for this machine, of which a Unix socket has none.
+
+    A proxy may send any text as the address of a client, and some send a port with it: such a text
+    counts as an address, too, without its port.
+    """
+    if not address:
+        return None
+    name = host_name(address) or address[:MOST_ADDRESS_CHARACTERS]
     try:
-        return ip_address(address).is_loopback
+        return None if ip_address(name).is_loopback else name
     except ValueError:
-        return True
+        return name[:MOST_ADDRESS_CHARACTERS]

@@ -222,11 +222,17 @@ class Session(ABC):
         """Clean up; may be called again. `code` is the close code."""
         if self._is_open:
             self._is_open = False
+            self._stop()
+            self._clean_up()
+            # A log that cannot be written must leave nothing behind that is sent to nobody.
             framing = self._transport.framing.name
             self._context.registry.counts.end(self.format_name, framing, code)
             if self._context.connection_log.note(code):
                 self._context.connection_log.write(self._closed(code))
-            self._stop()
+        else:
+            self._clean_up()
+
+    def _clean_up(self) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
         self._context.registry.remove(self)

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from brain.auth.identity import Identity
 from brain.auth.key_set import fetch_key_set, in_thread
-from brain.auth.keys import JwksKeys, UnknownKey
+from brain.auth.keys import JwksKeys, UnknownKey, keys_of
 from brain.auth.policy import Authority, Decided, authority_for
 from brain.auth.revocations import Revocations
 from brain.auth.token_verifier import MOST_TOKEN_BYTES
@@ -469,6 +469,24 @@ def test_a_private_key_is_not_taken_for_the_public_one(tmp_path: Path) -> None:
     path.write_bytes(RSA_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     with pytest.raises(UsageError, match="holds a private key"):
         authority_for(settings(jwt_secret=None, jwt_key_file=path))
+
+
+@pytest.mark.parametrize("length", [0, 15, len(RSA_PUBLIC) // 2, len(RSA_PUBLIC) - 20])
+def test_a_part_of_a_public_key_is_refused(tmp_path: Path, length: int) -> None:
+    """It may be read while it is written."""
+    path = tmp_path / "key.pem"
+    path.write_bytes(RSA_PUBLIC[:length])
+    with pytest.raises(UsageError, match="holds no public key in PEM, or not all of it"):
+        authority_for(settings(jwt_secret=None, jwt_key_file=path))
+
+
+def test_the_same_public_key_with_other_line_breaks_is_no_other_key(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(RSA_PUBLIC)
+    authority = authority_for(given := settings(jwt_secret=None, jwt_key_file=path))
+    path.write_bytes(b"# of ann\r\n" + RSA_PUBLIC.strip().replace(b"\n", b"\r\n") + b"\n\n\n")
+
+    assert not authority.replace_keys(keys_of(given), given)
 
 
 def test_the_secret_is_not_shown() -> None:

@@ -196,13 +196,15 @@ async def test_a_key_file_without_a_public_key_is_named(
         )
     )
     right = await found(token.keys, settings=Settings(jwt_key_file=file))
+    other = await found(token.keys, settings=Settings(jwt_key_file=file, jwt_algorithms=("ES256",)))
     file.write_text("-----BEGIN CERTIFICATE-----\nnone\n-----END CERTIFICATE-----\n")
     wrong = await found(token.keys, settings=Settings(jwt_key_file=file))
     missing = await found(token.keys, settings=Settings(jwt_key_file=tmp_path / "none"))
 
     assert right.verdict == "ok"
-    assert (wrong.verdict, missing.verdict) == ("failure", "failure")
-    assert "openssl pkey -pubout" in str(wrong.way_out)
+    assert (other.verdict, wrong.verdict, missing.verdict) == ("failure",) * 3
+    assert "openssl pkey -pubout" in str(other.way_out)
+    assert "openssl pkey -pubout" in wrong.text
 
 
 async def test_a_token_that_was_revoked_is_named(

@@ -236,6 +236,7 @@ async def test_whether_tokens_are_needed_is_changed_by_a_restart_alone(
     brain, folder = shared_reloading
     write(folder, max_message_depth=9)
     assert (await reload(brain))["changed"] == ["BRAIN_MAX_MESSAGE_DEPTH"]
+    await becomes(lambda: events(brain.output, "restart_needed"))
     assert events(brain.output, "restart_needed")[-1]["changed"] == ["BRAIN_JWT_SECRET"]
     assert [await status(brain, secret) for secret in (OLD, NEW)] == [401, 200]
 
@@ -258,6 +259,21 @@ async def test_workers_and_those_that_are_started_later_have_the_new_settings(
         await becomes(lambda: len(events(brain.output, "worker_ready")) == 3)
         assert {await status(brain, OLD) for _ in range(8)} == {401}
         assert {await status(brain, NEW) for _ in range(8)} == {200}
+
+
+async def test_keys_at_another_url_that_cannot_be_fetched_change_nothing_in_any_process(
+    tmp_path: Path, database: str
+) -> None:
+    write(tmp_path, jwt_secret=NEW)
+    async with serving(tmp_path, database, "--workers=2") as brain:
+        write(tmp_path, jwks_url="http://127.0.0.1:1/keys", max_connections=1)
+        said = await reload(brain)
+        assert (said["event"], said.get("worker")) == ("reload_failed", None)
+        assert "BRAIN_JWKS_URL" in said["message"]
+        # No worker was to follow: they do the next time, with what is right by then.
+        write(tmp_path, jwt_secret=NEW, max_connections=100)
+        assert (await reload(brain, workers=2))["changed"] == ["BRAIN_MAX_CONNECTIONS"]
+    assert len(events(brain.output, "reload_failed")) == 1
 
 
 # The terminal.
@@ -308,8 +324,11 @@ async def test_a_brain_that_a_shell_signals_before_its_terminal_is_closed_ends(
     tmp_path: Path, database: str
 ) -> None:
     async with in_a_terminal(tmp_path, database) as (process, terminal, output):
+        # It sees both at once, however busy the machine is between the two.
+        process.send_signal(signal.SIGSTOP)
         process.send_signal(signal.SIGHUP)
         os.close(terminal)
+        process.send_signal(signal.SIGCONT)
         async with asyncio.timeout(PATIENCE_SECONDS):
             assert await process.wait() == 0
     assert events(output, "settings_reloaded") == []

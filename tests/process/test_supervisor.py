@@ -11,10 +11,11 @@ from tests.end_to_end.brain import Ended, ended
 # A worker does what the test says until the supervisor, which lists what it sees, is to stop.
 PROGRAM = """
 import faulthandler, logging, os, signal, sys, time
-from brain.process.supervisor import Supervisor
+from brain.process import worker_process
+from brain.process.supervisor import SLACK_SECONDS, Supervisor
 
 WORKERS = {workers}
-LEAVE_SECONDS = {leave_seconds}
+worker_process.STEADY_SECONDS = {steady_seconds}
 done = {done!r}
 
 def say(*words):
@@ -34,8 +35,24 @@ def live(worker):
         worker.heartbeat.give()
         time.sleep(0.01)
     worker.leaving()
-    time.sleep(LEAVE_SECONDS)
+    while {drains}:
+        worker.heartbeat.give()
+        time.sleep(0.01)
     return 0
+
+def begun():  # how many workers have
+    return os.path.getsize(done)
+
+def note(name):
+    open(done + name, "w").close()
+
+def is_noted(name):
+    return os.path.exists(done + name)
+
+def wait(worker, name):
+    while not is_noted(name):
+        worker.heartbeat.give()
+        time.sleep(0.01)
 
 def nth():  # how many workers have begun, this one included
     with open(done, "ab") as file:
@@ -72,11 +89,11 @@ supervisor = Supervisor(
     [[] for _ in range(WORKERS)],
     work,
     on_ready=lambda: say("ready"),
-    on_stopping=lambda: say("stopping"),
+    on_stopping=lambda seconds: say("stopping"),
     on_reap=lambda number: say("reaped", number),
     on_change=changed,
     should_stop=should_stop,
-    grace_seconds=1,
+    grace_seconds={grace_seconds},
     timeout_seconds={timeout_seconds},
 )
 sys.exit(supervisor.run())
@@ -94,12 +111,16 @@ async def supervised(
     at_each_look: str = "pass",
     workers: int = 2,
     timeout_seconds: float = 20,
-    leave_seconds: float = 0,
+    drains: str = "False",
+    grace_seconds: float = 1,
+    steady_seconds: float = 0.2,
     done: Path | None = None,
 ) -> Ended:
     program = PROGRAM.format(
         workers=workers,
-        leave_seconds=leave_seconds,
+        drains=drains,
+        grace_seconds=grace_seconds,
+        steady_seconds=steady_seconds,
         work=work,
         at_each_look=at_each_look,
         should_stop=should_stop,
@@ -115,7 +136,7 @@ async def test_a_worker_that_hangs_writes_its_stacks_and_is_restarted(
     status, stdout, stderr = await supervised(
         "worker.ready(); worker.number == 2 and not os.path.exists(done)"
         " and (open(done, 'w'), hang())",
-        "statistics[1:4] == (2, 0, 1)",
+        "statistics.up == 2 and statistics.hung >= 1",
         timeout_seconds=HANGS_SECONDS,
         done=tmp_path / "done",
     )
@@ -134,7 +155,7 @@ async def test_a_worker_that_is_suspended_is_killed_though_it_writes_no_stacks(
     status, _, stderr = await supervised(
         "worker.ready(); worker.number == 1 and not os.path.exists(done)"
         " and (open(done, 'w'), os.kill(os.getpid(), signal.SIGSTOP))",
-        "statistics[1:4] == (2, 0, 1)",
+        "statistics.up == 2 and statistics.hung >= 1",
         timeout_seconds=HANGS_SECONDS,
         done=tmp_path / "done",
     )
@@ -172,7 +193,7 @@ async def test_workers_are_replaced_one_after_the_other_and_none_is_missing_mean
 ) -> None:
     status, stdout, stderr = await supervised(
         "worker.ready()",
-        "statistics == (3, 3, 0, 0, 3)",
+        "statistics == (3, 3, 0, 0, 3) and supervisor._replacement is None",
         at_each_look="statistics.up == 3 and once(replace)",
         workers=3,
         done=tmp_path / "done",
@@ -209,6 +230,64 @@ async def test_a_successor_that_fails_ends_the_replacement_and_the_workers_go_on
     assert (tmp_path / "done").stat().st_size == 4
 
 
+async def test_a_successor_that_ends_soon_after_it_was_ready_ends_the_replacement(
+    tmp_path: Path,
+) -> None:
+    """Though the one before it still drains: what is installed would end all of them."""
+    status, _, stderr = await supervised(
+        "nth() == 3 and (worker.ready(), wait(worker, 'leaving'), sys.exit(7)); worker.ready()",
+        "statistics == (2, 2, 1, 0, 1) and supervisor._replacement is None",
+        at_each_look="statistics.up == 2 and once(replace); statistics.died and note('died')",
+        drains="note('leaving') or not is_noted('died')",
+        grace_seconds=60,
+        steady_seconds=60,
+        done=tmp_path / "done",
+    )
+
+    assert status == 0, stderr
+    assert re.search(
+        r"ERROR.*worker 1 is not replaced: its successor \(process \d+\) ended with status 1;",
+        stderr,
+    )
+    assert re.findall(r"worker (\d) \(process \d+\) is replaced", stderr) == ["1"]
+    assert "all workers are replaced" not in stderr
+    # Two at first, the successor, and the one that took its place.
+    assert (tmp_path / "done").stat().st_size == 4
+
+
+async def test_a_successor_is_stopped_alone_and_the_replacement_stops(tmp_path: Path) -> None:
+    status, _, stderr = await supervised(
+        "nth() == 3 and (worker.ready(), worker.leaving(), wait(worker, 'up')); worker.ready()",
+        "is_noted('up') and statistics.up == 2",
+        at_each_look="statistics.up == 2 and once(replace);"
+        " begun() == 4 and statistics.up >= 3 and note('up')",
+        steady_seconds=60,
+        done=tmp_path / "done",
+    )
+
+    assert status == 0, stderr
+    assert "worker 1 is not replaced: its successor was stopped; the replacement stops" in stderr
+    assert re.search(r"worker 1 \(process \d+\) was stopped", stderr)
+
+
+async def test_a_worker_drains_for_as_long_as_it_has_reported(tmp_path: Path) -> None:
+    """It may have begun with other settings than the supervisor."""
+    status, _, stderr = await supervised(
+        "worker.ready(60)",
+        "statistics == (1, 1, 0, 0, 1) and supervisor._replacement is None",
+        at_each_look="statistics.up == 1 and once(replace)",
+        # Longer than the supervisor would give it.
+        drains="globals().setdefault('began', time.monotonic())"
+        " > time.monotonic() - 2 - SLACK_SECONDS",
+        workers=1,
+        done=tmp_path / "done",
+    )
+
+    assert status == 0, stderr
+    assert re.search(r"worker 1 \(process \d+\) has drained", stderr)
+    assert "killed" not in stderr
+
+
 async def test_workers_that_are_to_be_replaced_again_meanwhile_are_replaced_again(
     tmp_path: Path,
 ) -> None:
@@ -233,7 +312,7 @@ async def test_a_worker_that_dies_while_its_successor_begins_is_replaced_by_it(
         "begun = nth(); begun == 3 and (os.kill(int(open(done + '1').read()), 9), time.sleep(1));"
         " worker.number == 1 and begun < 3 and open(done + '1', 'w').write(str(os.getpid()));"
         " worker.ready()",
-        "statistics == (2, 2, 1, 0, 1)",
+        "statistics == (2, 2, 1, 0, 1) and supervisor._replacement is None",
         at_each_look="statistics.up == 2 and once(replace)",
         done=tmp_path / "done",
     )
@@ -262,7 +341,7 @@ async def test_a_signal_to_stop_ends_a_replacement_with_everything_else(tmp_path
 async def test_a_worker_that_does_not_drain_in_time_is_killed(tmp_path: Path) -> None:
     status, _, stderr = await supervised(
         "nth() == 1 and (worker.ready(), stay(worker)); worker.ready()",
-        "statistics == (1, 1, 0, 0, 1)",
+        "statistics == (1, 1, 0, 0, 1) and supervisor._replacement is None",
         at_each_look="statistics.up == 1 and once(replace)",
         workers=1,
         done=tmp_path / "done",
@@ -278,8 +357,9 @@ async def test_a_worker_that_is_signalled_alone_drains_beside_the_next_one(tmp_p
     status, stdout, stderr = await supervised(
         "nth(); worker.ready()",
         "statistics == (2, 2, 0, 0, 1)",
-        at_each_look="statistics.up == 2 and once(stop_one)",
-        leave_seconds=1,
+        at_each_look="statistics.up == 2 and once(stop_one); statistics.up == 3 and note('up')",
+        drains="not is_noted('up')",
+        grace_seconds=60,
         done=tmp_path / "done",
     )
 

@@ -47,12 +47,31 @@ def test_the_connections_from_one_address_are_limited() -> None:
     limiter.admit(A)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.77", "::1", "", "testclient"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.77", "::1", "", "127.0.0.1:80"])
 def test_loopback_is_not_counted_as_an_address(address: str) -> None:
     limiter = connection_limiter(per_address=1)
     limiter.admit(address)
     limiter.admit(address)
     assert limiter.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "other"),
+    [
+        ("unknown", "unknown"),
+        ("_hidden", "_hidden"),
+        ("a b", "a b"),
+        ("localhost", "localhost"),
+        ("192.0.2.1:4711", "192.0.2.1:4712"),
+        ("[2001:db8::1]:4711", "2001:db8:0::1"),
+        (f"{'x' * 1000}1", f"{'x' * 1000}2"),
+    ],
+)
+def test_what_a_proxy_sends_in_place_of_an_address_is_counted(address: str, other: str) -> None:
+    limiter = connection_limiter(per_address=1)
+    limiter.admit(address)
+    limiter.admit(A)
+    assert refusal(limiter, other) == 429
 
 
 def test_the_connections_of_one_user_are_limited_from_any_address() -> None:

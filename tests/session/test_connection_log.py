@@ -11,6 +11,8 @@ from brain.session.connection_log import (
     ClosedConnection,
     ConnectionLog,
 )
+from tests.hub.test_ends_of_transactions import new_hub
+from tests.session.test_many_subscriptions import new_session
 
 BURST = 2 * LINES_PER_SECOND
 CLOSED = ClosedConnection(
@@ -108,3 +110,21 @@ async def test_above_its_level_nothing_is_counted(caplog: pytest.LogCaptureFixtu
     log.summarize()
 
     assert caplog.records == []
+
+
+async def test_a_session_whose_line_cannot_be_written_leaves_nothing_behind() -> None:
+    class NoSpace(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise OSError("no space left on device")
+
+    hub = new_hub([])
+    session, _ = await new_session(hub)
+    assert hub.statistics().subscribers == 1
+    logger, full = logging.getLogger("brain.session.connection_log"), NoSpace()
+    logger.addFilter(full)
+    try:
+        with pytest.raises(OSError, match="no space left"):
+            session.connection_lost()
+    finally:
+        logger.removeFilter(full)
+    assert hub.statistics().subscribers == 0
