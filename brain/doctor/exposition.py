@@ -53,7 +53,8 @@ class Exposition:
         earlier = self if since is None else since
         before = earlier.by(name, label)
         return {
-            key: max(0.0, sum - before.get(key, 0.0)) for key, sum in self.by(name, label).items()
+            key: max(0.0, count - before.get(key, 0.0))
+            for key, count in self.by(name, label).items()
         }
 
     def quantile(self, name: str, share: float, since: Exposition | None = None) -> float | None:

