@@ -28,7 +28,7 @@ KINDS = (
         "metrics",
         "presence",
     ),
-    *("requests", "retention", "revocations", "row", "snapshot", "snapshots", "tickets"),
+    *("requests", "retention", "revocations", "row", "schema", "snapshot", "snapshots", "tickets"),
     *("transactions", "watch", "watched", "watches"),
 )
 # An address may name a key: there is no end of them. What is above counts as `log (others)`.
