@@ -78,13 +78,14 @@ SECOND_CONDITION = """WHERE transaction_id >= $1)', slot)
                INTO is_old USING oldest;
             IF"""
 LAST_LOOK = """
-    SELECT reached.nonce INTO at_nonce
+    SELECT reached.nonce, reached.at INTO at_nonce, at
       FROM brain.ticks t JOIN brain.ticks reached ON reached.id = at_tick
      WHERE t.id = tick AND t.nonce = read.nonce
        AND (after = at_end OR EXISTS (SELECT FROM brain.ticks former WHERE former.id = tick - 1));
     IF FOUND THEN"""
 NO_LOOK = """
     at_nonce := coalesce(at_nonce, nonce);
+    at := clock_timestamp();
     IF true THEN"""
 FIRST_LOOK = """at_tick := tick;
     IF NOT EXISTS (SELECT FROM brain.ticks t WHERE t.id = tick AND t.nonce = read.nonce) THEN
