@@ -22,6 +22,8 @@ from tests.end_to_end.brain import RunningBrain
 
 SECRET = "0123456789abcdef0123456789abcdef"
 OTHER = "fedcba9876543210fedcba9876543210"
+# Some tokens are signed when the tests are collected: longer than all of them take.
+LASTS_SECONDS = 86_400
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def settings_with(**members: Any) -> Settings:
 
 def signed(secret: str = SECRET, **claims: Any) -> str:
     now = time.time()
-    return jwt.encode({"sub": "ann", "iat": now - 5, "exp": now + 600, **claims}, secret)
+    return jwt.encode({"sub": "ann", "iat": now - 5, "exp": now + LASTS_SECONDS, **claims}, secret)
 
 
 async def of(check: Any, given: str | None, **settings: Any) -> Finding:
