@@ -79,7 +79,7 @@ def same_program(url: str, settings: Settings, files: MetricsFiles | None) -> Pr
 
 def without_metrics(settings: Settings) -> Settings:
     """
-    Return the settings of a worker whose supervisor was started without metrics.
+    Return the settings of a worker of a supervisor that was started without metrics.
 
     Each would show itself alone, whichever answers.
     """

@@ -40,7 +40,7 @@ class Lock:
         """Who waits for it."""
         match self.mode:
             case "SHARE UPDATE EXCLUSIVE":
-                return "nobody waits but VACUUM"
+                return "only VACUUM waits"
             case "ACCESS EXCLUSIVE":
                 return "who reads or writes it waits until the step is done"
             case _:

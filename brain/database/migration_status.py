@@ -3,7 +3,7 @@ Compares a database with schemas: what is applied, what is pending, what a newer
 
 What a newer Brain has applied stays: an older one that the schema still serves applies none of its
 own files over it, and one that it does not serve is refused. Of two that have the same revision and
-different files, the older one is that whose files were applied before.
+different files, the older one is the one with the files that were applied before.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def newest(rows: Mapping[int, Recorded]) -> Recorded:
     """
     Return the row of the latest revision.
 
-    After an upgrade whose files have not been applied yet, that is the upgrade's.
+    Between an upgrade and its files, that is the row of the upgrade.
     """
     return max(rows.values(), key=lambda row: row.revision)
 

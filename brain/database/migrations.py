@@ -219,8 +219,8 @@ async def apply(connection: asyncpg.Connection, step: Step, schema: Schema) -> N
     """
     Apply a step; the files as they are today contain all upgrades.
 
-    A lock that somebody else holds is tried again and again: while a session waits for a lock of a
-    table, all others that come after it wait, too.
+    A lock that another session holds is tried again and again: while a session waits for a lock of
+    a table, all others that come after it wait, too.
     """
     started = time.monotonic()
     for pause in delays():

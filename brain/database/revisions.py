@@ -21,7 +21,7 @@ class Revision:
     since: str
     """The first release that has it."""
     serves: int
-    """The oldest revision whose release works on a database of this one."""
+    """The oldest revision with a release that works on a database of this one."""
     sha256: str | None = None
     """Of all files, once they are released: from then on a change needs another revision."""
 

@@ -103,7 +103,7 @@ async def tls(examination: Examination) -> Finding:
     if place.scheme == "http":
         if examination.request.token and not is_loopback_name(place.host):
             return warning(
-                "the token goes over the network without TLS: anybody between can read it",
+                "the token goes over the network without TLS: every hop on the way can read it",
                 "serve Brain behind a proxy with TLS (deploy/), and give clients an https:// URL",
             )
         return ok("plain HTTP, without TLS")
@@ -158,13 +158,18 @@ def without_tls(place: Place, reason: str | None = None) -> Finding:
     )
 
 
+async def unverified_certificate_of(place: Place) -> x509.Certificate:
+    """Return the certificate of a server, whether it is trusted or not. Raises `OSError`."""
+    unverified = ssl.create_default_context()
+    unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+    return await certificate_of(place, unverified)
+
+
 async def of_tls_error(place: Place, error: ssl.SSLError) -> Finding:
     """Return why a TLS handshake failed."""
     if not isinstance(error, ssl.SSLCertVerificationError):
         return without_tls(place, error.reason)
-    untrusting = ssl.create_default_context()
-    untrusting.check_hostname, untrusting.verify_mode = False, ssl.CERT_NONE
-    certificate = await certificate_of(place, untrusting)
+    certificate = await unverified_certificate_of(place)
     match error.verify_code:
         case code if code == EXPIRED:
             return failure(
@@ -181,7 +186,7 @@ async def of_tls_error(place: Place, error: ssl.SSLError) -> Finding:
         case code if code == WRONG_NAME:
             return failure(
                 f"the certificate is not that of {place.host}: it names"
-                f" {', '.join(names_in(certificate)) or 'nobody'}",
+                f" {', '.join(names_in(certificate)) or 'no name'}",
                 "pass --url with a name of the certificate, or have one made for this name",
             )
         case _:

@@ -15,11 +15,11 @@ DATE_SECONDS = 1.0
 SYNCHRONISE = "synchronise the clocks of both machines (timedatectl, chronyc tracking)"
 
 
-def of_offset(seconds: float, whose: str, leeway_seconds: float) -> Finding:
+def of_offset(seconds: float, owner: str, leeway_seconds: float) -> Finding:
     """Return what it means that a clock is ahead of the one here by so many seconds."""
     size = abs(seconds)
     text = (
-        f"the clock of {whose} is {size:.1f} s {'ahead of' if seconds > 0 else 'behind'} this one"
+        f"the clock of {owner} is {size:.1f} s {'ahead of' if seconds > 0 else 'behind'} this one"
     )
     if size > max(leeway_seconds, DIFFERENT_SECONDS):
         return failure(
@@ -29,7 +29,7 @@ def of_offset(seconds: float, whose: str, leeway_seconds: float) -> Finding:
         )
     if size > DIFFERENT_SECONDS:
         return warning(text, SYNCHRONISE, offset_seconds=round(seconds, 2))
-    return ok(f"the clock of {whose} agrees with this one", offset_seconds=round(seconds, 2))
+    return ok(f"the clock of {owner} agrees with this one", offset_seconds=round(seconds, 2))
 
 
 @check("clocks.database")

@@ -10,7 +10,7 @@ from typing import Any
 from httpx2 import AsyncClient, HTTPError, Response, TimeoutException
 
 from brain.auth.hosts import REFUSED as HOST_REFUSED
-from brain.doctor.address import Place, certificate_of
+from brain.doctor.address import Place, unverified_certificate_of
 from brain.doctor.check import check
 from brain.doctor.examination import Examination
 from brain.doctor.finding import Finding, failure, ok, warning
@@ -66,10 +66,8 @@ def is_brain(response: Response) -> bool:
 async def of_broken_answer(place: Place, error: HTTPError) -> Finding:
     """Return what it means that a connection ends without an HTTP response."""
     if place.scheme == "http":
-        untrusting = ssl.create_default_context()
-        untrusting.check_hostname, untrusting.verify_mode = False, ssl.CERT_NONE
         with suppress(OSError, TimeoutError):
-            await certificate_of(place, untrusting)
+            await unverified_certificate_of(place)
             return failure(
                 f"{place.authority} speaks TLS, and not plain HTTP",
                 f"pass --url https://{place.authority}{place.path}",

@@ -89,9 +89,9 @@ def identity(row: asyncpg.Record) -> tuple[Any, ...]:
 def of_locks(held: list[asyncpg.Record]) -> Finding:
     """Return who holds the locks, and how to end that."""
     first = held[0]
-    effect = "nobody can read or write it"
+    effect = "no other session can read or write it"
     if first["mode"] != "AccessExclusiveLock":
-        effect = "nobody can write to it"
+        effect = "no other session can write to it"
     if not first["granted"]:
         effect = f"it waits for {blocker(first)}, and all others wait behind it"
     return failure(

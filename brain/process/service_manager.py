@@ -28,8 +28,9 @@ class ServiceManager:
 
     def __init__(self, address: str | None, watchdog_seconds: float | None = None) -> None:
         """
-        `address` is a path, or begins with `@`, which stands for an abstract socket; None: nobody
-        asks. `watchdog_seconds`: after how long without a report it ends this process.
+        `address` is a path, or begins with `@`, which stands for an abstract socket; None: no
+        service manager asks. `watchdog_seconds`: after how long without a report it ends this
+        process.
         """
         self._address = None if address is None else address.replace("@", "\0", 1)
         self._watchdog_seconds = watchdog_seconds
